@@ -22,11 +22,6 @@ pub enum Extent {
 }
 
 impl Extent {
-    /// The inside of a text as JSON has it.
-    pub fn escaping(text: &str) -> Extent {
-        Extent::Memory(Arc::new(inside(text)))
-    }
-
     pub fn len(&self) -> u64 {
         match self {
             Extent::File(_, range) => range.end - range.start,

@@ -48,6 +48,11 @@ pub fn member<'a>(json: &'a str, name: &str) -> Raw<'a> {
     named.map(|(_, value)| value).filter(|value| value.get() != "null")
 }
 
+/// The text of a member that is one.
+pub fn string(json: &str, name: &str) -> Option<String> {
+    Some(text(member(json, name)?).ok()?.into_owned())
+}
+
 /// The same on one line: outside of its strings a line end is white space, and inside there is none.
 pub fn one_line(json: &str) -> String {
     json.replace(['\n', '\r'], " ")

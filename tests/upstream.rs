@@ -711,7 +711,7 @@ fn the_key_goes_to_the_server_and_nowhere_else() {
     for said in [gateway.stderr(), gateway.stdout(), format!("{shown:?}")] {
         assert!(!said.contains("sk-"), "{said}");
     }
-    assert!(!gateway.stderr().contains("clear text"));
+    assert!(!gateway.stderr().contains("not encrypted"));
 }
 
 #[test]
@@ -721,7 +721,7 @@ fn a_key_in_clear_text_is_worth_a_word() {
     private(&file, "sk-secret\n");
     home.configure(&format!("[agent]\nurl = \"http://192.0.2.1/v1\"\nkey_file = {file:?}\n"));
     let gateway = home.start();
-    let line = gateway.wait_for_log("clear text", DEADLINE);
+    let line = gateway.wait_for_log("not encrypted", DEADLINE);
     assert!(line.contains("http://192.0.2.1") && !line.contains("sk-"), "{line}");
 }
 

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::escape::quoted;
-use crate::json::{Raw, elements, member, text};
+use crate::json::{Raw, elements, member, string, text};
 
 /// A chat request, as a turn is given it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -23,8 +23,7 @@ impl Context {
     /// Reads `{"messages","model","options"}`, each of which may be missing.
     pub fn parse(json: &str) -> Context {
         let part = |name: &str| member(json, name).map_or("", RawValue::get).to_owned();
-        let model = member(json, "model").and_then(|model| text(model).ok());
-        let model = model.unwrap_or_default().into_owned();
+        let model = string(json, "model").unwrap_or_default();
         Context { messages: part("messages"), model, options: part("options") }
     }
 
@@ -60,10 +59,6 @@ impl<'a> ChatMessage<'a> {
         self.role.and_then(|role| text(role).ok()).unwrap_or_default()
     }
 
-    pub fn is_user(&self) -> bool {
-        self.role() == "user"
-    }
-
     /// Whether it tells the agent what to be, and is no part of the conversation.
     pub fn is_instruction(&self) -> bool {
         matches!(&*self.role(), "system" | "developer")
@@ -76,10 +71,8 @@ impl<'a> ChatMessage<'a> {
             return text.into_owned();
         }
         let mut all = String::new();
-        let part = |part: &'a RawValue| {
-            let said = member(part.get(), "text").or_else(|| member(part.get(), "refusal"));
-            text(said?).ok()
-        };
+        let part =
+            |part: &RawValue| string(part.get(), "text").or_else(|| string(part.get(), "refusal"));
         for (at, said) in elements(content).filter_map(part).enumerate() {
             all += if at > 0 { "\n" } else { "" };
             all += &said;
@@ -100,7 +93,7 @@ pub fn own<'a>(messages: impl Iterator<Item = &'a RawValue>) -> usize {
     let (mut own, mut last) = (None, 0);
     for (at, message) in messages.enumerate() {
         last = at;
-        own = ChatMessage::of(message).is_user().then_some(at).or(own);
+        own = (ChatMessage::of(message).role() == "user").then_some(at).or(own);
     }
     own.unwrap_or(last)
 }

@@ -22,7 +22,7 @@ use serde_json::value::RawValue;
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::escape::quoted;
-use crate::json::{member, one_line, text};
+use crate::json::{member, one_line, string};
 use crate::subprocess::Children;
 
 pub use context::{ChatMessage, Context, instructions, own};
@@ -101,8 +101,7 @@ impl Report {
     }
 
     pub fn parse(json: &str) -> Report {
-        let finish = member(json, "finish").and_then(|finish| text(finish).ok());
-        Report { usage: member(json, "usage").and_then(usage), finish: finish.map(Into::into) }
+        Report { usage: member(json, "usage").and_then(usage), finish: string(json, "finish") }
     }
 }
 
@@ -113,7 +112,7 @@ fn usage(given: &RawValue) -> Option<String> {
 
 /// An error that the agent's server answered with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Refused {
+pub struct ErrorResponse {
     /// 400 to 599.
     pub status: u16,
     /// OpenAI's error object as JSON: `message`, `type`, `param`, `code`.
@@ -122,9 +121,9 @@ pub struct Refused {
     pub retry_after: Option<String>,
 }
 
-impl Refused {
+impl ErrorResponse {
     /// Whether the same may go better another time (RFC 9110 section 15.5.9, RFC 6585 section 4).
-    pub fn passes(&self) -> bool {
+    pub fn is_temporary(&self) -> bool {
         matches!(self.status, 408 | 425 | 429 | 500..=599)
     }
 
@@ -135,41 +134,43 @@ impl Refused {
     }
 
     /// What an agent says that did not answer in time (RFC 9110 section 15.6.5).
-    pub fn timed_out() -> Refused {
+    pub fn timed_out() -> ErrorResponse {
         let message = "The agent did not finish within agent.turn_timeout.";
-        Refused::server_error(504, "turn_timeout", message)
+        ErrorResponse::server_error(504, "turn_timeout", message)
     }
 
     /// A temporary failure without a server's own words for it.
-    pub fn unavailable(why: &str) -> Refused {
-        Refused::server_error(503, "agent_unavailable", why)
+    pub fn unavailable(why: &str) -> ErrorResponse {
+        ErrorResponse::server_error(503, "agent_unavailable", why)
     }
 
-    fn server_error(status: u16, code: &str, message: &str) -> Refused {
-        Refused::new(status, message, (&quoted("server_error"), "null", &quoted(code)))
+    fn server_error(status: u16, code: &str, message: &str) -> ErrorResponse {
+        ErrorResponse::new(status, message, (&quoted("server_error"), "null", &quoted(code)))
     }
 
     /// `type`, `param` and `code` as JSON.
-    fn new(status: u16, message: &str, (kind, param, code): (&str, &str, &str)) -> Refused {
+    fn new(status: u16, message: &str, (kind, param, code): (&str, &str, &str)) -> ErrorResponse {
         let message = quoted(message);
         let error =
             format!(r#"{{"message":{message},"type":{kind},"param":{param},"code":{code}}}"#);
-        Refused { status, error, retry_after: None }
+        ErrorResponse { status, error, retry_after: None }
     }
 
-    pub fn parse(json: &str) -> Option<Refused> {
+    pub fn parse(json: &str) -> Option<ErrorResponse> {
         let status = member(json, "status")?.get().parse().ok()?;
-        let retry_after = member(json, "retry_after").and_then(|after| text(after).ok());
         let error = member(json, "error").map_or("null", RawValue::get).to_owned();
-        let refused = Refused { status, error, retry_after: retry_after.map(Into::into) };
-        (400..600).contains(&status).then_some(refused)
+        let response = ErrorResponse { status, error, retry_after: string(json, "retry_after") };
+        (400..600).contains(&status).then_some(response)
     }
 }
 
-impl fmt::Display for Refused {
+/// The message of an error that has none.
+const NO_REASON: &str = "it did not say why";
+
+impl fmt::Display for ErrorResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let message = member(&self.error, "message").and_then(|message| text(message).ok());
-        let message = message.as_deref().unwrap_or("it did not say why");
+        let message = string(&self.error, "message");
+        let message = message.as_deref().unwrap_or(NO_REASON);
         write!(f, "the upstream answered {}: {message}", self.status)
     }
 }
@@ -187,7 +188,7 @@ pub enum Outcome {
     /// It will not: any other exit status, or a reply that is too long.
     Failed(String),
     /// The agent's server refused, in its own words.
-    Refused(Box<Refused>),
+    ErrorResponse(Box<ErrorResponse>),
     /// From outside.
     Ended(CancelReason),
 }
@@ -204,7 +205,7 @@ impl Outcome {
             Outcome::Temporary(_)
             | Outcome::Crashed(_)
             | Outcome::Failed(_)
-            | Outcome::Refused(_)
+            | Outcome::ErrorResponse(_)
             | Outcome::Ended(CancelReason::TimedOut) => log::warn!("{turn} failed: {self}"),
             Outcome::Ended(_) | Outcome::Short(_) => log::info!("{turn} was ended: {self}"),
         }
@@ -219,7 +220,7 @@ impl fmt::Display for Outcome {
             | Outcome::Crashed(words)
             | Outcome::Short(words)
             | Outcome::Failed(words) => words,
-            Outcome::Refused(refused) => return refused.fmt(f),
+            Outcome::ErrorResponse(refused) => return refused.fmt(f),
             Outcome::Ended(CancelReason::TimedOut) => "it took longer than agent.turn_timeout",
             Outcome::Ended(CancelReason::ClientGone) => "the client went away",
             Outcome::Ended(CancelReason::Cancelled) => "it was cancelled",
@@ -238,15 +239,6 @@ pub struct Agent {
 
 impl Agent {
     pub fn new(config: config::Agent, children: Arc<Children>) -> Agent {
-        if let (Some(url), Some(_)) = (&config.url, &config.key)
-            && !url.secure
-            && !url.is_loopback()
-        {
-            let origin = url.origin();
-            log::warn!(
-                "agent.key_file goes to {origin} in clear text: anybody on the way can read it"
-            );
-        }
         Agent { config, children, upstream: Arc::default() }
     }
 
@@ -260,7 +252,7 @@ impl Agent {
         let lenient = || idle().or(Ok(()));
         let patient = Cancel { idle: Some(&lenient), ..cancel };
         if let Some(client) = upstream::UpstreamClient::new(self, patient) {
-            return client.run(turn, &reply);
+            return client.run(turn, &reply).err().unwrap_or(Outcome::Done);
         }
         if self.reads_files() {
             return command::run(&self.children, &self.config, turn, &reply, &cancel);

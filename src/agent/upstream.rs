@@ -6,9 +6,7 @@
 mod request;
 mod response;
 
-use std::borrow::Cow;
 use std::cell::RefCell;
-use std::collections::BTreeSet;
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
@@ -17,11 +15,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::{Agent, DEFAULT_MODEL, Outcome, Refused, Reply, Turn};
+use super::{Agent, DEFAULT_MODEL, ErrorResponse, Outcome, Reply, Turn};
 use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::escape::{escaped, quoted};
-use crate::json::{elements, member, text};
+use crate::json::{elements, member, string};
 use crate::outbound::client::{Answer, Error};
 use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::environment;
@@ -77,47 +75,40 @@ impl<'a> UpstreamClient<'a> {
         agent.config.url.as_ref().map(|url| UpstreamClient { agent, url, cancel })
     }
 
-    pub fn run(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>) -> Outcome {
+    pub fn run(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>) -> Result<(), Outcome> {
         // A message that is tried again later needs no retries within an attempt.
         let retries = if turn.attempt > 1 { 0 } else { UPSTREAM_RETRIES };
         let alias = turn.context.map(|context| context.model.as_str());
         let alias = alias.filter(|alias| !alias.is_empty()).unwrap_or(DEFAULT_MODEL);
-        let model = match self.model(alias) {
-            Ok(model) => model,
-            Err(outcome) => return outcome,
-        };
+        let model = self.model(alias)?;
         let native = reply.borrow_mut().native().map(|native| native.streams());
         let streams = native.unwrap_or(true);
         let most = self.agent.config.max_history;
         let mut usage = native.is_none() && !self.agent.upstream.plain.load(Ordering::Relaxed);
         let mut plain = false;
         loop {
-            let body = match request::body(turn, &model, (streams, native.is_none(), usage), most) {
-                Ok(body) => body,
-                Err(e) => {
-                    return temporary(&format!("the transcript cannot be read: {e}"), Some(&e));
+            let body = request::body(turn, &model, (streams, native.is_none(), usage), most)
+                .map_err(|e| temporary(&format!("the transcript cannot be read: {e}"), Some(&e)))?;
+            let request = ("POST", "/chat/completions", Some(&*body));
+            let result = self.exchange(request, retries, &mut |answer| {
+                let reader = response::ResponseReader { client: self, turn, reply, alias };
+                match answer.status {
+                    200..=299 if streams => reader.stream(answer),
+                    200..=299 => reader.whole(answer),
+                    _ => Err(reader.error(answer)),
                 }
-            };
-            let mut begun = false;
-            let outcome =
-                self.exchange(("POST", "/chat/completions", Some(&body)), retries, &mut |answer| {
-                    let reader = response::ResponseReader { client: self, turn, reply, alias };
-                    match answer.status {
-                        200..=299 if streams => reader.stream(answer, &mut begun),
-                        200..=299 => reader.whole(answer, &mut begun),
-                        _ => reader.error(answer),
-                    }
-                });
-            match outcome {
+            });
+            match result {
                 // What servers say that do not take a field that they do not know.
-                Outcome::Refused(it) if usage && !begun && matches!(it.status, 400 | 422) => {
+                Err(Outcome::ErrorResponse(it)) if usage && matches!(it.status, 400 | 422) => {
                     (usage, plain) = (false, true);
                 }
-                Outcome::Done if plain => {
-                    self.agent.upstream.plain.store(true, Ordering::Relaxed);
-                    return Outcome::Done;
+                result => {
+                    if plain && result.is_ok() {
+                        self.agent.upstream.plain.store(true, Ordering::Relaxed);
+                    }
+                    return result;
                 }
-                outcome => return outcome,
             }
         }
     }
@@ -139,7 +130,7 @@ impl<'a> UpstreamClient<'a> {
         }
         let words = format!("There is no model {} here.", quoted(alias));
         let kind = (&*quoted("invalid_request_error"), "\"model\"", "\"model_not_found\"");
-        Err(Outcome::Refused(Box::new(Refused::new(404, &words, kind))))
+        Err(Outcome::ErrorResponse(Box::new(ErrorResponse::new(404, &words, kind))))
     }
 
     /// What a client may call a model.
@@ -166,14 +157,14 @@ impl<'a> UpstreamClient<'a> {
         let deadline = self.cancel.deadline.min(Instant::now() + MODELS_PATIENCE);
         let client = UpstreamClient { cancel: Cancel { deadline, ..self.cancel }, ..*self };
         let mut models = None;
-        client.exchange(("GET", "/models", None), UPSTREAM_RETRIES, &mut |answer| {
+        let _ = client.exchange(("GET", "/models", None), UPSTREAM_RETRIES, &mut |answer| {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
                 // One that lists none is not asked again for each turn.
                 let list = std::str::from_utf8(&body).ok().filter(|_| status == 200);
-                models = Some(named(list.unwrap_or_default()));
+                models = Some(model_ids(list.unwrap_or_default()));
             }
-            Outcome::Done
+            Ok(())
         });
         if let Some(models) = &models {
             *lock(cache) = Some((Instant::now(), models.clone()));
@@ -187,8 +178,8 @@ impl<'a> UpstreamClient<'a> {
         &self,
         (method, path, body): (&str, &str, Option<&str>),
         mut retries: u32,
-        take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
-    ) -> Outcome {
+        take: &mut dyn FnMut(Answer<'_, '_>) -> Result<(), Outcome>,
+    ) -> Result<(), Outcome> {
         let config = &self.agent.config;
         let key = config.key.as_ref().map(|key| String::from_utf8_lossy(key.bytes()));
         let bearer = key.map(|key| format!("Bearer {key}"));
@@ -204,11 +195,11 @@ impl<'a> UpstreamClient<'a> {
             let kept = self.agent.upstream.take();
             let reused = kept.is_some();
             let (error, answered) = match self.once(&request, kept, take) {
-                Ok(outcome) => return outcome,
+                Ok(result) => return result,
                 Err(failed) => failed,
             };
             if let Some(reason) = self.cancel.reason() {
-                return Outcome::Ended(reason);
+                return Err(Outcome::Ended(reason));
             }
             if reused && !answered {
                 // The others are most likely dead too.
@@ -217,10 +208,10 @@ impl<'a> UpstreamClient<'a> {
             }
             let words = format!("the upstream does not answer: {error}");
             match &error {
-                Error::Io(e) if is_shortage(e) => return temporary(&words, Some(e)),
+                Error::Io(e) if is_shortage(e) => return Err(temporary(&words, Some(e))),
                 Error::Io(_) | Error::CutShort if !answered && retries > 0 => {}
                 Error::Io(_) | Error::CutShort | Error::TimedOut | Error::Refused(_) => {
-                    return temporary(&words, None);
+                    return Err(temporary(&words, None));
                 }
             }
             retries -= 1;
@@ -234,14 +225,14 @@ impl<'a> UpstreamClient<'a> {
         &self,
         request: &OutboundRequest<'_>,
         mut stream: Option<TcpStream>,
-        take: &mut dyn FnMut(Answer<'_, '_>) -> Outcome,
-    ) -> Result<Outcome, (Error, bool)> {
+        take: &mut dyn FnMut(Answer<'_, '_>) -> Result<(), Outcome>,
+    ) -> Result<Result<(), Outcome>, (Error, bool)> {
         let (Agent { config, children, .. }, cancel) = (self.agent, &self.cancel);
         let environment = environment(&config.env, &config.pass_env);
         let client = open(request, children, environment, &mut stream, cancel);
         let mut client = client.map_err(|e| (Error::Io(e), false))?;
         let OutboundRequest { method, target, headers, body, .. } = *request;
-        let outcome = match client.send(method, target, headers, body, cancel.deadline) {
+        let result = match client.send(method, target, headers, body, cancel.deadline) {
             Ok(answer) => take(answer),
             Err(error) => return Err((error, client.has_answered())),
         };
@@ -250,7 +241,7 @@ impl<'a> UpstreamClient<'a> {
         if let Some(stream) = stream.filter(|_| free) {
             self.agent.upstream.keep(stream);
         }
-        Ok(outcome)
+        Ok(result)
     }
 
     /// What an error in the middle of an answer means.
@@ -261,12 +252,15 @@ impl<'a> UpstreamClient<'a> {
 }
 
 /// The models of a list, each once, in its order.
-fn named(list: &str) -> Vec<String> {
-    let mut known = BTreeSet::new();
+fn model_ids(list: &str) -> Vec<String> {
     let data = member(list, "data").map_or("", RawValue::get);
-    let ids = elements(data).filter_map(|model| text(member(model.get(), "id")?).ok());
-    let new = ids.filter(|id| known.insert(id.clone()));
-    new.take(MAX_MODELS).map(Cow::into_owned).collect()
+    let mut ids = Vec::new();
+    for id in elements(data).filter_map(|model| string(model.get(), "id")) {
+        if ids.len() < MAX_MODELS && !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    ids
 }
 
 fn temporary(words: &str, error: Option<&std::io::Error>) -> Outcome {

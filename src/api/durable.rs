@@ -10,7 +10,7 @@ use super::service::Service;
 use crate::agent::Reply;
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
-use crate::session::{Delay, Draft, Id, Submitted, TurnState};
+use crate::session::{Draft, Id, PendingRetry, Submitted, TurnState};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
@@ -34,12 +34,12 @@ pub fn run_durable(
     let waiter = Waiter { service, id, keyed, came: Instant::now() };
     let streamed = waiter.stream_reply(event, client, answer)?;
     let message = hub.message(id).map_err(ApiError::from)?.ok_or_else(ApiError::stopping)?;
-    if message.erased {
+    if message.entry.erased {
         return Err(Some(ApiError::erased()));
     }
     answer.report(message.report.clone());
     let error = message.error.clone().unwrap_or_default();
-    Err(Some(match message.turn {
+    Err(Some(match message.entry.turn {
         TurnState::Done if message.reply.is_none() && !streamed => {
             ApiError::new(503, "unavailable", error)
         }
@@ -111,9 +111,9 @@ impl Waiter<'_> {
             if seen.over || hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
                 return Ok(offset > 0);
             }
-            let delay = hub.delay_of(self.id).filter(|delay| delay.next.is_some());
-            if let Some(delay) = delay {
-                self.check_delay(&delay, offset > 0)?;
+            let delay = hub.pending_retry(self.id).filter(|delay| delay.next.is_some());
+            if let Some(delay) = &delay {
+                self.check_delay(delay, offset > 0)?;
             }
             let (client, abort) = (Some(client), Some(hub.abort.as_fd()));
             let cancel = Cancel { client, abort, ..Cancel::at(self.came + LONGEST_REPLY) };
@@ -137,13 +137,13 @@ impl Waiter<'_> {
     /// Ends the wait where the next attempt comes later than the client waits for, from the first
     /// one that failed or from its own coming. A message that it cannot find again is cancelled
     /// before it is told to try again.
-    fn check_delay(&self, delay: &Delay, begun: bool) -> Result<(), Option<ApiError>> {
+    fn check_delay(&self, delay: &PendingRetry, begun: bool) -> Result<(), Option<ApiError>> {
         let hub = &self.service.hub;
         let within = self.service.settings().config.agent.answer_within;
         let until = delay.since.max(self.came) + within;
         let Some(next) = delay.next.filter(|next| begun || *next > until) else { return Ok(()) };
         // Read before it is cancelled, which may be the end of its error.
-        let first = hub.message(delay.by).map_err(ApiError::from)?;
+        let first = hub.message(delay.id).map_err(ApiError::from)?;
         let why = "its sender was told to send it again: the agent is away";
         if !self.keyed && hub.withdraw(self.id, why).is_err() {
             // It has just begun or ended, or the journal does not take it: the wait goes on.
@@ -170,7 +170,7 @@ impl Waiter<'_> {
     }
 
     fn cut_short(&self) -> ApiError {
-        let goes_on = self.service.hub.delay_of(self.id).is_some();
+        let goes_on = self.service.hub.pending_retry(self.id).is_some();
         let what = if goes_on { "is tried again" } else { "was cancelled: send it again" };
         let message = format!("The turn was cut short; message {} {what}.", self.id);
         ApiError::new(503, "agent_unavailable", message)

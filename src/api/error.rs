@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::agent::{Outcome, Refused as Upstream};
+use crate::agent::{ErrorResponse as Upstream, Outcome};
 use crate::cancel::CancelReason;
 use crate::escape::quoted;
 use crate::http::{self, Closed, Response};
@@ -104,7 +104,7 @@ impl ApiError {
                 Some(ApiError::new(503, "agent_unavailable", words))
             }
             Outcome::Failed(words) => Some(ApiError::new(502, "agent_failed", words)),
-            Outcome::Refused(refused) => Some(ApiError::upstream(*refused)),
+            Outcome::ErrorResponse(refused) => Some(ApiError::upstream(*refused)),
             Outcome::Ended(CancelReason::TimedOut) => {
                 Some(ApiError::upstream(Upstream::timed_out()))
             }

@@ -22,9 +22,7 @@ use crate::http::Response;
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
-use crate::session::{
-    Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, Waited, now, rfc3339,
-};
+use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
 
 /// References that may come with a message, and the bytes of each: a URL.
 const MAX_ATTACHMENTS: usize = 16;
@@ -75,8 +73,8 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let _pinned = service.hub.pin_reply(id);
     if wait > Duration::ZERO || known || position == 0 {
         match service.hub.wait(id, connection.as_fd(), wait) {
-            Ok(waited) if known || waited == Waited::Over => {
-                let status = if waited == Waited::Over { 200 } else { 202 };
+            Ok(over) if known || over => {
+                let status = if over { 200 } else { 202 };
                 let shown = find(service, proof, &id.to_string()).map(|it| whole(status, it));
                 let response = shown.unwrap_or_else(|problem| problem.response());
                 return exchange.respond(mark_replayed(response, known));
@@ -120,7 +118,7 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
 pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
     let wait = wait_of(exchange.request)?;
     let message = find(exchange.service, exchange.proof, id)?;
-    if message.turn.is_over() || wait == Duration::ZERO {
+    if message.entry.turn.is_over() || wait == Duration::ZERO {
         let _pinned = exchange.service.hub.pin_reply(message.id);
         return exchange.respond(whole(200, message));
     }
@@ -206,8 +204,8 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let unknown = || ApiError::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id)?;
-    let message = found.filter(|message| proof.sees(&message.who)).ok_or_else(unknown)?;
-    if message.erased { Err(ApiError::erased()) } else { Ok(message) }
+    let message = found.filter(|message| proof.sees(&message.entry.who)).ok_or_else(unknown)?;
+    if message.entry.erased { Err(ApiError::erased()) } else { Ok(message) }
 }
 
 /// Parses the body of a message, for the session in its path.

@@ -56,10 +56,10 @@ fn check_previous(
     let (message, _) = stored(service, proof, previous).map_err(|p| {
         if matches!(p.status, 404 | 410) { ApiError::previous_not_found() } else { p }
     })?;
-    if session.is_some() && message.who.session.as_deref() != session {
+    if session.is_some() && message.entry.who.session.as_deref() != session {
         return Err(bad("previous_response_id is of another session than this request."));
     }
-    if message.turn != TurnState::Done {
+    if message.entry.turn != TurnState::Done {
         return Err(bad("previous_response_id names a response that has no reply (yet)."));
     }
     match service.hub.history(proof.principal(), message.id) {
@@ -87,8 +87,8 @@ fn stored(
 /// `GET /v1/responses/{id}`.
 pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
     let (message, about) = stored(exchange.service, exchange.proof, id)?;
-    let words = ResponsesEncoder { about, number: 0, created: message.created_at / 1000 };
-    let (status, error) = match message.turn {
+    let words = ResponsesEncoder { about, number: 0, created: message.entry.at / 1000 };
+    let (status, error) = match message.entry.turn {
         TurnState::Queued | TurnState::Resting => ("queued", None),
         TurnState::Running => ("in_progress", None),
         TurnState::Done => (outcome(&message.report), None),

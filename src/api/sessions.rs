@@ -124,7 +124,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     stream.send(b": hello\n\n")?;
     let mut events = EventStream { service, proof, session, after, running: None };
     loop {
-        follow.event.clear();
+        follow.clear();
         let sent = events.records(&mut stream).and_then(|()| events.chunks(&mut stream));
         // Nothing more is sent once the key is revoked.
         if stream.is_revoked() {
@@ -136,7 +136,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
         }
         let chunk = events.running.as_ref().map(|running| running.watch.event.as_fd());
         let interests = [
-            Interest::read(follow.event.as_fd()),
+            Interest::read(follow.as_fd()),
             Interest::read(chunk),
             Interest::hangup(stream.as_fd()),
         ];

@@ -94,7 +94,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
             "running": turns.map(|(running, _, _)| running),
             "waiting": turns.map(|(_, waiting, _)| waiting),
         },
-        "waiting": waits.and_then(|waits| waits.to_json().parse::<Value>().ok()),
+        "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
         "limits": {
             "max_connections": limits.max_connections,
             "max_turns": limits.max_turns,

@@ -3,7 +3,7 @@
 
 use super::did_you_mean::nearest;
 use super::error::{Origin, quoted, shown};
-use super::schema::{Config, Field, SECTIONS, Section};
+use super::schema::{Config, SECTIONS, Section};
 use super::toml_errors::{self, Source};
 use super::validate::{self, OWNER};
 use super::value::{Diagnostics, KeyInfo, type_of};
@@ -16,61 +16,77 @@ pub struct ConfigBuilder<'a> {
 
 impl<'a> ConfigBuilder<'a> {
     /// Reads a file's bytes.
-    pub fn read_file(&mut self, bytes: &'a [u8]) {
-        let problems = &mut self.diagnostics.problems;
-        let Some(text) = toml_errors::decode(bytes, problems) else { return };
-        let Some(root) = toml_errors::parse(text, problems) else { return };
+    ///
+    /// # Errors
+    /// Why nothing of it can be read, and where; what is wrong with its values goes to the problems.
+    pub fn read_file(&mut self, bytes: &'a [u8]) -> Result<(), (Origin, String)> {
+        let text = toml_errors::decode(bytes)?;
+        let root = toml_errors::parse(text)?;
         self.diagnostics.source = Source::File(text);
-        for (key, content) in root.as_table().into_iter().flatten() {
-            let (at, name) = (self.diagnostics.source.key(key), key.name.as_ref());
-            match Section::of(name) {
-                None => self.diagnostics.problems.push(at, unknown_section(name, content)),
-                Some(section) => match &section.named_table {
-                    Some(table) => self.read_named_table(section, table.noun, content, at),
-                    None => self.read_section(section, "", content, at),
-                },
-            }
+        self.read_root(&root);
+        Ok(())
+    }
+
+    /// Reads all sections.
+    pub fn read_root(&mut self, root: &Value<'_>) {
+        for (name, content) in root.as_table().into_iter().flatten() {
+            let at = self.diagnostics.source.at(name.span);
+            let result = self.read_entry(&name.name, content, &at);
+            self.diagnostics.problems.report(at, result);
         }
     }
 
-    fn read_named_table(&mut self, section: &Section, noun: &str, content: &Value<'_>, at: Origin) {
-        let head = section.head();
-        let Some(all) = content.as_table() else {
-            let fault = format!("{noun}s are sections, written {head}; got {}", type_of(content));
-            return self.diagnostics.problems.push(at, fault);
+    /// Reads a section, or all sections of a named table.
+    fn read_entry(&mut self, name: &str, content: &Value<'_>, at: &Origin) -> Result<(), String> {
+        let section = Section::of(name).ok_or_else(|| unknown_section(name, content))?;
+        let Some(table) = &section.named_table else {
+            return self.read_section(section, "", content, at);
         };
+        let all = content.as_table().ok_or_else(|| {
+            let (noun, head, got) = (table.noun, section.head(), type_of(content));
+            format!("{noun}s are sections, written {head}; got {got}")
+        })?;
         for (own, content) in all {
-            let (at, name) = (self.diagnostics.source.key(own), own.name.as_ref());
-            let added = match content.as_table() {
-                None if section.key_names().contains(&name) => {
-                    Err(format!("{name} belongs to a {noun}: write it in {head}"))
-                }
-                _ => self.add_section(section, name, &at),
-            };
-            match added {
-                Ok(()) => self.read_section(section, name, content, at),
-                Err(fault) => self.diagnostics.problems.push(at, fault),
-            }
+            let at = self.diagnostics.source.at(own.span);
+            let result = self.read_section(section, &own.name, content, &at);
+            self.diagnostics.problems.report(at, result);
         }
+        Ok(())
     }
 
-    fn read_section(&mut self, section: &Section, own: &str, content: &Value<'_>, at: Origin) {
-        let Some(keys) = content.as_table() else {
-            let (full, got) = (section.full(own), type_of(content));
-            let fault = format!("{full} must be a section, written [{full}]; got {got}");
-            return self.diagnostics.problems.push(at, fault);
-        };
+    fn read_section(
+        &mut self,
+        section: &Section,
+        own: &str,
+        content: &Value<'_>,
+        at: &Origin,
+    ) -> Result<(), String> {
+        let keys = content.as_table().ok_or_else(|| match &section.named_table {
+            Some(table) if section.key_names().contains(&own) => {
+                format!("{own} belongs to a {}: write it in {}", table.noun, section.head())
+            }
+            _ => {
+                let (full, got) = (section.full(own), type_of(content));
+                format!("{full} must be a section, written [{full}]; got {got}")
+            }
+        })?;
+        self.add_section(section, own, at)?;
         for (name, value) in keys {
-            let at = self.diagnostics.source.key(name);
-            match self.find(section, own, &name.name) {
-                Ok((field, key, diagnostics)) => diagnostics.assign(field, key, at, value),
-                Err(fault) => self.diagnostics.problems.push(at, fault),
+            let (at, name) = (self.diagnostics.source.at(name.span), name.name.as_ref());
+            let key = section.keys.iter().find(|key| key.name == name);
+            match key.and_then(|key| Some(((key.field)(&mut self.config, own)?, key.example))) {
+                Some((field, example)) => {
+                    let key = KeyInfo { name: format!("{}.{name}", section.full(own)), example };
+                    self.diagnostics.assign(field, key, at, value);
+                }
+                None => self.diagnostics.problems.push(at, unknown_key(section, own, name)),
             }
         }
+        Ok(())
     }
 
     /// Adds a section to a named table, if it has none of that name.
-    pub fn add_section(&mut self, section: &Section, own: &str, at: &Origin) -> Result<(), String> {
+    fn add_section(&mut self, section: &Section, own: &str, at: &Origin) -> Result<(), String> {
         let Some(table) = &section.named_table else { return Ok(()) };
         let known = (table.names)(&self.config);
         if known.contains(&own) {
@@ -89,22 +105,6 @@ impl<'a> ConfigBuilder<'a> {
         self.diagnostics.origins.insert(section.full(own), at.clone());
         Ok(())
     }
-
-    /// A key's field, and what takes its value; or what is wrong if the section has no such key.
-    pub fn find(
-        &mut self,
-        section: &Section,
-        own: &str,
-        name: &str,
-    ) -> Result<(Field<'_>, KeyInfo, &mut Diagnostics<'a>), String> {
-        let key = section.keys.iter().find(|key| key.name == name);
-        let field = key.and_then(|key| (key.field)(&mut self.config, own));
-        let (Some(key), Some(field)) = (key, field) else {
-            return Err(unknown_key(section, own, name));
-        };
-        let info = KeyInfo { name: format!("{}.{name}", section.full(own)), example: key.example };
-        Ok((field, info, &mut self.diagnostics))
-    }
 }
 
 fn unknown_section(name: &str, content: &Value<'_>) -> String {
@@ -112,16 +112,9 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
         let fix = home(name).unwrap_or_else(known_sections);
         return format!("unknown key {} outside of a section; {fix}", quoted(name));
     }
-    format!("unknown section [{}]; {}", shown(name), meant_section(name))
-}
-
-/// What to do about a section that does not exist.
-pub fn meant_section(name: &str) -> String {
-    let near = nearest(name, SECTIONS.iter().map(|section| section.name));
-    match near.and_then(Section::of) {
-        Some(near) => format!("did you mean {}?", near.head()),
-        None => known_sections(),
-    }
+    let near = nearest(name, SECTIONS.iter().map(|section| section.name)).and_then(Section::of);
+    let fix = near.map_or_else(known_sections, |near| format!("did you mean {}?", near.head()));
+    format!("unknown section [{}]; {fix}", shown(name))
 }
 
 fn known_sections() -> String {
@@ -132,11 +125,6 @@ fn known_sections() -> String {
 fn unknown_key(section: &Section, own: &str, name: &str) -> String {
     let known = section.key_names();
     let fix = match (nearest(name, known.iter().copied()), home(name)) {
-        _ if name == "kind" && known.contains(&"command") => {
-            // Deliveries know no echo.
-            let echo = if own.is_empty() { ", and command = [] says echo" } else { "" };
-            format!("delete it: the url or the command says it{echo}")
-        }
         (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),
         (None, None) => format!("its keys are {}", known.join(", ")),

@@ -3,7 +3,7 @@
 use super::enum_setting::Role;
 use super::schema::{ClientKey, Config};
 use super::secret::Secret;
-use super::validate::{OWNER, USER_ROUTES};
+use super::validate::{OWNER, USER_SCOPES};
 
 impl Config {
     /// Whether this principal may steer the gateway by commands in messages.
@@ -21,7 +21,7 @@ impl ClientKey {
 
     /// Whether it opens this group of routes.
     pub fn opens(&self, group: &str) -> bool {
-        let of_role = self.role == Role::Operator || USER_ROUTES.contains(&group);
+        let of_role = self.role == Role::Operator || USER_SCOPES.contains(&group);
         of_role && (self.routes.is_empty() || self.routes.iter().any(|route| route == group))
     }
 

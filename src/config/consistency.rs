@@ -4,7 +4,7 @@ use super::did_you_mean;
 use super::enum_setting::Role;
 use super::error::{place, quoted};
 use super::schema::{Agent, ClientKey, Config, Target, default_turns};
-use super::validate::{OPERATOR_ROUTES, OWNER};
+use super::validate::{OPERATOR_SCOPES, OWNER};
 use super::value::Diagnostics;
 
 /// Checks all, and resolves what the defaults leave open.
@@ -75,10 +75,10 @@ fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {
         let example = format!("file = \"~/.config/hermes-gateway/{name}.key\"");
         diagnostics.fault(&format!("keys.{name}"), &format!("has no file; {fix}: {example}"));
     }
-    let beyond = key.routes.iter().find(|route| OPERATOR_ROUTES.contains(&route.as_str()));
-    if let Some(route) = beyond.filter(|_| key.role == Role::User) {
+    let beyond = key.routes.iter().find(|scope| OPERATOR_SCOPES.contains(&scope.as_str()));
+    if let Some(scope) = beyond.filter(|_| key.role == Role::User) {
         let fix = "take it away, or write role = \"operator\"";
-        let fault = format!("has \"{route}\", which is for operators; {fix}");
+        let fault = format!("has \"{scope}\", which is for operators; {fix}");
         diagnostics.fault(&format!("keys.{name}.routes"), &fault);
     }
 }

@@ -22,6 +22,7 @@ pub enum Origin {
 /// What is wrong, collected over a load.
 #[derive(Debug, Default)]
 pub struct Problems {
+    /// By position in the file, then the arguments in their order.
     found: Vec<(Origin, String)>,
     /// How many of them may pass by themselves.
     temporary: usize,
@@ -29,27 +30,32 @@ pub struct Problems {
 
 impl Problems {
     /// A file that cannot be read now, or not used at all.
-    pub fn push_file(&mut self, origin: Origin, text: impl Into<String>, error: &io::Error) {
+    pub fn push_file(&mut self, origin: Origin, text: String, error: &io::Error) {
         self.temporary += usize::from(is_temporary(error));
         self.push(origin, text);
     }
 
-    pub fn push(&mut self, origin: Origin, text: impl Into<String>) {
-        self.found.push((origin, text.into()));
+    pub fn push(&mut self, origin: Origin, text: String) {
+        let place = |origin: &Origin| match origin {
+            Origin::Default => (0, 0),
+            Origin::File { line, column } => (*line, *column),
+            Origin::Set(_) => (usize::MAX, 0),
+        };
+        let at = self.found.partition_point(|(known, _)| place(known) <= place(&origin));
+        self.found.insert(at, (origin, text));
+    }
+
+    pub fn report(&mut self, origin: Origin, result: Result<(), String>) {
+        result.unwrap_or_else(|fault| self.push(origin, fault));
     }
 
     pub fn is_empty(&self) -> bool {
         self.found.is_empty()
     }
 
-    /// One line a problem, each with its place: by position in this file, then the arguments in their
-    /// order; the first [`MAX_CONFIG_PROBLEMS`], the others are counted.
-    pub fn lines(mut self, file: &str) -> Vec<String> {
-        self.found.sort_by_key(|(origin, _)| match origin {
-            Origin::Default => (0, 0),
-            Origin::File { line, column } => (*line, *column),
-            Origin::Set(_) => (usize::MAX, 0),
-        });
+    /// One line a problem, each with its place in this file: the first [`MAX_CONFIG_PROBLEMS`], the
+    /// others are counted.
+    pub fn lines(&self, file: &str) -> Vec<String> {
         let shown = self.found.iter().take(MAX_CONFIG_PROBLEMS);
         let mut lines: Vec<_> = shown.map(|(at, text)| place(at, file) + ": " + text).collect();
         let more = self.found.len() - lines.len();
@@ -59,7 +65,7 @@ impl Problems {
 
     /// The error of a load that had these problems with this file, if there are any. It never shows the
     /// value of an `agent.env` variable.
-    pub fn check(self, file: &str) -> Result<(), Failure> {
+    pub fn check(&self, file: &str) -> Result<(), Failure> {
         if self.found.is_empty() {
             return Ok(());
         }

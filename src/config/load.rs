@@ -14,7 +14,7 @@ use crate::named::ByName;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::sys::fs::read_bytes;
+use crate::sys::fs::{if_exists, read_bytes};
 use crate::trusted::{open_trusted, read_secret};
 
 /// What to load.
@@ -122,12 +122,16 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
         problems.push_file(Origin::Default, why, error);
         problems.check(&name(&sources.file))
     };
-    let bytes = read(sources);
+    let bytes = if_exists(read(&sources.file));
     match &bytes {
-        Err(e) if sources.required || !is_missing(e) => reject(why(e), e)?,
-        Ok(_) | Err(_) => {}
+        Err(e) => reject(e.to_string(), e)?,
+        Ok(None) if sources.required => {
+            let why = "there is no such file; create it, or leave --config out for the defaults";
+            reject(why.to_owned(), &ErrorKind::NotFound.into())?;
+        }
+        Ok(_) => {}
     }
-    let loaded = from_bytes(bytes.ok().as_deref(), sources)?;
+    let loaded = from_bytes(bytes.ok().flatten().as_deref(), sources)?;
     if sources.demanded && !loaded.from_file {
         let there = loaded.file.is_some();
         let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };
@@ -143,10 +147,12 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
         problems: Problems::default(),
         file: name(&sources.file),
         home: sources.home.clone(),
-        source: Source::Set(String::new()),
+        source: Source::File(""),
     };
     let mut builder = ConfigBuilder { config: Config::default(), diagnostics };
-    bytes.into_iter().for_each(|bytes| builder.read_file(bytes));
+    if let Some(Err((at, fault))) = bytes.map(|bytes| builder.read_file(bytes)) {
+        builder.diagnostics.problems.push(at, fault);
+    }
     let from_file = !builder.diagnostics.origins.is_empty();
     sources.set.iter().for_each(|argument| builder.read_set(argument));
     let ConfigBuilder { mut config, mut diagnostics } = builder;
@@ -160,9 +166,8 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
 }
 
 /// Reads the file up to the cap, if nobody else may write it: whoever does chooses the agent.
-fn read(sources: &Sources) -> io::Result<Vec<u8>> {
-    let file = open_trusted(&sources.file)?;
-    let bytes = read_bytes(file, MAX_CONFIG_BYTES as u64 + 1)?;
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let bytes = read_bytes(open_trusted(path)?, MAX_CONFIG_BYTES as u64 + 1)?;
     if bytes.len() > MAX_CONFIG_BYTES {
         let cap = MAX_CONFIG_BYTES / 1024;
         return Err(io::Error::other(format!("it is larger than {cap} KiB")));
@@ -174,20 +179,6 @@ fn read(sources: &Sources) -> io::Result<Vec<u8>> {
 pub fn fix(error: &io::Error, file: &Path) -> String {
     let fix = |file| format!("; make it: `openssl rand -hex 32 > {file}; chmod 600 {file}`");
     if error.kind() == ErrorKind::NotFound { fix(name(file)) } else { String::new() }
-}
-
-fn is_missing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
-}
-
-fn why(error: &io::Error) -> String {
-    if is_missing(error) {
-        "there is no such file; create it, or leave --config out for the defaults".to_owned()
-    } else if error.kind() == ErrorKind::Other {
-        error.to_string()
-    } else {
-        format!("cannot read it: {error}")
-    }
 }
 
 /// The file's name, safe to print and never cut: people copy it.

@@ -49,6 +49,10 @@ impl Loaded {
                 let full_name = format!("{full_name}.{variable}");
                 line(format!("{name}.{variable} = \"***\""), &full_name, "; value not shown");
             }),
+            Field::Models(models) if !models.is_empty() => models.iter().for_each(|(model, to)| {
+                let setting = format!("{name}.{} = {}", string(model), string(to));
+                line(setting, &format!("{full_name}.{model}"), "");
+            }),
             _ => {
                 let value = value(field);
                 if !(terse && ["\"\"", "[]", "{}"].contains(&value.as_str())) {
@@ -71,7 +75,7 @@ impl Loaded {
     }
 }
 
-/// A value in TOML; for variables only that there are none.
+/// A value in TOML; of a table only that there is nothing in it.
 pub(super) fn value(field: Field<'_>) -> String {
     match field {
         Field::Address(at) => string(&at.to_string()),
@@ -82,25 +86,16 @@ pub(super) fn value(field: Field<'_>) -> String {
             format!("[{}]", items.join(", "))
         }
         Field::Text(at, _) => string(at),
-        Field::Models(at) => {
-            let bare = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-            let key = |name: &str| if bare(name) { name.to_owned() } else { string(name) };
-            let items = at.iter().map(|(name, to)| format!("{} = {}", key(name), string(to)));
-            match items.collect::<Vec<_>>().join(", ") {
-                items if items.is_empty() => "{}".to_owned(),
-                items => format!("{{ {items} }}"),
-            }
-        }
-        Field::Env(_) => "{}".to_owned(),
+        Field::Env(_) | Field::Models(_) => "{}".to_owned(),
         Field::Enum(at) => string(at.word()),
-        Field::Time(at, _) => string(&units::show_time(*at)),
-        Field::Size(at, _) => string(&units::show_size(*at)),
+        Field::Time(at, _) => string(&units::show(units::millis(*at), units::TIMES)),
+        Field::Size(at, _) => string(&units::show(*at as u64, units::SIZES)),
         Field::Count(at, ..) => at.to_string(),
     }
 }
 
 /// A basic string of TOML (version 1.0, section String).
-fn string(text: &str) -> String {
+pub(super) fn string(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
         match c {

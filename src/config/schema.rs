@@ -52,8 +52,6 @@ pub struct NamedTable {
     /// What one of its sections is.
     pub noun: &'static str,
     pub most: usize,
-    /// What to say of a `--set` without a name.
-    pub nameless: &'static str,
     pub names: fn(&Config) -> Vec<&str>,
     pub add: fn(&mut Config, &str),
 }
@@ -156,8 +154,6 @@ pub static SECTIONS: [Section; 8] = [
 const TARGETS: NamedTable = NamedTable {
     noun: "target",
     most: limits::MAX_TARGETS,
-    nameless: "there is no target and key in it; write --set deliver.NAME.key=value, like --set \
-        deliver.ops.timeout=10s",
     names: |config| config.deliver.names(),
     add: |config, name| config.deliver.insert(name.to_owned(), Target::new(name)),
 };
@@ -165,8 +161,6 @@ const TARGETS: NamedTable = NamedTable {
 const CLIENT_KEYS: NamedTable = NamedTable {
     noun: "key",
     most: limits::MAX_CLIENT_KEYS,
-    nameless: "there is no name and key in it; write --set keys.NAME.key=value, like --set \
-        keys.alice.role=operator",
     names: |config| config.keys.names(),
     add: |config, name| config.keys.insert(name.to_owned(), ClientKey::new(name)),
 };
@@ -361,8 +355,8 @@ section! {
         role: Role, Enum, "\"user\"";
         /// Sessions that it may touch, `*` at the end for all that begin so. Empty: any of its own.
         sessions: Vec<String>, List(validate::argument), "[\"support-*\"]";
-        /// Routes that it may use, by their groups. Empty: all of its role.
-        routes: Vec<String>, List(validate::route), "[\"chat\"]";
+        /// Routes that it may use, by their scopes. Empty: all of its role.
+        routes: Vec<String>, List(validate::scope), "[\"chat\"]";
         /// Delivery targets that it may name. Empty: none for a user, any for an operator.
         targets: Vec<String>, List(validate::argument), "[\"example\"]";
     }

@@ -1,36 +1,38 @@
 //! The step from bytes to TOML values: positions people can use, and the parser's complaints in
 //! words. The parser (toml-span) limits nesting itself, so input cannot exhaust the stack.
 
-use super::error::{Origin, Problems, quoted, shown};
-use std::str::Utf8Error;
-use toml_span::value::Key;
+use super::error::{Origin, quoted, shown};
 use toml_span::{ErrorKind, Span, Value};
 
 /// Where values are read from.
 pub enum Source<'a> {
     /// A file's text.
     File(&'a str),
-    /// A `--set` argument, as errors name it.
-    Set(String),
+    /// A `--set` argument: as errors name it, and its two sides.
+    Set { label: String, name: &'a str, text: &'a str },
 }
 
-impl Source<'_> {
-    pub fn value(&self, value: &Value<'_>) -> Origin {
-        self.at(|text| match value.as_str() {
-            Some(string) => string_start(text, value.span, string.is_empty()),
-            None => value.span.start,
-        })
-    }
-
-    pub fn key(&self, key: &Key<'_>) -> Origin {
-        self.at(|text| key_start(text, key.span))
-    }
-
-    fn at(&self, offset: impl FnOnce(&str) -> usize) -> Origin {
+impl<'a> Source<'a> {
+    /// The place of a key or a value.
+    pub fn at(&self, span: Span) -> Origin {
         match self {
-            Source::File(text) => position(text, offset(text)),
-            Source::Set(argument) => Origin::Set(argument.clone()),
+            Source::File(text) => position(text, start(text, span)),
+            Source::Set { label, .. } => Origin::Set(label.clone()),
         }
+    }
+
+    /// The text that stands for a value which is no string, where only a string is taken.
+    pub fn text(&self) -> Option<&'a str> {
+        match self {
+            Source::File(_) => None,
+            Source::Set { text, .. } => Some(text),
+        }
+    }
+
+    /// Whether it sets a single entry of this table.
+    pub fn is_entry_of(&self, table: &str) -> bool {
+        let Source::Set { name, .. } = self else { return false };
+        name.trim().strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
     }
 }
 
@@ -43,47 +45,37 @@ fn position(text: &str, offset: usize) -> Origin {
     Origin::File { column: characters.count() + 1, line: lines.count() + 1 }
 }
 
-/// A quoted key's span begins behind its quote: back to it, where a reader looks.
-fn key_start(text: &str, span: Span) -> usize {
-    let before = &text.as_bytes()[..span.start.min(text.len())];
-    before.len() - usize::from(before.ends_with(b"\"") || before.ends_with(b"'"))
+/// Where a reader sees a key or a value begin: the span of one in quotes begins behind them.
+fn start(text: &str, span: Span) -> usize {
+    text.get(..span.start).unwrap_or(text).trim_end_matches(['"', '\'']).len()
 }
 
-/// The same for a string value: over one or three quotes and the line break that may follow three. The
-/// span of `""` already begins at its quote.
-fn string_start(text: &str, span: Span, empty: bool) -> usize {
-    let before = &text.as_bytes()[..span.start.min(text.len())];
-    if empty && span.end == span.start + 1 {
-        return before.len();
-    }
-    let quotes = before.strip_suffix(b"\n").unwrap_or(before);
-    let quotes = quotes.strip_suffix(b"\r").unwrap_or(quotes);
-    let three = quotes.ends_with(b"\"\"\"") || quotes.ends_with(b"\'\'\'");
-    if three { quotes.len() - 3 } else { key_start(text, span) }
-}
-
-/// Parses a whole file; a syntax error goes to the problems, with `None` as the answer.
-pub fn parse<'a>(text: &'a str, problems: &mut Problems) -> Option<Value<'a>> {
-    let report = |error: &toml_span::Error| {
-        let start = match error.kind {
-            ErrorKind::DuplicateKey { .. } => key_start(text, error.span),
+/// Parses a whole file.
+///
+/// # Errors
+/// What is wrong with its syntax, and where.
+pub fn parse(text: &str) -> Result<Value<'_>, (Origin, String)> {
+    toml_span::parse(text).map_err(|error| {
+        let at = match error.kind {
+            ErrorKind::DuplicateKey { .. } => start(text, error.span),
             _ => error.span.start,
         };
-        problems.push(position(text, start), complaint(&error.kind, text));
-    };
-    toml_span::parse(text).inspect_err(report).ok()
+        (position(text, at), complaint(&error.kind, text))
+    })
 }
 
-/// The text of the file, without a byte order mark; bytes that are no text go to the problems.
-pub fn decode<'a>(bytes: &'a [u8], problems: &mut Problems) -> Option<&'a str> {
+/// The text of the file, without a byte order mark.
+///
+/// # Errors
+/// Where it is no text.
+pub fn decode(bytes: &[u8]) -> Result<&str, (Origin, String)> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
-    let report = |error: &Utf8Error| {
+    std::str::from_utf8(bytes).map_err(|error| {
         let good = error.valid_up_to();
         let text = std::str::from_utf8(&bytes[..good]).unwrap_or_default();
         let fault = format!("byte 0x{:02x} is not UTF-8; save the file as UTF-8", bytes[good]);
-        problems.push(position(text, good), fault);
-    };
-    std::str::from_utf8(bytes).inspect_err(report).ok()
+        (position(text, good), fault)
+    })
 }
 
 fn complaint(kind: &ErrorKind, text: &str) -> String {
@@ -96,15 +88,14 @@ fn complaint(kind: &ErrorKind, text: &str) -> String {
             "the string does not end on its line; add the closing quote".into()
         }
         ErrorKind::InvalidCharInString(c) => {
-            let (shown, code) = (character(*c), u32::from(*c));
-            format!("a string cannot hold {shown}; write it as an escape, like \\u{code:04X}")
+            let code = u32::from(*c);
+            format!("a string cannot hold {c:?}; write it as an escape, like \\u{code:04X}")
         }
         ErrorKind::InvalidEscape(c) | ErrorKind::InvalidHexEscape(c) => format!(
-            "{} does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes",
-            character(*c)
+            "{c:?} does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes"
         ),
         ErrorKind::InvalidEscapeValue(value) => format!("{value:#x} is no Unicode character"),
-        ErrorKind::Unexpected(c) => format!("{} does not belong here", character(*c)),
+        ErrorKind::Unexpected(c) => format!("{c:?} does not belong here"),
         ErrorKind::UnterminatedString => "the string has no closing quote".into(),
         ErrorKind::InvalidNumber => {
             "not a number; text goes in quotes, a time like \"10m\" and a size like \"1MiB\" too"
@@ -112,7 +103,7 @@ fn complaint(kind: &ErrorKind, text: &str) -> String {
         }
         ErrorKind::Wanted { expected, found } => {
             let hint = if *expected == "newline" { "; text goes in quotes" } else { "" };
-            format!("expected {}, found {}{hint}", token(expected), token(found))
+            format!("expected {expected}, found {found}{hint}")
         }
         ErrorKind::DuplicateKey { key, first } => {
             let (key, line) = (quoted(key), first_line(first));
@@ -131,34 +122,5 @@ fn complaint(kind: &ErrorKind, text: &str) -> String {
         ErrorKind::UnquotedString => "text needs quotes, like \"text\"".into(),
         // The parser itself does not return the others: they are for readers of its values.
         _ => "not valid TOML".into(),
-    }
-}
-
-/// The parser's names of tokens as the signs that people type.
-fn token(name: &'static str) -> &'static str {
-    match name {
-        "an equals" => "'='",
-        "a period" => "'.'",
-        "a comma" => "','",
-        "a colon" => "':'",
-        "a plus" => "'+'",
-        "a left brace" => "'{'",
-        "a right brace" => "'}'",
-        "a left bracket" => "'['",
-        "a right bracket" => "']'",
-        "an identifier" => "a word",
-        "newline" | "a newline" => "the end of the line",
-        "eof" => "the end of the file",
-        "a table key" => "a key",
-        other => other,
-    }
-}
-
-/// A character by its look or, where it has none, by its number.
-fn character(c: char) -> String {
-    if c.is_ascii_graphic() || c.is_alphanumeric() {
-        format!("'{c}'")
-    } else {
-        format!("character U+{:04X}", u32::from(c))
     }
 }

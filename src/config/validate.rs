@@ -8,9 +8,9 @@ use crate::subprocess::is_service_manager_variable;
 /// The principal of the gateway's own key and of the control socket.
 pub const OWNER: &str = "owner";
 
-/// The groups of routes: the first ones are for everybody, the others for operators.
-pub const USER_ROUTES: [&str; 2] = ["chat", "messages"];
-pub const OPERATOR_ROUTES: [&str; 2] = ["status", "journal"];
+/// The scopes of keys: the first ones are for everybody, the others for operators.
+pub const USER_SCOPES: [&str; 2] = ["chat", "messages"];
+pub const OPERATOR_SCOPES: [&str; 2] = ["status", "journal"];
 
 /// Characters of a target's name: it stands in records, logs and variables.
 const MAX_TARGET_NAME: usize = 64;
@@ -39,18 +39,18 @@ fn checked(text: &str, good: bool, wrong: impl FnOnce() -> String) -> Result<Str
     if good { Ok(text.to_owned()) } else { Err(wrong()) }
 }
 
-/// A group of routes.
-pub fn route(text: &str) -> Result<String, String> {
-    let known = USER_ROUTES.iter().chain(&OPERATOR_ROUTES).any(|route| *route == text);
-    let all = || format!("there are {}, {}", USER_ROUTES.join(", "), OPERATOR_ROUTES.join(", "));
+/// A scope: a group of routes.
+pub fn scope(text: &str) -> Result<String, String> {
+    let known = USER_SCOPES.iter().chain(&OPERATOR_SCOPES).any(|scope| *scope == text);
+    let all = || format!("there are {}, {}", USER_SCOPES.join(", "), OPERATOR_SCOPES.join(", "));
     checked(text, known, all)
 }
 
 /// A string that exec(3) can pass on.
 pub fn argument(text: &str) -> Result<String, String> {
-    checked(text, !text.contains('\0'), || "no argument can hold a NUL; remove it".to_owned())?;
+    checked(text, !text.contains('\0'), || "no program can be given a NUL; remove it".to_owned())?;
     checked(text, text.len() <= MAX_EXEC_STRING, || {
-        format!("no argument can be longer than {MAX_EXEC_STRING} bytes; put it into a file")
+        format!("no program can be given more than {MAX_EXEC_STRING} bytes; put it into a file")
     })
 }
 

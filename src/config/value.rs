@@ -5,8 +5,8 @@ use super::did_you_mean::hint;
 use super::error::{Origin, Problems, quoted};
 use super::schema::{Check, Field};
 use super::toml_errors::Source;
-use super::{units, validate};
-use crate::limits::MAX_EXEC_STRING;
+use super::units::{self, Units, millis};
+use super::validate;
 use crate::named::ByName;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -50,15 +50,16 @@ impl Diagnostics<'_> {
     pub fn assign(&mut self, field: Field<'_>, key: KeyInfo, origin: Origin, value: &Value<'_>) {
         match self.read(field, &key, value) {
             Ok(()) => self.origins.insert(key.name, origin),
-            Err(fault) => self.problems.push(self.source.value(value), fault),
+            Err(fault) => self.problems.push(self.source.at(value.span), fault),
         }
     }
 
     /// A list's items and a table's variables report their own places. The list is left as it was
     /// then; variables take the place of all that were given before.
     fn read(&mut self, field: Field<'_>, key: &KeyInfo, value: &Value<'_>) -> Result<(), String> {
-        let wrong = wrong_type(key, &field, type_of(value));
-        let text = value.as_str().ok_or(&wrong);
+        let (name, example, got) = (&key.name, key.example, type_of(value));
+        let wrong = format!("{name} must be written like {example}; got {got}");
+        let text = value.as_str().or(self.source.text()).ok_or(&wrong);
         match field {
             Field::Address(at) => {
                 let reason = "it must be an IP address and a port";
@@ -67,7 +68,6 @@ impl Diagnostics<'_> {
             Field::Path(at) => *at = path(key, text?, self.home.as_ref())?,
             Field::Url(at, parse) => *at = given_as(key, text?, parse)?,
             Field::Text(at, check) => *at = given_as(key, text?, check)?.unwrap_or_default(),
-            Field::Models(at) => *at = models(key, value.as_table().ok_or(wrong)?)?,
             Field::List(at, check) => {
                 let array = value.as_array().ok_or(wrong)?;
                 if let Some(list) = self.list(key, array, check) {
@@ -83,28 +83,20 @@ impl Diagnostics<'_> {
             Field::Enum(setting) => {
                 let text = text?;
                 if !setting.choose(text) {
-                    let (name, words) = (&key.name, setting.words());
-                    let (wanted, hint) = (alternatives(words), hint(text, words.iter().copied()));
-                    return Err(format!("{name} is {}; it must be {wanted}{hint}", quoted(text)));
+                    let words = setting.words();
+                    let (hint, text) = (hint(text, words.iter().copied()), quoted(text));
+                    let all = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
+                    return Err(format!("{name} is {text}; it must be one of {all}{hint}"));
                 }
             }
-            Field::Time(at, range) => *at = measured(key, value, &range, &wrong, &TIME)?,
-            Field::Size(at, range) => *at = measured(key, value, &range, &wrong, &SIZE)?,
-            Field::Count(at, range) => {
-                let number = value.as_integer().ok_or(wrong)?;
-                let found = usize::try_from(number).ok().filter(|number| range.contains(number));
-                *at = found.ok_or_else(|| {
-                    let (low, high) = (range.start(), range.end());
-                    outside(key, &number.to_string(), &low.to_string(), &high.to_string())
-                })?;
+            Field::Time(at, range) => {
+                let range = millis(*range.start())..=millis(*range.end());
+                *at = Duration::from_millis(number(key, value, &TIME, range, wrong)?);
             }
-            Field::Env(env) => {
-                let table = value.as_table().ok_or(wrong)?;
-                env.clear();
-                for (name, value) in table {
-                    self.variable(env, key, (&name.name, self.source.key(name)), value);
-                }
-            }
+            Field::Size(at, range) => *at = count(key, value, &SIZE, &range, wrong)?,
+            Field::Count(at, range) => *at = count(key, value, &COUNT, &range, wrong)?,
+            Field::Env(at) => self.table(at, key, value.as_table().ok_or(wrong)?, ENV),
+            Field::Models(at) => self.table(at, key, value.as_table().ok_or(wrong)?, MODELS),
         }
         Ok(())
     }
@@ -121,60 +113,56 @@ impl Diagnostics<'_> {
             };
             match checked {
                 Ok(text) => list.push(text),
-                Err(fault) => self.problems.push(self.source.value(item), fault),
+                Err(fault) => self.problems.push(self.source.at(item.span), fault),
             }
         }
         (list.len() == array.len()).then_some(list)
     }
 
-    /// One variable. Its value may be a secret: no error repeats it.
-    pub fn variable(
+    /// Reads a table, in the place of what was given before, or a single entry of it. A value may be a
+    /// secret: no error repeats it.
+    fn table(
         &mut self,
-        env: &mut ByName<String>,
+        at: &mut ByName<String>,
         key: &KeyInfo,
-        (name, origin): (&str, Origin),
-        value: &Value<'_>,
+        table: &Table<'_>,
+        (check_name, check): Checks,
     ) {
-        let full_name = format!("{}.{name}", key.name);
-        if let Err(reason) = validate::variable(name) {
-            let fault = format!("{} has {}; {reason}", key.name, quoted(name));
-            return self.problems.push(origin, fault);
+        let entry = self.source.is_entry_of(&key.name);
+        if !entry {
+            at.clear();
         }
-        let fault = match value.as_str() {
-            // The system counts NAME=VALUE.
-            Some(text) if name.len() + 1 + text.len() > MAX_EXEC_STRING => {
-                format!(
-                    "is longer than the system allows ({MAX_EXEC_STRING} bytes); put it into a file"
-                )
+        for (name, value) in table {
+            let (origin, name) = (self.source.at(name.span), name.name.as_ref());
+            let full_name = format!("{}.{name}", key.name);
+            if let Err(reason) = check_name(name) {
+                let fault = format!("{} has {}; {reason}", key.name, quoted(name));
+                self.problems.push(origin, fault);
+                continue;
             }
-            Some(text) if !text.contains('\0') => {
-                self.origins.insert(full_name, origin);
-                env.insert(name.to_owned(), text.to_owned());
-                return;
-            }
-            Some(_) => "holds a NUL, which no variable can; remove it".to_owned(),
-            None => format!("must be a string, like \"small\"; got {}", type_of(value)),
-        };
-        self.problems.push(self.source.value(value), format!("{full_name} {fault}"));
+            let text = value.as_str().or(self.source.text().filter(|_| entry));
+            let fault = match text.map(|text| (text, check(name, text))) {
+                Some((text, Ok(_))) => {
+                    self.origins.insert(full_name, origin);
+                    at.insert(name.to_owned(), text.to_owned());
+                    continue;
+                }
+                Some((_, Err(reason))) => format!("{full_name}: {reason}"),
+                None => format!("{full_name} must be a string; got {}", type_of(value)),
+            };
+            self.problems.push(self.source.at(value.span), fault);
+        }
     }
 }
 
-fn models(key: &KeyInfo, table: &Table<'_>) -> Result<ByName<String>, String> {
-    let mut models = ByName::new();
-    for (name, value) in table {
-        let (label, name) = (&key.name, name.name.as_ref());
-        let Some(model) = value.as_str() else {
-            let got = type_of(value);
-            return Err(format!("{label} has {} for {}; it must be a string", got, quoted(name)));
-        };
-        let checked = |text: &str| {
-            validate::model(text)
-                .map_err(|reason| format!("{label} has {}; {reason}", quoted(text)))
-        };
-        models.insert(checked(name)?, checked(model)?);
-    }
-    Ok(models)
-}
+/// What the names and the values of a table keep to; a value is checked with its name.
+type Checks = (Check, fn(&str, &str) -> Result<String, String>);
+
+/// The system counts NAME=VALUE.
+const ENV: Checks =
+    (validate::variable, |name, value| validate::argument(&format!("{name}={value}")));
+
+const MODELS: Checks = (validate::model, |_, value| validate::model(value));
 
 /// What the text stands for; the empty one for nothing.
 fn given_as<T>(key: &KeyInfo, text: &str, parse: Check<T>) -> Result<Option<T>, String> {
@@ -202,83 +190,67 @@ fn path(key: &KeyInfo, text: &str, home: Option<&PathBuf>) -> Result<Option<Path
     }
 }
 
-/// What is a number, or text with a unit: how each is read, and shown again.
-struct Measure<T> {
-    whole: fn(u64) -> Option<T>,
-    parse: fn(&str) -> Option<T>,
-    show: fn(T) -> String,
+/// A number: the units that a text may have, what a number without one counts in, and what is wrong
+/// with other texts.
+struct Measure {
+    units: Units,
+    plain: u64,
     reason: &'static str,
 }
 
-const TIME: Measure<Duration> = Measure {
-    whole: |seconds| Some(Duration::from_secs(seconds)),
-    parse: units::parse_time,
-    show: units::show_time,
+const TIME: Measure = Measure {
+    units: units::TIMES,
+    plain: 1000,
     reason: "it must be a number of seconds, or one with a unit (ms, s, m, h, d)",
 };
 
-const SIZE: Measure<usize> = Measure {
-    whole: |bytes| usize::try_from(bytes).ok(),
-    parse: |text| usize::try_from(units::parse_size(text)?).ok(),
-    show: units::show_size,
+const SIZE: Measure = Measure {
+    units: units::SIZES,
+    plain: 1,
     reason: "it must be a number of bytes, or one with a unit (B, KiB, MiB, GiB)",
 };
 
-fn measured<T: Copy + PartialOrd>(
+const COUNT: Measure = Measure { units: &[], plain: 1, reason: "" };
+
+fn count(
     key: &KeyInfo,
     value: &Value<'_>,
-    range: &RangeInclusive<T>,
-    wrong: &str,
-    of: &Measure<T>,
-) -> Result<T, String> {
-    let (found, shown) = match (value.as_integer(), value.as_str()) {
-        (Some(number), _) => (u64::try_from(number).ok().and_then(of.whole), number.to_string()),
-        (_, Some(text)) => {
-            let found = (of.parse)(text).ok_or_else(|| bad(key, text, of.reason))?;
-            (Some(found), quoted(text))
-        }
-        (None, None) => return Err(wrong.to_owned()),
-    };
-    found
-        .filter(|found| range.contains(found))
-        .ok_or_else(|| outside(key, &shown, &(of.show)(*range.start()), &(of.show)(*range.end())))
+    of: &Measure,
+    range: &RangeInclusive<usize>,
+    wrong: String,
+) -> Result<usize, String> {
+    let range = *range.start() as u64..=*range.end() as u64;
+    Ok(usize::try_from(number(key, value, of, range, wrong)?).unwrap_or(usize::MAX))
 }
 
-/// "KEY must be TYPE, like EXAMPLE; got …".
-pub fn wrong_type(key: &KeyInfo, field: &Field<'_>, got: &str) -> String {
-    let wanted = match field {
-        Field::Address(_) => "an address and port in quotes",
-        Field::Path(_) => "a path in quotes",
-        Field::Url(..) => "a URL in quotes",
-        Field::List(..) => "a list of strings",
-        Field::Text(..) => "a string",
-        Field::Env(_) | Field::Models(_) => "a table of strings",
-        Field::Enum(setting) => {
-            return format!("{} must be {}; got {got}", key.name, alternatives(setting.words()));
+fn number(
+    key: &KeyInfo,
+    value: &Value<'_>,
+    of: &Measure,
+    range: RangeInclusive<u64>,
+    wrong: String,
+) -> Result<u64, String> {
+    let (found, shown) = match (value.as_integer(), value.as_str()) {
+        (Some(number), _) => {
+            let found = u64::try_from(number).ok();
+            (found.and_then(|number| number.checked_mul(of.plain)), number.to_string())
         }
-        Field::Time(..) => "a time",
-        Field::Size(..) => "a size",
-        Field::Count(..) => "a whole number",
+        (None, Some(text)) if !of.units.is_empty() => {
+            let found = units::parse(text, of.units).ok_or_else(|| bad(key, text, of.reason))?;
+            (Some(found), quoted(text))
+        }
+        (None, _) => return Err(wrong),
     };
-    format!("{} must be {wanted}, like {}; got {got}", key.name, key.example)
+    found.filter(|found| range.contains(found)).ok_or_else(|| {
+        let (low, high) =
+            (units::show(*range.start(), of.units), units::show(*range.end(), of.units));
+        let (name, example) = (&key.name, key.example);
+        format!("{name} is {shown}; it must be between {low} and {high}, like {example}")
+    })
 }
 
 fn bad(key: &KeyInfo, text: &str, reason: &str) -> String {
     format!("{} is {}; {reason}, like {}", key.name, quoted(text), key.example)
-}
-
-fn outside(key: &KeyInfo, shown: &str, low: &str, high: &str) -> String {
-    format!("{} is {shown}; it must be between {low} and {high}, like {}", key.name, key.example)
-}
-
-/// `"a", "b" or "c"`.
-fn alternatives(words: &[&str]) -> String {
-    let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
-    match words.split_last() {
-        Some((last, [])) => last.clone(),
-        Some((last, others)) => format!("{} or {last}", others.join(", ")),
-        None => String::new(),
-    }
 }
 
 pub fn type_of(value: &Value<'_>) -> &'static str {

@@ -14,14 +14,6 @@ use crate::outbound::client::Error;
 use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::{Children, environment};
 
-/// What is posted.
-struct Post {
-    headers: Vec<(&'static str, String)>,
-    body: String,
-    /// When it was made, since 1970.
-    now: Duration,
-}
-
 pub fn send(
     target: &Target,
     url: &Url,
@@ -29,25 +21,28 @@ pub fn send(
     children: &Arc<Children>,
     cancel: &Cancel<'_>,
 ) -> DeliveryResult {
-    let post = Post::new(target, payload, SystemTime::now());
-    match (exchange(target, url, &post, children, cancel), cancel.reason()) {
-        (Ok((status, after)), _) => classify::response(status, after.as_deref(), post.now),
-        (Err(_), Some(reason)) => classify::cancelled(reason, "no answer within its timeout", b""),
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    match (post(target, url, (payload, now), children, cancel), cancel.reason()) {
+        (Ok((status, after)), _) => classify::response(status, after.as_deref(), now),
+        (Err(_), Some(reason)) => classify::cancelled(reason, b""),
         (Err(e), None) => classify::temporary(&e.to_string(), b""),
     }
 }
 
-fn exchange(
+/// Posts a payload. Returns the status of the response and its Retry-After.
+fn post(
     target: &Target,
     url: &Url,
-    post: &Post,
+    (payload, now): (&Payload<'_>, Duration),
     children: &Arc<Children>,
     cancel: &Cancel<'_>,
 ) -> Result<(u16, Option<String>), Error> {
-    let mut headers: Vec<_> = post.headers.iter().map(|(n, v)| (*n, v.as_str())).collect();
+    let body = body(payload);
+    let headers = headers(target, payload, &body, now);
+    let mut headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
     headers.push(("Connection", "close"));
     let (method, path, headers) = ("POST", &*url.target, &headers[..]);
-    let body = Some(post.body.as_bytes());
+    let body = Some(body.as_bytes());
     let request = OutboundRequest { method, url, target: path, headers, body };
     let environment = environment(&target.env, &target.pass_env);
     let mut stream = None;
@@ -59,25 +54,25 @@ fn exchange(
     Ok((status, after))
 }
 
-impl Post {
-    fn new(target: &Target, payload: &Payload<'_>, now: SystemTime) -> Post {
-        let body = body(payload);
-        let now = now.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let timestamp = now.as_secs().to_string();
-        let mut headers = vec![
-            ("Content-Type", "application/json".to_owned()),
-            ("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")).to_owned()),
-            ("webhook-id", payload.id.to_owned()),
-            ("webhook-attempt", payload.attempt.to_string()),
-        ];
-        if let Some(secret) = &target.secret
-            && let Some(signature) = sign(secret.bytes(), payload.id, &timestamp, &body)
-        {
-            headers.push(("webhook-signature", signature));
-        }
-        headers.push(("webhook-timestamp", timestamp));
-        Post { headers, body, now }
-    }
+/// The headers of a post that is made `now`, as time since 1970.
+fn headers(
+    target: &Target,
+    payload: &Payload<'_>,
+    body: &str,
+    now: Duration,
+) -> Vec<(&'static str, String)> {
+    let timestamp = now.as_secs().to_string();
+    let secret = target.secret.as_ref();
+    let signature = secret.and_then(|it| sign(it.bytes(), payload.id, &timestamp, body));
+    let mut headers = vec![
+        ("Content-Type", "application/json".to_owned()),
+        ("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")).to_owned()),
+        ("webhook-id", payload.id.to_owned()),
+        ("webhook-attempt", payload.attempt.to_string()),
+        ("webhook-timestamp", timestamp),
+    ];
+    headers.extend(signature.map(|signature| ("webhook-signature", signature)));
+    headers
 }
 
 fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> Option<String> {
@@ -144,25 +139,25 @@ mod tests {
             created_at: "C",
             finished_at: "F",
         };
-        let now = UNIX_EPOCH + Duration::from_millis(784_111_777_042);
-        let post = Post::new(&target, &payload, now);
+        let now = Duration::from_millis(784_111_777_042);
+        let posted = body(&payload);
         assert_eq!(
-            post.body,
+            posted,
             "{\"type\":\"message.failed\",\"timestamp\":\"F\",\"data\":{\
              \"id\":\"01J\",\"session\":null,\"principal\":\"me\\u0040home\",\"status\":\"failed\",\
              \"reply\":null,\"error\":\"\\\"no\\\"\\n\\u0040\",\
              \"created_at\":\"C\",\"finished_at\":\"F\"}}"
         );
-        let names: Vec<_> = post.headers.iter().map(|(name, _)| *name).collect();
+        let headers = headers(&target, &payload, &posted, now);
+        let names: Vec<_> = headers.iter().map(|(name, _)| *name).collect();
         assert_eq!(
             names,
             ["Content-Type", "User-Agent", "webhook-id", "webhook-attempt", "webhook-timestamp"]
         );
-        let value: serde_json::Value = serde_json::from_str(&post.body).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&posted).unwrap();
         assert_eq!(value["data"]["principal"], "me@home");
         let payload = Payload { session: Some("s"), status: "done", ..payload };
-        let value: serde_json::Value =
-            serde_json::from_str(&Post::new(&target, &payload, now).body).unwrap();
+        let value: serde_json::Value = serde_json::from_str(&body(&payload)).unwrap();
         assert_eq!(
             (&value["data"]["reply"], &value["type"]),
             (&"\"no\"\n@".into(), &"message.done".into())

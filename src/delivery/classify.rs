@@ -36,10 +36,12 @@ pub fn exit(status: Status, said: &[u8]) -> DeliveryResult {
     }
 }
 
-/// What it means that an attempt was ended; `late`: at its deadline.
-pub fn cancelled(reason: CancelReason, late: &str, said: &[u8]) -> DeliveryResult {
-    let is_late = reason == CancelReason::TimedOut;
-    if is_late { temporary(late, said) } else { DeliveryResult::Aborted }
+/// What it means that an attempt was ended.
+pub fn cancelled(reason: CancelReason, said: &[u8]) -> DeliveryResult {
+    match reason {
+        CancelReason::TimedOut => temporary("it took longer than its timeout", said),
+        _ => DeliveryResult::Aborted,
+    }
 }
 
 /// It was not reached, or did not answer.

@@ -32,9 +32,7 @@ pub fn send(
     };
     match reason {
         ExitReason::Exited(status) => classify::exit(status, &stderr),
-        ExitReason::Cancelled(reason) => {
-            classify::cancelled(reason, "it took longer than its timeout", &stderr)
-        }
+        ExitReason::Cancelled(reason) => classify::cancelled(reason, &stderr),
     }
 }
 

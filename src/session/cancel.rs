@@ -7,8 +7,8 @@ use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::TurnState;
 use super::submit::Refusal;
+use crate::journal::Refused;
 use crate::journal::record::{Record, Step};
-use crate::journal::{Purpose, Refused};
 
 impl Hub {
     /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
@@ -33,7 +33,8 @@ impl Hub {
             return Err(Refusal::TooLate);
         }
         self.mark_cancelled(&mut state, id, why)?;
-        Ok(self.confirm(state)?)
+        let begun = self.begin_attempts(&mut state);
+        Ok(self.confirm(state, begun)?)
     }
 
     /// Deletes a message; one that is not over is cancelled first.
@@ -47,7 +48,7 @@ impl Hub {
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
-    /// place until it has.
+    /// place until it has; a place that comes free is to be given away by [`Hub::begin_attempts`].
     pub(super) fn mark_cancelled(
         &self,
         state: &mut State,
@@ -62,9 +63,7 @@ impl Hub {
             return Ok(());
         }
         state.replies.end(id);
-        state.postponed.retain(|(_, postponed)| *postponed != id);
-        let ids = state.dispatch.leave(id);
-        self.begin_attempts(state, ids);
+        state.dispatch.leave(id);
         Ok(())
     }
 
@@ -79,18 +78,15 @@ impl Hub {
         if ids.is_empty() && !known {
             return Ok(0);
         }
-        // From the end: each that goes must not let the next one begin.
-        let mut cancel = |id: &Id| self.mark_cancelled(&mut state, *id, why).err();
-        let refused: Vec<Refused> = ids.iter().rev().filter_map(&mut cancel).collect();
-        let mut result = refused.into_iter().next_back().map_or(Ok(0), Err);
-        if result.is_ok() {
-            result = self.write_reset(&mut state, who, false);
+        let cancelled = ids.iter().try_for_each(|id| self.mark_cancelled(&mut state, *id, why));
+        let written = cancelled.and_then(|()| self.write_reset(&mut state, who, false));
+        if written.is_ok() {
             // Who waits for one of them need not wait for its agent.
             ids.iter().for_each(|id| state.replies.forget(*id));
             self.alarm.notify_all();
         }
-        self.spawn_begun(state);
-        self.sync(result?)?;
+        self.start_turns(state);
+        self.sync(written?)?;
         // Somebody may already work with the file for a new message.
         let idle = self.lock().dispatch.tickets(session).next().is_none();
         let forgotten = if idle {
@@ -114,7 +110,7 @@ impl Hub {
     ) -> Result<u64, Refused> {
         let (principal, session) = (who.principal.clone(), who.session.clone().unwrap_or_default());
         let reset = Record::Reset { principal, session, at: self.stamp(), transcript_only };
-        self.write(state, &reset, Purpose::Completion)
+        self.write(state, &reset)
     }
 
     /// Takes out of the transcripts what a reset has made void that the end of an earlier process may

@@ -61,9 +61,8 @@ impl Hub {
             Command::Status => self.status_text(&who),
             Command::Stop => self.stop_turn(&who),
             Command::New => match self.reset(&who, "/new") {
-                Ok(0) => "A fresh session.".to_owned(),
                 Ok(count) => format!("A fresh session; messages cancelled: {count}."),
-                Err(denied) => words(&denied),
+                Err(refusal) => not_done(&refusal),
             },
             Command::Queue => self.queue_text(&who, id),
             Command::Retry => self.retry_last(&who, id, key),
@@ -76,18 +75,13 @@ impl Hub {
     fn status_text(&self, who: &Owner) -> String {
         let (counts, (running, waiting, sessions), ..) = self.glance_of(&self.lock());
         let (bytes, _) = self.journal_size();
-        let here = match self.session(who) {
-            Some(session) => format!(
-                "Here: {}, {} waiting.",
-                if session.running.is_some() { "a turn runs" } else { "nothing runs" },
-                session.queued
-            ),
-            None => "Here: nothing yet.".to_owned(),
-        };
+        let here = self
+            .session(who)
+            .map_or((0, 0), |session| (usize::from(session.running.is_some()), session.queued));
         format!(
-            "{here}\nGateway: turns: {running} running, {waiting} waiting, sessions: {sessions}; replies to deliver: \
+            "Here: turns: {} running, {} waiting.\nGateway: turns: {running} running, {waiting} waiting, sessions: {sessions}; replies to deliver: \
              {}, dead letters: {}; journal: {bytes} bytes.",
-            counts.outbox, counts.dead_letters
+            here.0, here.1, counts.outbox, counts.dead_letters
         )
     }
 
@@ -104,15 +98,12 @@ impl Hub {
     fn stop_turn(self: &Arc<Self>, who: &Owner) -> String {
         let line = self.messages_of(who);
         let stops = |turn: &TurnState| matches!(turn, TurnState::Running | TurnState::Resting);
-        match line.iter().find(|(_, turn)| stops(turn)) {
-            None => "No turn runs.".to_owned(),
-            Some((id, turn)) => match self.cancel(*id, "/stop") {
-                Ok(()) if *turn == TurnState::Resting => {
-                    format!("The turn of {id} is cancelled; it waited for its next attempt.")
-                }
-                Ok(()) => format!("The turn of {id} is told to end."),
-                Err(denied) => words(&denied),
-            },
+        let Some((id, _)) = line.iter().find(|(_, turn)| stops(turn)) else {
+            return "No turn runs.".to_owned();
+        };
+        match self.cancel(*id, "/stop") {
+            Ok(()) => format!("The turn of {id} is cancelled."),
+            Err(refusal) => not_done(&refusal),
         }
     }
 
@@ -150,18 +141,13 @@ impl Hub {
                 format!("Sent once more: {id}, position {position}.")
             }
             Ok(Submitted::Known(id)) => format!("Sent once more: {id}."),
-            Err(refusal) => format!("It was not taken: {refusal}."),
+            Err(refusal) => not_done(&refusal),
         }
     }
 }
 
-fn words(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::Unknown => "There is nothing of that kind.".to_owned(),
-        Refusal::TooLate => "It is over already.".to_owned(),
-        Refusal::Full(_) => "Too many messages wait for a turn.".to_owned(),
-        refused => format!("The journal refused: {}.", escaped(&refused.to_string(), false)),
-    }
+fn not_done(refusal: &Refusal) -> String {
+    format!("It was not done: {}.", escaped(&refusal.to_string(), false))
 }
 
 #[cfg(test)]

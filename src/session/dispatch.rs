@@ -1,4 +1,4 @@
-//! Who runs next. Pure: tickets come in, the tickets that may start come out.
+//! Who runs next. Pure: tickets and times come in, the tickets that start come out.
 //!
 //! Within a session one turn runs at a time, in order of arrival. Across sessions up to `max_turns`
 //! run at once. A free place goes to the principal with the fewest turns, in rotation where they
@@ -7,6 +7,7 @@
 //! holds up its session: order holds across attempts.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use crate::shares::{Reached, Shares};
 
@@ -32,8 +33,8 @@ pub enum Full {
 enum Head {
     Waits,
     Runs,
-    /// Until [`Dispatch::wake`].
-    Postponed,
+    /// Until then, or until [`Dispatch::wake`] comes later.
+    Postponed(Instant),
 }
 
 /// Those of one session, or one without a session, in the order of their arrival.
@@ -66,8 +67,6 @@ pub struct Dispatch<T, K> {
     lines: Vec<Line<T, K>>,
     /// Forgotten when there are no lines: a key of the configuration each.
     principals: Vec<PrincipalQueue>,
-    running: usize,
-    waiting: usize,
     /// Turns that have started.
     started: u64,
 }
@@ -77,27 +76,25 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         Dispatch { limits, ..Dispatch::default() }
     }
 
-    /// Changes the limits. What runs or waits already stays; returns who may start now.
-    pub fn set_limits(&mut self, limits: QueueLimits) -> Vec<T> {
+    /// Changes the limits. What runs or waits already stays.
+    pub fn set_limits(&mut self, limits: QueueLimits) {
         self.limits = limits;
-        self.fill()
     }
 
     /// A new ticket arrives, of this principal. Returns how many of its session are before it, the
-    /// running one included, and whether it may start now.
+    /// running one included.
     pub fn submit(
         &mut self,
         ticket: T,
         principal: &str,
         session: Option<K>,
-    ) -> Result<(usize, bool), Full> {
+    ) -> Result<usize, Full> {
         let line = self.line_of(session).map(|at| &self.lines[at]);
         let before = line.map_or(0, |line| line.tickets.len());
         let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
         let owner = self.principal(principal);
-        let runs = before == 0 && self.may_run(owner);
-        if !runs {
-            let held = (self.principals[owner].waiting as u64, self.waiting as u64);
+        if before > 0 || !self.may_run(owner) {
+            let held = (self.principals[owner].waiting as u64, self.counts().1 as u64);
             let limit = ("limits.max_queue", self.limits.queue as u64);
             self.limits.shares.admit(principal, held, 1, limit).map_err(Full::Queue)?;
             if waiting >= self.limits.queue_per_session {
@@ -105,15 +102,10 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
             }
         }
         self.restore(ticket, principal, session);
-        if runs {
-            let last = self.lines.len() - 1;
-            self.start(last);
-        }
-        Ok((before, runs))
+        Ok(before)
     }
 
-    /// A ticket from before the start comes back, whatever the limits say. It starts with the next
-    /// [`Dispatch::fill`].
+    /// A ticket from before the start comes back, whatever the limits say.
     pub fn restore(&mut self, ticket: T, principal: &str, session: Option<K>) {
         let owner = self.principal(principal);
         self.count(owner, 0, 1);
@@ -124,11 +116,11 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         }
     }
 
-    /// A ticket is done, or does not want to wait any more. Returns who may start now.
-    pub fn leave(&mut self, ticket: T) -> Vec<T> {
+    /// A ticket is done, or does not want to wait any more.
+    pub fn leave(&mut self, ticket: T) {
         let place = |line: &Line<T, K>| line.tickets.iter().position(|t| *t == ticket);
         let found = (0..self.lines.len()).find_map(|at| Some((at, place(&self.lines[at])?)));
-        let Some((at, place)) = found else { return Vec::new() };
+        let Some((at, place)) = found else { return };
         let mut line = self.lines.remove(at);
         line.tickets.remove(place);
         let ran = line.head == Head::Runs && place == 0;
@@ -144,31 +136,40 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         if self.lines.is_empty() {
             self.principals.clear();
         }
-        self.fill()
     }
 
-    /// The first ticket of its session waits until [`Dispatch::wake`]; one that runs gives its place
-    /// away. Returns who may start now.
-    pub fn postpone(&mut self, ticket: T) -> Vec<T> {
-        if let Some(line) = self.headed_by(ticket) {
-            let ran = std::mem::replace(&mut line.head, Head::Postponed) == Head::Runs;
-            let principal = line.principal;
-            self.count(principal, -isize::from(ran), isize::from(ran));
-        }
-        self.fill()
+    /// The first ticket of its session waits until then; one that runs gives its place away.
+    pub fn postpone(&mut self, ticket: T, until: Instant) {
+        let headed = |line: &&mut Line<T, K>| line.tickets.front() == Some(&ticket);
+        let Some(line) = self.lines.iter_mut().find(headed) else { return };
+        let ran = std::mem::replace(&mut line.head, Head::Postponed(until)) == Head::Runs;
+        let principal = line.principal;
+        self.count(principal, -isize::from(ran), isize::from(ran));
     }
 
-    /// A postponed ticket wants to run again. Returns who may start now.
-    pub fn wake(&mut self, ticket: T) -> Vec<T> {
-        if let Some(line) = self.headed_by(ticket).filter(|line| line.head == Head::Postponed) {
-            line.head = Head::Waits;
+    /// Those that were postponed until now want to run again.
+    pub fn wake(&mut self, now: Instant) {
+        for line in &mut self.lines {
+            if matches!(line.head, Head::Postponed(until) if until <= now) {
+                line.head = Head::Waits;
+            }
         }
-        self.fill()
+    }
+
+    /// Those that are postponed, and until when.
+    pub fn postponed(&self) -> impl Iterator<Item = (T, Instant)> {
+        self.lines.iter().filter_map(|line| match line.head {
+            Head::Postponed(until) => Some((*line.tickets.front()?, until)),
+            Head::Waits | Head::Runs => None,
+        })
     }
 
     /// How many run and how many wait.
     pub fn counts(&self) -> (usize, usize) {
-        (self.running, self.waiting)
+        let add = |(running, waiting), principal: &PrincipalQueue| {
+            (running + principal.running, waiting + principal.waiting)
+        };
+        self.principals.iter().fold((0, 0), add)
     }
 
     /// How many sessions have a turn that runs or waits.
@@ -187,50 +188,38 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         self.principals.iter().map(|principal| (principal.name.as_str(), principal.waiting as u64))
     }
 
-    /// Gives free places to the lines whose turn it is.
-    pub fn fill(&mut self) -> Vec<T> {
-        let mut started = Vec::new();
-        loop {
-            let waits =
-                |line: &Line<T, K>| line.head == Head::Waits && self.may_run(line.principal);
-            let order = |at: &usize| {
-                let principal = &self.principals[self.lines[*at].principal];
-                (principal.running, principal.served)
-            };
-            let lines = (0..self.lines.len()).filter(|at| waits(&self.lines[*at]));
-            let Some(at) = lines.min_by_key(order) else { return started };
-            started.extend(self.lines[at].tickets.front());
-            self.start(at);
-        }
+    /// Starts the ticket whose turn it is. `None`: no place is free, or nobody waits for it. To be
+    /// called until then after every change.
+    pub fn start_next(&mut self) -> Option<T> {
+        let waits = |line: &Line<T, K>| line.head == Head::Waits && self.may_run(line.principal);
+        let order = |at: &usize| {
+            let principal = &self.principals[self.lines[*at].principal];
+            (principal.running, principal.served)
+        };
+        let lines = (0..self.lines.len()).filter(|at| waits(&self.lines[*at]));
+        let next = lines.min_by_key(order)?;
+        let line = &mut self.lines[next];
+        line.head = Head::Runs;
+        let (first, principal) = (line.tickets.front().copied(), line.principal);
+        self.count(principal, 1, -1);
+        self.started += 1;
+        self.principals[principal].served = self.started;
+        first
     }
 
     /// Whether there is a place for one more turn of this principal.
     fn may_run(&self, principal: usize) -> bool {
         let (principal, QueueLimits { shares, turns, .. }) =
             (&self.principals[principal], self.limits);
-        let held = (principal.running as u64, self.running as u64);
+        let held = (principal.running as u64, self.counts().0 as u64);
         shares.check(&principal.name, held, 1, turns as u64).is_ok()
-    }
-
-    /// The first of a line takes a place.
-    fn start(&mut self, line: usize) {
-        let line = &mut self.lines[line];
-        line.head = Head::Runs;
-        let principal = line.principal;
-        self.count(principal, 1, -1);
-        self.started += 1;
-        self.principals[principal].served = self.started;
     }
 
     /// So many more of a principal run and wait.
     fn count(&mut self, principal: usize, running: isize, waiting: isize) {
         let principal = &mut self.principals[principal];
-        for count in [&mut self.running, &mut principal.running] {
-            *count = count.saturating_add_signed(running);
-        }
-        for count in [&mut self.waiting, &mut principal.waiting] {
-            *count = count.saturating_add_signed(waiting);
-        }
+        principal.running = principal.running.saturating_add_signed(running);
+        principal.waiting = principal.waiting.saturating_add_signed(waiting);
     }
 
     fn principal(&mut self, name: &str) -> usize {
@@ -245,10 +234,6 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     fn line_of(&self, session: Option<K>) -> Option<usize> {
         let session = session?;
         self.lines.iter().position(|line| line.session == Some(session))
-    }
-
-    fn headed_by(&mut self, ticket: T) -> Option<&mut Line<T, K>> {
-        self.lines.iter_mut().find(|line| line.tickets.front() == Some(&ticket))
     }
 }
 

@@ -16,11 +16,13 @@ use crate::threads::in_turn;
 const NEAR_RECORDS: u64 = 16;
 
 impl Hub {
-    /// Follows what happens in a session: the event is raised at every record of it.
-    pub fn follow(self: &Arc<Self>, session: Digest) -> io::Result<Follow> {
+    /// Follows what happens in a session: the event is raised at every record of it, until it is dropped.
+    pub fn follow(&self, session: Digest) -> io::Result<Arc<EventFd>> {
         let event = Arc::new(EventFd::new()?);
-        self.lock().followers.push((session, Arc::clone(&event)));
-        Ok(Follow { hub: Arc::clone(self), event })
+        let followers = &mut self.lock().followers;
+        followers.retain(|(_, known)| known.strong_count() > 0);
+        followers.push((session, Arc::downgrade(&event)));
+        Ok(event)
     }
 
     /// Shows the durable records of a session after number `after`, until `visit` says false. `room` is
@@ -85,18 +87,5 @@ impl Hub {
             }
             seen = newest;
         }
-    }
-}
-
-/// Somebody who follows the journal.
-#[derive(Debug)]
-pub struct Follow {
-    hub: Arc<Hub>,
-    pub event: Arc<EventFd>,
-}
-
-impl Drop for Follow {
-    fn drop(&mut self) {
-        self.hub.lock().followers.retain(|(_, known)| !Arc::ptr_eq(known, &self.event));
     }
 }

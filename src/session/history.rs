@@ -13,23 +13,9 @@ use crate::json::{elements, member, text};
 /// Messages that one may build upon; a conversation of more turns is longer than any model's context.
 const MAX_CHAIN: usize = 1000;
 
-/// The members of a context that the gateway reads itself.
-#[derive(Debug, Default)]
-pub struct Links {
-    /// The message before this one.
-    pub previous: Option<Id>,
-    /// What the agent is told before all else; not handed on to what builds upon the message.
-    pub instructions: Option<String>,
-}
-
-impl Links {
-    fn of(context: &str) -> Links {
-        let text = |name: &str| member(context, name).and_then(|it| text(it).ok());
-        Links {
-            previous: text("previous").and_then(|id| Id::parse(&id)),
-            instructions: text("instructions").map(Into::into),
-        }
-    }
+/// The message before that of this context.
+fn previous(context: &str) -> Option<Id> {
+    Id::parse(&text(member(context, "previous")?).ok()?)
 }
 
 /// What stands between the brackets of a context's messages; the text alone where there are none.
@@ -45,8 +31,8 @@ fn message(role: &str, text: &str) -> String {
 }
 
 impl Hub {
-    /// A context as a turn is given it: instructions first, then what was said before, then what the
-    /// request says itself. In a session its transcript has what was said.
+    /// A context as a turn is given it: its instructions, which no later turn is given, then what was said
+    /// before, then what the request says itself. In a session its transcript has what was said.
     ///
     /// # Errors
     /// NotFound: something that it builds upon is not known any more.
@@ -58,10 +44,9 @@ impl Hub {
         json: &str,
     ) -> io::Result<Context> {
         let mut context = Context::parse(json);
-        let links = Links::of(json);
-        let mut said: Vec<String> =
-            links.instructions.iter().map(|text| message("system", text)).collect();
-        if let Some(previous) = links.previous.filter(|_| !in_session) {
+        let instructions = member(json, "instructions").and_then(|it| self::text(it).ok());
+        let mut said = Vec::from_iter(instructions.map(|text| message("system", &text)));
+        if let Some(previous) = previous(json).filter(|_| !in_session) {
             said.extend(self.history(principal, previous)?);
         }
         if !said.is_empty() || elements(&context.messages).next().is_none() {
@@ -83,16 +68,15 @@ impl Hub {
             let entry = self.lock().book.copy(id);
             let entry = entry.filter(|entry| entry.who.principal == principal);
             let (message, reply) = self.exchange(&entry.ok_or(io::ErrorKind::NotFound)?)?;
-            size +=
-                message.text.len() + reply.len() + message.context.as_ref().map_or(0, String::len);
+            let context = message.context.unwrap_or_default();
+            size += message.text.len() + reply.len() + context.len();
             if size > room {
                 break;
             }
-            let context = message.context.unwrap_or_default();
             let list = member(&context, "messages").map_or("", RawValue::get);
             let said = messages(list, &message.text);
             turns.push(format!("{said},{}", self::message("assistant", &reply)));
-            next = Links::of(&context).previous;
+            next = previous(&context);
         }
         turns.reverse();
         Ok(turns)

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
@@ -21,7 +21,7 @@ use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Stamp;
-use crate::journal::{Condition, Journal, Purpose, Refused};
+use crate::journal::{Condition, Journal, Refused};
 use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
@@ -77,17 +77,13 @@ pub(super) struct State {
     pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
     pub(super) replies: ReplyBuffers,
-    /// Begun attempts that have no worker yet. Empty whenever the lock is given back.
-    pub(super) begun: Vec<Id>,
-    /// Turns between two attempts.
-    pub(super) postponed: Vec<(Instant, Id)>,
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) pinned: Vec<Id>,
-    /// Event streams, and the session of each.
-    pub(super) followers: Vec<(Digest, Arc<EventFd>)>,
+    /// Event streams, some of which have ended, and the session of each.
+    pub(super) followers: Vec<(Digest, Weak<EventFd>)>,
     /// When records that nobody waits for are synced.
     pub(super) sync_at: Option<Instant>,
     /// When the journal says that all is durable, unless more is written until then.
@@ -137,21 +133,22 @@ impl Hub {
     ) -> std::io::Result<Arc<Hub>> {
         book.requeue();
         let clock = Clock::new(book.clock.as_ref(), book.newest, clocks.boot(), clocks.read());
+        let (now, age) = (Instant::now(), clock.stamp(clocks.read()).age);
         // What comes before the hub is open waits behind what was there.
         let mut dispatch =
             Dispatch::new(QueueLimits { turns: 0, ..queue_limits(&settings.config) });
         // In the order in which they took their places.
         for (id, entry) in book.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
             dispatch.restore(id, &entry.who.principal, entry.session());
-            if entry.turn == TurnState::Resting {
-                dispatch.postpone(id);
+            if let (TurnState::Resting, Some(failing)) = (entry.turn, &entry.failing) {
+                dispatch.postpone(id, now + failing.left(age));
             }
         }
         let state = State {
             dispatch,
             outboxes: Outboxes::new(&book),
             // What a start has read may be in the page cache only.
-            mark_at: Some(Instant::now()),
+            mark_at: Some(now),
             last_id: book.last,
             book,
             ..State::default()
@@ -166,7 +163,7 @@ impl Hub {
             clocks,
             compaction: Mutex::default(),
             shortage: Mutex::default(),
-            began: Instant::now(),
+            began: now,
             settings: RwLock::new(Arc::new(settings)),
             abort: EventFd::new()?,
             quiet,
@@ -187,13 +184,14 @@ impl Hub {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         let mut state = self.lock();
         // Whose key was taken away stops following.
-        state.followers.iter().for_each(|(_, follower)| follower.notify());
-        let ids = if state.open { state.dispatch.set_limits(bounds) } else { Vec::new() };
+        state.notify_followers(None);
+        if state.open {
+            state.dispatch.set_limits(bounds);
+        }
         // It may be what they wait for.
         state.retry_soon();
         self.alarm.notify_all();
-        self.begin_attempts(&mut state, ids);
-        self.spawn_begun(state);
+        self.start_turns(state);
     }
 
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.
@@ -213,7 +211,7 @@ impl Hub {
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn wake_maintenance(&self, state: &mut State) {
         state.replies.nudge();
-        state.followers.iter().for_each(|(_, follower)| follower.notify());
+        state.notify_followers(None);
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.replies.end(id);
             self.end_work();
@@ -292,7 +290,7 @@ impl Hub {
         let mut state = self.lock();
         let (known, newest) = (state.book.clock.as_ref(), state.book.newest);
         let due = self.clock.record(known, newest, self.clocks.read());
-        due.map_or(Ok(()), |due| self.write(&mut state, &due, Purpose::Completion).map(drop))
+        due.map_or(Ok(()), |due| self.write(&mut state, &due).map(drop))
     }
 
     /// Makes all that was written durable and has the journal say so.
@@ -315,15 +313,15 @@ impl Hub {
 }
 
 impl State {
+    /// Tells those that follow this session, or any, to look again.
+    pub(super) fn notify_followers(&self, session: Option<Digest>) {
+        let mine = self.followers.iter().filter(|(of, _)| session.is_none_or(|it| it == *of));
+        mine.filter_map(|(_, follower)| follower.upgrade()).for_each(|it| it.notify());
+    }
+
     pub(super) fn next_id(&mut self) -> std::io::Result<Id> {
         let id = Id::after(self.last_id)?;
         self.last_id = Some(id);
         Ok(id)
-    }
-
-    /// Has a turn wait until then for its next attempt; returns who may start instead.
-    pub(super) fn postpone(&mut self, id: Id, until: Instant) -> Vec<Id> {
-        self.postponed.push((until, id));
-        self.dispatch.postpone(id)
     }
 }

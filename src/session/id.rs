@@ -1,6 +1,6 @@
 //! Message ids: 26 characters that sort by time and are safe in file names and URLs.
 
-use std::fmt;
+use std::fmt::{self, Write};
 use std::io;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -36,25 +36,16 @@ impl Id {
     /// Reads the text of an id; `None` for anything else.
     pub fn parse(text: &str) -> Option<Id> {
         let digit = |byte: u8| ALPHABET.iter().position(|known| *known == byte);
-        let mut bits = 0u128;
-        if text.len() != 26 || text.as_bytes()[0] > b'7' {
-            return None;
-        }
-        for byte in text.bytes() {
-            bits = bits << 5 | u128::try_from(digit(byte)?).ok()?;
-        }
-        Some(Id(bits))
+        let add = |bits: u128, byte| Some(bits << 5 | u128::try_from(digit(byte)?).ok()?);
+        let sound = text.len() == 26 && text.as_bytes()[0] <= b'7';
+        text.bytes().try_fold(0, add).filter(|_| sound).map(Id)
     }
 }
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digit = |place: u32| {
-            let value = self.0 >> (5 * place) & 31;
-            ALPHABET[usize::try_from(value).unwrap_or(0)]
-        };
-        let text: Vec<u8> = (0..26).rev().map(digit).collect();
-        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
+        let digit = |place: u32| usize::try_from(self.0 >> (5 * place) & 31).unwrap_or(0);
+        (0..26).rev().try_for_each(|place| f.write_char(ALPHABET[digit(place)].into()))
     }
 }
 

@@ -64,11 +64,9 @@ impl Hub {
         self.apply_resets();
         self.transcripts.remove_temporary();
         let mut state = self.lock();
-        self.restore_postponed(&mut state);
         state.open = true;
-        let ids = state.dispatch.set_limits(queue_limits(&self.settings().config));
-        self.begin_attempts(&mut state, ids);
-        self.spawn_begun(state);
+        state.dispatch.set_limits(queue_limits(&self.settings().config));
+        self.start_turns(state);
         self.spawn_senders();
     }
 
@@ -93,14 +91,16 @@ impl Hub {
                 drop(state);
                 return self.sync_to_the_end();
             }
-            let due = take_due(&mut state.postponed, Instant::now());
-            let ids = due.iter().flat_map(|id| state.dispatch.wake(*id)).collect();
-            self.begin_attempts(&mut state, ids);
+            state.dispatch.wake(Instant::now());
+            let mut begun = self.begin_attempts(&mut state);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
             let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
-            let without_thread = take_due(&mut state.without_thread, Instant::now());
-            self.spawn_begun(state);
-            self.spawn_workers(without_thread);
+            let without_thread = &mut state.without_thread;
+            begun.extend(
+                without_thread.extract_if(.., |(at, _)| *at <= Instant::now()).map(|(_, id)| id),
+            );
+            drop(state);
+            self.spawn_workers(begun);
             self.spawn_senders();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
@@ -281,14 +281,10 @@ impl State {
 
     /// When there is something to do for maintenance.
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
-        let resting = self.postponed.iter().chain(&self.without_thread).map(|(at, _)| *at);
+        let postponed = self.dispatch.postponed().map(|(_, until)| until);
+        let resting = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
         let sending = self.outboxes.next_due(now);
         let all = resting.chain(self.sync_at).chain(self.mark_at).chain(sending);
         all.fold(now + round, Instant::min)
     }
-}
-
-/// Takes what is due out of a list.
-fn take_due(waiting: &mut Vec<(Instant, Id)>, now: Instant) -> Vec<Id> {
-    waiting.extract_if(.., |(at, _)| *at <= now).map(|(_, id)| id).collect()
 }

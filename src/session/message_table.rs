@@ -4,13 +4,13 @@
 //! Texts and replies stay in the journal; here are the numbers of the records that hold them.
 
 mod accounts;
+mod attempts;
 mod entries;
 mod entry;
 mod erase;
 mod expiry;
 mod owner;
 mod records;
-mod retries;
 mod sessions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,15 +24,11 @@ use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
 use accounts::Account;
 use entries::Entries;
-use records::{Records, SessionState};
+use records::{Records, Reset};
 
 pub use accounts::{Counts, Usage};
 pub use entry::{Entry, Key, Outgoing, RetryState};
 pub use owner::{Digest, Owner, digest_of, session_digest};
-
-/// Owners that are shared by their messages: the sessions that are busy at one time. Others are right
-/// too, and take some more memory.
-const RECENT_OWNERS: usize = 64;
 
 /// All messages that are known.
 #[derive(Debug, Default)]
@@ -41,14 +37,13 @@ pub struct MessageTable {
     entries: Entries,
     /// What each session has in the journal.
     records: Records,
-    /// Sessions that are not idle, were reset, or have erased messages.
-    sessions: BTreeMap<Digest, SessionState>,
+    /// Sessions that were reset.
+    resets: BTreeMap<Digest, Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
     to_erase: VecDeque<Digest>,
-    /// Owners of the newest messages, newest last.
-    recent: Vec<Arc<Owner>>,
-    /// Messages by the digest of principal and idempotency key.
-    keys: BTreeMap<Digest, Id>,
+    /// The ids of messages by the digest of principal and idempotency key: numbers, as in `records`,
+    /// since each type of map takes 10 kB of the binary.
+    keys: BTreeMap<Digest, u128>,
     /// What each principal has.
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
@@ -89,19 +84,23 @@ impl MessageTable {
             }
             Record::Step { id, n, at, step } => {
                 let (id, at) = (parse(id)?, self.next_stamp(*at));
-                let by = (number, *n, at);
                 if let Step::Forgotten = step {
                     // Its sender had it deleted.
                     self.forget(&[id]);
                     self.must_erase = true;
                 } else if self.get(id).is_some_and(|entry| self.is_erased(entry)) {
                     // An older gateway went on with its delivery; its end is what a compaction leaves.
-                    self.end_erased(id, step, by, bytes);
+                    if let Step::Cancelled(_) = step {
+                        self.change(id, |entry| {
+                            (entry.outcome, entry.ended) = (number, at);
+                            entry.bytes += bytes;
+                        });
+                    }
                     return Ok(());
                 } else {
                     self.check(record)?;
                 }
-                self.advance(id, step, by);
+                self.advance(id, step, (number, *n, at));
                 if let Step::Retry(retry) = step {
                     self.set_retry(id, retry, at);
                 }
@@ -164,7 +163,7 @@ impl MessageTable {
         let delivery = record.deliver.clone();
         let delivery = delivery.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
         if let Some(key) = &key {
-            self.keys.insert(key.key, id);
+            self.keys.insert(key.key, id.0);
         }
         let entry = Entry {
             who: self.shared(who),
@@ -177,8 +176,7 @@ impl MessageTable {
         };
         let at = self.next_stamp(record.at);
         self.last = Some(id);
-        let who = Arc::clone(&entry.who);
-        self.recount((id, &who, entry.key.is_some()), Counts::default(), Counts::of(&entry));
+        self.recount((id, &entry.who, entry.key.is_some()), Counts::default(), Counts::of(&entry));
         self.entries.push(id, entry);
         self.add_record(Some(id), number, bytes);
         if record.erased {
@@ -188,18 +186,11 @@ impl MessageTable {
         Ok(())
     }
 
-    /// The owner as the messages of one session share it.
-    fn shared(&mut self, who: Owner) -> Arc<Owner> {
-        let known = self.recent.iter().rposition(|known| **known == who);
-        let owner = match known {
-            Some(at) => self.recent.remove(at),
-            None => Arc::new(who),
-        };
-        if self.recent.len() >= RECENT_OWNERS {
-            self.recent.remove(0);
-        }
-        self.recent.push(Arc::clone(&owner));
-        owner
+    /// The owner as it is in memory already: with the session's newest message, or the newest of all.
+    fn shared(&self, owner: Owner) -> Arc<Owner> {
+        let mine = owner.digest().and_then(|session| self.messages_of(session, 0).next_back());
+        let known = mine.or_else(|| self.entries().next_back()).map(|(_, entry)| &entry.who);
+        known.filter(|known| ***known == owner).map_or_else(|| Arc::new(owner), Arc::clone)
     }
 
     /// Changes an entry and keeps count of it.
@@ -217,25 +208,18 @@ impl MessageTable {
         self.counts.replace(before, after);
         account.counts.replace(before, after);
         if before.dead_letters > after.dead_letters {
-            account.dead.remove(&id);
+            account.dead.remove(&id.0);
         } else if after.dead_letters > before.dead_letters {
-            account.dead.insert(id);
+            account.dead.insert(id.0);
         }
-        let busy = after.is_busy();
-        if busy == before.is_busy() {
-            return;
-        }
-        if !busy && after.kept > 0 {
+        if before.is_busy() && !after.is_busy() && after.kept > 0 {
             let list = if keyed { &mut self.keyed } else { &mut account.plain };
             list.push_back(id);
         }
-        self.change_session(who.digest(), |state| {
-            state.busy = state.busy.saturating_add_signed(if busy { 1 } else { -1 });
-        });
     }
 
-    /// Takes a step that was checked.
-    fn advance(&mut self, id: Id, step: &Step, (number, n, at): Cause) {
+    /// Takes a step that was checked, of attempt `n`: the record of this number and time.
+    fn advance(&mut self, id: Id, step: &Step, (number, n, at): (u64, u32, Stamp)) {
         self.change(id, |entry| {
             let before = entry.turn;
             entry.turn = before.after(step).unwrap_or(before);
@@ -291,13 +275,13 @@ impl MessageTable {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.values().flat_map(|own| own.dead.iter().copied());
-        ids.filter_map(|id| Some((id, self.get(id)?)))
+        let ids = self.accounts.values().flat_map(|own| &own.dead);
+        ids.filter_map(|id| Some((Id(*id), self.get(Id(*id))?)))
     }
 
     /// The message that this idempotency key began.
     pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
-        let id = *self.keys.get(&key)?;
+        let id = Id(*self.keys.get(&key)?);
         Some((id, self.get(id)?))
     }
 
@@ -310,22 +294,17 @@ impl MessageTable {
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::new();
         for (name, own) in self.accounts.iter().filter(|(_, own)| own.counts.kept > 0) {
-            let Counts { running, outbox, bytes, .. } = own.counts;
-            let count = |count: usize| count as u64;
             *usage.of(name) = vec![
-                ("running", count(running)),
-                ("journal_bytes", bytes),
-                ("results", count(own.plain.len())),
-                ("outbox", count(outbox)),
-                ("dead_letters", count(own.dead.len())),
+                ("running", own.counts.running as u64),
+                ("journal_bytes", own.counts.bytes),
+                ("results", own.plain.len() as u64),
+                ("outbox", own.counts.outbox as u64),
+                ("dead_letters", own.dead.len() as u64),
             ];
         }
         usage
     }
 }
-
-/// The record of a step: its number, of which attempt it tells, and when it was written.
-type Cause = (u64, u32, Stamp);
 
 fn parse(id: &str) -> Result<Id, String> {
     Id::parse(id).ok_or_else(|| format!("{id:?} is no message id"))

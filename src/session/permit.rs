@@ -53,25 +53,21 @@ impl Hub {
         let event = Arc::new(EventFd::new().map_err(AcquireError::Failed)?);
         let mut state = self.lock();
         let id = state.next_id().map_err(AcquireError::Failed)?;
-        let (_, mut runs) =
-            state.dispatch.submit(id, principal, None).map_err(AcquireError::Full)?;
-        if !runs {
-            state.waiting_permits.push((id, Arc::clone(&event)));
-        }
-        drop(state);
+        state.dispatch.submit(id, principal, None).map_err(AcquireError::Full)?;
+        state.waiting_permits.push((id, Arc::clone(&event)));
+        self.start_turns(state);
         // An early return drops it, and with it the ticket leaves the queue.
         let permit = TurnPermit { hub: Arc::clone(self), id };
-        while !runs {
+        loop {
             let turn = [Interest::read(event.as_fd())];
             match cancel.wait(turn, Instant::now() + KEEP_ALIVE).map_err(AcquireError::Failed)? {
-                ([true], _) => runs = true,
+                ([true], _) => return Ok(permit),
                 (_, Some(reason)) => return Err(AcquireError::Ended(reason)),
                 (_, None) => {
                     reply.idle().map_err(|_| AcquireError::Ended(CancelReason::ClientGone))?;
                 }
             }
         }
-        Ok(permit)
     }
 
     /// How many turns run, told without waiting long for the lock.
@@ -108,8 +104,7 @@ impl Drop for TurnPermit {
     fn drop(&mut self) {
         let mut state = self.hub.lock();
         state.waiting_permits.retain(|(waiting, _)| *waiting != self.id);
-        let ids = state.dispatch.leave(self.id);
-        self.hub.begin_attempts(&mut state, ids);
-        self.hub.spawn_begun(state);
+        state.dispatch.leave(self.id);
+        self.hub.start_turns(state);
     }
 }

@@ -1,7 +1,7 @@
 //! What a message, a session and the journal look like from outside. What is shown here is durable.
 
 use std::io;
-use std::sync::{Arc, MutexGuard, TryLockError};
+use std::sync::{MutexGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use super::hub::{Hub, State};
@@ -9,7 +9,6 @@ use super::id::Id;
 use super::message::Message;
 use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
-use super::waits::Waits;
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
 use crate::journal::{Loss, Refused};
@@ -24,9 +23,9 @@ const STATUS_PATIENCE: Duration = Duration::from_millis(500);
 /// Between two tries to take a lock with a deadline; one is held for some microseconds.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
-/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent;
-/// what each principal holds.
-pub type Glance = (Counts, (usize, usize, usize), Option<Waits>, Usage);
+/// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent,
+/// as JSON; what each principal holds.
+pub type Glance = (Counts, (usize, usize, usize), Option<String>, Usage);
 
 /// A session as a whole.
 #[derive(Clone, Debug)]
@@ -44,68 +43,48 @@ impl Hub {
             let state = self.lock();
             let Some(entry) = state.book.copy(id) else { return Ok(None) };
             let place = |session| state.dispatch.tickets(session).position(|other| other == id);
-            (entry.clone(), entry.session().map_or(Some(0), place).map(|place| place + 1))
+            let place = entry.session().map_or(Some(0), place).filter(|_| !entry.turn.is_over());
+            (entry, place.map(|place| place + 1))
         };
         self.sync(self.newest(&entry))?;
+        let mut message = Message { id, entry, position, ..Message::default() };
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
-        let (mut reply, mut error, mut refused, mut report) = (None, None, None, Report::default());
-        let (outcome, long) = match self.outcome_around(&entry) {
+        let mut detail = None;
+        match self.outcome_around(&message.entry) {
             // Forgotten and compacted away since it was looked up.
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(e) => {
-                error = unreadable(e);
-                (None, None)
+            Err(e) => message.error = unreadable(e),
+            Ok((Some(Step::Done(text, told)), long)) => {
+                (message.reply, message.long) = (Some(text), long);
+                message.report = told.as_deref().map(Report::parse).unwrap_or_default();
             }
-            Ok(outcome) => outcome,
-        };
-        match outcome {
-            Some(Step::Done(text, told)) => {
-                reply = Some(text);
-                report = told.as_deref().map(Report::parse).unwrap_or_default();
+            Ok((Some(Step::Failed(why, more)), _)) => (message.error, detail) = (Some(why), more),
+            Ok((Some(Step::Retry(retry)), _)) => {
+                (message.error, detail) = (Some(retry.error), retry.detail);
             }
-            Some(Step::Failed(why, detail)) => (error, refused) = (Some(why), detail),
-            Some(Step::Retry(retry)) => (error, refused) = (Some(retry.error), retry.detail),
-            Some(Step::Cancelled(why)) => error = Some(why),
-            Some(_) | None => {}
+            Ok((Some(Step::Cancelled(why)), _)) => message.error = Some(why),
+            Ok(_) => {}
         }
-        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
-        let delivery_error = match self.step(trouble) {
+        message.refused = detail.as_deref().and_then(agent::ErrorResponse::parse);
+        message.delivery_error = match self.step(message.entry.trouble()) {
             Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
             Ok(_) => None,
             Err(e) => unreadable(e),
         };
-        let over = entry.turn.is_over();
-        let waiting =
-            (entry.turn == TurnState::Resting).then(|| self.waiting(&self.lock(), id)).flatten();
-        Ok(Some(Message {
-            id,
-            who: Arc::clone(&entry.who),
-            turn: entry.turn,
-            attempts: entry.attempts,
-            reply,
-            long,
-            report,
-            error,
-            refused: refused.as_deref().and_then(agent::Refused::parse),
-            waiting,
-            created_at: entry.at,
-            finished_at: over.then_some(entry.ended.at),
-            position: position.filter(|_| !over),
-            delivery: entry.delivery,
-            delivery_error,
-            erased: entry.erased,
-        }))
+        if message.entry.turn == TurnState::Resting {
+            message.waiting = self.retry_of(&self.lock(), id);
+        }
+        Ok(Some(message))
     }
 
     /// The newest record whose effect an entry shows.
     fn newest(&self, entry: &Entry) -> u64 {
-        let trouble = entry.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble);
-        let gone = matches!(
-            entry.delivery_state(),
-            Some(DeliveryState::Delivered | DeliveryState::Dropped)
-        );
-        let newest = entry.outcome.max(entry.accepted).max(trouble);
-        if gone || entry.erased { self.journal.last() } else { newest }
+        let newest = entry.outcome.max(entry.accepted).max(entry.trouble());
+        match entry.delivery_state() {
+            Some(DeliveryState::Delivered | DeliveryState::Dropped) => self.journal.last(),
+            _ if entry.erased => self.journal.last(),
+            _ => newest,
+        }
     }
 
     /// The messages that are known of a session, in order.
@@ -122,15 +101,9 @@ impl Hub {
         let digest = who.digest()?;
         // Nobody is shown what a power cut could still take; a journal that broke takes no more.
         let _ = self.sync(self.journal.last());
-        let known = {
-            let state = self.lock();
-            state.book.messages_of(digest, 0).any(|(_, entry)| !state.book.is_erased(entry))
-        };
-        let about = self.transcripts.find(digest);
-        (known || about.is_some()).then(|| {
-            let bytes = about.map_or(0, |about| about.bytes);
-            self.session_of(who.clone(), bytes)
-        })
+        let bytes = self.transcripts.find(digest).map(|about| about.bytes);
+        let known = bytes.is_some() || !self.messages_of(who).is_empty();
+        known.then(|| self.session_of(who.clone(), bytes.unwrap_or(0)))
     }
 
     fn session_of(&self, who: Owner, transcript_bytes: u64) -> Session {
@@ -156,8 +129,9 @@ impl Hub {
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
         let mut found: ByName<u64> = ByName::new();
-        let mut add = |key: &str, bytes: u64| {
-            if wanted(key) {
+        let mut add = |who: &Owner, bytes: u64| {
+            let is_wanted = |key: &&str| who.principal == principal && wanted(key);
+            if let Some(key) = who.session.as_deref().filter(is_wanted) {
                 let known = found.of(key);
                 *known = bytes.max(*known);
             }
@@ -165,19 +139,27 @@ impl Hub {
             found.truncate(MAX_LISTED + 1);
         };
         self.visit_all(&mut |_, entry| {
-            let who = &entry.who;
-            let key = who.session.as_deref().filter(|_| who.principal == principal);
-            key.into_iter().for_each(|key| add(key, 0));
+            add(&entry.who, 0);
             true
         });
-        self.transcripts.list(principal, &mut |about| {
-            add(about.who.session.as_deref().unwrap_or_default(), about.bytes);
-        })?;
+        self.transcripts.list(principal, &mut |about| add(&about.who, about.bytes))?;
         let more = found.iter().nth(MAX_LISTED).is_some();
         let session = |(key, bytes): (&String, &u64)| {
             self.session_of(Owner::new(principal.to_owned(), Some(key.clone())), *bytes)
         };
         Ok((found.iter().take(MAX_LISTED).map(session).collect(), more))
+    }
+
+    /// Messages whose turn failed, newest first, of those that `sees` says.
+    pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused> {
+        let mut ids = Vec::new();
+        self.visit_all(&mut |id, entry| {
+            if entry.turn == TurnState::Failed && sees(&entry.who) {
+                ids.push(id);
+            }
+            ids.len() < MAX_LISTED
+        });
+        self.listed(ids)
     }
 
     /// Messages in the dead-letter list, of those that `sees` says.
@@ -188,18 +170,22 @@ impl Hub {
             let letters = state.book.dead_letters().filter(|(_, entry)| shown(entry));
             letters.map(|(id, _)| id).collect()
         };
-        let mut letters = Vec::new();
-        let mut size = 0;
+        self.listed(ids)
+    }
+
+    /// As many of these messages as a list holds.
+    fn listed(&self, ids: Vec<Id>) -> Result<Vec<Message>, Refused> {
+        let (mut listed, mut size) = (Vec::new(), 0);
         for id in ids.into_iter().take(MAX_LISTED) {
-            let Some(letter) = self.message(id)? else { continue };
-            let long = letter.long.as_ref().map_or(0, |long| long.len());
-            size += letter.reply.as_ref().map_or(0, String::len) as u64 + long;
-            letters.push(letter);
+            let Some(message) = self.message(id)? else { continue };
+            let long = message.long.as_ref().map_or(0, |long| long.len());
+            size += message.reply.as_ref().map_or(0, String::len) as u64 + long;
+            listed.push(message);
             if size > MAX_LISTED_BYTES as u64 {
                 break;
             }
         }
-        Ok(letters)
+        Ok(listed)
     }
 
     /// The state, if its lock is free within `patience`: a hung disk may hold it.
@@ -227,7 +213,7 @@ impl Hub {
         for (name, count) in state.dispatch.waiting() {
             usage.of(name).push(("queued", count));
         }
-        (state.book.counts, turns, self.waits(state), usage)
+        (state.book.counts, turns, self.waiting_turns(state), usage)
     }
 
     /// Bytes of the journal and the number of its last record, told without waiting for the disk.

@@ -20,23 +20,18 @@ const MARK_AFTER: Duration = Duration::from_millis(25);
 
 impl Hub {
     /// Appends a record and keeps the book: see [`Hub::write_json`].
-    pub(super) fn write(
-        &self,
-        state: &mut State,
-        record: &Record,
-        purpose: Purpose,
-    ) -> Result<u64, Refused> {
-        self.write_json(state, (record, &record.to_json()), purpose)
+    pub(super) fn write(&self, state: &mut State, record: &Record) -> Result<u64, Refused> {
+        self.write_json(state, (record, &record.to_json()))
     }
 
-    /// The same with a step of a message that completes what is begun.
+    /// The same with a step of a message.
     pub(super) fn write_step(
         &self,
         state: &mut State,
         (id, n): (Id, u32),
         step: Step,
     ) -> Result<u64, Refused> {
-        self.write(state, &Record::step(id, n, self.stamp(), step), Purpose::Completion)
+        self.write(state, &Record::step(id, n, self.stamp(), step))
     }
 
     /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
@@ -45,13 +40,16 @@ impl Hub {
         &self,
         state: &mut State,
         (record, json): (&Record, &str),
-        purpose: Purpose,
     ) -> Result<u64, Refused> {
         if let Err(why) = state.book.check(record) {
             // It would keep the next start from starting.
             log::error!("a record was left out: {why}");
             return Err(Refused::Unavailable(why));
         }
+        let purpose = match record {
+            Record::Accepted(_) | Record::Step { step: Step::Requeued, .. } => Purpose::NewWork,
+            _ => Purpose::Completion,
+        };
         let number =
             self.journal.append(json, purpose).map_err(|refused| self.note_refusal(refused))?;
         if let Err(why) = state.book.apply(number, record, json.len()) {
@@ -59,8 +57,7 @@ impl Hub {
         }
         state.recent.add(number, record, json.len());
         if let Some(session) = state.book.session_of(record) {
-            let mine = state.followers.iter().filter(|(of, _)| *of == session);
-            mine.for_each(|(_, follower)| follower.notify());
+            state.notify_followers(Some(session));
         }
         let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
         if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
@@ -82,7 +79,7 @@ impl Hub {
         let (mut logged, json) = (false, record.to_json());
         loop {
             let mut state = self.lock();
-            let refused = match self.write_json(&mut state, (record, &json), Purpose::Completion) {
+            let refused = match self.write_json(&mut state, (record, &json)) {
                 Ok(_) => return Ok(state),
                 Err(refused) => refused,
             };
@@ -106,7 +103,7 @@ impl Hub {
         state.book.get(id).ok_or(Refusal::Unknown)?;
         let record = Record::step(id, 0, self.stamp(), step);
         state.book.check(&record).map_err(|_| Refusal::TooLate)?;
-        let number = self.write(&mut state, &record, Purpose::Completion)?;
+        let number = self.write(&mut state, &record)?;
         drop(state);
         Ok(self.sync(number)?)
     }

@@ -113,12 +113,9 @@ impl State {
     }
 }
 
-/// The way of the agent's pieces into the buffer.
-pub struct BufferWriter<'a>(pub &'a ReplyBuffer);
-
-impl Reply for BufferWriter<'_> {
+impl Reply for &ReplyBuffer {
     fn chunk(&mut self, text: &str) -> io::Result<()> {
-        let mut state = self.0.lock();
+        let mut state = self.lock();
         if !state.over {
             state.text.push_str(text);
         }
@@ -127,11 +124,11 @@ impl Reply for BufferWriter<'_> {
     }
 
     fn bytes(&self) -> usize {
-        self.0.lock().text.len()
+        self.lock().text.len()
     }
 
     fn report(&mut self, report: Report) {
-        self.0.lock().report = report;
+        self.lock().report = report;
     }
 }
 
@@ -238,7 +235,7 @@ mod tests {
         let run = runs.of(Id::from(1));
         let watch = run.watch(EventFd::new().unwrap());
         run.begin(1);
-        BufferWriter(&run).chunk("hä").unwrap();
+        (&*run).chunk("hä").unwrap();
         assert!(watch.event.clear());
         assert_eq!(
             run.snapshot(0, 0),
@@ -247,7 +244,7 @@ mod tests {
         assert_eq!(run.snapshot(1, 1).text, "ä");
         assert_eq!(run.snapshot(1, 3).text, "");
         run.begin(2);
-        BufferWriter(&run).chunk("x").unwrap();
+        (&*run).chunk("x").unwrap();
         runs.end(Id::from(1));
         assert_eq!(
             run.snapshot(1, 3),

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use super::clock::millis;
 use super::hub::Hub;
 use super::message_table::{Digest, Owner};
-use super::submit::Refusal;
 use crate::limits::SESSION_PAGE;
 use crate::shares::{Over, Reached, Shares};
 use crate::threads::lock;
@@ -36,7 +35,7 @@ impl Hub {
     ///
     /// # Errors
     /// Whose limit is reached: see [`Hub::make_room`].
-    pub(super) fn reserve_session(&self, who: &Owner) -> Result<(), Over> {
+    pub(super) fn reserve_session(&self, who: &Owner) -> Result<(), Reached> {
         let Some(session) = who.digest() else { return Ok(()) };
         let config = &self.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_transcripts as u64);
@@ -60,17 +59,6 @@ impl Hub {
             log::warn!("the transcripts cannot be counted, so not all have a limit: {e}");
         }
         self.forget_idle();
-    }
-
-    pub(super) fn too_many_sessions(&self, who: &Owner, over: Over) -> Refusal {
-        let limit = self.settings().config.limits.max_transcripts;
-        let whose = match over {
-            Over::Principal => format!("{} holds its share of", who.principal),
-            Over::Gateway => "The sessions of all principals hold".to_owned(),
-        };
-        let words = "and no session is idle; try again when a turn has ended.";
-        let message = format!("{whose} limits.max_transcripts ({limit} bytes), {words}");
-        Refusal::Transcripts(Reached { over, message })
     }
 
     /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where

@@ -1,28 +1,100 @@
-//! When a turn that failed for now is tried again, and when no more. Pure: times come in.
+//! Whether and when a turn is tried again whose attempt has ended. Pure: times come in.
 
 use std::time::Duration;
 
-use crate::delivery::backoff;
+use super::clock::millis;
+use super::message_table::Entry;
+use crate::agent::{ErrorResponse, Outcome};
+use crate::cancel::CancelReason;
+use crate::config::Config;
+use crate::delivery::{backoff, retry_after};
+use crate::journal::record::{Retry, Step};
 use crate::limits::MAX_TURN_RETRY_DELAY;
+
+/// What the end of an attempt is recorded as. `None`: the gateway's own end cut it short. The record of
+/// its beginning stays the last one, and it runs again after the next start.
+///
+/// What failed for now is tried again while `agent.retry_for` lasts; after a crash of the agent, while
+/// `limits.max_attempts` allows it. The `ages` are those of the process at the attempt's beginning and
+/// end, `now` is the wall clock as time since 1970.
+pub fn step_after(
+    outcome: Outcome,
+    (text, report): (String, Option<String>),
+    entry: &Entry,
+    ages: [Duration; 2],
+    (now, random): (Duration, u64),
+    config: &Config,
+) -> Option<Step> {
+    let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
+    let (detail, passes) = match &outcome {
+        Outcome::Done => return Some(Step::Done(text, report)),
+        Outcome::Ended(CancelReason::TimedOut) => {
+            (Some(ErrorResponse::timed_out().to_json()), false)
+        }
+        Outcome::Ended(_) | Outcome::Short(_) => return None,
+        Outcome::Failed(_) => (None, false),
+        Outcome::ErrorResponse(refused) => (Some(refused.to_json()), refused.is_temporary()),
+        Outcome::Temporary(_) | Outcome::Crashed(_) => (None, true),
+    };
+    if !passes {
+        return Some(Step::Failed(error, detail));
+    }
+    let asked =
+        if let Outcome::ErrorResponse(refused) = outcome { refused.retry_after } else { None };
+    let asked = asked.and_then(|value| retry_after(&value, now));
+    let failing = entry.failing.as_deref();
+    let [began, spent] = ages.map(|age| failing.map(|failing| failing.spent(age)));
+    let attempt = Attempt {
+        began,
+        spent: spent.unwrap_or_default(),
+        failures: failing.map_or(1, |failing| failing.retry.failures.saturating_add(1)),
+        retry_after: asked,
+        random,
+    };
+    let (cuts, retry_for) = (entry.cuts + 1, config.agent.retry_for);
+    let pause = if crash {
+        let allowed = usize::try_from(cuts).is_ok_and(|cuts| cuts < config.limits.max_attempts);
+        allowed.then(|| backoff::delay(cuts, random, MAX_TURN_RETRY_DELAY))
+    } else {
+        pause(&attempt, retry_for)
+    };
+    Some(if let Some(pause) = pause {
+        Step::Retry(Box::new(Retry {
+            error,
+            failures: attempt.failures,
+            spent: millis(attempt.spent),
+            pause: millis(pause),
+            asked: asked.is_some(),
+            crash,
+            detail,
+        }))
+    } else {
+        let over = format!("{error} (attempt {}; agent.retry_for is over)", entry.attempts);
+        let error = if crash || retry_for.is_zero() { error } else { over };
+        // Its sender is told the same as one whose message is not written down.
+        let detail = detail.unwrap_or_else(|| ErrorResponse::unavailable(&error).to_json());
+        Step::Failed(error, Some(detail))
+    })
+}
 
 /// An attempt that failed for now.
 #[derive(Clone, Copy, Debug)]
-pub struct Attempt {
+struct Attempt {
     /// How long the message's attempts had failed when this one began; `None`: it was the first.
-    pub began: Option<Duration>,
+    began: Option<Duration>,
     /// The same at its end.
-    pub spent: Duration,
+    spent: Duration,
     /// Attempts that failed, with this one.
-    pub failures: u32,
-    pub retry_after: Option<Duration>,
-    pub random: u64,
+    failures: u32,
+    retry_after: Option<Duration>,
+    random: u64,
 }
 
 /// The pause before the next attempt; `None`: this was the last one.
 ///
 /// The last attempt is one that begins when `retry_for` is over, so that every outage of that length
 /// is waited out.
-pub fn pause(attempt: &Attempt, retry_for: Duration) -> Option<Duration> {
+fn pause(attempt: &Attempt, retry_for: Duration) -> Option<Duration> {
     if retry_for.is_zero() || attempt.began.is_some_and(|spent| spent >= retry_for) {
         return None;
     }

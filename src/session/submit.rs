@@ -7,10 +7,10 @@ use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Owner};
-use super::states::TurnState;
+use super::states::{DeliveryState, TurnState};
 use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
-use crate::journal::{self, Purpose, Refused};
+use crate::journal::{self, Refused};
 use crate::shares::{Over, Reached, Shares};
 
 /// A message as its sender gives it.
@@ -102,44 +102,33 @@ impl Hub {
             }
             match (self.reserve_session(&draft.who), full) {
                 (Ok(()), _) => break state,
-                (Err(over), None) => {
+                (Err(reached), None) => {
                     drop(state);
-                    self.make_room(&draft.who, over);
-                    full = Some(over);
+                    self.make_room(&draft.who, reached.over);
+                    full = Some(reached);
                 }
-                (Err(over), Some(_)) => return Err(self.too_many_sessions(&draft.who, over)),
+                (Err(reached), Some(_)) => return Err(Refusal::Transcripts(reached)),
             }
         };
         self.check_share(&state, &draft)?;
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let admission = state.dispatch.submit(id, &draft.who.principal, session);
-        let (position, runs) = admission.map_err(Refusal::Full)?;
+        let position = admission.map_err(Refusal::Full)?;
         let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
-        let written = self.write(&mut state, &record, Purpose::NewWork);
-        let number = match written {
-            Ok(number) => number,
-            Err(refused) => {
-                // There may be something to forget.
-                self.alarm.notify_all();
-                let ids = state.dispatch.leave(id);
-                self.begin_attempts(&mut state, ids);
-                self.spawn_begun(state);
-                return Err(Refusal::Journal(refused));
-            }
-        };
-        self.begin_attempts(&mut state, runs.then_some(id).into_iter().collect());
-        if let (Record::Accepted(message), true) = (record, state.begun.contains(&id)) {
-            state.replies.of(id).lock().message = Some(message);
+        if let Err(refused) = self.write(&mut state, &record) {
+            // There may be something to forget.
+            self.alarm.notify_all();
+            state.dispatch.leave(id);
+            return Err(Refusal::Journal(refused));
         }
         let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
-        // What follows at once is durable with it: one sync serves all.
-        let (number, begun) = (number.max(self.journal.last()), std::mem::take(&mut state.begun));
-        drop(state);
-        let synced = self.sync(number);
-        self.spawn_workers(begun);
-        synced?;
+        let begun = self.begin_attempts(&mut state);
+        if let (Record::Accepted(message), true) = (record, begun.contains(&id)) {
+            state.replies.of(id).lock().message = Some(message);
+        }
+        self.confirm(state, begun)?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
@@ -165,7 +154,7 @@ impl Hub {
         self.check_share(&state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
-        self.write(&mut state, &record, Purpose::NewWork)?;
+        self.write(&mut state, &record)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
 
@@ -178,17 +167,47 @@ impl Hub {
             // Without it the message is accepted all the same, and gets its end as a turn.
             let (who, session) = (Arc::clone(&entry.who), entry.session());
             state.dispatch.restore(id, &who.principal, session);
-            let ids = state.dispatch.fill();
-            self.begin_attempts(&mut state, ids);
         }
-        Ok(self.confirm(state)?)
+        let begun = self.begin_attempts(&mut state);
+        Ok(self.confirm(state, begun)?)
     }
 
-    /// Gives those that have begun a worker, and waits until all that was written is durable.
-    pub(super) fn confirm(self: &Arc<Self>, state: MutexGuard<'_, State>) -> Result<(), Refused> {
+    /// Has a failed turn run again, behind what waits in its session; of a dead letter, has its reply
+    /// sent again.
+    pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Refusal> {
+        let mut state = self.lock();
+        let entry = state.book.get(id).ok_or(Refusal::Unknown)?;
+        if entry.turn != TurnState::Failed {
+            drop(state);
+            return self.revive(id);
+        }
+        // Not what a reset forgot, nor while the word of its failure is on its way to a target.
+        let sending = entry.delivery_state() == Some(DeliveryState::Sending);
+        if sending || state.book.is_erased(entry) {
+            return Err(Refusal::TooLate);
+        }
+        let (who, session) = (Arc::clone(&entry.who), entry.session());
+        state.dispatch.submit(id, &who.principal, session).map_err(Refusal::Full)?;
+        if let Err(refused) = self.write_step(&mut state, (id, 0), Step::Requeued) {
+            state.dispatch.leave(id);
+            return Err(Refusal::Journal(refused));
+        }
+        let begun = self.begin_attempts(&mut state);
+        Ok(self.confirm(state, begun)?)
+    }
+
+    /// Waits until all that was written is durable, which takes one sync, and gives each turn that has
+    /// begun a worker.
+    pub(super) fn confirm(
+        self: &Arc<Self>,
+        state: MutexGuard<'_, State>,
+        begun: Vec<Id>,
+    ) -> Result<(), Refused> {
         let number = self.journal.last();
-        self.spawn_begun(state);
-        self.sync(number)
+        drop(state);
+        let synced = self.sync(number);
+        self.spawn_workers(begun);
+        synced
     }
 
     /// What a principal holds of the journal, what all do, the limit and its shares; `None` for the

@@ -28,7 +28,6 @@ use super::message_table::{Counts, Digest, MessageTable, Owner};
 use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use super::transcript::Transcripts;
-use super::wait::Waited;
 use crate::agent::Agent;
 use crate::config::{Busy, Config};
 use crate::journal::record::{Record, Step};
@@ -137,8 +136,8 @@ impl House {
     }
 
     fn wait(&self, id: Id) -> Message {
-        let waited = self.hub.wait(id, self.client.0.as_fd(), PATIENCE).unwrap();
-        assert_eq!(waited, Waited::Over, "{id}: {:?}", self.hub.message(id));
+        let over = self.hub.wait(id, self.client.0.as_fd(), PATIENCE).unwrap();
+        assert!(over, "{id}: {:?}", self.hub.message(id));
         self.message(id)
     }
 
@@ -147,7 +146,7 @@ impl House {
     }
 
     fn turn(&self, id: Id) -> TurnState {
-        self.message(id).turn
+        self.message(id).entry.turn
     }
 
     /// Waits for something that a record or the end of some work brings about.

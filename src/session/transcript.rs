@@ -24,9 +24,6 @@ use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
 use crate::threads::lock;
 
-/// Sessions whose transcripts are known to be right; the list begins anew beyond that.
-const MAX_RECONCILED: usize = 10_000;
-
 /// One turn as the transcript has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Turn {
@@ -50,7 +47,7 @@ impl Turn {
 }
 
 /// The transcripts of all sessions, in one directory. One thread at a time works on them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
@@ -63,8 +60,7 @@ pub struct Transcripts {
 
 impl Transcripts {
     pub fn new(dir: PathBuf) -> Transcripts {
-        let (reconciled, usage, now) = Default::default();
-        Transcripts { dir, reconciled, usage, now }
+        Transcripts { dir, ..Transcripts::default() }
     }
 
     /// Where the transcript of a session is. It need not exist.
@@ -94,16 +90,14 @@ impl Transcripts {
         let Known { said, unsaid, reset } = known();
         let (text, length) = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
-        kept.retain(|(id, _)| {
-            unsaid.binary_search(id).is_err() && reset.is_none_or(|reset| *id > reset)
-        });
+        let is_reset = |id: &Id| reset.is_some_and(|reset| *id <= reset);
+        kept.retain(|(id, _)| unsaid.binary_search(id).is_err() && !is_reset(id));
         let first = kept.first().map(|(id, _)| *id);
         let (mut missing, mut size) = (Vec::new(), 0);
         // The newest first, no more than have room. Those before the first made room for others.
-        for id in said.into_iter().rev().take_while(|id| first.is_none_or(|first| *id > first)) {
-            if kept.binary_search_by_key(&id, |(id, _)| *id).is_ok() {
-                continue;
-            }
+        let newer = said.into_iter().rev().take_while(|id| first.is_none_or(|first| *id > first));
+        let is_kept = |id: &Id| kept.binary_search_by_key(id, |(id, _)| *id).is_ok();
+        for id in newer.filter(|id| !is_kept(id)) {
             let lines = match load(id) {
                 // What is damaged is lost to this turn alone.
                 Err(e) if e.kind() == ErrorKind::InvalidData => {
@@ -122,11 +116,8 @@ impl Transcripts {
         let named = self.find(session).is_some_and(|about| about.who == *who);
         let size: usize = kept.iter().map(|(_, lines)| lines.len()).sum();
         if !named || !missing.is_empty() || size as u64 != length {
-            kept.extend(missing.iter().map(|(id, lines)| (*id, lines.as_str())));
+            missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
             self.write(session, who, &rolled(kept, cap))?;
-        }
-        if reconciled.len() >= MAX_RECONCILED {
-            reconciled.clear();
         }
         reconciled.insert(session);
         Ok(())
@@ -157,17 +148,16 @@ impl Transcripts {
         if late || size == 0 || size + lines.len() as u64 > cap as u64 {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
-            turns.push((turn.id, &lines));
+            insert(&mut turns, turn.id, &lines);
             return self.write(session, who, &rolled(turns, cap));
         }
         let mut options = OpenOptions::new();
         let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
-        let written = file.write_all(lines.as_bytes());
-        if written.is_err() {
+        if let Err(e) = file.write_all(lines.as_bytes()) {
             // Half a line would spoil the next one.
             file.set_len(size)?;
+            return Err(e);
         }
-        written?;
         self.record_owner(session, who)?;
         self.count_use(session, &who.principal);
         Ok(())
@@ -252,11 +242,9 @@ fn read(path: &Path) -> io::Result<(String, u64)> {
     let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
     let Some(file) = if_exists(files::open_own(path))? else { return Ok((String::new(), 0)) };
     let length = file.metadata()?.len();
-    let mut bytes = files::read_bytes(file, cap)?;
-    if let Err(e) = std::str::from_utf8(&bytes) {
-        bytes.truncate(e.valid_up_to());
-    }
-    Ok((String::from_utf8(bytes).unwrap_or_default(), length))
+    let bytes = files::read_bytes(file, cap)?;
+    let text = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    Ok((text.to_owned(), length))
 }
 
 /// The turns in a transcript: both lines of each. It ends where a line is not of a turn.
@@ -282,10 +270,16 @@ fn pair(text: &str) -> Option<(Id, usize)> {
     (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
 }
 
-/// Turns in the order of acceptance: one that failed at first may have come to its reply late. Without
-/// the oldest where they are longer than `cap`, so that there is room for some more.
+/// Puts a turn in its place, in the order of acceptance: one that failed at first may have come to its
+/// reply late.
+fn insert<'a>(turns: &mut Vec<(Id, &'a str)>, id: Id, lines: &'a str) {
+    let at = turns.partition_point(|(known, _)| *known < id);
+    turns.insert(at, (id, lines));
+}
+
+/// The text of some turns; without the oldest where that is longer than `cap`, so that there is room for
+/// some more.
 fn rolled(mut turns: Vec<(Id, &str)>, cap: usize) -> String {
-    turns.sort_by_key(|(id, _)| *id);
     if turns.iter().map(|(_, lines)| lines.len()).sum::<usize>() > cap {
         let mut size = 0;
         let newest = turns.iter().rev().take_while(|(_, lines)| {

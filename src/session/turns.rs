@@ -1,28 +1,31 @@
 //! The beginning and the end of turns: their records, and what follows from these.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::MutexGuard;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner};
+use super::retry::step_after;
 use super::states::TurnState;
+use super::time::now;
 use super::transcript::{Known, Turn as Said};
-use crate::agent::{self, Outcome};
-use crate::cancel::CancelReason;
+use crate::agent::Outcome;
+use crate::escape::counted;
 use crate::journal::Refused;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
+use crate::sys::random;
 use crate::threads::lock;
 
 impl Hub {
-    /// Begins an attempt for each of those whose turn it is. See [`Hub::spawn_begun`].
-    pub(super) fn begin_attempts(&self, state: &mut State, ids: Vec<Id>) {
+    /// Gives free places away and begins the attempts of those who get one. Returns them: each needs a
+    /// worker.
+    pub(super) fn begin_attempts(&self, state: &mut State) -> Vec<Id> {
         let most = self.settings().config.limits.max_attempts;
-        let mut next = VecDeque::from(ids);
-        while let Some(id) = next.pop_front() {
+        let mut begun = Vec::new();
+        while let Some(id) = state.dispatch.start_next() {
             if let Some(at) = state.waiting_permits.iter().position(|(waiting, _)| *waiting == id) {
                 state.waiting_permits.remove(at).1.notify();
                 continue;
@@ -32,28 +35,34 @@ impl Hub {
             self.begin_work(1);
             let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
             let (n, step) = if worn_out {
-                (entry.attempts, Step::Failed(gave_up(entry.cuts), None))
+                let why = format!(
+                    "the gateway or its agent ended in the middle of the turn {}; \
+                     limits.max_attempts allows no more",
+                    counted(&entry.cuts, "time")
+                );
+                (entry.attempts, Step::Failed(why, None))
             } else {
                 (entry.attempts + 1, Step::Started)
             };
-            let ids = if self.is_draining() {
-                state.dispatch.postpone(id)
-            } else if self.write_step(state, (id, n), step).is_err() {
-                state.postpone(id, Instant::now() + DISK_RETRY_DELAY)
+            if self.is_draining() || self.write_step(state, (id, n), step).is_err() {
+                self.postpone(state, id, DISK_RETRY_DELAY);
             } else if worn_out {
                 self.after_end(state, id);
-                state.dispatch.leave(id)
+                state.dispatch.leave(id);
             } else {
                 state.replies.of(id).begin(n);
-                state.begun.push(id);
+                begun.push(id);
                 continue;
-            };
+            }
             self.end_work();
-            next.extend(ids);
         }
-        if !state.postponed.is_empty() {
-            self.alarm.notify_all();
-        }
+        begun
+    }
+
+    /// Has a turn wait for so long before its next attempt.
+    pub(super) fn postpone(&self, state: &mut State, id: Id, pause: Duration) {
+        state.dispatch.postpone(id, Instant::now() + pause);
+        self.alarm.notify_all();
     }
 
     /// What follows the last record of a turn.
@@ -91,27 +100,14 @@ impl Hub {
             return self.release_turn(id);
         };
         let at = self.stamp();
-        let step = match outcome {
-            Outcome::Done => {
-                self.append_to_transcript(id, &entry, message, (at.at, &text));
-                Step::Done(text, report)
-            }
-            Outcome::Refused(refused) if !refused.passes() => {
-                Step::Failed(refused.to_string(), Some(refused.to_json()))
-            }
-            Outcome::Temporary(_) | Outcome::Refused(_) | Outcome::Crashed(_) => {
-                self.retry_or_fail(&entry, began, &outcome)
-            }
-            Outcome::Failed(error) => Step::Failed(error, None),
-            Outcome::Ended(CancelReason::TimedOut) => {
-                let why = "the agent did not finish within agent.turn_timeout";
-                Step::Failed(why.to_owned(), Some(agent::Refused::timed_out().to_json()))
-            }
-            // The record of its beginning stays the last one: it runs again after the start.
-            Outcome::Ended(_) | Outcome::Short(_) => {
-                return self.abandon_turn(id);
-            }
-        };
+        let ages = [began.saturating_duration_since(self.began), self.age()];
+        let chance = (Duration::from_millis(now()), random::number());
+        let config = &self.settings().config;
+        let step = step_after(outcome, (text, report), &entry, ages, chance, config);
+        let Some(step) = step else { return self.abandon_turn(id) };
+        if let Step::Done(text, _) = &step {
+            self.append_to_transcript(id, &entry, message, (at.at, text));
+        }
         let record = Record::step(id, entry.attempts, at, step);
         let mut state = match self.write_end(id, &entry, &record) {
             Ok(state) => state,
@@ -122,19 +118,18 @@ impl Hub {
             }
         };
         let turn = state.book.get(id).map(|entry| entry.turn);
-        let ids = if turn == Some(TurnState::Resting) {
+        if turn == Some(TurnState::Resting) {
             self.sync_soon(&mut state);
-            self.postpone_retry(&mut state, id)
+            self.postpone_retry(&mut state, id);
         } else {
             if turn == Some(TurnState::Done) && entry.failing.is_some() {
                 state.retry_soon();
             }
             self.after_end(&mut state, id);
-            state.dispatch.leave(id)
-        };
+            state.dispatch.leave(id);
+        }
         self.end_work();
-        self.begin_attempts(&mut state, ids);
-        std::mem::take(&mut state.begun)
+        self.begin_attempts(&mut state)
     }
 
     /// Writes the record of an end; where that is too long, that the turn has failed.
@@ -166,10 +161,9 @@ impl Hub {
     fn release_turn(&self, id: Id) -> Vec<Id> {
         let mut state = self.lock();
         state.replies.end(id);
-        let ids = state.dispatch.leave(id);
+        state.dispatch.leave(id);
         self.end_work();
-        self.begin_attempts(&mut state, ids);
-        std::mem::take(&mut state.begun)
+        self.begin_attempts(&mut state)
     }
 
     /// Ends a turn that the gateway's own end cuts short.
@@ -214,13 +208,13 @@ impl Hub {
             let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
             known.reset = reset.map(|(newest, _)| newest);
             let after = reset.map_or(0, |(_, number)| number);
-            self.visit_session(session, after, &mut |id, entry| match entry.turn {
+            self.visit_session(session, after, &mut |id, entry| {
                 // What the gateway answered itself had no turn.
-                TurnState::Done if entry.attempts > 0 => known.said.push(id),
-                TurnState::Done | TurnState::Failed | TurnState::Cancelled => {
+                if entry.turn == TurnState::Done && entry.attempts > 0 {
+                    known.said.push(id);
+                } else if entry.turn.is_over() {
                     known.unsaid.push(id);
                 }
-                TurnState::Queued | TurnState::Running | TurnState::Resting => {}
             });
             known
         };
@@ -232,13 +226,4 @@ impl Hub {
         let cap = self.transcript_cap();
         self.transcripts.reconcile(session, who, cap, &known, &load)
     }
-}
-
-/// Words for the sender of a message whose turn was cut short often enough.
-fn gave_up(cuts: u32) -> String {
-    let times = if cuts == 1 { "once".to_owned() } else { format!("{cuts} times") };
-    format!(
-        "the gateway or its agent ended in the middle of the turn {times}; limits.max_attempts \
-         allows no more"
-    )
 }

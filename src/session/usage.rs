@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::message_table::Digest;
 use crate::limits::SESSION_PAGE;
-use crate::shares::{Over, Shares};
+use crate::shares::{Reached, Shares};
 
 /// What one session keeps on disk.
 #[derive(Clone, Copy, Debug)]
@@ -73,12 +73,13 @@ impl TranscriptUsage {
         (session, principal): (Digest, &str),
         shares: Shares,
         limit: u64,
-    ) -> Result<(), Over> {
+    ) -> Result<(), Reached> {
         let own = self.principals.iter().find(|(name, _)| name == principal);
         let all = self.principals.iter().map(|(_, bytes)| bytes).sum();
         // The page of a first turn, and that of its file's owner.
         let more = if self.contains(session) { 0 } else { 2 * SESSION_PAGE };
-        shares.check(principal, (own.map_or(0, |(_, bytes)| *bytes), all), more, limit)
+        let held = (own.map_or(0, |(_, bytes)| *bytes), all);
+        shares.admit(principal, held, more, ("limits.max_transcripts", limit))
     }
 
     /// Sessions of a principal, or of all, that were not used after `before`; the longest idle first.
@@ -97,6 +98,7 @@ impl TranscriptUsage {
 mod tests {
     use super::*;
     use crate::config::{ClientKey, Config};
+    use crate::shares::Over;
 
     #[test]
     fn sizes_are_counted_in_pages_by_principal() {
@@ -135,6 +137,7 @@ mod tests {
         let full = ["a", "b", "c", "owner"].map(|principal| fill(&mut usage, principal));
         assert_eq!(full, [7, 4, 2, 3]);
         assert_eq!(usage.check((0, "owner"), shares, limit), Ok(()), "it is there already");
-        assert_eq!(usage.check((99, "owner"), shares, limit), Err(Over::Gateway));
+        let full = usage.check((99, "owner"), shares, limit).unwrap_err();
+        assert_eq!(full.over, Over::Gateway);
     }
 }

@@ -10,18 +10,9 @@ use super::id::Id;
 use super::message_table::Entry;
 use super::reply::Watch;
 use super::states::TurnState;
+use crate::cancel::Cancel;
 use crate::sys::fd::EventFd;
-use crate::sys::poll::{Interest, poll};
-
-/// How a wait for a message ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Waited {
-    Over,
-    /// The time is over, or the gateway stops before the message runs.
-    NotYet,
-    /// The client went away.
-    Gone,
-}
+use crate::sys::poll::Interest;
 
 /// A message that is not forgotten meanwhile.
 #[derive(Debug)]
@@ -64,29 +55,20 @@ impl Hub {
         self.is_draining() && !state.book.get(id).is_some_and(goes_on)
     }
 
-    /// Waits until a message is over.
-    pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<Waited> {
-        let deadline = Instant::now() + patience;
-        let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(Waited::Over) };
+    /// Waits until a message is over. Says whether it is: the wait ends before where it has lasted for
+    /// `patience`, where the client goes away, and where the gateway stops before the message runs.
+    pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+        let (abort, client) = (Some(self.abort.as_fd()), Some(client));
+        let cancel = Cancel { abort, client, ..Cancel::at(Instant::now() + patience) };
+        let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(true) };
         loop {
             watch.event.clear();
             if watch.reply.lock().over {
-                let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
-                return Ok(if over { Waited::Over } else { Waited::NotYet });
+                return Ok(self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over()));
             }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if self.is_put_off(id) || left == Duration::ZERO {
-                return Ok(Waited::NotYet);
-            }
-            let mut interests = [
-                Interest::read(watch.event.as_fd()),
-                Interest::hangup(client),
-                Interest::read(self.abort.as_fd()),
-            ];
-            poll(&mut interests, Some(left))?;
-            let [_, gone, cut] = interests.map(|interest| interest.ready());
-            if gone || cut {
-                return Ok(if gone { Waited::Gone } else { Waited::NotYet });
+            let news = [Interest::read(watch.event.as_fd())];
+            if self.is_put_off(id) || cancel.wait(news, cancel.deadline)?.0 == [false] {
+                return Ok(false);
             }
         }
     }

@@ -11,7 +11,7 @@ use super::commands::Command;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::Entry;
-use super::reply::{BufferWriter, ReplyBuffer};
+use super::reply::ReplyBuffer;
 use crate::agent::{Context, Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::journal::record::Accepted;
@@ -48,9 +48,9 @@ impl Hub {
         }
     }
 
-    /// Gives each turn that was begun a worker.
-    pub(super) fn spawn_begun(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
-        let begun = std::mem::take(&mut state.begun);
+    /// Gives free places away, and each turn that begins a worker.
+    pub(super) fn start_turns(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
+        let begun = self.begin_attempts(&mut state);
         drop(state);
         self.spawn_workers(begun);
     }
@@ -159,7 +159,7 @@ impl Hub {
         id: Id,
         entry: &Entry,
         message: &Accepted,
-        run: &ReplyBuffer,
+        mut run: &ReplyBuffer,
     ) -> io::Result<Outcome> {
         if let Some(session) = entry.session() {
             let mut settled = self.reconcile_transcript(session, &entry.who);
@@ -180,7 +180,7 @@ impl Hub {
         let transcript = entry.session().map(|session| self.transcripts.path(session));
         let cancel = run.cancelled()?;
         let cancel = (None, Some(cancel.as_fd()));
-        self.run_agent(message, (entry.attempts, transcript), &mut BufferWriter(run), cancel)
+        self.run_agent(message, (entry.attempts, transcript), &mut run, cancel)
     }
 
     /// Has the agent answer a message, whether it is in the journal or not. It may be ended by the

@@ -4,12 +4,11 @@ use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
-use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::super::{ChatMessage, Turn};
 use crate::escape::quoted;
-use crate::json::{elements, members};
+use crate::json::{elements, member, members, string};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{if_exists, open_own, read_bytes};
 
@@ -78,18 +77,17 @@ fn read(transcript: &Path) -> io::Result<String> {
 /// The newest turns of a transcript that fit, question and answer together.
 fn history(transcript: &str, mut room: usize) -> Vec<String> {
     let mut newest = Vec::new();
-    let mut answer: Option<Value> = None;
+    let mut answer: Option<&str> = None;
+    let id = |line| member(line, "id").map(RawValue::get);
     for line in transcript.lines().rev() {
-        let said: Value = serde_json::from_str(line).unwrap_or_default();
-        let is_answer = said["role"] == "assistant";
-        let Some(reply) = answer.take().filter(|reply| !is_answer && reply["id"] == said["id"])
-        else {
-            answer = is_answer.then_some(said);
+        let is_answer = string(line, "role").as_deref() == Some("assistant");
+        let Some(reply) = answer.take().filter(|reply| !is_answer && id(reply) == id(line)) else {
+            answer = is_answer.then_some(line);
             continue;
         };
-        let words = |said: &Value| said["content"].as_str().unwrap_or_default().to_owned();
-        let turn = [("assistant", words(&reply)), ("user", words(&said))];
-        let turn = turn.map(|(role, content)| message(role, &content));
+        let turn = [("assistant", reply), ("user", line)];
+        let turn =
+            turn.map(|(role, line)| message(role, &string(line, "content").unwrap_or_default()));
         let length = turn.iter().map(String::len).sum();
         let Some(left) = room.checked_sub(length) else { break };
         room = left;
@@ -104,7 +102,7 @@ mod tests {
     use super::*;
     use crate::agent::Context;
     use crate::testing::TempDir;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     const TURN: Turn<'_> = Turn {
         message_id: "m",

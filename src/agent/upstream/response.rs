@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::value::RawValue;
 
-use super::super::{Outcome, Refused, Reply, Report, Turn, usage};
+use super::super::{ErrorResponse, NO_REASON, Outcome, Reply, Report, Turn, usage};
 use super::{UpstreamClient, temporary};
 use crate::cancel::CancelReason;
 use crate::escape::{escaped, one_line, quoted};
 use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
-use crate::json::{self, Raw, elements, member, members};
+use crate::json::{self, elements, member, members, string};
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
 use crate::outbound::client::{Answer, Error};
 
@@ -44,71 +44,68 @@ struct StreamState {
     tools: bool,
 }
 
-/// A member of a completion's first choice.
-fn first<'a>(json: &'a str, name: &str) -> Raw<'a> {
-    member(elements(member(json, "choices")?.get()).next()?.get(), name)
-}
-
-/// The text of a member, where it is one.
-fn text(raw: Raw<'_>) -> String {
-    raw.and_then(|raw| json::text(raw).ok()).unwrap_or_default().into_owned()
+/// A completion's first choice.
+fn first_choice(json: &str) -> &str {
+    let choices = member(json, "choices").map_or("", RawValue::get);
+    elements(choices).next().map_or("", RawValue::get)
 }
 
 impl ResponseReader<'_, '_> {
-    /// Passes a stream on, event by event. `begun` is set at the first.
-    pub fn stream(&self, answer: Answer<'_, '_>, begun: &mut bool) -> Outcome {
+    /// Passes a stream on, event by event.
+    pub fn stream(&self, answer: Answer<'_, '_>) -> Result<(), Outcome> {
         let kind = answer.header("content-type").unwrap_or("text/event-stream");
         if !kind.starts_with("text/event-stream") {
             let words = format!("the upstream answered with {kind} instead of a stream");
-            return Outcome::Failed(escaped(&words, false));
+            return Err(Outcome::Failed(escaped(&words, false)));
         }
         let deadline = self.client.cancel.deadline;
         let (mut events, mut so_far) = (answer.events(), StreamState::default());
         loop {
             let event = match events.next(deadline) {
-                Ok(Some(event)) if event.data.is_empty() => continue,
-                Ok(Some(event)) => event,
                 Ok(None) if so_far.report.finish.is_some() => break,
-                Ok(None) => return self.client.broken(&Error::CutShort),
-                Err(error) => return self.client.broken(&error),
+                Ok(event) => event.ok_or(Error::CutShort),
+                Err(error) => Err(error),
             };
-            *begun = true;
+            let event = event.map_err(|error| self.client.broken(&error))?;
+            if event.data.is_empty() {
+                continue;
+            }
             if event.data == "[DONE]" {
                 // Read to its end the connection can be used again.
                 let _ = events.next(deadline.min(Instant::now() + UPSTREAM_TAIL));
                 break;
             }
-            match self.pass_on(&event, &mut so_far, &mut **self.reply.borrow_mut()) {
-                Outcome::Done => {}
-                outcome => return outcome,
-            }
+            self.pass_on(&event, &mut so_far, &mut **self.reply.borrow_mut())?;
         }
         let mut reply = self.reply.borrow_mut();
-        if reply.native().is_some() {
-            return Outcome::Done;
+        if reply.native().is_none() {
+            if so_far.text == 0 && so_far.tools {
+                let words = "the model asked for tools, which nobody here can offer it";
+                return Err(Outcome::Failed(words.to_owned()));
+            }
+            reply.report(so_far.report);
         }
-        if so_far.text == 0 && so_far.tools {
-            let words = "the model asked for tools, which nobody here can offer it";
-            return Outcome::Failed(words.to_owned());
-        }
-        reply.report(so_far.report);
-        Outcome::Done
+        Ok(())
     }
 
-    fn pass_on(&self, event: &Event, so_far: &mut StreamState, reply: &mut dyn Reply) -> Outcome {
+    fn pass_on(
+        &self,
+        event: &Event,
+        so_far: &mut StreamState,
+        reply: &mut dyn Reply,
+    ) -> Result<(), Outcome> {
         let chunk = &*event.data;
         let read = serde_json::from_str::<&RawValue>(chunk);
         if !read.is_ok_and(|object| object.get().starts_with('{')) {
-            return temporary("the upstream sent an event that is no JSON", None);
+            return Err(temporary("the upstream sent an event that is no JSON", None));
         }
         if event.name == "error" || member(chunk, "error").is_some() {
-            return refused(502, chunk, None);
+            return Err(error_response(502, chunk, None));
         }
-        if let Some(finish) = first(chunk, "finish_reason") {
-            so_far.report.finish = Some(text(Some(finish)));
-        }
-        let delta = first(chunk, "delta").map_or("", RawValue::get);
-        let content = text(member(delta, "content"));
+        let choice = first_choice(chunk);
+        so_far.report.finish = string(choice, "finish_reason").or(so_far.report.finish.take());
+        let delta = member(choice, "delta").map_or("", RawValue::get);
+        let content = string(delta, "content").unwrap_or_default();
         so_far.text += content.len();
         so_far.size += content.len() + chunk.len().saturating_sub(delta.len() + EVENT_FRAME);
         for (name, value) in members(delta).filter(|(_, value)| value.get() != "null") {
@@ -118,7 +115,7 @@ impl ResponseReader<'_, '_> {
             }
         }
         if so_far.size > self.turn.max_reply {
-            return self.too_long();
+            return Err(self.too_long());
         }
         let passed = match reply.native() {
             Some(native) => native.object(self.renamed(chunk), content.len()),
@@ -129,30 +126,28 @@ impl ResponseReader<'_, '_> {
                 passed
             }
         };
-        if passed.is_ok() { Outcome::Done } else { Outcome::Ended(CancelReason::ClientGone) }
+        passed.map_err(|_| Outcome::Ended(CancelReason::ClientGone))
     }
 
     /// Takes a whole completion, for a client of the API.
-    pub fn whole(&self, answer: Answer<'_, '_>, begun: &mut bool) -> Outcome {
-        *begun = true;
-        let body = match answer.body(self.turn.max_reply, self.client.cancel.deadline) {
-            Ok(body) => body,
-            Err(Error::Refused(TOO_LARGE)) => return self.too_long(),
-            Err(error) => return self.client.broken(&error),
-        };
+    pub fn whole(&self, answer: Answer<'_, '_>) -> Result<(), Outcome> {
+        let body = answer.body(self.turn.max_reply, self.client.cancel.deadline);
+        let body = body.map_err(|error| match error {
+            Error::Refused(TOO_LARGE) => self.too_long(),
+            error => self.client.broken(&error),
+        })?;
         let completion = serde_json::from_slice::<&RawValue>(&body).map_or("", RawValue::get);
         if member(completion, "error").is_some() {
-            return refused(502, completion, None);
+            return Err(error_response(502, completion, None));
         }
         if !member(completion, "choices").is_some_and(|it| it.get().starts_with('[')) {
-            return temporary("the upstream's answer is no chat completion", None);
+            return Err(temporary("the upstream's answer is no chat completion", None));
         }
-        let said = first(completion, "message").map_or("", RawValue::get);
-        let (said, renamed) = (text(member(said, "content")).len(), self.renamed(completion));
-        match self.reply.borrow_mut().native().map(|native| native.object(renamed, said)) {
-            Some(Ok(())) => Outcome::Done,
-            Some(Err(_)) | None => Outcome::Ended(CancelReason::ClientGone),
-        }
+        let message = member(first_choice(completion), "message").map_or("", RawValue::get);
+        let said = string(message, "content").unwrap_or_default().len();
+        let renamed = self.renamed(completion);
+        let taken = self.reply.borrow_mut().native().map(|native| native.object(renamed, said));
+        taken.unwrap_or(Ok(())).map_err(|_| Outcome::Ended(CancelReason::ClientGone))
     }
 
     /// An answer that is no success.
@@ -173,7 +168,7 @@ impl ResponseReader<'_, '_> {
             quoted(&escaped(&words, false))
         };
         let json = serde_json::from_slice::<&RawValue>(&body);
-        refused(status, &json.map_or_else(|_| words(), |json| json.get().to_owned()), after)
+        error_response(status, &json.map_or_else(|_| words(), |json| json.get().to_owned()), after)
     }
 
     /// An object on one line, with the model as the client called it.
@@ -195,22 +190,23 @@ impl ResponseReader<'_, '_> {
 }
 
 /// An error in whatever shape the server has, as JSON: OpenAI's, Ollama's, FastAPI's, or a text.
-fn refused(status: u16, json: &str, retry_after: Option<String>) -> Outcome {
+fn error_response(status: u16, json: &str, retry_after: Option<String>) -> Outcome {
     let given = member(json, "error").map_or(json.trim(), RawValue::get);
     let said = member(given, "message").or_else(|| member(given, "detail"));
     let said = said.map_or(given, RawValue::get);
     let message = match serde_json::from_str::<String>(said) {
         Ok(words) if !words.is_empty() => words,
         Err(_) if said != "null" => said.to_owned(),
-        Ok(_) | Err(_) => "it did not say why".to_owned(),
+        Ok(_) | Err(_) => NO_REASON.to_owned(),
     };
     let or_null =
         |name: &str| member(given, name).map_or("null".to_owned(), |it| json::one_line(it.get()));
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
     let own = member(given, "type").filter(|kind| kind.get().starts_with('"'));
     let kind = own.map_or_else(|| quoted(kind), |kind| kind.get().to_owned());
-    let refused = Refused::new(status, &message, (&kind, &or_null("param"), &or_null("code")));
-    Outcome::Refused(Box::new(Refused { retry_after, ..refused }))
+    let response =
+        ErrorResponse::new(status, &message, (&kind, &or_null("param"), &or_null("code")));
+    Outcome::ErrorResponse(Box::new(ErrorResponse { retry_after, ..response }))
 }
 
 #[cfg(test)]
@@ -242,7 +238,7 @@ mod tests {
             (503, "\"\"", "it did not say why", "server_error", "null"),
             (503, "null", "it did not say why", "server_error", "null"),
         ] {
-            let Outcome::Refused(refused) = refused(status, body, None) else {
+            let Outcome::ErrorResponse(refused) = error_response(status, body, None) else {
                 panic!("{body}");
             };
             let error: serde_json::Value = serde_json::from_str(&refused.error).unwrap();

@@ -24,7 +24,7 @@ fn names_and_values_of_tables_are_checked() {
     );
     error(
         "[keys.alice]\nfile = '/a'\nrole = 'admin'",
-        "3:8: keys.alice.role is \"admin\"; it must be \"user\" or \"operator\"",
+        "3:8: keys.alice.role is \"admin\"; it must be one of \"user\", \"operator\"",
     );
     error(
         "[keys.alice]\nfile = '/a'\nroutes = ['chats']",
@@ -39,8 +39,7 @@ fn names_and_values_of_tables_are_checked() {
     error("[key.x]\n", "1:2: unknown section [key]; did you mean [keys.NAME]?");
     set_error(
         "keys.x=1",
-        "--set keys.x=1: there is no name and key in it; \
-         write --set keys.NAME.key=value, like --set keys.alice.role=operator",
+        "--set keys.x=1: keys.x must be a section, written [keys.x]; got an integer",
     );
     for wrong in [
         "*",

@@ -45,7 +45,7 @@ operators = ["owner"]                         # default
 keep = "30d"                                  # default
 
 [stop]
-drain_timeout = "1m30s"                       # --set
+drain_timeout = "90s"                         # --set
 
 [log]
 level = "info"                                # default
@@ -98,6 +98,10 @@ fn what_is_written_loads_to_the_same() {
         first.agent.env = ByName::new();
         second.agent.env = ByName::new();
         assert_eq!(first, second, "{rendered}");
+        let model = "models.\"a b.c\" = \"d\" ";
+        let mut lines = rendered.lines();
+        let model = lines.any(|it| it.starts_with(model) && it.ends_with("# coder.toml:5"));
+        assert_eq!(model, text == upstream, "{rendered}");
         // Where it is written, a reload takes echo as meant.
         assert_eq!(rendered.contains("\ncommand = "), has_command, "{rendered}");
     }
@@ -207,7 +211,7 @@ fn the_table_of_keys_is_sound() {
         };
         let mut config = good(&text, set).config;
         let field = (key.field)(&mut config, "").unwrap();
-        if !matches!(field, Field::Env(_)) {
+        if !matches!(field, Field::Env(_) | Field::Models(_)) {
             let shown = render::value(field);
             let same = [key.example.to_owned(), key.example.replace("60s", "1m")];
             let home = key.example.replace('~', "/home/x");

@@ -40,14 +40,20 @@ fn set_takes_toml_or_plain_text() {
     assert_eq!(config.log.level, log::LevelFilter::Warn);
     let config = good(FULL, &["agent.env={ONLY='x'}"]).config;
     assert_eq!(config.agent.env.iter().count(), 1);
+    let upstream = ["agent.url=http://a", "agent.models={a='b'}", "agent.models.c=5"];
+    assert_eq!(good("", &upstream).config.agent.models.names(), ["a", "c"]);
 }
 
 #[test]
 fn errors_of_set_name_the_option() {
     let way = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
-    set_error("agent.url", &format!("--set agent.url: there is no = in it; {way}"));
-    set_error("", &format!("--set : there is no = in it; {way}"));
-    set_error("url=x", &format!("--set url=x: there is no section in it; {way}"));
+    set_error("agent.url", &format!("--set agent.url: {way}"));
+    set_error("", &format!("--set : {way}"));
+    set_error("a b=x", &format!("--set a b=x: {way}"));
+    set_error(
+        "url=x",
+        "--set url=x: unknown key \"url\" outside of a section; it belongs in [agent]",
+    );
     set_error("htp.listen=1", "--set htp.listen=1: unknown section [htp]; did you mean [http]?");
     set_error(
         "http.lisen=1",
@@ -55,17 +61,17 @@ fn errors_of_set_name_the_option() {
     );
     set_error(
         "session.busy=foo",
-        "--set session.busy=foo: session.busy is \"foo\"; it must be \"queue\" or \"interrupt\"",
+        "--set session.busy=foo: session.busy is \"foo\"; it must be one of \"queue\", \"interrupt\"",
     );
     set_error(
         "agent.command=cat",
-        "--set agent.command=cat: agent.command must be a list of strings, \
-         like [\"my-agent\", \"--flag\"]; got text that is not TOML",
+        "--set agent.command=cat: agent.command must be written \
+         like [\"my-agent\", \"--flag\"]; got a string",
     );
     set_error(
         "limits.max_queue=many",
-        "--set limits.max_queue=many: limits.max_queue must be a whole number, like 1000; \
-         got text that is not TOML",
+        "--set limits.max_queue=many: limits.max_queue must be written like 1000; \
+         got a string",
     );
     set_error(
         "http.listen=x\n[http]\u{1b}[2J",
@@ -74,8 +80,8 @@ fn errors_of_set_name_the_option() {
     );
     set_error(
         "limits.max_queue=1\nw = 2",
-        "--set limits.max_queue=1\\nw = 2: limits.max_queue must be a whole number, like 1000; \
-         got text that is not TOML",
+        "--set limits.max_queue=1\\nw = 2: limits.max_queue must be written like 1000; \
+         got a string",
     );
 }
 
@@ -87,6 +93,8 @@ fn no_error_shows_a_variable() {
         "agent.env.A=\"secret\\u0000\"",
         "agent.env=[\"secret\"]",
         "agent.env={A = 1, B = \"secret\\u0000\"}",
+        "agent.\"env\".A=\"secret\\u0000\"",
+        "agent . env . LISTEN_FDS = secret",
         "agent.envs.A=secret",
         "agnt.env.A=secret",
     ] {

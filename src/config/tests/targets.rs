@@ -51,7 +51,7 @@ fn values_of_a_target_are_checked() {
     url("http://a/ ", "' ' in it must be percent-encoded");
     error(
         "[deliver.x]\nurl = 1",
-        "2:7: deliver.x.url must be a URL in quotes, like \"https://example.org/hook\"; \
+        "2:7: deliver.x.url must be written like \"https://example.org/hook\"; \
          got an integer",
     );
     error(
@@ -84,7 +84,8 @@ fn keys_of_a_target_must_agree() {
     );
     error(
         "[deliver.x]\nkind = 'callback'\nurl = 'http://a'",
-        "2:1: unknown key \"kind\" in [deliver.x]; delete it: the url or the command says it",
+        "2:1: unknown key \"kind\" in [deliver.x]; its keys are url, secret_file, command, env, \
+         pass_env, leftovers, timeout, expire",
     );
     error(
         "[deliver.x]\ncommand = ['']",
@@ -106,8 +107,7 @@ fn set_makes_and_changes_targets() {
     assert_eq!(config.deliver.get("y").unwrap().command, ["z"]);
     set_error(
         "deliver.x=1",
-        "--set deliver.x=1: there is no target and key in it; \
-         write --set deliver.NAME.key=value, like --set deliver.ops.timeout=10s",
+        "--set deliver.x=1: deliver.x must be a section, written [deliver.x]; got an integer",
     );
     set_error(
         "deliver.x.urk=1",

@@ -1,5 +1,7 @@
 //! The dispatch against a model: random arrivals and departures, checked after every step.
 
+use std::time::Duration;
+
 use super::*;
 use crate::config::OWNER;
 use crate::shares::Over;
@@ -7,18 +9,61 @@ use crate::testing::Random;
 
 type Ticket = u64;
 
+/// All that start now.
+fn fill<K: Copy + Default + PartialEq>(dispatch: &mut Dispatch<Ticket, K>) -> Vec<Ticket> {
+    std::iter::from_fn(|| dispatch.start_next()).collect()
+}
+
+/// A new ticket arrives: how many are before it, and whether it starts.
+fn submit<K: Copy + Default + PartialEq>(
+    dispatch: &mut Dispatch<Ticket, K>,
+    ticket: Ticket,
+    principal: &str,
+    session: Option<K>,
+) -> Result<(usize, bool), Full> {
+    let before = dispatch.submit(ticket, principal, session)?;
+    let started = fill(dispatch);
+    assert!(started.is_empty() || started == [ticket], "{started:?} had waited for nothing");
+    Ok((before, !started.is_empty()))
+}
+
+/// A ticket leaves: who starts.
+fn leave<K: Copy + Default + PartialEq>(
+    dispatch: &mut Dispatch<Ticket, K>,
+    ticket: Ticket,
+) -> Vec<Ticket> {
+    dispatch.leave(ticket);
+    fill(dispatch)
+}
+
+/// The first ticket of its session waits for a minute: who starts.
+fn postpone(dispatch: &mut Dispatch<Ticket, &str>, ticket: Ticket) -> Vec<Ticket> {
+    dispatch.postpone(ticket, Instant::now() + MINUTE);
+    fill(dispatch)
+}
+
+/// That minute is over: who starts.
+fn wake(dispatch: &mut Dispatch<Ticket, &str>) -> Vec<Ticket> {
+    dispatch.wake(Instant::now());
+    assert!(fill(dispatch).is_empty(), "it is not over yet");
+    dispatch.wake(Instant::now() + MINUTE);
+    fill(dispatch)
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
 const BOUNDS: QueueLimits =
     QueueLimits { turns: 3, queue: 8, queue_per_session: 4, shares: Shares::new(100) };
 
 #[test]
 fn one_session_runs_in_order() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
-    assert_eq!(dispatch.submit(1, OWNER, Some("a")), Ok((0, true)));
-    assert_eq!(dispatch.submit(2, OWNER, Some("a")), Ok((1, false)));
-    assert_eq!(dispatch.submit(3, OWNER, Some("a")), Ok((2, false)));
-    assert_eq!(dispatch.leave(1), [2]);
-    assert_eq!(dispatch.leave(2), [3]);
-    assert!(dispatch.leave(3).is_empty());
+    assert_eq!(submit(&mut dispatch, 1, OWNER, Some("a")), Ok((0, true)));
+    assert_eq!(submit(&mut dispatch, 2, OWNER, Some("a")), Ok((1, false)));
+    assert_eq!(submit(&mut dispatch, 3, OWNER, Some("a")), Ok((2, false)));
+    assert_eq!(leave(&mut dispatch, 1), [2]);
+    assert_eq!(leave(&mut dispatch, 2), [3]);
+    assert!(leave(&mut dispatch, 3).is_empty());
     assert_eq!((dispatch.counts(), dispatch.sessions()), ((0, 0), 0));
 }
 
@@ -26,10 +71,10 @@ fn one_session_runs_in_order() {
 fn places_go_round_the_sessions() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")] {
-        dispatch.submit(ticket, OWNER, Some(session)).unwrap();
+        submit(&mut dispatch, ticket, OWNER, Some(session)).unwrap();
     }
     let mut order = vec![1];
-    while let [next] = dispatch.leave(order[order.len() - 1])[..] {
+    while let [next] = leave(&mut dispatch, order[order.len() - 1])[..] {
         order.push(next);
     }
     assert_eq!(order, [1, 4, 5, 2, 3]);
@@ -38,38 +83,39 @@ fn places_go_round_the_sessions() {
 #[test]
 fn what_has_no_session_waits_for_nobody_but_a_place() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
-    assert_eq!(dispatch.submit(1, OWNER, None), Ok((0, true)));
-    assert_eq!(dispatch.submit(2, OWNER, None), Ok((0, false)));
-    assert_eq!(dispatch.leave(1), [2]);
+    assert_eq!(submit(&mut dispatch, 1, OWNER, None), Ok((0, true)));
+    assert_eq!(submit(&mut dispatch, 2, OWNER, None), Ok((0, false)));
+    assert_eq!(leave(&mut dispatch, 1), [2]);
 }
 
 #[test]
 fn queues_are_bounded_and_say_which() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
     for ticket in 0..5 {
-        dispatch.submit(ticket, OWNER, Some("a")).unwrap();
+        submit(&mut dispatch, ticket, OWNER, Some("a")).unwrap();
     }
-    assert_eq!(dispatch.submit(5, OWNER, Some("a")), Err(Full::Session));
-    assert_eq!(dispatch.submit(6, OWNER, Some("b")), Ok((0, true)));
+    assert_eq!(submit(&mut dispatch, 5, OWNER, Some("a")), Err(Full::Session));
+    assert_eq!(submit(&mut dispatch, 6, OWNER, Some("b")), Ok((0, true)));
     for ticket in 7..11 {
-        assert!(matches!(dispatch.submit(ticket, OWNER, Some("b")), Ok((_, false))));
+        assert!(matches!(submit(&mut dispatch, ticket, OWNER, Some("b")), Ok((_, false))));
     }
-    assert_eq!(dispatch.submit(11, OWNER, Some("c")), Ok((0, true)));
-    let Err(Full::Queue(reached)) = dispatch.submit(12, OWNER, None) else {
+    assert_eq!(submit(&mut dispatch, 11, OWNER, Some("c")), Ok((0, true)));
+    let Err(Full::Queue(reached)) = submit(&mut dispatch, 12, OWNER, None) else {
         panic!("there was no room");
     };
     assert_eq!(reached.over, Over::Gateway);
     assert_eq!(reached.message, "The gateway's limits.max_queue (8) is reached; try again later.");
-    assert!(dispatch.leave(5).is_empty(), "a refused ticket is not known");
+    assert!(leave(&mut dispatch, 5).is_empty(), "a refused ticket is not known");
 }
 
 #[test]
 fn more_places_start_those_who_wait() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
     for ticket in 1..4 {
-        dispatch.submit(ticket, OWNER, None).unwrap();
+        submit(&mut dispatch, ticket, OWNER, None).unwrap();
     }
-    assert_eq!(dispatch.set_limits(BOUNDS), [2, 3]);
+    dispatch.set_limits(BOUNDS);
+    assert_eq!(fill(&mut dispatch), [2, 3]);
 }
 
 /// The plain truth beside the dispatch: every ticket in order of arrival, and whether it runs.
@@ -109,7 +155,7 @@ fn random_arrivals_and_departures_agree_with_the_model() {
         for ticket in 0..400 {
             if random.below(2) == 0 || model.0.is_empty() {
                 let session = Some(random.below(5)).filter(|s| *s > 0);
-                match dispatch.submit(ticket, OWNER, session) {
+                match submit(&mut dispatch, ticket, OWNER, session) {
                     Ok((position, true)) => {
                         assert_eq!(position, 0);
                         model.0.push((ticket, session, false));
@@ -124,7 +170,7 @@ fn random_arrivals_and_departures_agree_with_the_model() {
                 }
             } else {
                 let (gone, ..) = model.0.remove(random.below(model.0.len()));
-                let started = dispatch.leave(gone);
+                let started = leave(&mut dispatch, gone);
                 model.start(&started);
             }
             model.check(&dispatch);
@@ -136,17 +182,17 @@ fn random_arrivals_and_departures_agree_with_the_model() {
 fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
     let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
-        dispatch.submit(ticket, OWNER, Some(session)).unwrap();
+        submit(&mut dispatch, ticket, OWNER, Some(session)).unwrap();
     }
-    assert_eq!(dispatch.postpone(1), [3]);
+    assert_eq!(postpone(&mut dispatch, 1), [3]);
     assert_eq!(dispatch.counts(), (1, 2));
-    assert!(dispatch.leave(3).is_empty(), "2 is behind 1, and 1 rests");
-    assert_eq!(dispatch.wake(1), [1]);
-    assert_eq!(dispatch.leave(1), [2]);
+    assert!(leave(&mut dispatch, 3).is_empty(), "2 is behind 1, and 1 rests");
+    assert_eq!(wake(&mut dispatch), [1]);
+    assert_eq!(leave(&mut dispatch, 1), [2]);
     // One that leaves while it rests makes room for the next of its session.
-    assert!(dispatch.postpone(2).is_empty());
-    dispatch.submit(4, OWNER, Some("a")).unwrap();
-    assert_eq!(dispatch.leave(2), [4]);
+    assert!(postpone(&mut dispatch, 2).is_empty());
+    submit(&mut dispatch, 4, OWNER, Some("a")).unwrap();
+    assert_eq!(leave(&mut dispatch, 2), [4]);
 }
 
 #[test]
@@ -156,9 +202,9 @@ fn what_comes_back_from_before_the_start_keeps_its_order() {
         dispatch.restore(ticket, OWNER, Some(session));
     }
     assert_eq!(dispatch.counts(), (0, 4));
-    assert_eq!(dispatch.fill(), [1, 3]);
+    assert_eq!(fill(&mut dispatch), [1, 3]);
     assert_eq!(dispatch.tickets("a").collect::<Vec<_>>(), [1, 2]);
-    assert_eq!(dispatch.leave(1), [4], "c has waited for longer than the second of a");
+    assert_eq!(leave(&mut dispatch, 1), [4], "c has waited for longer than the second of a");
 }
 
 #[test]
@@ -167,11 +213,11 @@ fn what_rested_before_a_start_holds_up_its_session_alone() {
     for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
         dispatch.restore(ticket, OWNER, Some(session));
     }
-    assert_eq!(dispatch.postpone(1), [3]);
-    assert!(dispatch.postpone(2).is_empty());
+    assert_eq!(postpone(&mut dispatch, 1), [3]);
+    assert!(postpone(&mut dispatch, 2).is_empty());
     assert_eq!(dispatch.counts(), (1, 2));
-    assert_eq!(dispatch.wake(1), [1]);
-    assert_eq!(dispatch.leave(1), [2], "only the first of a session can rest");
+    assert_eq!(wake(&mut dispatch), [1]);
+    assert_eq!(leave(&mut dispatch, 1), [2], "only the first of a session can rest");
 }
 
 /// Those that start when each that runs leaves at once, in the order in which they start.
@@ -179,7 +225,7 @@ fn drained(dispatch: &mut Dispatch<Ticket, u64>, running: Ticket) -> Vec<Ticket>
     let mut order = vec![running];
     let mut at = 0;
     while at < order.len() {
-        order.extend(dispatch.leave(order[at]));
+        order.extend(leave(dispatch, order[at]));
         at += 1;
     }
     order
@@ -192,11 +238,11 @@ const SHARED: QueueLimits =
 fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
     let mut dispatch = Dispatch::<Ticket, u64>::new(SHARED);
     for ticket in 0..500 {
-        dispatch.submit(ticket, "a", Some(ticket)).unwrap();
+        submit(&mut dispatch, ticket, "a", Some(ticket)).unwrap();
     }
-    dispatch.submit(1000, "b", Some(1000)).unwrap();
-    dispatch.submit(1001, "b", Some(1000)).unwrap();
-    dispatch.submit(2000, "c", None).unwrap();
+    submit(&mut dispatch, 1000, "b", Some(1000)).unwrap();
+    submit(&mut dispatch, 1001, "b", Some(1000)).unwrap();
+    submit(&mut dispatch, 2000, "c", None).unwrap();
     let order = drained(&mut dispatch, 0);
     assert_eq!(order[..7], [0, 1000, 2000, 1, 1001, 2, 3], "principals in rotation, then sessions");
     assert_eq!(order.len(), 503);
@@ -207,12 +253,16 @@ fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
 fn a_free_place_goes_to_the_principal_with_the_fewest_turns() {
     let mut dispatch = Dispatch::<Ticket, u64>::new(QueueLimits { turns: 16, ..SHARED });
     let runs = |admission| admission == Ok((0, true));
-    let a = (0..20).filter(|ticket| runs(dispatch.submit(*ticket, "a", None))).count();
-    let b = (20..40).filter(|ticket| runs(dispatch.submit(*ticket, "b", None))).count();
-    let owner = (40..60).filter(|ticket| runs(dispatch.submit(*ticket, OWNER, None))).count();
+    let a = (0..20).filter(|ticket| runs(submit(&mut dispatch, *ticket, "a", None))).count();
+    let b = (20..40).filter(|ticket| runs(submit(&mut dispatch, *ticket, "b", None))).count();
+    let owner = (40..60).filter(|ticket| runs(submit(&mut dispatch, *ticket, OWNER, None))).count();
     assert_eq!((a, b, owner), (7, 4, 5), "nobody has all, and the owner what is left");
-    assert_eq!(dispatch.leave(0), [45], "what a had goes to the owner, which is bound by nothing");
-    dispatch.leave(45);
+    assert_eq!(
+        leave(&mut dispatch, 0),
+        [45],
+        "what a had goes to the owner, which is bound by nothing"
+    );
+    leave(&mut dispatch, 45);
     assert_eq!(dispatch.counts().0, 16);
 }
 
@@ -221,7 +271,7 @@ fn a_principal_fills_its_share_of_the_queue_and_no_more() {
     let mut dispatch = Dispatch::<Ticket, u64>::new(SHARED);
     let mut taken = |principal: &str, from: u64| {
         let took = |ticket: &u64| {
-            let admission = dispatch.submit(*ticket, principal, Some(*ticket));
+            let admission = submit(&mut dispatch, *ticket, principal, Some(*ticket));
             if let Err(full) = &admission {
                 let Full::Queue(reached) = full else { panic!("{full:?}") };
                 assert_eq!(reached.over, Over::Principal);

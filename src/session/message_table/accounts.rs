@@ -57,22 +57,8 @@ pub(super) struct Account {
     pub counts: Counts,
     /// Settled messages without a key, in the order in which they settled.
     pub plain: VecDeque<Id>,
-    pub dead: BTreeSet<Id>,
-}
-
-/// The most of something that each principal may keep, so that all together keep no more than `most`.
-pub(super) fn fair_cap(
-    accounts: &ByName<Account>,
-    most: usize,
-    of: fn(&Account) -> usize,
-) -> usize {
-    let kept = |level| accounts.values().map(|own| of(own).min(level)).sum::<usize>();
-    let (mut level, mut above) = (0, most + 1);
-    while level + 1 < above {
-        let middle = usize::midpoint(level, above);
-        *(if kept(middle) <= most { &mut level } else { &mut above }) = middle;
-    }
-    level
+    /// Ids of dead letters.
+    pub dead: BTreeSet<u128>,
 }
 
 /// What each principal holds of something, by name.

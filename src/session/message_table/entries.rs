@@ -25,25 +25,24 @@ impl Entries {
     }
 
     pub fn get(&self, id: Id) -> Option<&Entry> {
-        let (chunk, at) = self.position(id)?;
+        let (chunk, at) = self.position(id, |(id, _)| *id)?;
         Some(&self.0[chunk][at].1)
     }
 
     pub fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
-        let (chunk, at) = self.position(id)?;
+        let (chunk, at) = self.position(id, |(id, _)| *id)?;
         Some(&mut self.0[chunk][at].1)
     }
 
     /// The message that this record began.
     pub fn begun_by(&self, number: u64) -> Option<(Id, &Entry)> {
-        let chunk = self.0.partition_point(|chunk| chunk[0].1.accepted <= number);
-        let chunk = &self.0[chunk.checked_sub(1)?];
-        let at = chunk.binary_search_by_key(&number, |(_, entry)| entry.accepted).ok()?;
-        Some((chunk[at].0, &chunk[at].1))
+        let (chunk, at) = self.position(number, |(_, entry)| entry.accepted)?;
+        let (id, entry) = &self.0[chunk][at];
+        Some((*id, entry))
     }
 
     pub fn remove(&mut self, id: Id) -> Option<Entry> {
-        let (chunk, at) = self.position(id)?;
+        let (chunk, at) = self.position(id, |(id, _)| *id)?;
         let rest = &mut self.0[chunk];
         let (_, entry) = rest.remove(at);
         if rest.is_empty() {
@@ -67,9 +66,9 @@ impl Entries {
         known.skip_while(move |(id, _)| !older(*id)).map(|(id, entry)| (*id, entry))
     }
 
-    fn position(&self, id: Id) -> Option<(usize, usize)> {
-        let chunk = self.0.partition_point(|chunk| chunk[0].0 <= id).checked_sub(1)?;
-        let at = self.0[chunk].binary_search_by_key(&id, |(id, _)| *id).ok()?;
+    fn position<K: Ord>(&self, key: K, of: fn(&IdEntry) -> K) -> Option<(usize, usize)> {
+        let chunk = self.0.partition_point(|chunk| of(&chunk[0]) <= key).checked_sub(1)?;
+        let at = self.0[chunk].binary_search_by_key(&key, of).ok()?;
         Some((chunk, at))
     }
 }

@@ -116,6 +116,11 @@ impl Entry {
         self.who.digest()
     }
 
+    /// The record that says why the last attempt of its delivery failed; 0 where none did.
+    pub fn trouble(&self) -> u64 {
+        self.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble)
+    }
+
     pub fn delivery_state(&self) -> Option<DeliveryState> {
         self.delivery.as_ref()?.state
     }

@@ -1,7 +1,7 @@
 //! What is left of messages whose session was reset: ids and idempotency keys, so that a repeat is told
 //! so and becomes no second turn. Pure.
 
-use super::{Cause, Digest, Entry, Id, MessageTable};
+use super::{Digest, Entry, Id, MessageTable};
 use crate::journal::Fate;
 use crate::journal::record::{Accepted, Record, Step, id_of};
 use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
@@ -9,7 +9,7 @@ use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
 impl MessageTable {
     /// Whether a message was over when its session was reset.
     pub fn is_erased(&self, entry: &Entry) -> bool {
-        let erasure = |session: Digest| Some(self.sessions.get(&session)?.erasure);
+        let erasure = |session: Digest| Some(self.resets.get(&session)?.erasure);
         let newest = entry.outcome.max(entry.accepted);
         let reset = || entry.session().and_then(erasure).is_some_and(|reset| reset > newest);
         entry.erased || (entry.turn.is_over() && reset())
@@ -21,20 +21,10 @@ impl MessageTable {
         Some(Entry { erased: self.is_erased(entry), ..entry.clone() })
     }
 
-    /// Takes a step of a message that was erased.
-    pub(super) fn end_erased(&mut self, id: Id, step: &Step, (number, _, at): Cause, bytes: u64) {
-        if let Step::Cancelled(_) = step {
-            self.change(id, |entry| {
-                (entry.outcome, entry.ended) = (number, at);
-                entry.bytes += bytes;
-            });
-        }
-    }
-
     /// Erases some messages of sessions that were reset; says whether there are more.
     pub fn erase_some(&mut self) -> bool {
         let Some(session) = self.to_erase.front().copied() else { return false };
-        let reset = self.sessions.get(&session).map_or(0, |state| state.erasure);
+        let reset = self.resets.get(&session).map_or(0, |reset| reset.erasure);
         let before = self.messages_of(session, 0).take_while(|(_, entry)| entry.accepted < reset);
         let erased = before.filter(|(_, entry)| self.is_erased(entry));
         let ids: Vec<Id> = erased.map(|(id, _)| id).take(ERASED_AT_ONCE).collect();
@@ -58,8 +48,10 @@ impl MessageTable {
             entry.bytes = entry.bytes.min(most);
             (latest, session) = (std::mem::take(&mut entry.latest), entry.session());
         });
-        session.into_iter().for_each(|session| self.records.remove(session, latest));
-        self.change_session(session, |state| state.erased += 1);
+        if let Some(session) = session {
+            self.records.remove(session, latest);
+            self.resets.entry(session).or_default().erased += 1;
+        }
     }
 
     /// What a compaction does with a record.
@@ -81,9 +73,8 @@ impl MessageTable {
             // It knows the idempotency key.
             Some(Ok(Record::Accepted(accepted))) => {
                 let Accepted { id, at, principal, session, key, body, .. } = *accepted;
-                let left =
-                    Accepted { id, at, principal, session, key, body, ..Accepted::default() };
-                let left = Accepted { erased: true, ..left };
+                let (erased, left) = (true, Accepted::default());
+                let left = Accepted { id, at, principal, session, key, body, erased, ..left };
                 Fate::Replace(Record::Accepted(Box::new(left)).to_json())
             }
             _ => Fate::Erase,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::accounts::fair_cap;
+use super::accounts::Account;
 use super::{Counts, Entry, Id, MessageTable};
 use crate::journal::record::Stamp;
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
@@ -18,8 +18,8 @@ const MAX_AGE_STEP: Duration = Duration::from_secs(366 * 24 * 3600);
 
 impl MessageTable {
     /// Settled messages that need not be known any more: those with a key after a day, those
-    /// without also where there are more than `keep`. Of each list no more than `most` of those that
-    /// `goes` says yes to.
+    /// without also where there are more than `keep`. No more than `most` of those that `goes` says yes
+    /// to.
     pub fn overdue(
         &self,
         now: Stamp,
@@ -34,30 +34,37 @@ impl MessageTable {
             })
         };
         let day = KEEP_RESULTS_FOR;
-        let mut ids = Vec::new();
         // In the order in which they settled: `next_stamp` lets no age go back.
-        let kept = fair_cap(&self.accounts, keep, |own| own.plain.len());
+        let kept = self.fair_cap(keep, |own| own.plain.len());
         let plain = self.accounts.values().flat_map(|own| {
             let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
             let plain = plain.copied().enumerate();
             plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
         });
-        // What was forgotten from the middle is still listed.
-        let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
-        ids.extend(plain.filter(goes).take(most));
         let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
-        ids.extend(keyed.filter(goes).take(most));
-        let kept = fair_cap(&self.accounts, MAX_DEAD_LETTERS, |own| own.dead.len());
+        let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.dead.len());
         let dead = self.accounts.values().flat_map(|own| {
             let too_many = own.dead.len().saturating_sub(kept);
-            let dead = own.dead.iter().copied().enumerate();
+            let dead = own.dead.iter().map(|id| Id(*id)).enumerate();
             // By id: one that was revived is younger than those behind it.
             let overdue =
                 move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
             dead.filter(overdue).map(|(_, id)| id)
         });
-        ids.extend(dead.filter(goes).take(most));
-        ids
+        // What was forgotten from the middle is still listed.
+        let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
+        plain.chain(keyed).chain(dead).filter(goes).take(most).collect()
+    }
+
+    /// The most of something that each principal may keep, so that all together keep no more than `most`.
+    fn fair_cap(&self, most: usize, of: fn(&Account) -> usize) -> usize {
+        let kept = |level| self.accounts.values().map(|own| of(own).min(level)).sum::<usize>();
+        let (mut level, mut above) = (0, most + 1);
+        while level + 1 < above {
+            let middle = usize::midpoint(level, above);
+            *(if kept(middle) <= most { &mut level } else { &mut above }) = middle;
+        }
+        level
     }
 
     /// The stamp that a record counts with. Ages only grow, and by steps that can be: one that is
@@ -84,14 +91,14 @@ impl MessageTable {
             let settled = self.get(*id).is_some_and(Entry::is_settled);
             let Some(entry) = settled.then(|| self.entries.remove(*id)).flatten() else { continue };
             if let Some(key) = entry.key.as_ref().map(|key| key.key)
-                && self.keys.get(&key) == Some(id)
+                && self.keys.get(&key) == Some(&id.0)
             {
                 self.keys.remove(&key);
             }
-            let session = entry.session();
-            session.into_iter().for_each(|session| self.records.remove(session, entry.latest));
-            if entry.erased {
-                self.change_session(session, |state| state.erased -= 1);
+            if let Some(session) = entry.session() {
+                self.records.remove(session, entry.latest);
+                let reset = self.resets.get_mut(&session).filter(|_| entry.erased);
+                reset.into_iter().for_each(|reset| reset.erased -= 1);
             }
             let before = Counts::of(&entry);
             self.recount((*id, &entry.who, entry.key.is_some()), before, Counts::default());

@@ -5,17 +5,16 @@ use std::collections::BTreeMap;
 use super::owner::Digest;
 use crate::session::id::Id;
 
-/// What is known of a session beside its messages; a session of which nothing of this is true has none.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct SessionState {
-    /// How many messages keep it from being idle.
-    pub busy: usize,
+/// What is known of a session that was reset.
+#[derive(Debug, Default)]
+pub(super) struct Reset {
     /// How many erased messages are known: as long the reset is told to who follows it.
     pub erased: usize,
-    /// The record of its last reset, 0 without one, and the newest message that there was then.
-    pub reset: u64,
-    pub newest_at_reset: Id,
-    /// The record of its last reset that erases, 0 without one.
+    /// The record of the last reset, and the newest message that there was then. A start may read of
+    /// erased messages before it.
+    pub last: u64,
+    pub newest: Id,
+    /// The record of the last reset that erases, 0 without one.
     pub erasure: u64,
 }
 

@@ -1,8 +1,7 @@
 //! What is known of one session: its messages, the numbers of its records and its last reset. What is
 //! asked here costs what that session has, however much others have. Pure.
 
-use super::records::SessionState;
-use super::{Digest, Entry, Id, MessageTable, session_digest};
+use super::{Counts, Digest, Entry, Id, MessageTable, session_digest};
 use crate::journal::record::{Record, id_of};
 
 impl MessageTable {
@@ -36,56 +35,40 @@ impl MessageTable {
 
     /// Everything up to this record of a session is void.
     pub(super) fn reset(&mut self, session: Digest, number: u64, erases: bool) {
-        let state = self.sessions.entry(session).or_default();
-        let (newest, erasure) = (self.last.unwrap_or_default(), state.erasure);
-        let old = [std::mem::replace(&mut state.reset, number), erasure];
-        state.newest_at_reset = newest;
+        let reset = self.resets.entry(session).or_default();
+        let old = [std::mem::replace(&mut reset.last, number), reset.erasure];
+        reset.newest = self.last.unwrap_or_default();
         // One that erases counts until the next that does.
-        let void = old.into_iter().filter(|old| erases || *old != erasure);
+        let erasure = if erases { number } else { reset.erasure };
+        reset.erasure = erasure;
+        let void = old.into_iter().filter(|old| *old != erasure);
         void.for_each(|old| self.records.remove(session, old));
         self.records.add(session, number, 0);
         if erases {
-            state.erasure = number;
             self.to_erase.push_back(session);
             // The first of its messages at once.
             self.erase_some();
         }
     }
 
-    /// What is known of a session beside its messages, so that it can be changed.
-    pub(super) fn change_session(
-        &mut self,
-        session: Option<Digest>,
-        change: impl FnOnce(&mut SessionState),
-    ) {
-        let Some(session) = session else { return };
-        let state = self.sessions.entry(session).or_default();
-        change(state);
-        if *state == SessionState::default() {
-            self.sessions.remove(&session);
-        }
-    }
-
     /// Whether nothing of a session is queued, runs, is to be delivered or could not be.
     pub fn is_idle(&self, session: Digest) -> bool {
-        self.sessions.get(&session).is_none_or(|state| state.busy == 0)
+        !self.messages_of(session, 0).any(|(_, entry)| Counts::of(entry).is_busy())
     }
 
     /// Whether a message of this session belongs to a time before its last reset.
     pub fn is_reset(&self, session: Digest, accepted: u64) -> bool {
-        self.sessions.get(&session).is_some_and(|state| state.reset > accepted)
+        self.resets.get(&session).is_some_and(|reset| reset.last > accepted)
     }
 
     /// The newest message that there was at a session's last reset, and that reset's record.
     pub fn reset_of(&self, session: Digest) -> Option<(Id, u64)> {
-        let state = self.sessions.get(&session).filter(|state| state.reset > 0)?;
-        Some((state.newest_at_reset, state.reset))
+        self.resets.get(&session).map(|reset| (reset.newest, reset.last))
     }
 
     /// The sessions that were reset, from this one on.
     pub fn reset_sessions(&self, from: Digest) -> impl Iterator<Item = Digest> {
-        let reset = self.sessions.range(from..).filter(|(_, state)| state.reset > 0);
-        reset.map(|(session, _)| *session)
+        self.resets.range(from..).map(|(session, _)| *session)
     }
 
     /// Drops the resets of sessions that nothing is known of any more, of so many from this session
@@ -94,13 +77,11 @@ impl MessageTable {
         let sessions: Vec<Digest> = self.reset_sessions(from).take(most).collect();
         for session in &sessions {
             let known = self.messages_of(*session, 0).next().is_some();
-            let Some(state) = self.sessions.get(session).filter(|it| !known && it.erased == 0)
-            else {
-                continue;
-            };
-            let resets = [state.reset, state.erasure];
-            resets.into_iter().for_each(|reset| self.records.remove(*session, reset));
-            self.sessions.remove(session);
+            if let Some(reset) = self.resets.get(session).filter(|it| !known && it.erased == 0) {
+                let records = [reset.last, reset.erasure];
+                records.into_iter().for_each(|record| self.records.remove(*session, record));
+                self.resets.remove(session);
+            }
         }
         let last = sessions.get(most.checked_sub(1)?)?;
         last.checked_add(1)
@@ -113,8 +94,8 @@ impl MessageTable {
         }
         match Record::parse(json) {
             Ok(Record::Reset { principal, session, .. }) => {
-                let state = self.sessions.get(&session_digest(&principal, &session));
-                state.is_some_and(|state| [state.reset, state.erasure].contains(&number))
+                let reset = self.resets.get(&session_digest(&principal, &session));
+                reset.is_some_and(|reset| [reset.last, reset.erasure].contains(&number))
             }
             Ok(Record::Clock { .. }) => {
                 self.clock.as_ref().is_some_and(|known| known.record == number)

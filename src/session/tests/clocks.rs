@@ -120,7 +120,7 @@ impl Kinds {
         house.wait(kinds.plain);
         house.until("it is given up", || house.counts().dead_letters == 1);
         house.until("it is put off", || {
-            house.message(kinds.late).delivery.is_some_and(|way| way.attempts > 0)
+            house.message(kinds.late).entry.delivery.is_some_and(|way| way.attempts > 0)
         });
         house.until_idle();
         kinds
@@ -135,7 +135,11 @@ impl Kinds {
         for id in [self.keyed, self.plain, self.late, self.dead] {
             let message = house.hub.message(id).unwrap();
             let message = message.unwrap_or_else(|| panic!("{cell}: {id} is lost"));
-            assert_eq!((message.turn, message.attempts), (TurnState::Done, 1), "{cell}");
+            assert_eq!(
+                (message.entry.turn, message.entry.attempts),
+                (TurnState::Done, 1),
+                "{cell}"
+            );
             assert!(message.reply.is_some(), "{cell}");
         }
         let counts = house.counts();
@@ -242,7 +246,7 @@ fn a_machine_that_is_off_every_night_forgets_after_its_time() {
         assert!(nights <= month, "it is never forgotten");
         assert_eq!(is_known(&house, kinds.keyed), nights == 0, "night {nights}");
         // Undelivered, and off most of the time: a day of being on has not passed before long.
-        let late = house.message(kinds.late).delivery.and_then(|way| way.state);
+        let late = house.message(kinds.late).entry.delivery.and_then(|way| way.state);
         let wanted =
             if nights <= 2 { Some(DeliveryState::Pending) } else { Some(DeliveryState::Dead) };
         assert_eq!(late, wanted, "night {nights}");

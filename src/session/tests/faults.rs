@@ -64,7 +64,7 @@ fn with(fault: Fault) {
     if !sticky {
         assert!(!house.hub.is_broken());
         for id in &told {
-            assert_eq!(house.wait(*id).turn, TurnState::Done, "{fault:?}");
+            assert_eq!(house.wait(*id).entry.turn, TurnState::Done, "{fault:?}");
         }
         house.until("all is delivered", || house.counts().outbox == 0);
         let ends = house.audit();
@@ -91,7 +91,7 @@ fn with(fault: Fault) {
     audit(&durable);
     let next = House::open(TempDir::new("hub"), Testing::of(&durable), &config);
     for id in &told {
-        assert_eq!(next.wait(*id).turn, TurnState::Done, "{fault:?}");
+        assert_eq!(next.wait(*id).entry.turn, TurnState::Done, "{fault:?}");
     }
     next.until("all is delivered", || next.counts().outbox == 0);
     next.audit();
@@ -140,8 +140,8 @@ fn an_answer_that_cannot_be_written_is_a_turn() {
     else {
         panic!("it was not taken");
     };
-    let waited = house.hub.wait(id, house.client.0.as_fd(), Duration::from_secs(3)).unwrap();
-    assert_eq!(waited, Waited::Over, "nobody begins it: {:?}", house.turn(id));
+    let over = house.hub.wait(id, house.client.0.as_fd(), Duration::from_secs(3)).unwrap();
+    assert!(over, "nobody begins it: {:?}", house.turn(id));
     house.audit();
 }
 
@@ -153,7 +153,7 @@ fn an_answer_has_no_turn() {
         panic!("{answered:?}");
     };
     let message = house.message(id);
-    assert_eq!((message.turn, message.attempts), (TurnState::Done, 0));
+    assert_eq!((message.entry.turn, message.entry.attempts), (TurnState::Done, 0));
     assert!(message.reply.is_some_and(|reply| reply.contains("/whoami")));
     let again = house.hub.command(Command::Help, keyed("s", "/help", 3));
     assert_eq!(again, Ok(Submitted::Known(id)));
@@ -237,11 +237,11 @@ fn a_message_that_cannot_be_read_for_a_while_waits_without_a_place() {
     *house.journal.unreadable.lock().unwrap() = bad;
     let (first, second) = (house.send("s", "first"), house.send("t", "second"));
     house.hub.open();
-    assert_eq!(house.wait(second).turn, TurnState::Done);
-    assert!(!house.message(first).turn.is_over());
+    assert_eq!(house.wait(second).entry.turn, TurnState::Done);
+    assert!(!house.message(first).entry.turn.is_over());
     *house.journal.unreadable.lock().unwrap() = None;
     let first = house.wait(first);
-    assert_eq!((first.turn, first.reply.as_deref()), (TurnState::Done, Some("first")));
+    assert_eq!((first.entry.turn, first.reply.as_deref()), (TurnState::Done, Some("first")));
 }
 
 /// Damage in a record costs the message that it belongs to, and holds up no other.
@@ -262,7 +262,7 @@ fn a_damaged_reply_becomes_a_dead_letter_and_the_next_is_sent() {
     house.wait(first);
     house.wait(second);
     house.until("both are over", || house.counts().outbox == 0);
-    let delivery = |id| house.message(id).delivery.unwrap();
+    let delivery = |id| house.message(id).entry.delivery.unwrap();
     assert_eq!(delivery(second).state, Some(super::super::states::DeliveryState::Delivered));
     assert_eq!(delivery(first).state, Some(super::super::states::DeliveryState::Dead));
     assert!(house.message(first).delivery_error.unwrap().contains("cannot be read back"));
@@ -280,7 +280,7 @@ fn what_builds_upon_a_damaged_message_fails_in_words() {
     let next = Draft { context, ..draft("", "next") };
     let Ok(Submitted::New { id, .. }) = house.hub.submit(next) else { panic!("not taken") };
     let next = house.wait(id);
-    assert_eq!(next.turn, TurnState::Failed);
+    assert_eq!(next.entry.turn, TurnState::Failed);
     assert!(next.error.unwrap().contains("builds upon is not known any more, or damaged"));
 }
 

@@ -44,7 +44,7 @@ fn a_session_that_is_idle_for_longer_than_it_is_kept_is_forgotten() {
     house.hub.forget_idle();
     assert!(!has_transcript(&house, "old") && has_transcript(&house, "young"));
     assert!(has_transcript(&house, "busy"), "what runs is not idle");
-    assert!(house.message(old).erased && !house.message(young).erased);
+    assert!(house.message(old).entry.erased && !house.message(young).entry.erased);
     house.open_gate();
     assert_eq!(house.wait(waits).reply.as_deref(), Some("wait"));
     house.hub.forget_idle();
@@ -97,7 +97,7 @@ fn a_large_session_is_erased_at_once_for_who_reads_and_bit_by_bit_in_the_book() 
         .collect();
     assert_eq!(house.hub.reset(&who("s"), "anew"), Ok(count));
     for id in [ids[0], ids[count - 1]] {
-        assert!(house.message(id).erased);
+        assert!(house.message(id).entry.erased);
         assert_eq!(house.hub.retry(id), Err(Refusal::TooLate));
     }
     assert_eq!(house.hub.submit(keyed("s", "x", 3)), Err(Refusal::Erased));
@@ -133,6 +133,6 @@ fn a_journal_of_a_gateway_that_delivered_after_a_reset_is_read() {
         records.push((number, record.to_json()));
     }
     let next = House::open(TempDir::new("hub"), Testing::of(&records), &Config::default());
-    assert!(next.message(id).erased);
+    assert!(next.message(id).entry.erased);
     assert_eq!(next.counts().outbox, 0);
 }

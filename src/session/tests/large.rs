@@ -96,15 +96,15 @@ fn an_event_stream_is_woken_by_its_own_session_alone() {
     let house = House::new(None);
     let follow = house.hub.follow(who("mine").digest().unwrap()).unwrap();
     house.wait(house.send("other", "hello"));
-    assert!(!follow.event.clear(), "by another session's message");
+    assert!(!follow.clear(), "by another session's message");
     house.wait(house.send("mine", "hello"));
-    assert!(follow.event.clear(), "not by its own");
+    assert!(follow.clear(), "not by its own");
     house.hub.reset(&who("other"), "why").unwrap();
-    assert!(!follow.event.clear(), "by another session's reset");
+    assert!(!follow.clear(), "by another session's reset");
     house.hub.reset(&who("mine"), "why").unwrap();
-    assert!(follow.event.clear(), "not by its own reset");
+    assert!(follow.clear(), "not by its own reset");
     house.hub.drain();
-    house.until("the drain is told", || follow.event.clear());
+    house.until("the drain is told", || follow.clear());
 }
 
 /// The shortest time of some: what else the machine does makes it longer only.

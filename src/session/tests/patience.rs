@@ -48,22 +48,27 @@ fn what_is_left_of_a_pause_is_waited_for_after_a_restart() {
     let (due, records) = failed_once("due", HOUR, retry(HOUR, 0, true));
     let (later, more) = failed_once("later", HOUR / 2, retry(HOUR, 0, true));
     let house = started(vec![records, more], None);
-    assert_eq!((house.wait(due).turn, house.message(due).attempts), (TurnState::Done, 2));
+    assert_eq!(
+        (house.wait(due).entry.turn, house.message(due).entry.attempts),
+        (TurnState::Done, 2)
+    );
     let message = house.message(later);
     assert_eq!(
-        (message.turn, message.attempts, message.position),
+        (message.entry.turn, message.entry.attempts, message.position),
         (TurnState::Resting, 1, Some(1))
     );
     let waiting = message.waiting.unwrap();
-    let left = waiting.next_attempt_at - now();
-    assert!(left > HOUR / 2 - 60_000 && left <= HOUR / 2, "{left}");
+    let left = waiting.next.unwrap() - Instant::now();
+    let hour = Duration::from_millis(HOUR);
+    assert!(left > hour / 2 - Duration::from_secs(60) && left <= hour / 2, "{left:?}");
     assert_eq!(waiting.reason, "it was away");
-    assert_eq!(house.hub.waits(&house.hub.lock()).map(|waits| waits.turns), Some(1));
+    let waiting = house.hub.waiting_turns(&house.hub.lock()).unwrap();
+    assert!(waiting.starts_with(r#"{"turns":1,"reason":"it was away","next"#), "{waiting}");
     // Order holds meanwhile, and nothing is at work.
     let behind = house.send("later", "x");
     assert_eq!((house.turn(behind), house.hub.busy()), (TurnState::Queued, 0));
     house.hub.cancel(later, "enough").unwrap();
-    assert_eq!(house.wait(behind).turn, TurnState::Done);
+    assert_eq!(house.wait(behind).entry.turn, TurnState::Done);
     house.audit();
 }
 
@@ -73,9 +78,9 @@ fn patience_counts_what_earlier_runs_have_waited_and_not_the_time_between_them()
     let (down, more) = failed_once("down", 10 * HOUR, retry(0, 0, false));
     let house = started(vec![records, more], Some("exit 75"));
     let message = house.wait(over);
-    assert_eq!((message.turn, message.attempts), (TurnState::Failed, 2));
+    assert_eq!((message.entry.turn, message.entry.attempts), (TurnState::Failed, 2));
     assert!(message.error.unwrap().contains("agent.retry_for is over"));
-    house.until("another attempt", || house.message(down).attempts == 2);
+    house.until("another attempt", || house.message(down).entry.attempts == 2);
     house.until("it waits again", || house.turn(down) == TurnState::Resting);
     let text = down.to_string();
     let again = |json: &str| json.contains(&text) && json.contains(r#""failures":2"#);
@@ -88,8 +93,8 @@ fn an_agent_that_is_back_is_asked_for_all_that_wait_but_not_before_a_retry_after
     let (other, more) = failed_once("other", 0, retry(HOUR, 0, false));
     let (asked, most) = failed_once("asked", 0, retry(HOUR, 0, true));
     let house = started(vec![records, more, most], None);
-    assert_eq!(house.wait(first).turn, TurnState::Done);
-    assert_eq!(house.wait(other).turn, TurnState::Done);
+    assert_eq!(house.wait(first).entry.turn, TurnState::Done);
+    assert_eq!(house.wait(other).entry.turn, TurnState::Done);
     assert_eq!(house.turn(asked), TurnState::Resting);
 }
 
@@ -97,7 +102,10 @@ fn an_agent_that_is_back_is_asked_for_all_that_wait_but_not_before_a_retry_after
 fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     let house = House::new(Some(r#"case $m in bad*) [ -e "$GATE" ] || exit 3;; esac; echo "$m""#));
     let [bad, good] = ["bad", "good"].map(|text| house.send("s", text));
-    assert_eq!((house.wait(bad).turn, house.wait(good).turn), (TurnState::Failed, TurnState::Done));
+    assert_eq!(
+        (house.wait(bad).entry.turn, house.wait(good).entry.turn),
+        (TurnState::Failed, TurnState::Done)
+    );
     assert_eq!(house.hub.retry(good), Err(Refusal::TooLate));
     assert_eq!(house.hub.retry(Id::from(1)), Err(Refusal::Unknown));
     house.open_gate();
@@ -106,7 +114,7 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     assert!(house.hub.failed(&|_| false).unwrap().is_empty());
     house.hub.retry(bad).unwrap();
     let message = house.wait(bad);
-    assert_eq!((message.turn, message.attempts), (TurnState::Done, 1));
+    assert_eq!((message.entry.turn, message.entry.attempts), (TurnState::Done, 1));
     assert_eq!(house.said("s"), [bad, good]);
     assert_eq!(house.hub.retry(bad), Err(Refusal::TooLate));
     // What a reset has forgotten does not come back.
@@ -131,7 +139,7 @@ fn a_failed_turn_is_said_to_run_again_when_that_is_durable() {
     assert!(durable.iter().any(|(_, json)| json.contains("requeued")));
     assert_eq!(house.turn(bad), TurnState::Queued);
     house.open_gate();
-    assert_eq!(house.wait(bad).turn, TurnState::Failed);
+    assert_eq!(house.wait(bad).entry.turn, TurnState::Failed);
     house.audit();
 }
 
@@ -146,7 +154,10 @@ fn only_what_waits_is_withdrawn() {
     let durable = house.journal.durable();
     assert!(durable.iter().any(|(_, json)| json.contains(&text) && json.contains("cancelled")));
     house.open_gate();
-    assert_eq!((house.wait(runs).turn, house.turn(waits)), (TurnState::Done, TurnState::Cancelled));
+    assert_eq!(
+        (house.wait(runs).entry.turn, house.turn(waits)),
+        (TurnState::Done, TurnState::Cancelled)
+    );
     assert_eq!(house.hub.withdraw(runs, "no"), Err(Refusal::TooLate));
     house.audit();
 }
@@ -156,7 +167,7 @@ fn crashes_of_an_agent_count_only_in_a_row() {
     let script = r#"case $HERMES_ATTEMPT in 1|3) kill -9 $$;; 2) exit 75;; esac; echo done"#;
     let house = House::new(Some(script));
     let id = house.send("s", "x");
-    assert_eq!((house.wait(id).turn, house.message(id).attempts), (TurnState::Done, 4));
+    assert_eq!((house.wait(id).entry.turn, house.message(id).entry.attempts), (TurnState::Done, 4));
     house.audit();
 }
 
@@ -175,7 +186,7 @@ fn a_failed_turn_that_runs_again_stays_behind_what_waits_over_a_restart() {
     assert_eq!(house.turn(asked), TurnState::Resting, "it waits for what its upstream has asked");
     assert_eq!((house.message(asked).position, house.message(bad).position), (Some(1), Some(2)));
     house.hub.cancel(asked, "enough").unwrap();
-    assert_eq!(house.wait(bad).turn, TurnState::Done);
+    assert_eq!(house.wait(bad).entry.turn, TurnState::Done);
     house.audit();
 }
 
@@ -198,7 +209,7 @@ fn failed_turns_that_run_again_are_bounded_as_new_ones_are() {
     assert_eq!(house.hub.lock().dispatch.counts(), (1, 1));
     house.open_gate();
     assert_eq!(
-        (house.wait(runs).turn, house.wait(bad[0]).turn),
+        (house.wait(runs).entry.turn, house.wait(bad[0]).entry.turn),
         (TurnState::Done, TurnState::Failed)
     );
     house.hub.retry(bad[1]).unwrap();
@@ -212,8 +223,10 @@ fn those_who_are_hurried_stay_spread_however_many_are_answered_meanwhile() {
     let house = started(waiting.collect(), None);
     let mut state = house.hub.lock();
     state.retry_soon();
-    let hurried = state.postponed.clone();
+    let postponed =
+        |state: &crate::session::hub::State| state.dispatch.postponed().collect::<Vec<_>>();
+    let hurried = postponed(&state);
     assert_eq!(hurried.len(), 20);
     (0..20).for_each(|_| state.retry_soon());
-    assert_eq!(state.postponed, hurried);
+    assert_eq!(postponed(&state), hurried);
 }

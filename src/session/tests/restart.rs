@@ -47,15 +47,21 @@ fn survives(records: &[(u64, String)], dir: TempDir) {
     for (id, (attempts, end, _)) in &before {
         let message = house.wait(*id);
         match end {
-            Some(end) => assert_eq!((message.turn, message.attempts), (*end, *attempts)),
+            Some(end) => {
+                assert_eq!((message.entry.turn, message.entry.attempts), (*end, *attempts))
+            }
             // Two attempts are the most, and the crash cut the second one.
             None if *attempts >= 2 => {
-                assert_eq!((message.turn, message.attempts), (TurnState::Failed, 2), "{id}");
+                assert_eq!(
+                    (message.entry.turn, message.entry.attempts),
+                    (TurnState::Failed, 2),
+                    "{id}"
+                );
                 assert!(message.error.unwrap().contains("max_attempts"));
             }
             None => {
                 assert_eq!(
-                    (message.turn, message.attempts),
+                    (message.entry.turn, message.entry.attempts),
                     (TurnState::Done, attempts + 1),
                     "{id}"
                 );
@@ -172,10 +178,10 @@ fn attempts_are_counted_over_crashes() {
         &config(&first.dir, None),
     );
     let message = third.wait(id);
-    assert_eq!((message.turn, message.attempts), (TurnState::Failed, 2));
+    assert_eq!((message.entry.turn, message.entry.attempts), (TurnState::Failed, 2));
     assert!(message.error.unwrap().contains("in the middle of the turn 2 times"));
     let message = third.wait(next);
-    assert_eq!((message.turn, message.attempts), (TurnState::Done, 1));
+    assert_eq!((message.entry.turn, message.entry.attempts), (TurnState::Done, 1));
     assert_eq!(first.log(), ["cuts 1", "cuts 2"]);
     third.audit();
 }
@@ -206,7 +212,7 @@ fn what_came_before_a_start_goes_first_and_is_not_refused() {
     assert!(next.hub.submit(draft("s", "new")).is_err(), "the queue is full");
     next.hub.open();
     for id in ids {
-        assert_eq!(next.wait(id).turn, TurnState::Done);
+        assert_eq!(next.wait(id).entry.turn, TurnState::Done);
     }
     next.until_idle();
     let new = next.send("s", "new");
@@ -249,7 +255,10 @@ fn nothing_runs_before_the_hub_is_open() {
         (TurnState::Queued, TurnState::Queued, 0)
     );
     next.hub.open();
-    assert_eq!((next.wait(old).turn, next.wait(new).turn), (TurnState::Done, TurnState::Done));
+    assert_eq!(
+        (next.wait(old).entry.turn, next.wait(new).entry.turn),
+        (TurnState::Done, TurnState::Done)
+    );
     let started = next.journal.all().into_iter().filter(|(_, json)| json.contains("started"));
     let order: Vec<bool> =
         started.map(|(_, json)| json.contains(&old.to_string())).skip(1).collect();
@@ -269,9 +278,9 @@ fn a_failed_turn_that_runs_again_is_said_once() {
     let mut config = Config::default();
     config.limits.max_attempts = 1;
     let house = House::open(dir, Testing::of(&records), &config);
-    assert_eq!(house.wait(id).turn, TurnState::Failed);
+    assert_eq!(house.wait(id).entry.turn, TurnState::Failed);
     house.hub.retry(id).unwrap();
-    assert_eq!(house.wait(id).turn, TurnState::Done);
+    assert_eq!(house.wait(id).entry.turn, TurnState::Done);
     assert_eq!(house.said("s"), [id]);
     house.audit();
 }

@@ -62,15 +62,15 @@ fn a_reply_beyond_its_principals_share_of_the_journal_fails_and_says_so() {
     let ids = [(); 3].map(|()| send("alice"));
     let [first, second, third] = ids.map(|id| house.wait(id));
     assert_eq!(
-        (first.turn, second.turn, third.turn),
+        (first.entry.turn, second.entry.turn, third.entry.turn),
         (TurnState::Done, TurnState::Done, TurnState::Failed)
     );
     let error = third.error.unwrap();
     assert!(error.contains("alice holds its share of limits.max_journal"), "{error}");
-    assert_eq!(house.wait(send("bob")).turn, TurnState::Done);
+    assert_eq!(house.wait(send("bob")).entry.turn, TurnState::Done);
     for _ in 0..3 {
         assert_eq!(
-            house.wait(send("owner")).turn,
+            house.wait(send("owner")).entry.turn,
             TurnState::Done,
             "the owner is bound by nothing"
         );

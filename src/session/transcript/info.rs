@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -54,10 +53,8 @@ impl Transcripts {
 
     /// Counts what earlier processes have left, unless it was counted already.
     pub fn count_all(&self) -> io::Result<()> {
-        for name in if_exists(fs::read_dir(&self.dir))?.into_iter().flatten() {
-            let path = name?.path();
-            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let Ok(session) = Digest::from_str_radix(stem, 16) else { continue };
+        // A power cut may have left one of the two files alone.
+        for session in self.sessions(".jsonl")?.chain(self.sessions(".json")?) {
             let _alone = lock(&self.reconciled);
             if lock(&self.usage).contains(session) {
                 continue;
@@ -108,15 +105,19 @@ impl Transcripts {
 
     /// Shows the sessions of a principal that have a transcript. The files of others are not opened.
     pub fn list(&self, principal: &str, visit: &mut dyn FnMut(TranscriptInfo)) -> io::Result<()> {
-        let Some(names) = if_exists(fs::read_dir(&self.dir))? else { return Ok(()) };
-        let digest = |name: &Path| {
-            let stem = name.file_name()?.to_str()?.strip_suffix(".json")?.to_owned();
-            Digest::from_str_radix(&stem, 16).ok()
-        };
-        let names = names.filter_map(|name| digest(&name.ok()?.path()));
-        let names = names.filter(|session| lock(&self.usage).may_be_of(*session, principal));
+        let may_be_mine = |session: &Digest| lock(&self.usage).may_be_of(*session, principal);
+        let found = self.sessions(".json")?.filter(may_be_mine);
         let mine = |about: &TranscriptInfo| about.who.principal == principal;
-        names.filter_map(|session| self.find(session)).filter(mine).for_each(visit);
+        found.filter_map(|session| self.find(session)).filter(mine).for_each(visit);
         Ok(())
+    }
+
+    /// The sessions that have a file of this ending.
+    fn sessions(&self, ending: &str) -> io::Result<impl Iterator<Item = Digest>> {
+        let names = if_exists(fs::read_dir(&self.dir))?.into_iter().flatten();
+        Ok(names.filter_map(move |name| {
+            let name = name.ok()?.file_name();
+            Digest::from_str_radix(name.to_str()?.strip_suffix(ending)?, 16).ok()
+        }))
     }
 }

@@ -1,5 +1,4 @@
-//! Turns whose attempts fail: how long for, how often they were cut short, and their new beginning.
-//! Pure.
+//! The attempts of turns: which run, which failed and how often in a row, and which come next. Pure.
 
 use std::time::Duration;
 
@@ -24,9 +23,11 @@ impl MessageTable {
 
     /// Some messages in the order of one of their records.
     pub fn sorted(&self, are: fn(&Entry) -> bool, by: fn(&Entry) -> u64) -> Vec<(Id, &Entry)> {
-        let mut all: Vec<_> = self.entries().filter(|(_, entry)| are(entry)).collect();
-        all.sort_by_key(|(_, entry)| by(entry));
-        all
+        let chosen = self.entries().filter(|(_, entry)| are(entry));
+        let mut order: Vec<(u64, u128)> = chosen.map(|(id, entry)| (by(entry), id.0)).collect();
+        order.sort_unstable();
+        let ids = order.into_iter().map(|(_, id)| Id(id));
+        ids.filter_map(|id| Some((id, self.get(id)?))).collect()
     }
 
     /// An attempt failed, and the next one waits for its time.
@@ -42,12 +43,6 @@ impl MessageTable {
         if let Some(failing) = self.entries.get_mut(id).and_then(|e| e.failing.as_mut()) {
             failing.mark = millis(age);
         }
-    }
-
-    /// Messages between two attempts.
-    pub fn resting(&self) -> impl Iterator<Item = (Id, &RetryState)> {
-        let resting = self.entries().filter(|(_, entry)| entry.turn == TurnState::Resting);
-        resting.filter_map(|(id, entry)| Some((id, entry.failing.as_deref()?)))
     }
 
     /// Whether a message of this session that was accepted after this one has its reply already.
