@@ -3,11 +3,10 @@
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{ApiError, bad};
-use super::request::{boolean, list, object, short, text};
+use super::request::{Body, list, short, text};
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
 use crate::escape::quoted;
 use crate::json::{Raw, elements, member, members};
@@ -46,42 +45,33 @@ const TOOLS: &str =
     "tools, tool_choice, parallel_tool_calls, functions, function_call, response_format";
 
 /// The model that is asked for, and whether the reply is streamed.
-pub fn common(model: Raw<'_>, stream: Raw<'_>, user: Raw<'_>) -> Result<(String, bool), ApiError> {
-    let model = text(model, "model")?.map_or_else(|| DEFAULT_MODEL.to_owned(), Cow::into_owned);
-    text(user, "user")?;
-    Ok((model, boolean(stream, "stream")?.unwrap_or(false)))
+pub fn common(body: &Body<'_>) -> Result<(String, bool), ApiError> {
+    let model = body.text("model")?.map_or_else(|| DEFAULT_MODEL.to_owned(), Cow::into_owned);
+    body.text("user")?;
+    Ok((model, body.boolean("stream")?.unwrap_or(false)))
 }
 
-/// The body of a chat completion, as far as the gateway reads it.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct ChatBody<'a> {
-    model: Raw<'a>,
-    messages: Raw<'a>,
-    stream: Raw<'a>,
-    stream_options: Raw<'a>,
-    user: Raw<'a>,
-    n: Raw<'a>,
-}
+/// The members of a chat completion that the gateway reads.
+const FIELDS: &str = "model, messages, stream, stream_options, user, n";
 
 /// The members of a chat completion that stay out of a context's options.
 const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 
 /// Parses the body of a chat completion.
 pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError> {
-    let (json, chat): (_, ChatBody<'_>) = object(body)?;
-    let (model, stream) = common(chat.model, chat.stream, chat.user)?;
-    if chat.n.is_some_and(|n| n.get() != "1") {
+    let body = Body::parse(body, FIELDS)?;
+    let (model, stream) = common(&body)?;
+    if body.raw("n").is_some_and(|n| n.get() != "1") {
         return Err(bad("\"n\" must be 1: a turn has one reply."));
     }
-    let include_usage = match chat.stream_options.map(RawValue::get) {
+    let include_usage = match body.raw("stream_options").map(RawValue::get) {
         None => false,
         Some(options) if stream && options.starts_with('{') => {
             member(options, "include_usage").is_some_and(|usage| usage.get() == "true")
         }
         Some(_) => return Err(bad("\"stream_options\" takes an object, and \"stream\": true.")),
     };
-    let messages = list(chat.messages)
+    let messages = list(body.raw("messages"))
         .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
     for (at, message) in elements(messages).enumerate() {
         check(message, &format_args!("messages[{at}]"))?;
@@ -93,11 +83,11 @@ pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError
     };
     let kept = || elements(messages).enumerate().filter(stays);
     let context = (options.upstream || kept().nth(1).is_some()).then(|| {
-        let mut context = String::with_capacity(json.len() + 64);
+        let mut context = String::with_capacity(body.json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
         kept().for_each(|(_, message)| add(&mut context, "", message.get()));
         context += r#"],"options":{"#;
-        for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
+        for (name, value) in members(body.json).filter(|(name, _)| !READ.contains(&&**name)) {
             let is_tool = TOOLS.split(", ").any(|tool| tool == name);
             if !options.durable || !(is_tool || name == "stream_options") {
                 add(&mut context, &name, value.get());

@@ -5,16 +5,13 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad};
-use super::request::{
-    check_session, idempotency_key, json_body, object, parameter, short, text, wait_of,
-};
+use super::request::{Body, check_session, idempotency_key, json_body, parameter, short, wait_of};
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, EnumSetting};
@@ -31,19 +28,8 @@ const MAX_ATTACHMENTS: usize = 16;
 
 const MAX_ATTACHMENT: usize = 2048;
 
-/// The fields of a message, for the error about another one.
+/// The fields of a message.
 const FIELDS: &str = "text, session, mode, deliver, attachments";
-
-/// The body of a message.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Body<'a> {
-    text: Raw<'a>,
-    session: Raw<'a>,
-    mode: Raw<'a>,
-    deliver: Raw<'a>,
-    attachments: Raw<'a>,
-}
 
 /// `POST /v1/messages`.
 pub fn post(exchange: Exchange<'_>, _: &str) -> Handled {
@@ -217,14 +203,14 @@ pub(super) fn parse(
     principal: &str,
     busy: Busy,
 ) -> Result<Draft, ApiError> {
-    let (json, body): (_, Body<'_>) = object(body)?;
+    let body = Body::parse(body, FIELDS)?;
     let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
-    if let Some((name, _)) = members(json).find(unknown) {
+    if let Some((name, _)) = members(body.json).find(unknown) {
         return Err(bad(format!("There is no field {:?}; there are {FIELDS}.", short(&name))));
     }
-    let said = text(body.text, "text")?.filter(|text| !text.is_empty());
+    let said = body.text("text")?.filter(|text| !text.is_empty());
     let said = said.ok_or_else(|| bad("\"text\" must be text, and not empty."))?.into_owned();
-    let session = match (session, text(body.session, "session")?) {
+    let session = match (session, body.text("session")?) {
         (Some(_), Some(_)) => return Err(bad("The session is in the path already.")),
         (Some(session), None) => Some(session.to_owned()),
         (None, session) => session.map(Into::into),
@@ -233,15 +219,15 @@ pub(super) fn parse(
         check_session(session)?;
     }
     let mut mode = busy;
-    if text(body.mode, "mode")?.is_some_and(|word| !mode.choose(&word)) {
+    if body.text("mode")?.is_some_and(|word| !mode.choose(&word)) {
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
     Ok(Draft {
         who: Owner::new(principal.to_owned(), session),
         text: said,
         context: None,
-        attachments: attachments(body.attachments)?,
-        deliver: text(body.deliver, "deliver")?.map(Into::into),
+        attachments: attachments(body.raw("attachments"))?,
+        deliver: body.text("deliver")?.map(Into::into),
         mode,
         key: None,
     })

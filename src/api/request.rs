@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
@@ -133,25 +132,53 @@ pub fn json_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), Handle
     Ok((body, lease))
 }
 
-/// Reads a body, which must be an object in JSON; with its text.
-pub fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(&'a str, T), ApiError> {
-    let json = std::str::from_utf8(body)
-        .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
-    let faulty = |e| bad(format!("The body is not JSON: {e}."));
-    if !json.trim_start().starts_with('{') {
-        serde_json::from_str::<&RawValue>(json).map_err(faulty)?;
-        return Err(bad("The body must be a JSON object."));
+/// A body that is a JSON object, with those of its members that are read.
+pub struct Body<'a> {
+    pub json: &'a str,
+    members: Vec<(&'static str, &'a RawValue)>,
+}
+
+impl<'a> Body<'a> {
+    /// `names`: of the members that are read, each of which may occur once.
+    pub fn parse(body: &'a [u8], names: &'static str) -> Result<Body<'a>, ApiError> {
+        let json = std::str::from_utf8(body)
+            .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
+        serde_json::from_str::<&RawValue>(json)
+            .map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
+        if !json.trim_start().starts_with('{') {
+            return Err(bad("The body must be a JSON object."));
+        }
+        let depth = json::depth(json);
+        if depth > MAX_JSON_DEPTH {
+            let words =
+                format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
+            return Err(bad(words));
+        }
+        let (mut members, mut all) = (Vec::new(), elements(json));
+        while let (Some(name), Some(value)) = (all.next(), all.next()) {
+            let name = json::text(name).map_err(|why| bad(format!("A field's name {why}.")))?;
+            let Some(name) = names.split(", ").find(|known| *known == name) else { continue };
+            if members.iter().any(|(known, _)| *known == name) {
+                return Err(bad(format!("The body has a duplicate field {name:?}: send it once.")));
+            }
+            members.push((name, value));
+        }
+        Ok(Body { json, members })
     }
-    let depth = json::depth(json);
-    if depth > MAX_JSON_DEPTH {
-        let words =
-            format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
-        return Err(bad(words));
+
+    /// A member of one of those names.
+    pub fn raw(&self, name: &str) -> Raw<'a> {
+        let named = self.members.iter().find(|(known, _)| *known == name);
+        named.map(|(_, value)| *value).filter(|value| value.get() != "null")
     }
-    match serde_json::from_str(json) {
-        Ok(typed) => Ok((json, typed)),
-        Err(e) if e.is_data() => Err(bad(format!("The body is JSON that is not taken: {e}."))),
-        Err(e) => Err(faulty(e)),
+
+    pub fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
+        text(self.raw(name), name)
+    }
+
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        let value = self.raw(name).map(|raw| raw.get().parse()).transpose();
+        value.map_err(|_| bad(format!("{name:?} must be true or false.")))
     }
 }
 
@@ -163,11 +190,6 @@ pub fn short(value: &str) -> String {
 /// The text of a member.
 pub fn text<'a>(raw: Raw<'a>, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
     raw.map(json::text).transpose().map_err(|why| bad(format!("{name:?} {why}.")))
-}
-
-pub fn boolean(raw: Raw<'_>, name: &str) -> Result<Option<bool>, ApiError> {
-    let read = |raw: &RawValue| raw.get().parse();
-    raw.map(read).transpose().map_err(|_| bad(format!("{name:?} must be true or false.")))
 }
 
 /// A list that is not empty.

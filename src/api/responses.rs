@@ -3,7 +3,6 @@
 
 use std::io;
 
-use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
@@ -13,7 +12,7 @@ use super::chat_request::{ChatRequest, add, check_content, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
-use super::request::{boolean, list, object, text};
+use super::request::{Body, list, text};
 use super::response;
 use super::service::{Exchange, Service};
 use super::turn::{self, TurnRequest};
@@ -135,43 +134,28 @@ impl About {
     }
 }
 
-/// The body of a request for a response, as far as the gateway reads it.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Body<'a> {
-    model: Raw<'a>,
-    stream: Raw<'a>,
-    user: Raw<'a>,
-    instructions: Raw<'a>,
-    store: Raw<'a>,
-    background: Raw<'a>,
-    conversation: Raw<'a>,
-    previous_response_id: Raw<'a>,
-    metadata: Raw<'a>,
-    input: Raw<'a>,
-    temperature: Raw<'a>,
-    top_p: Raw<'a>,
-    max_output_tokens: Raw<'a>,
-}
+/// The members of a request that the gateway reads.
+const FIELDS: &str = "model, stream, user, instructions, store, background, conversation, \
+    previous_response_id, metadata, input, temperature, top_p, max_output_tokens";
 
 pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
-    let (_, body): (_, Body<'_>) = object(body)?;
-    let (model, stream) = common(body.model, body.stream, body.user)?;
-    let instructions = text(body.instructions, "instructions")?;
-    let stored = boolean(body.store, "store")?.unwrap_or(true);
-    if boolean(body.background, "background")? == Some(true) {
+    let body = Body::parse(body, FIELDS)?;
+    let (model, stream) = common(&body)?;
+    let instructions = body.text("instructions")?;
+    let stored = body.boolean("store")?.unwrap_or(true);
+    if body.boolean("background")? == Some(true) {
         return Err(bad(
             "\"background\" is not offered: POST /v1/messages accepts and answers at once.",
         ));
     }
-    if body.conversation.is_some() {
+    if body.raw("conversation").is_some() {
         let words = "\"conversation\" is not offered: use previous_response_id, or a session.";
         return Err(bad(words));
     }
-    let previous = text(body.previous_response_id, "previous_response_id")?;
+    let previous = body.text("previous_response_id")?;
     let id = previous.as_ref().map(|id| id.strip_prefix(PREFIX).and_then(Id::parse));
     let id = id.map(|id| id.ok_or_else(ApiError::previous_not_found)).transpose()?;
-    let metadata = body.metadata.map_or("{}", RawValue::get);
+    let metadata = body.raw("metadata").map_or("{}", RawValue::get);
     if !metadata.starts_with('{') {
         return Err(bad("\"metadata\" must be an object."));
     }
@@ -181,11 +165,11 @@ pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
         return Err(bad(words));
     }
     let metadata = one_line(metadata);
-    let (text, more) = read_input(body.input)?;
+    let (text, more) = read_input(body.raw("input"))?;
     let options = object_of([
-        ("temperature", body.temperature.map(RawValue::get)),
-        ("top_p", body.top_p.map(RawValue::get)),
-        ("max_tokens", body.max_output_tokens.map(RawValue::get)),
+        ("temperature", body.raw("temperature").map(RawValue::get)),
+        ("top_p", body.raw("top_p").map(RawValue::get)),
+        ("max_tokens", body.raw("max_output_tokens").map(RawValue::get)),
     ]);
     let context = Some(object_of([
         ("model", Some(quoted(&model))),
@@ -193,7 +177,7 @@ pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
         ("response", Some(format!(r#"{{"stored":{stored},"metadata":{metadata}}}"#))),
         ("messages", more),
         ("previous", id.map(|id| quoted(&id.to_string()))),
-        ("instructions", body.instructions.map(|raw| raw.get().to_owned())),
+        ("instructions", body.raw("instructions").map(|raw| raw.get().to_owned())),
     ]));
     let ask = ChatRequest { model: model.clone(), text, stream, include_usage: true, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
