@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use super::error::ApiError;
+use super::error::{ApiError, Handled, HandlerError};
 use super::messages::submit;
 use super::reply_writer::ReplyWriter;
 use super::service::Service;
@@ -14,16 +14,15 @@ use crate::session::{Delay, Draft, Id, Submitted, TurnState};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
-/// Hands a durable message in and passes its reply on. `Err(None)`: nobody is there any more, and
-/// the message goes on without.
+/// Submits a durable message and passes its reply on. It goes on where the client goes away.
 pub fn run_durable(
     service: &Service,
     draft: Draft,
     client: BorrowedFd<'_>,
     answer: &mut ReplyWriter<'_>,
-) -> Result<(), Option<ApiError>> {
+) -> Handled {
     // Before it is accepted: who is told to try again must not find it done twice.
-    let event = EventFd::new().map_err(|e| ApiError::short(&e))?;
+    let event = EventFd::new().map_err(|e| ApiError::out_of_resources(&e))?;
     let (hub, keyed) = (&service.hub, draft.key.is_some());
     let (id, replayed) = match submit(service, draft)? {
         Submitted::New { id, .. } => (id, false),
@@ -33,21 +32,21 @@ pub fn run_durable(
     (answer.id, answer.replayed) = (id.to_string(), replayed);
     let waiter = Waiter { service, id, keyed, came: Instant::now() };
     let streamed = waiter.stream_reply(event, client, answer)?;
-    let message = hub.message(id).map_err(ApiError::from)?.ok_or_else(ApiError::stopping)?;
+    let message = hub.message(id)?.ok_or_else(ApiError::stopping)?;
     if message.erased {
-        return Err(Some(ApiError::erased()));
+        return Err(ApiError::erased().into());
     }
     answer.report(message.report.clone());
     let error = message.error.clone().unwrap_or_default();
-    Err(Some(match message.turn {
+    let problem = match message.turn {
         TurnState::Done if message.reply.is_none() && !streamed => {
             ApiError::new(503, "unavailable", error)
         }
         TurnState::Done => {
             let text = message.extent();
-            answer.store(text.clone()).map_err(|_| None)?;
+            answer.store(text.clone())?;
             if answer.streams() && !streamed {
-                text.text_chunks(&mut |chunk| answer.chunk(chunk)).map_err(|_| None)?;
+                text.text_chunks(&mut |chunk| answer.chunk(chunk))?;
             }
             return Ok(());
         }
@@ -69,7 +68,8 @@ pub fn run_durable(
             let words = format!("The gateway is stopping; message {id} goes on when it is back.");
             ApiError { after: None, ..ApiError::new(503, "gateway_stopping", words) }
         }
-    }))
+    };
+    Err(problem.into())
 }
 
 /// A client that waits for the reply of a message.
@@ -89,7 +89,7 @@ impl Waiter<'_> {
         event: EventFd,
         client: BorrowedFd<'_>,
         answer: &mut ReplyWriter<'_>,
-    ) -> Result<bool, Option<ApiError>> {
+    ) -> Result<bool, HandlerError> {
         let hub = &self.service.hub;
         let Some(watch) = hub.watch(self.id, event) else { return Ok(false) };
         let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
@@ -98,12 +98,12 @@ impl Waiter<'_> {
             // Who wants the whole is given what the journal has.
             let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
             if seen.attempt != attempt && offset > 0 {
-                return Err(Some(self.cut_short()));
+                return Err(self.cut_short().into());
             }
             attempt = seen.attempt;
             if streams && !seen.text.is_empty() {
                 offset += seen.text.len();
-                answer.chunk(&seen.text).map_err(|_| None)?;
+                answer.chunk(&seen.text)?;
             }
             if seen.more && streams {
                 continue;
@@ -119,15 +119,15 @@ impl Waiter<'_> {
             let cancel = Cancel { client, abort, ..Cancel::at(self.came + LONGEST_REPLY) };
             let news = [Interest::read(watch.event.as_fd())];
             let waited = cancel.wait(news, Instant::now() + KEEP_ALIVE);
-            match waited.map_err(|e| ApiError::short(&e))? {
-                (_, Some(CancelReason::ClientGone)) => return Err(None),
+            match waited.map_err(|e| ApiError::out_of_resources(&e))? {
+                (_, Some(CancelReason::ClientGone)) => return Err(HandlerError::client_gone()),
                 (_, Some(CancelReason::Aborted)) if offset > 0 => {
-                    return Err(Some(ApiError::stopping()));
+                    return Err(ApiError::stopping().into());
                 }
                 (_, Some(CancelReason::Aborted)) => return Ok(false),
                 // A stream that has begun has no status any more, and the next thing may be an error.
                 ([false], None) if delay.is_none() || offset > 0 => {
-                    answer.idle().map_err(|_| None)?;
+                    answer.idle()?;
                 }
                 _ => {}
             }
@@ -137,20 +137,20 @@ impl Waiter<'_> {
     /// Ends the wait where the next attempt comes later than the client waits for, from the first
     /// one that failed or from its own coming. A message that it cannot find again is cancelled
     /// before it is told to try again.
-    fn check_delay(&self, delay: &Delay, begun: bool) -> Result<(), Option<ApiError>> {
+    fn check_delay(&self, delay: &Delay, begun: bool) -> Handled {
         let hub = &self.service.hub;
         let within = self.service.settings().config.agent.answer_within;
         let until = delay.since.max(self.came) + within;
         let Some(next) = delay.next.filter(|next| begun || *next > until) else { return Ok(()) };
         // Read before it is cancelled, which may be the end of its error.
-        let first = hub.message(delay.by).map_err(ApiError::from)?;
+        let first = hub.message(delay.by)?;
         let why = "its sender was told to send it again: the agent is away";
         if !self.keyed && hub.withdraw(self.id, why).is_err() {
             // It has just begun or ended, or the journal does not take it: the wait goes on.
             return Ok(());
         }
         if begun {
-            return Err(Some(self.cut_short()));
+            return Err(self.cut_short().into());
         }
         let left = next.saturating_duration_since(Instant::now()).as_millis();
         let seconds = u64::try_from(left.div_ceil(1000)).unwrap_or(1).max(1);
@@ -166,7 +166,7 @@ impl Waiter<'_> {
             },
             ApiError::upstream,
         );
-        Err(Some(problem.after(seconds)))
+        Err(problem.after(seconds).into())
     }
 
     fn cut_short(&self) -> ApiError {

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use super::response;
 use crate::agent::{Outcome, Refused as Upstream};
 use crate::cancel::CancelReason;
 use crate::escape::quoted;
@@ -62,22 +63,8 @@ impl ApiError {
         ApiError::new(410, "session_reset", message)
     }
 
-    pub fn no_place(why: &AcquireError) -> Option<ApiError> {
-        Some(match why {
-            AcquireError::Full(full) => ApiError::full(full),
-            AcquireError::Ended(CancelReason::TimedOut) => {
-                ApiError::new(503, "no_turn", "No turn came free in time.")
-            }
-            AcquireError::Ended(CancelReason::Aborted | CancelReason::Cancelled) => {
-                ApiError::stopping()
-            }
-            AcquireError::Failed(e) => ApiError::short(e),
-            AcquireError::Ended(CancelReason::ClientGone) => return None,
-        })
-    }
-
     /// The system is short of what a turn needs.
-    pub fn short(e: &io::Error) -> ApiError {
+    pub fn out_of_resources(e: &io::Error) -> ApiError {
         ApiError::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
@@ -96,30 +83,11 @@ impl ApiError {
         ApiError::new(status, code, reached.message.clone())
     }
 
-    /// The error for a turn that is not done; `None` if its client went away.
-    pub fn outcome(outcome: Outcome) -> Option<ApiError> {
-        match outcome {
-            Outcome::Done | Outcome::Ended(CancelReason::ClientGone) => None,
-            Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
-                Some(ApiError::new(503, "agent_unavailable", words))
-            }
-            Outcome::Failed(words) => Some(ApiError::new(502, "agent_failed", words)),
-            Outcome::Refused(refused) => Some(ApiError::upstream(*refused)),
-            Outcome::Ended(CancelReason::TimedOut) => {
-                Some(ApiError::upstream(Upstream::timed_out()))
-            }
-            Outcome::Ended(CancelReason::Aborted | CancelReason::Cancelled) => {
-                Some(ApiError::stopping())
-            }
-        }
-    }
-
     pub fn response(&self) -> Response {
         let (response, after) = match &self.upstream {
             Some(refused) => {
-                let body = format!(r#"{{"error":{}}}"#, refused.error).into_bytes();
-                let response = Response::new(self.status, "application/json", body);
-                (response, refused.retry_after.clone())
+                let body = format!(r#"{{"error":{}}}"#, refused.error);
+                (response::json(self.status, body), refused.retry_after.clone())
             }
             None => {
                 let response = openai_error(self.status, Some(self.code), &self.message);
@@ -178,6 +146,49 @@ impl From<io::Error> for HandlerError {
     }
 }
 
+impl HandlerError {
+    pub fn client_gone() -> HandlerError {
+        io::Error::from(io::ErrorKind::ConnectionAborted).into()
+    }
+
+    /// `late`: the error for work that took too long.
+    fn ended(reason: CancelReason, late: ApiError) -> HandlerError {
+        match reason {
+            CancelReason::TimedOut => late.into(),
+            CancelReason::Aborted | CancelReason::Cancelled => ApiError::stopping().into(),
+            CancelReason::ClientGone => HandlerError::client_gone(),
+        }
+    }
+}
+
+impl From<AcquireError> for HandlerError {
+    fn from(error: AcquireError) -> HandlerError {
+        match error {
+            AcquireError::Full(full) => ApiError::full(&full).into(),
+            AcquireError::Failed(e) => ApiError::out_of_resources(&e).into(),
+            AcquireError::Ended(reason) => {
+                let late = ApiError::new(503, "no_turn", "No turn came free in time.");
+                HandlerError::ended(reason, late)
+            }
+        }
+    }
+}
+
+/// What a turn that is not done is answered with.
+pub fn of_outcome(outcome: Outcome) -> Handled {
+    Err(match outcome {
+        Outcome::Done => return Ok(()),
+        Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
+            ApiError::new(503, "agent_unavailable", words).into()
+        }
+        Outcome::Failed(words) => ApiError::new(502, "agent_failed", words).into(),
+        Outcome::Refused(refused) => ApiError::upstream(*refused).into(),
+        Outcome::Ended(reason) => {
+            HandlerError::ended(reason, ApiError::upstream(Upstream::timed_out()))
+        }
+    })
+}
+
 /// A message that was not accepted, or something that cannot be done to it.
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
@@ -223,11 +234,7 @@ impl From<Refused> for ApiError {
 /// What a client is told whose bytes are no request, or whose key was taken away while it was answered.
 pub fn refused(refusal: http::Refusal) -> Response {
     let http::Refusal { status, reason } = refusal;
-    match status {
-        401 => openai_error(status, Some("invalid_api_key"), reason)
-            .header("WWW-Authenticate", "Bearer"),
-        _ => openai_error(status, None, reason),
-    }
+    openai_error(status, (status == 401).then_some("invalid_api_key"), reason)
 }
 
 /// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows from the
@@ -245,7 +252,8 @@ fn openai_error(status: u16, code: Option<&str>, message: &str) -> Response {
     let body = format!(
         r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code}}}}}"#
     );
-    Response::new(status, "application/json", body.into_bytes())
+    let response = response::json(status, body);
+    if status == 401 { response.header("WWW-Authenticate", "Bearer") } else { response }
 }
 
 #[cfg(test)]

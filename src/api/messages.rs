@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad};
-use super::request::{Body, check_session, idempotency_key, json_body, parameter, short, wait_of};
+use super::request::{Body, idempotency_key, json_body, owner_of, parameter, short, wait_of};
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, EnumSetting};
@@ -47,9 +47,8 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let busy = service.settings().config.session.busy;
     let wait = wait_of(request)?;
     let parsing = parse_lock(proof, &body);
-    let mut draft = parse(&body, session, proof.principal(), busy)?;
+    let mut draft = parse(&body, session, proof, busy)?;
     drop(parsing);
-    draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
     draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
     draft.key = idempotency_key(request, proof, &body)?;
     drop((body, lease));
@@ -126,11 +125,8 @@ fn show_after(exchange: Exchange<'_>, id: Id, wait: Duration) -> Handled {
 
 /// `DELETE /v1/messages/{id}`: cancels it, and waits for a running agent to end.
 pub fn cancel(exchange: Exchange<'_>, id: &str) -> Handled {
-    let Exchange { service, proof, .. } = exchange;
-    let id = find(service, proof, id)?.id;
-    let why = format!("cancelled by {}", proof.principal());
-    service.hub.cancel(id, &why).map_err(ApiError::from)?;
-    show_after(exchange, id, MAX_WAIT)
+    let why = format!("cancelled by {}", exchange.proof.principal());
+    change(exchange, id, MAX_WAIT, &|hub, id| hub.cancel(id, &why))
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
@@ -162,29 +158,29 @@ fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
 
 /// `POST /v1/messages/{id}/retry`.
 pub fn retry(exchange: Exchange<'_>, id: &str) -> Handled {
-    change(exchange, id, |hub, id| hub.retry(id))
+    change(exchange, id, Duration::ZERO, &Hub::retry)
 }
 
 /// `POST /v1/dead-letters/{id}/retry`.
 pub fn deliver_again(exchange: Exchange<'_>, id: &str) -> Handled {
-    change(exchange, id, |hub, id| hub.revive(id))
+    change(exchange, id, Duration::ZERO, &|hub, id| hub.revive(id))
 }
 
 /// `DELETE /v1/dead-letters/{id}`.
 pub fn drop_letter(exchange: Exchange<'_>, id: &str) -> Handled {
-    change(exchange, id, |hub, id| hub.drop_dead_letter(id))
+    change(exchange, id, Duration::ZERO, &|hub, id| hub.drop_dead_letter(id))
 }
 
-/// Changes a message, and shows it.
+/// Changes a message, and shows it once it is over, or after `wait`.
 fn change(
     exchange: Exchange<'_>,
     id: &str,
-    change: fn(&Arc<Hub>, Id) -> Result<(), Refusal>,
+    wait: Duration,
+    change: &dyn Fn(&Arc<Hub>, Id) -> Result<(), Refusal>,
 ) -> Handled {
-    let Exchange { service, proof, .. } = exchange;
-    change(&service.hub, find(service, proof, id)?.id)?;
-    let message = find(service, proof, id)?;
-    exchange.respond(whole(200, message))
+    let id = find(exchange.service, exchange.proof, id)?.id;
+    change(&exchange.service.hub, id)?;
+    show_after(exchange, id, wait)
 }
 
 /// The message of this id, which is invisible to other principals.
@@ -200,7 +196,7 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
 pub(super) fn parse(
     body: &[u8],
     session: Option<&str>,
-    principal: &str,
+    proof: &Authenticated,
     busy: Busy,
 ) -> Result<Draft, ApiError> {
     let body = Body::parse(body, FIELDS)?;
@@ -210,20 +206,16 @@ pub(super) fn parse(
     }
     let said = body.text("text")?.filter(|text| !text.is_empty());
     let said = said.ok_or_else(|| bad("\"text\" must be text, and not empty."))?.into_owned();
-    let session = match (session, body.text("session")?) {
-        (Some(_), Some(_)) => return Err(bad("The session is in the path already.")),
-        (Some(session), None) => Some(session.to_owned()),
-        (None, session) => session.map(Into::into),
-    };
-    if let Some(session) = &session {
-        check_session(session)?;
+    let named = body.text("session")?;
+    if session.is_some() && named.is_some() {
+        return Err(bad("The session is in the path already."));
     }
     let mut mode = busy;
     if body.text("mode")?.is_some_and(|word| !mode.choose(&word)) {
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
     Ok(Draft {
-        who: Owner::new(principal.to_owned(), session),
+        who: owner_of(proof, session.or(named.as_deref()))?,
         text: said,
         context: None,
         attachments: attachments(body.raw("attachments"))?,
@@ -263,9 +255,11 @@ fn whole(status: u16, message: Message) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::ClientKey;
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
-        parse(body.as_bytes(), session, "owner", Busy::Queue).map_err(|problem| problem.message)
+        let owner = Authenticated(Arc::new(ClientKey::new("owner")));
+        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.message)
     }
 
     #[test]

@@ -87,11 +87,13 @@ pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
     seconds.map(Duration::from_secs).ok_or_else(words)
 }
 
-/// This session of the principal, if its key may use it.
-pub fn owner_of(proof: &Authenticated, session: &str) -> Result<Owner, ApiError> {
-    check_session(session)?;
-    proof.check_session(session)?;
-    Ok(Owner::new(proof.principal().to_owned(), Some(session.to_owned())))
+/// The principal with this session, if its key may use it.
+pub fn owner_of(proof: &Authenticated, session: Option<&str>) -> Result<Owner, ApiError> {
+    if let Some(session) = session {
+        check_session(session)?;
+        proof.check_session(session)?;
+    }
+    Ok(Owner::new(proof.principal().to_owned(), session.map(str::to_owned)))
 }
 
 /// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.

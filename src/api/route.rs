@@ -176,10 +176,6 @@ fn answer(
             let response = problem.response();
             let full = matches!(problem.code, "share_reached" | "overloaded");
             let close = full || problem.status == 429 || service.shutdown.is_closing();
-            let response = match problem.status {
-                401 => response.header("WWW-Authenticate", "Bearer"),
-                _ => response,
-            };
             connection.respond(request, if close { response.close() } else { response })
         }
     }

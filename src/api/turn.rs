@@ -3,25 +3,13 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::auth::Authenticated;
 use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
 use super::durable::run_durable;
-use super::error::{ApiError, Handled};
+use super::error::{self, ApiError, Handled, HandlerError};
 use super::reply_writer::{Encoder, ReplyWriter};
 use super::request::{SESSION, idempotency_key, json_body, owner_of};
 use super::service::{Exchange, Service};
-use crate::agent::Outcome;
-use crate::http::Request;
-use crate::session::{Draft, Owner};
-
-/// The principal, and the session that the request names.
-fn owner_of_request(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
-    match request.header(SESSION) {
-        // What is no text is as good as no session.
-        Some(bytes) => owner_of(proof, std::str::from_utf8(bytes).unwrap_or_default()),
-        None => Ok(Owner::new(proof.principal().to_owned(), None)),
-    }
-}
+use crate::session::Draft;
 
 /// What is asked for, as an API reads it from a body.
 pub struct TurnRequest {
@@ -42,53 +30,52 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let (body, mut lease) = json_body(&mut exchange)?;
     let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
-    let parsed: Result<_, ApiError> = owner_of_request(request, proof).and_then(|who| {
-        let key = idempotency_key(request, proof, &body)?;
-        let in_session = who.session.is_some();
-        let upstream = settings.agent.kind() == "upstream";
-        let options = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
-        let TurnRequest { ask, stored, shape } = read(&body, who.session.as_deref(), options)?;
-        let context = ask.context.as_deref().filter(|_| settings.agent.reads_files());
-        context.map_or(Ok(()), check_instructions)?;
-        let mode = settings.config.session.busy;
-        let (text, context, attachments, deliver) = (ask.text, ask.context, Vec::new(), None);
-        let draft = Draft { who, text, context, attachments, deliver, mode, key };
-        Ok((draft, options.durable || stored, ask.stream, shape))
-    });
+    // What is no text is as good as no session.
+    let session = request.header(SESSION).map(|it| std::str::from_utf8(it).unwrap_or_default());
+    let who = owner_of(proof, session)?;
+    let key = idempotency_key(request, proof, &body)?;
+    let in_session = session.is_some();
+    let upstream = settings.agent.kind() == "upstream";
+    let options = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
+    let TurnRequest { ask, stored, shape: mut encoder } = read(&body, session, options)?;
+    let context = ask.context.as_deref().filter(|_| settings.agent.reads_files());
+    context.map_or(Ok(()), check_instructions)?;
     drop(body);
-    let (draft, durable, stream, mut encoder) = parsed?;
+    let (durable, stream) = (options.durable || stored, ask.stream);
+    let mode = settings.config.session.busy;
+    let (text, context, attachments, deliver) = (ask.text, ask.context, Vec::new(), None);
+    let draft = Draft { who, text, context, attachments, deliver, mode, key };
     // An ephemeral message waits in memory.
     let bytes = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
     lease.shrink(if durable { 0 } else { bytes });
     // The connection is lent to the reply, and its socket watched meanwhile.
-    let client = connection.watch().map_err(|e| ApiError::short(&e))?;
+    let client = connection.watch().map_err(|e| ApiError::out_of_resources(&e))?;
     let exchange = Exchange { connection, request, service, proof };
     let mut answer = ReplyWriter::new(exchange, &mut *encoder, stream);
     let run = if durable { run_durable } else { run_ephemeral };
     match run(service, draft, client.as_fd(), &mut answer) {
-        Ok(()) => Ok(answer.finish()?),
-        Err(why) => match why.or_else(|| answer.refused.take()) {
-            Some(problem) => Ok(answer.fail(&problem)?),
-            None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+        Ok(()) => answer.finish()?,
+        Err(HandlerError::Api(problem)) => answer.fail(&problem)?,
+        Err(HandlerError::Closed(why)) => match answer.refused.take() {
+            Some(problem) => answer.fail(&problem)?,
+            None => return Err(why.into()),
         },
     }
+    Ok(())
 }
 
-/// Waits for its turn and runs it, for this connection alone. `Err(None)`: nobody is there any
-/// more.
+/// Waits for its turn and runs it, for this connection alone.
 fn run_ephemeral(
     service: &Service,
     draft: Draft,
     client: BorrowedFd<'_>,
     answer: &mut ReplyWriter<'_>,
-) -> Result<(), Option<ApiError>> {
-    let permit = service.hub.acquire_turn(&draft.who.principal, client, answer);
-    let permit = permit.map_err(|why| ApiError::no_place(&why))?;
+) -> Handled {
+    let permit = service.hub.acquire_turn(&draft.who.principal, client, answer)?;
     answer.id = permit.id.to_string();
     match permit.run(draft, client, answer) {
-        Ok(Outcome::Done) => Ok(()),
-        Ok(outcome) => Err(ApiError::outcome(outcome)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Some(ApiError::previous_not_found())),
-        Err(e) => Err(Some(ApiError::short(&e))),
+        Ok(outcome) => error::of_outcome(outcome),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ApiError::previous_not_found().into()),
+        Err(e) => Err(ApiError::out_of_resources(&e).into()),
     }
 }
