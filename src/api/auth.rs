@@ -88,9 +88,9 @@ impl Authenticated {
         &self.0.name
     }
 
-    /// Whether the principal may use this group of routes.
-    pub fn opens(&self, group: &str) -> bool {
-        self.0.opens(group)
+    /// Whether the principal may use routes of this scope.
+    pub fn opens(&self, scope: &str) -> bool {
+        self.0.opens(scope)
     }
 
     /// Whether the principal may see messages of this session; those without one are its own.

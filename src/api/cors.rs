@@ -10,6 +10,8 @@ use crate::http::{Request, Response};
 /// Seconds for which a browser need not ask again what a page may send; they cap it at two hours.
 const PREFLIGHT_AGE: u32 = 7200;
 
+const METHODS: &str = "GET, HEAD, POST, DELETE";
+
 /// The page behind a request, if it is one that `http.allowed_origins` lets in; `Ok(None)` for what
 /// comes from no page or from our own.
 pub fn check(request: &Request, http: &Http) -> Result<Option<String>, ApiError> {
@@ -41,15 +43,15 @@ pub fn fields(page: String) -> [(&'static str, String); 3] {
 }
 
 /// The answer to OPTIONS; one that a page sends before a request says what the page may send.
-pub fn options(allow: &'static str, from_page: bool) -> Response {
-    let response = Response::empty(204).header("Allow", allow);
+pub fn options(from_page: bool) -> Response {
+    let response = Response::empty(204).header("Allow", METHODS);
     if !from_page {
         return response;
     }
     // Any: client libraries tell of themselves in fields of their own. The star alone would leave
     // Authorization out (Fetch standard, section 4.9).
     response
-        .header("Access-Control-Allow-Methods", allow)
+        .header("Access-Control-Allow-Methods", METHODS)
         .header("Access-Control-Allow-Headers", "Authorization, *")
         .header("Access-Control-Max-Age", PREFLIGHT_AGE.to_string())
 }
