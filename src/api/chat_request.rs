@@ -24,6 +24,8 @@ pub struct ChatRequest {
     pub stream: bool,
     /// A stream ends with what the turn has used, where that is known.
     pub include_usage: bool,
+    /// It is durable also without a session and an idempotency key.
+    pub stored: bool,
     /// See [`crate::agent::Context`]; `None` where there is nothing but the text.
     pub context: Option<String>,
 }
@@ -96,7 +98,7 @@ pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError
         context + "}}"
     });
     let text = elements(messages).nth(own).map_or(String::new(), |own| ChatMessage::of(own).text());
-    Ok(ChatRequest { model, text, stream, include_usage, context })
+    Ok(ChatRequest { model, text, stream, include_usage, stored: false, context })
 }
 
 /// Appends an element to a list, or a member with its name to an object.

@@ -152,8 +152,7 @@ impl Waiter<'_> {
         if begun {
             return Err(self.cut_short().into());
         }
-        let left = next.saturating_duration_since(Instant::now()).as_millis();
-        let seconds = u64::try_from(left.div_ceil(1000)).unwrap_or(1).max(1);
+        let seconds = next.saturating_duration_since(Instant::now()).as_secs() + 1;
         let (error, refused) = first.map_or((None, None), |first| (first.error, first.refused));
         let problem = refused.map_or_else(
             || {

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde_json::json;
+
 use super::response;
 use crate::agent::{Outcome, Refused as Upstream};
 use crate::cancel::CancelReason;
@@ -18,32 +20,31 @@ const RETRY_AFTER: u64 = 5;
 #[derive(Debug)]
 pub struct ApiError {
     pub status: u16,
+    /// May be empty.
     pub code: &'static str,
     pub message: String,
-    /// Seconds after which the client may try the same again, where it may.
-    pub(super) after: Option<u64>,
-    /// An error of the agent's server, which is passed on.
-    pub(super) upstream: Option<Box<Upstream>>,
+    /// Retry-After, where the client may try the same again.
+    pub(super) after: Option<String>,
+    /// The error object of the agent's server, which is passed on.
+    pub(super) upstream: Option<String>,
 }
 
 impl ApiError {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
-        let after = matches!(status, 429 | 503 | 507).then_some(RETRY_AFTER);
+        let after = matches!(status, 429 | 503 | 507).then(|| RETRY_AFTER.to_string());
         ApiError { status, code, message: message.into(), after, upstream: None }
     }
 
     /// The same, with so many seconds before the next try, where the upstream did not say.
-    pub fn after(mut self, seconds: u64) -> ApiError {
-        if let Some(refused) = &mut self.upstream {
-            refused.retry_after.get_or_insert_with(|| seconds.to_string());
-        }
-        ApiError { after: Some(seconds), ..self }
+    pub fn after(self, seconds: u64) -> ApiError {
+        let told = self.after.filter(|_| self.upstream.is_some());
+        ApiError { after: told.or(Some(seconds.to_string())), ..self }
     }
 
     /// An error of the agent's server: status, message and Retry-After are passed on.
     pub fn upstream(refused: Upstream) -> ApiError {
         let problem = ApiError::new(refused.status, "upstream", refused.to_string());
-        ApiError { upstream: Some(Box::new(refused)), ..problem }
+        ApiError { after: refused.retry_after, upstream: Some(refused.error), ..problem }
     }
 
     /// 503 while the gateway goes down.
@@ -84,30 +85,34 @@ impl ApiError {
     }
 
     pub fn response(&self) -> Response {
-        let (response, after) = match &self.upstream {
-            Some(refused) => {
-                let body = format!(r#"{{"error":{}}}"#, refused.error);
-                (response::json(self.status, body), refused.retry_after.clone())
-            }
-            None => {
-                let response = openai_error(self.status, Some(self.code), &self.message);
-                (response, self.after.map(|seconds| seconds.to_string()))
-            }
-        };
-        after.into_iter().fold(response, |response, after| response.header("Retry-After", after))
+        let body = format!(r#"{{"error":{}}}"#, self.object());
+        let after = self.after.iter().map(|after| ("Retry-After", after.clone()));
+        let bearer = || ("WWW-Authenticate", "Bearer".to_owned());
+        let key = (self.code == "invalid_api_key").then(bearer);
+        let add = |response: Response, (name, value)| response.header(name, value);
+        after.chain(key).fold(response::json(self.status, body), add)
     }
 
     /// The same as an event of a stream, whose status was sent before.
     pub fn event(&self) -> String {
-        if let Some(refused) = &self.upstream {
-            return format!(r#"{{"error":{},"status":{}}}"#, refused.error, refused.status);
-        }
-        format!(
-            r#"{{"error":{{"message":{},"type":"server_error","param":null,"code":"{}"}},"status":{}}}"#,
-            quoted(&self.message),
-            self.code,
-            self.status
-        )
+        format!(r#"{{"error":{},"status":{}}}"#, self.object(), self.status)
+    }
+
+    /// As OpenAI's clients read it. Its type follows from the status.
+    fn object(&self) -> String {
+        let kind = match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        };
+        let code = Some(self.code).filter(|code| !code.is_empty());
+        let (message, code) = (quoted(&self.message), json!(code));
+        self.upstream.clone().unwrap_or_else(|| {
+            format!(r#"{{"message":{message},"type":"{kind}","param":null,"code":{code}}}"#)
+        })
     }
 }
 
@@ -233,27 +238,8 @@ impl From<Refused> for ApiError {
 
 /// What a client is told whose bytes are no request, or whose key was taken away while it was answered.
 pub fn refused(refusal: http::Refusal) -> Response {
-    let http::Refusal { status, reason } = refusal;
-    openai_error(status, (status == 401).then_some("invalid_api_key"), reason)
-}
-
-/// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows from the
-/// status.
-fn openai_error(status: u16, code: Option<&str>, message: &str) -> Response {
-    let kind = match status {
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        429 => "rate_limit_error",
-        400..=499 => "invalid_request_error",
-        _ => "server_error",
-    };
-    let (message, code) = (quoted(message), code.map_or_else(|| "null".to_owned(), quoted));
-    let body = format!(
-        r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code}}}}}"#
-    );
-    let response = response::json(status, body);
-    if status == 401 { response.header("WWW-Authenticate", "Bearer") } else { response }
+    let code = if refusal.status == 401 { "invalid_api_key" } else { "" };
+    ApiError::new(refusal.status, code, refusal.reason).response()
 }
 
 #[cfg(test)]

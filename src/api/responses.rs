@@ -15,7 +15,7 @@ use super::reply_writer::Encoder;
 use super::request::{Body, list, text};
 use super::response;
 use super::service::{Exchange, Service};
-use super::turn::{self, TurnRequest};
+use super::turn;
 use crate::agent::{ChatMessage, Report, own};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
@@ -38,9 +38,7 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
         let (ask, about) = parse(body)?;
         drop(parsing);
         check_previous(service, proof, session, &about)?;
-        let stored = about.stored;
-        let shape = Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 });
-        Ok(TurnRequest { ask, stored, shape })
+        Ok((ask, Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 })))
     })
 }
 
@@ -179,7 +177,8 @@ pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
         ("previous", id.map(|id| quoted(&id.to_string()))),
         ("instructions", body.raw("instructions").map(|raw| raw.get().to_owned())),
     ]));
-    let ask = ChatRequest { model: model.clone(), text, stream, include_usage: true, context };
+    let ask =
+        ChatRequest { model: model.clone(), text, stream, include_usage: true, stored, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
     Ok((ask, About { model, previous, instructions, metadata, stored }))
 }

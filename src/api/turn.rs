@@ -11,18 +11,12 @@ use super::request::{SESSION, idempotency_key, json_body, owner_of};
 use super::service::{Exchange, Service};
 use crate::session::Draft;
 
-/// What is asked for, as an API reads it from a body.
-pub struct TurnRequest {
-    pub ask: ChatRequest,
-    /// It is written down also without a session and an idempotency key.
-    pub stored: bool,
-    /// How its reply is worded.
-    pub shape: Box<dyn Encoder>,
-}
-
-/// Reads what is asked for from a body, for a session or none.
-pub type Parser<'a> =
-    &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Result<TurnRequest, ApiError>;
+/// Reads what is asked for from a body, for a session or none; with the format of the reply.
+pub type Parser<'a> = &'a dyn Fn(
+    &[u8],
+    Option<&str>,
+    ParseOptions,
+) -> Result<(ChatRequest, Box<dyn Encoder>), ApiError>;
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A durable message goes
 /// on whatever becomes of its connection.
@@ -37,11 +31,11 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let in_session = session.is_some();
     let upstream = settings.agent.kind() == "upstream";
     let options = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
-    let TurnRequest { ask, stored, shape: mut encoder } = read(&body, session, options)?;
+    let (ask, mut encoder) = read(&body, session, options)?;
     let context = ask.context.as_deref().filter(|_| settings.agent.reads_files());
     context.map_or(Ok(()), check_instructions)?;
     drop(body);
-    let (durable, stream) = (options.durable || stored, ask.stream);
+    let (durable, stream) = (options.durable || ask.stored, ask.stream);
     let mode = settings.config.session.busy;
     let (text, context, attachments, deliver) = (ask.text, ask.context, Vec::new(), None);
     let draft = Draft { who, text, context, attachments, deliver, mode, key };
