@@ -102,13 +102,8 @@ impl ConnectionTable {
             table.last += 1;
             let activity = Arc::new(ConnectionActivity::new(table.last, now));
             let (stream, shared) = (Arc::clone(stream), Arc::clone(&activity));
-            table.entries.push(Entry {
-                stream,
-                activity: shared,
-                source,
-                key: None,
-                evicted: None,
-            });
+            let entry = Entry { stream, activity: shared, source, key: None, evicted: None };
+            table.entries.push(entry);
             activity
         })
     }

@@ -1,6 +1,7 @@
 //! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
 //! retried.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -105,21 +106,21 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
 pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
     let wait = wait_of(exchange.request)?;
     let message = find(exchange.service, exchange.proof, id)?;
-    if message.turn.is_over() || wait == Duration::ZERO {
-        let _pinned = exchange.service.hub.pin_reply(message.id);
-        return exchange.respond(whole(200, message));
-    }
-    show_after(exchange, message.id, wait)
+    let wait = if message.turn.is_over() { Duration::ZERO } else { wait };
+    show(exchange, message, wait)
 }
 
-/// Waits for the end of a turn and shows what came of it.
-fn show_after(exchange: Exchange<'_>, id: Id, wait: Duration) -> Handled {
+/// Shows a message, after its end or a time.
+fn show(exchange: Exchange<'_>, mut message: Message, wait: Duration) -> Handled {
     let Exchange { connection, service, proof, .. } = &exchange;
+    let id = message.id;
     let _pinned = service.hub.pin_reply(id);
-    if let Err(e) = service.hub.wait(id, connection.as_fd(), wait) {
-        log::warn!("message {id} cannot be waited for: {e}");
+    if wait > Duration::ZERO {
+        if let Err(e) = service.hub.wait(id, connection.as_fd(), wait) {
+            log::warn!("message {id} cannot be waited for: {e}");
+        }
+        message = find(service, proof, &id.to_string())?;
     }
-    let message = find(service, proof, &id.to_string())?;
     exchange.respond(whole(200, message))
 }
 
@@ -178,9 +179,10 @@ fn change(
     wait: Duration,
     change: &dyn Fn(&Arc<Hub>, Id) -> Result<(), Refusal>,
 ) -> Handled {
-    let id = find(exchange.service, exchange.proof, id)?.id;
-    change(&exchange.service.hub, id)?;
-    show_after(exchange, id, wait)
+    let Exchange { service, proof, .. } = exchange;
+    change(&service.hub, find(service, proof, id)?.id)?;
+    let message = find(service, proof, id)?;
+    show(exchange, message, wait)
 }
 
 /// The message of this id, which is invisible to other principals.
@@ -225,26 +227,20 @@ pub(super) fn parse(
     })
 }
 
-fn attachments(list: Raw<'_>) -> Result<Vec<String>, ApiError> {
-    let wrong = || {
+fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
+    let json = raw.map_or("[]", RawValue::get);
+    let fits = |text: &Cow<'_, str>| {
+        (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control)
+    };
+    let read = |item| json::text(item).ok().filter(fits).map(Cow::into_owned);
+    let all: Option<Vec<String>> = elements(json).take(MAX_ATTACHMENTS + 1).map(read).collect();
+    let all = all.filter(|all| json.starts_with('[') && all.len() <= MAX_ATTACHMENTS);
+    all.ok_or_else(|| {
         bad(format!(
             "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
              {MAX_ATTACHMENT} bytes of text each."
         ))
-    };
-    let list = list.map_or("[]", RawValue::get);
-    if !list.starts_with('[') || elements(list).nth(MAX_ATTACHMENTS).is_some() {
-        return Err(wrong());
-    }
-    let reference = |item| match json::text(item) {
-        Ok(text)
-            if (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control) =>
-        {
-            Ok(text.into_owned())
-        }
-        Ok(_) | Err(_) => Err(wrong()),
-    };
-    elements(list).map(reference).collect()
+    })
 }
 
 /// A message as JSON; a long reply is sent from its file.
