@@ -88,11 +88,6 @@ impl Authenticated {
         &self.0.name
     }
 
-    /// Whether the principal may use routes of this scope.
-    pub fn opens(&self, scope: &str) -> bool {
-        self.0.opens(scope)
-    }
-
     /// Whether the principal may see messages of this session; those without one are its own.
     pub fn sees(&self, who: &Owner) -> bool {
         let touches = who.session.as_deref().is_none_or(|session| self.0.may_touch(session));

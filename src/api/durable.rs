@@ -1,6 +1,7 @@
 //! Chat over a durable message: its reply is passed on while somebody is there to take it.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::error::{ApiError, Handled, HandlerError};
@@ -10,7 +11,7 @@ use super::service::Service;
 use crate::agent::Reply;
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
-use crate::session::{Delay, Draft, Id, Submitted, TurnState};
+use crate::session::{Delay, Draft, Hub, Id, Submitted, TurnState};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
@@ -30,8 +31,8 @@ pub fn run_durable(
     };
     let _pinned = hub.pin_reply(id);
     (answer.id, answer.replayed) = (id.to_string(), replayed);
-    let waiter = Waiter { service, id, keyed, came: Instant::now() };
-    let streamed = waiter.stream_reply(event, client, answer)?;
+    let waiter = Waiter { hub, id, client, keyed, came: Instant::now() };
+    let streamed = waiter.stream_reply(event, answer)?;
     let message = hub.message(id)?.ok_or_else(ApiError::stopping)?;
     if message.erased {
         return Err(ApiError::erased().into());
@@ -74,8 +75,9 @@ pub fn run_durable(
 
 /// A client that waits for the reply of a message.
 struct Waiter<'a> {
-    service: &'a Service,
+    hub: &'a Arc<Hub>,
     id: Id,
+    client: BorrowedFd<'a>,
     /// It can find the message again.
     keyed: bool,
     came: Instant,
@@ -87,11 +89,9 @@ impl Waiter<'_> {
     fn stream_reply(
         &self,
         event: EventFd,
-        client: BorrowedFd<'_>,
         answer: &mut ReplyWriter<'_>,
     ) -> Result<bool, HandlerError> {
-        let hub = &self.service.hub;
-        let Some(watch) = hub.watch(self.id, event) else { return Ok(false) };
+        let Some(watch) = self.hub.watch(self.id, event) else { return Ok(false) };
         let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
         loop {
             watch.event.clear();
@@ -108,14 +108,14 @@ impl Waiter<'_> {
             if seen.more && streams {
                 continue;
             }
-            if seen.over || hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
+            if seen.over || self.hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
                 return Ok(offset > 0);
             }
-            let delay = hub.delay_of(self.id).filter(|delay| delay.next.is_some());
+            let delay = self.hub.delay_of(self.id).filter(|delay| delay.next.is_some());
             if let Some(delay) = delay {
                 self.check_delay(&delay, offset > 0)?;
             }
-            let (client, abort) = (Some(client), Some(hub.abort.as_fd()));
+            let (client, abort) = (Some(self.client), Some(self.hub.abort.as_fd()));
             let cancel = Cancel { client, abort, ..Cancel::at(self.came + LONGEST_REPLY) };
             let news = [Interest::read(watch.event.as_fd())];
             let waited = cancel.wait(news, Instant::now() + KEEP_ALIVE);
@@ -138,14 +138,13 @@ impl Waiter<'_> {
     /// one that failed or from its own coming. A message that it cannot find again is cancelled
     /// before it is told to try again.
     fn check_delay(&self, delay: &Delay, begun: bool) -> Handled {
-        let hub = &self.service.hub;
-        let within = self.service.settings().config.agent.answer_within;
+        let within = self.hub.settings().config.agent.answer_within;
         let until = delay.since.max(self.came) + within;
         let Some(next) = delay.next.filter(|next| begun || *next > until) else { return Ok(()) };
         // Read before it is cancelled, which may be the end of its error.
-        let first = hub.message(delay.by)?;
+        let first = self.hub.message(delay.by)?;
         let why = "its sender was told to send it again: the agent is away";
-        if !self.keyed && hub.withdraw(self.id, why).is_err() {
+        if !self.keyed && self.hub.withdraw(self.id, why).is_err() {
             // It has just begun or ended, or the journal does not take it: the wait goes on.
             return Ok(());
         }
@@ -169,7 +168,7 @@ impl Waiter<'_> {
     }
 
     fn cut_short(&self) -> ApiError {
-        let goes_on = self.service.hub.delay_of(self.id).is_some();
+        let goes_on = self.hub.delay_of(self.id).is_some();
         let what = if goes_on { "is tried again" } else { "was cancelled: send it again" };
         let message = format!("The turn was cut short; message {} {what}.", self.id);
         ApiError::new(503, "agent_unavailable", message)

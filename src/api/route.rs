@@ -236,7 +236,7 @@ fn admit(
     if let Some(Route(.., Open(handler))) = found.route {
         let opens_status = || {
             let shown = service.authenticate(request, origin, None);
-            shown.is_ok_and(|proof| proof.opens("status"))
+            shown.is_ok_and(|proof| proof.0.opens("status"))
         };
         return Err(handler(service, &opens_status));
     }
@@ -263,7 +263,7 @@ impl Found<'_> {
             let problem = ApiError::new(405, "method_not_allowed", message);
             return Err(problem.response().header("Allow", allow));
         };
-        if !proof.opens(scope) {
+        if !proof.0.opens(scope) {
             let name = proof.principal();
             let message = format!(
                 "The key of {name} does not open {scope:?}; [keys.{name}] has its role and routes."

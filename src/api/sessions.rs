@@ -103,13 +103,10 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
         follow.event.clear();
         let sent = events.records(&mut stream).and_then(|()| events.chunks(&mut stream));
         // Nothing more is sent once the key is revoked.
-        if stream.is_revoked() {
+        if stream.is_revoked() || (sent.is_ok() && service.hub.is_draining()) {
             return Ok(stream.finish()?);
         }
         sent?;
-        if service.hub.is_draining() {
-            return Ok(stream.finish()?);
-        }
         let chunk = events.running.as_ref().map(|running| running.watch.event.as_fd());
         let interests = [
             Interest::read(follow.event.as_fd()),

@@ -47,15 +47,12 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let exchange = Exchange { connection, request, service, proof };
     let mut answer = ReplyWriter::new(exchange, &mut *encoder, stream);
     let run = if durable { run_durable } else { run_ephemeral };
-    match run(service, draft, client.as_fd(), &mut answer) {
-        Ok(()) => answer.finish()?,
-        Err(HandlerError::Api(problem)) => answer.fail(&problem)?,
-        Err(HandlerError::Closed(why)) => match answer.refused.take() {
-            Some(problem) => answer.fail(&problem)?,
-            None => return Err(why.into()),
-        },
-    }
-    Ok(())
+    let failed = match run(service, draft, client.as_fd(), &mut answer) {
+        Ok(()) => None,
+        Err(HandlerError::Api(problem)) => Some(problem),
+        Err(HandlerError::Closed(why)) => Some(answer.refused.take().ok_or(why)?),
+    };
+    Ok(answer.finish(failed.as_ref())?)
 }
 
 /// Waits for its turn and runs it, for this connection alone.
