@@ -6,7 +6,7 @@ use std::fmt::{Display, Write};
 use serde_json::value::RawValue;
 
 use super::error::{ApiError, bad};
-use super::request::{Body, list, short, text};
+use super::request::{Body, excerpt, list, text};
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
 use crate::escape::quoted;
 use crate::json::{Raw, elements, member, members};
@@ -154,7 +154,7 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
     let wanted = kinds[0];
     let message = format!(
         "Only parts of \"type\": {wanted:?} are taken, with their text; {place} has {:?}.",
-        short(&kind)
+        excerpt(&kind)
     );
     Err(ApiError::new(400, "unsupported_content", message))
 }

@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad};
-use super::request::{Body, idempotency_key, json_body, owner_of, parameter, short, wait_of};
+use super::request::{Body, excerpt, idempotency_key, json_body, owner_of, parameter, wait_of};
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, EnumSetting};
@@ -204,7 +204,7 @@ pub(super) fn parse(
     let body = Body::parse(body, FIELDS)?;
     let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
     if let Some((name, _)) = members(body.json).find(unknown) {
-        return Err(bad(format!("There is no field {:?}; there are {FIELDS}.", short(&name))));
+        return Err(bad(format!("There is no field {:?}; there are {FIELDS}.", excerpt(&name))));
     }
     let said = body.text("text")?.filter(|text| !text.is_empty());
     let said = said.ok_or_else(|| bad("\"text\" must be text, and not empty."))?.into_owned();

@@ -185,7 +185,7 @@ impl<'a> Body<'a> {
 }
 
 /// The beginning of a faulty value, for an error message.
-pub fn short(value: &str) -> String {
+pub fn excerpt(value: &str) -> String {
     value.chars().take(MAX_SHOWN_VALUE).collect()
 }
 

@@ -179,11 +179,10 @@ impl EventStream<'_> {
     fn chunks(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let now = self.service.hub.running_in(self.session);
         if self.running.as_ref().map(|running| running.id) != now {
-            let watch = now.and_then(|id| {
-                let event = EventFd::new().ok()?;
-                Some((id, self.service.hub.watch(id, event)?))
+            self.running = now.and_then(|id| {
+                let watch = self.service.hub.watch(id, EventFd::new().ok()?)?;
+                Some(Running { id, watch, attempt: 0, offset: 0 })
             });
-            self.running = watch.map(|(id, watch)| Running { id, watch, attempt: 0, offset: 0 });
         }
         let Some(running) = &mut self.running else { return Ok(()) };
         running.watch.event.clear();
@@ -195,12 +194,9 @@ impl EventStream<'_> {
             }
             for piece in sse::chunks(&seen.text) {
                 out.clear();
+                let (Running { id, attempt, offset, .. }, text) = (&*running, quoted(piece));
                 let data = format!(
-                    r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
-                    running.id,
-                    running.attempt,
-                    running.offset,
-                    quoted(piece)
+                    r#"{{"id":"{id}","attempt":{attempt},"offset":{offset},"text":{text}}}"#
                 );
                 sse::write_event(&mut out, "delta", "", &data);
                 stream.send(&out)?;
