@@ -79,12 +79,12 @@ pub fn parameter<'a>(
 /// `?wait=SECONDS`.
 pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
     let most = MAX_WAIT.as_secs();
-    let wait = parameter(request, "wait=", "The only parameter here is wait=SECONDS.")?;
+    let usage = format!("The one parameter is wait=SECONDS: 0 to {most} whole seconds.");
+    let wait = parameter(request, "wait=", &usage)?;
     // "+5".parse::<u64>() is Ok(5).
     let seconds = |text: &str| text.parse().ok().filter(|s| *s <= most && !text.starts_with('+'));
     let seconds = wait.map_or(Some(0), seconds);
-    let words = || bad(format!("wait takes 0 to {most} whole seconds."));
-    seconds.map(Duration::from_secs).ok_or_else(words)
+    seconds.map(Duration::from_secs).ok_or_else(|| bad(usage))
 }
 
 /// The principal with this session, if its key may use it.
@@ -143,11 +143,10 @@ pub struct Body<'a> {
 impl<'a> Body<'a> {
     /// `names`: of the members that are read, each of which may occur once.
     pub fn parse(body: &'a [u8], names: &'static str) -> Result<Body<'a>, ApiError> {
-        let json = std::str::from_utf8(body)
-            .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
-        serde_json::from_str::<&RawValue>(json)
-            .map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
-        if !json.trim_start().starts_with('{') {
+        let json = serde_json::from_slice::<&RawValue>(body)
+            .map_err(|e| bad(format!("The body is not JSON: {e}.")))?
+            .get();
+        if !json.starts_with('{') {
             return Err(bad("The body must be a JSON object."));
         }
         let depth = json::depth(json);

@@ -141,25 +141,17 @@ pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
     let (model, stream) = common(&body)?;
     let instructions = body.text("instructions")?;
     let stored = body.boolean("store")?.unwrap_or(true);
-    if body.boolean("background")? == Some(true) {
-        return Err(bad(
-            "\"background\" is not offered: POST /v1/messages accepts and answers at once.",
-        ));
-    }
-    if body.raw("conversation").is_some() {
-        let words = "\"conversation\" is not offered: use previous_response_id, or a session.";
+    if body.boolean("background")? == Some(true) || body.raw("conversation").is_some() {
+        let words = "\"background\" and \"conversation\" are not offered: POST /v1/messages answers \
+                     at once, and previous_response_id or a session makes a conversation.";
         return Err(bad(words));
     }
     let previous = body.text("previous_response_id")?;
     let id = previous.as_ref().map(|id| id.strip_prefix(PREFIX).and_then(Id::parse));
     let id = id.map(|id| id.ok_or_else(ApiError::previous_not_found)).transpose()?;
     let metadata = body.raw("metadata").map_or("{}", RawValue::get);
-    if !metadata.starts_with('{') {
-        return Err(bad("\"metadata\" must be an object."));
-    }
-    if metadata.len() > MAX_METADATA {
-        let words =
-            format!("\"metadata\" has {} bytes; at most {MAX_METADATA} are taken.", metadata.len());
+    if !metadata.starts_with('{') || metadata.len() > MAX_METADATA {
+        let words = format!("\"metadata\" must be an object of at most {MAX_METADATA} bytes.");
         return Err(bad(words));
     }
     let metadata = one_line(metadata);
