@@ -12,34 +12,26 @@ const PREFLIGHT_AGE: u32 = 7200;
 
 const METHODS: &str = "GET, HEAD, POST, DELETE";
 
-/// The page behind a request, if it is one that `http.allowed_origins` lets in; `Ok(None)` for what
-/// comes from no page or from our own.
-pub fn check(request: &Request, http: &Http) -> Result<Option<String>, ApiError> {
+/// The fields that let a page read an answer, for one of `http.allowed_origins`; none for what comes
+/// from no page or from our own.
+pub fn check(request: &Request, http: &Http) -> Result<Vec<(&'static str, String)>, ApiError> {
     let host = request.host();
     if !host.is_none_or(|host| host_is_ours(host, &http.allowed_hosts)) {
         let message = "This host name is not served here; http.allowed_hosts lists those that are.";
         return Err(ApiError::new(421, "unknown_host", message));
     }
-    let Some(page) = request.header("Origin") else { return Ok(None) };
-    if origin_is_ours(page, host) {
-        return Ok(None);
-    }
-    let allowed = http.allowed_origins.iter().find(|known| known.as_bytes() == page);
-    allowed.cloned().map(Some).ok_or_else(|| {
+    let page = request.header("Origin").filter(|page| !origin_is_ours(page, host));
+    let Some(page) = page else { return Ok(Vec::new()) };
+    let Some(allowed) = http.allowed_origins.iter().find(|known| known.as_bytes() == page) else {
         let message = "Web pages of other origins may not use this gateway; \
                        http.allowed_origins lists those that may.";
-        ApiError::new(403, "foreign_origin", message)
-    })
-}
-
-/// The fields that let a page read an answer.
-pub fn fields(page: String) -> [(&'static str, String); 3] {
-    let shown = "Retry-After, Idempotent-Replayed".to_owned();
-    [
-        ("Access-Control-Allow-Origin", page),
-        ("Access-Control-Expose-Headers", shown),
+        return Err(ApiError::new(403, "foreign_origin", message));
+    };
+    Ok(vec![
+        ("Access-Control-Allow-Origin", allowed.clone()),
+        ("Access-Control-Expose-Headers", "Retry-After, Idempotent-Replayed".to_owned()),
         ("Vary", "Origin".to_owned()),
-    ]
+    ])
 }
 
 /// The answer to OPTIONS; one that a page sends before a request says what the page may send.

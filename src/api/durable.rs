@@ -8,7 +8,7 @@ use super::error::{ApiError, Handled, HandlerError};
 use super::messages::submit;
 use super::reply_writer::ReplyWriter;
 use super::service::Service;
-use crate::agent::Reply;
+use crate::agent::{Native, Reply};
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
 use crate::session::{Delay, Draft, Hub, Id, Submitted, TurnState};
@@ -56,18 +56,15 @@ pub fn run_durable(
             None => ApiError::new(502, "agent_failed", error),
         },
         TurnState::Cancelled => ApiError::new(502, "cancelled", error),
-        // The same key again finds it.
-        TurnState::Queued | TurnState::Running | TurnState::Resting if keyed => {
-            ApiError::stopping()
-        }
-        TurnState::Queued | TurnState::Resting => {
-            // Who is told to try again must not find it done twice.
-            let _ = hub.cancel(id, "the gateway stopped, and its sender was told so");
-            ApiError::stopping()
-        }
-        TurnState::Running => {
+        TurnState::Running if !keyed => {
             let words = format!("The gateway is stopping; message {id} goes on when it is back.");
             ApiError { after: None, ..ApiError::new(503, "gateway_stopping", words) }
+        }
+        TurnState::Queued | TurnState::Running | TurnState::Resting => {
+            // A client that is told to try again must not have it done twice; by its key it finds it.
+            let why = "the gateway stopped, and its sender was told so";
+            let _ = keyed || hub.cancel(id, why).is_ok();
+            ApiError::stopping()
         }
     };
     Err(problem.into())

@@ -155,15 +155,6 @@ impl HandlerError {
     pub fn client_gone() -> HandlerError {
         io::Error::from(io::ErrorKind::ConnectionAborted).into()
     }
-
-    /// `late`: the error for work that took too long.
-    fn ended(reason: CancelReason, late: ApiError) -> HandlerError {
-        match reason {
-            CancelReason::TimedOut => late.into(),
-            CancelReason::Aborted | CancelReason::Cancelled => ApiError::stopping().into(),
-            CancelReason::ClientGone => HandlerError::client_gone(),
-        }
-    }
 }
 
 impl From<AcquireError> for HandlerError {
@@ -171,27 +162,31 @@ impl From<AcquireError> for HandlerError {
         match error {
             AcquireError::Full(full) => ApiError::full(&full).into(),
             AcquireError::Failed(e) => ApiError::out_of_resources(&e).into(),
-            AcquireError::Ended(reason) => {
-                let late = ApiError::new(503, "no_turn", "No turn came free in time.");
-                HandlerError::ended(reason, late)
+            AcquireError::Ended(CancelReason::TimedOut) => {
+                ApiError::new(503, "no_turn", "No turn came free in time.").into()
             }
+            AcquireError::Ended(reason) => Outcome::Ended(reason).into(),
         }
     }
 }
 
-/// What a turn that is not done is answered with.
-pub fn of_outcome(outcome: Outcome) -> Handled {
-    Err(match outcome {
-        Outcome::Done => return Ok(()),
-        Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
-            ApiError::new(503, "agent_unavailable", words).into()
-        }
-        Outcome::Failed(words) => ApiError::new(502, "agent_failed", words).into(),
-        Outcome::Refused(refused) => ApiError::upstream(*refused).into(),
-        Outcome::Ended(reason) => {
-            HandlerError::ended(reason, ApiError::upstream(Upstream::timed_out()))
-        }
-    })
+/// A turn that is not done.
+impl From<Outcome> for HandlerError {
+    fn from(outcome: Outcome) -> HandlerError {
+        let problem = match outcome {
+            Outcome::Done | Outcome::Ended(CancelReason::ClientGone) => {
+                return HandlerError::client_gone();
+            }
+            Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
+                ApiError::new(503, "agent_unavailable", words)
+            }
+            Outcome::Failed(words) => ApiError::new(502, "agent_failed", words),
+            Outcome::Refused(refused) => ApiError::upstream(*refused),
+            Outcome::Ended(CancelReason::TimedOut) => ApiError::upstream(Upstream::timed_out()),
+            Outcome::Ended(CancelReason::Aborted | CancelReason::Cancelled) => ApiError::stopping(),
+        };
+        problem.into()
+    }
 }
 
 /// A message that was not accepted, or something that cannot be done to it.

@@ -105,11 +105,6 @@ impl<'c> ReplyWriter<'c> {
         self.grow(buffers)
     }
 
-    /// Whether chunks are sent as they come.
-    pub fn streams(&self) -> bool {
-        self.stream && !matches!(self.state, WriterState::Gone)
-    }
-
     /// Sends what is left of the reply, or the error instead of it.
     pub fn finish(mut self, failed: Option<&ApiError>) -> Result<(), Closed> {
         if failed.is_none() {
@@ -211,7 +206,7 @@ impl Reply for ReplyWriter<'_> {
 
 impl Native for ReplyWriter<'_> {
     fn streams(&self) -> bool {
-        ReplyWriter::streams(self)
+        self.stream && !matches!(self.state, WriterState::Gone)
     }
 
     fn object(&mut self, json: String, bytes: usize) -> io::Result<()> {

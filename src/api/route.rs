@@ -207,11 +207,11 @@ fn admit(
     service: &Service,
 ) -> Result<(Authenticated, KeyedHandler), Response> {
     let tcp = matches!(origin, Origin::Tcp(_));
-    let page = if tcp { cors::check(request, &service.settings().config.http)? } else { None };
-    let from_page = page.is_some();
-    connection.extra.extend(page.into_iter().flat_map(cors::fields));
+    if tcp {
+        connection.extra = cors::check(request, &service.settings().config.http)?;
+    }
     if request.method == Method::Options {
-        return Err(cors::options(from_page));
+        return Err(cors::options(!connection.extra.is_empty()));
     }
     if tcp && request.query().is_some_and(cors::has_key) {
         let message = "Keys do not belong into URLs, which end up in logs: send it as \

@@ -5,10 +5,11 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
 use super::durable::run_durable;
-use super::error::{self, ApiError, Handled, HandlerError};
+use super::error::{ApiError, Handled, HandlerError};
 use super::reply_writer::{Encoder, ReplyWriter};
 use super::request::{SESSION, idempotency_key, json_body, owner_of};
 use super::service::{Exchange, Service};
+use crate::agent::Outcome;
 use crate::session::Draft;
 
 /// Reads what is asked for from a body, for a session or none; with the format of the reply.
@@ -65,7 +66,8 @@ fn run_ephemeral(
     let permit = service.hub.acquire_turn(&draft.who.principal, client, answer)?;
     answer.id = permit.id.to_string();
     match permit.run(draft, client, answer) {
-        Ok(outcome) => error::of_outcome(outcome),
+        Ok(Outcome::Done) => Ok(()),
+        Ok(outcome) => Err(outcome.into()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ApiError::previous_not_found().into()),
         Err(e) => Err(ApiError::out_of_resources(&e).into()),
     }
