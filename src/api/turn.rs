@@ -1,23 +1,29 @@
-//! One turn for a request that waits for its reply, whichever API it came by.
+//! One turn for a request that waits for its reply, whichever API it came by. The reply of a durable
+//! message is passed on while somebody is there to take it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Instant;
 
 use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
-use super::durable::run_durable;
 use super::error::{ApiError, Handled, HandlerError};
+use super::messages::submit;
 use super::reply_writer::{Encoder, ReplyWriter};
 use super::request::{SESSION, idempotency_key, json_body, owner_of};
 use super::service::{Exchange, Service};
-use crate::agent::Outcome;
-use crate::session::Draft;
+use crate::agent::{Native, Outcome, Reply};
+use crate::cancel::{Cancel, CancelReason};
+use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
+use crate::session::{Delay, Draft, Hub, Id, Submitted, TurnState};
+use crate::sys::fd::EventFd;
+use crate::sys::poll::Interest;
 
-/// Reads what is asked for from a body, for a session or none; with the format of the reply.
-pub type Parser<'a> = &'a dyn Fn(
-    &[u8],
-    Option<&str>,
-    ParseOptions,
-) -> Result<(ChatRequest, Box<dyn Encoder>), ApiError>;
+/// What is asked for, with the format of its reply.
+pub type Parsed = Result<(ChatRequest, Box<dyn Encoder>), ApiError>;
+
+/// Reads a body, for a session or none.
+pub type Parser<'a> = &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Parsed;
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A durable message goes
 /// on whatever becomes of its connection.
@@ -70,5 +76,162 @@ fn run_ephemeral(
         Ok(outcome) => Err(outcome.into()),
         Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ApiError::previous_not_found().into()),
         Err(e) => Err(ApiError::out_of_resources(&e).into()),
+    }
+}
+
+/// Submits a durable message and passes its reply on. It goes on where the client goes away.
+fn run_durable(
+    service: &Service,
+    draft: Draft,
+    client: BorrowedFd<'_>,
+    answer: &mut ReplyWriter<'_>,
+) -> Handled {
+    // Before it is accepted: who is told to try again must not find it done twice.
+    let event = EventFd::new().map_err(|e| ApiError::out_of_resources(&e))?;
+    let (hub, keyed) = (&service.hub, draft.key.is_some());
+    let (id, replayed) = match submit(service, draft)? {
+        Submitted::New { id, .. } => (id, false),
+        Submitted::Known(id) => (id, true),
+    };
+    let _pinned = hub.pin_reply(id);
+    (answer.id, answer.replayed) = (id.to_string(), replayed);
+    let waiter = Waiter { hub, id, client, keyed, came: Instant::now() };
+    let streamed = waiter.stream_reply(event, answer)?;
+    let message = hub.message(id)?.ok_or_else(ApiError::stopping)?;
+    if message.erased {
+        return Err(ApiError::erased().into());
+    }
+    answer.report(message.report.clone());
+    let error = message.error.clone().unwrap_or_default();
+    let problem = match message.turn {
+        TurnState::Done if message.reply.is_none() && !streamed => {
+            ApiError::new(503, "unavailable", error)
+        }
+        TurnState::Done => {
+            let text = message.extent();
+            answer.store(text.clone())?;
+            if answer.streams() && !streamed {
+                text.text_chunks(&mut |chunk| answer.chunk(chunk))?;
+            }
+            return Ok(());
+        }
+        TurnState::Failed => match message.refused {
+            Some(refused) => ApiError::upstream(refused),
+            None => ApiError::new(502, "agent_failed", error),
+        },
+        TurnState::Cancelled => ApiError::new(502, "cancelled", error),
+        TurnState::Running if !keyed => {
+            let words = format!("The gateway is stopping; message {id} goes on when it is back.");
+            ApiError { after: None, ..ApiError::new(503, "gateway_stopping", words) }
+        }
+        TurnState::Queued | TurnState::Running | TurnState::Resting => {
+            // A client that is told to try again must not have it done twice; by its key it finds it.
+            let why = "the gateway stopped, and its sender was told so";
+            let _ = keyed || hub.cancel(id, why).is_ok();
+            ApiError::stopping()
+        }
+    };
+    Err(problem.into())
+}
+
+/// A client that waits for the reply of a message.
+struct Waiter<'a> {
+    hub: &'a Arc<Hub>,
+    id: Id,
+    client: BorrowedFd<'a>,
+    /// It can find the message again.
+    keyed: bool,
+    came: Instant,
+}
+
+impl Waiter<'_> {
+    /// Passes the chunks of a turn on until its end, for a client that wants a stream. Says whether
+    /// there were any.
+    fn stream_reply(
+        &self,
+        event: EventFd,
+        answer: &mut ReplyWriter<'_>,
+    ) -> Result<bool, HandlerError> {
+        let Some(watch) = self.hub.watch(self.id, event) else { return Ok(false) };
+        let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
+        loop {
+            watch.event.clear();
+            // Who wants the whole is given what the journal has.
+            let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
+            if seen.attempt != attempt && offset > 0 {
+                return Err(self.cut_short().into());
+            }
+            attempt = seen.attempt;
+            if streams && !seen.text.is_empty() {
+                offset += seen.text.len();
+                answer.chunk(&seen.text)?;
+            }
+            if seen.more && streams {
+                continue;
+            }
+            if seen.over || self.hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
+                return Ok(offset > 0);
+            }
+            let delay = self.hub.delay_of(self.id).filter(|delay| delay.next.is_some());
+            if let Some(delay) = delay {
+                self.check_delay(&delay, offset > 0)?;
+            }
+            let (client, abort) = (Some(self.client), Some(self.hub.abort.as_fd()));
+            let cancel = Cancel { client, abort, ..Cancel::at(self.came + LONGEST_REPLY) };
+            let news = [Interest::read(watch.event.as_fd())];
+            let waited = cancel.wait(news, Instant::now() + KEEP_ALIVE);
+            match waited.map_err(|e| ApiError::out_of_resources(&e))? {
+                (_, Some(CancelReason::ClientGone)) => return Err(HandlerError::client_gone()),
+                (_, Some(CancelReason::Aborted)) if offset > 0 => {
+                    return Err(ApiError::stopping().into());
+                }
+                (_, Some(CancelReason::Aborted)) => return Ok(false),
+                // A stream that has begun has no status any more, and the next thing may be an error.
+                ([false], None) if delay.is_none() || offset > 0 => {
+                    answer.idle()?;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the wait where the next attempt comes later than the client waits for, from the first
+    /// one that failed or from its own coming. A message that it cannot find again is cancelled
+    /// before it is told to try again.
+    fn check_delay(&self, delay: &Delay, begun: bool) -> Handled {
+        let within = self.hub.settings().config.agent.answer_within;
+        let until = delay.since.max(self.came) + within;
+        let Some(next) = delay.next.filter(|next| begun || *next > until) else { return Ok(()) };
+        // Read before it is cancelled, which may be the end of its error.
+        let first = self.hub.message(delay.by)?;
+        let why = "its sender was told to send it again: the agent is away";
+        if !self.keyed && self.hub.withdraw(self.id, why).is_err() {
+            // It has just begun or ended, or the journal does not take it: the wait goes on.
+            return Ok(());
+        }
+        if begun {
+            return Err(self.cut_short().into());
+        }
+        let seconds = next.saturating_duration_since(Instant::now()).as_secs() + 1;
+        let (error, refused) = first.map_or((None, None), |first| (first.error, first.refused));
+        let problem = refused.map_or_else(
+            || {
+                let mut words = error.unwrap_or_else(|| "the agent is away".to_owned());
+                if self.keyed {
+                    let id = self.id;
+                    words += &format!("; message {id} goes on, and the same key finds its reply");
+                }
+                ApiError::new(503, "agent_unavailable", words)
+            },
+            ApiError::upstream,
+        );
+        Err(problem.after(seconds).into())
+    }
+
+    fn cut_short(&self) -> ApiError {
+        let goes_on = self.hub.delay_of(self.id).is_some();
+        let what = if goes_on { "is tried again" } else { "was cancelled: send it again" };
+        let message = format!("The turn was cut short; message {} {what}.", self.id);
+        ApiError::new(503, "agent_unavailable", message)
     }
 }
