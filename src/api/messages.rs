@@ -172,13 +172,10 @@ pub fn drop_letter(exchange: Exchange<'_>, id: &str) -> Handled {
     change(exchange, id, Duration::ZERO, &|hub, id| hub.drop_dead_letter(id))
 }
 
+type Change<'a> = &'a dyn Fn(&Arc<Hub>, Id) -> Result<(), Refusal>;
+
 /// Changes a message, and shows it once it is over, or after `wait`.
-fn change(
-    exchange: Exchange<'_>,
-    id: &str,
-    wait: Duration,
-    change: &dyn Fn(&Arc<Hub>, Id) -> Result<(), Refusal>,
-) -> Handled {
+fn change(exchange: Exchange<'_>, id: &str, wait: Duration, change: Change<'_>) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     change(&service.hub, find(service, proof, id)?.id)?;
     let message = find(service, proof, id)?;

@@ -126,8 +126,9 @@ fn run_durable(
         }
         TurnState::Queued | TurnState::Running | TurnState::Resting => {
             // A client that is told to try again must not have it done twice; by its key it finds it.
-            let why = "the gateway stopped, and its sender was told so";
-            let _ = keyed || hub.cancel(id, why).is_ok();
+            if !keyed {
+                let _ = hub.cancel(id, "the gateway stopped, and its sender was told so");
+            }
             ApiError::stopping()
         }
     };
@@ -214,17 +215,12 @@ impl Waiter<'_> {
         }
         let seconds = next.saturating_duration_since(Instant::now()).as_secs() + 1;
         let (error, refused) = first.map_or((None, None), |first| (first.error, first.refused));
-        let problem = refused.map_or_else(
-            || {
-                let mut words = error.unwrap_or_else(|| "the agent is away".to_owned());
-                if self.keyed {
-                    let id = self.id;
-                    words += &format!("; message {id} goes on, and the same key finds its reply");
-                }
-                ApiError::new(503, "agent_unavailable", words)
-            },
-            ApiError::upstream,
-        );
+        let mut words = error.unwrap_or_else(|| "the agent is away".to_owned());
+        if self.keyed {
+            words += &format!("; message {} goes on, and the same key finds its reply", self.id);
+        }
+        let unavailable = || ApiError::new(503, "agent_unavailable", words);
+        let problem = refused.map_or_else(unavailable, ApiError::upstream);
         Err(problem.after(seconds).into())
     }
 
