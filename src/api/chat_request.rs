@@ -9,7 +9,7 @@ use super::error::{ApiError, bad};
 use super::request::{Body, excerpt, list, text};
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
 use crate::escape::quoted;
-use crate::json::{Raw, elements, member, members};
+use crate::json::{elements, member, members};
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
 /// bound for one ([`MAX_EXEC_STRING`](crate::limits::MAX_EXEC_STRING)).
@@ -76,7 +76,11 @@ pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError
     let messages = list(body.raw("messages"))
         .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
     for (at, message) in elements(messages).enumerate() {
-        check(message, &format_args!("messages[{at}]"))?;
+        let said = ChatMessage::of(message);
+        // A message that only calls tools has no content.
+        if said.content.is_some() || said.role() != "assistant" {
+            check(&said, ROLES, &["text", "refusal"], &format_args!("messages[{at}]"))?;
+        }
     }
     let own = own(elements(messages));
     // In a session the transcript has what was said.
@@ -113,34 +117,27 @@ pub fn add(json: &mut String, name: &str, value: &str) {
     json.push_str(value);
 }
 
-/// Rejects a message without a known role or with content that is not text.
-fn check(message: &RawValue, place: &dyn Display) -> Result<(), ApiError> {
-    let said = ChatMessage::of(message);
-    if !ROLES.split(", ").any(|known| known == said.role()) {
-        return Err(bad(format!("\"{place}.role\" must be one of {ROLES}.")));
-    }
-    // A message that only calls tools has no content.
-    if said.content.is_none() && said.role() == "assistant" {
-        return Ok(());
-    }
-    check_content(said.content, &["text", "refusal"], place)
-}
-
-/// Rejects content that is neither text nor parts of these types with their text.
-pub fn check_content(
-    content: Raw<'_>,
+/// Rejects a message of another role, and content that is neither text nor parts of these types with
+/// their text.
+pub fn check(
+    said: &ChatMessage<'_>,
+    roles: &str,
     kinds: &[&str],
     place: &dyn Display,
 ) -> Result<(), ApiError> {
-    match content.map(RawValue::get) {
+    if !roles.split(", ").any(|known| known == said.role()) {
+        return Err(bad(format!("\"{place}.role\" must be one of {roles}.")));
+    }
+    match said.content.map(RawValue::get) {
         Some(json) if json.starts_with('"') => {
-            text(content, &format!("{place}.content")).map(|_| ())
+            text(said.content, &format!("{place}.content")).map(|_| ())
         }
-        Some("[]") => Err(bad(format!("\"{place}.content\" is an empty list: give it text."))),
-        Some(json) if list(content).is_some() => {
+        Some(json) if list(said.content).is_some() => {
             elements(json).try_for_each(|part| check_part(part, kinds, place))
         }
-        _ => Err(bad(format!("\"{place}.content\" must be text or a list of parts."))),
+        _ => Err(bad(format!(
+            "\"{place}.content\" must be text or a list of parts, and no empty list."
+        ))),
     }
 }
 

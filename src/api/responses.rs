@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::chat_request::{ChatRequest, add, check_content, common};
+use super::chat_request::{ChatRequest, add, check, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
@@ -26,6 +26,8 @@ use crate::session::{Id, Message, TurnState, now};
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
 /// most. Each event of its stream repeats them.
 const MAX_METADATA: usize = 40 * 1024;
+
+const ROLES: &str = "user, assistant, system, developer";
 
 /// In front of the id of a message that is a response.
 const PREFIX: &str = "resp_";
@@ -204,12 +206,8 @@ fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
         return Err(ApiError::new(400, "unsupported_content", message));
     }
     let said = ChatMessage::of(item);
-    let role = said.role();
-    if !matches!(&*role, "user" | "assistant" | "system" | "developer") {
-        return Err(bad(format!("\"{place}.role\" must be user, assistant, system or developer.")));
-    }
-    check_content(said.content, &["input_text", "output_text", "text", "refusal"], &place)?;
-    Ok(format!(r#"{{"role":"{role}","content":{}}}"#, quoted(&said.text())))
+    check(&said, ROLES, &["input_text", "output_text", "text", "refusal"], &place)?;
+    Ok(format!(r#"{{"role":"{}","content":{}}}"#, said.role(), quoted(&said.text())))
 }
 
 struct ResponsesEncoder {

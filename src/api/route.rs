@@ -138,19 +138,16 @@ fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
 /// Serves one connection until it ends.
 pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
     connection.error_response = super::error::refused;
-    loop {
-        let request = match connection.next_request() {
-            Ok(Some(request)) => request,
+    let why = loop {
+        match connection.next_request() {
+            Ok(Some(request)) => match answer(&mut connection, &request, origin, service) {
+                Ok(()) => {}
+                Err(why) => break why,
+            },
             Ok(None) => return,
-            Err(e) => return log_end(&e, origin),
-        };
-        if let Err(e) = answer(&mut connection, &request, origin, service) {
-            return log_end(&e, origin);
+            Err(why) => break why,
         }
-    }
-}
-
-fn log_end(why: &Closed, origin: Origin) {
+    };
     let why = match why {
         Closed::Refused(refusal) => format!("{} {}", refusal.status, refusal.reason),
         Closed::Io(_) | Closed::TimedOut | Closed::CutShort => why.to_string(),
