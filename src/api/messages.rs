@@ -15,7 +15,7 @@ use super::error::{ApiError, Handled, bad};
 use super::request::{Body, excerpt, idempotency_key, json_body, owner_of, parameter, wait_of};
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
-use crate::config::{Busy, EnumSetting};
+use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
@@ -50,7 +50,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let parsing = parse_lock(proof, &body);
     let mut draft = parse(&body, session, proof, busy)?;
     drop(parsing);
-    draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
+    draft.deliver.as_deref().map_or(Ok(()), |target| check_target(service, proof, target))?;
     draft.key = idempotency_key(request, proof, &body)?;
     drop((body, lease));
     let (session, mode) = (draft.who.session.clone(), draft.mode);
@@ -86,15 +86,23 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     exchange.respond(response::json(202, body.to_string()))
 }
 
+/// Rejects a delivery target that the key may not name, or that there is not.
+fn check_target(service: &Service, proof: &Authenticated, target: &str) -> Result<(), ApiError> {
+    let ClientKey { name, targets, .. } = &*proof.0;
+    if !proof.0.may_name(target) {
+        let message = format!(
+            "The key of {name} may not name the target {target:?}; keys.{name}.targets in the \
+             configuration lists those that it may: {targets:?}."
+        );
+        return Err(ApiError::new(403, "target_not_allowed", message));
+    }
+    let known = service.settings().config.deliver.get(target).is_some();
+    let message = || format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
+    known.then_some(()).ok_or_else(|| ApiError::new(400, "unknown_target", message()))
+}
+
 /// Submits a message, or runs the slash command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
-    let settings = service.settings();
-    let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
-    if let Some(target) = draft.deliver.as_ref().filter(unknown) {
-        let message =
-            format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
-        return Err(ApiError::new(400, "unknown_target", message));
-    }
     let command = draft.who.session.as_ref().and_then(|_| Command::parse(&draft.text));
     Ok(match command {
         Some(command) => service.hub.command(command, draft),
@@ -248,7 +256,6 @@ fn whole(status: u16, message: Message) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::ClientKey;
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
         let owner = Authenticated(Arc::new(ClientKey::new("owner")));

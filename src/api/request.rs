@@ -91,20 +91,24 @@ pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
 pub fn owner_of(proof: &Authenticated, session: Option<&str>) -> Result<Owner, ApiError> {
     if let Some(session) = session {
         check_session(session)?;
-        proof.check_session(session)?;
+        if !proof.0.may_touch(session) {
+            let name = proof.principal();
+            let message = format!(
+                "The key of {name} does not open this session; [keys.{name}] lists those that it \
+                 does."
+            );
+            return Err(ApiError::new(403, "session_not_allowed", message));
+        }
     }
     Ok(Owner::new(proof.principal().to_owned(), session.map(str::to_owned)))
 }
 
 /// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.
 pub fn check_session(session: &str) -> Result<(), ApiError> {
-    if has_dot_segment(session) {
-        let message = "A session's key has no . or .. between slashes: a path cannot name it.";
-        return Err(ApiError::new(400, "bad_session", message));
-    }
     let wrong = match session.chars().find(|c| c.is_control()) {
         _ if !(1..=MAX_SESSION).contains(&session.len()) => format!("this has {}", session.len()),
         Some(control) => format!("this has the control character U+{:04X}", u32::from(control)),
+        None if has_dot_segment(session) => "this has . or .. between slashes".to_owned(),
         None => return Ok(()),
     };
     let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text; {wrong}.");
