@@ -158,18 +158,20 @@ pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
     }
     let metadata = one_line(metadata);
     let (text, more) = read_input(body.raw("input"))?;
-    let options = object_of([
+    let options = object_of(&[
         ("temperature", body.raw("temperature").map(RawValue::get)),
         ("top_p", body.raw("top_p").map(RawValue::get)),
         ("max_tokens", body.raw("max_output_tokens").map(RawValue::get)),
     ]);
-    let context = Some(object_of([
-        ("model", Some(quoted(&model))),
-        ("options", Some(options)),
-        ("response", Some(format!(r#"{{"stored":{stored},"metadata":{metadata}}}"#))),
-        ("messages", more),
-        ("previous", id.map(|id| quoted(&id.to_string()))),
-        ("instructions", body.raw("instructions").map(|raw| raw.get().to_owned())),
+    let previous_id = id.map(|id| quoted(&id.to_string()));
+    let response = format!(r#"{{"stored":{stored},"metadata":{metadata}}}"#);
+    let context = Some(object_of(&[
+        ("model", Some(&quoted(&model))),
+        ("options", Some(&options)),
+        ("response", Some(&response)),
+        ("messages", more.as_deref()),
+        ("previous", previous_id.as_deref()),
+        ("instructions", body.raw("instructions").map(RawValue::get)),
     ]));
     let ask =
         ChatRequest { model: model.clone(), text, stream, include_usage: true, stored, context };
@@ -320,14 +322,14 @@ fn usage(usage: &str) -> String {
         ("completion_tokens_details", "output_tokens_details"),
         ("total_tokens", "total_tokens"),
     ];
-    object_of(names.map(|(chat, name)| (name, member(usage, chat).map(RawValue::get))))
+    object_of(&names.map(|(chat, name)| (name, member(usage, chat).map(RawValue::get))))
 }
 
 /// An object with those members that have a value.
-fn object_of<const N: usize>(members: [(&str, Option<impl AsRef<str>>); N]) -> String {
+fn object_of(members: &[(&str, Option<&str>)]) -> String {
     let mut object = "{".to_owned();
     for (name, value) in members {
-        value.iter().for_each(|value| add(&mut object, name, value.as_ref()));
+        value.iter().for_each(|value| add(&mut object, name, value));
     }
     object + "}"
 }
