@@ -12,7 +12,6 @@ mod chat;
 mod chat_request;
 pub mod connections;
 mod cors;
-mod durable;
 mod error;
 mod messages;
 mod models;
