@@ -3,11 +3,10 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::body_reader::Error;
+use super::Error;
 use super::connection::Connection;
 use super::request::{Method, Request, Version};
 use super::response::{End, Persist, Response};
-use super::transport::Pace;
 use crate::extent::{Extent, PLACEHOLDER};
 use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_CHUNK};
 
@@ -15,7 +14,6 @@ use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_CHUNK};
 /// the client can tell from a whole response.
 pub struct Stream<'c> {
     connection: &'c mut Connection,
-    pace: Pace,
     end: End,
     /// The request was HEAD: the head is all there is.
     silent: bool,
@@ -41,10 +39,9 @@ impl Connection {
         head.write_head(&mut self.out, end, persist);
         // Until it is finished, nothing may follow.
         self.open = false;
-        let mut pace = Pace::default();
-        self.transport.write(&self.out, &mut pace)?;
+        self.transport.write(&self.out)?;
         let silent = request.method == Method::Head;
-        Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
+        Ok(Stream { connection: self, end, silent, persist, finished: false })
     }
 }
 
@@ -59,14 +56,14 @@ impl Stream<'_> {
             return Ok(());
         }
         if self.end != End::LastChunk {
-            return self.connection.write(piece, &mut self.pace);
+            return self.connection.write(piece);
         }
         let mut out = std::mem::take(&mut self.connection.out);
         out.clear();
         write!(out, "{:X}\r\n", piece.len())?;
         out.extend_from_slice(piece);
         out.extend_from_slice(b"\r\n");
-        let sent = self.connection.write(&out, &mut self.pace);
+        let sent = self.connection.write(&out);
         // A stream may have nothing more to say for hours.
         out.clear();
         out.shrink_to(KEPT_RESPONSE_BUFFER);
@@ -97,7 +94,7 @@ impl Stream<'_> {
     /// Ends the response; the connection is ready for the next request where it may go on.
     pub fn finish(mut self) -> io::Result<()> {
         if self.end == End::LastChunk && !self.silent {
-            self.connection.transport.write(b"0\r\n\r\n", &mut self.pace)?;
+            self.connection.transport.write(b"0\r\n\r\n")?;
         }
         self.finished = true;
         match self.persist {
