@@ -91,6 +91,14 @@ impl Response {
         if head_only || matches!(self.status, 204 | 304) { b"" } else { &self.body }
     }
 
+    /// All of it, without extents, for a connection that ends with it.
+    pub fn into_bytes(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_head(&mut out, End::Known, Persist::Close);
+        out.extend_from_slice(&self.body);
+        out
+    }
+
     /// Appends the head, empty line included.
     pub(super) fn write_head(&self, out: &mut Vec<u8>, end: End, persist: Persist) {
         // Whether each field stays within its line.
