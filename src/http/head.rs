@@ -175,15 +175,14 @@ fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
         httparse::Error::Version if names_other_version(head) => {
             return Refusal::new(505, "The only versions spoken are HTTP/1.1 and HTTP/1.0.");
         }
-        httparse::Error::Version | httparse::Error::Token | httparse::Error::NewLine => {
-            "The request line is malformed."
-        }
         httparse::Error::HeaderName => "A header field's name is malformed.",
         httparse::Error::HeaderValue => "A header field's value is malformed.",
-        // The scan has counted the fields.
-        httparse::Error::Status | httparse::Error::TooManyHeaders => {
-            "The request head is malformed."
-        }
+        // Not the last two: only a response has a status, and the scan has counted the fields.
+        httparse::Error::Version
+        | httparse::Error::Token
+        | httparse::Error::NewLine
+        | httparse::Error::Status
+        | httparse::Error::TooManyHeaders => "The request line is malformed.",
     };
     Refusal::new(400, reason)
 }
