@@ -161,7 +161,7 @@ fn batch<T>(
 /// What a connection over the cap is told. Short: it is written without waiting.
 fn full() -> Vec<u8> {
     let error = ApiError::new(503, "overloaded", "Too many connections; try again later.");
-    error.after(1).response().into_bytes()
+    error.after(1).response().close().into_bytes()
 }
 
 /// Answers a connection that is over the cap, without waiting for it.

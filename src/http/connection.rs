@@ -14,7 +14,7 @@ use super::body::TOO_LARGE;
 use super::body_reader::BodyReader;
 use super::head;
 use super::request::{BodyFraming, Method, Request, Version};
-use super::response::{End, Persist, Response};
+use super::response::Response;
 use super::scan::{Scan, is_blank};
 use super::socket::Socket;
 use super::transport::Transport;
@@ -149,9 +149,8 @@ impl Connection {
             // A new connection sends a request at once: only between requests a client may take its time.
             let filled = if self.transport.data().is_empty() && !self.new {
                 self.transport.shrink();
-                if self.out.capacity() > KEPT_RESPONSE_BUFFER {
-                    self.out = Vec::new();
-                }
+                self.out.clear();
+                self.out.shrink_to(KEPT_RESPONSE_BUFFER);
                 self.transport.fill(Instant::now() + self.limits.idle_timeout)
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
@@ -234,17 +233,17 @@ impl Connection {
         if self.is_revoked() {
             response = (self.error_response)(KEY_IS_GONE).close();
         }
-        let response = response.fields(self.extra.drain(..));
-        let persist = self.persist(request, response.close);
-        self.send(&response, request.method == Method::Head, persist)?;
-        if persist == Persist::Close {
+        let mut response = response.fields(self.extra.drain(..));
+        response.close = self.is_last(request, response.close);
+        self.send(&response, request.method == Method::Head, request.version)?;
+        if response.close {
             self.close_gracefully();
         }
         Ok(())
     }
 
-    /// Whether another request may follow, as the Connection field says it.
-    pub(super) fn persist(&self, request: &Request, close: bool) -> Persist {
+    /// Whether no other request may follow this one, whose response says `close` or not.
+    pub(super) fn is_last(&self, request: &Request, close: bool) -> bool {
         let can_skip = match self.unread {
             BodyFraming::None => true,
             // A client that waits for 100 may send the body or not: what comes next would be a guess.
@@ -253,18 +252,14 @@ impl Connection {
             }
             BodyFraming::Chunked => false,
         };
-        let goes_on = request.keep_alive && self.open && can_skip && !close;
-        match (goes_on && !self.shutdown.is_closing(), request.version) {
-            (false, Version::Http10 | Version::Http11) => Persist::Close,
-            (true, Version::Http10) => Persist::KeepAlive,
-            (true, Version::Http11) => Persist::Silent,
-        }
+        let goes_on = request.keep_alive && self.open && can_skip;
+        close || !goes_on || self.shutdown.is_closing()
     }
 
-    fn send(&mut self, response: &Response, head_only: bool, persist: Persist) -> io::Result<()> {
-        self.out.clear();
-        response.write_head(&mut self.out, End::Known, persist);
+    fn send(&mut self, response: &Response, head_only: bool, version: Version) -> io::Result<()> {
         let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        response.write_head(&mut out, version, false);
         let sent = response.parts(head_only).try_for_each(|(extent, part)| {
             let mut add = |piece: &[u8]| self.add(&mut out, piece);
             extent.map_or(Ok(()), |extent| extent.chunks(WRITE_CHUNK, &mut add))?;
@@ -316,8 +311,8 @@ impl Connection {
 
     /// Answers a broken rule and ends the connection.
     fn refuse(&mut self, refusal: Refusal) -> Error {
-        let response = (self.error_response)(refusal).fields(self.extra.drain(..));
-        match self.send(&response, false, Persist::Close) {
+        let response = (self.error_response)(refusal).fields(self.extra.drain(..)).close();
+        match self.send(&response, false, Version::Http11) {
             Ok(()) => {
                 self.close_gracefully();
                 Error::Refused(refusal)
