@@ -86,10 +86,10 @@ impl Main {
         let (supervisor, begun) = (self.supervisor.clone(), Arc::clone(&self.begun));
         let work = move || {
             let started = startup::start(&plan, &supervisor, began, Arc::clone(&wake), &begun);
-            let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
+            let service = started.as_ref().ok().map(|started| Arc::clone(&started.service));
             mailbox.put(News::Started(Box::new(started)));
-            if let Some((service, run)) = parts {
-                startup::settle(&plan, &service, &run, &supervisor);
+            if let (Some(service), Some(Some(run))) = (service, begun.get()) {
+                startup::settle(&plan, &service, run, &supervisor);
                 stop_time::read(&supervisor, &service);
                 let replace = move |listener| mailbox.put(News::Control(listener));
                 let watch = move || control::watch(&plan.dirs, &service, &replace);
