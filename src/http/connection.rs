@@ -331,7 +331,7 @@ impl Connection {
 impl AsFd for Connection {
     /// For waiting until the client goes away while its answer is in the making.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.transport.as_fd()
+        self.transport.socket.as_fd()
     }
 }
 

@@ -2,7 +2,6 @@
 
 use std::io::{self, ErrorKind};
 use std::mem;
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use super::Error;
@@ -173,12 +172,6 @@ impl<'s> Transport<'s> {
     pub fn end_writing(&self) {
         // An error means that the peer has gone already.
         let _ = self.socket.end_writing();
-    }
-}
-
-impl AsFd for Transport<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 

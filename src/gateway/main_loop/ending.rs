@@ -193,7 +193,7 @@ impl Main {
                 (why, Some(line))
             }
         };
-        if let Err(e) = self.record_end(line.as_ref(), outcome != Outcome::Terminated) {
+        if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
             log::warn!("the history could not be written: {e}");
         }
         // Else an inactive unit would go on showing what the gateway last said of itself.
@@ -203,17 +203,17 @@ impl Main {
     }
 
     /// Removes the control socket and enters this line, in a child that is left behind where the disk
-    /// hangs: it has our locks until it is done. Does it itself where the system has no child for us.
+    /// hangs: it has our locks until it is done. In a thread where the system has no child for us.
     /// The lock file stays: it is never unlinked.
-    fn record_end(&mut self, line: Option<&Value>, sync: bool) -> io::Result<()> {
+    fn record_end(&mut self, line: Option<Value>, sync: bool) -> io::Result<()> {
         let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
         if std::mem::replace(&mut self.disk_hangs, true) {
             return Err(hangs());
         }
-        let dirs = &self.plan.dirs;
-        let work = || {
-            let _ = self.started.is_some().then(|| fs::remove_file(dirs.control_socket()));
-            let entered = line.map_or(Ok(()), |line| history::record_end(dirs, line, sync));
+        let (dirs, started) = (self.plan.dirs.clone(), self.started.is_some());
+        let work = move || {
+            let _ = started.then(|| fs::remove_file(dirs.control_socket()));
+            let entered = line.iter().try_for_each(|line| history::record_end(&dirs, line, sync));
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
@@ -226,7 +226,12 @@ impl Main {
                 };
                 files::read_text(told, MAX_CHILD_WORDS)?
             }
-            Err(_) => work(),
+            Err(e) => {
+                let (tell, told) = channel();
+                let work = move || drop(tell.send(work()));
+                spawn_with_retry("end", Box::new(work), HISTORY_TIMEOUT)?;
+                told.recv_timeout(HISTORY_TIMEOUT).map_err(|_| e)?
+            }
         };
         self.disk_hangs = false;
         if said == DONE { Ok(()) } else { Err(io::Error::other(said)) }
