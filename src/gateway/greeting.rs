@@ -24,12 +24,9 @@ pub fn greet(plan: &Plan, started: &Started) {
     let called = PathBuf::from(env::args_os().next().unwrap_or_else(|| "hermes-gateway".into()));
     let place = std::path::absolute(&called).ok().filter(|_| called.components().count() > 1);
     let called = shell_word(&place.unwrap_or(called));
+    let command = plan.name.command().replacen("hermes-gateway", &called, 1);
     let key = settings.config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let key = shell_word(&key);
-    let profile = match plan.name.as_str() {
-        "default" => String::new(),
-        name => format!(" -p {name}"),
-    };
     let text = format!(
         "\
 hermes-gateway {version}, gateway {name}, on http://{listen}
@@ -37,8 +34,8 @@ hermes-gateway {version}, gateway {name}, on http://{listen}
   configuration  {file}{defaults}
   key            {key}
 Try in another terminal:
-  {called}{profile} send \"hello\"
-  {called}{profile} send --session work --async \"remember this\"
+  {command} send \"hello\"
+  {command} send --session work --async \"remember this\"
   curl -H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' \\
        -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}' http://{listen}/v1/chat/completions
 Ctrl-C stops it.

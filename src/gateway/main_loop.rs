@@ -75,17 +75,17 @@ impl Main {
             told_reload: 0,
             disk_hangs: false,
         };
-        main.starter = Some(main.spawn_starter(began).map_err(failed)?);
+        main.starter = Some(main.spawn_starter().map_err(failed)?);
         Ok(main)
     }
 
     /// Starts up in a thread, so that a signal is judged whatever the start waits for.
-    fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
+    fn spawn_starter(&self) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.mailbox.wake));
         let mailbox = Arc::clone(&self.mailbox);
         let (supervisor, begun) = (self.supervisor.clone(), Arc::clone(&self.begun));
         let work = move || {
-            let started = startup::start(&plan, &supervisor, began, Arc::clone(&wake), &begun);
+            let started = startup::start(&plan, &supervisor, &wake, &begun);
             let service = started.as_ref().ok().map(|started| Arc::clone(&started.service));
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
@@ -187,13 +187,7 @@ impl Main {
         let reloads = &started.service.reloads;
         if self.timers.reload.is_none()
             && let Some(number) = reloads.begin()
-            && let Err(e) = reload::read(
-                &self.plan,
-                &self.supervisor,
-                &started.service,
-                number,
-                &self.mailbox.wake,
-            )
+            && let Err(e) = reload::read(&self.plan, &self.supervisor, &started.service, number)
         {
             log::warn!("no thread for the reload ({e}): it is tried again");
             reloads.end(None);

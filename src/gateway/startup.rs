@@ -59,8 +59,7 @@ pub struct Started {
 pub fn start(
     plan: &Plan,
     supervisor: &Supervisor,
-    began: Instant,
-    quiet: Arc<EventFd>,
+    wake: &Arc<EventFd>,
     begun: &Begun,
 ) -> Result<Started, Failure> {
     let failed = |run: Option<&Run>, failure: &Failure| {
@@ -79,7 +78,7 @@ pub fn start(
         return Err(Failure::failed("it was stopped before"));
     }
     run.begin(&plan.dirs);
-    let opened = open(plan, supervisor, began, quiet, &run).inspect_err(|e| failed(Some(&run), e));
+    let opened = open(plan, supervisor, wake, &run).inspect_err(|e| failed(Some(&run), e));
     let (service, listeners) = opened?;
     Ok(Started { service, listeners, instance })
 }
@@ -88,8 +87,7 @@ pub fn start(
 fn open(
     plan: &Plan,
     supervisor: &Supervisor,
-    began: Instant,
-    quiet: Arc<EventFd>,
+    wake: &Arc<EventFd>,
     run: &Run,
 ) -> Result<(Arc<Service>, Listeners), Failure> {
     let loaded = check(plan)?;
@@ -121,12 +119,12 @@ fn open(
         listen: listen.to_string(),
         unit: unit.unwrap_or_default(),
         since: run.started.clone(),
-        began,
+        began: Instant::now(),
     };
     let (journal, book) = open_journal(plan, config)?;
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
-    let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
+    let shared = (Arc::clone(&plan.children), Arc::clone(wake));
     let hub = Hub::new(journal, book, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
     if let Err(Refused::Broken(why)) = hub.write_clock() {
@@ -135,7 +133,7 @@ fn open(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
         )));
     }
-    let service = Service::new(facts, keys, hub, quiet);
+    let service = Service::new(facts, keys, hub, Arc::clone(wake));
     *lock(&service.warnings) = warnings(&loaded);
     let listeners =
         Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;

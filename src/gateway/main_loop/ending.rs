@@ -177,20 +177,19 @@ impl Main {
         let run = self.begun.get_or_init(|| None).as_deref();
         let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
         // The line is made here: the child that writes it is another process.
-        let (why, line) = match (outcome, found) {
-            (Outcome::Planned | Outcome::Terminated, Some((stop, found))) => {
+        let (why, line) = match found.filter(|_| outcome != Outcome::Failed) {
+            Some((stop, found)) => {
                 let mut why = format!("{}: {}", found.verdict.word(), found.verdict.reason);
                 why.extend(note.iter().flat_map(|note| ["; ", note]));
                 let (drain, in_flight, cut) = (stop.at.elapsed(), stop.in_flight, stop.cut);
                 let ending = Ending { exit, note, drain, in_flight, cut };
-                (why, Some(history::line(run, stop.first, found, &ending)))
+                (why, history::line(run, stop.first, found, &ending))
             }
-            (Outcome::Planned | Outcome::Terminated, None) => ("stopped".to_owned(), None),
-            (Outcome::Failed, _) => {
+            None => {
                 let broken = || "the journal is broken; the next start reads it anew".to_owned();
                 let why = note.unwrap_or_else(broken);
                 let line = history::entry(run, "failed", &why, Some(exit));
-                (why, Some(line))
+                (why, line)
             }
         };
         if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
@@ -205,7 +204,7 @@ impl Main {
     /// Removes the control socket and enters this line, in a child that is left behind where the disk
     /// hangs: it has our locks until it is done. In a thread where the system has no child for us.
     /// The lock file stays: it is never unlinked.
-    fn record_end(&mut self, line: Option<Value>, sync: bool) -> io::Result<()> {
+    fn record_end(&mut self, line: Value, sync: bool) -> io::Result<()> {
         let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
         if std::mem::replace(&mut self.disk_hangs, true) {
             return Err(hangs());
@@ -213,7 +212,7 @@ impl Main {
         let (dirs, started) = (self.plan.dirs.clone(), self.started.is_some());
         let work = move || {
             let _ = started.then(|| fs::remove_file(dirs.control_socket()));
-            let entered = line.iter().try_for_each(|line| history::record_end(&dirs, line, sync));
+            let entered = history::record_end(&dirs, &line, sync);
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
