@@ -54,11 +54,8 @@ impl Main {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let mailbox =
             Mailbox { news: Mutex::default(), wake: Arc::new(EventFd::new().map_err(failed)?) };
-        let supervisor = Supervisor::find(
-            plan.dirs.planned_stop(),
-            plan.name.unit(),
-            Arc::clone(&plan.children),
-        );
+        let (marker, unit) = (plan.dirs.planned_stop(), plan.name.unit());
+        let supervisor = Supervisor::find(marker, unit, Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
         let timers = Timers { watchdog, ..Timers::default() };
         let mut main = Main {

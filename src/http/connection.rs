@@ -10,7 +10,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::activity::ConnectionActivity;
-use super::body::TOO_LARGE;
 use super::body_reader::BodyReader;
 use super::head;
 use super::request::{BodyFraming, Method, Request, Version};
@@ -175,16 +174,9 @@ impl Connection {
     /// The client has been told: 413 too large, 408 too slow, 400 malformed or cut short.
     pub fn read_body(&mut self, request: &Request, cap: usize) -> Result<Vec<u8>, Error> {
         let cap = cap.min(self.limits.max_body);
-        let mut body = Vec::new();
-        match self.unread {
-            BodyFraming::None => return Ok(body),
-            BodyFraming::Length(length) if length > cap as u64 => {
-                return Err(self.refuse(TOO_LARGE));
-            }
-            BodyFraming::Length(_) | BodyFraming::Chunked => {}
-        }
-        let begun = Instant::now();
-        if request.expect_continue && self.transport.data().is_empty() {
+        let (mut body, begun) = (Vec::new(), Instant::now());
+        let fits = !matches!(self.unread, BodyFraming::Length(length) if length > cap as u64);
+        if fits && request.expect_continue && self.transport.data().is_empty() {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
             self.transport.write(go_on)?;
         }

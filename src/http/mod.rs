@@ -31,22 +31,16 @@ use std::io;
 pub use Error as Closed;
 pub use activity::{Activity, ConnectionActivity};
 pub use body::TOO_LARGE;
+pub use body_reader::BodyReader;
 pub use connection::{Connection, Limits, ShutdownFlag};
-pub use request::{Method, Request};
+pub use head::Fields;
+pub use request::{BodyFraming, Method, Request, Version};
 pub use response::Response;
+pub use scan::Scan;
 pub use socket::Socket;
 pub use stream::Stream;
 pub use target::{SLASH, decode, has_dot_segment};
-
-/// What a client needs as well: heads, bodies and the bytes below them.
-pub mod framing {
-    pub use crate::http::body_reader::BodyReader;
-    pub use crate::http::head::Fields;
-    pub use crate::http::request::{BodyFraming, Version};
-    pub use crate::http::scan::Scan;
-    pub use crate::http::transport::Transport;
-    pub use crate::http::{bad, is_token, is_value_byte};
-}
+pub use transport::Transport;
 
 /// Why bytes are no acceptable message: the status that says so, and a sentence for the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,10 +7,10 @@ use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 pub use crate::http::Closed as Error;
-use crate::http::framing::{
-    BodyFraming, BodyReader, Fields, Scan, Transport, Version, bad, is_token, is_value_byte,
+use crate::http::{
+    BodyFraming, BodyReader, Fields, Scan, Socket, Transport, Version, bad, is_token,
+    is_value_byte, sse,
 };
-use crate::http::{Socket, sse};
 use crate::limits::MAX_FIELDS;
 
 /// Interim responses (1xx) that may precede one response; one is usual, more is a game.
