@@ -56,7 +56,7 @@ pub struct Service {
     pub draining_since: OnceLock<String>,
     pub buffers: Arc<Buffers>,
     /// Wakes the main loop.
-    pub(super) wake: Arc<EventFd>,
+    pub wake: Arc<EventFd>,
     /// Requests that are being answered, and event streams.
     in_flight: Mutex<[usize; 2]>,
     stream_ended: Condvar,

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use super::connection::{ConnectionGuard, start};
 use super::fallback::{self, Waiting};
 use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
-use crate::api::{Origin, Service, source_prefix};
+use crate::api::{ApiError, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
 use crate::shares::Shares;
@@ -39,12 +39,6 @@ const FEW_CONNECTIONS: usize = 64;
 /// How long a connection waits for another to end where descriptors are few, before it and those after
 /// it are told that there is no room: most clients wait for as long to be connected.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a connection over the cap is told. Short: it is written without waiting.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-Content-Length: 120\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
-{\"error\":{\"message\":\"Too many connections; try again later.\",\
-\"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}   ";
 
 pub struct Listeners {
     pub tcp: TcpListener,
@@ -164,10 +158,16 @@ fn batch<T>(
     Ok(())
 }
 
+/// What a connection over the cap is told. Short: it is written without waiting.
+fn full() -> Vec<u8> {
+    let error = ApiError::new(503, "overloaded", "Too many connections; try again later.");
+    error.after(1).response().close().into_bytes()
+}
+
 /// Answers a connection that is over the cap, without waiting for it.
 fn refuse(stream: &mut dyn Socket) {
     let _ = set_nonblocking(stream.as_fd());
-    let _ = stream.write(FULL);
+    let _ = stream.write(&full());
     // What the client has sent already is read, or closing would reset the answer away.
     let _ = stream.read(&mut [0; 2048]);
 }
@@ -189,9 +189,12 @@ mod tests {
 
     #[test]
     fn the_short_answer_is_framed_right() {
-        let text = std::str::from_utf8(FULL).unwrap();
+        let text = String::from_utf8(full()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+        for field in ["Retry-After: 1\r\n", "Connection: close", "nosniff\r\n"] {
+            assert!(head.contains(field), "{head}");
+        }
         let value: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(value["error"]["code"], "overloaded");
     }

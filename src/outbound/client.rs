@@ -7,10 +7,10 @@ use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 pub use crate::http::Closed as Error;
-use crate::http::framing::{
-    BodyFraming, BodyReader, Fields, Pace, Scan, Transport, Version, bad, is_token, is_value_byte,
+use crate::http::{
+    BodyFraming, BodyReader, Fields, Scan, Socket, Transport, Version, bad, is_token,
+    is_value_byte, sse,
 };
-use crate::http::{Socket, sse};
 use crate::limits::MAX_FIELDS;
 
 /// Interim responses (1xx) that may precede one response; one is usual, more is a game.
@@ -87,7 +87,8 @@ impl<'s> Client<'s> {
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(body.unwrap_or_default());
         // A server may refuse and stop reading before the body is through: its answer counts.
-        let sent = self.wire.write(&out, &mut Pace::default());
+        self.wire.begin_message();
+        let sent = self.wire.write(&out);
         self.last |= sent.is_err();
         let head = self.read_head(method, deadline);
         let head = head.map_err(|error| sent.err().map_or(error, Error::Io));
@@ -105,7 +106,7 @@ impl<'s> Client<'s> {
                 if let Some(length) = scan.advance(self.wire.data())? {
                     break length;
                 }
-                self.wire.fill(deadline)?.data()?;
+                self.wire.fill(deadline)?;
             };
             let head = parse(&self.wire.data()[..length], method)?;
             self.wire.consume(length);
