@@ -1,6 +1,5 @@
 //! The journal that lives as long as the process: for tests and `--ephemeral`.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +13,7 @@ pub struct MemoryJournal(Mutex<Inner>);
 #[derive(Debug)]
 struct Inner {
     /// In the order of their numbers.
-    records: VecDeque<(u64, Arc<str>)>,
+    records: Vec<(u64, Arc<str>)>,
     last: u64,
     size: u64,
     cap: u64,
@@ -22,7 +21,7 @@ struct Inner {
 
 impl MemoryJournal {
     pub fn new(cap: u64) -> MemoryJournal {
-        MemoryJournal(Mutex::new(Inner { records: VecDeque::new(), last: 0, size: 0, cap }))
+        MemoryJournal(Mutex::new(Inner { records: Vec::new(), last: 0, size: 0, cap }))
     }
 }
 
@@ -33,7 +32,7 @@ impl Journal for MemoryJournal {
         let number = inner.last + 1;
         let length = size(number, json);
         check_capacity(inner.size, length, inner.cap, purpose)?;
-        inner.records.push_back((number, json.into()));
+        inner.records.push((number, json.into()));
         inner.last = number;
         inner.size += length;
         Ok(number)
@@ -66,19 +65,22 @@ impl Journal for MemoryJournal {
     }
 
     fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
-        let (mut kept, mut seen) = (VecDeque::new(), 0);
+        let mut fates = Vec::new();
         self.scan(0, &mut |number, json| {
-            seen = number;
-            match fate(number, json) {
-                Fate::Keep => kept.push_back((number, json.into())),
-                Fate::Replace(json) => kept.push_back((number, json.into())),
-                Fate::Drop | Fate::Erase => {}
-            }
+            fates.push(fate(number, json));
             true
         })?;
+        // What was appended meanwhile is behind those that have a fate.
+        let mut fates = fates.into_iter();
         let mut inner = lock(&self.0);
-        kept.extend(inner.records.drain(..).filter(|(number, _)| *number > seen));
-        inner.records = kept;
+        inner.records.retain_mut(|(_, json)| match fates.next() {
+            None | Some(Fate::Keep) => true,
+            Some(Fate::Replace(new)) => {
+                *json = new.into();
+                true
+            }
+            Some(Fate::Drop | Fate::Erase) => false,
+        });
         inner.size = inner.records.iter().map(|(number, json)| size(*number, json)).sum();
         Ok(())
     }

@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+
+use crate::json::Raw;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -103,6 +104,18 @@ pub enum Step {
     /// Its sender had the message deleted: belongs to no attempt.
     Forgotten,
 }
+
+/// The steps that have no members of their own.
+const PLAIN_STEPS: [Step; 8] = [
+    Step::Started,
+    Step::Requeued,
+    Step::Released,
+    Step::Sending,
+    Step::Delivered,
+    Step::Revived,
+    Step::Dropped,
+    Step::Forgotten,
+];
 
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,90 +221,80 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let Head { t, id, n, at, age, off, essential, error, detail, reply, report } = read(json)?;
+        let head: Head = read(json)?;
+        let t = &*head.t;
         let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
         let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
-        let (message, error) = (|| text("id", id), || text("error", error));
+        let (message, error) = (|| text("id", head.id), || text("error", head.error));
         let at = || {
-            let at = get(at)?.ok_or_else(|| lacks("at"))?;
-            let (age, off) = (get(age)?.unwrap_or(0), get(off)?.unwrap_or(0));
+            let at = get(head.at)?.ok_or_else(|| lacks("at"))?;
+            let (age, off) = (get(head.age)?.unwrap_or(0), get(head.off)?.unwrap_or(0));
             Ok::<Stamp, String>(Stamp { at, age, off })
         };
-        let step = match &*t {
+        let step = match t {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
                 let accepted = Accepted { id: message()?, at: at()?, ..read(json)? };
                 return Ok(Record::Accepted(Box::new(accepted)));
             }
             "reset" => {
-                let Reset { principal, session, transcript_only } = read(json)?;
+                let principal = text("principal", head.principal)?;
+                let session = text("session", head.session)?;
+                let transcript_only = get(head.transcript_only)?.unwrap_or(false);
                 return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
             }
             "clock" => {
-                let Boot { boot, since_boot } = read(json)?;
+                let boot = text("boot", head.boot)?;
+                let since_boot = get(head.since_boot)?.unwrap_or(0);
                 return Ok(Record::Clock { boot, since_boot, at: at()? });
             }
-            "started" => Step::Started,
             "retry" => Step::Retry(read(json)?),
-            "done" => Step::Done(text("reply", reply)?, get(report)?),
-            "failed" => Step::Failed(error()?, get(detail)?),
-            "requeued" => Step::Requeued,
-            "released" => Step::Released,
+            "done" => Step::Done(text("reply", head.reply)?, get(head.report)?),
+            "failed" => Step::Failed(error()?, get(head.detail)?),
             "cancelled" => Step::Cancelled(error()?),
-            "sending" => Step::Sending,
             "deferred" => Step::Deferred(error()?),
-            "delivered" => Step::Delivered,
             "dead" => Step::Dead(error()?),
-            "revived" => Step::Revived,
-            "dropped" => Step::Dropped,
-            "forgotten" => Step::Forgotten,
-            _ if essential.is_some_and(|raw| raw.get() == "true") => {
-                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
-            }
-            _ => return Ok(Record::Unknown { id: get(id).unwrap_or(None) }),
+            word => match PLAIN_STEPS.iter().find(|step| step.word() == word) {
+                Some(step) => step.clone(),
+                None if head.essential.is_some_and(|raw| raw.get() == "true") => {
+                    return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
+                }
+                None => return Ok(Record::Unknown { id: get(head.id).unwrap_or(None) }),
+            },
         };
-        Ok(Record::Step { id: message()?, n: get(n)?.unwrap_or(0), at: at()?, step })
+        Ok(Record::Step { id: message()?, n: get(head.n)?.unwrap_or(0), at: at()?, step })
     }
 }
 
-/// What records of several kinds have, as it stands: in one of a newer gateway it may be anything.
+/// The members of records, but for what only `accepted` and `retry` have, as they stand: in a record of a
+/// newer gateway they may be anything.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Head<'a> {
     #[serde(borrow)]
     t: Cow<'a, str>,
-    id: Option<&'a RawValue>,
-    n: Option<&'a RawValue>,
-    at: Option<&'a RawValue>,
-    age: Option<&'a RawValue>,
-    off: Option<&'a RawValue>,
-    essential: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
-    detail: Option<&'a RawValue>,
-    reply: Option<&'a RawValue>,
-    report: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Reset {
-    principal: String,
-    session: String,
-    #[serde(default)]
-    transcript_only: bool,
-}
-
-#[derive(Deserialize)]
-struct Boot {
-    boot: String,
-    #[serde(default)]
-    since_boot: u64,
+    id: Raw<'a>,
+    n: Raw<'a>,
+    at: Raw<'a>,
+    age: Raw<'a>,
+    off: Raw<'a>,
+    essential: Raw<'a>,
+    error: Raw<'a>,
+    detail: Raw<'a>,
+    reply: Raw<'a>,
+    report: Raw<'a>,
+    principal: Raw<'a>,
+    session: Raw<'a>,
+    transcript_only: Raw<'a>,
+    boot: Raw<'a>,
+    since_boot: Raw<'a>,
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
-fn get<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Result<Option<T>, String> {
+fn get<'a, T: Deserialize<'a>>(member: Raw<'a>) -> Result<Option<T>, String> {
     member.map(|raw| read(raw.get())).transpose()
 }
 
