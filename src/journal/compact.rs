@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use super::line::{Header, VERSION, line};
+use super::framing::{Header, VERSION, line};
 use super::paths::{keep, temporary};
 use super::scanner::{Part, Scanner};
 use super::verify::{invalid, one_lost};
@@ -115,20 +115,6 @@ impl NewJournal {
         Ok(())
     }
 
-    /// Keeps what is left out beside the journal at `path`.
-    fn keep_removed(&mut self, path: &Path) -> io::Result<()> {
-        for (at, bytes) in self.removed.drain(..) {
-            let create = |to: &Path| files::create(to, &bytes, 0o600);
-            let kept = keep(path, &format!("damaged-{at}"), &create)?;
-            log::warn!(
-                "a damaged record of a message that is forgotten was left out of the journal; its \
-                 bytes are kept as {}",
-                kept.display()
-            );
-        }
-        Ok(())
-    }
-
     /// Completes the header, so that all can be read; its file.
     fn finish(&mut self) -> io::Result<File> {
         self.to.flush()?;
@@ -190,7 +176,14 @@ impl FileJournal {
         // What is appended from here on has no gaps, so that only older records count as kept.
         let mut copy = NewJournal::start(temporary, base)?;
         copy.lines(Part { file: &old, at: start, end: middle }, Some(fates))?;
-        copy.keep_removed(&self.path)?;
+        for (at, bytes) in copy.removed.drain(..) {
+            let create = |to: &Path| files::create(to, &bytes, 0o600);
+            let kept = keep(&self.path, &format!("damaged-{at}"), &create)?;
+            let kept = kept.display();
+            log::warn!(
+                "a damaged record of a forgotten message was moved out of the journal to {kept}"
+            );
+        }
         // What came meanwhile, until the rest is so little that writers can wait for it.
         for _ in 0..COMPACT_ROUNDS {
             copy.finish()?.sync_all()?;

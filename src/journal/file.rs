@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::compact::copy_all;
+use super::framing::{Header, MARK, VERSION};
 use super::health::Health;
-use super::line::{Header, MARK, VERSION};
 use super::paths::{NAME, keep, temporary};
 use super::scanner::{Part, Scanner};
 use super::verify::{Corruption, Report, invalid, one_lost, verify};

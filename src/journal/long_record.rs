@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::line::{CRC, HEAD, durable};
+use super::framing::{CRC, HEAD, durable, hexadecimal};
 use crate::extent::Extent;
 use crate::limits::{JOURNAL_BUFFER, LONG_RECORD};
 
@@ -56,7 +56,7 @@ pub fn read(
     })?;
     // A report so long that it was not seen has more than those of the journal's own member.
     let around = count_quotes(json.as_bytes(), &mut false);
-    let whole = format!("{:08x}", sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
+    let whole = hexadecimal(sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
     if whole && quotes == around + 2 {
         return Ok(Some((json, Extent::File(Arc::clone(file), text))));
     }

@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use super::line::line;
+use super::framing::line;
 use super::{Condition, Fate, Journal, Purpose, Refused, check_capacity, check_json};
 use crate::threads::lock;
 

@@ -6,8 +6,8 @@
 
 mod compact;
 mod file;
+mod framing;
 mod health;
-mod line;
 mod long_record;
 mod memory;
 mod paths;

@@ -179,12 +179,11 @@ impl Record {
 
     /// Its JSON, on one line.
     pub fn to_json(&self) -> String {
+        let json = Json::begin(self.word(), self.id());
         let json = match self {
-            Record::Accepted(accepted) => {
-                Json::begin("accepted", Some(&accepted.id)).stamp(accepted.at).members(accepted)
-            }
-            Record::Step { id, n, at, step } => {
-                let json = Json::begin(step.word(), Some(id)).add("n", n).stamp(*at);
+            Record::Accepted(accepted) => json.stamp(accepted.at).members(accepted),
+            Record::Step { n, at, step, .. } => {
+                let json = json.add("n", n).stamp(*at);
                 match step {
                     Step::Done(reply, report) => {
                         json.add("reply", &Some(reply)).add("report", report)
@@ -202,15 +201,13 @@ impl Record {
                 }
             }
             Record::Reset { principal, session, at, transcript_only } => {
-                let json = Json::begin("reset", None).add("principal", &Some(principal));
-                let json = json.add("session", &Some(session)).stamp(*at);
-                json.add("transcript_only", transcript_only)
+                let json = json.add("principal", &Some(principal)).add("session", &Some(session));
+                json.stamp(*at).add("transcript_only", transcript_only)
             }
             Record::Clock { boot, since_boot, at } => {
-                let json = Json::begin("clock", None).add("boot", &Some(boot));
-                json.add("since_boot", &Some(since_boot)).stamp(*at)
+                json.add("boot", &Some(boot)).add("since_boot", &Some(since_boot)).stamp(*at)
             }
-            Record::Unknown { id } => Json::begin("unknown", id.as_ref()),
+            Record::Unknown { .. } => json,
         };
         json.end()
     }
@@ -307,7 +304,7 @@ fn absent<T: Default + PartialEq>(value: &T) -> bool {
 struct Json(Vec<u8>);
 
 impl Json {
-    fn begin(kind: &str, id: Option<&String>) -> Json {
+    fn begin(kind: &str, id: Option<&str>) -> Json {
         Json(format!(r#"{{"t":"{kind}""#).into_bytes()).add("id", &id)
     }
 

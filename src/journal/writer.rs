@@ -7,8 +7,8 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
+use super::framing::line;
 use super::health::Health;
-use super::line::line;
 use super::{Condition, Purpose, Refused, check_capacity};
 use crate::limits::JOURNAL_PREALLOCATED;
 use crate::sys::fs as files;

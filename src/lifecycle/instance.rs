@@ -32,11 +32,7 @@ const MAX_LOCK_FILE: u64 = 8 << 10;
 
 /// The locks, held until the process ends.
 #[derive(Debug)]
-pub struct Instance {
-    runtime: File,
-    state: File,
-    state_lock: File,
-}
+pub struct Instance([File; 3]);
 
 /// Who holds the lock: a process that lives, by pid and start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +57,7 @@ pub enum Probe {
 impl Instance {
     /// The locks, for a child that must finish before another gateway begins.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
-        [self.runtime.as_fd(), self.state.as_fd(), self.state_lock.as_fd()]
+        self.0.each_ref().map(File::as_fd)
     }
 
     /// Takes the locks and makes the two directories on the way.
@@ -110,7 +106,7 @@ impl Instance {
                 log::warn!("{} cannot be written: {e}", path.display());
             }
         }
-        Ok(Instance { runtime, state, state_lock })
+        Ok(Instance([runtime, state, state_lock]))
     }
 }
 
