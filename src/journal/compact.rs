@@ -170,8 +170,8 @@ impl FileJournal {
     fn replace(&self, temporary: &Path, fates: Decide<'_>) -> io::Result<()> {
         let (old, start, mut middle, base) = {
             let inner = self.lock();
-            let start = inner.index.first().map_or(inner.end, |(_, at)| *at);
-            (Arc::clone(&inner.file), start, inner.end, inner.last + 1)
+            let start = inner.index.first().map_or(inner.status.size, |(_, at)| *at);
+            (Arc::clone(&inner.file), start, inner.status.size, inner.status.last + 1)
         };
         // What is appended from here on has no gaps, so that only older records count as kept.
         let mut copy = NewJournal::start(temporary, base)?;
@@ -187,7 +187,7 @@ impl FileJournal {
         // What came meanwhile, until the rest is so little that writers can wait for it.
         for _ in 0..COMPACT_ROUNDS {
             copy.finish()?.sync_all()?;
-            let end = self.lock().end;
+            let end = self.lock().status.size;
             if end - middle < COMPACT_TAIL {
                 break;
             }
@@ -213,13 +213,13 @@ impl FileJournal {
         if let Some(what) = self.lost_by(&inner.file) {
             return Err(io::Error::other(format!("the journal {what}")));
         }
-        if let Condition::Broken(why) = &inner.condition {
+        if let Condition::Broken(why) = &inner.status.condition {
             return Err(io::Error::other(why.clone()));
         }
-        copy.lines(Part { end: inner.end, ..rest }, None)?;
-        let (file, last) = (Arc::new(copy.finish()?), inner.last);
+        copy.lines(Part { end: inner.status.size, ..rest }, None)?;
+        let (file, last) = (Arc::new(copy.finish()?), inner.status.last);
         // Writers go on, in the new file: what they wait for is its sync, and not this lock.
-        (inner.file, inner.index, inner.end) = (Arc::clone(&file), copy.index, copy.end);
+        (inner.file, inner.index, inner.status.size) = (Arc::clone(&file), copy.index, copy.end);
         (inner.preallocated, inner.syncing) = (0, true);
         drop(inner);
         let named = (self.disk.sync)(&file).and_then(|()| fs::rename(temporary, &self.path));
@@ -230,9 +230,10 @@ impl FileJournal {
             // The next start may find the old file, which has all that was ever durable.
             inner.mark_broken(&format!("the journal could not be replaced: {e}"));
         } else {
-            (inner.corrupt, inner.marked) = (copy.still, inner.marked.max(copy.header.base - 1));
+            (inner.status.corrupt, inner.marked) =
+                (copy.still, inner.marked.max(copy.header.base - 1));
             inner.durable = last;
-            if !matches!(inner.condition, Condition::Broken(_)) {
+            if !matches!(inner.status.condition, Condition::Broken(_)) {
                 inner.probe(self.disk);
             }
         }

@@ -32,12 +32,12 @@ impl FileJournal {
         let Ok(_only) = self.compacting.try_lock() else { return };
         let mut inner = self.lock();
         // A compaction that failed may have left it without the name.
-        if matches!(inner.condition, Condition::Broken(_)) {
+        if matches!(inner.status.condition, Condition::Broken(_)) {
             return;
         }
         if let Some(what) = self.lost_by(&inner.file) {
             self.report_loss(&inner, what);
-        } else if matches!(inner.condition, Condition::Degraded(_)) {
+        } else if matches!(inner.status.condition, Condition::Degraded(_)) {
             inner.probe(self.disk);
             self.publish(&inner);
         }
@@ -93,8 +93,9 @@ impl FileJournal {
     /// Copies the open file beside its path, where the next start looks, in a new directory if need be;
     /// where that cannot be, into the directory that it was in, wherever that is by now.
     fn save(&self, inner: &Inner) -> io::Result<PathBuf> {
-        let into =
-            |dir: &Path| keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to));
+        let into = |dir: &Path| {
+            keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.status.size, to))
+        };
         let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
         files::private_dir(dir).and_then(|()| into(dir)).or_else(|first| {
             let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
