@@ -160,7 +160,8 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
         let found = files::if_exists(files::open_own(&path)).map_err(|e| named(&path, &e))?;
         let Some(file) = found else { continue };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
-            let written = object(&files::read_text(file, MAX_LOCK_FILE).unwrap_or_default());
+            let text = files::read_text(file, MAX_LOCK_FILE).unwrap_or_default();
+            let written = object(&text).unwrap_or_default();
             let told = written["runtime"].as_str().map(PathBuf::from);
             let runtime = runtime.cloned().or(told).unwrap_or_else(|| dirs.runtime.clone());
             let dirs = Dirs { runtime, ..dirs.clone() };

@@ -74,10 +74,7 @@ fn take(path: &Path, tell: &Sender<bool>) -> bool {
 
 fn check(text: &str) -> io::Result<()> {
     let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    let marker = object(text);
-    if marker.is_null() {
-        return refused("it is garbled".to_owned());
-    }
+    let Some(marker) = object(text) else { return refused("it is garbled".to_owned()) };
     let own = Pid::own();
     let start = proc::start_time(own).is_some_and(|start| marker["start"] == start);
     if marker["pid"] != own.get() || !start || marker["boot"] != proc::boot_id() {
