@@ -228,7 +228,7 @@ impl FileJournal {
         inner.syncing = false;
         if let Err(e) = &named {
             // The next start may find the old file, which has all that was ever durable.
-            inner.mark_broken(&format!("the journal could not be replaced: {e}"));
+            inner.mark_broken(format!("the journal could not be replaced: {e}"));
         } else {
             (inner.status.corrupt, inner.marked) =
                 (copy.still, inner.marked.max(copy.header.base - 1));

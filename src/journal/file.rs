@@ -166,7 +166,7 @@ impl Journal for FileJournal {
             Err(_) if replaced => {}
             Err(e) => {
                 files::drop_page_cache(&file);
-                inner.mark_broken(&format!("the disk did not keep the journal: {e}"));
+                inner.mark_broken(format!("the disk did not keep the journal: {e}"));
             }
         }
         self.publish(&inner);

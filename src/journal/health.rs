@@ -56,27 +56,24 @@ pub(super) struct Published {
     pub(super) status: Status,
     pub(super) loss: Option<Loss>,
     /// The calls to the disk that have not returned: what each is and when it began.
-    calls: Vec<(u64, &'static str, Instant)>,
-    last_call: u64,
+    calls: Vec<(&'static str, Instant)>,
 }
 
 /// A call to the disk, until it is dropped.
-pub struct Call<'a>(&'a Health, u64);
+pub struct Call<'a>(&'a Health, (&'static str, Instant));
 
 impl Health {
     /// A call to the disk begins.
     pub fn call(&self, what: &'static str) -> Call<'_> {
-        let mut published = lock(&self.0);
-        published.last_call += 1;
-        let number = published.last_call;
-        published.calls.push((number, what, Instant::now()));
-        Call(self, number)
+        let call = (what, Instant::now());
+        lock(&self.0).calls.push(call);
+        Call(self, call)
     }
 
     /// That the disk has not answered a call for longer than this, and which.
     pub fn stalled(&self, longer_than: Duration) -> Option<String> {
         let published = lock(&self.0);
-        let (_, what, since) = published.calls.first()?;
+        let (what, since) = published.calls.first()?;
         let time = since.elapsed();
         (time >= longer_than)
             .then(|| format!("the disk has not answered for {} s ({what})", time.as_secs()))
@@ -105,6 +102,9 @@ impl Health {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        lock(&self.0.0).calls.retain(|(number, ..)| *number != self.1);
+        let calls = &mut lock(&self.0.0).calls;
+        // Of two that are alike, either.
+        let place = calls.iter().position(|call| *call == self.1);
+        place.map(|place| calls.remove(place));
     }
 }

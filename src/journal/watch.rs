@@ -67,17 +67,14 @@ impl FileJournal {
         let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
         let saved = self.save(inner);
         let rest = match &saved {
-            Ok(copy) => {
-                let copy = copy.canonicalize().unwrap_or_else(|_| copy.clone());
-                format!(
-                    "what it had is saved as {}; to go on with that, stop the gateway, give the \
-                     copy its old name, and start it again",
-                    copy.display()
-                )
-            }
+            Ok(copy) => format!(
+                "what it had is saved as {}; to go on with that, stop the gateway, give the copy its \
+                 old name, and start it again",
+                copy.display()
+            ),
             Err(e) => format!(
-                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, \
-                 or it is lost",
+                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, or \
+                 it is lost",
                 Pid::own()
             ),
         };
@@ -86,8 +83,7 @@ impl FileJournal {
         if saved.is_some() || self.health.loss().is_none() {
             log::error!("{why}");
         }
-        let at = Instant::now();
-        lock(&self.health.0).loss = Some(Loss { what, why, saved, at });
+        lock(&self.health.0).loss = Some(Loss { what, why, saved, at: Instant::now() });
     }
 
     /// Copies the open file beside its path, where the next start looks, in a new directory if need be;
@@ -99,7 +95,7 @@ impl FileJournal {
         let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
         files::private_dir(dir).and_then(|()| into(dir)).or_else(|first| {
             let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
-            into(&held).map_err(|_| first)
+            into(&held).and_then(|copy| copy.canonicalize()).map_err(|_| first)
         })
     }
 }

@@ -115,7 +115,7 @@ impl Inner {
         if let Err(e) = written {
             if let Err(worse) = (disk.truncate)(&self.file, self.status.size) {
                 let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
-                return Err(Refused::Broken(self.mark_broken(&why)));
+                return Err(self.mark_broken(why));
             }
             // What was preallocated went with it: as much is asked for again, since on a full disk
             // more would be refused.
@@ -179,9 +179,9 @@ impl Inner {
         }
     }
 
-    pub fn mark_broken(&mut self, why: &str) -> String {
-        self.status.condition = Condition::Broken(why.to_owned());
-        why.to_owned()
+    pub fn mark_broken(&mut self, why: String) -> Refused {
+        self.status.condition = Condition::Broken(why.clone());
+        Refused::Broken(why)
     }
 }
 
