@@ -1,6 +1,5 @@
 //! Arguments → [`Parsed`]. Looks at nothing but the arguments and two variables.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
@@ -21,7 +20,7 @@ pub struct Parsed {
     /// What to do, as its help page is called.
     pub command: &'static str,
     /// By the long name; an option without a value has an empty one.
-    options: BTreeMap<&'static str, String>,
+    options: Vec<(&'static str, String)>,
     /// The words that are no options.
     pub words: Vec<String>,
     /// The first of them is `-`, and not behind `--`: standard input.
@@ -30,11 +29,11 @@ pub struct Parsed {
 
 impl Parsed {
     pub fn has(&self, option: &str) -> bool {
-        self.options.contains_key(option)
+        self.value(option).is_some()
     }
 
     pub fn value(&self, option: &str) -> Option<&str> {
-        self.options.get(option).map(String::as_str)
+        self.options.iter().find(|(long, _)| *long == option).map(|(_, value)| value.as_str())
     }
 
     pub fn number(&self, option: &str) -> Option<u64> {
@@ -90,7 +89,7 @@ pub fn parse(
         _ if helped => "help",
         topic => topic.unwrap_or("run"),
     };
-    let (options, words) = (BTreeMap::new(), Vec::new());
+    let (options, words) = (Vec::new(), Vec::new());
     let mut parsed = Parsed { name, config, set, command, options, words, stdin: false };
     if version || helped {
         parsed.words.extend(topic.map(str::to_owned));
@@ -140,7 +139,7 @@ impl Parsed {
                 let option = short.unwrap_or(long);
                 return Err(usage(&format!("{option} takes {number}, not {value:?}"), topic));
             }
-            self.options.insert(long, value);
+            self.options.push((long, value));
         }
         Ok(())
     }
@@ -154,6 +153,14 @@ impl Parsed {
             return Some(format!("{option} is not supported by this command"));
         }
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let most = match (self.command, words.first().copied().unwrap_or_default()) {
+            ("journal", "retry" | "drop") => 2,
+            ("send", _) if self.has("--result") => 0,
+            ("send" | "help", _)
+            | ("config", "check")
+            | ("journal", "check" | "dump" | "compact" | "repair") => 1,
+            _ => 0,
+        };
         let what = match (self.command, &words[..]) {
             ("install", []) if self.has("--user") && !self.has("--system") => {
                 "--user names the user that a system unit runs as: it goes with --system"
@@ -161,32 +168,27 @@ impl Parsed {
             ("install", []) if self.has("--system") && self.has("--move") => {
                 "--move is for a user's unit: the places of a system unit are its user's"
             }
-            ("send", []) if self.has("--result") => {
-                let mut others =
-                    self.options.keys().filter(|o| !["--result", "--wait"].contains(o));
-                let other = others.next().map(|other| format!("{other} does not go with --result"));
-                return other.or_else(|| not_an_id(self.value("--result")));
-            }
-            ("send", _) if self.has("--wait") => "--wait goes with --result",
-            ("send", []) => "there is one text to send: quote it, or - for stdin",
-            ("send", [_]) if !self.has("--result") => {
-                let wrong = self.value("--mode").filter(|mode| !Busy::default().choose(mode))?;
-                return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
+            ("send", _) if self.has("--wait") && !self.has("--result") => {
+                "--wait goes with --result"
             }
             ("journal", ["retry"]) if self.has("--all") => return None,
             ("journal", _) if self.has("--all") => "--all goes with `journal retry`",
-            ("journal", ["retry" | "drop", id]) => return not_an_id(Some(id)),
-            ("journal", ["retry" | "drop"]) => return not_an_id(None),
-            ("journal", ["check" | "dump" | "compact" | "repair"]) | ("config", ["check"]) => {
-                return None;
+            (_, words) if words.len() > most => {
+                return Some(format!("unexpected argument {:?}", words[most]));
             }
+            ("send", []) if self.has("--result") => {
+                let other = self.options.iter().find(|(o, _)| !["--result", "--wait"].contains(o));
+                let other = other.map(|(other, _)| format!("{other} does not go with --result"));
+                return other.or_else(|| not_an_id(self.value("--result")));
+            }
+            ("send", []) => "there is one text to send: quote it, or - for stdin",
+            ("send", _) => {
+                let wrong = self.value("--mode").filter(|mode| !Busy::default().choose(mode))?;
+                return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
+            }
+            ("journal", ["retry" | "drop", id @ ..]) => return not_an_id(id.first().copied()),
             ("help", [word]) => return no_command(word),
-            (_, []) => return None,
-            ("send" | "help", [_, extra, ..])
-            | ("config", ["check", extra, ..])
-            | ("journal", ["retry" | "drop", _, extra, ..])
-            | ("journal", ["check" | "dump" | "compact" | "repair", extra, ..])
-            | (_, [extra, ..]) => return Some(format!("unexpected argument {extra:?}")),
+            _ => return None,
         };
         Some(what.to_owned())
     }
@@ -253,7 +255,8 @@ mod tests {
 
     /// The command, its options in the order of their names, and its words.
     fn command(words: &str) -> String {
-        let Parsed { command, options, words, stdin, .. } = parsed(words);
+        let Parsed { command, mut options, words, stdin, .. } = parsed(words);
+        options.sort();
         let options = options.iter().map(|(option, value)| match value.as_str() {
             "" => (*option).to_owned(),
             value => format!("{option}={value}"),

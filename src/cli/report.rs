@@ -24,23 +24,19 @@ use crate::name::Name;
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
 use crate::systemd::systemctl::{Properties, Systemctl};
-use crate::systemd::unit::Origin;
 use crate::systemd::{Scope, cgroup};
+
+/// What the report has as the gateway answered it; null without an answer.
+const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent sessions turns \
+    waiting limits degraded warnings reload_error journal principals";
 
 /// What is known of one gateway at one moment.
 #[derive(Debug)]
 pub struct Report {
-    pub name: String,
     pub state: State,
-    pub pid: Option<i64>,
-    /// When the state began, RFC 3339, as far as that is known.
-    pub since: Option<String>,
-    /// The gateway's own answer; null when it gave none.
-    pub answer: Value,
     pub unit: Option<UnitReport>,
-    pub last_stop: Value,
-    /// What is odd, in a sentence.
-    pub note: Option<String>,
+    /// All of it, as `status --json` prints it. Keys are added, never renamed.
+    pub status: Value,
 }
 
 /// What is known of its unit.
@@ -49,10 +45,8 @@ pub struct UnitReport {
     pub name: String,
     pub scope: Scope,
     pub path: Option<String>,
-    /// Whether the installed file is what this program would write, and who wrote it, where that was looked at.
-    pub current: Option<(bool, Origin)>,
-    /// What the service manager says; an error in words. `None`: it knows no such unit.
-    pub facts: Result<Option<UnitStatus>, String>,
+    /// What the service manager says, or in words why it says nothing.
+    pub facts: Result<UnitStatus, String>,
 }
 
 /// The state in one word.
@@ -76,7 +70,7 @@ pub enum State {
 impl State {
     /// As `status` and `status --json` have it.
     pub fn word(self) -> String {
-        format!("{self:?}").to_lowercase()
+        format!("{self:?}").to_ascii_lowercase()
     }
 
     /// The exit status of `status`, as LSB has it.
@@ -198,10 +192,12 @@ fn gather_once(context: &Context, system: bool) -> Report {
     let ask = |unit: String, scope: Scope, path: Option<PathBuf>| {
         let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
         let shown = systemctl.show(PROPERTIES, &unit, Instant::now() + CONTROL_TIMEOUT);
-        let facts = shown.map(UnitStatus::read);
-        let known = || facts.as_ref().ok()?.as_ref()?.path();
+        let facts = shown
+            .map_err(|why| format!("systemd cannot be asked: {why}"))
+            .and_then(|shown| UnitStatus::read(shown).ok_or_else(|| "not loaded".to_owned()));
+        let known = || facts.as_ref().ok()?.path();
         let path = path.map(|path| path.display().to_string()).or_else(known);
-        UnitReport { name: unit, scope, path, current: None, facts }
+        UnitReport { name: unit, scope, path, facts }
     };
     let installed = installed_file(base, name, system);
     let mut unit = installed.map(|(scope, path)| ask(name.unit(), scope, Some(path)));
@@ -226,16 +222,14 @@ fn gather_once(context: &Context, system: bool) -> Report {
     let own = foreign.is_none().then_some(own_dirs);
     let mut report = assemble(name, &contact, &run, unit, own);
     if system && report.unit.is_none() {
-        report.note = Some(format!("there is no system unit {}", name.unit()));
+        report.status["note"] = format!("there is no system unit {}", name.unit()).into();
     }
     report
 }
 
 /// The directories of a system unit that runs as somebody else.
 fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
-    let (Scope::System, Ok(Some(facts))) = (unit.scope, &unit.facts) else {
-        return None;
-    };
+    let facts = unit.facts.as_ref().ok().filter(|_| unit.scope == Scope::System)?;
     let owner = match facts.shown.get("User") {
         "" => user::by_uid(0),
         by_name => user::by_name(by_name).or_else(|| user::by_uid(by_name.parse().ok()?)),
@@ -266,19 +260,19 @@ fn unit_of(status: &Value, holder: Option<Holder>) -> Option<(String, Scope)> {
 }
 
 /// `own`: where the history is, if it is ours to read.
-fn assemble(
+pub fn assemble(
     name: &Name,
     contact: &Contacted<Value>,
     run: &Value,
     unit: Option<UnitReport>,
     own: Option<&Dirs>,
 ) -> Report {
-    let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
-    let holder = match contact {
-        Ok((holder, _)) | Err(Unresponsive { holder, .. }) => *holder,
-        Err(_) => None,
+    let facts = unit.as_ref().and_then(|unit| unit.facts.as_ref().ok());
+    let (holder, answer) = match contact {
+        Ok((holder, answer)) => (*holder, answer),
+        Err(Unresponsive { holder, .. }) => (*holder, &Value::Null),
+        Err(_) => (None, &Value::Null),
     };
-    let answer = contact.as_ref().map_or(Value::Null, |(_, status)| status.clone());
     // What it says of itself may be a number of another pid namespace.
     let held_by = holder.map(|holder| i64::from(holder.pid.get()));
     let mut pid = held_by.or(answer["pid"].as_i64());
@@ -302,23 +296,43 @@ fn assemble(
         }
         (stop, _) => stop.clone(),
     };
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let since = match (contact, state) {
+    let changed = || facts.and_then(UnitStatus::changed).into();
+    let since: Value = match (contact, state) {
         // An older gateway knows its start only.
-        (Ok(_), _) if told(contact).is_some() => {
-            text(&answer["state_since"]).or_else(|| text(&answer["since"]))
-        }
-        (Ok(_) | Err(Unresponsive { .. }), _) => {
-            text(&run["started"]).filter(|_| run["pid"].as_i64() == pid)
+        (Ok(_), _) if told(contact).is_some() => [&answer["state_since"], &answer["since"]]
+            .into_iter()
+            .find(|time| time.is_string())
+            .cloned()
+            .into(),
+        (Ok(_) | Err(Unresponsive { .. }), _) if run["pid"].as_i64() == pid => {
+            run["started"].clone()
         }
         // A start that failed left no record of ours.
-        (Err(_), State::Failed | State::Restarting) => facts.and_then(UnitStatus::changed),
-        (Err(Unreachable(_)), _) if own.is_none() => facts.and_then(UnitStatus::changed),
-        (Err(NotRunning), State::Stopped) => text(&last_stop["time"]),
-        (Err(_), _) => None,
+        (Err(_), State::Failed | State::Restarting) => changed(),
+        (Err(Unreachable(_)), _) if own.is_none() => changed(),
+        (Err(NotRunning), State::Stopped) => last_stop["time"].clone(),
+        _ => Value::Null,
     };
-    let note = note(state, contact, run, facts, pid);
-    Report { name: name.to_string(), state, pid, since, answer, unit, last_stop, note }
+    let shown = |name| facts.map(|facts| facts.shown.get(name));
+    let of_answer = ANSWERED.split(' ').map(|key| (key, answer[key].clone()));
+    let own_version = env!("CARGO_PKG_VERSION");
+    let other = (answer["version"] != own_version).then(|| ("client_version", own_version.into()));
+    let status = [
+        ("name", name.as_str().into()),
+        ("state", state.word().into()),
+        ("pid", pid.into()),
+        ("since", since),
+        ("unit", unit.as_ref().map(|unit| unit.name.clone()).into()),
+        ("unit_scope", unit.as_ref().map(|unit| unit.scope.as_str()).into()),
+        ("unit_path", unit.as_ref().and_then(|unit| unit.path.clone()).into()),
+        ("unit_current", Value::Null),
+        ("unit_state", shown("ActiveState").into()),
+        ("unit_restarts", facts.map(UnitStatus::restarts).into()),
+        ("last_stop", last_stop),
+        ("note", note(state, contact, run, facts, pid).into()),
+    ];
+    let status = status.into_iter().chain(of_answer).chain(other).collect();
+    Report { state, unit, status }
 }
 
 /// What a reader has to know beyond the state.
@@ -371,8 +385,7 @@ mod tests {
             name: "hermes-gateway-coder.service".into(),
             scope: Scope::User,
             path: None,
-            current: None,
-            facts: Ok(Some(facts)),
+            facts: Ok(facts),
         })
     }
 
@@ -389,6 +402,10 @@ mod tests {
         assemble(&name, contact, run, unit, Some(&dirs))
     }
 
+    fn note(report: &Report) -> &str {
+        report.status["note"].as_str().unwrap()
+    }
+
     fn answers() -> Contacted<Value> {
         let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
         Ok((None, status))
@@ -397,19 +414,22 @@ mod tests {
     #[test]
     fn a_gateway_that_answers_is_believed() {
         let running = report(&answers(), &Value::Null, unit(Active, Some(7)));
-        assert_eq!((running.state, running.pid), (State::Running, Some(7)));
-        assert_eq!((running.since.as_deref(), running.note), (Some("s"), None));
-        assert_eq!(running.last_stop["n"], 1);
+        assert_eq!((running.state, &running.status["pid"]), (State::Running, &json!(7)));
+        assert_eq!(
+            (&running.status["since"], &running.status["note"]),
+            (&json!("s"), &Value::Null)
+        );
+        assert_eq!(running.status["last_stop"]["n"], 1);
         let other = report(&answers(), &Value::Null, unit(Active, Some(8)));
-        assert_eq!(other.pid, Some(7));
-        assert!(other.note.unwrap().contains("pid 8"));
+        assert_eq!(other.status["pid"], 7);
+        assert!(note(&other).contains("pid 8"));
         let beside = report(&answers(), &Value::Null, unit(Inactive, None));
         assert_eq!(beside.state, State::Running);
-        assert!(beside.note.unwrap().contains("did not start it"));
+        assert!(note(&beside).contains("did not start it"));
         let status = json!({ "state": "serving", "pid": 7, "unit": "my.service" });
         let other = Ok((None, status));
         let other = report(&other, &Value::Null, unit(Inactive, None));
-        assert!(other.note.unwrap().contains("it runs in my.service"));
+        assert!(note(&other).contains("it runs in my.service"));
     }
 
     #[test]
@@ -419,9 +439,9 @@ mod tests {
         let silent = Err(Unresponsive { holder, why });
         let run = json!({ "pid": 7, "started": "s" });
         let found = report(&silent, &run, None);
-        assert_eq!((found.state, found.pid), (State::Unresponsive, Some(7)));
-        assert_eq!(found.since.as_deref(), Some("s"));
-        assert!(found.note.unwrap().contains("no answer in time"));
+        assert_eq!((found.state, &found.status["pid"]), (State::Unresponsive, &json!(7)));
+        assert_eq!(found.status["since"], "s");
+        assert!(note(&found).contains("no answer in time"));
         let starting = report(&silent, &run, unit(Activating, Some(7)));
         assert_eq!(starting.state, State::Starting);
         // What its unit is starting is another process.
@@ -432,23 +452,24 @@ mod tests {
     #[test]
     fn without_a_gateway_its_records_and_its_unit_tell_how_it_ended() {
         let stopped = report(&Err(NotRunning), &Value::Null, None);
-        assert_eq!((stopped.state, stopped.pid), (State::Stopped, None));
-        assert_eq!(stopped.since.as_deref(), Some("2026-01-01T00:00:00.000Z"));
+        assert_eq!((stopped.state, &stopped.status["pid"]), (State::Stopped, &Value::Null));
+        assert_eq!(stopped.status["since"], "2026-01-01T00:00:00.000Z");
         let dead = report(&Err(NotRunning), &json!({ "pid": 7, "started": "s" }), None);
-        assert_eq!((dead.state, dead.pid, dead.since), (State::Dead, None, None));
-        assert!(dead.note.unwrap().contains("since s"));
+        assert_eq!(dead.state, State::Dead);
+        assert_eq!((&dead.status["pid"], &dead.status["since"]), (&Value::Null, &Value::Null));
+        assert!(note(&dead).contains("since s"));
         for (started, verdict) in [("2026-01-02", "unclean exit"), ("2025-12-31", "planned")] {
             let run = json!({ "id": "b/7/1", "started": started });
             let killed = report(&Err(NotRunning), &run, unit(Failed, None));
-            assert_eq!(killed.last_stop["verdict"], verdict, "how the last one ended");
+            assert_eq!(killed.status["last_stop"]["verdict"], verdict, "how the last one ended");
         }
         let failed = report(&Err(NotRunning), &Value::Null, unit(Failed, None));
         assert_eq!(failed.state, State::Failed);
-        assert_eq!(failed.since.as_deref(), Some("1994-11-06T08:49:37Z"));
-        assert!(failed.note.unwrap().contains("its unit: exit status 78"));
+        assert_eq!(failed.status["since"], "1994-11-06T08:49:37Z");
+        assert!(note(&failed).contains("its unit: exit status 78"));
         let elsewhere = report(&Err(NotRunning), &Value::Null, unit(Active, Some(9)));
-        assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));
-        assert!(elsewhere.note.unwrap().contains("pid 9"));
+        assert_eq!((elsewhere.state, &elsewhere.status["pid"]), (State::Unknown, &Value::Null));
+        assert!(note(&elsewhere).contains("pid 9"));
     }
 
     fn read(pairs: &[(&str, &str)]) -> Option<UnitStatus> {

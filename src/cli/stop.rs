@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
 use crate::lifecycle::{history, marker};
 use crate::limits::{self, STOP_HEADROOM};
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::{PidFd, Signal, is_gone};
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::Scope;
@@ -168,7 +168,7 @@ fn wait_for_end(process: &PidFd, patience: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + patience;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
-        let ended = poll(&mut [Interest::read(process.as_fd())], Some(left))? > 0;
+        let [ended] = wait_any([Interest::read(process.as_fd())], Some(left))?;
         if ended || left.is_zero() {
             return Ok(ended);
         }
