@@ -10,7 +10,7 @@ use super::args::Parsed;
 use super::config;
 use super::context::Context;
 use super::control::{
-    broken, connect_to, escaped_lines, exchange, exit_for, problem, refused, request,
+    connect_to, escaped_lines, exchange, exit_for, parse, problem, refused, request,
 };
 use super::output::{printed, say};
 use crate::api;
@@ -150,15 +150,13 @@ fn converse<W: Write>(
     let body = format!(r#"{{"stream":true,"messages":[{{"role":"user","content":{text}}}]}}"#);
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(session.map(|key| (SESSION, key)));
-    let path = "/v1/chat/completions";
-    let answer = client
-        .send("POST", path, &headers, Some(body.as_bytes()), deadline)
-        .map_err(|e| broken(&e))?;
+    let (path, body) = ("/v1/chat/completions", Some(body.as_bytes()));
+    let answer = client.send("POST", path, &headers, body, deadline)?;
     if answer.status != 200 {
         return Err(refused(answer, Instant::now() + CONTROL_TIMEOUT));
     }
     let mut events = answer.events();
-    while let Some(event) = events.next(deadline).map_err(|e| broken(&e))? {
+    while let Some(event) = events.next(deadline)? {
         let Some(text) = read_event(&event.data)? else {
             return Ok(Exit::Planned);
         };
@@ -166,7 +164,7 @@ fn converse<W: Write>(
             return printed(Err(e));
         }
     }
-    Err(broken(&Error::CutShort))
+    Err(Error::CutShort.into())
 }
 
 /// Reads an event of a streamed completion, or the error that ends it. `None`: the end; some events
@@ -175,8 +173,7 @@ fn read_event(data: &str) -> Result<Option<String>, Failure> {
     if data == "[DONE]" {
         return Ok(None);
     }
-    let value: Value = serde_json::from_slice(data.as_bytes())
-        .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))?;
+    let value = parse(data.as_bytes())?;
     if value["error"].is_object() {
         return Err(problem(value["status"].as_u64(), &value["error"]));
     }

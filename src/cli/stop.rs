@@ -38,9 +38,9 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
                     let how = unit::how_it_ended(&shown).0;
                     rest = format!("{name} is not running (its unit failed: {how})\n");
                 }
-                _ if unit.is_around_us(&shown) => return unit.ask(context, &shown, "stop"),
+                _ if unit.is_around_us(&shown) => return unit.ask(&shown, "stop"),
                 _ => {
-                    stop_unit(context, unit, &shown)?;
+                    stop_unit(unit, &shown)?;
                     rest.clear();
                 }
             },
@@ -74,9 +74,9 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         {
             let shown = unit.show()?;
             if unit.is_around_us(&shown) {
-                return unit.ask(context, &shown, "stop");
+                return unit.ask(&shown, "stop");
             }
-            stop_unit(context, &unit, &shown).map(|()| Exit::Planned)
+            stop_unit(&unit, &shown).map(|()| Exit::Planned)
         }
         _ if system => say(&rest),
         _ if foreign.is_some() => foreign::refuse_foreign(context, "stop").map(|()| Exit::Planned),
@@ -89,19 +89,14 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     }
 }
 
-fn stop_unit(context: &Context, unit: &Unit, shown: &Properties) -> Result<(), Failure> {
+fn stop_unit(unit: &Unit<'_>, shown: &Properties) -> Result<(), Failure> {
     let patience = Unit::patience(shown, &["TimeoutStopUSec"]);
-    let stop = ["stop", "--", &unit.name];
-    report_unit(context, unit, unit.act_until(&stop, Instant::now() + patience))
+    report_unit(unit, unit.act_within(patience, &["stop", "--", &unit.name]))
 }
 
 /// Says what has become of a unit that was to stop.
-pub fn report_unit(
-    context: &Context,
-    unit: &Unit,
-    done: Result<(), Failure>,
-) -> Result<(), Failure> {
-    let (name, command) = (unit.label(context), context.name.command());
+pub fn report_unit(unit: &Unit<'_>, done: Result<(), Failure>) -> Result<(), Failure> {
+    let (name, command) = (unit.label(), unit.context.name.command());
     let shown = unit.show()?;
     match (shown.get("ActiveState"), done) {
         ("inactive", _) => say(&format!("{name} has stopped\n")).map(drop),
