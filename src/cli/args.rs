@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use pico_args::{Arguments, Keys};
 
@@ -36,7 +37,7 @@ impl Parsed {
         self.options.iter().find(|(long, _)| *long == option).map(|(_, value)| value.as_str())
     }
 
-    pub fn number(&self, option: &str) -> Option<u64> {
+    pub fn number<T: FromStr>(&self, option: &str) -> Option<T> {
         self.value(option)?.parse().ok()
     }
 }
@@ -203,8 +204,7 @@ impl Parsed {
         if help::is_known(word) {
             return usage(&format!("{word} is not supported by this command"), topic);
         }
-        let near = help::nearest_option(word, self.command);
-        let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
+        let near = help::suggest_option(word, self.command);
         let text = if topic == Some("send") { "; after -- it is text" } else { "" };
         usage(&format!("unknown option {word:?}{near}{text}"), topic)
     }
@@ -218,9 +218,8 @@ fn not_an_id(word: Option<&str>) -> Option<String> {
 }
 
 fn no_command(word: &str) -> Option<String> {
-    let near = help::nearest(word).map(|near| format!("; did you mean {near:?}?"));
-    let words = format!("there is no command {word:?}{}", near.unwrap_or_default());
-    help::topic(word).is_none().then_some(words)
+    let words = || format!("there is no command {word:?}{}", help::suggest(word));
+    help::topic(word).is_none().then(words)
 }
 
 impl From<pico_args::Error> for Failure {

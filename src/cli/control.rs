@@ -189,12 +189,10 @@ impl From<Error> for Failure {
 
 /// Text of several lines for a terminal: only line feed and tab act.
 pub fn escaped_lines(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for piece in text.split_inclusive(['\n', '\t', '\r']) {
+    let pieces = text.split_inclusive(['\n', '\t', '\r']).map(|piece| {
         let body = piece.trim_end_matches(['\n', '\t', '\r']);
-        safe += &escaped(body, false);
         // A carriage return would let what follows overwrite what was read.
-        safe += piece[body.len()..].trim_start_matches('\r');
-    }
-    safe
+        escaped(body, false) + piece[body.len()..].trim_start_matches('\r')
+    });
+    pieces.collect()
 }

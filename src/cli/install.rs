@@ -47,7 +47,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let plan = || Plan { sources: owner.unit_sources(), demanded, ..config::plan(&owner) };
     let loaded = as_owner(&owner, || gateway::check(&plan()))??;
     let deadline = Instant::now() + UNIT_FILES_TIMEOUT;
-    let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
+    let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e, ""))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;
     let beside = as_owner(&owner, || start::beside_unit(&owner, shown.get("MainPID")))?;
@@ -85,9 +85,8 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 /// runs.
 fn write_and_enable(unit: &Unit<'_>, text: Option<&str>) -> Result<bool, Failure> {
     if let Some(text) = text {
-        unit.file
-            .parent()
-            .map_or(Ok(()), |dir| files::make_dirs(dir, 0o755))
+        let dir = unit.file.parent().unwrap_or(&unit.file);
+        files::make_dirs(dir, 0o755)
             .and_then(|()| files::replace(&unit.file, text.as_bytes(), 0o644))
             .map_err(|e| Failure::with("write", &unit.file, &e))?;
     }

@@ -298,12 +298,7 @@ pub fn assemble(
     };
     let changed = || facts.and_then(UnitStatus::changed).into();
     let since: Value = match (contact, state) {
-        // An older gateway knows its start only.
-        (Ok(_), _) if told(contact).is_some() => [&answer["state_since"], &answer["since"]]
-            .into_iter()
-            .find(|time| time.is_string())
-            .cloned()
-            .into(),
+        (Ok(_), _) if told(contact).is_some() => answer["state_since"].clone(),
         (Ok(_) | Err(Unresponsive { .. }), _) if run["pid"].as_i64() == pid => {
             run["started"].clone()
         }
@@ -407,7 +402,8 @@ mod tests {
     }
 
     fn answers() -> Contacted<Value> {
-        let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
+        let status =
+            json!({ "state": "serving", "pid": 7, "state_since": "s", "last_stop": { "n": 1 } });
         Ok((None, status))
     }
 

@@ -83,20 +83,19 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         let message = request(client, "GET", &target)?;
         let error = escaped_lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
-        let failed = |how| Err(Failure::new(exit, format!("message {id}{how}: {error}")));
-        match message["status"].as_str() {
-            Some("done") => match message["reply"].as_str() {
-                Some(reply) => {
+        let how = match message["status"].as_str().unwrap_or("?") {
+            "done" => {
+                if let Some(reply) = message["reply"].as_str() {
                     let mut printer = Printer::of_stdout();
                     let result = printed(printer.print(reply));
                     return printer.finish(result);
                 }
-                None => return failed(""),
-            },
-            Some("failed") => return failed(" failed"),
-            Some("cancelled") => return failed(" was cancelled"),
+                ""
+            }
+            "failed" => " failed",
+            "cancelled" => " was cancelled",
             status if left.is_zero() => {
-                let status = escaped(status.unwrap_or("?"), false);
+                let status = escaped(status, false);
                 let place = message["position"].as_u64();
                 let place = place.map(|n| format!(", position {n}")).unwrap_or_default();
                 let waits = message["waiting"]["reason"].as_str().map(escaped_lines);
@@ -105,8 +104,9 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
                 let words = format!("message {id} has no reply yet: {status}{place}{waits}");
                 return Err(Failure::new(Exit::Restart, words));
             }
-            Some(_) | None => {}
-        }
+            _ => continue,
+        };
+        return Err(Failure::new(exit, format!("message {id}{how}: {error}")));
     }
 }
 

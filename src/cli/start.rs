@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::context::Context;
 use super::output::say;
-use super::unit::{self, Unit, installed};
+use super::unit::{self, Unit};
 use super::{args, config, foreign};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
@@ -43,14 +43,19 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// The installed unit, unless it would be another user's gateway that a user's manager runs. Where there
 /// is none, one that runs all the same is named.
 fn installed_unit<'c>(context: &'c Context, system: bool, verb: &str) -> Result<Unit<'c>, Failure> {
-    let unit = installed(context, system);
-    let of_machine = unit.as_ref().is_ok_and(|unit| unit.systemctl.scope == Scope::System);
-    if !system && !of_machine {
+    let unit = unit::find(context, system);
+    if !system && unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
         foreign::refuse_foreign(context, verb)?;
     }
-    unit.map_err(|failure| match beside_unit(context, "") {
-        Some(words) => Failure::new(Exit::Unavailable, words),
-        None => failure,
+    unit.ok_or_else(|| {
+        if let Some(words) = beside_unit(context, "") {
+            return Failure::new(Exit::Unavailable, words);
+        }
+        let (unit, command) = (context.name.unit(), context.name.command());
+        let flag = if system { " --system" } else { "" };
+        Failure::failed(format!(
+            "{unit} is not installed: `{command} install{flag}` writes it, `{command} run` needs none"
+        ))
     })
 }
 
@@ -113,13 +118,8 @@ fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Ex
                 text += &format!("\n  the service manager tries again; `{command} stop` ends that");
             }
             // The words of a damaged or lost journal name its file.
-            let is_journal = text.contains("/journal");
-            text += &format!("\n  `{command} logs` tells more, `{command} ");
-            text += if is_journal {
-                "journal check` looks at the journal"
-            } else {
-                "config check` checks the configuration"
-            };
+            let what = if text.contains("/journal") { "journal" } else { "config" };
+            text += &format!("\n  see `{command} logs` and `{command} {what} check`");
             let exit = if never_ran { Exit::Failed } else { exit };
             Err(Failure::new(exit, text))
         }

@@ -178,7 +178,7 @@ mod tests {
     fn holding(principals: Value) -> Report {
         let answer = json!({
             "name": "coder", "version": VERSION, "state": "serving", "pid": 12,
-            "since": "1994-11-06T08:49:37.042Z", "uptime_seconds": 125,
+            "state_since": "1994-11-06T08:49:37.042Z", "uptime_seconds": 125,
             "listen": "127.0.0.1:8642", "unit": "hermes-gateway-coder.service",
             "agent": "echo", "sessions": 1, "turns": { "running": 1, "waiting": 2 },
             "last_stop": stop(), "principals": principals,

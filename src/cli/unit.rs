@@ -42,9 +42,6 @@ const MAX_LOG: usize = 64 << 10;
 /// The gateway's last line, however it ends.
 const LAST_WORD: &str = "Exiting with code";
 
-/// What takes the place of these words where it is known what was tried.
-const WITH_SUDO: &str = "try it with sudo";
-
 /// What its manager is asked about a unit, by all commands alike.
 pub const PROPERTIES: &str = "LoadState,LoadError,FragmentPath,UnitFileState,Type,User,Environment,\
     ActiveState,SubState,Result,StateChangeTimestamp,NRestarts,MainPID,InvocationID,ExecMainPID,\
@@ -67,20 +64,6 @@ pub fn find(context: &Context, system: bool) -> Option<Unit<'_>> {
     let exists =
         |unit: &Unit<'_>| unit.file.symlink_metadata().is_ok() || unit.show().is_ok_and(known);
     scopes(system).iter().map(|scope| Unit::new(context, *scope)).find(exists)
-}
-
-/// The same for a command that cannot do without.
-///
-/// # Errors
-/// `Failed`, with suggested fixes.
-pub fn installed(context: &Context, system: bool) -> Result<Unit<'_>, Failure> {
-    find(context, system).ok_or_else(|| {
-        let (unit, command) = (context.name.unit(), context.name.command());
-        let flag = if system { " --system" } else { "" };
-        Failure::failed(format!(
-            "{unit} is not installed: `{command} install{flag}` writes it, `{command} run` needs none"
-        ))
-    })
 }
 
 /// The unit that runs the gateway.
@@ -151,7 +134,7 @@ impl<'c> Unit<'c> {
     pub fn show(&self) -> Result<Properties, Failure> {
         self.systemctl
             .show(PROPERTIES, &self.name, Instant::now() + ASK_PATIENCE)
-            .map_err(|e| self.refused(&e))
+            .map_err(|e| self.refused(&e, "try it with sudo"))
     }
 
     /// A variable of the unit's process, PATH for one: by its own settings, else its manager's
@@ -172,12 +155,10 @@ impl<'c> Unit<'c> {
 
     /// The same for a verb that waits for the gateway.
     pub fn act_within(&self, patience: Duration, arguments: &[&str]) -> Result<(), Failure> {
-        self.systemctl.run(arguments, Instant::now() + patience).map(drop).map_err(|e| {
-            let mut failure = self.refused(&e);
-            let exactly = format!("`sudo systemctl {}`", arguments.join(" "));
-            failure.message = failure.message.replace(WITH_SUDO, &exactly);
-            failure
-        })
+        self.systemctl
+            .run(arguments, Instant::now() + patience)
+            .map(drop)
+            .map_err(|e| self.refused(&e, &format!("`sudo systemctl {}`", arguments.join(" "))))
     }
 
     /// How long a start or stop may take by the manager's own time-outs, with a margin.
@@ -186,13 +167,14 @@ impl<'c> Unit<'c> {
         time_outs.iter().map(wait).sum::<Duration>() + MANAGER_MARGIN
     }
 
-    /// The error of systemctl, and a suggested fix where one is known.
-    pub fn refused(&self, why: &str) -> Failure {
+    /// The error of systemctl, and a suggested fix where one is known. `with_sudo`: the one for a user
+    /// who may not do it.
+    pub fn refused(&self, why: &str, with_sudo: &str) -> Failure {
         let why = escaped(why.trim(), false);
         let no_manager = why.contains("Failed to connect") || why.contains("not been booted");
         let way = match self.systemctl.scope {
             _ if why.contains("uthentication") || why.contains("Access denied") => {
-                "; units of the machine are root's: try it with sudo"
+                &format!("; units of the machine are root's: {with_sudo}")
             }
             Scope::User if no_manager => {
                 "\n  This user has no service manager now. A login starts one; as root, \
