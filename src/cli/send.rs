@@ -4,7 +4,7 @@
 use std::io::{self, IsTerminal, Read, StdoutLock, Write};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::Parsed;
 use super::config;
@@ -43,7 +43,7 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     if durable.iter().any(|option| args.has(option)) {
         return send_durable(&mut client, &text, args);
     }
-    let mut printer = Printer::of_stdout();
+    let mut printer = printer();
     let result = converse(&mut client, session, &text, &mut printer);
     printer.finish(result)
 }
@@ -86,7 +86,7 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         let how = match message["status"].as_str().unwrap_or("?") {
             "done" => {
                 if let Some(reply) = message["reply"].as_str() {
-                    let mut printer = Printer::of_stdout();
+                    let mut printer = printer();
                     let result = printed(printer.print(reply));
                     return printer.finish(result);
                 }
@@ -157,28 +157,20 @@ fn converse<W: Write>(
     }
     let mut events = answer.events();
     while let Some(event) = events.next(deadline)? {
-        let Some(text) = read_event(&event.data)? else {
+        if event.data == "[DONE]" {
             return Ok(Exit::Planned);
-        };
-        if let Err(e) = printer.print(&text) {
+        }
+        let value = parse(event.data.as_bytes())?;
+        if value["error"].is_object() {
+            return Err(problem(value["status"].as_u64(), &value["error"]));
+        }
+        // Some have no text: the role, the reason for the end.
+        let text = value["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+        if let Err(e) = printer.print(text) {
             return printed(Err(e));
         }
     }
     Err(Error::CutShort.into())
-}
-
-/// Reads an event of a streamed completion, or the error that ends it. `None`: the end; some events
-/// have no text (the role, the reason for the end).
-fn read_event(data: &str) -> Result<Option<String>, Failure> {
-    if data == "[DONE]" {
-        return Ok(None);
-    }
-    let value = parse(data.as_bytes())?;
-    if value["error"].is_object() {
-        return Err(problem(value["status"].as_u64(), &value["error"]));
-    }
-    let text = value.pointer("/choices/0/delta/content").and_then(Value::as_str);
-    Ok(Some(text.unwrap_or_default().to_owned()))
 }
 
 /// Prints a reply: as it is, or, on a terminal, without what acts there.
@@ -189,11 +181,9 @@ struct Printer<W: Write> {
     last: Option<char>,
 }
 
-impl Printer<StdoutLock<'static>> {
-    fn of_stdout() -> Self {
-        let out = io::stdout().lock();
-        Printer { terminal: out.is_terminal(), out, last: None }
-    }
+fn printer() -> Printer<StdoutLock<'static>> {
+    let out = io::stdout().lock();
+    Printer { terminal: out.is_terminal(), out, last: None }
 }
 
 impl<W: Write> Printer<W> {
@@ -216,17 +206,14 @@ impl<W: Write> Printer<W> {
 
     /// Ends the last line if the reply did not.
     fn end(&mut self) -> io::Result<()> {
-        if self.last.is_none_or(|last| last == '\n') {
-            return Ok(());
-        }
-        self.last = Some('\n');
-        self.out.write_all(b"\n")?;
-        self.out.flush()
+        if self.last.is_some_and(|last| last != '\n') { self.print("\n") } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::super::control::connect;
     use super::super::control::tests::{dirs, fake, hold, json as answer};
     use super::*;

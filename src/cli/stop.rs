@@ -138,10 +138,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         return Err(failed("signal process", e));
     }
     if proc::is_ancestor(pid) {
-        return say(&format!(
-            "the stop of {name} is asked for; it is not waited for, since this command runs inside the \
-             gateway\n"
-        ));
+        return unit::say_asked("stop", name.as_str());
     }
     let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
     let patience = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;

@@ -103,19 +103,16 @@ impl<'c> Unit<'c> {
 
     /// Asks for a stop or restart from inside of the unit.
     pub fn ask(&self, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
-        let label = self.label();
         // Its `ExecStop=`, or an agent of one that ends: another job would change what follows.
         if shown.get("ActiveState") == "deactivating" {
             return say(&format!(
-                "{label} is ending already; nothing is asked for, since this command runs inside the \
-                 gateway\n"
+                "{} is ending already; nothing is asked for, since this command runs inside the \
+                 gateway\n",
+                self.label()
             ));
         }
         self.act(&["--no-block", verb, "--", &self.name])?;
-        say(&format!(
-            "the {verb} of {label} is asked for; it is not waited for, since this command runs inside \
-             the gateway\n"
-        ))
+        say_asked(verb, &self.label())
     }
 
     pub fn new(context: &'c Context, scope: Scope) -> Unit<'c> {
@@ -254,6 +251,14 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
         (_, "2" | "3") => (format!("killed by {}", signal(status)), Exit::Failed),
         (result, _) => (format!("result {result}"), Exit::Failed),
     }
+}
+
+/// Says that a verb is asked for by a process of the gateway itself.
+pub fn say_asked(verb: &str, label: &str) -> Result<Exit, Failure> {
+    say(&format!(
+        "the {verb} of {label} is asked for; it is not waited for, since this command runs inside the \
+         gateway\n"
+    ))
 }
 
 /// `SIGABRT (signal 6)`.
