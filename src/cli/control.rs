@@ -73,14 +73,9 @@ pub fn fetch_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
 
 /// Asks a gateway of another user, whose lock is not for us to look at: its socket or nothing.
 pub fn fetch_foreign_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
-    let mut why = String::new();
-    for place in [dirs.clone(), dirs.without_runtime()] {
-        match connect_socket(&place).and_then(|client| status(client, deadline)) {
-            Ok(status) => return Ok((None, status)),
-            Err(e) => why = e,
-        }
-    }
-    Err(NoAnswer::Unreachable(why))
+    let ask = |dirs: &Dirs| connect_socket(dirs).and_then(|client| status(client, deadline));
+    let asked = ask(dirs).or_else(|_| ask(&dirs.without_runtime()));
+    asked.map(|status| (None, status)).map_err(NoAnswer::Unreachable)
 }
 
 fn connect_socket(dirs: &Dirs) -> Result<Client<'static>, String> {

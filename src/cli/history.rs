@@ -30,7 +30,7 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
 fn as_table(stops: &[Value]) -> String {
     let row = |stop: &Value| {
         let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
-        [
+        vec![
             time_format::shown(stop["time"].as_str().unwrap_or("-"))
                 .trim_end_matches(" UTC")
                 .to_owned(),
@@ -46,7 +46,7 @@ fn as_table(stops: &[Value]) -> String {
         format!("    {sender}{}\n", word(&stop["reason"]))
     };
     let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
-    let rows = table(titles, stops.iter().map(row).collect());
+    let rows = table(&titles, stops.iter().map(row).collect());
     let lines = rows.split_inclusive('\n').map(str::to_owned);
     // The head has none.
     let below = std::iter::once(String::new()).chain(stops.iter().map(why));

@@ -44,8 +44,9 @@ fn some_keys(mut status: Value) -> Value {
 
 fn as_table(gateways: &[Value]) -> String {
     let keys = ["name", "state", "pid", "listen", "unit_scope"];
-    let rows = gateways.iter().map(|gateway| keys.map(|key| word(&gateway[key]))).collect();
-    table(["NAME", "STATE", "PID", "LISTEN", "UNIT"], rows)
+    let rows =
+        gateways.iter().map(|gateway| keys.map(|key| word(&gateway[key])).to_vec()).collect();
+    table(&["NAME", "STATE", "PID", "LISTEN", "UNIT"], rows)
 }
 
 /// Every gateway that left a trace, the default one first. Other file names are

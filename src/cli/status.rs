@@ -29,7 +29,7 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
         say(&format!("{status}\n"))?;
     } else {
         let unit = unit.map(|unit| unit_line(&unit, current));
-        say_wrapped(&to_text(&status, unit, time_format::now()), INDENT)?;
+        say_wrapped(&to_text(&status, unit.as_deref(), time_format::now()), INDENT)?;
     }
     Ok(state.exit())
 }
@@ -46,7 +46,7 @@ fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
 }
 
 /// A report for people. `unit`: what there is to say of its unit. `now`: seconds since 1970.
-pub fn to_text(status: &Value, unit: Option<String>, now: i64) -> String {
+pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: Option<String>| {
         text.extend(value.map(|value| format!("{label:>9}  {value}\n")));
@@ -67,7 +67,7 @@ pub fn to_text(status: &Value, unit: Option<String>, now: i64) -> String {
     why.lines().for_each(|words| line("", Some(safe(words))));
     line("pid", status["pid"].as_i64().map(|pid| pid.to_string()));
     line("listen", shown(&status["listen"]));
-    line("unit", unit.as_deref().map(safe));
+    line("unit", unit.map(safe));
     line("", shown(&status["unit_path"]));
     let limit = status["stop_timeout_seconds"].as_f64();
     line("", limit.map(|seconds| format!("its unit gives a stop {seconds} s")));
@@ -203,7 +203,7 @@ mod tests {
 
     fn text_of(report: &Report, now: i64) -> String {
         let unit = report.unit.as_ref().map(|unit| unit_line(unit, Some((true, Origin::Ours))));
-        to_text(&report.status, unit, now)
+        to_text(&report.status, unit.as_deref(), now)
     }
 
     #[test]
