@@ -172,10 +172,10 @@ mod tests {
     }
 
     fn running() -> Report {
-        holding(Value::Null)
+        holding(&Value::Null)
     }
 
-    fn holding(principals: Value) -> Report {
+    fn holding(principals: &Value) -> Report {
         let answer = json!({
             "name": "coder", "version": VERSION, "state": "serving", "pid": 12,
             "state_since": "1994-11-06T08:49:37.042Z", "uptime_seconds": 125,
@@ -229,7 +229,7 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
     fn what_principals_hold_is_shown() {
         let owner = json!({ "name": "owner", "queued": 1 });
         let alice = json!({ "name": "al\u{1b}", "journal_bytes": 12, "queued": 3, "results": 0 });
-        let report = holding(json!([alice, owner]));
+        let report = holding(&json!([alice, owner]));
         let text = text_of(&report, 0);
         let lines =
             "principal  al\\u{1b}: journal bytes 12, queued 3\nprincipal  owner: queued 1\n";
