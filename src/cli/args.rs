@@ -96,39 +96,39 @@ pub fn parse(
         parsed.words.extend(topic.map(str::to_owned));
         return Ok(parsed);
     }
-    parsed.read_options(&mut args, topic)?;
-    let rest = args.finish();
-    parsed.stdin = rest.first().is_some_and(|word| word == "-");
-    for word in &rest {
-        let word = word.to_string_lossy();
-        if word.starts_with('-') && word != "-" {
-            return Err(parsed.unknown_option(&word, topic));
-        }
-    }
-    for word in rest.into_iter().chain(literal) {
-        let not_text = |word| usage(&format!("{word:?} is not UTF-8 text"), topic);
-        parsed.words.push(word.into_string().map_err(not_text)?);
-    }
-    match parsed.misuse() {
-        Some(what) => Err(usage(&what, topic)),
-        None => Ok(parsed),
+    match parsed.read(args, literal) {
+        Ok(()) => Ok(parsed),
+        Err(what) => Err(usage(&what, topic)),
     }
 }
 
 impl Parsed {
-    /// Reads the options of the command.
-    fn read_options(
-        &mut self,
-        args: &mut Arguments,
-        topic: Option<&'static str>,
-    ) -> Result<(), Failure> {
+    /// Reads what follows the command: its options and words.
+    fn read(&mut self, mut args: Arguments, literal: Vec<OsString>) -> Result<(), String> {
+        self.read_options(&mut args)?;
+        let rest = args.finish();
+        self.stdin = rest.first().is_some_and(|word| word == "-");
+        for word in &rest {
+            let word = word.to_string_lossy();
+            if word.starts_with('-') && word != "-" {
+                return Err(self.unknown_option(&word));
+            }
+        }
+        for word in rest.into_iter().chain(literal) {
+            let not_text = |word| format!("{word:?} is not UTF-8 text");
+            self.words.push(word.into_string().map_err(not_text)?);
+        }
+        self.misuse().map_or(Ok(()), Err)
+    }
+
+    fn read_options(&mut self, args: &mut Arguments) -> Result<(), String> {
         // These were read before the command: a second one is left over, and wrong.
         let own = |long: &str| !["--config", "--set"].contains(&long);
         for (short, long, kind) in help::options(self.command).filter(|(_, long, _)| own(long)) {
             let keys = short.map_or(Keys::from(long), |short| Keys::from([short, long]));
             let value = match kind {
                 None => args.contains(keys).then(String::new),
-                Some(_) => args.opt_value_from_str(keys)?,
+                Some(_) => args.opt_value_from_str(keys).map_err(|e| e.to_string())?,
             };
             let Some(value) = value else { continue };
             let number = match kind {
@@ -138,7 +138,7 @@ impl Parsed {
             };
             if !number.is_empty() && value.parse::<u32>().is_err() {
                 let option = short.unwrap_or(long);
-                return Err(usage(&format!("{option} takes {number}, not {value:?}"), topic));
+                return Err(format!("{option} takes {number}, not {value:?}"));
             }
             self.options.push((long, value));
         }
@@ -194,19 +194,19 @@ impl Parsed {
         Some(what.to_owned())
     }
 
-    fn unknown_option(&self, word: &str, topic: Option<&'static str>) -> Failure {
+    fn unknown_option(&self, word: &str) -> String {
         let name = word.split_once('=').map_or(word, |(name, _)| name);
         let given = |long: &str| self.has(long) || (long == "--config" && self.config.is_some());
         let mut all = help::options(self.command);
         if all.any(|(short, long, _)| (short == Some(name) || long == name) && given(long)) {
-            return usage(&format!("{name} is given more than once"), topic);
+            return format!("{name} is given more than once");
         }
         if help::is_known(word) {
-            return usage(&format!("{word} is not supported by this command"), topic);
+            return format!("{word} is not supported by this command");
         }
         let near = help::suggest_option(word, self.command);
-        let text = if topic == Some("send") { "; after -- it is text" } else { "" };
-        usage(&format!("unknown option {word:?}{near}{text}"), topic)
+        let text = if self.command == "send" { "; after -- it is text" } else { "" };
+        format!("unknown option {word:?}{near}{text}")
     }
 }
 

@@ -29,11 +29,10 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
 /// A row a run, with who sent the signal and the reason in a line below.
 fn as_table(stops: &[Value]) -> String {
     let row = |stop: &Value| {
+        let time = time_format::shown(stop["time"].as_str().unwrap_or("-"));
         let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
         vec![
-            time_format::shown(stop["time"].as_str().unwrap_or("-"))
-                .trim_end_matches(" UTC")
-                .to_owned(),
+            time.trim_end_matches(" UTC").to_owned(),
             word(&stop["verdict"]),
             word(&stop["signal"]),
             word(&stop["exit"]),
