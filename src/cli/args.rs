@@ -81,10 +81,8 @@ pub fn parse(
     if word.as_deref() == Some("gateway") {
         word = args.subcommand()?;
     }
-    if let Some(what) = word.as_deref().and_then(no_command) {
-        return Err(usage(&what, None));
-    }
-    let topic = word.as_deref().and_then(help::topic);
+    let topic = word.as_deref().map(known_command).transpose();
+    let topic = topic.map_err(|what| usage(&what, None))?;
     let command = match topic {
         _ if version => "version",
         _ if helped => "help",
@@ -188,7 +186,7 @@ impl Parsed {
                 return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
             }
             ("journal", ["retry" | "drop", id @ ..]) => return not_an_id(id.first().copied()),
-            ("help", [word]) => return no_command(word),
+            ("help", [word]) => return known_command(word).err(),
             _ => return None,
         };
         Some(what.to_owned())
@@ -217,9 +215,9 @@ fn not_an_id(word: Option<&str>) -> Option<String> {
     (!sound).then_some(words)
 }
 
-fn no_command(word: &str) -> Option<String> {
-    let words = || format!("there is no command {word:?}{}", help::suggest(word));
-    help::topic(word).is_none().then(words)
+fn known_command(word: &str) -> Result<&'static str, String> {
+    let unknown = || format!("there is no command {word:?}{}", help::suggest(word));
+    help::topic(word).ok_or_else(unknown)
 }
 
 impl From<pico_args::Error> for Failure {
