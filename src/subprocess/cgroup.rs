@@ -133,8 +133,8 @@ mod tests {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
         let manner = SpawnOptions { stdin: false, own_group: true };
         let place = ChildSlot { number: &AtomicI32::new(0), group: Some(group.dir.as_fd()) };
-        let (shell, path) = (Path::new("/bin/sh"), ["PATH=/usr/bin:/bin"]);
-        let born = spawn(shell, &["-c", script], &path, manner, place).unwrap();
+        let (argv, path) = (["/bin/sh", "-c", script].map(Into::into), "PATH=/usr/bin:/bin");
+        let born = spawn(&argv, &[path.into()], manner, place).unwrap();
         assert!(born.joined);
         let procs = || fs::read_to_string(group.path.join("cgroup.procs")).unwrap();
         eventually(|| procs().lines().count() == 3);

@@ -5,12 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::check;
 use super::process::exit_now;
 use super::signal::with_all_blocked;
-use super::spawn::pipe;
 
 /// Runs `work` in a copy of this process that has no other descriptors than `keep`. What `work` returns
 /// can be read from the file, which is at its end without it where the child has died.
@@ -20,7 +19,7 @@ use super::spawn::pipe;
 /// # Errors
 /// Those of pipe2(2) and fork(2).
 pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<File> {
-    let (read, write) = pipe()?;
+    let (read, mut write) = io::pipe()?;
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.push(write.as_raw_fd());
     keep.sort_unstable();
@@ -32,13 +31,13 @@ pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::R
         if pid == 0 {
             let _end = End;
             close_others(&keep);
-            let _ = File::from(write).write_all(work().as_bytes());
+            let _ = write.write_all(work().as_bytes());
             exit_now(0);
         }
         pid
     });
     check(pid)?;
-    Ok(File::from(read))
+    Ok(OwnedFd::from(read).into())
 }
 
 /// The child ends where it is, also where its work panics.

@@ -6,17 +6,16 @@
 //! done here is what posix_spawn does in glibc: the child shares our memory, on a stack of its own, and
 //! this thread waits until it has executed the program or ended.
 
-use std::ffi::{CString, OsStr, c_int, c_void};
-use std::fs::File;
-use std::io;
+use std::ffi::{CString, OsString, c_int, c_void};
+use std::io::{self, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::process::Pid;
+use super::fd::set_nonblocking;
+use super::process::{Pid, PidFd, kill, wait};
 use super::signal::with_all_blocked;
 
 /// The stack on which a child comes to its exec, in units of 16 bytes: 64 KiB, of which it uses 2.
@@ -50,21 +49,21 @@ pub struct ChildSlot<'a> {
     pub group: Option<BorrowedFd<'a>>,
 }
 
-/// A child and our ends of its pipes, close-on-exec.
+/// A child and our ends of its pipes, close-on-exec, which do not block.
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: Pid,
+    pub pidfd: PidFd,
     /// It is in the control group that it was meant for.
     pub joined: bool,
-    pub stdin: Option<File>,
-    pub stdout: File,
-    pub stderr: File,
+    pub stdin: Option<PipeWriter>,
+    pub stdout: Option<PipeReader>,
+    pub stderr: Option<PipeReader>,
 }
 
 /// What the child reads before its exec, and the two answers that it leaves there: it shares our
 /// memory.
 struct ChildSetup {
-    path: *const libc::c_char,
     argv: *const *mut libc::c_char,
     envp: *const *mut libc::c_char,
     /// Its 0, 1 and 2; -1: /dev/null.
@@ -76,30 +75,34 @@ struct ChildSetup {
     error: Option<c_int>,
 }
 
-/// Starts `program` (a path, not searched for) with `arguments` behind its name and exactly these
+/// Starts the program `argv[0]` (a path, not searched for) with these arguments and exactly these
 /// variables (`NAME=VALUE`). It has no descriptors but 0, 1 and 2, and default signal handling.
 ///
 /// # Errors
-/// Those of pipe2(2) and clone(2), and what execve(2) says of the program; InvalidInput for a NUL in
-/// any of the strings.
+/// Those of pipe2(2), clone(2) and pidfd_open(2) (Linux before 5.3), and what execve(2) says of the
+/// program; InvalidInput for a NUL in any of the strings.
 pub fn spawn(
-    program: &Path,
-    arguments: &[impl AsRef<OsStr>],
-    environment: &[impl AsRef<OsStr>],
+    argv: &[OsString],
+    environment: &[OsString],
     options: SpawnOptions,
     place: ChildSlot<'_>,
 ) -> io::Result<Spawned> {
-    let (argv, _argv) = c_strings([program.as_os_str()].into_iter().chain(os(arguments)))?;
-    let (envp, _envp) = c_strings(os(environment))?;
-    let input = if options.stdin { Some(pipe()?) } else { None };
-    let (out_read, out_write) = pipe()?;
-    let (err_read, err_write) = pipe()?;
-    let stdin = input.as_ref().map_or(-1, |(read, _)| read.as_raw_fd());
+    let (argv, _argv) = c_strings(argv)?;
+    let (envp, _envp) = c_strings(environment)?;
+    let (theirs, stdin) = if options.stdin { Some(io::pipe()?) } else { None }.unzip();
+    let (stdout, out_write) = io::pipe()?;
+    let (stderr, err_write) = io::pipe()?;
+    for ours in [Some(stdout.as_fd()), Some(stderr.as_fd()), stdin.as_ref().map(AsFd::as_fd)] {
+        ours.map_or(Ok(()), set_nonblocking)?;
+    }
     let mut setup = ChildSetup {
-        path: argv[0],
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
-        streams: [stdin, out_write.as_raw_fd(), err_write.as_raw_fd()],
+        streams: [
+            theirs.as_ref().map_or(-1, AsRawFd::as_raw_fd),
+            out_write.as_raw_fd(),
+            err_write.as_raw_fd(),
+        ],
         group: -1,
         options,
         joined: true,
@@ -110,16 +113,15 @@ pub fn spawn(
     let pid = with_all_blocked(|| clone_child(&mut setup, place))?;
     if let Some(error) = setup.error {
         place.number.store(0, Ordering::SeqCst);
-        let _ = super::process::wait(pid);
+        let _ = wait(pid);
         return Err(io::Error::from_raw_os_error(error));
     }
-    Ok(Spawned {
-        pid,
-        joined: setup.joined,
-        stdin: input.map(|(_, write)| File::from(write)),
-        stdout: File::from(out_read),
-        stderr: File::from(err_read),
-    })
+    let pidfd = PidFd::open(pid).inspect_err(|_| {
+        kill(pid);
+        let _ = wait(pid);
+    })?;
+    let (stdout, stderr) = (Some(stdout), Some(stderr));
+    Ok(Spawned { pid, pidfd, joined: setup.joined, stdin, stdout, stderr })
 }
 
 /// Makes the child, in its control group from the first if the kernel can; else it enters it itself.
@@ -207,7 +209,7 @@ extern "C" fn child_main(setup: *mut c_void) -> c_int {
     // called anywhere.
     unsafe {
         if prepare(setup) {
-            libc::syscall(libc::SYS_execve, setup.path, setup.argv, setup.envp);
+            libc::syscall(libc::SYS_execve, *setup.argv, setup.argv, setup.envp);
         }
         setup.error = io::Error::last_os_error().raw_os_error();
         libc::_exit(127)
@@ -260,10 +262,10 @@ fn prepare(setup: &mut ChildSetup) -> bool {
     }
 }
 
-/// Replaces this process by `program`, with its environment and descriptors. Returns only with why
-/// not.
-pub fn replace_by(program: &Path, arguments: &[impl AsRef<OsStr>]) -> io::Error {
-    let (argv, _argv) = match c_strings([program.as_os_str()].into_iter().chain(os(arguments))) {
+/// Replaces this process by the program `argv[0]`, with its environment and descriptors. Returns only
+/// with why not.
+pub fn replace_by(argv: &[OsString]) -> io::Error {
+    let (argv, _argv) = match c_strings(argv) {
         Ok(strings) => strings,
         Err(e) => return e,
     };
@@ -276,26 +278,12 @@ pub fn replace_by(program: &Path, arguments: &[impl AsRef<OsStr>]) -> io::Error 
     io::Error::last_os_error()
 }
 
-fn os(strings: &[impl AsRef<OsStr>]) -> impl Iterator<Item = &OsStr> {
-    strings.iter().map(AsRef::as_ref)
-}
-
 type Pointers = Vec<*mut libc::c_char>;
 
 /// The strings, and an array of pointers to them that ends with a null one.
-fn c_strings<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<(Pointers, Vec<CString>)> {
-    let strings = texts.map(|text| CString::new(text.as_bytes()));
+fn c_strings(texts: &[OsString]) -> io::Result<(Pointers, Vec<CString>)> {
+    let strings = texts.iter().map(|text| CString::new(text.as_bytes()));
     let strings = strings.collect::<Result<Vec<CString>, _>>()?;
     let pointers = strings.iter().map(|s| s.as_ptr().cast_mut());
     Ok((pointers.chain([ptr::null_mut()]).collect(), strings))
-}
-
-/// A pipe, close-on-exec (pipe2(2)).
-pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: pipe2 fills the array with two new descriptors that nobody else owns.
-    unsafe {
-        super::check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
-        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
-    }
 }
