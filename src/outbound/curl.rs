@@ -150,10 +150,6 @@ impl Socket for CurlStream<'_> {
         self.until.set(Instant::now() + timeout);
         Ok(())
     }
-
-    fn end_writing(&self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 impl AsFd for CurlStream<'_> {

@@ -73,10 +73,7 @@ pub fn end(path: &Path, deadline: Instant) -> bool {
 /// Removes a group with those that an agent has made in it; false while a process is in one of them.
 fn remove(path: &Path) -> bool {
     let is_gone = || if_exists(fs::remove_dir(path)).is_ok();
-    let has_emptied = |nested: Vec<PathBuf>| {
-        !nested.is_empty() && nested.iter().all(|group| remove(group)) && is_gone()
-    };
-    is_gone() || has_emptied(nested(path))
+    is_gone() || (nested(path).iter().all(|group| remove(group)) && is_gone())
 }
 
 /// Before Linux 5.14: what is frozen forks no more, and dies of SIGKILL all the same.
@@ -106,7 +103,7 @@ fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::sys::process::wait;
-    use crate::sys::spawn::{ChildSlot, SpawnOptions, Spawned, spawn};
+    use crate::sys::spawn::{SpawnOptions, Spawned, spawn};
     use std::os::fd::AsFd;
     use std::sync::atomic::AtomicI32;
     use std::time::Duration;
@@ -131,10 +128,10 @@ mod tests {
     /// Three processes in the group: one, one in a session of its own, and one with no parent left.
     fn family(group: &ControlGroup) -> Spawned {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
-        let manner = SpawnOptions { stdin: false, own_group: true };
-        let place = ChildSlot { number: &AtomicI32::new(0), group: Some(group.dir.as_fd()) };
+        let (number, cgroup) = (&AtomicI32::new(0), Some(group.dir.as_fd()));
+        let options = SpawnOptions { stdin: false, own_group: true, number, cgroup };
         let (argv, path) = (["/bin/sh", "-c", script].map(Into::into), "PATH=/usr/bin:/bin");
-        let born = spawn(&argv, &[path.into()], manner, place).unwrap();
+        let born = spawn(&argv, &[path.into()], options).unwrap();
         assert!(born.joined);
         let procs = || fs::read_to_string(group.path.join("cgroup.procs")).unwrap();
         eventually(|| procs().lines().count() == 3);

@@ -15,7 +15,7 @@ use crate::name::OWN_VARIABLE;
 use crate::sys::fd::set_limit_of;
 use crate::sys::poll::Interest;
 use crate::sys::process::{Signal, Status, has_ended, signal_group, wait};
-use crate::sys::spawn::{self, ChildSlot, SpawnOptions, Spawned};
+use crate::sys::spawn::{self, SpawnOptions, Spawned};
 use crate::threads::lock;
 
 /// What is taken of a child's pipes once it has ended: all that both hold (pipe(7): 1 MiB each at most
@@ -74,8 +74,6 @@ impl Children {
         options: RunOptions<'a>,
     ) -> io::Result<Child<'a>> {
         let kind = options.kind;
-        let own_group = kind != ChildKind::Shielded;
-        let spawn_options = SpawnOptions { stdin: options.input.is_some(), own_group };
         let (mut own, mut tree) = (Environment::new(), None);
         if let ChildKind::Tree(leftovers) = kind {
             own.extend(self.name.get().map(|name| (OWN_VARIABLE.into(), name.into())));
@@ -85,9 +83,13 @@ impl Children {
         let variables = program.variables(own);
         let slot = Slot::default();
         lock(&self.known).push(Arc::clone(&slot));
-        let group = tree.as_ref().and_then(|tree| Some(tree.cgroup.as_ref()?.dir.as_fd()));
-        let place = ChildSlot { number: &slot, group };
-        let process = match spawn::spawn(&program.argv, &variables, spawn_options, place) {
+        let spawn_options = SpawnOptions {
+            stdin: options.input.is_some(),
+            own_group: kind != ChildKind::Shielded,
+            number: &slot,
+            cgroup: tree.as_ref().and_then(|tree| Some(tree.cgroup.as_ref()?.dir.as_fd())),
+        };
+        let process = match spawn::spawn(&program.argv, &variables, spawn_options) {
             Ok(process) => process,
             Err(e) => {
                 self.forget(&slot);

@@ -78,14 +78,11 @@ fn open_private(path: &Path, write: bool) -> io::Result<File> {
 /// Sets room aside for a file without making it longer (fallocate(2)). `false`: the file system
 /// knows no such thing.
 pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<bool> {
-    let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
-    let offset = libc::off64_t::try_from(offset).map_err(too_far)?;
-    let length = libc::off64_t::try_from(length).map_err(too_far)?;
+    let (fd, flags) = (file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE);
+    let (offset, length) = (offset.cast_signed(), length.cast_signed());
     loop {
         // SAFETY: fallocate takes a descriptor that is borrowed here, flags and numbers.
-        let result = check(unsafe {
-            libc::fallocate64(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, length)
-        });
+        let result = check(unsafe { libc::fallocate64(fd, flags, offset, length) });
         match result.map_err(|e| (e.raw_os_error(), e)) {
             Ok(_) => return Ok(true),
             Err((Some(libc::EINTR), _)) => {}

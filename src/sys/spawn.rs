@@ -29,24 +29,19 @@ const CLOEXEC: c_int = libc::O_CLOEXEC;
 /// The last signal that Linux has on most machines (signal(7)).
 const LAST_SIGNAL: c_int = 64;
 
-/// What a child gets and how it stands to us.
+/// What a child gets, how it stands to us, and where it comes to be.
 #[derive(Clone, Copy, Debug)]
-pub struct SpawnOptions {
+pub struct SpawnOptions<'a> {
     /// A pipe on its stdin; else /dev/null.
     pub stdin: bool,
     /// It leads a process group of its own; else SIGTERM is blocked in it, so that it outlives one to
     /// the whole control group (systemd.kill(5)).
     pub own_group: bool,
-}
-
-/// Where a child comes to be.
-#[derive(Clone, Copy, Debug)]
-pub struct ChildSlot<'a> {
     /// Holds the child's number from before its first instruction until this is overwritten, so
     /// that nobody takes it for another's orphan while its exec goes on.
     pub number: &'a AtomicI32,
     /// The directory of the control group (cgroups(7), version 2) that it is in before its exec.
-    pub group: Option<BorrowedFd<'a>>,
+    pub cgroup: Option<BorrowedFd<'a>>,
 }
 
 /// A child and our ends of its pipes, close-on-exec, which do not block.
@@ -69,8 +64,8 @@ struct ChildSetup {
     /// Its 0, 1 and 2; -1: /dev/null.
     streams: [c_int; 3],
     /// The directory of the control group to enter; -1: none, or it was born there.
-    group: c_int,
-    options: SpawnOptions,
+    cgroup: c_int,
+    own_group: bool,
     joined: bool,
     error: Option<c_int>,
 }
@@ -84,8 +79,7 @@ struct ChildSetup {
 pub fn spawn(
     argv: &[OsString],
     environment: &[OsString],
-    options: SpawnOptions,
-    place: ChildSlot<'_>,
+    options: SpawnOptions<'_>,
 ) -> io::Result<Spawned> {
     let (argv, _argv) = c_strings(argv)?;
     let (envp, _envp) = c_strings(environment)?;
@@ -103,16 +97,16 @@ pub fn spawn(
             out_write.as_raw_fd(),
             err_write.as_raw_fd(),
         ],
-        group: -1,
-        options,
+        cgroup: -1,
+        own_group: options.own_group,
         joined: true,
         error: None,
     };
     // No handler of ours may run in the child, where it would act on our memory: blocked here, they
     // are blocked there until it has put its signals in order.
-    let pid = with_all_blocked(|| clone_child(&mut setup, place))?;
+    let pid = with_all_blocked(|| clone_child(&mut setup, options))?;
     if let Some(error) = setup.error {
-        place.number.store(0, Ordering::SeqCst);
+        options.number.store(0, Ordering::SeqCst);
         let _ = wait(pid);
         return Err(io::Error::from_raw_os_error(error));
     }
@@ -126,13 +120,13 @@ pub fn spawn(
 
 /// Makes the child, in its control group from the first if the kernel can; else it enters it itself.
 /// Returns once it has executed its program, or ended.
-fn clone_child(setup: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> {
+fn clone_child(setup: &mut ChildSetup, options: SpawnOptions<'_>) -> io::Result<Pid> {
     // Kept until the child has left it: CLONE_VFORK.
     let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK);
-    let (bottom, number) = (stack.as_mut_ptr(), place.number.as_ptr());
+    let (bottom, number) = (stack.as_mut_ptr(), options.number.as_ptr());
     let data = (&raw mut *setup).cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
-    if let Some(group) = place.group {
+    if let Some(group) = options.cgroup {
         // SAFETY: all-zero is a clone_args that asks for nothing. The stack is as large as it says,
         // aligned, and used by nobody else; `number` and `data` outlive the call, which ends when the
         // child is done with them.
@@ -147,14 +141,14 @@ fn clone_child(setup: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> 
         match Pid::new(born) {
             Some(pid) => return Ok(pid),
             // Linux before 5.7, or a filter that knows no clone3 (RestrictNamespaces=): the other way.
-            None => setup.group = group.as_raw_fd(),
+            None => setup.cgroup = group.as_raw_fd(),
         }
     }
     // SAFETY: as above; clone takes the stack's upper end.
     let born = super::check(unsafe {
         libc::clone(child_main, bottom.add(STACK).cast(), flags | libc::SIGCHLD, data, number)
     });
-    let born = born.inspect_err(|_| place.number.store(0, Ordering::SeqCst))?;
+    let born = born.inspect_err(|_| options.number.store(0, Ordering::SeqCst))?;
     Pid::new(born).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -221,13 +215,13 @@ fn prepare(setup: &mut ChildSetup) -> bool {
     // SAFETY: system calls with plain numbers, static strings and structs that live here. What this
     // changes is the child's own: its groups, descriptors, handlers and mask are no longer shared.
     unsafe {
-        if setup.group >= 0 {
+        if setup.cgroup >= 0 {
             let file = c"cgroup.procs".as_ptr();
             let entry =
-                libc::syscall(libc::SYS_openat, setup.group, file, libc::O_WRONLY | CLOEXEC);
+                libc::syscall(libc::SYS_openat, setup.cgroup, file, libc::O_WRONLY | CLOEXEC);
             setup.joined = libc::syscall(libc::SYS_write, entry, c"0".as_ptr(), 1usize) == 1;
         }
-        if setup.options.own_group && libc::syscall(libc::SYS_setpgid, 0, 0) != 0 {
+        if setup.own_group && libc::syscall(libc::SYS_setpgid, 0, 0) != 0 {
             return false;
         }
         for (number, fd) in (0..).zip(setup.streams) {
@@ -255,7 +249,7 @@ fn prepare(setup: &mut ChildSetup) -> bool {
             }
         }
         let mut blocked: libc::sigset_t = std::mem::zeroed();
-        if !setup.options.own_group {
+        if !setup.own_group {
             libc::sigaddset(&raw mut blocked, libc::SIGTERM);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) == 0

@@ -102,18 +102,17 @@ pub fn stop_timeout(drain: Duration) -> Duration {
     Duration::from_secs(whole) + STOP_HEADROOM
 }
 
-/// The template's lines that are for this manager and version, their words replaced.
+/// The template's lines that are for this manager and version. Each `{word}` is replaced in one pass:
+/// what a value holds is never a word.
 fn body(spec: &Spec<'_>) -> Result<String, String> {
-    let mut text = String::new();
-    for line in TEMPLATE.lines().filter_map(|line| meant(line, spec)) {
-        if line == "{environment}" {
-            for (name, value) in spec.environment {
-                text += &environment(name, value)?;
-            }
-        } else {
-            text += &filled(line, spec)?;
-            text.push('\n');
-        }
+    let lines = TEMPLATE.lines().filter_map(|line| meant(line, spec));
+    let lines: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let mut pieces = lines.split('{');
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (word, after) = piece.split_once('}').unwrap_or((piece, ""));
+        text += &value(word, spec)?;
+        text += after;
     }
     Ok(text)
 }
@@ -133,24 +132,13 @@ fn meant<'l>(line: &'l str, spec: &Spec<'_>) -> Option<&'l str> {
     holds.then_some(rest)
 }
 
-/// The line with each `{word}` replaced, in one pass: what a value holds is never a word.
-fn filled(line: &str, spec: &Spec<'_>) -> Result<String, String> {
-    let mut pieces = line.split('{');
-    let mut text = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let (word, after) = piece.split_once('}').unwrap_or((piece, ""));
-        text += &value(word, spec)?;
-        text += after;
-    }
-    Ok(text)
-}
-
 fn value(word: &str, spec: &Spec<'_>) -> Result<String, String> {
     let seconds = |time: Duration| format!("{}s", time.as_secs());
     Ok(match word {
         "name" => spec.name.to_string(),
         "unit" => spec.name.unit(),
         "program" => program(spec.program)?,
+        "environment" => spec.environment.iter().map(environment).collect::<Result<_, _>>()?,
         "user" => spec.user.unwrap_or("root").replace('%', "%%"),
         "systemctl" => spec.scope.systemctl().to_owned(),
         "drain" => seconds(stop_timeout(spec.drain_timeout) - STOP_HEADROOM),
@@ -173,7 +161,7 @@ fn program(path: &Path) -> Result<String, String> {
 }
 
 /// `Environment=` and the reason above it. A `$` means nothing there (systemd.exec(5)).
-fn environment(name: &str, value: &Path) -> Result<String, String> {
+fn environment((name, value): &(&str, PathBuf)) -> Result<String, String> {
     let text = printable(value, name)?;
     let setting = quoted(&format!("{name}={text}"));
     Ok(format!(
