@@ -1,6 +1,7 @@
 //! A child from its start to its end: started, fed, read, and ended where it has to be ended.
 
 use std::borrow::Cow;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -83,11 +84,12 @@ impl Children {
         let variables = program.variables(own);
         let slot = Slot::default();
         lock(&self.known).push(Arc::clone(&slot));
+        let cgroup = tree.as_ref().and_then(|tree| File::open(tree.cgroup.as_ref()?).ok());
         let spawn_options = SpawnOptions {
             stdin: options.input.is_some(),
             own_group: kind != ChildKind::Shielded,
             number: &slot,
-            cgroup: tree.as_ref().and_then(|tree| Some(tree.cgroup.as_ref()?.dir.as_fd())),
+            cgroup: cgroup.as_ref().map(AsFd::as_fd),
         };
         let process = match spawn::spawn(&program.argv, &variables, spawn_options) {
             Ok(process) => process,

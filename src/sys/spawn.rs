@@ -99,7 +99,7 @@ pub fn spawn(
         ],
         cgroup: -1,
         own_group: options.own_group,
-        joined: true,
+        joined: options.cgroup.is_some(),
         error: None,
     };
     // No handler of ours may run in the child, where it would act on our memory: blocked here, they
