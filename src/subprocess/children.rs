@@ -11,6 +11,10 @@ use crate::sys::proc;
 use crate::sys::process::{self, Pid, Signal};
 use crate::threads::lock;
 
+/// How often the list of our children is read anew because one of them had ended: in a storm of new
+/// processes one always has.
+const MAX_REAPINGS: usize = 100;
+
 /// Where a child's number is: 0 until it has one.
 pub(super) type Slot = Arc<AtomicI32>;
 
@@ -59,16 +63,25 @@ impl Children {
     /// left to who waits for them.
     pub fn reap_orphans(&self) -> Vec<Pid> {
         let _one = lock(&self.reaping);
-        let mut all = proc::children_of_main_thread();
-        all.retain(|pid| {
-            // In this order: a child that has ended has run, and so its number is in its slot.
-            let ended = process::has_ended(*pid);
-            let known = lock(&self.known);
-            let is_known = known.iter().any(|slot| slot.load(Ordering::SeqCst) == pid.get());
-            let is_gone = !is_known && ended && process::reap(*pid);
-            !is_known && !is_gone
-        });
-        all
+        let mut living = Vec::new();
+        for _ in 0..MAX_REAPINGS {
+            let mut has_reaped = false;
+            living = proc::children_of_main_thread();
+            living.retain(|pid| {
+                // In this order: a child that has ended has run, and so its number is in its slot.
+                let ended = process::has_ended(*pid);
+                let known = lock(&self.known);
+                let is_known = known.iter().any(|slot| slot.load(Ordering::SeqCst) == pid.get());
+                let is_gone = !is_known && ended && process::reap(*pid);
+                has_reaped |= is_gone;
+                !is_known && !is_gone
+            });
+            // What has ended left its own children to us, perhaps after the list was read.
+            if !has_reaped {
+                break;
+            }
+        }
+        living
     }
 
     /// Kills every group that a child of ours leads, and what children have started: before an exit
@@ -81,7 +94,7 @@ impl Children {
             let known = lock(&all.known);
             let pids = known.iter().filter_map(|slot| Pid::new(slot.load(Ordering::SeqCst)));
             let killed = pids.inspect(|pid| drop(process::signal_group(*pid, Signal::Kill)));
-            let killed: Vec<Pid> = killed.collect();
+            let killed = killed.filter(|pid| !process::has_ended(*pid)).collect::<Vec<_>>();
             drop(known);
             [killed, all.reap_orphans()].concat()
         });

@@ -17,9 +17,9 @@ use super::process::Pid;
 /// What is read of a file in /proc: a table of ten thousand sockets fits.
 const MAX_PROC: u64 = 2 << 20;
 
-/// How often the environment of a process is looked at that has none, and how long after another: most
-/// are only being executed.
-const EXEC_LOOKS: (u32, Duration) = (20, Duration::from_millis(1));
+/// How often a process is looked at that is just being executed, and how long after another: on a
+/// loaded machine it may be out of turn in the middle of that.
+const EXEC_LOOKS: (u32, Duration) = (500, Duration::from_millis(1));
 
 /// The text of a file; what is not UTF-8 in it (a process's name may hold anything) is replaced.
 fn text(path: impl AsRef<Path>) -> io::Result<String> {
@@ -130,16 +130,28 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
     if fs::metadata(&path).ok()?.uid() != super::user::own_uid() {
         return None;
     }
-    // Empty, too, while the process becomes another program (execve(2)).
     let (most, pause) = EXEC_LOOKS;
     let mut looks = 0..most;
     let all = loop {
         match text(&path).ok()? {
-            all if !all.is_empty() || looks.next().is_none() => break all,
-            _ => thread::sleep(pause),
+            all if all.is_empty() && is_executing(of) && looks.next().is_some() => {
+                thread::sleep(pause);
+            }
+            all => break all,
         }
     };
     all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
+}
+
+/// Whether a process has not got its environment yet (execve(2)): the end of that is unknown, or lies
+/// behind its beginning (`env_end`, `env_start`), where it looked empty before.
+fn is_executing(pid: Pid) -> bool {
+    let range = || {
+        let fields = stat(pid)?;
+        let lives = !["Z", "X"].contains(&fields.first()?.as_str());
+        lives.then(|| Some((fields.get(47)?.parse().ok()?, fields.get(48)?.parse().ok()?)))?
+    };
+    range().is_some_and(|(start, end): (u64, u64)| end == 0 || start != end)
 }
 
 /// When a process started that has not ended: one that is only waited for by its parent has (but a
