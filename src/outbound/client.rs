@@ -3,7 +3,6 @@
 //! As strict as the server: a response that two readers could take differently is an error.
 
 use std::io::{self, Write};
-use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 pub use crate::http::Closed as Error;
@@ -123,10 +122,9 @@ fn malformed<T>(what: &'static str) -> Result<T, Error> {
 }
 
 fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
-    let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
+    let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut slots);
+    match parsed.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         Ok(_) | Err(_) => return malformed("the head"),
     }

@@ -37,10 +37,7 @@ pub fn usable(own: &str) -> Option<PathBuf> {
 
 /// The groups below `base`: those of turns that run, and what a killed predecessor left.
 pub fn below(base: &Path) -> Vec<PathBuf> {
-    let ours = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
-    };
-    nested(base).into_iter().filter(ours).collect()
+    nested(base, PREFIX)
 }
 
 /// Kills all that is in a group and removes it; false where something outlives the deadline.
@@ -62,7 +59,7 @@ pub fn end(path: &Path, deadline: Instant) -> bool {
 /// Removes a group with those that an agent has made in it; false while a process is in one of them.
 fn remove(path: &Path) -> bool {
     let is_gone = || if_exists(fs::remove_dir(path)).is_ok();
-    is_gone() || (nested(path).iter().all(|group| remove(group)) && is_gone())
+    is_gone() || (nested(path, "").iter().all(|group| remove(group)) && is_gone())
 }
 
 /// Before Linux 5.14: what is frozen forks no more, and dies of SIGKILL all the same.
@@ -74,14 +71,15 @@ fn kill_frozen(path: &Path) {
         for pid in list.lines().filter_map(|pid| Pid::new(pid.parse().ok()?)) {
             let _ = PidFd::open(pid).and_then(|process| process.send(Signal::Kill));
         }
-        groups.extend(nested(&group));
+        groups.extend(nested(&group, ""));
     }
 }
 
-fn nested(path: &Path) -> Vec<PathBuf> {
+fn nested(path: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    entries.filter(is_dir).map(|entry| entry.path()).collect()
+    let is_meant = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    entries.filter(is_dir).filter(is_meant).map(|entry| entry.path()).collect()
 }
 
 fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {

@@ -161,7 +161,7 @@ impl Tree {
 type Living = (Pid, u64);
 
 fn living(pid: Pid) -> Option<Living> {
-    proc::lives_since(pid).map(|since| (pid, since))
+    proc::start_time(pid).map(|since| (pid, since))
 }
 
 fn kill(known: &Living) {

@@ -22,7 +22,6 @@ pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::R
     let (read, mut write) = io::pipe()?;
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.push(write.as_raw_fd());
-    keep.sort_unstable();
     // SAFETY: in the child there is only this thread; the C library keeps its memory usable over a fork, and the child runs nothing but
     // `work`, which takes no lock of ours, and ends without a destructor or exit handler. Signals are
     // blocked in it from its first moment: their handler would write to a pipe that it shares.
@@ -49,10 +48,12 @@ impl Drop for End {
     }
 }
 
-/// Closes all descriptors but these, which are sorted (close_range(2)).
+/// Closes all descriptors but these (close_range(2)).
 fn close_others(keep: &[RawFd]) {
     let mut from = 0;
-    for to in keep.iter().map(|fd| fd.cast_unsigned()).chain([u32::MAX]) {
+    while from < u32::MAX {
+        let kept = keep.iter().map(|fd| fd.cast_unsigned()).filter(|fd| *fd >= from);
+        let to = kept.min().unwrap_or(u32::MAX);
         if from < to {
             // SAFETY: in the child of a fork nobody uses the descriptors that are closed here.
             unsafe { libc::syscall(libc::SYS_close_range, from, to - 1, 0) };

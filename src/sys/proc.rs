@@ -27,13 +27,14 @@ fn text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// When the process started, in clock ticks since boot: with the pid, its identity.
+/// When a process started, in clock ticks since boot: with the pid, its identity. `None` where it has
+/// ended, also while it is not reaped yet (but a main thread may end before the others).
 pub fn start_time(pid: Pid) -> Option<u64> {
-    stat(pid)?.get(START_TIME)?.parse().ok()
+    let fields = stat(pid)?;
+    let has_ended = ["Z", "X"].contains(&fields.first()?.as_str());
+    let lives = !has_ended || fields.get(17)?.parse::<u32>().ok()? > 1;
+    fields.get(19)?.parse().ok().filter(|_| lives)
 }
-
-/// The place of the start time among the fields of [`stat`].
-const START_TIME: usize = 19;
 
 /// What the kernel says of a process, from its state on.
 fn stat(of: Pid) -> Option<Vec<String>> {
@@ -154,15 +155,6 @@ fn is_executing(pid: Pid) -> bool {
     range().is_some_and(|(start, end): (u64, u64)| end == 0 || start != end)
 }
 
-/// When a process started that has not ended: one that is only waited for by its parent has (but a
-/// main thread may end before the others).
-pub fn lives_since(pid: Pid) -> Option<u64> {
-    let fields = stat(pid)?;
-    let has_ended = ["Z", "X"].contains(&fields.first()?.as_str());
-    let lives = !has_ended || fields.get(17)?.parse::<u32>().ok()? > 1;
-    fields.get(START_TIME)?.parse().ok().filter(|_| lives)
-}
-
 /// The process that listens on a TCP address, where our rights let us see it.
 pub fn listener(address: SocketAddr) -> Option<Pid> {
     let table = if address.is_ipv4() { "/proc/net/tcp" } else { "/proc/net/tcp6" };
@@ -194,7 +186,7 @@ mod tests {
     fn the_name_in_a_stat_line_may_hold_parentheses() {
         let rest = "S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 1 1";
         let read = fields(&format!("42 (a) R 9 (b) {rest}")).unwrap();
-        assert_eq!((read[0].as_str(), read[START_TIME].as_str()), ("S", "777"));
+        assert_eq!((read[0].as_str(), read[19].as_str()), ("S", "777"));
         assert_eq!(fields("42 (sh"), None);
         assert_eq!(fields(""), None);
         assert!(start_time(Pid::own()).is_some());
