@@ -20,7 +20,7 @@ pub struct Client<'s> {
     transport: Transport<'s>,
     host: String,
     /// The last answer has been read to its end, and the connection goes on.
-    free: bool,
+    reusable: bool,
 }
 
 impl<'s> Client<'s> {
@@ -33,14 +33,14 @@ impl<'s> Client<'s> {
         Ok(Client {
             transport: Transport::new(Box::new(socket), write_timeout)?,
             host: host.to_owned(),
-            free: true,
+            reusable: true,
         })
     }
 
     /// Whether the connection can take another request: all of the last answer was read, and nothing
     /// more came.
-    pub fn is_free(&self) -> bool {
-        self.free && self.transport.data().is_empty()
+    pub fn is_reusable(&self) -> bool {
+        self.reusable && self.transport.data().is_empty()
     }
 
     /// Whether there is anything of an answer.
@@ -61,7 +61,7 @@ impl<'s> Client<'s> {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
         deadline: Instant,
-    ) -> Result<Answer<'_, 's>, Error> {
+    ) -> Result<Response<'_, 's>, Error> {
         let sound = is_token(method.as_bytes())
             && target.bytes().all(|b| b.is_ascii_graphic())
             && !target.is_empty()
@@ -69,7 +69,7 @@ impl<'s> Client<'s> {
         if !sound {
             return Err(Error::Io(io::ErrorKind::InvalidInput.into()));
         }
-        if !std::mem::take(&mut self.free) {
+        if !std::mem::take(&mut self.reusable) {
             return Err(Error::Io(io::ErrorKind::NotConnected.into()));
         }
         let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
@@ -87,10 +87,10 @@ impl<'s> Client<'s> {
         let (read, head) = (sent.is_ok(), self.read_head(method, deadline));
         let head = head.map_err(|error| sent.err().map_or(error, Error::Io));
         let (status, headers, framing, last) = head?;
-        let goes_on = read && !last;
+        let keep_alive = read && !last;
         // There may be nothing to read.
-        self.free = goes_on && framing == Some(BodyFraming::None);
-        Ok(Answer { status, headers, body: BodyReader::new(framing), goes_on, client: self })
+        self.reusable = keep_alive && framing == Some(BodyFraming::None);
+        Ok(Response { status, headers, body: BodyReader::new(framing), keep_alive, client: self })
     }
 
     fn read_head(&mut self, method: &str, deadline: Instant) -> Result<Head, Error> {
@@ -147,16 +147,16 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
 }
 
 /// A response whose head has come; its body is read with [`Answer::body`] or [`Answer::events`].
-pub struct Answer<'c, 's> {
+pub struct Response<'c, 's> {
     pub status: u16,
     headers: Vec<(String, String)>,
     body: BodyReader,
     /// The connection takes another request once the body is read.
-    goes_on: bool,
+    keep_alive: bool,
     client: &'c mut Client<'s>,
 }
 
-impl<'c, 's> Answer<'c, 's> {
+impl<'c, 's> Response<'c, 's> {
     /// The first field of that name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let known = |(n, _): &&(String, String)| n.eq_ignore_ascii_case(name);
@@ -167,13 +167,13 @@ impl<'c, 's> Answer<'c, 's> {
     pub fn body(mut self, cap: usize, deadline: Instant) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
         self.body.read_all(&mut self.client.transport, &mut body, cap, |_| deadline)?;
-        self.client.free = self.goes_on;
+        self.client.reusable = self.keep_alive;
         Ok(body)
     }
 
     /// The body as server-sent events.
     pub fn events(self) -> Events<'c, 's> {
-        Events { decoded: Vec::new(), used: 0, reader: sse::Reader::default(), answer: self }
+        Events { decoded: Vec::new(), used: 0, reader: sse::Reader::default(), response: self }
     }
 }
 
@@ -183,7 +183,7 @@ pub struct Events<'c, 's> {
     decoded: Vec<u8>,
     used: usize,
     reader: sse::Reader,
-    answer: Answer<'c, 's>,
+    response: Response<'c, 's>,
 }
 
 impl Events<'_, '_> {
@@ -197,11 +197,11 @@ impl Events<'_, '_> {
             }
             self.decoded.clear();
             self.used = 0;
-            let Answer { client, body, goes_on, .. } = &mut self.answer;
+            let Response { client, body, keep_alive, .. } = &mut self.response;
             let transport = &mut client.transport;
             let more = body.read(transport, &mut self.decoded, usize::MAX, deadline)?;
             if !more && self.decoded.is_empty() {
-                client.free = *goes_on;
+                client.reusable = *keep_alive;
                 return Ok(None);
             }
         }

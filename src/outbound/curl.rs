@@ -16,7 +16,7 @@ use crate::http::Socket;
 use crate::limits::{CONNECT_TIMEOUT, MAX_STDERR_TAIL, WRITE_TIMEOUT};
 use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
-    find_program, keep_end,
+    find_program, keep_tail,
 };
 use crate::sys::process::Status;
 
@@ -122,9 +122,9 @@ impl Socket for CurlStream<'_> {
             match self.child.next(buffer, Some(self.until.get()))? {
                 ChildEvent::Stdout(count) => return Ok(count),
                 ChildEvent::Stderr(count) => {
-                    keep_end(&mut self.stderr, &buffer[..count], MAX_STDERR_TAIL);
+                    keep_tail(&mut self.stderr, &buffer[..count], MAX_STDERR_TAIL);
                 }
-                ChildEvent::Waited => return Err(ErrorKind::WouldBlock.into()),
+                ChildEvent::TimedOut => return Err(ErrorKind::WouldBlock.into()),
                 ChildEvent::Ended(reason) => break reason,
             }
         };

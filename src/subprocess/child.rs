@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::children::{Children, Slot};
+use super::children::{Children, PidSlot};
 use super::program::{Environment, Program};
 use super::tree::{Leftovers, Run, Tree};
 use crate::cancel::{Cancel, CancelReason};
@@ -52,7 +52,7 @@ pub enum ChildEvent {
     Stdout(usize),
     Stderr(usize),
     /// Nothing by then.
-    Waited,
+    TimedOut,
     Ended(ExitReason),
 }
 
@@ -82,7 +82,7 @@ impl Children {
             own.extend(tree.as_ref().map(Tree::variable));
         }
         let variables = program.variables(own);
-        let slot = Slot::default();
+        let slot = PidSlot::default();
         lock(&self.known).push(Arc::clone(&slot));
         let cgroup = tree.as_ref().and_then(|tree| File::open(tree.cgroup.as_ref()?).ok());
         let spawn_options = SpawnOptions {
@@ -112,9 +112,9 @@ impl Children {
             slot,
             children: Arc::clone(self),
             options,
-            fed: 0,
-            ending: None,
-            quiet_since: Instant::now(),
+            input_written: 0,
+            cancelled: None,
+            silent_since: Instant::now(),
             stderr_first: true,
             drained: 0,
         })
@@ -128,15 +128,15 @@ pub struct Child<'a> {
     tree: Option<Tree>,
     /// Set once it is reaped, or left behind.
     status: Option<Result<Status, ErrorKind>>,
-    slot: Slot,
+    slot: PidSlot,
     children: Arc<Children>,
     options: RunOptions<'a>,
     /// Bytes of its input that are through.
-    fed: usize,
+    input_written: usize,
     /// Why it was told to end, and when it is killed.
-    ending: Option<(CancelReason, Instant)>,
+    cancelled: Option<(CancelReason, Instant)>,
     /// Since when there has been nothing on its stdout.
-    quiet_since: Instant,
+    silent_since: Instant,
     /// Which stream is read first changes each time, so that neither keeps the other waiting.
     stderr_first: bool,
     /// Bytes read since it has ended.
@@ -205,11 +205,11 @@ impl Child<'_> {
         if !self.options.grace.is_zero() && !has_ended(self.process.pid) {
             self.signal(Signal::Term);
         }
-        self.ending = Some((reason, Instant::now() + self.options.grace));
+        self.cancelled = Some((reason, Instant::now() + self.options.grace));
     }
 
     pub fn is_cancelled(&self) -> bool {
-        self.ending.is_some()
+        self.cancelled.is_some()
     }
 
     /// Waits for what the child does next, until `until` at most, and feeds it meanwhile.
@@ -218,8 +218,8 @@ impl Child<'_> {
     /// What keeps it from being attended to.
     pub fn next(&mut self, buffer: &mut [u8], until: Option<Instant>) -> io::Result<ChildEvent> {
         loop {
-            let idle_at = self.quiet_since + KEEP_ALIVE;
-            let (cancel, timeout) = match self.ending {
+            let idle_at = self.silent_since + KEEP_ALIVE;
+            let (cancel, timeout) = match self.cancelled {
                 Some((_, kill_at)) => (Cancel::at(kill_at), kill_at),
                 None => (self.options.cancel, until.map_or(idle_at, |until| until.min(idle_at))),
             };
@@ -233,11 +233,11 @@ impl Child<'_> {
             ];
             let ([ended, stdout, stderr, stdin], mut reason) = cancel.wait(interests, timeout)?;
             if stdin {
-                self.feed()?;
+                self.write_input()?;
             }
             let now = Instant::now();
             if now >= idle_at && !stdout && !self.is_cancelled() {
-                self.quiet_since = now;
+                self.silent_since = now;
                 let gone = self.options.cancel.idle.is_some_and(|idle| idle().is_err());
                 reason = reason.or(gone.then_some(CancelReason::ClientGone));
             }
@@ -261,19 +261,19 @@ impl Child<'_> {
                 return self.conclude();
             }
             if until.is_some_and(|until| now >= until) {
-                return Ok(ChildEvent::Waited);
+                return Ok(ChildEvent::TimedOut);
             }
         }
     }
 
     /// Writes what the pipe takes of the input, and closes it at the end. A child that does not read
     /// is no error.
-    fn feed(&mut self) -> io::Result<()> {
+    fn write_input(&mut self) -> io::Result<()> {
         let Some(pipe) = &mut self.process.stdin else { return Ok(()) };
         let input = self.options.input.as_deref().unwrap_or_default();
-        while self.fed < input.len() {
-            match pipe.write(&input[self.fed..]) {
-                Ok(count) => self.fed += count,
+        while self.input_written < input.len() {
+            match pipe.write(&input[self.input_written..]) {
+                Ok(count) => self.input_written += count,
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == ErrorKind::BrokenPipe => break,
@@ -307,7 +307,7 @@ impl Child<'_> {
             } else if is_stderr {
                 return Ok(Some(ChildEvent::Stderr(count)));
             } else {
-                self.quiet_since = Instant::now();
+                self.silent_since = Instant::now();
                 return Ok(Some(ChildEvent::Stdout(count)));
             }
         }
@@ -330,8 +330,8 @@ impl Child<'_> {
                     let room = max_stdout.saturating_sub(stdout.len());
                     stdout.extend_from_slice(&buffer[..count.min(room)]);
                 }
-                ChildEvent::Stderr(count) => keep_end(&mut stderr, &buffer[..count], max_stderr),
-                ChildEvent::Waited => {}
+                ChildEvent::Stderr(count) => keep_tail(&mut stderr, &buffer[..count], max_stderr),
+                ChildEvent::TimedOut => {}
                 ChildEvent::Ended(reason) => return Ok((reason, stdout, stderr)),
             }
         }
@@ -339,7 +339,7 @@ impl Child<'_> {
 
     fn conclude(&mut self) -> io::Result<ChildEvent> {
         let status = self.end();
-        Ok(ChildEvent::Ended(match self.ending {
+        Ok(ChildEvent::Ended(match self.cancelled {
             Some((reason, _)) => ExitReason::Cancelled(reason),
             None => ExitReason::Exited(status?),
         }))
@@ -356,7 +356,7 @@ impl Drop for Child<'_> {
 }
 
 /// Appends, and keeps the last `most` bytes.
-pub fn keep_end(end: &mut Vec<u8>, bytes: &[u8], most: usize) {
+pub fn keep_tail(end: &mut Vec<u8>, bytes: &[u8], most: usize) {
     end.extend_from_slice(&bytes[bytes.len().saturating_sub(most)..]);
     end.drain(..end.len().saturating_sub(most));
 }

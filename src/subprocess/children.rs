@@ -16,14 +16,14 @@ use crate::threads::lock;
 const MAX_REAPINGS: usize = 100;
 
 /// Where a child's number is: 0 until it has one.
-pub(super) type Slot = Arc<AtomicI32>;
+pub(super) type PidSlot = Arc<AtomicI32>;
 
 /// The children that a thread of ours waits for.
 #[derive(Debug, Default)]
 pub struct Children {
     /// With a slot for each that is being started: its number is there before it runs, and no lock
     /// is held while it does (an exec may hang on a dead network file system).
-    pub(super) known: Mutex<Vec<Slot>>,
+    pub(super) known: Mutex<Vec<PidSlot>>,
     /// Held by the thread that reaps orphans: the kernel's list of them is whole only if none goes meanwhile.
     reaping: Mutex<()>,
     /// The soft limit on descriptors that we were started with, and that children get.
@@ -112,7 +112,7 @@ impl Children {
         self.known.try_lock().is_ok_and(|known| known.is_empty())
     }
 
-    pub(super) fn forget(&self, slot: &Slot) {
+    pub(super) fn forget(&self, slot: &PidSlot) {
         lock(&self.known).retain(|known| !Arc::ptr_eq(known, slot));
     }
 }

@@ -13,7 +13,7 @@ mod program;
 mod tree;
 
 pub use child::{
-    Captured, Child, ChildEvent, ChildKind, ExitReason, RunOptions, capture, keep_end,
+    Captured, Child, ChildEvent, ChildKind, ExitReason, RunOptions, capture, keep_tail,
 };
 pub use children::Children;
 pub use executable::{explain_failure, why_not_executable};

@@ -51,7 +51,7 @@ pub fn by_uid(uid: u32) -> Option<User> {
 }
 
 /// What a user is called, for people and for `sudo -u`: the name, or `#UID` where there is none.
-pub fn named(uid: u32) -> String {
+pub fn display_name(uid: u32) -> String {
     by_uid(uid).map_or_else(|| format!("#{uid}"), |user| user.name.to_string_lossy().into_owned())
 }
 

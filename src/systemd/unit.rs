@@ -84,7 +84,7 @@ pub fn user_in(text: &str) -> Option<String> {
 }
 
 /// The directory that a unit file of ours hands to the gateway in this variable.
-pub fn place_in(text: &str, variable: &str) -> Option<PathBuf> {
+pub fn environment_in(text: &str, variable: &str) -> Option<PathBuf> {
     let words = text.lines().filter_map(|line| line.strip_prefix("Environment="));
     let mut settings = words.map(unquoted);
     settings.find_map(|word| Some(word.strip_prefix(variable)?.strip_prefix('=')?.into()))
@@ -105,7 +105,7 @@ pub fn stop_timeout(drain: Duration) -> Duration {
 /// The template's lines that are for this manager and version. Each `{word}` is replaced in one pass:
 /// what a value holds is never a word.
 fn body(spec: &Spec<'_>) -> Result<String, String> {
-    let lines = TEMPLATE.lines().filter_map(|line| meant(line, spec));
+    let lines = TEMPLATE.lines().filter_map(|line| applies(line, spec));
     let lines: String = lines.flat_map(|line| [line, "\n"]).collect();
     let mut pieces = lines.split('{');
     let mut text = pieces.next().unwrap_or_default().to_owned();
@@ -118,7 +118,7 @@ fn body(spec: &Spec<'_>) -> Result<String, String> {
 }
 
 /// The line without its condition, if that holds.
-fn meant<'l>(line: &'l str, spec: &Spec<'_>) -> Option<&'l str> {
+fn applies<'l>(line: &'l str, spec: &Spec<'_>) -> Option<&'l str> {
     let Some((condition, rest)) = line.strip_prefix('@').and_then(|l| l.split_once(' ')) else {
         return Some(line);
     };
@@ -274,8 +274,8 @@ mod tests {
         assert!(has(&text, r#"Environment="XDG_CONFIG_HOME=/a b/\"c\\%%h""#));
         let name = Name::parse("coder").unwrap();
         assert_eq!(program_in(&text, &name), Some("/opt/50% of $x {unit}/hg".into()));
-        assert_eq!(place_in(&text, "XDG_CONFIG_HOME"), Some("/a b/\"c\\%h".into()));
-        assert_eq!(place_in(&text, "XDG_STATE_HOME"), None);
+        assert_eq!(environment_in(&text, "XDG_CONFIG_HOME"), Some("/a b/\"c\\%h".into()));
+        assert_eq!(environment_in(&text, "XDG_STATE_HOME"), None);
         for bad in ["/a\"b", "/a\\b", "/a\nb", "/it's"] {
             assert!(render(Scope::User, 252, bad).is_err(), "{bad:?}");
         }

@@ -14,7 +14,7 @@ use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
 use crate::json::{self, Raw, elements, member, members};
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
-use crate::outbound::client::{Answer, Error};
+use crate::outbound::client::{Error, Response};
 
 /// How long the end of a stream is waited for that has said that it is over: a connection is worth
 /// no more.
@@ -56,7 +56,7 @@ fn text(raw: Raw<'_>) -> String {
 
 impl ResponseReader<'_, '_> {
     /// Passes a stream on, event by event. `begun` is set at the first.
-    pub fn stream(&self, answer: Answer<'_, '_>, begun: &mut bool) -> Outcome {
+    pub fn stream(&self, answer: Response<'_, '_>, begun: &mut bool) -> Outcome {
         let kind = answer.header("content-type").unwrap_or("text/event-stream");
         if !kind.starts_with("text/event-stream") {
             let words = format!("the upstream answered with {kind} instead of a stream");
@@ -133,7 +133,7 @@ impl ResponseReader<'_, '_> {
     }
 
     /// Takes a whole completion, for a client of the API.
-    pub fn whole(&self, answer: Answer<'_, '_>, begun: &mut bool) -> Outcome {
+    pub fn whole(&self, answer: Response<'_, '_>, begun: &mut bool) -> Outcome {
         *begun = true;
         let body = match answer.body(self.turn.max_reply, self.client.cancel.deadline) {
             Ok(body) => body,
@@ -156,7 +156,7 @@ impl ResponseReader<'_, '_> {
     }
 
     /// An answer that is no success.
-    pub fn error(&self, answer: Answer<'_, '_>) -> Outcome {
+    pub fn error(&self, answer: Response<'_, '_>) -> Outcome {
         let status = answer.status;
         if status < 400 {
             let words = format!("the upstream answered {status}; redirects are not followed");
