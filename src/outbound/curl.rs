@@ -128,16 +128,13 @@ impl Socket for CurlStream<'_> {
                 ChildEvent::Ended(reason) => break reason,
             }
         };
-        let words = match reason {
+        let end = match reason {
             ExitReason::Exited(Status::Exited(0)) => return Ok(0),
-            ExitReason::Exited(Status::Exited(code)) => {
-                format!("curl ended with exit status {code}")
-            }
-            ExitReason::Exited(Status::Signalled(signal)) => {
-                format!("curl was ended by signal {signal}")
-            }
+            ExitReason::Exited(Status::Exited(code)) => format!("exit status {code}"),
+            ExitReason::Exited(Status::Signalled(signal)) => format!("signal {signal}"),
             ExitReason::Cancelled(_) => return Err(ErrorKind::ConnectionAborted.into()),
         };
+        let words = format!("curl ended with {end}");
         Err(io::Error::other(quoting(&words, one_line(&self.stderr).as_bytes())))
     }
 
