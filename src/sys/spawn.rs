@@ -7,9 +7,10 @@
 //! this thread waits until it has executed the program or ended.
 
 use std::ffi::{CString, OsString, c_int, c_void};
+use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
@@ -23,8 +24,6 @@ const STACK: usize = 4096;
 
 /// CLONE_INTO_CGROUP (clone3(2)): libc's constant is too narrow for it.
 const INTO_CGROUP: u64 = 1 << 33;
-
-const CLOEXEC: c_int = libc::O_CLOEXEC;
 
 /// The last signal that Linux has on most machines (signal(7)).
 const LAST_SIGNAL: c_int = 64;
@@ -61,7 +60,7 @@ pub struct Spawned {
 struct ChildSetup {
     argv: *const *mut libc::c_char,
     envp: *const *mut libc::c_char,
-    /// Its 0, 1 and 2; -1: /dev/null.
+    /// Its 0, 1 and 2.
     streams: [c_int; 3],
     /// The directory of the control group to enter; -1: none, or it was born there.
     cgroup: c_int,
@@ -83,7 +82,10 @@ pub fn spawn(
 ) -> io::Result<Spawned> {
     let (argv, _argv) = c_strings(argv)?;
     let (envp, _envp) = c_strings(environment)?;
-    let (theirs, stdin) = if options.stdin { Some(io::pipe()?) } else { None }.unzip();
+    let (input, stdin) = match options.stdin {
+        true => io::pipe().map(|(read, write)| (OwnedFd::from(read), Some(write)))?,
+        false => (File::open("/dev/null")?.into(), None),
+    };
     let (stdout, out_write) = io::pipe()?;
     let (stderr, err_write) = io::pipe()?;
     for ours in [Some(stdout.as_fd()), Some(stderr.as_fd()), stdin.as_ref().map(AsFd::as_fd)] {
@@ -92,11 +94,7 @@ pub fn spawn(
     let mut setup = ChildSetup {
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
-        streams: [
-            theirs.as_ref().map_or(-1, AsRawFd::as_raw_fd),
-            out_write.as_raw_fd(),
-            err_write.as_raw_fd(),
-        ],
+        streams: [input.as_raw_fd(), out_write.as_raw_fd(), err_write.as_raw_fd()],
         cgroup: -1,
         own_group: options.own_group,
         joined: options.cgroup.is_some(),
@@ -217,8 +215,8 @@ fn prepare(setup: &mut ChildSetup) -> bool {
     unsafe {
         if setup.cgroup >= 0 {
             let file = c"cgroup.procs".as_ptr();
-            let entry =
-                libc::syscall(libc::SYS_openat, setup.cgroup, file, libc::O_WRONLY | CLOEXEC);
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let entry = libc::syscall(libc::SYS_openat, setup.cgroup, file, flags);
             setup.joined = libc::syscall(libc::SYS_write, entry, c"0".as_ptr(), 1usize) == 1;
         }
         if setup.own_group && libc::syscall(libc::SYS_setpgid, 0, 0) != 0 {
@@ -227,13 +225,6 @@ fn prepare(setup: &mut ChildSetup) -> bool {
         for (number, fd) in (0..).zip(setup.streams) {
             // The copy is not close-on-exec. Rust has something open on 0, 1 and 2: `fd` is none of
             // them.
-            let fd = match libc::c_long::from(fd) {
-                -1 => {
-                    let (null, flags) = (c"/dev/null".as_ptr(), libc::O_RDONLY | CLOEXEC);
-                    libc::syscall(libc::SYS_openat, libc::AT_FDCWD, null, flags)
-                }
-                fd => fd,
-            };
             if libc::syscall(libc::SYS_dup3, fd, number, 0) < 0 {
                 return false;
             }
