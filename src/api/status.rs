@@ -12,7 +12,7 @@ use super::service::{Exchange, Service};
 use crate::http::Response;
 use crate::journal::Condition;
 use crate::session::{Counts, Usage};
-use crate::sys::fd::most_open;
+use crate::sys::fd::max_open;
 use crate::threads::lock;
 
 /// `GET /health`: the process answers.
@@ -71,7 +71,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     };
     let limit = lock(&service.stop_timeout).filter(|limit| *limit < Duration::MAX);
     let limit = limit.and_then(|limit| limit.as_secs_f64().to_string().parse::<Number>().ok());
-    let limits = service.settings().config.limits.within(most_open());
+    let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
     let glance = service.hub.glance_at_counts();
     let of = |pick: fn(&Counts) -> usize| glance.as_ref().map(|(counts, ..)| pick(counts));
@@ -100,7 +100,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "limits": {
             "max_connections": limits.max_connections,
             "max_turns": limits.max_turns,
-            "descriptors": most_open(),
+            "descriptors": max_open(),
             "shortage": limits.shortage(),
         },
         "degraded": degraded(service),

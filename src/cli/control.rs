@@ -14,7 +14,7 @@ use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
-use crate::outbound::client::{Answer, Client, Error};
+use crate::outbound::client::{Client, Error, Response};
 use crate::sys::socket::connect_unix;
 use crate::threads::pause;
 
@@ -147,7 +147,7 @@ pub fn parse(json: &[u8]) -> Result<Value, Failure> {
 }
 
 /// The words of an answer that is no success.
-pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
+pub fn refused(answer: Response<'_, '_>, deadline: Instant) -> Failure {
     let status = answer.status;
     let seconds = answer.header("Retry-After").map(escaped_lines);
     let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();

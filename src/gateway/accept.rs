@@ -16,7 +16,7 @@ use crate::api::{ApiError, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
 use crate::shares::Shares;
-use crate::sys::fd::{most_open, set_nonblocking};
+use crate::sys::fd::{max_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
 
@@ -100,7 +100,7 @@ impl Listeners {
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
-            let short = service.settings().config.limits.within(most_open()).short_of.is_some();
+            let short = service.settings().config.limits.within(max_open()).short_of.is_some();
             let patience = if capacity.few { ROOM_PATIENCE } else { AUTHENTICATION_PATIENCE };
             if (capacity.few || !short) && now - full < patience {
                 self.next.replace(Some((stream, peer)));
@@ -174,7 +174,7 @@ fn refuse(stream: &mut dyn Socket) {
 
 /// The most connections that the configuration, descriptors and tasks allow: each needs some of both.
 fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
-    let limits = config.limits.within(most_open());
+    let limits = config.limits.within(max_open());
     let taken = RESERVED_TASKS + TASKS_PER_TURN * limits.max_turns;
     let by_tasks = tasks.map_or(usize::MAX, |tasks| tasks.saturating_sub(taken));
     let all = limits.max_connections.min(by_tasks).max(1);

@@ -205,7 +205,7 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor) {
     let own = supervisor.locate(Instant::now() + QUERY_DEADLINE);
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
-    let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
+    let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
     started.hub.open();
     if let Some(line) = run.silent.get() {
@@ -219,7 +219,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }
-    sys::memory::release_program();
+    sys::memory::release_pages();
 }
 
 /// Loads the configuration with the secrets that it names, and checks all that a start would refuse it
@@ -255,7 +255,7 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
 /// A configuration, as far as there are descriptors for it, with what is made from it.
 pub fn settings(plan: &Plan, mut config: Config) -> Settings {
     let (connections, turns) = (config.limits.max_connections, config.limits.max_turns);
-    config.limits = config.limits.within(sys::fd::most_open());
+    config.limits = config.limits.within(sys::fd::max_open());
     if let Some(words) = config.limits.shortage() {
         log::warn!(
             "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"

@@ -17,7 +17,7 @@ use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
-use crate::systemd::systemctl::{self, Properties, Systemctl, is_main};
+use crate::systemd::systemctl::{self, Properties, Systemctl, is_main_pid};
 use crate::threads::pause;
 
 /// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
@@ -119,7 +119,7 @@ impl Supervisor {
     fn stop_timeout_in(&self, shown: &Properties) -> Option<Duration> {
         let text = shown.get("TimeoutStopUSec");
         let is_ours = shown.get("InvocationID") == self.invocation.as_deref()?;
-        let known = is_ours && is_main(shown.get("MainPID")) && !text.is_empty();
+        let known = is_ours && is_main_pid(shown.get("MainPID")) && !text.is_empty();
         known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
     }
 
@@ -167,7 +167,8 @@ impl Supervisor {
         if get("InvocationID") != *invocation {
             return Supervision::NotOurs;
         }
-        let (main, deactivating) = (is_main(get("MainPID")), get("ActiveState") == "deactivating");
+        let (main, deactivating) =
+            (is_main_pid(get("MainPID")), get("ActiveState") == "deactivating");
         let again = matches!(point, QueryPoint::Exit { .. });
         let started = again || point == QueryPoint::Signal { started: true };
         let id: Option<u32> = get("Job").parse().ok();

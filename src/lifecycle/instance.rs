@@ -145,7 +145,7 @@ fn write_holder(file: &File, dirs: &Dirs) -> io::Result<()> {
 pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
     let state = files::if_exists(fs::metadata(&dirs.state)).map_err(|e| named(&dirs.state, &e))?;
     if let Some(uid) = state.map(|meta| meta.uid()).filter(|uid| *uid != user::own_uid()) {
-        let (state, user) = (dirs.state.display(), user::named(uid));
+        let (state, user) = (dirs.state.display(), user::display_name(uid));
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!("{state} belongs to {user}: `sudo -u '{user}'` in front of this command asks"),

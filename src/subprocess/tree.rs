@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use super::cgroup::{self, ControlGroup};
+use super::cgroup;
 use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
@@ -67,8 +67,7 @@ impl Run {
     pub fn tree(&self) -> Tree {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         // Without a group the other way is gone.
-        let cgroup =
-            self.base.wait().as_ref().and_then(|base| ControlGroup::make(base, number).ok());
+        let cgroup = self.base.wait().as_ref().and_then(|base| cgroup::make(base, number).ok());
         Tree { mark: format!("{}{number}:", self.run), cgroup, descendants: Vec::new() }
     }
 
@@ -115,7 +114,7 @@ fn warn_of_leftovers(mark: &str) {
 pub struct Tree {
     /// With a `:` at its end, so that none is the beginning of another.
     mark: String,
-    pub cgroup: Option<ControlGroup>,
+    pub cgroup: Option<PathBuf>,
     /// What descended from the child when it was told to end.
     descendants: Vec<Living>,
 }
@@ -129,7 +128,7 @@ impl Tree {
     /// The child could not enter the control group.
     pub fn leave_cgroup(&mut self) {
         if let Some(group) = self.cgroup.take() {
-            cgroup::end(&group.path, Instant::now());
+            cgroup::end(&group, Instant::now());
         }
     }
 
@@ -146,7 +145,7 @@ impl Tree {
         let Tree { mark, cgroup, descendants } = self;
         let own = mark.clone();
         let ended = match cgroup {
-            Some(group) => cgroup::end(&group.path, Instant::now() + LEFTOVERS_PATIENCE),
+            Some(group) => cgroup::end(&group, Instant::now() + LEFTOVERS_PATIENCE),
             None => {
                 orphans().is_empty()
                     || sweep(move || find(orphans(), &|mark| mark == own, &descendants))
@@ -162,7 +161,7 @@ impl Tree {
 type Living = (Pid, u64);
 
 fn living(pid: Pid) -> Option<Living> {
-    proc::lives_since(pid).map(|since| (pid, since))
+    proc::start_time(pid).map(|since| (pid, since))
 }
 
 fn kill(known: &Living) {

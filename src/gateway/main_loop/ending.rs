@@ -29,7 +29,7 @@ use crate::sys::fork::run_in_child;
 use crate::sys::fs as files;
 use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
-use crate::systemd::waiting;
+use crate::systemd::stop_waiters;
 use crate::threads::{lock, spawn, spawn_with_retry};
 
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
@@ -93,7 +93,7 @@ impl Main {
             let planned = finding.verdict.planned;
             mailbox.put(News::Found(Box::new(finding)));
             if let (true, Some(own)) = (planned, supervisor.own.get()) {
-                waiting::end(own);
+                stop_waiters::end(own);
             }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
