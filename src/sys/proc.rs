@@ -144,15 +144,16 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
     all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
-/// Whether a process has not got its environment yet (execve(2)): the end of that is unknown, or lies
-/// behind its beginning (`env_end`, `env_start`), where it looked empty before.
+/// Whether a process has not got its environment yet, where that looked empty before: execve(2) says
+/// where the code ends (`end_code`) once it is there.
 fn is_executing(pid: Pid) -> bool {
-    let range = || {
+    let numbers = || {
         let fields = stat(pid)?;
         let lives = !["Z", "X"].contains(&fields.first()?.as_str());
-        lives.then(|| Some((fields.get(47)?.parse().ok()?, fields.get(48)?.parse().ok()?)))?
+        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
+        lives.then(|| Some((number(24)?, number(47)?, number(48)?)))?
     };
-    range().is_some_and(|(start, end): (u64, u64)| end == 0 || start != end)
+    numbers().is_some_and(|(code_end, start, end)| code_end == 0 || start != end)
 }
 
 /// The process that listens on a TCP address, where our rights let us see it.
