@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::children::{Children, PidSlot};
+use super::leftovers::{Leftovers, Run, Tree};
 use super::program::{Environment, Program};
-use super::tree::{Leftovers, Run, Tree};
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{AGENT_READ, KEEP_ALIVE, REAP_TIMEOUT};
 use crate::name::OWN_VARIABLE;
