@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::children::{Children, PidSlot};
+use super::leftovers::{Leftovers, Run, Tree};
 use super::program::{Environment, Program};
-use super::tree::{Leftovers, Run, Tree};
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{AGENT_READ, KEEP_ALIVE, REAP_TIMEOUT};
 use crate::name::OWN_VARIABLE;
@@ -241,13 +241,12 @@ impl Child<'_> {
                 let gone = self.options.cancel.idle.is_some_and(|idle| idle().is_err());
                 reason = reason.or(gone.then_some(CancelReason::ClientGone));
             }
-            match reason.filter(|_| !ended) {
-                Some(_) if self.is_cancelled() => return self.conclude(),
-                Some(reason) => {
-                    self.cancel(reason);
-                    continue;
+            if let Some(reason) = reason.filter(|_| !ended) {
+                if self.is_cancelled() {
+                    return self.conclude();
                 }
-                None => {}
+                self.cancel(reason);
+                continue;
             }
             if !ended {
                 self.drained = 0;
@@ -267,21 +266,18 @@ impl Child<'_> {
     }
 
     /// Writes what the pipe takes of the input, and closes it at the end. A child that does not read
-    /// is no error.
+    /// it is no error.
     fn write_input(&mut self) -> io::Result<()> {
         let Some(pipe) = &mut self.process.stdin else { return Ok(()) };
         let input = self.options.input.as_deref().unwrap_or_default();
-        while self.input_written < input.len() {
-            match pipe.write(&input[self.input_written..]) {
-                Ok(count) => self.input_written += count,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(()),
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::BrokenPipe => break,
-                Err(e) => return Err(e),
-            }
+        match pipe.write(&input[self.input_written..]) {
+            Err(e) if is_passing(&e) => {}
+            Err(e) if e.kind() == ErrorKind::BrokenPipe => self.input_written = input.len(),
+            written => self.input_written += written?,
         }
-        self.process.stdin = None;
-        self.options.input = None;
+        if self.input_written == input.len() {
+            (self.process.stdin, self.options.input) = (None, None);
+        }
         Ok(())
     }
 
@@ -295,11 +291,8 @@ impl Child<'_> {
                 continue;
             };
             let count = match from.read(buffer) {
-                Ok(count) => count,
-                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {
-                    continue;
-                }
-                Err(e) => return Err(e),
+                Err(e) if is_passing(&e) => continue,
+                read => read?,
             };
             self.drained += count;
             if count == 0 {
@@ -353,6 +346,11 @@ impl Drop for Child<'_> {
             self.children.forget(&self.slot);
         }
     }
+}
+
+/// A pipe that does not block had nothing, or no room, after all.
+fn is_passing(e: &io::Error) -> bool {
+    matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 /// Appends, and keeps the last `most` bytes.

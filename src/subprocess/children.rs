@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::cgroup;
-use super::tree::{Run, Tree};
+use super::leftovers::{Run, Tree};
 use crate::sys::fd::limit;
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, Signal};

@@ -9,15 +9,15 @@ mod cgroup;
 mod child;
 mod children;
 mod executable;
+mod leftovers;
 mod program;
-mod tree;
 
 pub use child::{
     Captured, Child, ChildEvent, ChildKind, ExitReason, RunOptions, capture, keep_tail,
 };
 pub use children::Children;
 pub use executable::{explain_failure, why_not_executable};
+pub use leftovers::Leftovers;
 pub use program::{
     Environment, Program, environment, find_on, find_program, is_service_manager_variable,
 };
-pub use tree::Leftovers;

@@ -77,10 +77,8 @@ impl Program {
     pub(super) fn variables(&self, own: Environment) -> Vec<OsString> {
         let mut all = Environment::new();
         for (name, value) in self.environment.iter().cloned().chain(own) {
-            match all.iter_mut().find(|(known, _)| *known == name) {
-                Some((_, known)) => *known = value,
-                None => all.push((name, value)),
-            }
+            all.retain(|(known, _)| *known != name);
+            all.push((name, value));
         }
         let text = |(mut text, value): (OsString, OsString)| {
             text.push("=");

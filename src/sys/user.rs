@@ -63,14 +63,12 @@ pub fn display_name(uid: u32) -> String {
 /// EPERM when we are not root. What cannot be taken back ends the process.
 pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
     // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
-    let groups = unsafe {
+    let (groups, uid, gid) = unsafe {
         let count = check(libc::getgroups(0, ptr::null_mut()))?;
         let mut groups = vec![0; usize::try_from(count).unwrap_or(0)];
         check(libc::getgroups(count, groups.as_mut_ptr()))?;
-        groups
+        (groups, libc::geteuid(), libc::getegid())
     };
-    // SAFETY: as above.
-    let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
     let name = CString::new(user.name.as_bytes())?;
     // SAFETY: as above, and the name lives through the call; groups first, since only root may set them.
     let taken = unsafe {
