@@ -115,7 +115,7 @@ impl ResponseReader<'_, '_> {
             }
         }
         if so_far.size > self.turn.max_reply {
-            return Err(self.too_long());
+            return Err(self.turn.reply_too_long());
         }
         let passed = match reply.native() {
             Some(native) => native.object(self.renamed(chunk), content.len()),
@@ -133,7 +133,7 @@ impl ResponseReader<'_, '_> {
     pub fn whole(&self, answer: Answer<'_, '_>) -> Result<(), Outcome> {
         let body = answer.body(self.turn.max_reply, self.client.cancel.deadline);
         let body = body.map_err(|error| match error {
-            Error::Refused(TOO_LARGE) => self.too_long(),
+            Error::Refused(TOO_LARGE) => self.turn.reply_too_long(),
             error => self.client.broken(&error),
         })?;
         let completion = serde_json::from_slice::<&RawValue>(&body).map_or("", RawValue::get);
@@ -181,11 +181,6 @@ impl ResponseReader<'_, '_> {
             [begin, &quoted(&name), ":", &value].iter().for_each(|part| all += part);
         }
         all + "}"
-    }
-
-    fn too_long(&self) -> Outcome {
-        let most = self.turn.max_reply;
-        Outcome::Failed(format!("the upstream's reply is over limits.max_reply ({most} bytes)"))
     }
 }
 
