@@ -10,6 +10,11 @@ use serde_json::value::RawValue;
 /// The text of a value, checked and not read. As a member of a struct: `null` is as good as absent.
 pub type Raw<'a> = Option<&'a RawValue>;
 
+/// The text of a value in a body, where it is one.
+pub fn value(body: &[u8]) -> Option<&str> {
+    serde_json::from_str(std::str::from_utf8(body).ok()?).map(RawValue::get).ok()
+}
+
 /// The text of a string, borrowed where it has no escapes.
 ///
 /// # Errors

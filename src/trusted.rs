@@ -195,15 +195,14 @@ fn is_private_group(uid: u32, gid: u32) -> bool {
 
 fn is_private(name: &str, (uid, gid): (u32, u32), groups: &str, users: &str) -> bool {
     let (uid_word, gid_word) = (uid.to_string(), gid.to_string());
-    let rows = |text: &'_ str, at: usize| -> Vec<Vec<String>> {
-        let rows = text.lines().map(|line| line.split(':').map(str::to_owned).collect::<Vec<_>>());
-        rows.filter(|fields| fields.get(at) == Some(&gid_word)).collect()
-    };
-    let own = rows(groups, 2);
-    let members = own.iter().flat_map(|fields| fields.iter().skip(3).flat_map(|m| m.split(',')));
+    let fields = |line| str::split(line, ':').collect::<Vec<&str>>();
+    let groups = groups.lines().map(fields);
+    let own: Vec<_> = groups.filter(|row| row.get(2) == Some(&&*gid_word)).collect();
+    let members = own.iter().flat_map(|row| row.iter().skip(3).flat_map(|all| all.split(',')));
+    let first_of = |row: Vec<&str>| row.get(3) == Some(&&*gid_word) && row[2] != uid_word;
     let shared = members.filter(|member| !member.is_empty()).any(|member| member != name)
-        || rows(users, 3).iter().any(|fields| fields[2] != uid_word);
-    !shared && (gid == uid || own.iter().any(|fields| fields[0] == name))
+        || users.lines().map(fields).any(first_of);
+    !shared && (gid == uid || own.iter().any(|row| row[0] == name))
 }
 
 #[cfg(test)]

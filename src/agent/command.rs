@@ -75,10 +75,7 @@ fn attend(
                 replied += count;
                 keep_tail(&mut stdout_tail, &buffer[..count], MAX_STDERR_TAIL);
                 failed = if replied > turn.max_reply {
-                    let most = turn.max_reply;
-                    let words =
-                        format!("the agent's reply is over limits.max_reply ({most} bytes)");
-                    Some(Outcome::Failed(words))
+                    Some(turn.reply_too_long())
                 } else {
                     pass_on(&text.push(&buffer[..count]))
                 };

@@ -52,6 +52,12 @@ pub struct Turn<'a> {
     pub max_reply: usize,
 }
 
+impl Turn<'_> {
+    fn reply_too_long(&self) -> Outcome {
+        Outcome::Failed(format!("the reply is over limits.max_reply ({} bytes)", self.max_reply))
+    }
+}
+
 /// Where a reply goes, piece by piece. An error means that nobody is there any more to take it.
 pub trait Reply {
     fn chunk(&mut self, text: &str) -> io::Result<()>;
@@ -220,7 +226,7 @@ impl fmt::Display for Outcome {
             | Outcome::Crashed(words)
             | Outcome::Short(words)
             | Outcome::Failed(words) => words,
-            Outcome::ErrorResponse(refused) => return refused.fmt(f),
+            Outcome::ErrorResponse(response) => return response.fmt(f),
             Outcome::Ended(CancelReason::TimedOut) => "it took longer than agent.turn_timeout",
             Outcome::Ended(CancelReason::ClientGone) => "the client went away",
             Outcome::Ended(CancelReason::Cancelled) => "it was cancelled",

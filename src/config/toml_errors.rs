@@ -1,7 +1,7 @@
 //! The step from bytes to TOML values: positions people can use, and the parser's complaints in
 //! words. The parser (toml-span) limits nesting itself, so input cannot exhaust the stack.
 
-use super::error::{Origin, quoted, shown};
+use super::error::{Origin, quoted};
 use toml_span::{ErrorKind, Span, Value};
 
 /// Where values are read from.
@@ -73,8 +73,8 @@ fn complaint(kind: &ErrorKind, text: &str) -> String {
     match kind {
         ErrorKind::UnexpectedEof => "the file ends where a value should stand".into(),
         ErrorKind::ExceededDepthLimit => "nested too deeply".into(),
-        ErrorKind::InvalidCharInString('\n') => {
-            "the string does not end on its line; add the closing quote".into()
+        ErrorKind::InvalidCharInString('\n') | ErrorKind::UnterminatedString => {
+            "the string has no closing quote".into()
         }
         ErrorKind::InvalidCharInString(c) => {
             let code = u32::from(*c);
@@ -85,7 +85,6 @@ fn complaint(kind: &ErrorKind, text: &str) -> String {
         ),
         ErrorKind::InvalidEscapeValue(value) => format!("{value:#x} is no Unicode character"),
         ErrorKind::Unexpected(c) => format!("{c:?} does not belong here"),
-        ErrorKind::UnterminatedString => "the string has no closing quote".into(),
         ErrorKind::InvalidNumber => {
             "not a number; text goes in quotes, a time like \"10m\" and a size like \"1MiB\" too"
                 .into()
@@ -94,13 +93,10 @@ fn complaint(kind: &ErrorKind, text: &str) -> String {
             let hint = if *expected == "newline" { "; text goes in quotes" } else { "" };
             format!("expected {expected}, found {found}{hint}")
         }
-        ErrorKind::DuplicateKey { key, first } => {
-            let (key, line) = (quoted(key), first_line(first));
-            format!("{key} is set twice, first in line {line}; remove one")
-        }
-        ErrorKind::DuplicateTable { name, first } => {
-            let (name, line) = (shown(name), first_line(first));
-            format!("section [{name}] stands twice, first in line {line}; join them")
+        ErrorKind::DuplicateKey { key: name, first }
+        | ErrorKind::DuplicateTable { name, first } => {
+            let (name, line) = (quoted(name), first_line(first));
+            format!("{name} is set twice, first in line {line}; remove one, or join them")
         }
         ErrorKind::RedefineAsArray => "a section cannot also be a list; write it as [name]".into(),
         ErrorKind::MultilineStringKey => "a key cannot have several lines".into(),

@@ -95,8 +95,7 @@ impl ResponseReader<'_, '_> {
         reply: &mut dyn Reply,
     ) -> Result<(), Outcome> {
         let chunk = &*event.data;
-        let read = serde_json::from_str::<&RawValue>(chunk);
-        if !read.is_ok_and(|object| object.get().starts_with('{')) {
+        if !json::value(chunk.as_bytes()).is_some_and(|object| object.starts_with('{')) {
             return Err(temporary("the upstream sent an event that is no JSON", None));
         }
         if event.name == "error" || member(chunk, "error").is_some() {
@@ -115,7 +114,7 @@ impl ResponseReader<'_, '_> {
             }
         }
         if so_far.size > self.turn.max_reply {
-            return Err(self.too_long());
+            return Err(self.turn.reply_too_long());
         }
         let passed = match reply.native() {
             Some(native) => native.object(self.renamed(chunk), content.len()),
@@ -133,10 +132,10 @@ impl ResponseReader<'_, '_> {
     pub fn whole(&self, answer: Response<'_, '_>) -> Result<(), Outcome> {
         let body = answer.body(self.turn.max_reply, self.client.cancel.deadline);
         let body = body.map_err(|error| match error {
-            Error::Refused(TOO_LARGE) => self.too_long(),
+            Error::Refused(TOO_LARGE) => self.turn.reply_too_long(),
             error => self.client.broken(&error),
         })?;
-        let completion = serde_json::from_slice::<&RawValue>(&body).map_or("", RawValue::get);
+        let completion = json::value(&body).unwrap_or_default();
         if member(completion, "error").is_some() {
             return Err(error_response(502, completion, None));
         }
@@ -163,12 +162,11 @@ impl ResponseReader<'_, '_> {
             Err(Error::Refused(TOO_LARGE)) => Vec::new(),
             Err(error) => return self.client.broken(&error),
         };
-        let words = || {
+        let json = json::value(&body).map(str::to_owned).unwrap_or_else(|| {
             let words: String = one_line(&body).chars().take(MAX_QUOTED_ERROR).collect();
             quoted(&escaped(&words, false))
-        };
-        let json = serde_json::from_slice::<&RawValue>(&body);
-        error_response(status, &json.map_or_else(|_| words(), |json| json.get().to_owned()), after)
+        });
+        error_response(status, &json, after)
     }
 
     /// An object on one line, with the model as the client called it.
@@ -181,11 +179,6 @@ impl ResponseReader<'_, '_> {
             [begin, &quoted(&name), ":", &value].iter().for_each(|part| all += part);
         }
         all + "}"
-    }
-
-    fn too_long(&self) -> Outcome {
-        let most = self.turn.max_reply;
-        Outcome::Failed(format!("the upstream's reply is over limits.max_reply ({most} bytes)"))
     }
 }
 
