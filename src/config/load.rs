@@ -14,7 +14,7 @@ use crate::named::ByName;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::sys::fs::{if_exists, read_bytes};
+use crate::sys::fs::read_bytes;
 use crate::trusted::{open_trusted, read_secret};
 
 /// What to load.
@@ -122,7 +122,11 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
         problems.push_file(Origin::Default, why, error);
         problems.check(&name(&sources.file))
     };
-    let bytes = if_exists(read(&sources.file));
+    let bytes = match read(&sources.file) {
+        // Also where the directory for configurations is none, such as /dev/null.
+        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
+        read => read.map(Some),
+    };
     match &bytes {
         Err(e) => reject(e.to_string(), e)?,
         Ok(None) if sources.required => {

@@ -295,7 +295,10 @@ impl Hub {
 
     /// Makes all that was written durable and has the journal say so.
     pub(super) fn mark(&self) -> Result<(), Refused> {
-        self.lock().recent.clear();
+        // A sender may have begun that has not looked yet.
+        if self.busy.load(Ordering::SeqCst) == 0 {
+            self.lock().recent.clear();
+        }
         self.journal.mark().map_err(|refused| self.note_refusal(refused))
     }
 

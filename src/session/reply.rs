@@ -195,7 +195,7 @@ const MAX_RECENT: usize = 32;
 pub const MAX_RECENT_RECORD: usize = 8 << 10;
 
 /// Ends of turns that were just written: their clients and targets are about to be given them. Emptied
-/// as soon as nothing more is written.
+/// as soon as nothing more is written or under way.
 #[derive(Debug, Default)]
 pub struct Recent(VecDeque<(u64, Step)>);
 
