@@ -8,14 +8,14 @@ use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::chat_request::{ChatRequest, add, check, common};
+use super::chat::{add, check, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
 use super::request::{Body, list, text};
 use super::response;
 use super::service::{Exchange, Service};
-use super::turn;
+use super::turn::{self, ChatRequest};
 use crate::agent::{ChatMessage, Report, own};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
