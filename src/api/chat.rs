@@ -10,7 +10,7 @@ use super::error::{ApiError, Handled, bad};
 use super::reply_writer::Encoder;
 use super::request::{Body, excerpt, list, text};
 use super::service::Exchange;
-use super::turn::{self, ChatRequest, ParseOptions};
+use super::turn::{self, ParseOptions, Parsed, TurnRequest};
 use crate::agent::{ChatMessage, DEFAULT_MODEL, Report, own};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
@@ -23,9 +23,8 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let proof = exchange.proof;
     turn::serve(exchange, &|body, _, options| {
         let _parsing = parse_lock(proof, body);
-        let ask = parse(body, options)?;
-        let (model, include_usage) = (ask.model.clone(), ask.include_usage);
-        Ok((ask, Box::new(ChatEncoder { model, include_usage, created: now() / 1000 })))
+        let (ask, encoder) = parse(body, options)?;
+        Ok((ask, Box::new(encoder)))
     })
 }
 
@@ -49,7 +48,7 @@ const FIELDS: &str = "model, messages, stream, stream_options, user, n";
 const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 
 /// Parses the body of a chat completion.
-pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError> {
+pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let body = Body::parse(body, FIELDS)?;
     let (model, stream) = common(&body)?;
     if body.raw("n").is_some_and(|n| n.get() != "1") {
@@ -91,7 +90,8 @@ pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError
         context + "}}"
     });
     let text = elements(messages).nth(own).map_or(String::new(), |own| ChatMessage::of(own).text());
-    Ok(ChatRequest { model, text, stream, include_usage, stored: false, context })
+    let encoder = ChatEncoder { model, include_usage, created: now() / 1000 };
+    Ok((TurnRequest { text, stream, stored: false, context }, encoder))
 }
 
 /// Appends an element to a list, or a member with its name to an object.
@@ -145,9 +145,11 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
     Err(ApiError::new(400, "unsupported_content", message))
 }
 
-struct ChatEncoder {
+#[derive(Debug)]
+pub(super) struct ChatEncoder {
     model: String,
-    include_usage: bool,
+    /// A stream ends with what the turn has used, where that is known.
+    pub(super) include_usage: bool,
     /// Seconds since 1970.
     created: u64,
 }
@@ -212,7 +214,7 @@ mod tests {
     const PLAIN: ParseOptions = ParseOptions { in_session: false, durable: false, upstream: false };
 
     fn text(body: &str) -> Result<String, String> {
-        parse(body.as_bytes(), PLAIN).map(|ask| ask.text).map_err(|problem| problem.message)
+        parse(body.as_bytes(), PLAIN).map(|(ask, _)| ask.text).map_err(|problem| problem.message)
     }
 
     #[test]
@@ -235,8 +237,8 @@ mod tests {
             {"role":"assistant","content":"b"},{"role":"user","content":"c"}],
             "temperature":1,"tools":[],"stream":true,"stream_options":{"include_usage":true}}"#;
         let context = |options| -> serde_json::Value {
-            let ask = parse(body, options).unwrap();
-            assert!(ask.include_usage && ask.stream);
+            let (ask, encoder) = parse(body, options).unwrap();
+            assert!(encoder.include_usage && ask.stream);
             serde_json::from_str(&ask.context.unwrap()).unwrap()
         };
         let whole = context(PLAIN);
@@ -250,7 +252,7 @@ mod tests {
         assert_eq!(durable["messages"].as_array().unwrap().len(), 2);
         assert_eq!(durable["options"], serde_json::json!({"temperature": 1}));
         let alone = br#"{"messages":[{"role":"user","content":"a"}],"temperature":1}"#;
-        assert_eq!(parse(alone, PLAIN).unwrap().context, None);
+        assert_eq!(parse(alone, PLAIN).unwrap().0.context, None);
     }
 
     #[test]

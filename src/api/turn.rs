@@ -23,15 +23,12 @@ use crate::sys::poll::Interest;
 /// bound for one ([`MAX_EXEC_STRING`](crate::limits::MAX_EXEC_STRING)).
 const MAX_INSTRUCTIONS: usize = 120 * 1024;
 
-/// A parsed request.
+/// What a request asks for.
 #[derive(Debug)]
-pub struct ChatRequest {
-    pub model: String,
+pub struct TurnRequest {
     /// The message that the turn is about.
     pub text: String,
     pub stream: bool,
-    /// A stream ends with what the turn has used, where that is known.
-    pub include_usage: bool,
     /// It is durable also without a session and an idempotency key.
     pub stored: bool,
     /// See [`crate::agent::Context`]; `None` where there is nothing but the text.
@@ -48,11 +45,11 @@ pub struct ParseOptions {
     pub upstream: bool,
 }
 
-/// What is asked for, with the format of its reply.
-pub type Parsed = Result<(ChatRequest, Box<dyn Encoder>), ApiError>;
+/// A request, with what its reply is written by.
+pub type Parsed<E> = Result<(TurnRequest, E), ApiError>;
 
 /// Reads a body, for a session or none.
-pub type Parser<'a> = &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Parsed;
+pub type Parser<'a> = &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Parsed<Box<dyn Encoder>>;
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A durable message goes
 /// on whatever becomes of its connection.

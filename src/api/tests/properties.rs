@@ -16,9 +16,9 @@ pub fn json(bytes: &[u8]) {
         let is = |bit: u8| bits & bit != 0;
         let options = ParseOptions { in_session: is(1), durable: is(2), upstream: is(4) };
         match chat::parse(bytes, options) {
-            Ok(ask) => {
+            Ok((ask, encoder)) => {
                 assert!(ask.text.len() <= bytes.len(), "text from nowhere");
-                assert!(!ask.include_usage || ask.stream);
+                assert!(!encoder.include_usage || ask.stream);
                 if let Some(context) = ask.context {
                     sound(&context, bytes.len());
                 }
