@@ -9,7 +9,6 @@ pub mod auth;
 mod auth_throttle;
 mod buffers;
 mod chat;
-mod chat_request;
 pub mod connections;
 mod cors;
 mod error;

@@ -65,11 +65,7 @@ enum WriterState<'c> {
 }
 
 impl<'c> ReplyWriter<'c> {
-    pub fn new(
-        exchange: Exchange<'c>,
-        encoder: &'c mut dyn Encoder,
-        stream: bool,
-    ) -> ReplyWriter<'c> {
+    pub fn new(exchange: Exchange<'c>, encoder: &'c mut dyn Encoder, stream: bool) -> Self {
         let lease = exchange.lease();
         let Exchange { connection, request, .. } = exchange;
         ReplyWriter {

@@ -8,14 +8,14 @@ use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::chat_request::{ChatRequest, add, check, common};
+use super::chat::{add, check, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
 use super::request::{Body, list, text};
 use super::response;
 use super::service::{Exchange, Service};
-use super::turn;
+use super::turn::{self, Parsed, TurnRequest};
 use crate::agent::{ChatMessage, Report, own};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
@@ -138,7 +138,7 @@ impl About {
 const FIELDS: &str = "model, stream, user, instructions, store, background, conversation, \
     previous_response_id, metadata, input, temperature, top_p, max_output_tokens";
 
-pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
+pub(super) fn parse(body: &[u8]) -> Parsed<About> {
     let body = Body::parse(body, FIELDS)?;
     let (model, stream) = common(&body)?;
     let instructions = body.text("instructions")?;
@@ -173,8 +173,7 @@ pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
         ("previous", previous_id.as_deref()),
         ("instructions", body.raw("instructions").map(RawValue::get)),
     ]));
-    let ask =
-        ChatRequest { model: model.clone(), text, stream, include_usage: true, stored, context };
+    let ask = TurnRequest { text, stream, stored, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
     Ok((ask, About { model, previous, instructions, metadata, stored }))
 }

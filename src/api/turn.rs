@@ -6,24 +6,50 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
-use super::error::{ApiError, Handled, HandlerError};
+use super::error::{ApiError, Handled, HandlerError, bad};
 use super::messages::submit;
 use super::reply_writer::{Encoder, ReplyWriter};
-use super::request::{SESSION, idempotency_key, json_body, owner_of};
+use super::request::{SESSION, idempotency_key, json_body, owner_of, text};
 use super::service::{Exchange, Service};
-use crate::agent::{Native, Outcome, Reply};
+use crate::agent::{Native, Outcome, Reply, instructions};
 use crate::cancel::{Cancel, CancelReason};
+use crate::json::member;
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
 use crate::session::{Draft, Hub, Id, PendingRetry, Submitted, TurnState};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
-/// What is asked for, with the format of its reply.
-pub type Parsed = Result<(ChatRequest, Box<dyn Encoder>), ApiError>;
+/// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
+/// bound for one ([`MAX_EXEC_STRING`](crate::limits::MAX_EXEC_STRING)).
+const MAX_INSTRUCTIONS: usize = 120 * 1024;
+
+/// What a request asks for.
+#[derive(Debug)]
+pub struct TurnRequest {
+    /// The message that the turn is about.
+    pub text: String,
+    pub stream: bool,
+    /// It is durable also without a session and an idempotency key.
+    pub stored: bool,
+    /// See [`crate::agent::Context`]; `None` where there is nothing but the text.
+    pub context: Option<String>,
+}
+
+/// What else decides how a request is parsed.
+#[derive(Clone, Copy, Debug)]
+pub struct ParseOptions {
+    pub in_session: bool,
+    /// It has a session or an idempotency key: its reply is text in the journal.
+    pub durable: bool,
+    /// The agent speaks the API itself: it gets all that the request says.
+    pub upstream: bool,
+}
+
+/// A request, with what its reply is written by.
+pub type Parsed<E> = Result<(TurnRequest, E), ApiError>;
 
 /// Reads a body, for a session or none.
-pub type Parser<'a> = &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Parsed;
+pub type Parser<'a> = &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Parsed<Box<dyn Encoder>>;
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A durable message goes
 /// on whatever becomes of its connection.
@@ -60,6 +86,20 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
         Err(HandlerError::Closed(why)) => Some(answer.refused.take().ok_or(why)?),
     };
     Ok(answer.finish(failed.as_ref())?)
+}
+
+/// Rejects instructions that cannot be passed to a program as an environment variable.
+pub fn check_instructions(context: &str) -> Result<(), ApiError> {
+    let mut all = member(context, "messages").map_or(String::new(), |it| instructions(it.get()));
+    all += &text(member(context, "instructions"), "instructions")?.unwrap_or_default();
+    let (most, length) = (MAX_INSTRUCTIONS, all.len());
+    if length > most {
+        let words =
+            format!("The system messages have {length} bytes together; this agent takes {most}.");
+        return Err(ApiError::new(413, "too_long", words));
+    }
+    let nul = || bad("A system message has U+0000 in it, which this agent cannot be given.");
+    all.find('\0').map_or(Ok(()), |_| Err(nul()))
 }
 
 /// Waits for its turn and runs it, for this connection alone.

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use crate::agent::Context;
 use crate::api::auth::Authenticated;
-use crate::api::chat_request::{self, ParseOptions};
-use crate::api::{messages, responses};
+use crate::api::turn::ParseOptions;
+use crate::api::{chat, messages, responses};
 use crate::config::{Busy, ClientKey};
 
 /// Each reader takes or refuses them, in words; what it takes reads back as it was.
@@ -15,10 +15,10 @@ pub fn json(bytes: &[u8]) {
     for bits in 0..8 {
         let is = |bit: u8| bits & bit != 0;
         let options = ParseOptions { in_session: is(1), durable: is(2), upstream: is(4) };
-        match chat_request::parse(bytes, options) {
-            Ok(ask) => {
+        match chat::parse(bytes, options) {
+            Ok((ask, encoder)) => {
                 assert!(ask.text.len() <= bytes.len(), "text from nowhere");
-                assert!(!ask.include_usage || ask.stream);
+                assert!(!encoder.include_usage || ask.stream);
                 if let Some(context) = ask.context {
                     sound(&context, bytes.len());
                 }
