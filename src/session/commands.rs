@@ -26,11 +26,7 @@ const COMMANDS: [(&str, Command, &str); 7] = [
     ("/help", Command::Help, "this list"),
     ("/status", Command::Status, "what the gateway and this session are doing"),
     ("/stop", Command::Stop, "end the running turn"),
-    (
-        "/new",
-        Command::New,
-        "a fresh session: what runs and waits is cancelled, what was said forgotten",
-    ),
+    ("/new", Command::New, "cancel what runs and waits here, and forget what was said"),
     ("/queue", Command::Queue, "what waits in this session"),
     ("/retry", Command::Retry, "send the last message that is over once more"),
     ("/whoami", Command::WhoAmI, "who you are to the gateway"),

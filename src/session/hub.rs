@@ -43,7 +43,7 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct Hub {
     pub(super) state: Mutex<State>,
-    /// Wakes the keeper.
+    /// Wakes maintenance.
     pub(super) alarm: Condvar,
     pub(super) journal: Box<dyn Journal>,
     pub(super) transcripts: Transcripts,
@@ -57,9 +57,9 @@ pub struct Hub {
     /// The clock of patience, which stands still while the machine sleeps.
     pub(super) began: Instant,
     settings: RwLock<Arc<Settings>>,
-    /// Raised once every turn has to end.
+    /// Readable once every turn has to end.
     pub abort: EventFd,
-    /// Raised whenever the last work has ended during a drain, and when the journal breaks.
+    /// Notified whenever the last work has ended during a drain, and when the journal breaks.
     quiet: Arc<EventFd>,
     /// Workers and senders. Like what follows readable without the lock, which a hung disk may hold.
     busy: AtomicUsize,
@@ -245,7 +245,7 @@ impl Hub {
         }
     }
 
-    /// Has the keeper sync what nobody waits for.
+    /// Has maintenance sync what nobody waits for.
     pub(super) fn sync_soon(&self, state: &mut State) {
         if state.sync_at.is_none() {
             state.sync_at = Some(Instant::now() + LAZY_SYNC);

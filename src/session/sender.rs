@@ -115,7 +115,7 @@ impl Hub {
         let number = written.map_err(|_| Some(Instant::now() + DISK_RETRY_DELAY))?;
         // The reply before it and "attempt n started" are durable before anything is sent.
         self.sync(number).map_err(|_| None)?;
-        let parcel = Payload {
+        let payload = Payload {
             id: &id.to_string(),
             session: entry.who.session.as_deref(),
             principal: &entry.who.principal,
@@ -125,7 +125,7 @@ impl Hub {
             created_at: &rfc3339(entry.at),
             finished_at: &rfc3339(entry.ended.at),
         };
-        let sent = crate::delivery::send(target, &parcel, &self.children, self.abort.as_fd());
+        let sent = crate::delivery::send(target, &payload, &self.children, self.abort.as_fd());
         self.record_result(name, id, attempts + 1, sent)
     }
 

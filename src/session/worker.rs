@@ -25,7 +25,7 @@ const WORKER_STACK: usize = 256 << 10;
 
 impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
-    /// place, and is tried again by the keeper.
+    /// place, and is tried again by maintenance.
     pub(super) fn spawn_workers(self: &Arc<Self>, ids: Vec<Id>) {
         let mut ids = VecDeque::from(ids);
         while let Some(id) = ids.pop_front() {
@@ -60,16 +60,10 @@ impl Hub {
         poll(&mut [Interest::read(self.abort.as_fd())], Some(pause)).is_ok_and(|ready| ready > 0)
     }
 
-    /// Starts a thread for a turn, for deliveries or the keeper; false where the system has none.
+    /// Starts a thread for a turn, for deliveries or maintenance; false where the system has none.
     pub(super) fn spawn_worker(&self, name: &str, work: Work) -> bool {
         let spawned = threads::spawn(name, WORKER_STACK, work);
-        if let Err(e) = &spawned {
-            let why = format!("no thread for a {name}: {e}");
-            if self.set_shortage(Some(&why)) {
-                log::warn!("{why}; it is tried again until there is one");
-            }
-        }
-        spawned.is_ok()
+        spawned.map_err(|e| self.note_shortage(&format!("no thread for a {name}: {e}"))).is_ok()
     }
 
     fn work(self: Arc<Self>, first: Id) {
@@ -85,18 +79,13 @@ impl Hub {
 
     /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
     fn attempt_with_patience(&self, id: Id, message: &mut Option<Box<Accepted>>) -> Outcome {
-        let mut logged = false;
         loop {
-            let why = match self.attempt(id, message) {
-                Outcome::Short(why) => why,
+            match self.attempt(id, message) {
+                Outcome::Short(why) => self.note_shortage(&why),
                 outcome => {
-                    self.set_shortage(None);
+                    *lock(&self.shortage) = None;
                     return outcome;
                 }
-            };
-            self.set_shortage(Some(&why));
-            if !std::mem::replace(&mut logged, true) {
-                log::warn!("turn {id} waits: {why}");
             }
             let aborted = self.aborted_within(DISK_RETRY_DELAY);
             let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
@@ -106,12 +95,13 @@ impl Hub {
         }
     }
 
-    /// Says whether it is news.
-    pub(super) fn set_shortage(&self, why: Option<&str>) -> bool {
-        let mut shortage = lock(&self.shortage);
-        let counted = shortage.as_ref().is_some_and(|(at, _)| at.elapsed() < SHORTAGE_VALID);
-        *shortage = why.map(|why| (Instant::now(), format!("turns wait: {why}")));
-        !counted
+    /// What turns and deliveries wait for, and try again until they have it.
+    fn note_shortage(&self, why: &str) {
+        let (mut shortage, why) = (lock(&self.shortage), format!("turns wait: {why}"));
+        if shortage.as_ref().is_none_or(|(at, _)| at.elapsed() >= SHORTAGE_VALID) {
+            log::warn!("{why}");
+        }
+        *shortage = Some((Instant::now(), why));
     }
 
     /// Runs one attempt of a message's turn, once the record that says so is durable. The `message` is
