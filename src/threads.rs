@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
-use crate::limits::THREAD_RETRY_DELAY;
+use crate::limits::{THREAD_RETRY_DELAY, THREAD_STACK};
 
 /// Waits for a mutex, and takes it also where a thread has died with it: nothing here leaves half a change.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -40,19 +40,14 @@ pub fn spawn(name: &str, stack: usize, work: Work) -> io::Result<JoinHandle<()>>
 }
 
 /// The same for work that has to be done: where there is no thread it tries again for so long.
-pub fn spawn_with_retry(
-    name: &str,
-    stack: usize,
-    work: Work,
-    patience: Duration,
-) -> io::Result<JoinHandle<()>> {
+pub fn spawn_with_retry(name: &str, work: Work, patience: Duration) -> io::Result<JoinHandle<()>> {
     // One that cannot be started drops what it was given.
     let (work, deadline) = (Arc::new(Mutex::new(Some(work))), Instant::now() + patience);
     loop {
         let work = Arc::clone(&work);
         let take = move || lock(&work).take();
         let run = move || take().into_iter().for_each(|work| work());
-        match spawn(name, stack, Box::new(run)) {
+        match spawn(name, THREAD_STACK, Box::new(run)) {
             Err(_) if Instant::now() < deadline => pause(THREAD_RETRY_DELAY),
             spawned => return spawned,
         }

@@ -53,7 +53,7 @@ pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
     if !is_ours(&meta) {
         let words = format!("belongs to uid {uid}: chown it to uid {} or root", user::own_uid());
         return Err(about(path, &target, &words));
-    } else if exposed & 0o022 != 0 || (exposed != 0 && !is_apart(&target)) {
+    } else if exposed & 0o022 != 0 || (exposed != 0 && !has_own_mount(&target)) {
         let words =
             format!("is open to other users (mode {mode:o}): {}", suggested_fix(&target, uid));
         return Err(about(path, &target, &words));
@@ -127,7 +127,7 @@ fn suggested_fix(target: &Path, uid: u32) -> String {
 /// Whether a file is on a mount of its own that others cannot write: one that Docker has mounted, or one
 /// in a directory that was mounted for it and its like. By mounts and not by devices: an overlay whose
 /// layers are on several file systems shows another device for a file than for its directory.
-fn is_apart(target: &Path) -> bool {
+fn has_own_mount(target: &Path) -> bool {
     let Some(own) = mount_of(target) else { return false };
     let differs = |path: &Path| mount_of(path).is_some_and(|mount| mount != own);
     let closed = |dir: &Path| {

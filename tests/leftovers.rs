@@ -10,6 +10,7 @@ use std::time::Instant;
 
 use serde_json::json;
 
+use util::fault::{Fault, When};
 use util::sys::{self, Lease};
 use util::{DEADLINE, Home, eventually, rounds, script};
 
@@ -221,6 +222,40 @@ fn what_a_delivery_forks_ends_with_it_or_is_kept() {
     api.until_delivery(&stays, "delivered");
     eventually("what was kept", || home.path().join("stays").exists().then_some(()));
     assert!(!home.path().join("ends").exists());
+}
+
+/// The shell between the turn and its tool ends while the gateway looks for what is left: the tool is
+/// handed to the gateway after that has listed its children.
+#[test]
+fn what_is_handed_over_during_the_search_is_found() {
+    let home = Home::new();
+    let file = format!("{}/tools-$HERMES_MESSAGE_ID", home.path().display());
+    let tool = format!("setsid sh -c 'echo $$ >> {file}; exec sleep 600'");
+    let text = format!(
+        "({tool} & exec sleep 600) & while [ ! -s {file} ]; do sleep 0.01; done; echo done"
+    );
+    home.configure(&script(&text));
+    let fault = Fault { call: "waitid", error: 50, when: When::From(1), on: "journal" };
+    let gateway = fault.into(home.launch(), &home).start();
+    for _ in 0..5 {
+        assert_eq!(gateway.ask("x").reply(), "done");
+        assert_none_left(&home);
+    }
+}
+
+/// A program that is replaced by itself all the time has no environment for much of that.
+#[test]
+fn what_executes_all_the_time_is_found() {
+    let home = Home::new();
+    let program = home.path().join("again");
+    fs::write(&program, "#!/bin/sh\nexec \"$0\"\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    home.configure(&script(&format!("setsid {} & echo done", program.display())));
+    let gateway = home.start();
+    for _ in 0..rounds(100, 3000) {
+        assert_eq!(gateway.ask("x").reply(), "done");
+        assert_none_left(&home);
+    }
 }
 
 /// Turns with such tools, eight at once, beside a gateway of another name whose turn runs on.

@@ -20,7 +20,7 @@ use crate::escape::{escaped, one_line};
 use crate::limits::{AGENT_READ, KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
-    environment, explain_failure, keep_end,
+    environment, explain_failure, keep_tail,
 };
 use crate::sys::process::{Status, is_shortage};
 
@@ -73,7 +73,7 @@ fn attend(
             ChildEvent::Stdout(_) if child.is_cancelled() => {}
             ChildEvent::Stdout(count) => {
                 replied += count;
-                keep_end(&mut stdout_tail, &buffer[..count], MAX_STDERR_TAIL);
+                keep_tail(&mut stdout_tail, &buffer[..count], MAX_STDERR_TAIL);
                 failed = if replied > turn.max_reply {
                     let most = turn.max_reply;
                     let words =
@@ -89,7 +89,7 @@ fn attend(
             ChildEvent::Stderr(count) => {
                 stderr.push(&buffer[..count], &mut |line| log_line(turn, line, &mut usage));
             }
-            ChildEvent::Waited => {}
+            ChildEvent::TimedOut => {}
             ChildEvent::Ended(reason) => break reason,
         }
     };

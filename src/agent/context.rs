@@ -66,18 +66,13 @@ impl<'a> ChatMessage<'a> {
 
     /// Its text, whose content is text or a list of parts.
     pub fn text(&self) -> String {
-        let content = self.content.map_or("", RawValue::get);
-        if let Some(text) = self.content.and_then(|content| text(content).ok()) {
+        let Some(content) = self.content else { return String::new() };
+        if let Ok(text) = text(content) {
             return text.into_owned();
         }
-        let mut all = String::new();
         let part =
             |part: &RawValue| string(part.get(), "text").or_else(|| string(part.get(), "refusal"));
-        for (at, said) in elements(content).filter_map(part).enumerate() {
-            all += if at > 0 { "\n" } else { "" };
-            all += &said;
-        }
-        all
+        elements(content.get()).filter_map(part).collect::<Vec<_>>().join("\n")
     }
 }
 

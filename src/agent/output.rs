@@ -3,7 +3,7 @@
 
 use crate::escape::last_line;
 use crate::limits::MAX_STDERR_TAIL;
-use crate::subprocess::keep_end;
+use crate::subprocess::keep_tail;
 
 /// Longer lines are cut: a log line, not a document.
 const MAX_STDERR_LINE: usize = 2048;
@@ -56,7 +56,7 @@ pub struct StderrTail {
 impl StderrTail {
     /// Takes bytes and hands every whole line to `log`.
     pub fn push(&mut self, bytes: &[u8], log: &mut dyn FnMut(&str)) {
-        keep_end(&mut self.tail, bytes, MAX_STDERR_TAIL);
+        keep_tail(&mut self.tail, bytes, MAX_STDERR_TAIL);
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let text = piece.strip_suffix(b"\n").unwrap_or(piece);
             let room = MAX_STDERR_LINE.saturating_sub(self.line.len());

@@ -20,7 +20,7 @@ use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::escape::{escaped, quoted};
 use crate::json::{elements, member, string};
-use crate::outbound::client::{Answer, Error};
+use crate::outbound::client::{Error, Response};
 use crate::outbound::{OutboundRequest, open};
 use crate::subprocess::environment;
 use crate::sys::poll::{Interest, wait_any};
@@ -178,7 +178,7 @@ impl<'a> UpstreamClient<'a> {
         &self,
         (method, path, body): (&str, &str, Option<&str>),
         mut retries: u32,
-        take: &mut dyn FnMut(Answer<'_, '_>) -> Result<(), Outcome>,
+        take: &mut dyn FnMut(Response<'_, '_>) -> Result<(), Outcome>,
     ) -> Result<(), Outcome> {
         let config = &self.agent.config;
         let key = config.key.as_ref().map(|key| String::from_utf8_lossy(key.bytes()));
@@ -225,7 +225,7 @@ impl<'a> UpstreamClient<'a> {
         &self,
         request: &OutboundRequest<'_>,
         mut stream: Option<TcpStream>,
-        take: &mut dyn FnMut(Answer<'_, '_>) -> Result<(), Outcome>,
+        take: &mut dyn FnMut(Response<'_, '_>) -> Result<(), Outcome>,
     ) -> Result<Result<(), Outcome>, (Error, bool)> {
         let (Agent { config, children, .. }, cancel) = (self.agent, &self.cancel);
         let environment = environment(&config.env, &config.pass_env);
@@ -236,7 +236,7 @@ impl<'a> UpstreamClient<'a> {
             Ok(answer) => take(answer),
             Err(error) => return Err((error, client.has_answered())),
         };
-        let free = client.is_free();
+        let free = client.is_reusable();
         drop(client);
         if let Some(stream) = stream.filter(|_| free) {
             self.agent.upstream.keep(stream);

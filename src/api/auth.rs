@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 
-use super::error::ApiError;
 use crate::config::{ClientKey, Config, Secret};
 use crate::digest::sha256;
 use crate::http::Request;
@@ -88,40 +87,10 @@ impl Authenticated {
         &self.0.name
     }
 
-    /// Whether the principal may use this group of routes.
-    pub fn opens(&self, group: &str) -> bool {
-        self.0.opens(group)
-    }
-
     /// Whether the principal may see messages of this session; those without one are its own.
     pub fn sees(&self, who: &Owner) -> bool {
         let touches = who.session.as_deref().is_none_or(|session| self.0.may_touch(session));
         who.principal == self.0.name && touches
-    }
-
-    /// Rejects sessions that the principal may not use.
-    pub fn check_session(&self, session: &str) -> Result<(), ApiError> {
-        if self.0.may_touch(session) {
-            return Ok(());
-        }
-        let name = &self.0.name;
-        let message = format!(
-            "The key of {name} does not open this session; [keys.{name}] lists those that it does."
-        );
-        Err(ApiError::new(403, "session_not_allowed", message))
-    }
-
-    /// Rejects delivery targets that the principal may not name.
-    pub fn check_target(&self, target: &str) -> Result<(), ApiError> {
-        if self.0.may_name(target) {
-            return Ok(());
-        }
-        let ClientKey { name, targets, .. } = &*self.0;
-        let message = format!(
-            "The key of {name} may not name the target {target:?}; keys.{name}.targets in the \
-             configuration lists those that it may: {targets:?}."
-        );
-        Err(ApiError::new(403, "target_not_allowed", message))
     }
 }
 

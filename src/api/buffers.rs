@@ -28,7 +28,6 @@ pub struct Buffers {
 
 #[derive(Debug, Default)]
 struct Used {
-    all: u64,
     /// Some was taken since [`Buffers::have_emptied`] was last called.
     touched: bool,
     by: ByName<Account>,
@@ -42,10 +41,8 @@ struct Account {
 }
 
 impl Used {
-    fn change(&mut self, principal: &str, change: impl Fn(u64) -> u64) {
-        (self.all, self.touched) = (change(self.all), true);
-        let account = self.by.of(principal);
-        account.bytes = change(account.bytes);
+    fn all(&self) -> u64 {
+        self.by.values().map(|account| account.bytes).sum()
     }
 }
 
@@ -58,7 +55,7 @@ impl Buffers {
     /// Whether all was given back since this was last asked.
     pub fn have_emptied(&self) -> bool {
         let mut used = lock(&self.used);
-        used.all == 0 && std::mem::take(&mut used.touched)
+        used.all() == 0 && std::mem::take(&mut used.touched)
     }
 
     /// The bytes that each principal holds.
@@ -98,12 +95,13 @@ impl Lease {
         let until = Instant::now() + BUFFER_PATIENCE;
         let mut used = lock(&self.buffers.used);
         loop {
-            let (all, account) = (used.all, used.by.of(&self.principal));
+            let (all, account) = (used.all(), used.by.of(&self.principal));
             let (held, of) = ((account.bytes, all), ("limits.max_buffered", limit));
             let Err(reached) = shares.admit(&self.principal, held, more, of) else {
-                let much = account.bytes + more > limit / 4;
-                used.change(&self.principal, |held| held + more);
+                account.bytes += more;
                 self.bytes += more;
+                let much = account.bytes > limit / 4;
+                used.touched = true;
                 return Ok(much);
             };
             let left = until.saturating_duration_since(Instant::now());
@@ -121,7 +119,7 @@ impl Lease {
     pub fn shrink(&mut self, bytes: usize) {
         let less = self.bytes.saturating_sub(bytes as u64);
         if less > 0 {
-            lock(&self.buffers.used).change(&self.principal, |held| held - less);
+            lock(&self.buffers.used).by.of(&self.principal).bytes -= less;
             self.bytes -= less;
             self.buffers.freed.notify_all();
         }

@@ -5,7 +5,7 @@ use super::chat_request;
 use super::error::{ApiError, Handled};
 use super::reply_writer::Encoder;
 use super::service::Exchange;
-use super::turn::{self, TurnRequest};
+use super::turn;
 use crate::agent::Report;
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
@@ -19,8 +19,7 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
         let _parsing = parse_lock(proof, body);
         let ask = chat_request::parse(body, options)?;
         let (model, include_usage) = (ask.model.clone(), ask.include_usage);
-        let shape = Box::new(ChatEncoder { model, include_usage, created: now() / 1000 });
-        Ok(TurnRequest { ask, stored: false, shape })
+        Ok((ask, Box::new(ChatEncoder { model, include_usage, created: now() / 1000 })))
     })
 }
 

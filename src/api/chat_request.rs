@@ -3,14 +3,13 @@
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::error::{ApiError, bad};
-use super::request::{boolean, list, object, short, text};
+use super::request::{Body, excerpt, list, text};
 use crate::agent::{ChatMessage, DEFAULT_MODEL, instructions, own};
 use crate::escape::quoted;
-use crate::json::{Raw, elements, member, members};
+use crate::json::{elements, member, members};
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
 /// bound for one ([`MAX_EXEC_STRING`](crate::limits::MAX_EXEC_STRING)).
@@ -25,6 +24,8 @@ pub struct ChatRequest {
     pub stream: bool,
     /// A stream ends with what the turn has used, where that is known.
     pub include_usage: bool,
+    /// It is durable also without a session and an idempotency key.
+    pub stored: bool,
     /// See [`crate::agent::Context`]; `None` where there is nothing but the text.
     pub context: Option<String>,
 }
@@ -46,45 +47,40 @@ const TOOLS: &str =
     "tools, tool_choice, parallel_tool_calls, functions, function_call, response_format";
 
 /// The model that is asked for, and whether the reply is streamed.
-pub fn common(model: Raw<'_>, stream: Raw<'_>, user: Raw<'_>) -> Result<(String, bool), ApiError> {
-    let model = text(model, "model")?.map_or_else(|| DEFAULT_MODEL.to_owned(), Cow::into_owned);
-    text(user, "user")?;
-    Ok((model, boolean(stream, "stream")?.unwrap_or(false)))
+pub fn common(body: &Body<'_>) -> Result<(String, bool), ApiError> {
+    let model = body.text("model")?.map_or_else(|| DEFAULT_MODEL.to_owned(), Cow::into_owned);
+    body.text("user")?;
+    Ok((model, body.boolean("stream")?.unwrap_or(false)))
 }
 
-/// The body of a chat completion, as far as the gateway reads it.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct ChatBody<'a> {
-    model: Raw<'a>,
-    messages: Raw<'a>,
-    stream: Raw<'a>,
-    stream_options: Raw<'a>,
-    user: Raw<'a>,
-    n: Raw<'a>,
-}
+/// The members of a chat completion that the gateway reads.
+const FIELDS: &str = "model, messages, stream, stream_options, user, n";
 
 /// The members of a chat completion that stay out of a context's options.
 const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 
 /// Parses the body of a chat completion.
 pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError> {
-    let (json, chat): (_, ChatBody<'_>) = object(body)?;
-    let (model, stream) = common(chat.model, chat.stream, chat.user)?;
-    if chat.n.is_some_and(|n| n.get() != "1") {
+    let body = Body::parse(body, FIELDS)?;
+    let (model, stream) = common(&body)?;
+    if body.raw("n").is_some_and(|n| n.get() != "1") {
         return Err(bad("\"n\" must be 1: a turn has one reply."));
     }
-    let include_usage = match chat.stream_options.map(RawValue::get) {
+    let include_usage = match body.raw("stream_options").map(RawValue::get) {
         None => false,
         Some(options) if stream && options.starts_with('{') => {
             member(options, "include_usage").is_some_and(|usage| usage.get() == "true")
         }
         Some(_) => return Err(bad("\"stream_options\" takes an object, and \"stream\": true.")),
     };
-    let messages = list(chat.messages)
+    let messages = list(body.raw("messages"))
         .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
     for (at, message) in elements(messages).enumerate() {
-        check(message, &format_args!("messages[{at}]"))?;
+        let said = ChatMessage::of(message);
+        // A message that only calls tools has no content.
+        if said.content.is_some() || said.role() != "assistant" {
+            check(&said, ROLES, &["text", "refusal"], &format_args!("messages[{at}]"))?;
+        }
     }
     let own = own(elements(messages));
     // In a session the transcript has what was said.
@@ -93,11 +89,11 @@ pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError
     };
     let kept = || elements(messages).enumerate().filter(stays);
     let context = (options.upstream || kept().nth(1).is_some()).then(|| {
-        let mut context = String::with_capacity(json.len() + 64);
+        let mut context = String::with_capacity(body.json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
         kept().for_each(|(_, message)| add(&mut context, "", message.get()));
         context += r#"],"options":{"#;
-        for (name, value) in members(json).filter(|(name, _)| !READ.contains(&&**name)) {
+        for (name, value) in members(body.json).filter(|(name, _)| !READ.contains(&&**name)) {
             let is_tool = TOOLS.split(", ").any(|tool| tool == name);
             if !options.durable || !(is_tool || name == "stream_options") {
                 add(&mut context, &name, value.get());
@@ -106,7 +102,7 @@ pub fn parse(body: &[u8], options: ParseOptions) -> Result<ChatRequest, ApiError
         context + "}}"
     });
     let text = elements(messages).nth(own).map_or(String::new(), |own| ChatMessage::of(own).text());
-    Ok(ChatRequest { model, text, stream, include_usage, context })
+    Ok(ChatRequest { model, text, stream, include_usage, stored: false, context })
 }
 
 /// Appends an element to a list, or a member with its name to an object.
@@ -121,34 +117,27 @@ pub fn add(json: &mut String, name: &str, value: &str) {
     json.push_str(value);
 }
 
-/// Rejects a message without a known role or with content that is not text.
-fn check(message: &RawValue, place: &dyn Display) -> Result<(), ApiError> {
-    let said = ChatMessage::of(message);
-    if !ROLES.split(", ").any(|known| known == said.role()) {
-        return Err(bad(format!("\"{place}.role\" must be one of {ROLES}.")));
-    }
-    // A message that only calls tools has no content.
-    if said.content.is_none() && said.role() == "assistant" {
-        return Ok(());
-    }
-    check_content(said.content, &["text", "refusal"], place)
-}
-
-/// Rejects content that is neither text nor parts of these types with their text.
-pub fn check_content(
-    content: Raw<'_>,
+/// Rejects a message of another role, and content that is neither text nor parts of these types with
+/// their text.
+pub fn check(
+    said: &ChatMessage<'_>,
+    roles: &str,
     kinds: &[&str],
     place: &dyn Display,
 ) -> Result<(), ApiError> {
-    match content.map(RawValue::get) {
+    if !roles.split(", ").any(|known| known == said.role()) {
+        return Err(bad(format!("\"{place}.role\" must be one of {roles}.")));
+    }
+    match said.content.map(RawValue::get) {
         Some(json) if json.starts_with('"') => {
-            text(content, &format!("{place}.content")).map(|_| ())
+            text(said.content, &format!("{place}.content")).map(|_| ())
         }
-        Some("[]") => Err(bad(format!("\"{place}.content\" is an empty list: give it text."))),
-        Some(json) if list(content).is_some() => {
+        Some(json) if list(said.content).is_some() => {
             elements(json).try_for_each(|part| check_part(part, kinds, place))
         }
-        _ => Err(bad(format!("\"{place}.content\" must be text or a list of parts."))),
+        _ => Err(bad(format!(
+            "\"{place}.content\" must be text or a list of parts, and no empty list."
+        ))),
     }
 }
 
@@ -162,7 +151,7 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
     let wanted = kinds[0];
     let message = format!(
         "Only parts of \"type\": {wanted:?} are taken, with their text; {place} has {:?}.",
-        short(&kind)
+        excerpt(&kind)
     );
     Err(ApiError::new(400, "unsupported_content", message))
 }

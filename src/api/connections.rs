@@ -71,8 +71,9 @@ struct Table {
     capacity: Option<Capacity>,
     /// Each with the number of connections that it holds.
     principals: ByName<u64>,
-    /// How many the system had room for (`None`: once it had none for one), and until when that counts.
-    shortage: Option<(Option<usize>, Instant)>,
+    /// How many the system had room for, and until when that counts; `usize::MAX`: it had none for one,
+    /// once.
+    shortage: Option<(usize, Instant)>,
 }
 
 #[derive(Debug)]
@@ -102,13 +103,8 @@ impl ConnectionTable {
             table.last += 1;
             let activity = Arc::new(ConnectionActivity::new(table.last, now));
             let (stream, shared) = (Arc::clone(stream), Arc::clone(&activity));
-            table.entries.push(Entry {
-                stream,
-                activity: shared,
-                source,
-                key: None,
-                evicted: None,
-            });
+            let entry = Entry { stream, activity: shared, source, key: None, evicted: None };
+            table.entries.push(entry);
             activity
         })
     }
@@ -169,7 +165,7 @@ impl ConnectionTable {
         let again = table.shortage.is_some_and(|(_, until)| until > now);
         let may_go = |_: &Entry, activity, _| is_evictable(activity, Duration::ZERO);
         let _ = again && (0..EVICTED_AT_ONCE).all(|_| table.evict(&may_go, now));
-        let most = again.then_some(table.present().count());
+        let most = if again { table.present().count() } else { usize::MAX };
         table.shortage = Some((most, now + SHORTAGE_LASTS));
     }
 }
@@ -177,8 +173,7 @@ impl ConnectionTable {
 impl Table {
     fn make_room(&mut self, source: IpAddr, capacity: Capacity, now: Instant) -> bool {
         self.shortage = self.shortage.filter(|(_, until)| *until > now);
-        let most = self.shortage.and_then(|(most, _)| most).unwrap_or(capacity.all);
-        let all = most.min(capacity.all).max(1);
+        let all = self.shortage.map_or(capacity.all, |(most, _)| most.min(capacity.all)).max(1);
         let from_one = self.present().filter(|entry| entry.source == source).count();
         let may_go = |_: &Entry, activity, _| is_evictable(activity, AUTHENTICATION_PATIENCE);
         let same =

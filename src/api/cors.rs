@@ -10,46 +10,40 @@ use crate::http::{Request, Response};
 /// Seconds for which a browser need not ask again what a page may send; they cap it at two hours.
 const PREFLIGHT_AGE: u32 = 7200;
 
-/// The page behind a request, if it is one that `http.allowed_origins` lets in; `Ok(None)` for what
-/// comes from no page or from our own.
-pub fn check(request: &Request, http: &Http) -> Result<Option<String>, ApiError> {
+const METHODS: &str = "GET, HEAD, POST, DELETE";
+
+/// The fields that let a page read an answer, for one of `http.allowed_origins`; none for what comes
+/// from no page or from our own.
+pub fn check(request: &Request, http: &Http) -> Result<Vec<(&'static str, String)>, ApiError> {
     let host = request.host();
     if !host.is_none_or(|host| host_is_ours(host, &http.allowed_hosts)) {
         let message = "This host name is not served here; http.allowed_hosts lists those that are.";
         return Err(ApiError::new(421, "unknown_host", message));
     }
-    let Some(page) = request.header("Origin") else { return Ok(None) };
-    if origin_is_ours(page, host) {
-        return Ok(None);
-    }
-    let allowed = http.allowed_origins.iter().find(|known| known.as_bytes() == page);
-    allowed.cloned().map(Some).ok_or_else(|| {
+    let page = request.header("Origin").filter(|page| !origin_is_ours(page, host));
+    let Some(page) = page else { return Ok(Vec::new()) };
+    let Some(allowed) = http.allowed_origins.iter().find(|known| known.as_bytes() == page) else {
         let message = "Web pages of other origins may not use this gateway; \
                        http.allowed_origins lists those that may.";
-        ApiError::new(403, "foreign_origin", message)
-    })
-}
-
-/// The fields that let a page read an answer.
-pub fn fields(page: String) -> [(&'static str, String); 3] {
-    let shown = "Retry-After, Idempotent-Replayed".to_owned();
-    [
-        ("Access-Control-Allow-Origin", page),
-        ("Access-Control-Expose-Headers", shown),
+        return Err(ApiError::new(403, "foreign_origin", message));
+    };
+    Ok(vec![
+        ("Access-Control-Allow-Origin", allowed.clone()),
+        ("Access-Control-Expose-Headers", "Retry-After, Idempotent-Replayed".to_owned()),
         ("Vary", "Origin".to_owned()),
-    ]
+    ])
 }
 
 /// The answer to OPTIONS; one that a page sends before a request says what the page may send.
-pub fn options(allow: &'static str, from_page: bool) -> Response {
-    let response = Response::empty(204).header("Allow", allow);
+pub fn options(from_page: bool) -> Response {
+    let response = Response::empty(204).header("Allow", METHODS);
     if !from_page {
         return response;
     }
     // Any: client libraries tell of themselves in fields of their own. The star alone would leave
     // Authorization out (Fetch standard, section 4.9).
     response
-        .header("Access-Control-Allow-Methods", allow)
+        .header("Access-Control-Allow-Methods", METHODS)
         .header("Access-Control-Allow-Headers", "Authorization, *")
         .header("Access-Control-Max-Age", PREFLIGHT_AGE.to_string())
 }

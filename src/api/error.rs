@@ -2,6 +2,9 @@
 
 use std::io;
 
+use serde_json::json;
+
+use super::response;
 use crate::agent::{ErrorResponse as Upstream, Outcome};
 use crate::cancel::CancelReason;
 use crate::escape::quoted;
@@ -17,32 +20,31 @@ const RETRY_AFTER: u64 = 5;
 #[derive(Debug)]
 pub struct ApiError {
     pub status: u16,
+    /// May be empty.
     pub code: &'static str,
     pub message: String,
-    /// Seconds after which the client may try the same again, where it may.
-    pub(super) after: Option<u64>,
-    /// An error of the agent's server, which is passed on.
-    pub(super) upstream: Option<Box<Upstream>>,
+    /// Retry-After, where the client may try the same again.
+    pub(super) after: Option<String>,
+    /// The error object of the agent's server, which is passed on.
+    pub(super) upstream: Option<String>,
 }
 
 impl ApiError {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
-        let after = matches!(status, 429 | 503 | 507).then_some(RETRY_AFTER);
+        let after = matches!(status, 429 | 503 | 507).then(|| RETRY_AFTER.to_string());
         ApiError { status, code, message: message.into(), after, upstream: None }
     }
 
     /// The same, with so many seconds before the next try, where the upstream did not say.
-    pub fn after(mut self, seconds: u64) -> ApiError {
-        if let Some(refused) = &mut self.upstream {
-            refused.retry_after.get_or_insert_with(|| seconds.to_string());
-        }
-        ApiError { after: Some(seconds), ..self }
+    pub fn after(self, seconds: u64) -> ApiError {
+        let told = self.after.filter(|_| self.upstream.is_some());
+        ApiError { after: told.or(Some(seconds.to_string())), ..self }
     }
 
     /// An error of the agent's server: status, message and Retry-After are passed on.
     pub fn upstream(refused: Upstream) -> ApiError {
         let problem = ApiError::new(refused.status, "upstream", refused.to_string());
-        ApiError { upstream: Some(Box::new(refused)), ..problem }
+        ApiError { after: refused.retry_after, upstream: Some(refused.error), ..problem }
     }
 
     /// 503 while the gateway goes down.
@@ -62,22 +64,8 @@ impl ApiError {
         ApiError::new(410, "session_reset", message)
     }
 
-    pub fn no_place(why: &AcquireError) -> Option<ApiError> {
-        Some(match why {
-            AcquireError::Full(full) => ApiError::full(full),
-            AcquireError::Ended(CancelReason::TimedOut) => {
-                ApiError::new(503, "no_turn", "No turn came free in time.")
-            }
-            AcquireError::Ended(CancelReason::Aborted | CancelReason::Cancelled) => {
-                ApiError::stopping()
-            }
-            AcquireError::Failed(e) => ApiError::short(e),
-            AcquireError::Ended(CancelReason::ClientGone) => return None,
-        })
-    }
-
     /// The system is short of what a turn needs.
-    pub fn short(e: &io::Error) -> ApiError {
+    pub fn out_of_resources(e: &io::Error) -> ApiError {
         ApiError::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
@@ -96,50 +84,35 @@ impl ApiError {
         ApiError::new(status, code, reached.message.clone())
     }
 
-    /// The error for a turn that is not done; `None` if its client went away.
-    pub fn outcome(outcome: Outcome) -> Option<ApiError> {
-        match outcome {
-            Outcome::Done | Outcome::Ended(CancelReason::ClientGone) => None,
-            Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
-                Some(ApiError::new(503, "agent_unavailable", words))
-            }
-            Outcome::Failed(words) => Some(ApiError::new(502, "agent_failed", words)),
-            Outcome::ErrorResponse(refused) => Some(ApiError::upstream(*refused)),
-            Outcome::Ended(CancelReason::TimedOut) => {
-                Some(ApiError::upstream(Upstream::timed_out()))
-            }
-            Outcome::Ended(CancelReason::Aborted | CancelReason::Cancelled) => {
-                Some(ApiError::stopping())
-            }
-        }
-    }
-
     pub fn response(&self) -> Response {
-        let (response, after) = match &self.upstream {
-            Some(refused) => {
-                let body = format!(r#"{{"error":{}}}"#, refused.error).into_bytes();
-                let response = Response::new(self.status, "application/json", body);
-                (response, refused.retry_after.clone())
-            }
-            None => {
-                let response = openai_error(self.status, Some(self.code), &self.message);
-                (response, self.after.map(|seconds| seconds.to_string()))
-            }
-        };
-        after.into_iter().fold(response, |response, after| response.header("Retry-After", after))
+        let body = format!(r#"{{"error":{}}}"#, self.object());
+        let after = self.after.iter().map(|after| ("Retry-After", after.clone()));
+        let bearer = || ("WWW-Authenticate", "Bearer".to_owned());
+        let key = (self.code == "invalid_api_key").then(bearer);
+        let add = |response: Response, (name, value)| response.header(name, value);
+        after.chain(key).fold(response::json(self.status, body), add)
     }
 
     /// The same as an event of a stream, whose status was sent before.
     pub fn event(&self) -> String {
-        if let Some(refused) = &self.upstream {
-            return format!(r#"{{"error":{},"status":{}}}"#, refused.error, refused.status);
-        }
-        format!(
-            r#"{{"error":{{"message":{},"type":"server_error","param":null,"code":"{}"}},"status":{}}}"#,
-            quoted(&self.message),
-            self.code,
-            self.status
-        )
+        format!(r#"{{"error":{},"status":{}}}"#, self.object(), self.status)
+    }
+
+    /// As OpenAI's clients read it. Its type follows from the status.
+    fn object(&self) -> String {
+        let kind = match self.status {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            429 => "rate_limit_error",
+            400..=499 => "invalid_request_error",
+            _ => "server_error",
+        };
+        let code = Some(self.code).filter(|code| !code.is_empty());
+        let (message, code) = (quoted(&self.message), json!(code));
+        self.upstream.clone().unwrap_or_else(|| {
+            format!(r#"{{"message":{message},"type":"{kind}","param":null,"code":{code}}}"#)
+        })
     }
 }
 
@@ -175,6 +148,44 @@ impl From<Closed> for HandlerError {
 impl From<io::Error> for HandlerError {
     fn from(error: io::Error) -> HandlerError {
         HandlerError::Closed(error.into())
+    }
+}
+
+impl HandlerError {
+    pub fn client_gone() -> HandlerError {
+        io::Error::from(io::ErrorKind::ConnectionAborted).into()
+    }
+}
+
+impl From<AcquireError> for HandlerError {
+    fn from(error: AcquireError) -> HandlerError {
+        match error {
+            AcquireError::Full(full) => ApiError::full(&full).into(),
+            AcquireError::Failed(e) => ApiError::out_of_resources(&e).into(),
+            AcquireError::Ended(CancelReason::TimedOut) => {
+                ApiError::new(503, "no_turn", "No turn came free in time.").into()
+            }
+            AcquireError::Ended(reason) => Outcome::Ended(reason).into(),
+        }
+    }
+}
+
+/// A turn that is not done.
+impl From<Outcome> for HandlerError {
+    fn from(outcome: Outcome) -> HandlerError {
+        let problem = match outcome {
+            Outcome::Done | Outcome::Ended(CancelReason::ClientGone) => {
+                return HandlerError::client_gone();
+            }
+            Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
+                ApiError::new(503, "agent_unavailable", words)
+            }
+            Outcome::Failed(words) => ApiError::new(502, "agent_failed", words),
+            Outcome::ErrorResponse(refused) => ApiError::upstream(*refused),
+            Outcome::Ended(CancelReason::TimedOut) => ApiError::upstream(Upstream::timed_out()),
+            Outcome::Ended(CancelReason::Aborted | CancelReason::Cancelled) => ApiError::stopping(),
+        };
+        problem.into()
     }
 }
 
@@ -222,30 +233,8 @@ impl From<Refused> for ApiError {
 
 /// What a client is told whose bytes are no request, or whose key was taken away while it was answered.
 pub fn refused(refusal: http::Refusal) -> Response {
-    let http::Refusal { status, reason } = refusal;
-    match status {
-        401 => openai_error(status, Some("invalid_api_key"), reason)
-            .header("WWW-Authenticate", "Bearer"),
-        _ => openai_error(status, None, reason),
-    }
-}
-
-/// An error of OpenAI's shape, `{"error":{"message","type","param","code"}}`. Its type follows from the
-/// status.
-fn openai_error(status: u16, code: Option<&str>, message: &str) -> Response {
-    let kind = match status {
-        401 => "authentication_error",
-        403 => "permission_error",
-        404 => "not_found_error",
-        429 => "rate_limit_error",
-        400..=499 => "invalid_request_error",
-        _ => "server_error",
-    };
-    let (message, code) = (quoted(message), code.map_or_else(|| "null".to_owned(), quoted));
-    let body = format!(
-        r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code}}}}}"#
-    );
-    Response::new(status, "application/json", body.into_bytes())
+    let code = if refusal.status == 401 { "invalid_api_key" } else { "" };
+    ApiError::new(refusal.status, code, refusal.reason).response()
 }
 
 #[cfg(test)]

@@ -1,23 +1,21 @@
 //! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
 //! retried.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad};
-use super::request::{
-    check_session, idempotency_key, json_body, object, parameter, short, text, wait_of,
-};
+use super::request::{Body, excerpt, idempotency_key, json_body, owner_of, parameter, wait_of};
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
-use crate::config::{Busy, EnumSetting};
+use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
 use crate::journal::Refused;
 use crate::json::{self, Raw, elements, members};
@@ -29,19 +27,8 @@ const MAX_ATTACHMENTS: usize = 16;
 
 const MAX_ATTACHMENT: usize = 2048;
 
-/// The fields of a message, for the error about another one.
+/// The fields of a message.
 const FIELDS: &str = "text, session, mode, deliver, attachments";
-
-/// The body of a message.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Body<'a> {
-    text: Raw<'a>,
-    session: Raw<'a>,
-    mode: Raw<'a>,
-    deliver: Raw<'a>,
-    attachments: Raw<'a>,
-}
 
 /// `POST /v1/messages`.
 pub fn post(exchange: Exchange<'_>, _: &str) -> Handled {
@@ -59,10 +46,9 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let busy = service.settings().config.session.busy;
     let wait = wait_of(request)?;
     let parsing = parse_lock(proof, &body);
-    let mut draft = parse(&body, session, proof.principal(), busy)?;
+    let mut draft = parse(&body, session, proof, busy)?;
     drop(parsing);
-    draft.who.session.as_deref().map_or(Ok(()), |session| proof.check_session(session))?;
-    draft.deliver.as_deref().map_or(Ok(()), |target| proof.check_target(target))?;
+    draft.deliver.as_deref().map_or(Ok(()), |target| check_target(service, proof, target))?;
     draft.key = idempotency_key(request, proof, &body)?;
     drop((body, lease));
     let (session, mode) = (draft.who.session.clone(), draft.mode);
@@ -98,15 +84,23 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     exchange.respond(response::json(202, body.to_string()))
 }
 
+/// Rejects a delivery target that the key may not name, or that there is not.
+fn check_target(service: &Service, proof: &Authenticated, target: &str) -> Result<(), ApiError> {
+    let ClientKey { name, targets, .. } = &*proof.0;
+    if !proof.0.may_name(target) {
+        let message = format!(
+            "The key of {name} may not name the target {target:?}; keys.{name}.targets in the \
+             configuration lists those that it may: {targets:?}."
+        );
+        return Err(ApiError::new(403, "target_not_allowed", message));
+    }
+    let known = service.settings().config.deliver.get(target).is_some();
+    let message = || format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
+    known.then_some(()).ok_or_else(|| ApiError::new(400, "unknown_target", message()))
+}
+
 /// Submits a message, or runs the slash command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
-    let settings = service.settings();
-    let unknown = |target: &&String| settings.config.deliver.get(target).is_none();
-    if let Some(target) = draft.deliver.as_ref().filter(unknown) {
-        let message =
-            format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
-        return Err(ApiError::new(400, "unknown_target", message));
-    }
     let command = draft.who.session.as_ref().and_then(|_| Command::parse(&draft.text));
     Ok(match command {
         Some(command) => service.hub.command(command, draft),
@@ -118,31 +112,28 @@ pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
 pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
     let wait = wait_of(exchange.request)?;
     let message = find(exchange.service, exchange.proof, id)?;
-    if message.entry.turn.is_over() || wait == Duration::ZERO {
-        let _pinned = exchange.service.hub.pin_reply(message.id);
-        return exchange.respond(whole(200, message));
-    }
-    show_after(exchange, message.id, wait)
+    let wait = if message.entry.turn.is_over() { Duration::ZERO } else { wait };
+    show(exchange, message, wait)
 }
 
-/// Waits for the end of a turn and shows what came of it.
-fn show_after(exchange: Exchange<'_>, id: Id, wait: Duration) -> Handled {
+/// Shows a message, after its end or a time.
+fn show(exchange: Exchange<'_>, mut message: Message, wait: Duration) -> Handled {
     let Exchange { connection, service, proof, .. } = &exchange;
+    let id = message.id;
     let _pinned = service.hub.pin_reply(id);
-    if let Err(e) = service.hub.wait(id, connection.as_fd(), wait) {
-        log::warn!("message {id} cannot be waited for: {e}");
+    if wait > Duration::ZERO {
+        if let Err(e) = service.hub.wait(id, connection.as_fd(), wait) {
+            log::warn!("message {id} cannot be waited for: {e}");
+        }
+        message = find(service, proof, &id.to_string())?;
     }
-    let message = find(service, proof, &id.to_string())?;
     exchange.respond(whole(200, message))
 }
 
 /// `DELETE /v1/messages/{id}`: cancels it, and waits for a running agent to end.
 pub fn cancel(exchange: Exchange<'_>, id: &str) -> Handled {
-    let Exchange { service, proof, .. } = exchange;
-    let id = find(service, proof, id)?.id;
-    let why = format!("cancelled by {}", proof.principal());
-    service.hub.cancel(id, &why).map_err(ApiError::from)?;
-    show_after(exchange, id, MAX_WAIT)
+    let why = format!("cancelled by {}", exchange.proof.principal());
+    change(exchange, id, MAX_WAIT, &|hub, id| hub.cancel(id, &why))
 }
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
@@ -174,29 +165,27 @@ fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
 
 /// `POST /v1/messages/{id}/retry`.
 pub fn retry(exchange: Exchange<'_>, id: &str) -> Handled {
-    change(exchange, id, |hub, id| hub.retry(id))
+    change(exchange, id, Duration::ZERO, &Hub::retry)
 }
 
 /// `POST /v1/dead-letters/{id}/retry`.
 pub fn deliver_again(exchange: Exchange<'_>, id: &str) -> Handled {
-    change(exchange, id, |hub, id| hub.revive(id))
+    change(exchange, id, Duration::ZERO, &|hub, id| hub.revive(id))
 }
 
 /// `DELETE /v1/dead-letters/{id}`.
 pub fn drop_letter(exchange: Exchange<'_>, id: &str) -> Handled {
-    change(exchange, id, |hub, id| hub.drop_dead_letter(id))
+    change(exchange, id, Duration::ZERO, &|hub, id| hub.drop_dead_letter(id))
 }
 
-/// Changes a message, and shows it.
-fn change(
-    exchange: Exchange<'_>,
-    id: &str,
-    change: fn(&Arc<Hub>, Id) -> Result<(), Refusal>,
-) -> Handled {
+type Change<'a> = &'a dyn Fn(&Arc<Hub>, Id) -> Result<(), Refusal>;
+
+/// Changes a message, and shows it once it is over, or after `wait`.
+fn change(exchange: Exchange<'_>, id: &str, wait: Duration, change: Change<'_>) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     change(&service.hub, find(service, proof, id)?.id)?;
     let message = find(service, proof, id)?;
-    exchange.respond(whole(200, message))
+    show(exchange, message, wait)
 }
 
 /// The message of this id, which is invisible to other principals.
@@ -212,59 +201,49 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
 pub(super) fn parse(
     body: &[u8],
     session: Option<&str>,
-    principal: &str,
+    proof: &Authenticated,
     busy: Busy,
 ) -> Result<Draft, ApiError> {
-    let (json, body): (_, Body<'_>) = object(body)?;
+    let body = Body::parse(body, FIELDS)?;
     let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
-    if let Some((name, _)) = members(json).find(unknown) {
-        return Err(bad(format!("There is no field {:?}; there are {FIELDS}.", short(&name))));
+    if let Some((name, _)) = members(body.json).find(unknown) {
+        return Err(bad(format!("There is no field {:?}; there are {FIELDS}.", excerpt(&name))));
     }
-    let said = text(body.text, "text")?.filter(|text| !text.is_empty());
+    let said = body.text("text")?.filter(|text| !text.is_empty());
     let said = said.ok_or_else(|| bad("\"text\" must be text, and not empty."))?.into_owned();
-    let session = match (session, text(body.session, "session")?) {
-        (Some(_), Some(_)) => return Err(bad("The session is in the path already.")),
-        (Some(session), None) => Some(session.to_owned()),
-        (None, session) => session.map(Into::into),
-    };
-    if let Some(session) = &session {
-        check_session(session)?;
+    let named = body.text("session")?;
+    if session.is_some() && named.is_some() {
+        return Err(bad("The session is in the path already."));
     }
     let mut mode = busy;
-    if text(body.mode, "mode")?.is_some_and(|word| !mode.choose(&word)) {
+    if body.text("mode")?.is_some_and(|word| !mode.choose(&word)) {
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
     Ok(Draft {
-        who: Owner::new(principal.to_owned(), session),
+        who: owner_of(proof, session.or(named.as_deref()))?,
         text: said,
         context: None,
-        attachments: attachments(body.attachments)?,
-        deliver: text(body.deliver, "deliver")?.map(Into::into),
+        attachments: attachments(body.raw("attachments"))?,
+        deliver: body.text("deliver")?.map(Into::into),
         mode,
         key: None,
     })
 }
 
-fn attachments(list: Raw<'_>) -> Result<Vec<String>, ApiError> {
-    let wrong = || {
+fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
+    let json = raw.map_or("[]", RawValue::get);
+    let fits = |text: &Cow<'_, str>| {
+        (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control)
+    };
+    let read = |item| json::text(item).ok().filter(fits).map(Cow::into_owned);
+    let all: Option<Vec<String>> = elements(json).take(MAX_ATTACHMENTS + 1).map(read).collect();
+    let all = all.filter(|all| json.starts_with('[') && all.len() <= MAX_ATTACHMENTS);
+    all.ok_or_else(|| {
         bad(format!(
             "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
              {MAX_ATTACHMENT} bytes of text each."
         ))
-    };
-    let list = list.map_or("[]", RawValue::get);
-    if !list.starts_with('[') || elements(list).nth(MAX_ATTACHMENTS).is_some() {
-        return Err(wrong());
-    }
-    let reference = |item| match json::text(item) {
-        Ok(text)
-            if (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control) =>
-        {
-            Ok(text.into_owned())
-        }
-        Ok(_) | Err(_) => Err(wrong()),
-    };
-    elements(list).map(reference).collect()
+    })
 }
 
 /// A message as JSON; a long reply is sent from its file.
@@ -277,7 +256,8 @@ mod tests {
     use super::*;
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
-        parse(body.as_bytes(), session, "owner", Busy::Queue).map_err(|problem| problem.message)
+        let owner = Authenticated(Arc::new(ClientKey::new("owner")));
+        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.message)
     }
 
     #[test]

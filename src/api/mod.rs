@@ -12,7 +12,6 @@ mod chat;
 mod chat_request;
 pub mod connections;
 mod cors;
-mod durable;
 mod error;
 mod messages;
 mod models;
@@ -31,6 +30,7 @@ mod turn;
 
 pub use auth::{Keyring, Origin};
 pub use auth_throttle::source_prefix;
+pub use error::ApiError;
 pub use request::check_session;
 pub use route::serve;
 pub use service::{Facts, Service};

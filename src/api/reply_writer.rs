@@ -105,47 +105,34 @@ impl<'c> ReplyWriter<'c> {
         self.grow(buffers)
     }
 
-    /// Whether chunks are sent as they come.
-    pub fn streams(&self) -> bool {
-        self.stream && !matches!(self.state, WriterState::Gone)
-    }
-
-    pub fn finish(mut self) -> Result<(), Closed> {
-        let text = std::mem::take(&mut self.text);
-        self.stored.get_or_insert_with(|| Extent::Memory(Arc::new(text)));
-        if !self.stream
-            && let WriterState::Unsent(connection, request) = self.state
-        {
-            let all = PLACEHOLDER.to_string();
-            let body = if self.native { all } else { self.encoder.whole(&self.id, &self.report) };
-            let response = json(200, body).extents(self.stored);
-            return connection.respond(request, mark_replayed(response, self.replayed));
+    /// Sends what is left of the reply, or the error instead of it.
+    pub fn finish(mut self, failed: Option<&ApiError>) -> Result<(), Closed> {
+        if failed.is_none() {
+            let text = std::mem::take(&mut self.text);
+            self.stored.get_or_insert_with(|| Extent::Memory(Arc::new(text)));
         }
-        let mut out = Vec::new();
-        if self.native {
-            sse::write_data(&mut out, "[DONE]");
-        } else {
-            self.begin(&mut out);
-            self.encoder.end(&self.id, &self.report, &mut out);
-        }
-        self.end(&out)
-    }
-
-    pub fn fail(mut self, problem: &ApiError) -> Result<(), Closed> {
-        if let WriterState::Unsent(connection, request) = self.state {
-            return connection.respond(request, mark_replayed(problem.response(), self.replayed));
+        match self.state {
+            WriterState::Unsent(connection, request) if failed.is_some() || !self.stream => {
+                let response = match failed {
+                    Some(problem) => problem.response(),
+                    None if self.native => json(200, PLACEHOLDER.to_string()),
+                    None => json(200, self.encoder.whole(&self.id, &self.report)),
+                };
+                let response = mark_replayed(response.extents(self.stored), self.replayed);
+                return connection.respond(request, response);
+            }
+            state => self.state = state,
         }
         let mut out = Vec::new();
         if !self.native {
             self.begin(&mut out);
         }
-        self.encoder.fail(&self.id, problem, &mut out);
-        self.end(&out)
-    }
-
-    /// Sends the last events.
-    fn end(mut self, events: &[u8]) -> Result<(), Closed> {
-        self.send(events)?;
+        match failed {
+            Some(problem) => self.encoder.fail(&self.id, problem, &mut out),
+            None if self.native => sse::write_data(&mut out, "[DONE]"),
+            None => self.encoder.end(&self.id, &self.report, &mut out),
+        }
+        self.send(&out)?;
         match self.state {
             WriterState::Streaming(stream) => Ok(stream.finish()?),
             WriterState::Unsent(..) | WriterState::Gone => Ok(()),
@@ -219,7 +206,7 @@ impl Reply for ReplyWriter<'_> {
 
 impl Native for ReplyWriter<'_> {
     fn streams(&self) -> bool {
-        ReplyWriter::streams(self)
+        self.stream && !matches!(self.state, WriterState::Gone)
     }
 
     fn object(&mut self, json: String, bytes: usize) -> io::Result<()> {

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
@@ -80,30 +79,36 @@ pub fn parameter<'a>(
 /// `?wait=SECONDS`.
 pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
     let most = MAX_WAIT.as_secs();
-    let wait = parameter(request, "wait=", "The only parameter here is wait=SECONDS.")?;
+    let usage = format!("The one parameter is wait=SECONDS: 0 to {most} whole seconds.");
+    let wait = parameter(request, "wait=", &usage)?;
     // "+5".parse::<u64>() is Ok(5).
     let seconds = |text: &str| text.parse().ok().filter(|s| *s <= most && !text.starts_with('+'));
     let seconds = wait.map_or(Some(0), seconds);
-    let words = || bad(format!("wait takes 0 to {most} whole seconds."));
-    seconds.map(Duration::from_secs).ok_or_else(words)
+    seconds.map(Duration::from_secs).ok_or_else(|| bad(usage))
 }
 
-/// This session of the principal, if its key may use it.
-pub fn owner_of(proof: &Authenticated, session: &str) -> Result<Owner, ApiError> {
-    check_session(session)?;
-    proof.check_session(session)?;
-    Ok(Owner::new(proof.principal().to_owned(), Some(session.to_owned())))
+/// The principal with this session, if its key may use it.
+pub fn owner_of(proof: &Authenticated, session: Option<&str>) -> Result<Owner, ApiError> {
+    if let Some(session) = session {
+        check_session(session)?;
+        if !proof.0.may_touch(session) {
+            let name = proof.principal();
+            let message = format!(
+                "The key of {name} does not open this session; [keys.{name}] lists those that it \
+                 does."
+            );
+            return Err(ApiError::new(403, "session_not_allowed", message));
+        }
+    }
+    Ok(Owner::new(proof.principal().to_owned(), session.map(str::to_owned)))
 }
 
 /// A session's key is free text of 1 to 256 bytes. It is no file name and goes into none.
 pub fn check_session(session: &str) -> Result<(), ApiError> {
-    if has_dot_segment(session) {
-        let message = "A session's key has no . or .. between slashes: a path cannot name it.";
-        return Err(ApiError::new(400, "bad_session", message));
-    }
     let wrong = match session.chars().find(|c| c.is_control()) {
         _ if !(1..=MAX_SESSION).contains(&session.len()) => format!("this has {}", session.len()),
         Some(control) => format!("this has the control character U+{:04X}", u32::from(control)),
+        None if has_dot_segment(session) => "this has . or .. between slashes".to_owned(),
         None => return Ok(()),
     };
     let message = format!("A session's key takes 1 to {MAX_SESSION} bytes of text; {wrong}.");
@@ -133,41 +138,63 @@ pub fn json_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), Handle
     Ok((body, lease))
 }
 
-/// Reads a body, which must be an object in JSON; with its text.
-pub fn object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<(&'a str, T), ApiError> {
-    let json = std::str::from_utf8(body)
-        .map_err(|e| bad(format!("The body is not JSON: it is not UTF-8: {e}.")))?;
-    let faulty = |e| bad(format!("The body is not JSON: {e}."));
-    if !json.trim_start().starts_with('{') {
-        serde_json::from_str::<&RawValue>(json).map_err(faulty)?;
-        return Err(bad("The body must be a JSON object."));
+/// A body that is a JSON object, with those of its members that are read.
+pub struct Body<'a> {
+    pub json: &'a str,
+    members: Vec<(&'static str, &'a RawValue)>,
+}
+
+impl<'a> Body<'a> {
+    /// `names`: of the members that are read, each of which may occur once.
+    pub fn parse(body: &'a [u8], names: &'static str) -> Result<Body<'a>, ApiError> {
+        let json = serde_json::from_slice::<&RawValue>(body)
+            .map_err(|e| bad(format!("The body is not JSON: {e}.")))?
+            .get();
+        if !json.starts_with('{') {
+            return Err(bad("The body must be a JSON object."));
+        }
+        let depth = json::depth(json);
+        if depth > MAX_JSON_DEPTH {
+            let words =
+                format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
+            return Err(bad(words));
+        }
+        let (mut members, mut all) = (Vec::new(), elements(json));
+        while let (Some(name), Some(value)) = (all.next(), all.next()) {
+            let name = json::text(name).map_err(|why| bad(format!("A field's name {why}.")))?;
+            let Some(name) = names.split(", ").find(|known| *known == name) else { continue };
+            if members.iter().any(|(known, _)| *known == name) {
+                return Err(bad(format!("The body has a duplicate field {name:?}: send it once.")));
+            }
+            members.push((name, value));
+        }
+        Ok(Body { json, members })
     }
-    let depth = json::depth(json);
-    if depth > MAX_JSON_DEPTH {
-        let words =
-            format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
-        return Err(bad(words));
+
+    /// A member of one of those names.
+    pub fn raw(&self, name: &str) -> Raw<'a> {
+        let named = self.members.iter().find(|(known, _)| *known == name);
+        named.map(|(_, value)| *value).filter(|value| value.get() != "null")
     }
-    match serde_json::from_str(json) {
-        Ok(typed) => Ok((json, typed)),
-        Err(e) if e.is_data() => Err(bad(format!("The body is JSON that is not taken: {e}."))),
-        Err(e) => Err(faulty(e)),
+
+    pub fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
+        text(self.raw(name), name)
+    }
+
+    pub fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
+        let value = self.raw(name).map(|raw| raw.get().parse()).transpose();
+        value.map_err(|_| bad(format!("{name:?} must be true or false.")))
     }
 }
 
 /// The beginning of a faulty value, for an error message.
-pub fn short(value: &str) -> String {
+pub fn excerpt(value: &str) -> String {
     value.chars().take(MAX_SHOWN_VALUE).collect()
 }
 
 /// The text of a member.
 pub fn text<'a>(raw: Raw<'a>, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
     raw.map(json::text).transpose().map_err(|why| bad(format!("{name:?} {why}.")))
-}
-
-pub fn boolean(raw: Raw<'_>, name: &str) -> Result<Option<bool>, ApiError> {
-    let read = |raw: &RawValue| raw.get().parse();
-    raw.map(read).transpose().map_err(|_| bad(format!("{name:?} must be true or false.")))
 }
 
 /// A list that is not empty.

@@ -1,16 +1,9 @@
 //! What responses have in common.
 
-use serde::Serialize;
-
 use crate::http::Response;
 
 /// Set on an answer to a repeated request with an idempotency key.
 const REPLAYED: &str = "Idempotent-Replayed";
-
-/// A value that can only be written: no map in it has keys that are not text.
-pub fn to_json(body: &impl Serialize) -> String {
-    serde_json::to_string(body).unwrap_or_default()
-}
 
 pub fn json(status: u16, body: impl Into<Vec<u8>>) -> Response {
     Response::new(status, "application/json", body.into())

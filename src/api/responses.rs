@@ -3,20 +3,19 @@
 
 use std::io;
 
-use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::chat_request::{ChatRequest, add, check_content, common};
+use super::chat_request::{ChatRequest, add, check, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
-use super::request::{boolean, list, object, text};
+use super::request::{Body, list, text};
 use super::response;
 use super::service::{Exchange, Service};
-use super::turn::{self, TurnRequest};
+use super::turn;
 use crate::agent::{ChatMessage, Report, own};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
@@ -27,6 +26,8 @@ use crate::session::{Id, Message, TurnState, now};
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
 /// most. Each event of its stream repeats them.
 const MAX_METADATA: usize = 40 * 1024;
+
+const ROLES: &str = "user, assistant, system, developer";
 
 /// In front of the id of a message that is a response.
 const PREFIX: &str = "resp_";
@@ -39,9 +40,7 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
         let (ask, about) = parse(body)?;
         drop(parsing);
         check_previous(service, proof, session, &about)?;
-        let stored = about.stored;
-        let shape = Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 });
-        Ok(TurnRequest { ask, stored, shape })
+        Ok((ask, Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 })))
     })
 }
 
@@ -135,67 +134,47 @@ impl About {
     }
 }
 
-/// The body of a request for a response, as far as the gateway reads it.
-#[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'a"))]
-struct Body<'a> {
-    model: Raw<'a>,
-    stream: Raw<'a>,
-    user: Raw<'a>,
-    instructions: Raw<'a>,
-    store: Raw<'a>,
-    background: Raw<'a>,
-    conversation: Raw<'a>,
-    previous_response_id: Raw<'a>,
-    metadata: Raw<'a>,
-    input: Raw<'a>,
-    temperature: Raw<'a>,
-    top_p: Raw<'a>,
-    max_output_tokens: Raw<'a>,
-}
+/// The members of a request that the gateway reads.
+const FIELDS: &str = "model, stream, user, instructions, store, background, conversation, \
+    previous_response_id, metadata, input, temperature, top_p, max_output_tokens";
 
 pub(super) fn parse(body: &[u8]) -> Result<(ChatRequest, About), ApiError> {
-    let (_, body): (_, Body<'_>) = object(body)?;
-    let (model, stream) = common(body.model, body.stream, body.user)?;
-    let instructions = text(body.instructions, "instructions")?;
-    let stored = boolean(body.store, "store")?.unwrap_or(true);
-    if boolean(body.background, "background")? == Some(true) {
-        return Err(bad(
-            "\"background\" is not offered: POST /v1/messages accepts and answers at once.",
-        ));
-    }
-    if body.conversation.is_some() {
-        let words = "\"conversation\" is not offered: use previous_response_id, or a session.";
+    let body = Body::parse(body, FIELDS)?;
+    let (model, stream) = common(&body)?;
+    let instructions = body.text("instructions")?;
+    let stored = body.boolean("store")?.unwrap_or(true);
+    if body.boolean("background")? == Some(true) || body.raw("conversation").is_some() {
+        let words = "\"background\" and \"conversation\" are not offered: POST /v1/messages answers \
+                     at once, and previous_response_id or a session makes a conversation.";
         return Err(bad(words));
     }
-    let previous = text(body.previous_response_id, "previous_response_id")?;
+    let previous = body.text("previous_response_id")?;
     let id = previous.as_ref().map(|id| id.strip_prefix(PREFIX).and_then(Id::parse));
     let id = id.map(|id| id.ok_or_else(ApiError::previous_not_found)).transpose()?;
-    let metadata = body.metadata.map_or("{}", RawValue::get);
-    if !metadata.starts_with('{') {
-        return Err(bad("\"metadata\" must be an object."));
-    }
-    if metadata.len() > MAX_METADATA {
-        let words =
-            format!("\"metadata\" has {} bytes; at most {MAX_METADATA} are taken.", metadata.len());
+    let metadata = body.raw("metadata").map_or("{}", RawValue::get);
+    if !metadata.starts_with('{') || metadata.len() > MAX_METADATA {
+        let words = format!("\"metadata\" must be an object of at most {MAX_METADATA} bytes.");
         return Err(bad(words));
     }
     let metadata = one_line(metadata);
-    let (text, more) = read_input(body.input)?;
-    let options = object_of([
-        ("temperature", body.temperature.map(RawValue::get)),
-        ("top_p", body.top_p.map(RawValue::get)),
-        ("max_tokens", body.max_output_tokens.map(RawValue::get)),
+    let (text, more) = read_input(body.raw("input"))?;
+    let options = object_of(&[
+        ("temperature", body.raw("temperature").map(RawValue::get)),
+        ("top_p", body.raw("top_p").map(RawValue::get)),
+        ("max_tokens", body.raw("max_output_tokens").map(RawValue::get)),
     ]);
-    let context = Some(object_of([
-        ("model", Some(quoted(&model))),
-        ("options", Some(options)),
-        ("response", Some(format!(r#"{{"stored":{stored},"metadata":{metadata}}}"#))),
-        ("messages", more),
-        ("previous", id.map(|id| quoted(&id.to_string()))),
-        ("instructions", body.instructions.map(|raw| raw.get().to_owned())),
+    let previous_id = id.map(|id| quoted(&id.to_string()));
+    let response = format!(r#"{{"stored":{stored},"metadata":{metadata}}}"#);
+    let context = Some(object_of(&[
+        ("model", Some(&quoted(&model))),
+        ("options", Some(&options)),
+        ("response", Some(&response)),
+        ("messages", more.as_deref()),
+        ("previous", previous_id.as_deref()),
+        ("instructions", body.raw("instructions").map(RawValue::get)),
     ]));
-    let ask = ChatRequest { model: model.clone(), text, stream, include_usage: true, context };
+    let ask =
+        ChatRequest { model: model.clone(), text, stream, include_usage: true, stored, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
     Ok((ask, About { model, previous, instructions, metadata, stored }))
 }
@@ -229,12 +208,8 @@ fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
         return Err(ApiError::new(400, "unsupported_content", message));
     }
     let said = ChatMessage::of(item);
-    let role = said.role();
-    if !matches!(&*role, "user" | "assistant" | "system" | "developer") {
-        return Err(bad(format!("\"{place}.role\" must be user, assistant, system or developer.")));
-    }
-    check_content(said.content, &["input_text", "output_text", "text", "refusal"], &place)?;
-    Ok(format!(r#"{{"role":"{role}","content":{}}}"#, quoted(&said.text())))
+    check(&said, ROLES, &["input_text", "output_text", "text", "refusal"], &place)?;
+    Ok(format!(r#"{{"role":"{}","content":{}}}"#, said.role(), quoted(&said.text())))
 }
 
 struct ResponsesEncoder {
@@ -347,14 +322,14 @@ fn usage(usage: &str) -> String {
         ("completion_tokens_details", "output_tokens_details"),
         ("total_tokens", "total_tokens"),
     ];
-    object_of(names.map(|(chat, name)| (name, member(usage, chat).map(RawValue::get))))
+    object_of(&names.map(|(chat, name)| (name, member(usage, chat).map(RawValue::get))))
 }
 
 /// An object with those members that have a value.
-fn object_of<const N: usize>(members: [(&str, Option<impl AsRef<str>>); N]) -> String {
+fn object_of(members: &[(&str, Option<&str>)]) -> String {
     let mut object = "{".to_owned();
     for (name, value) in members {
-        value.iter().for_each(|value| add(&mut object, name, value.as_ref()));
+        value.iter().for_each(|value| add(&mut object, name, value));
     }
     object + "}"
 }

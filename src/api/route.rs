@@ -111,35 +111,43 @@ impl Route {
     }
 }
 
-/// The routes of a path, the one for this method, and the name in the path.
-type Found<'p> = Option<(&'static [Route], Option<&'static Route>, &'p str)>;
+/// What a path leads to.
+#[derive(Default)]
+struct Found<'p> {
+    /// The routes of its pattern; none where the path is unknown.
+    routes: &'static [Route],
+    /// The one of them for the request's method, and its class.
+    route: Option<&'static Route>,
+    class: Option<Class>,
+    /// What stands in the path for the name in the pattern.
+    name: &'p str,
+}
 
 fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
-    let known = ROUTES.chunk_by(|Route(_, a, ..), Route(_, b, ..)| a == b);
-    let mut known =
-        known.filter(|routes| !tcp || !matches!(routes, [Route(_, _, _, Reload, _), ..]));
-    known.find_map(|routes| {
-        let name = routes[0].name(path)?;
-        Some((routes, routes.iter().find(|route| route.takes(method)), name))
-    })
+    let mut known = ROUTES.chunk_by(|Route(_, a, ..), Route(_, b, ..)| a == b);
+    let found = known.find_map(|routes| Some((routes, routes[0].name(path)?)));
+    let (routes, name) = found.unwrap_or_default();
+    let route = routes.iter().find(|route| route.takes(method));
+    let class = route.map(|&Route(.., class, _)| class);
+    if tcp && routes.iter().any(|&Route(.., class, _)| class == Reload) {
+        return Found::default();
+    }
+    Found { routes, route, class, name }
 }
 
 /// Serves one connection until it ends.
 pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
     connection.error_response = super::error::refused;
-    loop {
-        let request = match connection.next_request() {
-            Ok(Some(request)) => request,
+    let why = loop {
+        match connection.next_request() {
+            Ok(Some(request)) => match answer(&mut connection, &request, origin, service) {
+                Ok(()) => {}
+                Err(why) => break why,
+            },
             Ok(None) => return,
-            Err(e) => return log_end(&e, origin),
-        };
-        if let Err(e) = answer(&mut connection, &request, origin, service) {
-            return log_end(&e, origin);
+            Err(why) => break why,
         }
-    }
-}
-
-fn log_end(why: &Closed, origin: Origin) {
+    };
     let why = match why {
         Closed::Refused(refusal) => format!("{} {}", refusal.status, refusal.reason),
         Closed::Io(_) | Closed::TimedOut | Closed::CutShort => why.to_string(),
@@ -155,89 +163,84 @@ fn answer(
     service: &Service,
 ) -> Result<(), Closed> {
     let found = find(request.path(), request.method, matches!(origin, Origin::Tcp(_)));
-    let class = found.and_then(|(_, route, _)| route).map(|&Route(.., class, _)| class);
+    let class = found.class;
     // No drain waits for requests that come while it lasts, which are rejected or ask for its state; nor
     // for event streams, which end when it begins, and for a file that is being read.
     let streams = class == Some(Stream);
     let counts = !service.shutdown.is_closing() && !streams && class != Some(Reload);
     let _in_flight = (counts || streams).then(|| service.begin(streams));
-    match admit(connection, request, found, origin, service) {
-        Ok(Admitted::Answered(response)) => connection.respond(request, response),
-        Ok(Admitted::Keyed(proof, handler, name)) => {
-            let exchange =
-                Exchange { connection: &mut *connection, request, service, proof: &proof };
-            match handler(exchange, &name) {
-                Err(HandlerError::Api(problem)) => connection.respond(request, problem.response()),
-                Err(HandlerError::Closed(why)) => Err(why),
-                Ok(()) => Ok(()),
-            }
-        }
-        Err(problem) => {
-            let response = problem.response();
-            let full = matches!(problem.code, "share_reached" | "overloaded");
-            let close = full || problem.status == 429 || service.shutdown.is_closing();
-            let response = match problem.status {
-                401 => response.header("WWW-Authenticate", "Bearer"),
-                _ => response,
-            };
-            connection.respond(request, if close { response.close() } else { response })
+    let (proof, handler) = match admit(connection, request, &found, origin, service) {
+        Ok(admitted) => admitted,
+        Err(response) => return connection.respond(request, response),
+    };
+    let exchange = Exchange { connection: &mut *connection, request, service, proof: &proof };
+    // A slash of the name itself came encoded.
+    match handler(exchange, &found.name.replace(SLASH, "/")) {
+        Err(HandlerError::Api(problem)) => connection.respond(request, problem.response()),
+        Err(HandlerError::Closed(why)) => Err(why),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// An error before the handler. What is over a limit loses its connection.
+impl From<ApiError> for Response {
+    fn from(problem: ApiError) -> Response {
+        let response = problem.response();
+        match problem.code {
+            "share_reached" | "overloaded" | "too_many_failures" => response.close(),
+            _ => response,
         }
     }
 }
 
-enum Admitted {
-    Answered(Response),
-    Keyed(Authenticated, KeyedHandler, String),
-}
-
-/// Judges what can be judged without the body. Which routes there are is told only to those who
-/// have a key, but for the two paths that need none.
+/// Judges what can be judged without the body. `Err`: the answer, where there is nothing for a handler
+/// to do. Which routes there are is told only to those who have a key, but for the two paths that need
+/// none.
 fn admit(
     connection: &mut Connection,
     request: &Request,
-    found: Found<'_>,
+    found: &Found<'_>,
     origin: Origin,
     service: &Service,
-) -> Result<Admitted, ApiError> {
+) -> Result<(Authenticated, KeyedHandler), Response> {
     let tcp = matches!(origin, Origin::Tcp(_));
-    let page = if tcp { cors::check(request, &service.settings().config.http)? } else { None };
-    let from_page = page.is_some();
-    connection.extra.extend(page.into_iter().flat_map(cors::fields));
+    if tcp {
+        connection.extra = cors::check(request, &service.settings().config.http)?;
+    }
     if request.method == Method::Options {
-        return Ok(Admitted::Answered(cors::options("GET, HEAD, POST, DELETE", from_page)));
+        return Err(cors::options(!connection.extra.is_empty()));
     }
     if tcp && request.query().is_some_and(cors::has_key) {
         let message = "Keys do not belong into URLs, which end up in logs: send it as \
                        \"Authorization: Bearer KEY\", and take another key than this one.";
-        return Err(ApiError::new(400, "key_in_url", message));
+        return Err(ApiError::new(400, "key_in_url", message).into());
     }
-    let route = found.and_then(|(_, route, _)| route);
-    let class = route.map(|&Route(.., class, _)| class);
+    let class = found.class;
     let waits = waits(class, request.query());
-    let is_work = class.is_some_and(|class| matches!(class, Work | LongWork | Stream)) || waits;
+    let is_work = waits || matches!(class, Some(Work | LongWork | Stream));
     // During a drain the control socket still tells the state.
     if service.shutdown.is_closing() && (tcp || is_work) {
-        return Err(ApiError::stopping());
+        return Err(ApiError::stopping().into());
     }
+    let overloaded = |message| Err(ApiError::new(503, "overloaded", message).into());
     if !tcp && is_work && service.control_connections.load(Ordering::SeqCst) > MAX_CONTROL_TURNS {
-        let message = "Too many messages wait on the control socket.";
-        return Err(ApiError::new(503, "overloaded", message));
+        return overloaded("Too many messages wait on the control socket.");
     }
-    let may_wait = waits || class.is_some_and(|class| matches!(class, LongWork | Stream | Reload));
+    let may_wait = waits || matches!(class, Some(LongWork | Stream | Reload));
     if may_wait && matches!(origin, Origin::Control { spare: true, .. }) {
-        let message = "The system has no thread for a request that waits; try again in a moment.";
-        return Err(ApiError::new(503, "overloaded", message));
+        return overloaded("There is no thread for a request that waits; try again soon.");
     }
-    if let Some(Route(.., Open(handler))) = route {
+    if let Some(Route(.., Open(handler))) = found.route {
         let opens_status = || {
             let shown = service.authenticate(request, origin, None);
-            shown.is_ok_and(|proof| proof.opens("status"))
+            shown.is_ok_and(|proof| proof.0.opens("status"))
         };
-        return Ok(Admitted::Answered(handler(service, &opens_status)));
+        return Err(handler(service, &opens_status));
     }
     let proof = service.authenticate(request, origin, connection.activity.as_deref())?;
     check_once(request)?;
-    authorize(proof, found, service)
+    let handler = found.handler(&proof, service)?;
+    Ok((proof, handler))
 }
 
 /// Whether the query asks to wait for a message, which only what is told or changed of one can.
@@ -245,36 +248,33 @@ fn waits(class: Option<Class>, query: Option<&str>) -> bool {
     matches!(class, Some(Read | Work)) && query.is_some_and(|query| query.starts_with("wait="))
 }
 
-/// Whether there is such a route, and the key opens it.
-fn authorize(
-    proof: Authenticated,
-    found: Found<'_>,
-    service: &Service,
-) -> Result<Admitted, ApiError> {
-    let Some((routes, route, name)) = found else {
-        return Err(ApiError::new(404, "not_found", "There is nothing at this path."));
-    };
-    let Some(&Route(_, _, scope, class, Keyed(handler))) = route else {
-        let allow = routes.iter().map(Route::allow).collect::<Vec<_>>().join(", ");
-        let message = format!("This method is not allowed here; allowed: {allow}.");
-        let problem = ApiError::new(405, "method_not_allowed", message);
-        return Ok(Admitted::Answered(problem.response().header("Allow", allow)));
-    };
-    if !proof.opens(scope) {
-        let principal = proof.principal();
-        let message = format!(
-            "The key of {principal} does not open {scope:?}; its role and routes stand in \
-             [keys.{principal}]."
-        );
-        return Err(ApiError::new(403, "route_not_allowed", message));
+impl Found<'_> {
+    /// The handler, if there is such a route and the key opens it.
+    fn handler(&self, proof: &Authenticated, service: &Service) -> Result<KeyedHandler, Response> {
+        if self.routes.is_empty() {
+            return Err(ApiError::new(404, "not_found", "There is nothing at this path.").into());
+        }
+        let Some(&Route(_, _, scope, class, Keyed(handler))) = self.route else {
+            let allow = self.routes.iter().map(Route::allow).collect::<Vec<_>>().join(", ");
+            let message = format!("This method is not allowed here; allowed: {allow}.");
+            let problem = ApiError::new(405, "method_not_allowed", message);
+            return Err(problem.response().header("Allow", allow));
+        };
+        if !proof.0.opens(scope) {
+            let name = proof.principal();
+            let message = format!(
+                "The key of {name} does not open {scope:?}; [keys.{name}] has its role and routes."
+            );
+            return Err(ApiError::new(403, "route_not_allowed", message).into());
+        }
+        if !matches!(class, Memory | Reload)
+            && let Some(why) = service.hub.stalled(DISK_HANGS)
+        {
+            let message = format!("Try again later: {why}.");
+            return Err(ApiError::new(503, "journal_unavailable", message).into());
+        }
+        Ok(handler)
     }
-    if !matches!(class, Memory | Reload)
-        && let Some(why) = service.hub.stalled(DISK_HANGS)
-    {
-        return Err(ApiError::new(503, "journal_unavailable", format!("Try again later: {why}.")));
-    }
-    // A slash of the name itself came encoded.
-    Ok(Admitted::Keyed(proof, handler, name.replace(SLASH, "/")))
 }
 
 #[cfg(test)]
@@ -291,9 +291,7 @@ mod tests {
             ("/health", Some("wait=5"), false),
             ("/v1/nothing", Some("wait=5"), false),
         ] {
-            let route = find(path, Get, true).and_then(|(_, route, _)| route);
-            let class = route.map(|&Route(.., class, _)| class);
-            assert_eq!(waits(class, query), expected, "{path} {query:?}");
+            assert_eq!(waits(find(path, Get, true).class, query), expected, "{path} {query:?}");
         }
     }
 
@@ -314,11 +312,8 @@ mod tests {
             ("/v1/statuses", None),
             ("/v1/reload", None),
         ] {
-            assert_eq!(
-                find(path, Get, true).map(|(all, _, name)| (all[0].1, name)),
-                found,
-                "{path}"
-            );
+            let Found { routes, name, .. } = find(path, Get, true);
+            assert_eq!(routes.first().map(|route| (route.1, name)), found, "{path}");
         }
     }
 }

@@ -4,71 +4,47 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 
-use serde::Serialize;
 use serde_json::json;
 
 use super::auth::Authenticated;
 use super::buffers::Lease;
-use super::error::{ApiError, Handled, bad};
+use super::error::{ApiError, Handled, HandlerError, bad};
 use super::request::{LAST_EVENT_ID, owner_of, parameter};
-use super::response::{self, sse_head, to_json};
+use super::response::{self, sse_head};
 use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::{Closed, Request, SLASH, Stream, decode, sse};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
-use crate::session::{Digest, Id, Session, Watch, session_digest};
+use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 
-#[derive(Serialize)]
-struct Row<'a> {
-    session: Option<&'a str>,
-    principal: &'a str,
-    running: Option<String>,
-    queued: usize,
-    transcript_bytes: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    messages: Option<Vec<MessageRow>>,
-}
-
-#[derive(Serialize)]
-struct MessageRow {
-    id: String,
-    status: &'static str,
-}
-
-fn row(session: &Session, messages: Option<Vec<MessageRow>>) -> Row<'_> {
-    Row {
-        session: session.who.session.as_deref(),
-        principal: &session.who.principal,
-        running: session.running.map(|id| id.to_string()),
-        queued: session.queued,
-        transcript_bytes: session.transcript_bytes,
-        messages,
-    }
-}
-
-#[derive(Serialize)]
-struct Page<'a> {
-    sessions: Vec<Row<'a>>,
-    has_more: bool,
+/// A session as JSON; `more`: members of it as JSON.
+fn row(session: &Session, more: &str) -> String {
+    let Session { who, running, queued, transcript_bytes } = session;
+    format!(
+        r#"{{"session":{},"principal":{},"running":{},"queued":{queued},"transcript_bytes":{transcript_bytes}{more}}}"#,
+        json!(who.session),
+        quoted(&who.principal),
+        json!(running.map(|id| id.to_string())),
+    )
 }
 
 /// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
     let after = after(request)?;
-    let wanted = |session: &str| session > after.as_str() && proof.check_session(session).is_ok();
+    let wanted = |session: &str| session > after.as_str() && proof.0.may_touch(session);
     // While it is put together: a name is short.
     let mut lease = exchange.lease();
     lease.grow(MAX_LISTED << 10)?;
     let (sessions, has_more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
         ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
     })?;
-    let sessions = sessions.iter().map(|it| row(it, None)).collect();
-    let body = to_json(&Page { sessions, has_more });
-    drop(lease);
+    let rows: Vec<String> = sessions.iter().map(|session| row(session, "")).collect();
+    let body = format!(r#"{{"sessions":[{}],"has_more":{has_more}}}"#, rows.join(","));
+    drop((rows, lease));
     exchange.respond(response::json(200, body))
 }
 
@@ -83,24 +59,24 @@ fn after(request: &Request) -> Result<String, ApiError> {
 /// `GET /v1/sessions/{session}`.
 pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
     let hub = &exchange.service.hub;
-    let who = owner_of(exchange.proof, session)?;
+    let who = owner_of(exchange.proof, Some(session))?;
     let unknown = || ApiError::new(404, "not_found", "There is no session of this key.");
     let found = hub.session(&who).ok_or_else(unknown)?;
     let messages = hub.messages_of(&who);
     // While it is put together.
     let mut lease = exchange.lease();
     lease.grow(messages.len() << 8)?;
-    let messages = messages.iter();
-    let messages =
-        messages.map(|(id, turn)| MessageRow { id: id.to_string(), status: turn.word() });
-    let body = to_json(&row(&found, Some(messages.collect())));
-    drop(lease);
+    let shown =
+        |(id, turn): &(Id, TurnState)| format!(r#"{{"id":"{id}","status":"{}"}}"#, turn.word());
+    let messages: Vec<String> = messages.iter().map(shown).collect();
+    let body = row(&found, &format!(r#","messages":[{}]"#, messages.join(",")));
+    drop((messages, lease));
     exchange.respond(response::json(200, body))
 }
 
 /// `DELETE /v1/sessions/{session}`: what runs and waits is cancelled, what was said forgotten.
 pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
-    let who = owner_of(exchange.proof, session)?;
+    let who = owner_of(exchange.proof, Some(session))?;
     let why = format!("the session was reset by {}", exchange.proof.principal());
     let count = exchange.service.hub.reset(&who, &why)?;
     exchange.json(&json!({"session": session, "cancelled": count}))
@@ -111,7 +87,7 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
 /// have none.
 pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let Exchange { connection, request, service, proof } = exchange;
-    let who = owner_of(proof, session)?;
+    let who = owner_of(proof, Some(session))?;
     let last = last_event(request)?;
     let session = session_digest(&who.principal, session);
     let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
@@ -127,13 +103,10 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
         follow.clear();
         let sent = events.records(&mut stream).and_then(|()| events.chunks(&mut stream));
         // Nothing more is sent once the key is revoked.
-        if stream.is_revoked() {
+        if stream.is_revoked() || (sent.is_ok() && service.hub.is_draining()) {
             return Ok(stream.finish()?);
         }
         sent?;
-        if service.hub.is_draining() {
-            return Ok(stream.finish()?);
-        }
         let chunk = events.running.as_ref().map(|running| running.watch.event.as_fd());
         let interests = [
             Interest::read(follow.as_fd()),
@@ -141,7 +114,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
             Interest::hangup(stream.as_fd()),
         ];
         match wait_any(interests, Some(KEEP_ALIVE))? {
-            [.., true] => return Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
+            [.., true] => return Err(HandlerError::client_gone()),
             [false, false, false] => stream.send(b": still here\n\n")?,
             [..] => {}
         }
@@ -206,11 +179,10 @@ impl EventStream<'_> {
     fn chunks(&mut self, stream: &mut Stream<'_>) -> Result<(), Closed> {
         let now = self.service.hub.running_in(self.session);
         if self.running.as_ref().map(|running| running.id) != now {
-            let watch = now.and_then(|id| {
-                let event = EventFd::new().ok()?;
-                Some((id, self.service.hub.watch(id, event)?))
+            self.running = now.and_then(|id| {
+                let watch = self.service.hub.watch(id, EventFd::new().ok()?)?;
+                Some(Running { id, watch, attempt: 0, offset: 0 })
             });
-            self.running = watch.map(|(id, watch)| Running { id, watch, attempt: 0, offset: 0 });
         }
         let Some(running) = &mut self.running else { return Ok(()) };
         running.watch.event.clear();
@@ -222,12 +194,9 @@ impl EventStream<'_> {
             }
             for piece in sse::chunks(&seen.text) {
                 out.clear();
+                let (Running { id, attempt, offset, .. }, text) = (&*running, quoted(piece));
                 let data = format!(
-                    r#"{{"id":"{}","attempt":{},"offset":{},"text":{}}}"#,
-                    running.id,
-                    running.attempt,
-                    running.offset,
-                    quoted(piece)
+                    r#"{{"id":"{id}","attempt":{attempt},"offset":{offset},"text":{text}}}"#
                 );
                 sse::write_event(&mut out, "delta", "", &data);
                 stream.send(&out)?;

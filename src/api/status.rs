@@ -12,7 +12,7 @@ use super::service::{Exchange, Service};
 use crate::http::Response;
 use crate::journal::Condition;
 use crate::session::{Counts, Usage};
-use crate::sys::fd::most_open;
+use crate::sys::fd::max_open;
 use crate::threads::lock;
 
 /// `GET /health`: the process answers.
@@ -26,14 +26,21 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
     if !service.ready.load(Ordering::SeqCst) || service.shutdown.is_closing() {
         return ApiError::stopping().response();
     }
-    let why = match service.hub.condition() {
-        Condition::Good => return response::json(200, r#"{"status":"ready"}"#),
-        Condition::Degraded(why) | Condition::Broken(why) if opens_status() => why,
-        Condition::Degraded(_) | Condition::Broken(_) => {
-            "a key that opens /v1/status is told the reason here and there".to_owned()
-        }
+    let Some(mut why) = degraded(service) else {
+        return response::json(200, r#"{"status":"ready"}"#);
     };
+    if !opens_status() {
+        why = "a key that opens /v1/status is told the reason here and there".to_owned();
+    }
     response::json(503, json!({"status": "degraded", "reason": why}).to_string())
+}
+
+/// Why new durable work is not taken.
+fn degraded(service: &Service) -> Option<String> {
+    match service.hub.condition() {
+        Condition::Good => None,
+        Condition::Degraded(why) | Condition::Broken(why) => Some(why),
+    }
 }
 
 /// `POST /v1/reload`, on the control socket only: the exit status for the command that asks, and its
@@ -64,17 +71,12 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     };
     let limit = lock(&service.stop_timeout).filter(|limit| *limit < Duration::MAX);
     let limit = limit.and_then(|limit| limit.as_secs_f64().to_string().parse::<Number>().ok());
-    let limits = service.settings().config.limits.within(most_open());
+    let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
-    let (counts, turns, waits, usage) = match service.hub.glance_at_counts() {
-        Some((counts, turns, waits, usage)) => (Some(counts), Some(turns), waits, Some(usage)),
-        None => (None, None, None, None),
-    };
-    let of = |pick: fn(&Counts) -> usize| counts.as_ref().map(pick);
-    let degraded = match service.hub.condition() {
-        Condition::Good => None,
-        Condition::Degraded(why) | Condition::Broken(why) => Some(why),
-    };
+    let glance = service.hub.glance_at_counts();
+    let of = |pick: fn(&Counts) -> usize| glance.as_ref().map(|(counts, ..)| pick(counts));
+    let turns = glance.as_ref().map(|&(_, turns, ..)| turns);
+    let waits = glance.as_ref().and_then(|(.., waits, _)| waits.as_ref());
     let (_, refused) = service.reloads.refused();
     exchange.json(&json!({
         "name": facts.name,
@@ -98,10 +100,10 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "limits": {
             "max_connections": limits.max_connections,
             "max_turns": limits.max_turns,
-            "descriptors": most_open(),
+            "descriptors": max_open(),
             "shortage": limits.shortage(),
         },
-        "degraded": degraded,
+        "degraded": degraded(service),
         "warnings": *lock(&service.warnings),
         "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
         "journal": {
@@ -113,7 +115,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
             "outbox": of(|c| c.outbox),
             "dead_letters": of(|c| c.dead_letters),
         },
-        "principals": usage.map(|usage| principals(service, usage)),
+        "principals": glance.map(|(.., usage)| principals(service, usage)),
         "last_stop": *lock(&service.last_stop),
     }))
 }

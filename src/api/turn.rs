@@ -1,40 +1,29 @@
-//! One turn for a request that waits for its reply, whichever API it came by.
+//! One turn for a request that waits for its reply, whichever API it came by. The reply of a durable
+//! message is passed on while somebody is there to take it.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::time::Instant;
 
-use super::auth::Authenticated;
 use super::chat_request::{ChatRequest, ParseOptions, check_instructions};
-use super::durable::run_durable;
-use super::error::{ApiError, Handled};
+use super::error::{ApiError, Handled, HandlerError};
+use super::messages::submit;
 use super::reply_writer::{Encoder, ReplyWriter};
 use super::request::{SESSION, idempotency_key, json_body, owner_of};
 use super::service::{Exchange, Service};
-use crate::agent::Outcome;
-use crate::http::Request;
-use crate::session::{Draft, Owner};
+use crate::agent::{Native, Outcome, Reply};
+use crate::cancel::{Cancel, CancelReason};
+use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
+use crate::session::{Draft, Hub, Id, PendingRetry, Submitted, TurnState};
+use crate::sys::fd::EventFd;
+use crate::sys::poll::Interest;
 
-/// The principal, and the session that the request names.
-fn owner_of_request(request: &Request, proof: &Authenticated) -> Result<Owner, ApiError> {
-    match request.header(SESSION) {
-        // What is no text is as good as no session.
-        Some(bytes) => owner_of(proof, std::str::from_utf8(bytes).unwrap_or_default()),
-        None => Ok(Owner::new(proof.principal().to_owned(), None)),
-    }
-}
+/// What is asked for, with the format of its reply.
+pub type Parsed = Result<(ChatRequest, Box<dyn Encoder>), ApiError>;
 
-/// What is asked for, as an API reads it from a body.
-pub struct TurnRequest {
-    pub ask: ChatRequest,
-    /// It is written down also without a session and an idempotency key.
-    pub stored: bool,
-    /// How its reply is worded.
-    pub shape: Box<dyn Encoder>,
-}
-
-/// Reads what is asked for from a body, for a session or none.
-pub type Parser<'a> =
-    &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Result<TurnRequest, ApiError>;
+/// Reads a body, for a session or none.
+pub type Parser<'a> = &'a dyn Fn(&[u8], Option<&str>, ParseOptions) -> Parsed;
 
 /// Reads what a request asks for, runs the turn and answers with its reply. A durable message goes
 /// on whatever becomes of its connection.
@@ -42,53 +31,203 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let (body, mut lease) = json_body(&mut exchange)?;
     let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
-    let parsed: Result<_, ApiError> = owner_of_request(request, proof).and_then(|who| {
-        let key = idempotency_key(request, proof, &body)?;
-        let in_session = who.session.is_some();
-        let upstream = settings.agent.kind() == "upstream";
-        let options = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
-        let TurnRequest { ask, stored, shape } = read(&body, who.session.as_deref(), options)?;
-        let context = ask.context.as_deref().filter(|_| settings.agent.reads_files());
-        context.map_or(Ok(()), check_instructions)?;
-        let mode = settings.config.session.busy;
-        let (text, context, attachments, deliver) = (ask.text, ask.context, Vec::new(), None);
-        let draft = Draft { who, text, context, attachments, deliver, mode, key };
-        Ok((draft, options.durable || stored, ask.stream, shape))
-    });
+    // What is no text is as good as no session.
+    let session = request.header(SESSION).map(|it| std::str::from_utf8(it).unwrap_or_default());
+    let who = owner_of(proof, session)?;
+    let key = idempotency_key(request, proof, &body)?;
+    let in_session = session.is_some();
+    let upstream = settings.agent.kind() == "upstream";
+    let options = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
+    let (ask, mut encoder) = read(&body, session, options)?;
+    let context = ask.context.as_deref().filter(|_| settings.agent.reads_files());
+    context.map_or(Ok(()), check_instructions)?;
     drop(body);
-    let (draft, durable, stream, mut encoder) = parsed?;
+    let (durable, stream) = (options.durable || ask.stored, ask.stream);
+    let mode = settings.config.session.busy;
+    let (text, context, attachments, deliver) = (ask.text, ask.context, Vec::new(), None);
+    let draft = Draft { who, text, context, attachments, deliver, mode, key };
     // An ephemeral message waits in memory.
     let bytes = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
     lease.shrink(if durable { 0 } else { bytes });
     // The connection is lent to the reply, and its socket watched meanwhile.
-    let client = connection.watch().map_err(|e| ApiError::short(&e))?;
+    let client = connection.watch().map_err(|e| ApiError::out_of_resources(&e))?;
     let exchange = Exchange { connection, request, service, proof };
     let mut answer = ReplyWriter::new(exchange, &mut *encoder, stream);
     let run = if durable { run_durable } else { run_ephemeral };
-    match run(service, draft, client.as_fd(), &mut answer) {
-        Ok(()) => Ok(answer.finish()?),
-        Err(why) => match why.or_else(|| answer.refused.take()) {
-            Some(problem) => Ok(answer.fail(&problem)?),
-            None => Err(io::Error::from(io::ErrorKind::ConnectionAborted).into()),
-        },
-    }
+    let failed = match run(service, draft, client.as_fd(), &mut answer) {
+        Ok(()) => None,
+        Err(HandlerError::Api(problem)) => Some(problem),
+        Err(HandlerError::Closed(why)) => Some(answer.refused.take().ok_or(why)?),
+    };
+    Ok(answer.finish(failed.as_ref())?)
 }
 
-/// Waits for its turn and runs it, for this connection alone. `Err(None)`: nobody is there any
-/// more.
+/// Waits for its turn and runs it, for this connection alone.
 fn run_ephemeral(
     service: &Service,
     draft: Draft,
     client: BorrowedFd<'_>,
     answer: &mut ReplyWriter<'_>,
-) -> Result<(), Option<ApiError>> {
-    let permit = service.hub.acquire_turn(&draft.who.principal, client, answer);
-    let permit = permit.map_err(|why| ApiError::no_place(&why))?;
+) -> Handled {
+    let permit = service.hub.acquire_turn(&draft.who.principal, client, answer)?;
     answer.id = permit.id.to_string();
     match permit.run(draft, client, answer) {
         Ok(Outcome::Done) => Ok(()),
-        Ok(outcome) => Err(ApiError::outcome(outcome)),
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(Some(ApiError::previous_not_found())),
-        Err(e) => Err(Some(ApiError::short(&e))),
+        Ok(outcome) => Err(outcome.into()),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Err(ApiError::previous_not_found().into()),
+        Err(e) => Err(ApiError::out_of_resources(&e).into()),
+    }
+}
+
+/// Submits a durable message and passes its reply on. It goes on where the client goes away.
+fn run_durable(
+    service: &Service,
+    draft: Draft,
+    client: BorrowedFd<'_>,
+    answer: &mut ReplyWriter<'_>,
+) -> Handled {
+    // Before it is accepted: who is told to try again must not find it done twice.
+    let event = EventFd::new().map_err(|e| ApiError::out_of_resources(&e))?;
+    let (hub, keyed) = (&service.hub, draft.key.is_some());
+    let (id, replayed) = match submit(service, draft)? {
+        Submitted::New { id, .. } => (id, false),
+        Submitted::Known(id) => (id, true),
+    };
+    let _pinned = hub.pin_reply(id);
+    (answer.id, answer.replayed) = (id.to_string(), replayed);
+    let waiter = Waiter { hub, id, client, keyed, came: Instant::now() };
+    let streamed = waiter.stream_reply(event, answer)?;
+    let message = hub.message(id)?.ok_or_else(ApiError::stopping)?;
+    if message.entry.erased {
+        return Err(ApiError::erased().into());
+    }
+    answer.report(message.report.clone());
+    let error = message.error.clone().unwrap_or_default();
+    let problem = match message.entry.turn {
+        TurnState::Done if message.reply.is_none() && !streamed => {
+            ApiError::new(503, "unavailable", error)
+        }
+        TurnState::Done => {
+            let text = message.extent();
+            answer.store(text.clone())?;
+            if answer.streams() && !streamed {
+                text.text_chunks(&mut |chunk| answer.chunk(chunk))?;
+            }
+            return Ok(());
+        }
+        TurnState::Failed => match message.refused {
+            Some(refused) => ApiError::upstream(refused),
+            None => ApiError::new(502, "agent_failed", error),
+        },
+        TurnState::Cancelled => ApiError::new(502, "cancelled", error),
+        TurnState::Running if !keyed => {
+            let words = format!("The gateway is stopping; message {id} goes on when it is back.");
+            ApiError { after: None, ..ApiError::new(503, "gateway_stopping", words) }
+        }
+        TurnState::Queued | TurnState::Running | TurnState::Resting => {
+            // A client that is told to try again must not have it done twice; by its key it finds it.
+            if !keyed {
+                let _ = hub.cancel(id, "the gateway stopped, and its sender was told so");
+            }
+            ApiError::stopping()
+        }
+    };
+    Err(problem.into())
+}
+
+/// A client that waits for the reply of a message.
+struct Waiter<'a> {
+    hub: &'a Arc<Hub>,
+    id: Id,
+    client: BorrowedFd<'a>,
+    /// It can find the message again.
+    keyed: bool,
+    came: Instant,
+}
+
+impl Waiter<'_> {
+    /// Passes the chunks of a turn on until its end, for a client that wants a stream. Says whether
+    /// there were any.
+    fn stream_reply(
+        &self,
+        event: EventFd,
+        answer: &mut ReplyWriter<'_>,
+    ) -> Result<bool, HandlerError> {
+        let Some(watch) = self.hub.watch(self.id, event) else { return Ok(false) };
+        let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
+        loop {
+            watch.event.clear();
+            // Who wants the whole is given what the journal has.
+            let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
+            if seen.attempt != attempt && offset > 0 {
+                return Err(self.cut_short().into());
+            }
+            attempt = seen.attempt;
+            if streams && !seen.text.is_empty() {
+                offset += seen.text.len();
+                answer.chunk(&seen.text)?;
+            }
+            if seen.more && streams {
+                continue;
+            }
+            if seen.over || self.hub.is_put_off(self.id) || self.came.elapsed() > LONGEST_REPLY {
+                return Ok(offset > 0);
+            }
+            let delay = self.hub.pending_retry(self.id).filter(|delay| delay.next.is_some());
+            if let Some(delay) = &delay {
+                self.check_delay(delay, offset > 0)?;
+            }
+            let (client, abort) = (Some(self.client), Some(self.hub.abort.as_fd()));
+            let cancel = Cancel { client, abort, ..Cancel::at(self.came + LONGEST_REPLY) };
+            let news = [Interest::read(watch.event.as_fd())];
+            let waited = cancel.wait(news, Instant::now() + KEEP_ALIVE);
+            match waited.map_err(|e| ApiError::out_of_resources(&e))? {
+                (_, Some(CancelReason::ClientGone)) => return Err(HandlerError::client_gone()),
+                (_, Some(CancelReason::Aborted)) if offset > 0 => {
+                    return Err(ApiError::stopping().into());
+                }
+                (_, Some(CancelReason::Aborted)) => return Ok(false),
+                // A stream that has begun has no status any more, and the next thing may be an error.
+                ([false], None) if delay.is_none() || offset > 0 => {
+                    answer.idle()?;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the wait where the next attempt comes later than the client waits for, from the first
+    /// one that failed or from its own coming. A message that it cannot find again is cancelled
+    /// before it is told to try again.
+    fn check_delay(&self, delay: &PendingRetry, begun: bool) -> Handled {
+        let within = self.hub.settings().config.agent.answer_within;
+        let until = delay.since.max(self.came) + within;
+        let Some(next) = delay.next.filter(|next| begun || *next > until) else { return Ok(()) };
+        // Read before it is cancelled, which may be the end of its error.
+        let first = self.hub.message(delay.id)?;
+        let why = "its sender was told to send it again: the agent is away";
+        if !self.keyed && self.hub.withdraw(self.id, why).is_err() {
+            // It has just begun or ended, or the journal does not take it: the wait goes on.
+            return Ok(());
+        }
+        if begun {
+            return Err(self.cut_short().into());
+        }
+        let seconds = next.saturating_duration_since(Instant::now()).as_secs() + 1;
+        let (error, refused) = first.map_or((None, None), |first| (first.error, first.refused));
+        let mut words = error.unwrap_or_else(|| "the agent is away".to_owned());
+        if self.keyed {
+            words += &format!("; message {} goes on, and the same key finds its reply", self.id);
+        }
+        let unavailable = || ApiError::new(503, "agent_unavailable", words);
+        let problem = refused.map_or_else(unavailable, ApiError::upstream);
+        Err(problem.after(seconds).into())
+    }
+
+    fn cut_short(&self) -> ApiError {
+        let goes_on = self.hub.pending_retry(self.id).is_some();
+        let what = if goes_on { "is tried again" } else { "was cancelled: send it again" };
+        let message = format!("The turn was cut short; message {} {what}.", self.id);
+        ApiError::new(503, "agent_unavailable", message)
     }
 }

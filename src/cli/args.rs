@@ -1,9 +1,9 @@
 //! Arguments → [`Parsed`]. Looks at nothing but the arguments and two variables.
 
-use std::collections::BTreeMap;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use pico_args::{Arguments, Keys};
 
@@ -21,7 +21,7 @@ pub struct Parsed {
     /// What to do, as its help page is called.
     pub command: &'static str,
     /// By the long name; an option without a value has an empty one.
-    options: BTreeMap<&'static str, String>,
+    options: Vec<(&'static str, String)>,
     /// The words that are no options.
     pub words: Vec<String>,
     /// The first of them is `-`, and not behind `--`: standard input.
@@ -30,14 +30,14 @@ pub struct Parsed {
 
 impl Parsed {
     pub fn has(&self, option: &str) -> bool {
-        self.options.contains_key(option)
+        self.value(option).is_some()
     }
 
     pub fn value(&self, option: &str) -> Option<&str> {
-        self.options.get(option).map(String::as_str)
+        self.options.iter().find(|(long, _)| *long == option).map(|(_, value)| value.as_str())
     }
 
-    pub fn number(&self, option: &str) -> Option<u64> {
+    pub fn number<T: FromStr>(&self, option: &str) -> Option<T> {
         self.value(option)?.parse().ok()
     }
 }
@@ -81,54 +81,52 @@ pub fn parse(
     if word.as_deref() == Some("gateway") {
         word = args.subcommand()?;
     }
-    if let Some(what) = word.as_deref().and_then(no_command) {
-        return Err(usage(&what, None));
-    }
-    let topic = word.as_deref().and_then(help::topic);
+    let topic = word.as_deref().map(known_command).transpose();
+    let topic = topic.map_err(|what| usage(&what, None))?;
     let command = match topic {
         _ if version => "version",
         _ if helped => "help",
         topic => topic.unwrap_or("run"),
     };
-    let (options, words) = (BTreeMap::new(), Vec::new());
+    let (options, words) = (Vec::new(), Vec::new());
     let mut parsed = Parsed { name, config, set, command, options, words, stdin: false };
     if version || helped {
         parsed.words.extend(topic.map(str::to_owned));
         return Ok(parsed);
     }
-    parsed.read_options(&mut args, topic)?;
-    let rest = args.finish();
-    parsed.stdin = rest.first().is_some_and(|word| word == "-");
-    for word in &rest {
-        let word = word.to_string_lossy();
-        if word.starts_with('-') && word != "-" {
-            return Err(parsed.unknown_option(&word, topic));
-        }
-    }
-    for word in rest.into_iter().chain(literal) {
-        let not_text = |word| usage(&format!("{word:?} is not UTF-8 text"), topic);
-        parsed.words.push(word.into_string().map_err(not_text)?);
-    }
-    match parsed.misuse() {
-        Some(what) => Err(usage(&what, topic)),
-        None => Ok(parsed),
+    match parsed.read(args, literal) {
+        Ok(()) => Ok(parsed),
+        Err(what) => Err(usage(&what, topic)),
     }
 }
 
 impl Parsed {
-    /// Reads the options of the command.
-    fn read_options(
-        &mut self,
-        args: &mut Arguments,
-        topic: Option<&'static str>,
-    ) -> Result<(), Failure> {
+    /// Reads what follows the command: its options and words.
+    fn read(&mut self, mut args: Arguments, literal: Vec<OsString>) -> Result<(), String> {
+        self.read_options(&mut args)?;
+        let rest = args.finish();
+        self.stdin = rest.first().is_some_and(|word| word == "-");
+        for word in &rest {
+            let word = word.to_string_lossy();
+            if word.starts_with('-') && word != "-" {
+                return Err(self.unknown_option(&word));
+            }
+        }
+        for word in rest.into_iter().chain(literal) {
+            let not_text = |word| format!("{word:?} is not UTF-8 text");
+            self.words.push(word.into_string().map_err(not_text)?);
+        }
+        self.misuse().map_or(Ok(()), Err)
+    }
+
+    fn read_options(&mut self, args: &mut Arguments) -> Result<(), String> {
         // These were read before the command: a second one is left over, and wrong.
         let own = |long: &str| !["--config", "--set"].contains(&long);
         for (short, long, kind) in help::options(self.command).filter(|(_, long, _)| own(long)) {
             let keys = short.map_or(Keys::from(long), |short| Keys::from([short, long]));
             let value = match kind {
                 None => args.contains(keys).then(String::new),
-                Some(_) => args.opt_value_from_str(keys)?,
+                Some(_) => args.opt_value_from_str(keys).map_err(|e| e.to_string())?,
             };
             let Some(value) = value else { continue };
             let number = match kind {
@@ -138,9 +136,9 @@ impl Parsed {
             };
             if !number.is_empty() && value.parse::<u32>().is_err() {
                 let option = short.unwrap_or(long);
-                return Err(usage(&format!("{option} takes {number}, not {value:?}"), topic));
+                return Err(format!("{option} takes {number}, not {value:?}"));
             }
-            self.options.insert(long, value);
+            self.options.push((long, value));
         }
         Ok(())
     }
@@ -154,6 +152,14 @@ impl Parsed {
             return Some(format!("{option} is not supported by this command"));
         }
         let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let most = match (self.command, words.first().copied().unwrap_or_default()) {
+            ("journal", "retry" | "drop") => 2,
+            ("send", _) if self.has("--result") => 0,
+            ("send" | "help", _)
+            | ("config", "check")
+            | ("journal", "check" | "dump" | "compact" | "repair") => 1,
+            _ => 0,
+        };
         let what = match (self.command, &words[..]) {
             ("install", []) if self.has("--user") && !self.has("--system") => {
                 "--user names the user that a system unit runs as: it goes with --system"
@@ -161,50 +167,44 @@ impl Parsed {
             ("install", []) if self.has("--system") && self.has("--move") => {
                 "--move is for a user's unit: the places of a system unit are its user's"
             }
-            ("send", []) if self.has("--result") => {
-                let mut others =
-                    self.options.keys().filter(|o| !["--result", "--wait"].contains(o));
-                let other = others.next().map(|other| format!("{other} does not go with --result"));
-                return other.or_else(|| not_an_id(self.value("--result")));
-            }
-            ("send", _) if self.has("--wait") => "--wait goes with --result",
-            ("send", []) => "there is one text to send: quote it, or - for stdin",
-            ("send", [_]) if !self.has("--result") => {
-                let wrong = self.value("--mode").filter(|mode| !Busy::default().choose(mode))?;
-                return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
+            ("send", _) if self.has("--wait") && !self.has("--result") => {
+                "--wait goes with --result"
             }
             ("journal", ["retry"]) if self.has("--all") => return None,
             ("journal", _) if self.has("--all") => "--all goes with `journal retry`",
-            ("journal", ["retry" | "drop", id]) => return not_an_id(Some(id)),
-            ("journal", ["retry" | "drop"]) => return not_an_id(None),
-            ("journal", ["check" | "dump" | "compact" | "repair"]) | ("config", ["check"]) => {
-                return None;
+            (_, words) if words.len() > most => {
+                return Some(format!("unexpected argument {:?}", words[most]));
             }
-            ("help", [word]) => return no_command(word),
-            (_, []) => return None,
-            ("send" | "help", [_, extra, ..])
-            | ("config", ["check", extra, ..])
-            | ("journal", ["retry" | "drop", _, extra, ..])
-            | ("journal", ["check" | "dump" | "compact" | "repair", extra, ..])
-            | (_, [extra, ..]) => return Some(format!("unexpected argument {extra:?}")),
+            ("send", []) if self.has("--result") => {
+                let other = self.options.iter().find(|(o, _)| !["--result", "--wait"].contains(o));
+                let other = other.map(|(other, _)| format!("{other} does not go with --result"));
+                return other.or_else(|| not_an_id(self.value("--result")));
+            }
+            ("send", []) => "there is one text to send: quote it, or - for stdin",
+            ("send", _) => {
+                let wrong = self.value("--mode").filter(|mode| !Busy::default().choose(mode))?;
+                return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
+            }
+            ("journal", ["retry" | "drop", id @ ..]) => return not_an_id(id.first().copied()),
+            ("help", [word]) => return known_command(word).err(),
+            _ => return None,
         };
         Some(what.to_owned())
     }
 
-    fn unknown_option(&self, word: &str, topic: Option<&'static str>) -> Failure {
+    fn unknown_option(&self, word: &str) -> String {
         let name = word.split_once('=').map_or(word, |(name, _)| name);
         let given = |long: &str| self.has(long) || (long == "--config" && self.config.is_some());
         let mut all = help::options(self.command);
         if all.any(|(short, long, _)| (short == Some(name) || long == name) && given(long)) {
-            return usage(&format!("{name} is given more than once"), topic);
+            return format!("{name} is given more than once");
         }
         if help::is_known(word) {
-            return usage(&format!("{word} is not supported by this command"), topic);
+            return format!("{word} is not supported by this command");
         }
-        let near = help::nearest_option(word, self.command);
-        let near = near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default();
-        let text = if topic == Some("send") { "; after -- it is text" } else { "" };
-        usage(&format!("unknown option {word:?}{near}{text}"), topic)
+        let near = help::suggest_option(word, self.command);
+        let text = if self.command == "send" { "; after -- it is text" } else { "" };
+        format!("unknown option {word:?}{near}{text}")
     }
 }
 
@@ -215,10 +215,9 @@ fn not_an_id(word: Option<&str>) -> Option<String> {
     (!sound).then_some(words)
 }
 
-fn no_command(word: &str) -> Option<String> {
-    let near = help::nearest(word).map(|near| format!("; did you mean {near:?}?"));
-    let words = format!("there is no command {word:?}{}", near.unwrap_or_default());
-    help::topic(word).is_none().then_some(words)
+fn known_command(word: &str) -> Result<&'static str, String> {
+    let unknown = || format!("there is no command {word:?}{}", help::suggest(word));
+    help::topic(word).ok_or_else(unknown)
 }
 
 impl From<pico_args::Error> for Failure {
@@ -253,7 +252,8 @@ mod tests {
 
     /// The command, its options in the order of their names, and its words.
     fn command(words: &str) -> String {
-        let Parsed { command, options, words, stdin, .. } = parsed(words);
+        let Parsed { command, mut options, words, stdin, .. } = parsed(words);
+        options.sort();
         let options = options.iter().map(|(option, value)| match value.as_str() {
             "" => (*option).to_owned(),
             value => format!("{option}={value}"),

@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::WANTED_DESCRIPTORS;
 use crate::logger;
-use crate::sys::fd::{most_open, raise_limit};
+use crate::sys::fd::{max_open, raise_limit};
 
 /// Prints the configuration with where each value came from; with `check` only what is wrong.
 pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
@@ -22,7 +22,7 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
         let mut text = loaded.render();
         // As the gateway does, so that the same limit counts.
         let _ = raise_limit(WANTED_DESCRIPTORS);
-        let shortage = loaded.config.limits.within(most_open()).shortage();
+        let shortage = loaded.config.limits.within(max_open()).shortage();
         text.extend(shortage.map(|words| format!("\n# Here {words}.\n")));
         return say(&text);
     }

@@ -1,7 +1,6 @@
 //! The client of a running gateway's control socket. The lock tells whether one runs, and where its socket is.
 
 use std::io;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +14,7 @@ use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
-use crate::outbound::client::{Answer, Client, Error};
+use crate::outbound::client::{Client, Error, Response};
 use crate::sys::socket::connect_unix;
 use crate::threads::pause;
 
@@ -39,58 +38,53 @@ pub enum NoAnswer {
     Unreachable(String),
 }
 
-/// Connects to the gateway of these directories, until `deadline`. A gateway that is about to listen
-/// is waited for.
-pub fn connect(dirs: &Dirs, deadline: Instant) -> Contacted<Client<'static>> {
+/// Connects to the gateway of these directories and asks it, until `deadline`. One that is about to
+/// listen is waited for; one that ends meanwhile hangs up, and the lock tells what came of it.
+fn contact<T>(
+    dirs: &Dirs,
+    deadline: Instant,
+    ask: impl Fn(Client<'static>) -> Result<T, String>,
+) -> Contacted<T> {
     loop {
         let (place, holder) = match probe(dirs) {
             Ok(Probe::Free) => return Err(NoAnswer::NotRunning),
             Ok(Probe::Held { dirs, holder }) => (dirs, holder),
             Err(e) => return Err(NoAnswer::Unreachable(e.to_string())),
         };
-        let why = match connect_socket(&place.control_socket()) {
-            Ok(client) => return Ok((holder, client)),
-            Err(e) if e.kind() == io::ErrorKind::WouldBlock => "it accepts no connections".into(),
-            Err(e) => format!("{}: {e}", place.control_socket().display()),
-        };
-        if Instant::now() + CONTROL_PAUSE >= deadline {
-            return Err(NoAnswer::Unresponsive { holder, why });
+        match connect_socket(&place).and_then(&ask) {
+            Ok(answer) => return Ok((holder, answer)),
+            Err(why) if Instant::now() + CONTROL_PAUSE >= deadline => {
+                return Err(NoAnswer::Unresponsive { holder, why });
+            }
+            Err(_) => pause(CONTROL_PAUSE),
         }
-        pause(CONTROL_PAUSE);
     }
+}
+
+/// Connects to the gateway of these directories.
+pub fn connect(dirs: &Dirs, deadline: Instant) -> Contacted<Client<'static>> {
+    contact(dirs, deadline, Ok)
 }
 
 /// Asks the gateway of these directories what it is doing: an object, as `GET /v1/status` gives it.
 pub fn fetch_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
-    loop {
-        let (holder, mut client) = connect(dirs, deadline)?;
-        match status(&mut client, deadline) {
-            Ok(status) => return Ok((holder, status)),
-            // One that ends while we ask hangs up: the lock tells what came of it.
-            Err(_) if Instant::now() + CONTROL_PAUSE < deadline => {
-                pause(CONTROL_PAUSE);
-            }
-            Err(why) => return Err(NoAnswer::Unresponsive { holder, why }),
-        }
-    }
+    contact(dirs, deadline, |client| status(client, deadline))
 }
 
 /// Asks a gateway of another user, whose lock is not for us to look at: its socket or nothing.
 pub fn fetch_foreign_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
-    let mut why = String::new();
-    for place in [dirs.clone(), dirs.without_runtime()] {
-        let path = place.control_socket();
-        let opened = connect_socket(&path).map_err(|e| format!("{}: {e}", path.display()));
-        match opened.and_then(|mut client| status(&mut client, deadline)) {
-            Ok(status) => return Ok((None, status)),
-            Err(e) => why = e,
-        }
-    }
-    Err(NoAnswer::Unreachable(why))
+    let ask = |dirs: &Dirs| connect_socket(dirs).and_then(|client| status(client, deadline));
+    let asked = ask(dirs).or_else(|_| ask(&dirs.without_runtime()));
+    asked.map(|status| (None, status)).map_err(NoAnswer::Unreachable)
 }
 
-fn connect_socket(path: &Path) -> io::Result<Client<'static>> {
-    Client::new(Arc::new(connect_unix(path)?), "localhost", CONTROL_WRITE_PATIENCE)
+fn connect_socket(dirs: &Dirs) -> Result<Client<'static>, String> {
+    let path = dirs.control_socket();
+    let client = |socket| Client::new(Arc::new(socket), "localhost", CONTROL_WRITE_PATIENCE);
+    connect_unix(&path).and_then(client).map_err(|e| match e.kind() {
+        io::ErrorKind::WouldBlock => "it accepts no connections".to_owned(),
+        _ => format!("{}: {e}", path.display()),
+    })
 }
 
 /// Connects to this gateway.
@@ -117,8 +111,8 @@ pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
 }
 
 /// `GET /v1/status`.
-fn status(client: &mut Client<'_>, deadline: Instant) -> Result<Value, String> {
-    let status = exchange(client, "GET", "/v1/status", &[], None, deadline);
+fn status(mut client: Client<'_>, deadline: Instant) -> Result<Value, String> {
+    let status = exchange(&mut client, "GET", "/v1/status", &[], None, deadline);
     let status = status.map_err(|failure| failure.message)?;
     if status.is_object() { Ok(status) } else { Err("its answer is no JSON object".to_owned()) }
 }
@@ -138,19 +132,22 @@ pub fn exchange(
     body: Option<&[u8]>,
     deadline: Instant,
 ) -> Result<Value, Failure> {
-    let answer = client.send(method, target, headers, body, deadline).map_err(|e| broken(&e))?;
+    let answer = client.send(method, target, headers, body, deadline)?;
     if !(200..300).contains(&answer.status) {
         return Err(refused(answer, deadline));
     }
     // In JSON a byte may take six.
     let cap = MAX_BODY_RANGE.end().saturating_mul(6);
-    let body = answer.body(cap, deadline).map_err(|e| broken(&e))?;
-    serde_json::from_slice(&body)
-        .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))
+    parse(&answer.body(cap, deadline)?)
+}
+
+/// An answer, or an event of one.
+pub fn parse(json: &[u8]) -> Result<Value, Failure> {
+    serde_json::from_slice(json).map_err(|e| Failure::cannot("read the gateway's answer", &e))
 }
 
 /// The words of an answer that is no success.
-pub fn refused(answer: Answer<'_, '_>, deadline: Instant) -> Failure {
+pub fn refused(answer: Response<'_, '_>, deadline: Instant) -> Failure {
     let status = answer.status;
     let seconds = answer.header("Retry-After").map(escaped_lines);
     let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
@@ -176,21 +173,21 @@ pub fn problem(status: Option<u64>, error: &Value) -> Failure {
     Failure::new(exit_for(status), message)
 }
 
-pub fn broken(error: &Error) -> Failure {
-    Failure::failed(match error {
-        Error::CutShort => "the gateway went away before the reply was whole".to_owned(),
-        other => format!("the reply did not come through: {other}"),
-    })
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::failed(match error {
+            Error::CutShort => "the gateway went away before the reply was whole".to_owned(),
+            other => format!("the reply did not come through: {other}"),
+        })
+    }
 }
 
 /// Text of several lines for a terminal: only line feed and tab act.
 pub fn escaped_lines(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for piece in text.split_inclusive(['\n', '\t', '\r']) {
+    let pieces = text.split_inclusive(['\n', '\t', '\r']).map(|piece| {
         let body = piece.trim_end_matches(['\n', '\t', '\r']);
-        safe += &escaped(body, false);
         // A carriage return would let what follows overwrite what was read.
-        safe += piece[body.len()..].trim_start_matches('\r');
-    }
-    safe
+        escaped(body, false) + piece[body.len()..].trim_start_matches('\r')
+    });
+    pieces.collect()
 }

@@ -35,7 +35,7 @@ pub fn somebody_else(context: &Context) -> Option<(User, Dirs)> {
     let own = user::own_uid();
     if let Ok(meta) = fs::metadata(&dirs.state) {
         let (uid, gid, home) = (meta.uid(), meta.gid(), base.home.clone());
-        let user = || User { name: user::named(uid).into(), uid, gid, home };
+        let user = || User { name: user::display_name(uid).into(), uid, gid, home };
         return (uid != own).then(|| (user(), dirs.clone()));
     }
     let by_unit =

@@ -34,20 +34,23 @@ pub fn options(
 
 /// Whether any command takes this option.
 pub fn is_known(option: &str) -> bool {
-    let takes =
-        |name| options(name).any(|(short, long, _)| short == Some(option) || long == option);
-    commands().any(|(name, ..)| takes(name))
+    let mut all = commands().flat_map(|(name, ..)| options(name));
+    all.any(|(short, long, _)| short == Some(option) || long == option)
 }
 
-/// The command that a mistyped word may have meant.
-pub fn nearest(word: &str) -> Option<&'static str> {
-    config::nearest(word, commands().map(|(name, ..)| name))
+/// Suggests the command that a mistyped word may have meant; or is empty.
+pub fn suggest(word: &str) -> String {
+    suggestion(config::nearest(word, commands().map(|(name, ..)| name)))
 }
 
-/// The option that a mistyped one may have meant: one of the command, or of every command.
-pub fn nearest_option(word: &str, command: &str) -> Option<&'static str> {
+/// Suggests the option that a mistyped one may have meant: one of the command, or of every command.
+pub fn suggest_option(word: &str, command: &str) -> String {
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    config::nearest(word, options(command).map(|(_, long, _)| long).chain(all))
+    suggestion(config::nearest(word, options(command).map(|(_, long, _)| long).chain(all)))
+}
+
+fn suggestion(near: Option<&str>) -> String {
+    near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default()
 }
 
 /// A command's page, or the overview.

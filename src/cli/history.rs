@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
 
 /// Prints the last `count` records, oldest first: a table, or a JSON object a line.
-pub fn show(context: &Context, json: bool, count: Option<u64>) -> Result<Exit, Failure> {
+pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit, Failure> {
     let stops =
         history::stops(&context.dirs).map_err(|e| Failure::cannot("read the history", &e))?;
     let name = &context.name;
@@ -21,8 +21,7 @@ pub fn show(context: &Context, json: bool, count: Option<u64>) -> Result<Exit, F
         eprintln!("hermes-gateway: no end of a run of gateway {name} is on record");
         return Ok(Exit::Planned);
     }
-    let count = count.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
-    let shown = &stops[stops.len().saturating_sub(count)..];
+    let shown = &stops[stops.len().saturating_sub(count.unwrap_or(usize::MAX))..];
     let lines = || shown.iter().map(|stop| format!("{stop}\n")).collect::<String>();
     if json { say(&lines()) } else { say_wrapped(&as_table(shown), 4) }
 }
@@ -30,11 +29,10 @@ pub fn show(context: &Context, json: bool, count: Option<u64>) -> Result<Exit, F
 /// A row a run, with who sent the signal and the reason in a line below.
 fn as_table(stops: &[Value]) -> String {
     let row = |stop: &Value| {
+        let time = time_format::shown(stop["time"].as_str().unwrap_or("-"));
         let drain = stop["drain_ms"].as_u64().map(Duration::from_millis);
-        [
-            time_format::shown(stop["time"].as_str().unwrap_or("-"))
-                .trim_end_matches(" UTC")
-                .to_owned(),
+        vec![
+            time.trim_end_matches(" UTC").to_owned(),
             word(&stop["verdict"]),
             word(&stop["signal"]),
             word(&stop["exit"]),
@@ -47,7 +45,7 @@ fn as_table(stops: &[Value]) -> String {
         format!("    {sender}{}\n", word(&stop["reason"]))
     };
     let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
-    let rows = table(titles, stops.iter().map(row).collect());
+    let rows = table(&titles, stops.iter().map(row).collect());
     let lines = rows.split_inclusive('\n').map(str::to_owned);
     // The head has none.
     let below = std::iter::once(String::new()).chain(stops.iter().map(why));
@@ -58,12 +56,12 @@ fn as_table(stops: &[Value]) -> String {
 pub fn in_a_line(stop: &Value, now: i64) -> String {
     let time = time_format::with_age(stop["time"].as_str().unwrap_or("at an unknown time"), now);
     let mut line = format!("{time}: {}", word(&stop["verdict"]));
-    match (&stop["signal"], sender(stop)) {
+    let sender = sender(stop).map(|sender| format!(" from {sender}")).unwrap_or_default();
+    line += &match &stop["signal"] {
         // What nobody announced says why itself.
-        (Value::Null, _) => line += &format!(" ({})", word(&stop["reason"])),
-        (signal, Some(sender)) => line += &format!(", {} from {sender}", word(signal)),
-        (signal, None) => line += &format!(", {}", word(signal)),
-    }
+        Value::Null => format!(" ({})", word(&stop["reason"])),
+        signal => format!(", {}{sender}", word(signal)),
+    };
     if !stop["exit"].is_null() {
         line += &format!(", exit {}", word(&stop["exit"]));
     }

@@ -47,7 +47,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let plan = || Plan { sources: owner.unit_sources(), demanded, ..config::plan(&owner) };
     let loaded = as_owner(&owner, || gateway::check(&plan()))??;
     let deadline = Instant::now() + UNIT_FILES_TIMEOUT;
-    let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e))?;
+    let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e, ""))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;
     let beside = as_owner(&owner, || start::beside_unit(&owner, shown.get("MainPID")))?;
@@ -69,7 +69,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let path = unit.variable("PATH");
     as_owner(&owner, || config::warn(&loaded, path.as_deref()))?;
     if now {
-        start::start_unit(context, &unit)?;
+        start::start_unit(&unit)?;
     }
     let (command, flag) = (context.name.command(), if system { " --system" } else { "" });
     match (running, change) {
@@ -83,11 +83,10 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 
 /// Writes the unit where `text` says so, has its manager read and enable it, and says whether its gateway
 /// runs.
-fn write_and_enable(unit: &Unit, text: Option<&str>) -> Result<bool, Failure> {
+fn write_and_enable(unit: &Unit<'_>, text: Option<&str>) -> Result<bool, Failure> {
     if let Some(text) = text {
-        unit.file
-            .parent()
-            .map_or(Ok(()), |dir| files::make_dirs(dir, 0o755))
+        let dir = unit.file.parent().unwrap_or(&unit.file);
+        files::make_dirs(dir, 0o755)
             .and_then(|()| files::replace(&unit.file, text.as_bytes(), 0o644))
             .map_err(|e| Failure::with("write", &unit.file, &e))?;
     }
@@ -157,7 +156,7 @@ fn check_program(owner: &Context, unit: &str) -> Result<(), Failure> {
 
 /// Compares what is there with what is wanted, and says what becomes of it, in a word; refuses to
 /// overwrite another's work.
-fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Option<&'static str>, Failure> {
+fn compare(unit: &Unit<'_>, wanted: &str, force: bool) -> Result<Option<&'static str>, Failure> {
     let file = unit.file.display();
     let words = unit.systemctl.scope.systemctl();
     let link = fs::read_link(&unit.file).ok();
@@ -188,7 +187,7 @@ fn compare(unit: &Unit, wanted: &str, force: bool) -> Result<Option<&'static str
 }
 
 /// Whether the manager reads the file that was written; says whether its gateway runs.
-fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
+fn seen_by_manager(unit: &Unit<'_>) -> Result<bool, Failure> {
     let shown = unit.show()?;
     let fragment = shown.get("FragmentPath");
     let same = || {
@@ -214,7 +213,7 @@ fn seen_by_manager(unit: &Unit) -> Result<bool, Failure> {
     Err(Failure::failed(format!("{} is written, but {why}", unit.file.display())))
 }
 
-fn report(unit: &Unit, owner: &Context, change: Option<&str>, port: Option<u16>) -> String {
+fn report(unit: &Unit<'_>, owner: &Context, change: Option<&str>, port: Option<u16>) -> String {
     let (what, file) = (change.unwrap_or("unchanged:"), unit.file.display());
     let mut out = format!("{what} {file}, enabled\n");
     let config = owner.dirs.config_file.display();

@@ -1,11 +1,10 @@
 //! `journal`: what is in it, whether it is intact, and how an operator repairs it. What only
 //! looks never writes, and works beside a running gateway.
 
-use serde_json::Value;
-
 use super::args::Parsed;
 use super::context::Context;
 use super::control::{connect_to, request};
+use super::history::word;
 use super::output::{say, say_wrapped, table};
 use super::{config, foreign, time_format};
 use crate::agent::Agent;
@@ -91,7 +90,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
             let state = outgoing.state.map_or("later", DeliveryState::word);
             format!("{} {state}", outgoing.target)
         });
-        [
+        vec![
             id.to_string(),
             escaped(session, false),
             entry.turn.word().to_owned(),
@@ -101,7 +100,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
     };
     let rows = messages.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS).map(row);
     let titles = ["message", "session", "turn", "accepted (UTC)", "delivery"];
-    text += &table(titles, rows.collect());
+    text += &table(&titles, rows.collect());
     text += &failures(context, &messages)?;
     say_wrapped(&text, 4)
 }
@@ -120,12 +119,14 @@ fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failur
             Some(failing) => (format!("waits, attempt {} at", n + 1), failing.next_attempt_at()),
             None => (format!("failed, attempt {n}, at"), entry.ended.at),
         };
-        rows.push((entry.outcome, format!("{id}  {what} {}\n", time_format::shown(&rfc3339(at)))));
+        let row = format!("{id}  {what} {}\n", time_format::shown(&rfc3339(at)));
+        // In the order of the records that have the errors.
+        let place = rows.partition_point(|(outcome, _)| *outcome < entry.outcome);
+        rows.insert(place, (entry.outcome, row));
     }
     if rows.is_empty() {
         return Ok(String::new());
     }
-    rows.sort_unstable();
     inspect(&file(context)?, &mut |number, json| {
         if let Ok(at) = rows.binary_search_by_key(&number, |(outcome, _)| *outcome) {
             let error = match Record::parse(json)? {
@@ -231,7 +232,6 @@ fn repair_here(context: &Context) -> Result<Exit, Failure> {
 fn change_message(context: &Context, method: &str, target: &str) -> Result<Exit, Failure> {
     let message = request(&mut connect_to(context)?, method, target)?;
     let delivery = &message["deliveries"][0];
-    let word = |value: &Value| escaped(value.as_str().unwrap_or("?"), false);
     let (target, status) = (word(&delivery["target"]), word(&delivery["status"]));
     let sent = delivery.is_object() && message["status"] == "done";
     let words = if sent { format!("{target} {status}") } else { word(&message["status"]) };

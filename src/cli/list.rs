@@ -1,6 +1,5 @@
 //! `list`: all gateways of this user.
 
-use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -9,9 +8,9 @@ use serde_json::Value;
 use super::context::Context;
 use super::history::word;
 use super::output::{say, table};
+use super::places;
 use super::report::gather;
 use super::unit_file::unit_dir;
-use super::{places, status};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
@@ -24,10 +23,10 @@ const KEYS: [&str; 9] =
 /// Prints a line for each gateway that has a configuration, directories or a unit.
 pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
     let gateways: Vec<Value> = names(&context.base, &unit_dir(&context.base, Scope::System))
-        .iter()
-        .map(|name| Context { name: name.clone(), ..context.clone() })
+        .into_iter()
+        .map(|name| Context { name, ..context.clone() })
         .map(|named| gather(&named.at(places::of_unit(&named.base, &named.name)), false))
-        .map(|report| some_keys(status::to_json(&report)))
+        .map(|report| some_keys(report.status))
         .collect();
     if json {
         return say(&format!("{}\n", Value::Array(gateways)));
@@ -45,17 +44,18 @@ fn some_keys(mut status: Value) -> Value {
 
 fn as_table(gateways: &[Value]) -> String {
     let keys = ["name", "state", "pid", "listen", "unit_scope"];
-    let rows = gateways.iter().map(|gateway| keys.map(|key| word(&gateway[key]))).collect();
-    table(["NAME", "STATE", "PID", "LISTEN", "UNIT"], rows)
+    let rows =
+        gateways.iter().map(|gateway| keys.map(|key| word(&gateway[key])).to_vec()).collect();
+    table(&["NAME", "STATE", "PID", "LISTEN", "UNIT"], rows)
 }
 
 /// Every gateway that left a trace, the default one first. Other file names are
 /// ignored, and so is a directory that cannot be read: it holds no gateway of this user.
-fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
+fn names(base: &Base, system_units: &Path) -> Vec<Name> {
     type Read = fn(&str) -> Option<Name>;
     let config: Read = |name| Name::parse(name.strip_suffix(".toml")?).ok();
     let dir: Read = |name| Name::parse(name).ok();
-    let mut names = BTreeSet::new();
+    let mut names = Vec::new();
     for (place, read) in [
         (Some(base.state_dir()), dir),
         (base.run_dir(), dir),
@@ -63,8 +63,12 @@ fn names(base: &Base, system_units: &Path) -> BTreeSet<Name> {
         (Some(unit_dir(base, Scope::User)), Name::of_unit),
         (Some(system_units.to_owned()), Name::of_unit),
     ] {
-        if let Some(Ok(entries)) = place.map(fs::read_dir) {
-            names.extend(entries.flatten().filter_map(|entry| read(entry.file_name().to_str()?)));
+        let entries =
+            place.and_then(|place| fs::read_dir(place).ok()).into_iter().flatten().flatten();
+        for name in entries.filter_map(|entry| read(entry.file_name().to_str()?)) {
+            if let Err(at) = names.binary_search(&name) {
+                names.insert(at, name);
+            }
         }
     }
     names

@@ -31,17 +31,14 @@ pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 }
 
 fn elsewhere(context: &Context) -> String {
-    let target = config::load(context).map(|loaded| loaded.config.log.target);
-    let place = match target {
-        Ok(LogTarget::Syslog) => {
-            "log.target is \"syslog\": the log is with the other system logs, /var/log/syslog or \
-             `journalctl -t hermes-gateway`"
-                .to_owned()
-        }
-        Ok(LogTarget::Auto | LogTarget::Stderr | LogTarget::Journal) | Err(_) => {
-            let place = stderr_of_ours(context).unwrap_or("look where it was started".to_owned());
-            format!("a gateway in the foreground writes its log to its standard error: {place}")
-        }
+    let loaded = config::load(context);
+    let place = if loaded.is_ok_and(|loaded| loaded.config.log.target == LogTarget::Syslog) {
+        "log.target is \"syslog\": the log is with the other system logs, /var/log/syslog or \
+         `journalctl -t hermes-gateway`"
+            .to_owned()
+    } else {
+        let place = stderr_of_ours(context).unwrap_or("look where it was started".to_owned());
+        format!("a gateway in the foreground writes its log to its standard error: {place}")
     };
     format!("{} is not installed; {place}", context.name.unit())
 }

@@ -41,7 +41,7 @@ use output::say;
 
 /// Runs the command that the arguments name and says how to exit.
 pub fn main() -> Exit {
-    sys::memory::keep_small();
+    sys::memory::limit_malloc();
     sys::fd::close_inherited_on_exec();
     match args::from_environment().and_then(|args| dispatch(&args)) {
         Ok(exit) => exit,

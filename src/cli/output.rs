@@ -1,6 +1,5 @@
 //! What a command prints: its text, and columns for people.
 
-use std::array;
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
 use crate::exit::{Exit, Failure};
@@ -28,15 +27,15 @@ pub fn printed(result: io::Result<()>) -> Result<Exit, Failure> {
 
 /// Lines up `rows` below their titles, two spaces between the columns and none at the ends of lines.
 /// Without rows there is nothing to say.
-pub fn table<const N: usize>(titles: [&str; N], rows: Vec<[String; N]>) -> String {
+pub fn table(titles: &[&str], mut rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    let rows: Vec<_> = [titles.map(str::to_owned)].into_iter().chain(rows).collect();
+    rows.insert(0, titles.iter().map(|&title| title.to_owned()).collect());
     let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
-    let widths: [_; N] = array::from_fn(width);
-    let line = |row: &[String; N]| {
-        let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}  "));
+    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
         cells.collect::<String>().trim_end().to_owned() + "\n"
     };
     rows.iter().map(line).collect()
@@ -85,8 +84,8 @@ mod tests {
 
     #[test]
     fn columns_line_up() {
-        let rows = [["äää", "b", ""], ["x", "", ""]].map(|row| row.map(str::to_owned));
-        assert_eq!(table(["A", "B", "C"], rows.to_vec()), "A    B  C\näää  b\nx\n");
-        assert_eq!(table(["A"], Vec::new()), "");
+        let rows = [["äää", "b", ""], ["x", "", ""]].map(|row| row.map(str::to_owned).to_vec());
+        assert_eq!(table(&["A", "B", "C"], rows.to_vec()), "A    B  C\näää  b\nx\n");
+        assert_eq!(table(&["A"], Vec::new()), "");
     }
 }

@@ -57,7 +57,7 @@ pub fn of_unit(own: &Base, name: &Name) -> Base {
     // What the unit is silent about is where its manager's HOME says.
     let owner = units.metadata().ok().and_then(|meta| user::by_uid(meta.uid()));
     let home = owner.map_or(own.home.clone(), |user| user.home);
-    let place = |variable, usual| unit::place_in(&text, variable).unwrap_or(home.join(usual));
+    let place = |variable, usual| unit::environment_in(&text, variable).unwrap_or(home.join(usual));
     let config = place("XDG_CONFIG_HOME", ".config");
     Base { units, config, state: place("XDG_STATE_HOME", ".local/state"), ..own.clone() }
 }

@@ -21,26 +21,22 @@ use crate::lifecycle::history;
 use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::name::Name;
-use crate::sys::process::Pid;
 use crate::sys::{proc, user};
+use crate::systemd::Scope;
+use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl};
-use crate::systemd::unit::Origin;
-use crate::systemd::{Scope, cgroup};
+
+/// What the report has as the gateway answered it; null without an answer.
+const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent sessions turns \
+    waiting limits degraded warnings reload_error journal principals";
 
 /// What is known of one gateway at one moment.
 #[derive(Debug)]
 pub struct Report {
-    pub name: String,
     pub state: State,
-    pub pid: Option<i64>,
-    /// When the state began, RFC 3339, as far as that is known.
-    pub since: Option<String>,
-    /// The gateway's own answer; null when it gave none.
-    pub answer: Value,
     pub unit: Option<UnitReport>,
-    pub last_stop: Value,
-    /// What is odd, in a sentence.
-    pub note: Option<String>,
+    /// All of it, as `status --json` prints it. Keys are added, never renamed.
+    pub status: Value,
 }
 
 /// What is known of its unit.
@@ -49,10 +45,8 @@ pub struct UnitReport {
     pub name: String,
     pub scope: Scope,
     pub path: Option<String>,
-    /// Whether the installed file is what this program would write, and who wrote it, where that was looked at.
-    pub current: Option<(bool, Origin)>,
-    /// What the service manager says; an error in words. `None`: it knows no such unit.
-    pub facts: Result<Option<UnitStatus>, String>,
+    /// What the service manager says, or in words why it says nothing.
+    pub facts: Result<UnitStatus, String>,
 }
 
 /// The state in one word.
@@ -76,7 +70,7 @@ pub enum State {
 impl State {
     /// As `status` and `status --json` have it.
     pub fn word(self) -> String {
-        format!("{self:?}").to_lowercase()
+        format!("{self:?}").to_ascii_lowercase()
     }
 
     /// The exit status of `status`, as LSB has it.
@@ -90,21 +84,11 @@ impl State {
     }
 }
 
-/// `ActiveState=` of a unit, with the `SubState=` of one that waits for its restart.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ActiveState {
-    Active,
-    Activating,
-    AutoRestart,
-    Deactivating,
-    Failed,
-    Inactive,
-}
-
 /// What the service manager says of a unit that it knows.
 #[derive(Clone, Debug)]
 pub struct UnitStatus {
-    pub active: ActiveState,
+    /// What its `ActiveState=` says alone.
+    pub state: State,
     /// The main process, while there is one.
     pub main_pid: Option<i64>,
     pub shown: Properties,
@@ -113,18 +97,18 @@ pub struct UnitStatus {
 impl UnitStatus {
     /// Reads what the manager showed. `None`: the manager knows no such unit.
     pub fn read(shown: Properties) -> Option<UnitStatus> {
-        let active = match (shown.get("ActiveState"), shown.get("SubState")) {
+        let state = match (shown.get("ActiveState"), shown.get("SubState")) {
             ("", _) => return None,
             ("inactive", _) if shown.get("LoadState") == "not-found" => return None,
-            ("active" | "reloading" | "refreshing", _) => ActiveState::Active,
-            ("activating", sub) if sub.starts_with("auto-restart") => ActiveState::AutoRestart,
-            ("activating", _) => ActiveState::Activating,
-            ("deactivating", _) => ActiveState::Deactivating,
-            ("failed", _) => ActiveState::Failed,
-            _ => ActiveState::Inactive,
+            ("active" | "reloading" | "refreshing", _) => State::Running,
+            ("activating", sub) if sub.starts_with("auto-restart") => State::Restarting,
+            ("activating", _) => State::Starting,
+            ("deactivating", _) => State::Draining,
+            ("failed", _) => State::Failed,
+            _ => State::Stopped,
         };
         let main_pid = shown.get("MainPID").parse().ok().filter(|pid| *pid != 0);
-        Some(UnitStatus { active, main_pid, shown })
+        Some(UnitStatus { state, main_pid, shown })
     }
 
     pub fn restarts(&self) -> u64 {
@@ -158,29 +142,20 @@ fn told(contact: &Contacted<Value>) -> Option<State> {
 /// Concludes. The lock rules over the service manager, which may speak of another process, and the
 /// gateway's own answer over both. `left`: the last run did not say how it ended. `foreign`: it is another
 /// user's, and the service manager alone can tell.
-fn conclude(
-    contact: &Contacted<Value>,
-    left: bool,
-    foreign: bool,
-    unit: Option<ActiveState>,
-) -> State {
-    use ActiveState::{Activating, Active, AutoRestart, Deactivating, Failed, Inactive};
+fn conclude(contact: &Contacted<Value>, left: bool, foreign: bool, unit: Option<State>) -> State {
     if let Some(state) = told(contact) {
         return state;
     }
     match (contact, unit) {
-        (_, Some(Activating)) => State::Starting,
-        (_, Some(Deactivating)) => State::Draining,
+        (_, Some(state @ (State::Starting | State::Draining))) => state,
         (Ok(_) | Err(Unresponsive { .. }), _) => State::Unresponsive,
         // Its process holds a lock somewhere else, and is no gateway of these directories.
-        (Err(NotRunning), Some(Active)) => State::Unknown,
-        (Err(Unreachable(_)), Some(Active)) => State::Running,
-        (_, Some(AutoRestart)) => State::Restarting,
-        (Err(NotRunning), Some(Failed)) => State::Failed,
-        (Err(NotRunning), None | Some(Inactive)) if left => State::Dead,
-        (Err(NotRunning), None | Some(Inactive)) => State::Stopped,
-        (Err(Unreachable(_)), Some(Failed)) if foreign => State::Failed,
-        (Err(Unreachable(_)), Some(Inactive)) if foreign => State::Stopped,
+        (Err(NotRunning), Some(State::Running)) => State::Unknown,
+        (_, Some(state @ (State::Running | State::Restarting))) => state,
+        (Err(NotRunning), Some(State::Failed)) => State::Failed,
+        (Err(NotRunning), _) if left => State::Dead,
+        (Err(NotRunning), _) => State::Stopped,
+        (Err(Unreachable(_)), Some(state)) if foreign => state,
         (Err(Unreachable(_)), _) => State::Unknown,
     }
 }
@@ -198,10 +173,12 @@ fn gather_once(context: &Context, system: bool) -> Report {
     let ask = |unit: String, scope: Scope, path: Option<PathBuf>| {
         let systemctl = Systemctl::new(scope, Arc::clone(&context.children));
         let shown = systemctl.show(PROPERTIES, &unit, Instant::now() + CONTROL_TIMEOUT);
-        let facts = shown.map(UnitStatus::read);
-        let known = || facts.as_ref().ok()?.as_ref()?.path();
+        let facts = shown
+            .map_err(|why| format!("systemd cannot be asked: {why}"))
+            .and_then(|shown| UnitStatus::read(shown).ok_or_else(|| "not loaded".to_owned()));
+        let known = || facts.as_ref().ok()?.path();
         let path = path.map(|path| path.display().to_string()).or_else(known);
-        UnitReport { name: unit, scope, path, current: None, facts }
+        UnitReport { name: unit, scope, path, facts }
     };
     let installed = installed_file(base, name, system);
     let mut unit = installed.map(|(scope, path)| ask(name.unit(), scope, Some(path)));
@@ -216,7 +193,7 @@ fn gather_once(context: &Context, system: bool) -> Report {
         None => ask_own(own_dirs),
     };
     if let (None, Ok((holder, status))) = (&unit, &contact) {
-        unit = unit_of(status, *holder).map(|(unit, scope)| ask(unit, scope, None));
+        unit = unit_of(status, *holder).map(|own| ask(own.unit, own.scope, None));
     } else if let (None, Err(NotRunning), Some((user, dirs))) =
         (&unit, &contact, foreign::somebody_else(context))
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
@@ -226,16 +203,14 @@ fn gather_once(context: &Context, system: bool) -> Report {
     let own = foreign.is_none().then_some(own_dirs);
     let mut report = assemble(name, &contact, &run, unit, own);
     if system && report.unit.is_none() {
-        report.note = Some(format!("there is no system unit {}", name.unit()));
+        report.status["note"] = format!("there is no system unit {}", name.unit()).into();
     }
     report
 }
 
 /// The directories of a system unit that runs as somebody else.
 fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
-    let (Scope::System, Ok(Some(facts))) = (unit.scope, &unit.facts) else {
-        return None;
-    };
+    let facts = unit.facts.as_ref().ok().filter(|_| unit.scope == Scope::System)?;
     let owner = match facts.shown.get("User") {
         "" => user::by_uid(0),
         by_name => user::by_name(by_name).or_else(|| user::by_uid(by_name.parse().ok()?)),
@@ -257,35 +232,32 @@ fn ask_own(dirs: &Dirs) -> (Contacted<Value>, Value) {
 }
 
 /// The unit that a gateway says it runs in, where it is not ours by name.
-fn unit_of(status: &Value, holder: Option<Holder>) -> Option<(String, Scope)> {
-    let name = status["unit"].as_str().filter(|n| n.ends_with(".service"))?;
-    let own_pid = || Pid::new(i32::try_from(status["pid"].as_i64()?).ok()?);
-    let pid = holder.map(|holder| holder.pid).or_else(own_pid)?;
-    let own = proc::cgroup(pid).and_then(|text| cgroup::own_unit(&text));
-    own.filter(|own| own.unit == name).map(|own| (own.unit, own.scope))
+fn unit_of(status: &Value, holder: Option<Holder>) -> Option<OwnUnit> {
+    let own = cgroup::own_unit(&proc::cgroup(holder?.pid)?)?;
+    (own.unit.ends_with(".service") && status["unit"] == own.unit.as_str()).then_some(own)
 }
 
 /// `own`: where the history is, if it is ours to read.
-fn assemble(
+pub fn assemble(
     name: &Name,
     contact: &Contacted<Value>,
     run: &Value,
     unit: Option<UnitReport>,
     own: Option<&Dirs>,
 ) -> Report {
-    let facts = unit.as_ref().and_then(|u| u.facts.as_ref().ok()?.as_ref());
-    let holder = match contact {
-        Ok((holder, _)) | Err(Unresponsive { holder, .. }) => *holder,
-        Err(_) => None,
+    let facts = unit.as_ref().and_then(|unit| unit.facts.as_ref().ok());
+    let (holder, answer) = match contact {
+        Ok((holder, answer)) => (*holder, answer),
+        Err(Unresponsive { holder, .. }) => (*holder, &Value::Null),
+        Err(_) => (None, &Value::Null),
     };
-    let answer = contact.as_ref().map_or(Value::Null, |(_, status)| status.clone());
     // What it says of itself may be a number of another pid namespace.
     let held_by = holder.map(|holder| i64::from(holder.pid.get()));
     let mut pid = held_by.or(answer["pid"].as_i64());
     // A unit whose main process is another one says nothing of this gateway.
     let of_this =
         |facts: &&UnitStatus| pid.is_none() || facts.main_pid.is_none() || facts.main_pid == pid;
-    let of_this = facts.filter(of_this).map(|facts| facts.active);
+    let of_this = facts.filter(of_this).map(|facts| facts.state);
     let state = conclude(contact, !run.is_null(), own.is_none(), of_this);
     let alive = [State::Running, State::Draining, State::Starting, State::Unresponsive];
     if alive.contains(&state) {
@@ -302,23 +274,36 @@ fn assemble(
         }
         (stop, _) => stop.clone(),
     };
-    let text = |value: &Value| value.as_str().map(str::to_owned);
-    let since = match (contact, state) {
-        // An older gateway knows its start only.
-        (Ok(_), _) if told(contact).is_some() => {
-            text(&answer["state_since"]).or_else(|| text(&answer["since"]))
-        }
-        (Ok(_) | Err(Unresponsive { .. }), _) => {
-            text(&run["started"]).filter(|_| run["pid"].as_i64() == pid)
-        }
+    let changed = || facts.and_then(UnitStatus::changed).into();
+    let since: Value = match (contact, state) {
+        (Ok(_), _) => answer["state_since"].clone(),
+        (Err(Unresponsive { .. }), _) if run["pid"].as_i64() == pid => run["started"].clone(),
         // A start that failed left no record of ours.
-        (Err(_), State::Failed | State::Restarting) => facts.and_then(UnitStatus::changed),
-        (Err(Unreachable(_)), _) if own.is_none() => facts.and_then(UnitStatus::changed),
-        (Err(NotRunning), State::Stopped) => text(&last_stop["time"]),
-        (Err(_), _) => None,
+        (Err(_), State::Failed | State::Restarting) => changed(),
+        (Err(Unreachable(_)), _) if own.is_none() => changed(),
+        (Err(NotRunning), State::Stopped) => last_stop["time"].clone(),
+        _ => Value::Null,
     };
-    let note = note(state, contact, run, facts, pid);
-    Report { name: name.to_string(), state, pid, since, answer, unit, last_stop, note }
+    let shown = |name| facts.map(|facts| facts.shown.get(name));
+    let of_answer = ANSWERED.split(' ').map(|key| (key, answer[key].clone()));
+    let own_version = env!("CARGO_PKG_VERSION");
+    let other = (answer["version"] != own_version).then(|| ("client_version", own_version.into()));
+    let status = [
+        ("name", name.as_str().into()),
+        ("state", state.word().into()),
+        ("pid", pid.into()),
+        ("since", since),
+        ("unit", unit.as_ref().map(|unit| unit.name.clone()).into()),
+        ("unit_scope", unit.as_ref().map(|unit| unit.scope.as_str()).into()),
+        ("unit_path", unit.as_ref().and_then(|unit| unit.path.clone()).into()),
+        ("unit_current", Value::Null),
+        ("unit_state", shown("ActiveState").into()),
+        ("unit_restarts", facts.map(UnitStatus::restarts).into()),
+        ("last_stop", last_stop),
+        ("note", note(state, contact, run, facts, pid).into()),
+    ];
+    let status = status.into_iter().chain(of_answer).chain(other).collect();
+    Report { state, unit, status }
 }
 
 /// What a reader has to know beyond the state.
@@ -344,8 +329,8 @@ fn note(
             Some(format!("its unit: {}", how_it_ended(&facts.shown).0))
         }
         (_, Ok((_, status)), Some(facts)) if pid.is_some() && facts.main_pid != pid => {
-            Some(match (facts.main_pid, facts.active, status["unit"].as_str()) {
-                (Some(main), ActiveState::Active, _) => {
+            Some(match (facts.main_pid, facts.state, status["unit"].as_str()) {
+                (Some(main), State::Running, _) => {
                     format!("its unit runs pid {main}, not this one")
                 }
                 (.., Some(other)) => format!("it runs in {other}, and not as its own unit"),
@@ -358,21 +343,21 @@ fn note(
 
 #[cfg(test)]
 mod tests {
-    use super::ActiveState::{Activating, Active, AutoRestart, Failed, Inactive};
+    use super::State::{Failed, Restarting, Running, Starting, Stopped};
     use super::*;
+    use crate::sys::process::Pid;
     use crate::testing::TempDir;
     use serde_json::json;
 
-    fn unit(active: ActiveState, main_pid: Option<i64>) -> Option<UnitReport> {
+    fn unit(state: State, main_pid: Option<i64>) -> Option<UnitReport> {
         let shown = "Result=exit-code\nExecMainCode=1\nExecMainStatus=78\n\
             StateChangeTimestamp=Sun 1994-11-06 08:49:37 UTC\n";
-        let facts = UnitStatus { active, main_pid, shown: Properties(shown.to_owned()) };
+        let facts = UnitStatus { state, main_pid, shown: Properties(shown.to_owned()) };
         Some(UnitReport {
             name: "hermes-gateway-coder.service".into(),
             scope: Scope::User,
             path: None,
-            current: None,
-            facts: Ok(Some(facts)),
+            facts: Ok(facts),
         })
     }
 
@@ -389,27 +374,35 @@ mod tests {
         assemble(&name, contact, run, unit, Some(&dirs))
     }
 
+    fn note(report: &Report) -> &str {
+        report.status["note"].as_str().unwrap()
+    }
+
     fn answers() -> Contacted<Value> {
-        let status = json!({ "state": "serving", "pid": 7, "since": "s", "last_stop": { "n": 1 } });
+        let status =
+            json!({ "state": "serving", "pid": 7, "state_since": "s", "last_stop": { "n": 1 } });
         Ok((None, status))
     }
 
     #[test]
     fn a_gateway_that_answers_is_believed() {
-        let running = report(&answers(), &Value::Null, unit(Active, Some(7)));
-        assert_eq!((running.state, running.pid), (State::Running, Some(7)));
-        assert_eq!((running.since.as_deref(), running.note), (Some("s"), None));
-        assert_eq!(running.last_stop["n"], 1);
-        let other = report(&answers(), &Value::Null, unit(Active, Some(8)));
-        assert_eq!(other.pid, Some(7));
-        assert!(other.note.unwrap().contains("pid 8"));
-        let beside = report(&answers(), &Value::Null, unit(Inactive, None));
-        assert_eq!(beside.state, State::Running);
-        assert!(beside.note.unwrap().contains("did not start it"));
+        let running = report(&answers(), &Value::Null, unit(Running, Some(7)));
+        assert_eq!((running.state, &running.status["pid"]), (Running, &json!(7)));
+        assert_eq!(
+            (&running.status["since"], &running.status["note"]),
+            (&json!("s"), &Value::Null)
+        );
+        assert_eq!(running.status["last_stop"]["n"], 1);
+        let other = report(&answers(), &Value::Null, unit(Running, Some(8)));
+        assert_eq!(other.status["pid"], 7);
+        assert!(note(&other).contains("pid 8"));
+        let beside = report(&answers(), &Value::Null, unit(Stopped, None));
+        assert_eq!(beside.state, Running);
+        assert!(note(&beside).contains("did not start it"));
         let status = json!({ "state": "serving", "pid": 7, "unit": "my.service" });
         let other = Ok((None, status));
-        let other = report(&other, &Value::Null, unit(Inactive, None));
-        assert!(other.note.unwrap().contains("it runs in my.service"));
+        let other = report(&other, &Value::Null, unit(Stopped, None));
+        assert!(note(&other).contains("it runs in my.service"));
     }
 
     #[test]
@@ -419,36 +412,37 @@ mod tests {
         let silent = Err(Unresponsive { holder, why });
         let run = json!({ "pid": 7, "started": "s" });
         let found = report(&silent, &run, None);
-        assert_eq!((found.state, found.pid), (State::Unresponsive, Some(7)));
-        assert_eq!(found.since.as_deref(), Some("s"));
-        assert!(found.note.unwrap().contains("no answer in time"));
-        let starting = report(&silent, &run, unit(Activating, Some(7)));
-        assert_eq!(starting.state, State::Starting);
+        assert_eq!((found.state, &found.status["pid"]), (State::Unresponsive, &json!(7)));
+        assert_eq!(found.status["since"], "s");
+        assert!(note(&found).contains("no answer in time"));
+        let starting = report(&silent, &run, unit(Starting, Some(7)));
+        assert_eq!(starting.state, Starting);
         // What its unit is starting is another process.
-        let other = report(&silent, &run, unit(Activating, Some(8)));
+        let other = report(&silent, &run, unit(Starting, Some(8)));
         assert_eq!(other.state, State::Unresponsive);
     }
 
     #[test]
     fn without_a_gateway_its_records_and_its_unit_tell_how_it_ended() {
         let stopped = report(&Err(NotRunning), &Value::Null, None);
-        assert_eq!((stopped.state, stopped.pid), (State::Stopped, None));
-        assert_eq!(stopped.since.as_deref(), Some("2026-01-01T00:00:00.000Z"));
+        assert_eq!((stopped.state, &stopped.status["pid"]), (Stopped, &Value::Null));
+        assert_eq!(stopped.status["since"], "2026-01-01T00:00:00.000Z");
         let dead = report(&Err(NotRunning), &json!({ "pid": 7, "started": "s" }), None);
-        assert_eq!((dead.state, dead.pid, dead.since), (State::Dead, None, None));
-        assert!(dead.note.unwrap().contains("since s"));
+        assert_eq!(dead.state, State::Dead);
+        assert_eq!((&dead.status["pid"], &dead.status["since"]), (&Value::Null, &Value::Null));
+        assert!(note(&dead).contains("since s"));
         for (started, verdict) in [("2026-01-02", "unclean exit"), ("2025-12-31", "planned")] {
             let run = json!({ "id": "b/7/1", "started": started });
             let killed = report(&Err(NotRunning), &run, unit(Failed, None));
-            assert_eq!(killed.last_stop["verdict"], verdict, "how the last one ended");
+            assert_eq!(killed.status["last_stop"]["verdict"], verdict, "how the last one ended");
         }
         let failed = report(&Err(NotRunning), &Value::Null, unit(Failed, None));
-        assert_eq!(failed.state, State::Failed);
-        assert_eq!(failed.since.as_deref(), Some("1994-11-06T08:49:37Z"));
-        assert!(failed.note.unwrap().contains("its unit: exit status 78"));
-        let elsewhere = report(&Err(NotRunning), &Value::Null, unit(Active, Some(9)));
-        assert_eq!((elsewhere.state, elsewhere.pid), (State::Unknown, None));
-        assert!(elsewhere.note.unwrap().contains("pid 9"));
+        assert_eq!(failed.state, Failed);
+        assert_eq!(failed.status["since"], "1994-11-06T08:49:37Z");
+        assert!(note(&failed).contains("its unit: exit status 78"));
+        let elsewhere = report(&Err(NotRunning), &Value::Null, unit(Running, Some(9)));
+        assert_eq!((elsewhere.state, &elsewhere.status["pid"]), (State::Unknown, &Value::Null));
+        assert!(note(&elsewhere).contains("pid 9"));
     }
 
     fn read(pairs: &[(&str, &str)]) -> Option<UnitStatus> {
@@ -468,7 +462,7 @@ mod tests {
             ("StateChangeTimestamp", "Sun 1994-11-06 08:49:37 UTC"),
         ])
         .unwrap();
-        assert_eq!(facts.active, AutoRestart);
+        assert_eq!(facts.state, Restarting);
         assert_eq!((facts.main_pid, facts.restarts()), (None, 3));
         assert_eq!(facts.path().as_deref(), Some("/x/y.service"));
         assert_eq!(facts.changed().as_deref(), Some("1994-11-06T08:49:37Z"));
@@ -480,7 +474,7 @@ mod tests {
         assert!(read(&gone).is_none());
         // Its file is gone, and the process is not.
         let orphan = [("LoadState", "not-found"), ("ActiveState", "active")];
-        assert_eq!(read(&orphan).unwrap().active, Active);
+        assert_eq!(read(&orphan).unwrap().state, Running);
         assert!(read(&[]).is_none());
     }
 
@@ -495,20 +489,20 @@ mod tests {
             (answers("serving"), !left, !foreign, Some(Failed), "running", 0),
             (answers("draining"), !left, !foreign, None, "draining", 0),
             (silent(), !left, !foreign, None, "unresponsive", 4),
-            (silent(), !left, !foreign, Some(Active), "unresponsive", 4),
-            (silent(), !left, !foreign, Some(Activating), "starting", 0),
+            (silent(), !left, !foreign, Some(Running), "unresponsive", 4),
+            (silent(), !left, !foreign, Some(Starting), "starting", 0),
             (free(), !left, !foreign, None, "stopped", 3),
-            (free(), !left, !foreign, Some(Inactive), "stopped", 3),
+            (free(), !left, !foreign, Some(Stopped), "stopped", 3),
             (free(), !left, !foreign, Some(Failed), "failed", 1),
-            (free(), !left, !foreign, Some(AutoRestart), "restarting", 3),
-            (free(), !left, !foreign, Some(Active), "unknown", 4),
+            (free(), !left, !foreign, Some(Restarting), "restarting", 3),
+            (free(), !left, !foreign, Some(Running), "unknown", 4),
             (free(), left, !foreign, None, "dead", 1),
-            (free(), left, !foreign, Some(AutoRestart), "restarting", 3),
+            (free(), left, !foreign, Some(Restarting), "restarting", 3),
             (free(), left, !foreign, Some(Failed), "failed", 1),
             (hidden(), !left, !foreign, None, "unknown", 4),
-            (hidden(), !left, !foreign, Some(Inactive), "unknown", 4),
-            (hidden(), !left, foreign, Some(Active), "running", 0),
-            (hidden(), !left, foreign, Some(Inactive), "stopped", 3),
+            (hidden(), !left, !foreign, Some(Stopped), "unknown", 4),
+            (hidden(), !left, foreign, Some(Running), "running", 0),
+            (hidden(), !left, foreign, Some(Stopped), "stopped", 3),
         ] {
             let concluded = conclude(&contact, left, foreign, unit);
             let told = format!("{contact:?} {left} {foreign} {unit:?}");

@@ -4,13 +4,13 @@
 use std::io::{self, IsTerminal, Read, StdoutLock, Write};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::args::Parsed;
 use super::config;
 use super::context::Context;
 use super::control::{
-    broken, connect_to, escaped_lines, exchange, exit_for, problem, refused, request,
+    connect_to, escaped_lines, exchange, exit_for, parse, problem, refused, request,
 };
 use super::output::{printed, say};
 use crate::api;
@@ -43,7 +43,7 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     if durable.iter().any(|option| args.has(option)) {
         return send_durable(&mut client, &text, args);
     }
-    let mut printer = Printer::of_stdout();
+    let mut printer = printer();
     let result = converse(&mut client, session, &text, &mut printer);
     printer.finish(result)
 }
@@ -83,20 +83,19 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         let message = request(client, "GET", &target)?;
         let error = escaped_lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
-        let failed = |how| Err(Failure::new(exit, format!("message {id}{how}: {error}")));
-        match message["status"].as_str() {
-            Some("done") => match message["reply"].as_str() {
-                Some(reply) => {
-                    let mut printer = Printer::of_stdout();
+        let how = match message["status"].as_str().unwrap_or("?") {
+            "done" => {
+                if let Some(reply) = message["reply"].as_str() {
+                    let mut printer = printer();
                     let result = printed(printer.print(reply));
                     return printer.finish(result);
                 }
-                None => return failed(""),
-            },
-            Some("failed") => return failed(" failed"),
-            Some("cancelled") => return failed(" was cancelled"),
+                ""
+            }
+            "failed" => " failed",
+            "cancelled" => " was cancelled",
             status if left.is_zero() => {
-                let status = escaped(status.unwrap_or("?"), false);
+                let status = escaped(status, false);
                 let place = message["position"].as_u64();
                 let place = place.map(|n| format!(", position {n}")).unwrap_or_default();
                 let waits = message["waiting"]["reason"].as_str().map(escaped_lines);
@@ -105,8 +104,9 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
                 let words = format!("message {id} has no reply yet: {status}{place}{waits}");
                 return Err(Failure::new(Exit::Restart, words));
             }
-            Some(_) | None => {}
-        }
+            _ => continue,
+        };
+        return Err(Failure::new(exit, format!("message {id}{how}: {error}")));
     }
 }
 
@@ -150,38 +150,27 @@ fn converse<W: Write>(
     let body = format!(r#"{{"stream":true,"messages":[{{"role":"user","content":{text}}}]}}"#);
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(session.map(|key| (SESSION, key)));
-    let path = "/v1/chat/completions";
-    let answer = client
-        .send("POST", path, &headers, Some(body.as_bytes()), deadline)
-        .map_err(|e| broken(&e))?;
+    let (path, body) = ("/v1/chat/completions", Some(body.as_bytes()));
+    let answer = client.send("POST", path, &headers, body, deadline)?;
     if answer.status != 200 {
         return Err(refused(answer, Instant::now() + CONTROL_TIMEOUT));
     }
     let mut events = answer.events();
-    while let Some(event) = events.next(deadline).map_err(|e| broken(&e))? {
-        let Some(text) = read_event(&event.data)? else {
+    while let Some(event) = events.next(deadline)? {
+        if event.data == "[DONE]" {
             return Ok(Exit::Planned);
-        };
-        if let Err(e) = printer.print(&text) {
+        }
+        let value = parse(event.data.as_bytes())?;
+        if value["error"].is_object() {
+            return Err(problem(value["status"].as_u64(), &value["error"]));
+        }
+        // Some have no text: the role, the reason for the end.
+        let text = value["choices"][0]["delta"]["content"].as_str().unwrap_or_default();
+        if let Err(e) = printer.print(text) {
             return printed(Err(e));
         }
     }
-    Err(broken(&Error::CutShort))
-}
-
-/// Reads an event of a streamed completion, or the error that ends it. `None`: the end; some events
-/// have no text (the role, the reason for the end).
-fn read_event(data: &str) -> Result<Option<String>, Failure> {
-    if data == "[DONE]" {
-        return Ok(None);
-    }
-    let value: Value = serde_json::from_slice(data.as_bytes())
-        .map_err(|e| Failure::failed(format!("the gateway's answer is not JSON: {e}")))?;
-    if value["error"].is_object() {
-        return Err(problem(value["status"].as_u64(), &value["error"]));
-    }
-    let text = value.pointer("/choices/0/delta/content").and_then(Value::as_str);
-    Ok(Some(text.unwrap_or_default().to_owned()))
+    Err(Error::CutShort.into())
 }
 
 /// Prints a reply: as it is, or, on a terminal, without what acts there.
@@ -192,11 +181,9 @@ struct Printer<W: Write> {
     last: Option<char>,
 }
 
-impl Printer<StdoutLock<'static>> {
-    fn of_stdout() -> Self {
-        let out = io::stdout().lock();
-        Printer { terminal: out.is_terminal(), out, last: None }
-    }
+fn printer() -> Printer<StdoutLock<'static>> {
+    let out = io::stdout().lock();
+    Printer { terminal: out.is_terminal(), out, last: None }
 }
 
 impl<W: Write> Printer<W> {
@@ -219,17 +206,14 @@ impl<W: Write> Printer<W> {
 
     /// Ends the last line if the reply did not.
     fn end(&mut self) -> io::Result<()> {
-        if self.last.is_none_or(|last| last == '\n') {
-            return Ok(());
-        }
-        self.last = Some('\n');
-        self.out.write_all(b"\n")?;
-        self.out.flush()
+        if self.last.is_some_and(|last| last != '\n') { self.print("\n") } else { Ok(()) }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::super::control::connect;
     use super::super::control::tests::{dirs, fake, hold, json as answer};
     use super::*;

@@ -3,11 +3,11 @@
 use std::env;
 use std::ffi::OsString;
 use std::path::PathBuf;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use super::context::Context;
 use super::output::say;
-use super::unit::{self, Unit, installed};
+use super::unit::{self, Unit};
 use super::{args, config, foreign};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
@@ -21,7 +21,7 @@ use crate::systemd::systemctl::Properties;
 
 /// Starts the installed unit and waits until it is ready.
 pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
-    start_unit(context, &installed_unit(context, system, "start")?)
+    start_unit(&installed_unit(context, system, "start")?)
 }
 
 /// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
@@ -30,38 +30,43 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let running = if system { None } else { unit::running(context) };
     let unit = running.map_or_else(|| installed_unit(context, system, "restart"), Ok)?;
     let shown = unit.show()?;
-    check_config(context, &unit, &shown).map_err(|mut failure| {
-        failure.message += &format!("\n{} is not restarted", unit.label(context));
+    check_config(&unit, &shown).map_err(|mut failure| {
+        failure.message += &format!("\n{} is not restarted", unit.label());
         failure
     })?;
     if unit.is_around_us(&shown) {
-        return unit.ask(context, &shown, "restart");
+        return unit.ask(&shown, "restart");
     }
-    run_until_ready(context, &unit, &shown, "restart")
+    run_until_ready(&unit, &shown, "restart")
 }
 
 /// The installed unit, unless it would be another user's gateway that a user's manager runs. Where there
 /// is none, one that runs all the same is named.
-fn installed_unit(context: &Context, system: bool, verb: &str) -> Result<Unit, Failure> {
-    let unit = installed(context, system);
-    let of_machine = unit.as_ref().is_ok_and(|unit| unit.systemctl.scope == Scope::System);
-    if !system && !of_machine {
+fn installed_unit<'c>(context: &'c Context, system: bool, verb: &str) -> Result<Unit<'c>, Failure> {
+    let unit = unit::find(context, system);
+    if !system && unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
         foreign::refuse_foreign(context, verb)?;
     }
-    unit.map_err(|failure| match beside_unit(context, "") {
-        Some(words) => Failure::new(Exit::Unavailable, words),
-        None => failure,
+    unit.ok_or_else(|| {
+        if let Some(words) = beside_unit(context, "") {
+            return Failure::new(Exit::Unavailable, words);
+        }
+        let (unit, command) = (context.name.unit(), context.name.command());
+        let flag = if system { " --system" } else { "" };
+        Failure::failed(format!(
+            "{unit} is not installed: `{command} install{flag}` writes it, `{command} run` needs none"
+        ))
     })
 }
 
 /// Starts this unit, if it does not run yet.
-pub fn start_unit(context: &Context, unit: &Unit) -> Result<Exit, Failure> {
+pub fn start_unit(unit: &Unit<'_>) -> Result<Exit, Failure> {
     let shown = unit.show()?;
     if matches!(shown.get("ActiveState"), "active" | "reloading") {
         let pid = shown.get("MainPID");
-        return say(&format!("{} runs already: pid {pid}\n", context.name));
+        return say(&format!("{} runs already: pid {pid}\n", unit.context.name));
     }
-    run_until_ready(context, unit, &shown, "start")
+    run_until_ready(unit, &shown, "start")
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
@@ -74,12 +79,8 @@ pub fn beside_unit(context: &Context, main_pid: &str) -> Option<String> {
 }
 
 /// Runs a verb that ends in a running unit, and waits until it is ready.
-fn run_until_ready(
-    context: &Context,
-    unit: &Unit,
-    shown: &Properties,
-    verb: &str,
-) -> Result<Exit, Failure> {
+fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
+    let context = unit.context;
     if let Some(words) = beside_unit(context, shown.get("MainPID")) {
         return Err(Failure::new(Exit::Unavailable, words));
     }
@@ -87,18 +88,18 @@ fn run_until_ready(
     let patience = Unit::patience(shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();
     let before = shown.get("MainPID").to_owned();
-    let done = unit.act_until(&[verb, "--", &unit.name], Instant::now() + patience);
+    let done = unit.act_within(patience, &[verb, "--", &unit.name]);
     // Asked in any case: systemctl's word is about its job, this one about the gateway.
     let shown = unit.show()?;
     match (done, shown.get("ActiveState")) {
         (Ok(()), "active") => {
-            let (label, pid) = (unit.label(context), shown.get("MainPID"));
+            let (label, pid) = (unit.label(), shown.get("MainPID"));
             let ready =
                 if shown.get("Type").starts_with("notify") { "is ready" } else { "is started" };
             say(&format!("{label} {ready}: pid {pid}\n"))
         }
         (Err(failure), "active") if shown.get("MainPID") == before => {
-            let words = format!("{} goes on as pid {before}: {failure}", unit.label(context));
+            let words = format!("{} goes on as pid {before}: {failure}", unit.label());
             Err(Failure::failed(words))
         }
         (done, state) => {
@@ -109,7 +110,7 @@ fn run_until_ready(
                 Err(_) | Ok(()) => how,
             };
             let mut text = format!("{} did not become ready: {why}", context.name);
-            for line in unit.log_of_failure(context, began, shown.get("ExecMainPID")) {
+            for line in unit.log_of_failure(began, shown.get("ExecMainPID")) {
                 text += &format!("\n  | {line}");
             }
             let command = context.name.command();
@@ -117,13 +118,8 @@ fn run_until_ready(
                 text += &format!("\n  the service manager tries again; `{command} stop` ends that");
             }
             // The words of a damaged or lost journal name its file.
-            let is_journal = text.contains("/journal");
-            text += &format!("\n  `{command} logs` tells more, `{command} ");
-            text += if is_journal {
-                "journal check` looks at the journal"
-            } else {
-                "config check` checks the configuration"
-            };
+            let what = if text.contains("/journal") { "journal" } else { "config" };
+            text += &format!("\n  see `{command} logs` and `{command} {what} check`");
             let exit = if never_ran { Exit::Failed } else { exit };
             Err(Failure::new(exit, text))
         }
@@ -136,13 +132,13 @@ fn run_until_ready(
 ///
 /// # Errors
 /// What `config check` says.
-fn check_config(context: &Context, unit: &Unit, shown: &Properties) -> Result<(), Failure> {
+fn check_config(unit: &Unit<'_>, shown: &Properties) -> Result<(), Failure> {
     let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else {
         return Ok(());
     };
     // Whose it is says `status`: its directory in /proc is root's (PR_SET_DUMPABLE).
     let other = proc::uid(pid).filter(|uid| *uid != user::own_uid()).and_then(user::by_uid);
-    let Some(context) = context_of(context, unit, (pid, other.as_ref()), shown) else {
+    let Some(context) = context_of(unit, pid, other.as_ref(), shown) else {
         return Ok(());
     };
     let check = || gateway::check(&config::plan(&context)).map(drop);
@@ -155,11 +151,12 @@ fn check_config(context: &Context, unit: &Unit, shown: &Properties) -> Result<()
 /// What a process that runs a gateway goes by: what it was started with, where we may read that, else
 /// what its service manager starts it with.
 fn context_of(
-    context: &Context,
-    unit: &Unit,
-    (pid, other): (Pid, Option<&User>),
+    unit: &Unit<'_>,
+    pid: Pid,
+    other: Option<&User>,
     shown: &Properties,
 ) -> Option<Context> {
+    let context = unit.context;
     let started_with = |name| proc::variable(pid, name).map(OsString::from);
     let variable = |name| started_with(name).or_else(|| unit.variable(name));
     let home = other.map(|user| user.home.clone());

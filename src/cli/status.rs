@@ -2,11 +2,10 @@
 
 use std::time::Instant;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::context::Context;
 use super::output::{say, say_wrapped};
-use super::report::UnitStatus;
 use super::report::{Report, UnitReport, gather};
 use super::unit::Unit;
 use super::{history, time_format, unit_file};
@@ -18,25 +17,21 @@ use crate::sys::clock::parse_rfc3339;
 use crate::systemd::Scope;
 use crate::systemd::unit::{Origin, inspect};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// What the report has as the gateway answered it; null without an answer.
-const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent sessions turns \
-    waiting limits degraded warnings reload_error journal principals";
 /// Where values begin: behind a label of at most nine letters and two spaces.
 const INDENT: usize = 11;
 
 /// Prints it, and exits as LSB has it.
 pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure> {
-    let mut report = gather(context, system);
-    if let Some(unit) = &mut report.unit {
-        unit.current = compare(context, unit);
-    }
+    let Report { state, unit, mut status } = gather(context, system);
+    let current = unit.as_ref().and_then(|unit| compare(context, unit));
+    status["unit_current"] = current.map(|(current, _)| current).into();
     if json {
-        say(&format!("{}\n", to_json(&report)))?;
+        say(&format!("{status}\n"))?;
     } else {
-        say_wrapped(&to_text(&report, time_format::now()), INDENT)?;
+        let unit = unit.map(|unit| unit_line(&unit, current));
+        say_wrapped(&to_text(&status, unit.as_deref(), time_format::now()), INDENT)?;
     }
-    Ok(report.state.exit())
+    Ok(state.exit())
 }
 
 /// Whether the installed unit is what this program would write, and who wrote it; `None` where that
@@ -50,93 +45,60 @@ fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
     Some((owner.unit_text(version, drain).ok()? == installed, inspect(&installed)))
 }
 
-/// The report for programs. Keys are added, never renamed.
-pub fn to_json(report: &Report) -> Value {
-    let unit = report.unit.as_ref();
-    let facts = unit.and_then(|unit| unit.facts.as_ref().ok()?.as_ref());
-    let mut value = json!({
-        "name": report.name,
-        "state": report.state.word(),
-        "pid": report.pid,
-        "since": report.since,
-        "unit": unit.map(|unit| &unit.name),
-        "unit_scope": unit.map(|unit| unit.scope.as_str()),
-        "unit_path": unit.and_then(|unit| unit.path.as_ref()),
-        "unit_current": unit.and_then(|unit| unit.current).map(|(current, _)| current),
-        "unit_state": facts.map(|facts| facts.shown.get("ActiveState")),
-        "unit_restarts": facts.map(UnitStatus::restarts),
-        "last_stop": report.last_stop,
-        "note": report.note,
-    });
-    for key in ANSWERED.split(' ') {
-        value[key] = report.answer[key].clone();
-    }
-    if value["version"] != VERSION {
-        value["client_version"] = VERSION.into();
-    }
-    value
-}
-
-/// The report for people. `now`: seconds since 1970.
-pub fn to_text(report: &Report, now: i64) -> String {
+/// A report for people. `unit`: what there is to say of its unit. `now`: seconds since 1970.
+pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
     let mut text = String::new();
     let mut line = |label: &str, value: Option<String>| {
         text.extend(value.map(|value| format!("{label:>9}  {value}\n")));
     };
     let safe = |text: &str| escaped(text, false);
-    let (answer, unit) = (&report.answer, report.unit.as_ref());
-    line("gateway", Some(report.name.clone()));
-    let since = report.since.as_deref();
-    let since = since.map(|since| format!(" since {}", time_format::with_age(since, now)));
-    line("state", Some(report.state.word() + &since.unwrap_or_default()));
-    line("degraded", answer["degraded"].as_str().map(safe));
-    for warning in answer["warnings"].as_array().into_iter().flatten() {
-        line("warning", warning.as_str().map(safe));
-    }
-    line("", report.note.as_deref().map(safe));
-    let refused = &answer["reload_error"];
-    line(
-        "reload",
-        refused["time"].as_str().map(|at| format!("refused {}", time_format::with_age(at, now))),
-    );
+    let shown = |value: &Value| value.as_str().map(safe);
+    let time = |value: &Value| value.as_str().map(|time| time_format::with_age(time, now));
+    let list = |key: &str| status[key].as_array().into_iter().flatten();
+    line("gateway", shown(&status["name"]));
+    let since = time(&status["since"]).map(|since| format!(" since {since}")).unwrap_or_default();
+    line("state", shown(&status["state"]).map(|state| state + &since));
+    line("degraded", shown(&status["degraded"]));
+    list("warnings").for_each(|warning| line("warning", shown(warning)));
+    line("", shown(&status["note"]));
+    let refused = &status["reload_error"];
+    line("reload", time(&refused["time"]).map(|time| format!("refused {time}")));
     let why = refused["message"].as_str().unwrap_or_default();
     why.lines().for_each(|words| line("", Some(safe(words))));
-    line("pid", report.pid.map(|pid| pid.to_string()));
-    line("listen", answer["listen"].as_str().map(safe));
-    line("unit", unit.map(|unit| safe(&unit_line(unit))));
-    line("", unit.and_then(|unit| unit.path.as_deref()).map(safe));
-    let limit = answer["stop_timeout_seconds"].as_f64();
+    line("pid", status["pid"].as_i64().map(|pid| pid.to_string()));
+    line("listen", shown(&status["listen"]));
+    line("unit", unit.map(safe));
+    line("", shown(&status["unit_path"]));
+    let limit = status["stop_timeout_seconds"].as_f64();
     line("", limit.map(|seconds| format!("its unit gives a stop {seconds} s")));
-    line("turns", answer["turns"].is_object().then(|| turns(answer)));
-    for words in waiting(&answer["waiting"], now) {
-        line("", answer["waiting"].is_object().then(|| safe(&words)));
+    line("turns", status["turns"].is_object().then(|| turns(status)));
+    for words in waiting(&status["waiting"], now) {
+        line("", status["waiting"].is_object().then(|| safe(&words)));
     }
-    line("limits", answer["limits"]["shortage"].as_str().map(safe));
-    line("journal", answer["journal"].is_object().then(|| journal(&answer["journal"])));
-    for one in answer["principals"].as_array().into_iter().flatten() {
-        line("principal", Some(safe(&principal(one))));
-    }
-    let other = format!(" (this program is {VERSION})");
-    let other = if answer["version"] == VERSION { "" } else { &other };
-    line("version", answer["version"].as_str().map(|version| safe(version) + other));
-    let stop = &report.last_stop;
+    line("limits", shown(&status["limits"]["shortage"]));
+    line("journal", status["journal"].is_object().then(|| journal(&status["journal"])));
+    list("principals").for_each(|one| line("principal", Some(safe(&principal(one)))));
+    let other = status["client_version"].as_str();
+    let other = other.map(|other| format!(" (this program is {other})")).unwrap_or_default();
+    line("version", shown(&status["version"]).map(|version| version + &other));
+    let stop = &status["last_stop"];
     line("last stop", stop.is_object().then(|| history::in_a_line(stop, now)));
     text
 }
 
-fn unit_line(unit: &UnitReport) -> String {
+/// `current`: see [`compare`].
+fn unit_line(unit: &UnitReport, current: Option<(bool, Origin)>) -> String {
     let scope = if unit.scope == Scope::System { "system unit, " } else { "" };
     let state = match &unit.facts {
-        Ok(Some(facts)) => {
+        Ok(facts) => {
             let again = Some(facts.restarts()).filter(|count| *count > 0);
             let again = again.map(|count| format!(", restarted {count}×")).unwrap_or_default();
             let get = |key| facts.shown.get(key);
             format!("{} ({}){again}", get("ActiveState"), get("SubState"))
         }
-        Ok(None) => "not loaded".to_owned(),
-        Err(why) => format!("systemd cannot be asked: {why}"),
+        Err(why) => why.clone(),
     };
-    let current = match unit.current {
+    let current = match current {
         None => "",
         Some((true, _)) => ", up to date",
         Some((_, Origin::Ours)) => ", not what this program would write: `install` updates it",
@@ -178,10 +140,10 @@ fn waiting(waiting: &Value, now: i64) -> [String; 3] {
     ]
 }
 
-fn turns(answer: &Value) -> String {
-    let running = number(&answer["turns"]["running"]);
-    let waiting = number(&answer["turns"]["waiting"]);
-    let sessions = number(&answer["sessions"]);
+fn turns(status: &Value) -> String {
+    let running = number(&status["turns"]["running"]);
+    let waiting = number(&status["turns"]["waiting"]);
+    let sessions = number(&status["sessions"]);
     format!("{running} running, {waiting} waiting; sessions: {sessions}")
 }
 
@@ -192,9 +154,14 @@ fn number(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::report::State;
+    use super::super::control::NoAnswer;
+    use super::super::report::{State, UnitStatus, assemble};
     use super::*;
+    use crate::name::Name;
     use crate::systemd::systemctl::Properties;
+    use serde_json::json;
+
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
 
     fn stop() -> Value {
         json!({
@@ -205,43 +172,38 @@ mod tests {
     }
 
     fn running() -> Report {
+        holding(&Value::Null)
+    }
+
+    fn holding(principals: &Value) -> Report {
         let answer = json!({
             "name": "coder", "version": VERSION, "state": "serving", "pid": 12,
-            "since": "1994-11-06T08:49:37.042Z", "uptime_seconds": 125,
+            "state_since": "1994-11-06T08:49:37.042Z", "uptime_seconds": 125,
             "listen": "127.0.0.1:8642", "unit": "hermes-gateway-coder.service",
             "agent": "echo", "sessions": 1, "turns": { "running": 1, "waiting": 2 },
+            "last_stop": stop(), "principals": principals,
         });
         let shown = "ActiveState=active\nSubState=running\nNRestarts=2\nMainPID=12\n";
-        let facts = UnitStatus::read(Properties(shown.to_owned())).unwrap();
-        Report {
-            name: "coder".into(),
-            state: State::Running,
-            pid: Some(12),
-            since: Some("1994-11-06T08:49:37.042Z".into()),
-            answer,
-            unit: Some(UnitReport {
-                name: "hermes-gateway-coder.service".into(),
-                scope: Scope::User,
-                path: Some("/h/x\n.service".into()),
-                current: Some((true, Origin::Ours)),
-                facts: Ok(Some(facts)),
-            }),
-            last_stop: stop(),
-            note: None,
-        }
+        let unit = UnitReport {
+            name: "hermes-gateway-coder.service".into(),
+            scope: Scope::User,
+            path: Some("/h/x\n.service".into()),
+            facts: Ok(UnitStatus::read(Properties(shown.to_owned())).unwrap()),
+        };
+        let name = Name::parse("coder").unwrap();
+        assemble(&name, &Ok((None, answer)), &Value::Null, Some(unit), None)
     }
 
     fn stopped() -> Report {
-        Report {
-            name: "coder".into(),
-            state: State::Stopped,
-            pid: None,
-            since: None,
-            answer: Value::Null,
-            unit: None,
-            last_stop: Value::Null,
-            note: Some("odd\u{1b}".into()),
-        }
+        let name = Name::parse("coder").unwrap();
+        let mut stopped = assemble(&name, &Err(NoAnswer::NotRunning), &Value::Null, None, None);
+        stopped.status["note"] = "odd\u{1b}".into();
+        stopped
+    }
+
+    fn text_of(report: &Report, now: i64) -> String {
+        let unit = report.unit.as_ref().map(|unit| unit_line(unit, Some((true, Origin::Ours))));
+        to_text(&report.status, unit.as_deref(), now)
     }
 
     #[test]
@@ -256,29 +218,29 @@ mod tests {
   version  0.1.0
 last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}temd[7] uid 0, exit 0
 ";
-        assert_eq!(to_text(&running(), 784_111_777 + 125), expected);
+        assert_eq!(text_of(&running(), 784_111_777 + 125), expected);
         assert_eq!(
-            to_text(&stopped(), 0),
+            text_of(&stopped(), 0),
             "  gateway  coder\n    state  stopped\n           odd\\u{1b}\n"
         );
     }
 
     #[test]
     fn what_principals_hold_is_shown() {
-        let mut report = running();
         let owner = json!({ "name": "owner", "queued": 1 });
         let alice = json!({ "name": "al\u{1b}", "journal_bytes": 12, "queued": 3, "results": 0 });
-        report.answer["principals"] = json!([alice, owner]);
-        let text = to_text(&report, 0);
+        let report = holding(&json!([alice, owner]));
+        let text = text_of(&report, 0);
         let lines =
             "principal  al\\u{1b}: journal bytes 12, queued 3\nprincipal  owner: queued 1\n";
         assert!(text.contains(lines), "{text}");
-        assert_eq!(to_json(&report)["principals"][1], owner);
+        assert_eq!(report.status["principals"][1], owner);
     }
 
     #[test]
     fn the_status_for_programs_is_json() {
-        let value = to_json(&running());
+        let Report { status: value, state, .. } = running();
+        assert_eq!(state, State::Running);
         for (key, expected) in [
             ("name", json!("coder")),
             ("state", json!("running")),
@@ -295,7 +257,7 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
             assert_eq!(value[key], expected, "{key}");
         }
         assert_eq!(value["last_stop"]["verdict"], "planned");
-        let value = to_json(&stopped());
+        let value = stopped().status;
         for key in ["pid", "since", "listen", "unit", "version", "last_stop"] {
             assert!(value.get(key).is_some_and(Value::is_null), "{key}");
         }

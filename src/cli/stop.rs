@@ -12,13 +12,14 @@ use super::context::Context;
 use super::output::say;
 use super::unit::{self, Unit};
 use super::{config, foreign};
+use crate::cancel::Cancel;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{self, Holder, Probe};
 use crate::lifecycle::{history, marker};
 use crate::limits::{self, STOP_HEADROOM};
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::Interest;
 use crate::sys::process::{PidFd, Signal, is_gone};
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::Scope;
@@ -38,11 +39,8 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
                     let how = unit::how_it_ended(&shown).0;
                     rest = format!("{name} is not running (its unit failed: {how})\n");
                 }
-                _ if unit.is_around_us(&shown) => return unit.ask(context, &shown, "stop"),
-                _ => {
-                    stop_unit(context, unit, &shown)?;
-                    rest.clear();
-                }
+                _ if !stop_unit(unit, &shown)? => return Ok(Exit::Planned),
+                _ => rest.clear(),
             },
             // Without a manager nothing runs as its unit; but a gateway in the foreground may.
             Err(failure) if system => return Err(failure),
@@ -72,11 +70,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         (Some(unit), _)
             if unit.systemctl.scope == Scope::System || !system && foreign.is_none() =>
         {
-            let shown = unit.show()?;
-            if unit.is_around_us(&shown) {
-                return unit.ask(context, &shown, "stop");
-            }
-            stop_unit(context, &unit, &shown).map(|()| Exit::Planned)
+            stop_unit(&unit, &unit.show()?).map(|_| Exit::Planned)
         }
         _ if system => say(&rest),
         _ if foreign.is_some() => foreign::refuse_foreign(context, "stop").map(|()| Exit::Planned),
@@ -89,19 +83,18 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     }
 }
 
-fn stop_unit(context: &Context, unit: &Unit, shown: &Properties) -> Result<(), Failure> {
+/// Stops a unit, and says whether that was waited for: from inside of it nobody can.
+fn stop_unit(unit: &Unit<'_>, shown: &Properties) -> Result<bool, Failure> {
+    if unit.is_around_us(shown) {
+        return unit.ask(shown, "stop").map(|_| false);
+    }
     let patience = Unit::patience(shown, &["TimeoutStopUSec"]);
-    let stop = ["stop", "--", &unit.name];
-    report_unit(context, unit, unit.act_until(&stop, Instant::now() + patience))
+    report_unit(unit, unit.act_within(patience, &["stop", "--", &unit.name])).map(|()| true)
 }
 
 /// Says what has become of a unit that was to stop.
-pub fn report_unit(
-    context: &Context,
-    unit: &Unit,
-    done: Result<(), Failure>,
-) -> Result<(), Failure> {
-    let (name, command) = (unit.label(context), context.name.command());
+pub fn report_unit(unit: &Unit<'_>, done: Result<(), Failure>) -> Result<(), Failure> {
+    let (name, command) = (unit.label(), unit.context.name.command());
     let shown = unit.show()?;
     match (shown.get("ActiveState"), done) {
         ("inactive", _) => say(&format!("{name} has stopped\n")).map(drop),
@@ -145,10 +138,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         return Err(failed("signal process", e));
     }
     if proc::is_ancestor(pid) {
-        return say(&format!(
-            "the stop of {name} is asked for; it is not waited for, since this command runs inside the \
-             gateway\n"
-        ));
+        return unit::say_asked("stop", name.as_str());
     }
     let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
     let patience = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;
@@ -166,13 +156,8 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
 /// Whether the process has ended before the time is over.
 fn wait_for_end(process: &PidFd, patience: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + patience;
-    loop {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let ended = poll(&mut [Interest::read(process.as_fd())], Some(left))? > 0;
-        if ended || left.is_zero() {
-            return Ok(ended);
-        }
-    }
+    let ([ended], _) = Cancel::at(deadline).wait([Interest::read(process.as_fd())], deadline)?;
+    Ok(ended)
 }
 
 /// Its exit status is its parent's to know; to us it has left a line in its history.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io::ErrorKind;
-use std::time::Instant;
 
 use super::context::Context;
 use super::output::say;
@@ -54,14 +53,13 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         return Err(Failure::failed(words.to_owned()));
     }
     let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + UNIT_FILES_TIMEOUT;
-    let disable = ["disable", "--now", "--", &unit.name];
-    let done = unit.act_until(&disable, Instant::now() + patience);
+    let done = unit.act_within(patience, &["disable", "--now", "--", &unit.name]);
     match (shown.get("ActiveState"), done) {
         // Written where the manager does not look: there is nothing to disable.
         _ if shown.get("LoadState") == "not-found" => {}
         ("inactive" | "failed", done) => done?,
         // A failed stop does not keep the unit: what failed is said, and that it is gone.
-        (_, done) => match stop::report_unit(context, &unit, done) {
+        (_, done) => match stop::report_unit(&unit, done) {
             Err(failure) if unit.show()?.get("ActiveState") == "failed" => {
                 say(&format!("{failure}\n"))?;
             }
@@ -81,7 +79,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
 }
 
 /// What was made with the unit or for it and stays, and the command that removes it.
-fn what_stays(owner: &Context, unit: &Unit) -> String {
+fn what_stays(owner: &Context, unit: &Unit<'_>) -> String {
     let dirs = &owner.dirs;
     let drop_ins = unit.file.with_file_name(format!("{}.d", unit.name));
     let (mut text, mut paths) = (String::new(), String::new());

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::context::Context;
 use super::output::say;
-use super::unit_file::{scopes, unit_dir, unit_file};
+use super::unit_file::{scopes, unit_dir};
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, holder};
@@ -42,9 +42,6 @@ const MAX_LOG: usize = 64 << 10;
 /// The gateway's last line, however it ends.
 const LAST_WORD: &str = "Exiting with code";
 
-/// What takes the place of these words where it is known what was tried.
-const WITH_SUDO: &str = "try it with sudo";
-
 /// What its manager is asked about a unit, by all commands alike.
 pub const PROPERTIES: &str = "LoadState,LoadError,FragmentPath,UnitFileState,Type,User,Environment,\
     ActiveState,SubState,Result,StateChangeTimestamp,NRestarts,MainPID,InvocationID,ExecMainPID,\
@@ -52,7 +49,8 @@ pub const PROPERTIES: &str = "LoadState,LoadError,FragmentPath,UnitFileState,Typ
 
 /// A unit of this gateway and the manager that it belongs to.
 #[derive(Debug)]
-pub struct Unit {
+pub struct Unit<'c> {
+    pub context: &'c Context,
     pub name: String,
     pub file: PathBuf,
     pub systemctl: Systemctl,
@@ -60,47 +58,32 @@ pub struct Unit {
 
 /// The unit that the commands act on: the user's where there is one, else the machine's; with
 /// `system` only that.
-pub fn find(context: &Context, system: bool) -> Option<Unit> {
+pub fn find(context: &Context, system: bool) -> Option<Unit<'_>> {
     let known = |shown: Properties| shown.get("LoadState") != "not-found";
     // Its file is there, or the manager has it from elsewhere.
-    let exists = |unit: &Unit| unit.file.symlink_metadata().is_ok() || unit.show().is_ok_and(known);
+    let exists =
+        |unit: &Unit<'_>| unit.file.symlink_metadata().is_ok() || unit.show().is_ok_and(known);
     scopes(system).iter().map(|scope| Unit::new(context, *scope)).find(exists)
 }
 
-/// The same for a command that cannot do without.
-///
-/// # Errors
-/// `Failed`, with suggested fixes.
-pub fn installed(context: &Context, system: bool) -> Result<Unit, Failure> {
-    find(context, system).ok_or_else(|| {
-        let (unit, command) = (context.name.unit(), context.name.command());
-        let flag = if system { " --system" } else { "" };
-        Failure::failed(format!(
-            "{unit} is not installed: `{command} install{flag}` writes it, `{command} run` needs none"
-        ))
-    })
-}
-
 /// The unit that runs the gateway.
-pub fn running(context: &Context) -> Option<Unit> {
+pub fn running(context: &Context) -> Option<Unit<'_>> {
     Unit::of(context, holder(&context.dirs)?)
 }
 
-impl Unit {
+impl<'c> Unit<'c> {
     /// The unit that runs this process, whatever its name: the one that its control group names, where
     /// it is that unit's main process.
-    pub fn of(context: &Context, holder: Holder) -> Option<Unit> {
+    pub fn of(context: &'c Context, holder: Holder) -> Option<Unit<'c>> {
         let own = cgroup::own_unit(&proc::cgroup(holder.pid)?)?;
-        let systemctl = Systemctl::new(own.scope, context.children.clone());
-        let file = unit_dir(&context.base, own.scope).join(&own.unit);
-        let unit = Unit { name: own.unit, file, systemctl };
+        let unit = Unit::named(context, own.scope, own.unit);
         let main = unit.show().ok()?;
         (main.get("MainPID") == holder.pid.to_string()).then_some(unit)
     }
 
     /// What the gateway is called where its unit matters.
-    pub fn label(&self, context: &Context) -> String {
-        let name = &context.name;
+    pub fn label(&self) -> String {
+        let name = &self.context.name;
         let own = self.name == name.unit();
         if own { name.to_string() } else { format!("{name} ({})", self.name) }
     }
@@ -119,28 +102,26 @@ impl Unit {
     }
 
     /// Asks for a stop or restart from inside of the unit.
-    pub fn ask(&self, context: &Context, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
-        let label = self.label(context);
+    pub fn ask(&self, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
         // Its `ExecStop=`, or an agent of one that ends: another job would change what follows.
         if shown.get("ActiveState") == "deactivating" {
             return say(&format!(
-                "{label} is ending already; nothing is asked for, since this command runs inside the \
-                 gateway\n"
+                "{} is ending already; nothing is asked for, since this command runs inside the \
+                 gateway\n",
+                self.label()
             ));
         }
         self.act(&["--no-block", verb, "--", &self.name])?;
-        say(&format!(
-            "the {verb} of {label} is asked for; it is not waited for, since this command runs inside \
-             the gateway\n"
-        ))
+        say_asked(verb, &self.label())
     }
 
-    pub fn new(context: &Context, scope: Scope) -> Unit {
-        Unit {
-            name: context.name.unit(),
-            file: unit_file(&context.base, &context.name, scope),
-            systemctl: Systemctl::new(scope, context.children.clone()),
-        }
+    pub fn new(context: &'c Context, scope: Scope) -> Unit<'c> {
+        Unit::named(context, scope, context.name.unit())
+    }
+
+    fn named(context: &'c Context, scope: Scope, name: String) -> Unit<'c> {
+        let file = unit_dir(&context.base, scope).join(&name);
+        Unit { context, name, file, systemctl: Systemctl::new(scope, context.children.clone()) }
     }
 
     /// Asks the manager for [`PROPERTIES`].
@@ -150,7 +131,7 @@ impl Unit {
     pub fn show(&self) -> Result<Properties, Failure> {
         self.systemctl
             .show(PROPERTIES, &self.name, Instant::now() + ASK_PATIENCE)
-            .map_err(|e| self.refused(&e))
+            .map_err(|e| self.refused(&e, "try it with sudo"))
     }
 
     /// A variable of the unit's process, PATH for one: by its own settings, else its manager's
@@ -166,17 +147,15 @@ impl Unit {
 
     /// Runs a verb that acts on the manager alone.
     pub fn act(&self, arguments: &[&str]) -> Result<(), Failure> {
-        self.act_until(arguments, Instant::now() + UNIT_FILES_TIMEOUT)
+        self.act_within(UNIT_FILES_TIMEOUT, arguments)
     }
 
-    /// The same, with a deadline for a verb that waits for the gateway.
-    pub fn act_until(&self, arguments: &[&str], deadline: Instant) -> Result<(), Failure> {
-        self.systemctl.run(arguments, deadline).map(drop).map_err(|e| {
-            let mut failure = self.refused(&e);
-            let exactly = format!("`sudo systemctl {}`", arguments.join(" "));
-            failure.message = failure.message.replace(WITH_SUDO, &exactly);
-            failure
-        })
+    /// The same for a verb that waits for the gateway.
+    pub fn act_within(&self, patience: Duration, arguments: &[&str]) -> Result<(), Failure> {
+        self.systemctl
+            .run(arguments, Instant::now() + patience)
+            .map(drop)
+            .map_err(|e| self.refused(&e, &format!("`sudo systemctl {}`", arguments.join(" "))))
     }
 
     /// How long a start or stop may take by the manager's own time-outs, with a margin.
@@ -185,13 +164,14 @@ impl Unit {
         time_outs.iter().map(wait).sum::<Duration>() + MANAGER_MARGIN
     }
 
-    /// The error of systemctl, and a suggested fix where one is known.
-    pub fn refused(&self, why: &str) -> Failure {
+    /// The error of systemctl, and a suggested fix where one is known. `with_sudo`: the one for a user
+    /// who may not do it.
+    pub fn refused(&self, why: &str, with_sudo: &str) -> Failure {
         let why = escaped(why.trim(), false);
         let no_manager = why.contains("Failed to connect") || why.contains("not been booted");
         let way = match self.systemctl.scope {
             _ if why.contains("uthentication") || why.contains("Access denied") => {
-                "; units of the machine are root's: try it with sudo"
+                &format!("; units of the machine are root's: {with_sudo}")
             }
             Scope::User if no_manager => {
                 "\n  This user has no service manager now. A login starts one; as root, \
@@ -207,13 +187,14 @@ impl Unit {
     /// What the failed attempt that began at `start` as process `pid` has logged, in its own words
     /// or else in the manager's; empty where the journal does not tell. The journal is a moment
     /// behind: this waits for the last word.
-    pub fn log_of_failure(&self, context: &Context, start: SystemTime, pid: &str) -> Vec<String> {
+    pub fn log_of_failure(&self, start: SystemTime, pid: &str) -> Vec<String> {
         let since = start.duration_since(UNIX_EPOCH).unwrap_or_default();
         let since = format!("--since=@{}.{:06}", since.as_secs(), since.subsec_micros());
         let log_of = |field: String| -> Option<String> {
             let which = ["--quiet", "--no-pager", "--output=cat", "--lines=100", &since, &field];
             let (journalctl, deadline) = (self.journalctl().ok()?, Instant::now() + ASK_PATIENCE);
-            let answer = capture(&context.children, &journalctl.args(which), deadline, MAX_LOG);
+            let answer =
+                capture(&self.context.children, &journalctl.args(which), deadline, MAX_LOG);
             Some(answer.ok()?.stdout)
         };
         let deadline = Instant::now() + JOURNAL_LAG;
@@ -270,6 +251,14 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
         (_, "2" | "3") => (format!("killed by {}", signal(status)), Exit::Failed),
         (result, _) => (format!("result {result}"), Exit::Failed),
     }
+}
+
+/// Says that a verb is asked for by a process of the gateway itself.
+pub fn say_asked(verb: &str, label: &str) -> Result<Exit, Failure> {
+    say(&format!(
+        "the {verb} of {label} is asked for; it is not waited for, since this command runs inside the \
+         gateway\n"
+    ))
 }
 
 /// `SIGABRT (signal 6)`.

@@ -19,10 +19,10 @@ impl ClientKey {
         ClientKey { key: Some(key), role: Role::Operator, ..ClientKey::new(OWNER) }
     }
 
-    /// Whether it opens this group of routes.
-    pub fn opens(&self, group: &str) -> bool {
-        let of_role = self.role == Role::Operator || USER_SCOPES.contains(&group);
-        of_role && (self.routes.is_empty() || self.routes.iter().any(|route| route == group))
+    /// Whether it opens routes of this scope.
+    pub fn opens(&self, scope: &str) -> bool {
+        let of_role = self.role == Role::Operator || USER_SCOPES.contains(&scope);
+        of_role && (self.routes.is_empty() || self.routes.iter().any(|known| known == scope))
     }
 
     /// Whether it may touch a session of this key.

@@ -88,12 +88,12 @@ impl Loaded {
             own.key = secret(&own.file, &format!("keys.{}.file", own.name), Secret::client);
         }
         let file = self.file_name();
-        self.check_twins(&mut problems, &file);
+        self.check_duplicates(&mut problems, &file);
         problems.check(&file).map(|()| self)
     }
 
     /// Two principals must not share a key: which of them came would be a guess.
-    fn check_twins(&self, problems: &mut Problems, file: &str) {
+    fn check_duplicates(&self, problems: &mut Problems, file: &str) {
         let origin = |key: &ClientKey| self.origin(&format!("keys.{}.file", key.name));
         let keys: Vec<&ClientKey> = self.config.keys.values().collect();
         for (at, key) in keys.iter().enumerate() {

@@ -3,7 +3,7 @@
 use super::error::{Origin, shown};
 use super::load::Loaded;
 use super::schema::{Field, SECTIONS};
-use super::units;
+use super::units::{TIME, millis};
 use super::url::Url;
 use std::path::Path;
 
@@ -88,9 +88,9 @@ pub(super) fn value(field: Field<'_>) -> String {
         Field::Text(at, _) => string(at),
         Field::Env(_) | Field::Models(_) => "{}".to_owned(),
         Field::Enum(at) => string(at.word()),
-        Field::Time(at, _) => string(&units::show(units::millis(*at), units::TIMES)),
-        Field::Size(at, _) => string(&units::show(*at as u64, units::SIZES)),
-        Field::Count(at, ..) => at.to_string(),
+        Field::Time(at, _) => string(&TIME.show(millis(*at))),
+        Field::Number(at, of, _) if of.units.is_empty() => at.to_string(),
+        Field::Number(at, of, _) => string(&of.show(*at as u64)),
     }
 }
 

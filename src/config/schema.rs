@@ -4,6 +4,7 @@
 use super::enum_setting::{Busy, EnumSetting, LogTarget, Role};
 use super::host::host;
 use super::secret::Secret;
+use super::units::{COUNT, Measure, SIZE};
 use super::url::Url;
 use super::validate::{self, OWNER};
 use crate::limits;
@@ -97,9 +98,7 @@ pub enum Field<'a> {
     Models(&'a mut ByName<String>),
     Enum(&'a mut dyn EnumSetting),
     Time(&'a mut Duration, RangeInclusive<Duration>),
-    /// A number of bytes.
-    Size(&'a mut usize, RangeInclusive<usize>),
-    Count(&'a mut usize, RangeInclusive<usize>),
+    Number(&'a mut usize, &'static Measure, RangeInclusive<usize>),
 }
 
 /// A section: its keys, its struct and their defaults. `|c, own| place`: where in the configuration it
@@ -112,7 +111,7 @@ macro_rules! section {
     $(#[$about:meta])*
     pub struct $name:ident {
         $($(#[$doc:meta])* $field:ident: $type:ty $(= $default:expr)? $(=> $limit:expr)?,
-            $kind:ident $(($check:expr))?, $example:literal;)*
+            $kind:ident $(($($check:expr),*))?, $example:literal;)*
     }
     $(beside { $($(#[$doc_beside:meta])* $beside:ident: $type_beside:ty,)* })?) => {
         $(#[$about])*
@@ -133,7 +132,7 @@ macro_rules! section {
 
         static $keys: &[Key] = &[$(Key {
             name: stringify!($field),
-            field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $check)? $(, $limit.range)?)),
+            field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $($check),*)? $(, $limit.range)?)),
             example: $example,
         }),*];
     };
@@ -201,7 +200,7 @@ section! {
         /// Names that clients may say, and the upstream's for them. Empty: they pass as they are.
         models: ByName<String>, Models, "{ fast = \"qwen2.5:3b\" }";
         /// Bytes of a session's earlier messages that go to the upstream.
-        max_history: usize => limits::MAX_HISTORY_SENT, Size, "\"128KiB\"";
+        max_history: usize => limits::MAX_HISTORY_SENT, Number(&SIZE), "\"128KiB\"";
         /// From the agent's start to its end.
         turn_timeout: Duration => limits::TURN_TIMEOUT, Time, "\"10m\"";
         /// How long temporary failures are waited out, from a message's first; 0: not at all.
@@ -268,32 +267,32 @@ section! {
     LIMITS: |c, _| c.limits;
     /// `[limits]`; reasons and ranges are in [`limits`].
     pub struct Limits {
-        max_connections: usize => limits::MAX_CONNECTIONS, Count, "10000";
+        max_connections: usize => limits::MAX_CONNECTIONS, Number(&COUNT), "10000";
         /// From one address that is no loopback one.
-        max_connections_per_address: usize => limits::MAX_CONNECTIONS_PER_ADDRESS, Count, "500";
+        max_connections_per_address: usize => limits::MAX_CONNECTIONS_PER_ADDRESS, Number(&COUNT), "500";
         /// Turns at once over all sessions; never 0 here (resolved at load).
-        max_turns: usize = default_turns(), Count(limits::MAX_TURNS_RANGE), "8";
+        max_turns: usize = default_turns(), Number(&COUNT, limits::MAX_TURNS_RANGE), "8";
         /// Turns that may wait in all.
-        max_queue: usize => limits::MAX_QUEUE, Count, "1000";
-        max_queue_per_session: usize => limits::MAX_QUEUE_PER_SESSION, Count, "32";
+        max_queue: usize => limits::MAX_QUEUE, Number(&COUNT), "1000";
+        max_queue_per_session: usize => limits::MAX_QUEUE_PER_SESSION, Number(&COUNT), "32";
         /// Percent of a shared limit that one principal may hold: see [`crate::shares`].
-        max_share: usize => limits::MAX_SHARE, Count, "50";
+        max_share: usize => limits::MAX_SHARE, Number(&COUNT), "50";
         /// Bytes of bodies and answers in flight.
-        max_buffered: usize => limits::MAX_BUFFERED, Size, "\"64MiB\"";
+        max_buffered: usize => limits::MAX_BUFFERED, Number(&SIZE), "\"64MiB\"";
         /// Bytes of a request's body.
-        max_body: usize => limits::MAX_BODY, Size, "\"1MiB\"";
+        max_body: usize => limits::MAX_BODY, Number(&SIZE), "\"1MiB\"";
         /// Bytes of one reply.
-        max_reply: usize => limits::MAX_REPLY, Size, "\"8MiB\"";
+        max_reply: usize => limits::MAX_REPLY, Number(&SIZE), "\"8MiB\"";
         /// Of a turn, before its message fails.
-        max_attempts: usize => limits::MAX_ATTEMPTS, Count, "2";
+        max_attempts: usize => limits::MAX_ATTEMPTS, Number(&COUNT), "2";
         /// Bytes of the journal beyond which it takes no new message.
-        max_journal: usize => limits::MAX_JOURNAL, Size, "\"256MiB\"";
+        max_journal: usize => limits::MAX_JOURNAL, Number(&SIZE), "\"256MiB\"";
         /// Bytes of one session's transcript.
-        max_transcript: usize => limits::MAX_TRANSCRIPT, Size, "\"256KiB\"";
+        max_transcript: usize => limits::MAX_TRANSCRIPT, Number(&SIZE), "\"256KiB\"";
         /// Bytes that all sessions keep on disk.
-        max_transcripts: usize => limits::MAX_TRANSCRIPTS, Size, "\"1GiB\"";
+        max_transcripts: usize => limits::MAX_TRANSCRIPTS, Number(&SIZE), "\"1GiB\"";
         /// Finished messages that are remembered.
-        keep_results: usize => limits::KEEP_RESULTS, Count, "10000";
+        keep_results: usize => limits::KEEP_RESULTS, Number(&COUNT), "10000";
         /// A whole request head, from its first byte.
         head_timeout: Duration => limits::HEAD_TIMEOUT, Time, "\"10s\"";
         /// Between two requests of a kept connection.

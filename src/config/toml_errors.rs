@@ -16,7 +16,7 @@ impl<'a> Source<'a> {
     /// The place of a key or a value.
     pub fn at(&self, span: Span) -> Origin {
         match self {
-            Source::File(text) => position(text, start(text, span)),
+            Source::File(text) => position(text, span.start),
             Source::Set { label, .. } => Origin::Set(label.clone()),
         }
     }
@@ -36,18 +36,12 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Line and column of an offset; one past the end counts as the end.
+/// Line and column of an offset; one past the end counts as the end. Spans of keys and strings begin
+/// behind their quotes, where a reader does not look.
 fn position(text: &str, offset: usize) -> Origin {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    let mut lines = before.rsplit(|b| *b == b'\n');
-    // Bytes 0b10xx_xxxx continue a character (RFC 3629 section 3).
-    let characters = lines.next().unwrap_or_default().iter().filter(|b| **b & 0xC0 != 0x80);
-    Origin::File { column: characters.count() + 1, line: lines.count() + 1 }
-}
-
-/// Where a reader sees a key or a value begin: the span of one in quotes begins behind them.
-fn start(text: &str, span: Span) -> usize {
-    text.get(..span.start).unwrap_or(text).trim_end_matches(['"', '\'']).len()
+    let before = text.get(..offset).unwrap_or(text).trim_end_matches(['"', '\'']);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    Origin::File { column: line.chars().count() + 1, line: before.matches('\n').count() + 1 }
 }
 
 /// Parses a whole file.
@@ -55,13 +49,8 @@ fn start(text: &str, span: Span) -> usize {
 /// # Errors
 /// What is wrong with its syntax, and where.
 pub fn parse(text: &str) -> Result<Value<'_>, (Origin, String)> {
-    toml_span::parse(text).map_err(|error| {
-        let at = match error.kind {
-            ErrorKind::DuplicateKey { .. } => start(text, error.span),
-            _ => error.span.start,
-        };
-        (position(text, at), complaint(&error.kind, text))
-    })
+    toml_span::parse(text)
+        .map_err(|error| (position(text, error.span.start), complaint(&error.kind, text)))
 }
 
 /// The text of the file, without a byte order mark.

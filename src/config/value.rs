@@ -5,7 +5,7 @@ use super::did_you_mean::hint;
 use super::error::{Origin, Problems, quoted};
 use super::schema::{Check, Field};
 use super::toml_errors::Source;
-use super::units::{self, Units, millis};
+use super::units::{Measure, TIME, millis};
 use super::validate;
 use crate::named::ByName;
 use std::ops::RangeInclusive;
@@ -93,8 +93,10 @@ impl Diagnostics<'_> {
                 let range = millis(*range.start())..=millis(*range.end());
                 *at = Duration::from_millis(number(key, value, &TIME, range, wrong)?);
             }
-            Field::Size(at, range) => *at = count(key, value, &SIZE, &range, wrong)?,
-            Field::Count(at, range) => *at = count(key, value, &COUNT, &range, wrong)?,
+            Field::Number(at, of, range) => {
+                let range = *range.start() as u64..=*range.end() as u64;
+                *at = usize::try_from(number(key, value, of, range, wrong)?).unwrap_or(usize::MAX);
+            }
             Field::Env(at) => self.table(at, key, value.as_table().ok_or(wrong)?, ENV),
             Field::Models(at) => self.table(at, key, value.as_table().ok_or(wrong)?, MODELS),
         }
@@ -190,39 +192,6 @@ fn path(key: &KeyInfo, text: &str, home: Option<&PathBuf>) -> Result<Option<Path
     }
 }
 
-/// A number: the units that a text may have, what a number without one counts in, and what is wrong
-/// with other texts.
-struct Measure {
-    units: Units,
-    plain: u64,
-    reason: &'static str,
-}
-
-const TIME: Measure = Measure {
-    units: units::TIMES,
-    plain: 1000,
-    reason: "it must be a number of seconds, or one with a unit (ms, s, m, h, d)",
-};
-
-const SIZE: Measure = Measure {
-    units: units::SIZES,
-    plain: 1,
-    reason: "it must be a number of bytes, or one with a unit (B, KiB, MiB, GiB)",
-};
-
-const COUNT: Measure = Measure { units: &[], plain: 1, reason: "" };
-
-fn count(
-    key: &KeyInfo,
-    value: &Value<'_>,
-    of: &Measure,
-    range: &RangeInclusive<usize>,
-    wrong: String,
-) -> Result<usize, String> {
-    let range = *range.start() as u64..=*range.end() as u64;
-    Ok(usize::try_from(number(key, value, of, range, wrong)?).unwrap_or(usize::MAX))
-}
-
 fn number(
     key: &KeyInfo,
     value: &Value<'_>,
@@ -236,14 +205,14 @@ fn number(
             (found.and_then(|number| number.checked_mul(of.plain)), number.to_string())
         }
         (None, Some(text)) if !of.units.is_empty() => {
-            let found = units::parse(text, of.units).ok_or_else(|| bad(key, text, of.reason))?;
-            (Some(found), quoted(text))
+            let units = of.units.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            let reason = format!("it must be a number with a unit ({units})");
+            (Some(of.parse(text).ok_or_else(|| bad(key, text, &reason))?), quoted(text))
         }
         (None, _) => return Err(wrong),
     };
     found.filter(|found| range.contains(found)).ok_or_else(|| {
-        let (low, high) =
-            (units::show(*range.start(), of.units), units::show(*range.end(), of.units));
+        let (low, high) = (of.show(*range.start()), of.show(*range.end()));
         let (name, example) = (&key.name, key.example);
         format!("{name} is {shown}; it must be between {low} and {high}, like {example}")
     })

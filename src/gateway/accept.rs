@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 use super::connection::{ConnectionGuard, start};
 use super::fallback::{self, Waiting};
 use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
-use crate::api::{Origin, Service, source_prefix};
+use crate::api::{ApiError, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
 use crate::shares::Shares;
-use crate::sys::fd::{most_open, set_nonblocking};
+use crate::sys::fd::{max_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
 
@@ -39,12 +39,6 @@ const FEW_CONNECTIONS: usize = 64;
 /// How long a connection waits for another to end where descriptors are few, before it and those after
 /// it are told that there is no room: most clients wait for as long to be connected.
 const ROOM_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What a connection over the cap is told. Short: it is written without waiting.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-Content-Length: 120\r\nRetry-After: 1\r\nConnection: close\r\n\r\n\
-{\"error\":{\"message\":\"Too many connections; try again later.\",\
-\"type\":\"server_error\",\"param\":null,\"code\":\"overloaded\"}}   ";
 
 pub struct Listeners {
     pub tcp: TcpListener,
@@ -106,7 +100,7 @@ impl Listeners {
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
-            let short = service.settings().config.limits.within(most_open()).short_of.is_some();
+            let short = service.settings().config.limits.within(max_open()).short_of.is_some();
             let patience = if capacity.few { ROOM_PATIENCE } else { AUTHENTICATION_PATIENCE };
             if (capacity.few || !short) && now - full < patience {
                 self.next.replace(Some((stream, peer)));
@@ -164,17 +158,23 @@ fn batch<T>(
     Ok(())
 }
 
+/// What a connection over the cap is told. Short: it is written without waiting.
+fn full() -> Vec<u8> {
+    let error = ApiError::new(503, "overloaded", "Too many connections; try again later.");
+    error.after(1).response().close().into_bytes()
+}
+
 /// Answers a connection that is over the cap, without waiting for it.
 fn refuse(stream: &mut dyn Socket) {
     let _ = set_nonblocking(stream.as_fd());
-    let _ = stream.write(FULL);
+    let _ = stream.write(&full());
     // What the client has sent already is read, or closing would reset the answer away.
     let _ = stream.read(&mut [0; 2048]);
 }
 
 /// The most connections that the configuration, descriptors and tasks allow: each needs some of both.
 fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
-    let limits = config.limits.within(most_open());
+    let limits = config.limits.within(max_open());
     let taken = RESERVED_TASKS + TASKS_PER_TURN * limits.max_turns;
     let by_tasks = tasks.map_or(usize::MAX, |tasks| tasks.saturating_sub(taken));
     let all = limits.max_connections.min(by_tasks).max(1);
@@ -189,9 +189,12 @@ mod tests {
 
     #[test]
     fn the_short_answer_is_framed_right() {
-        let text = std::str::from_utf8(FULL).unwrap();
+        let text = String::from_utf8(full()).unwrap();
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}", body.len())), "{}", body.len());
+        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
+        for field in ["Retry-After: 1\r\n", "Connection: close", "nosniff\r\n"] {
+            assert!(head.contains(field), "{head}");
+        }
         let value: serde_json::Value = serde_json::from_str(body).unwrap();
         assert_eq!(value["error"]["code"], "overloaded");
     }

@@ -33,7 +33,7 @@ pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)
         let found = identity(path);
         // Now the start is over, in all threads; or what was in flight.
         if std::mem::take(&mut is_new) || service.buffers.have_emptied() {
-            memory::release_program();
+            memory::release_pages();
         }
         if found.is_some() && found == bound {
             continue;

@@ -3,6 +3,7 @@
 use std::env;
 use std::io::{self, IsTerminal};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use super::Plan;
 use super::startup::Started;
@@ -15,29 +16,26 @@ pub fn greet(plan: &Plan, started: &Started) {
     if !io::stdout().is_terminal() {
         return;
     }
-    let facts = &started.service.facts;
-    let config = match &started.config_file {
-        Some(file) => file.display().to_string(),
-        None => format!("{} (not there: defaults)", plan.sources.file.display()),
-    };
+    let (facts, settings) = (&started.service.facts, started.service.settings());
+    let file = plan.sources.file.display();
+    let defaults =
+        if plan.had_file.load(Ordering::SeqCst) { "" } else { " (sets nothing: defaults)" };
     // By a name `PATH` leads to it; any other place holds from every directory if it is absolute.
     let called = PathBuf::from(env::args_os().next().unwrap_or_else(|| "hermes-gateway".into()));
     let place = std::path::absolute(&called).ok().filter(|_| called.components().count() > 1);
     let called = shell_word(&place.unwrap_or(called));
-    let key = shell_word(&started.key_file);
-    let profile = match plan.name.as_str() {
-        "default" => String::new(),
-        name => format!(" -p {name}"),
-    };
+    let command = plan.name.command().replacen("hermes-gateway", &called, 1);
+    let key = settings.config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
+    let key = shell_word(&key);
     let text = format!(
         "\
 hermes-gateway {version}, gateway {name}, on http://{listen}
   agent          {agent}
-  configuration  {config}
+  configuration  {file}{defaults}
   key            {key}
 Try in another terminal:
-  {called}{profile} send \"hello\"
-  {called}{profile} send --session work --async \"remember this\"
+  {command} send \"hello\"
+  {command} send --session work --async \"remember this\"
   curl -H \"Authorization: Bearer $(cat {key})\" -H 'Content-Type: application/json' \\
        -d '{{\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}]}}' http://{listen}/v1/chat/completions
 Ctrl-C stops it.
@@ -45,7 +43,7 @@ Ctrl-C stops it.
         version = env!("CARGO_PKG_VERSION"),
         name = facts.name,
         listen = facts.listen,
-        agent = started.service.settings().agent.kind(),
+        agent = settings.agent.kind(),
     );
     // A terminal that takes no greeting is no reason to stop.
     logger::write_within(io::stdout().lock(), &text, LOG_TIMEOUT);

@@ -4,7 +4,6 @@
 mod ending;
 mod state;
 
-use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
@@ -12,7 +11,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::startup;
-use super::timers::{Timers, due};
 use super::{Plan, control, greeting, reload, stop_time};
 use crate::config::LogTarget;
 use crate::escape::escaped;
@@ -21,12 +19,13 @@ use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
 use crate::lifecycle::history::Begun;
 use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
+use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::threads::spawn;
-use state::{Mailbox, Main, News, Stop};
+use state::{Mailbox, Main, News, Stop, Timers, due};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
 const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
@@ -55,11 +54,8 @@ impl Main {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let mailbox =
             Mailbox { news: Mutex::default(), wake: Arc::new(EventFd::new().map_err(failed)?) };
-        let supervisor = Supervisor::find(
-            plan.dirs.planned_stop(),
-            plan.name.unit(),
-            Arc::clone(&plan.children),
-        );
+        let (marker, unit) = (plan.dirs.planned_stop(), plan.name.unit());
+        let supervisor = Supervisor::find(marker, unit, Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
         let timers = Timers { watchdog, ..Timers::default() };
         let mut main = Main {
@@ -76,21 +72,21 @@ impl Main {
             told_reload: 0,
             disk_hangs: false,
         };
-        main.starter = Some(main.spawn_starter(began).map_err(failed)?);
+        main.starter = Some(main.spawn_starter().map_err(failed)?);
         Ok(main)
     }
 
     /// Starts up in a thread, so that a signal is judged whatever the start waits for.
-    fn spawn_starter(&self, began: Instant) -> std::io::Result<JoinHandle<()>> {
+    fn spawn_starter(&self) -> std::io::Result<JoinHandle<()>> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.mailbox.wake));
         let mailbox = Arc::clone(&self.mailbox);
         let (supervisor, begun) = (self.supervisor.clone(), Arc::clone(&self.begun));
         let work = move || {
-            let started = startup::start(&plan, &supervisor, began, Arc::clone(&wake), &begun);
-            let parts = started.as_ref().ok().map(|s| (Arc::clone(&s.service), Arc::clone(&s.run)));
+            let started = startup::start(&plan, &supervisor, &wake, &begun);
+            let service = started.as_ref().ok().map(|started| Arc::clone(&started.service));
             mailbox.put(News::Started(Box::new(started)));
-            if let Some((service, run)) = parts {
-                startup::settle(&plan, &service, &run, &supervisor);
+            if let (Some(service), Some(Some(run))) = (service, begun.get()) {
+                startup::settle(&plan, &service, run, &supervisor);
                 stop_time::read(&supervisor, &service);
                 let replace = move |listener| mailbox.put(News::Control(listener));
                 let watch = move || control::watch(&plan.dirs, &service, &replace);
@@ -162,7 +158,7 @@ impl Main {
             Kind::Terminate | Kind::Interrupt | Kind::HangUp | Kind::Other(_) => {
                 let (at, in_flight) = (Instant::now(), self.turns());
                 let (first, latest) = (caught, caught);
-                let new = Stop { first, latest, at, findings: None, in_flight, cut: 0 };
+                let new = Stop { first, latest, at, finding: None, in_flight, cut: 0 };
                 self.stop.get_or_insert(new).latest = caught;
                 self.extend_timeout();
                 self.event(Event::Signal);
@@ -188,13 +184,7 @@ impl Main {
         let reloads = &started.service.reloads;
         if self.timers.reload.is_none()
             && let Some(number) = reloads.begin()
-            && let Err(e) = reload::read(
-                &self.plan,
-                &self.supervisor,
-                &started.service,
-                number,
-                &self.mailbox.wake,
-            )
+            && let Err(e) = reload::read(&self.plan, &self.supervisor, &started.service, number)
         {
             log::warn!("no thread for the reload ({e}): it is tried again");
             reloads.end(None);
@@ -235,8 +225,8 @@ impl Main {
         None
     }
 
-    fn found(&mut self, mut finding: Finding) {
-        self.weigh(&mut finding);
+    fn found(&mut self, finding: Finding) {
+        let finding = self.weigh(finding);
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -247,10 +237,6 @@ impl Main {
         } else {
             Judged::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
-        if let Some(stop) = &mut self.stop {
-            let first = stop.findings.take().map_or_else(|| finding.clone(), |(first, _)| first);
-            stop.findings = Some((first, finding));
-        }
         self.event(Event::Judged(judged));
         // A stop that has begun with our own STOPPING=1 has a time, too.
         self.extend_timeout();
@@ -286,8 +272,8 @@ impl Main {
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
             Action::AbortTurns => self.cut_turns(),
             Action::AskAgain => {
-                let marker = self.stop.as_ref().and_then(|s| s.findings.as_ref());
-                let marker = marker.is_some_and(|(_, last)| last.marker);
+                let last = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
+                let marker = last.is_some_and(|last| last.marker);
                 self.ask(QueryPoint::Exit { marker });
             }
         }

@@ -12,7 +12,6 @@ mod main_loop;
 mod reload;
 mod startup;
 mod stop_time;
-mod timers;
 
 pub use main_loop::run;
 pub use startup::check;

@@ -14,13 +14,12 @@ use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::Supervisor;
 use crate::limits::THREAD_STACK;
 use crate::sys::clock::Utc;
-use crate::sys::fd::EventFd;
 use crate::threads::{lock, spawn};
 
 const READ_AGAIN: &str = "the configuration was read again";
 
 /// Has the configuration read for what was asked for up to `number`, in a thread of its own: it may be
-/// on a disk that hangs. `told` is raised after that.
+/// on a disk that hangs. The main loop is woken after that.
 ///
 /// # Errors
 /// No thread: nothing was begun.
@@ -29,15 +28,13 @@ pub fn read(
     supervisor: &Supervisor,
     service: &Arc<Service>,
     number: u64,
-    told: &Arc<EventFd>,
 ) -> io::Result<()> {
-    let (plan, supervisor, told) = (plan.clone(), supervisor.clone(), Arc::clone(told));
-    let service = Arc::clone(service);
+    let (plan, supervisor, service) = (plan.clone(), supervisor.clone(), Arc::clone(service));
     let work = move || {
         let (exit, message) = reload(&plan, &service);
         let time = Utc::new(SystemTime::now()).rfc3339();
         service.reloads.end(Some((number, Outcome { time, exit, message })));
-        told.notify();
+        service.wake.notify();
         stop_time::read(&supervisor, &service);
     };
     spawn("reload", THREAD_STACK, Box::new(work)).map(drop)

@@ -8,9 +8,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
-use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
@@ -47,11 +47,8 @@ const PROGRAM_PATIENCE: Duration = Duration::from_millis(500);
 pub struct Started {
     pub service: Arc<Service>,
     pub listeners: Listeners,
-    pub run: Arc<Run>,
     /// Held until the process ends.
     pub instance: Instance,
-    pub key_file: PathBuf,
-    pub config_file: Option<PathBuf>,
 }
 
 /// Starts everything that has to be there before READY=1.
@@ -62,8 +59,7 @@ pub struct Started {
 pub fn start(
     plan: &Plan,
     supervisor: &Supervisor,
-    began: Instant,
-    quiet: Arc<EventFd>,
+    wake: &Arc<EventFd>,
     begun: &Begun,
 ) -> Result<Started, Failure> {
     let failed = |run: Option<&Run>, failure: &Failure| {
@@ -82,19 +78,18 @@ pub fn start(
         return Err(Failure::failed("it was stopped before"));
     }
     run.begin(&plan.dirs);
-    let opened = open(plan, supervisor, began, quiet, &run).inspect_err(|e| failed(Some(&run), e));
-    let (service, listeners, key_file, config_file) = opened?;
-    Ok(Started { service, listeners, run, instance, key_file, config_file })
+    let opened = open(plan, supervisor, wake, &run).inspect_err(|e| failed(Some(&run), e));
+    let (service, listeners) = opened?;
+    Ok(Started { service, listeners, instance })
 }
 
 /// All that the start does while it holds the lock.
 fn open(
     plan: &Plan,
     supervisor: &Supervisor,
-    began: Instant,
-    quiet: Arc<EventFd>,
+    wake: &Arc<EventFd>,
     run: &Run,
-) -> Result<(Arc<Service>, Listeners, PathBuf, Option<PathBuf>), Failure> {
+) -> Result<(Arc<Service>, Listeners), Failure> {
     let loaded = check(plan)?;
     let config = &loaded.config;
     let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
@@ -113,26 +108,23 @@ fn open(
     let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
     mark.and_then(|mark| plan.children.begin_run(plan.name.as_str(), &mark))
         .map_err(|e| Failure::cannot("prepare for agents", &e))?;
-    let key_file = config.http.key_file.clone().unwrap_or_else(|| plan.dirs.key());
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let path = plan.dirs.control_socket();
     let control = control::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
+    let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
         name: plan.name.to_string(),
         listen: listen.to_string(),
-        unit: supervisor
-            .own
-            .get()
-            .map_or_else(OnceLock::new, |own| OnceLock::from(own.unit.clone())),
+        unit: unit.unwrap_or_default(),
         since: run.started.clone(),
-        began,
+        began: Instant::now(),
     };
     let (journal, book) = open_journal(plan, config)?;
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
-    let shared = (Arc::clone(&plan.children), Arc::clone(&quiet));
+    let shared = (Arc::clone(&plan.children), Arc::clone(wake));
     let hub = Hub::new(journal, book, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
     if let Err(Refused::Broken(why)) = hub.write_clock() {
@@ -141,11 +133,11 @@ fn open(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
         )));
     }
-    let service = Service::new(facts, keys, hub, quiet);
+    let service = Service::new(facts, keys, hub, Arc::clone(wake));
     *lock(&service.warnings) = warnings(&loaded);
     let listeners =
         Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
-    Ok((Arc::new(service), listeners, key_file, loaded.file))
+    Ok((Arc::new(service), listeners))
 }
 
 /// Opens the journal and reads it back.
@@ -213,7 +205,7 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor) {
     let own = supervisor.locate(Instant::now() + QUERY_DEADLINE);
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
-    let delegated = own.and_then(|own| systemd::delegated(own, &plan.children));
+    let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
     started.hub.open();
     if let Some(line) = run.silent.get() {
@@ -227,7 +219,7 @@ pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }
-    sys::memory::release_program();
+    sys::memory::release_pages();
 }
 
 /// Loads the configuration with the secrets that it names, and checks all that a start would refuse it
@@ -263,7 +255,7 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
 /// A configuration, as far as there are descriptors for it, with what is made from it.
 pub fn settings(plan: &Plan, mut config: Config) -> Settings {
     let (connections, turns) = (config.limits.max_connections, config.limits.max_turns);
-    config.limits = config.limits.within(sys::fd::most_open());
+    config.limits = config.limits.within(sys::fd::max_open());
     if let Some(words) = config.limits.shortage() {
         log::warn!(
             "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"

@@ -4,10 +4,10 @@
 //! extensions (BWS), a bounded number of digits. Extensions and trailers must be well-formed and
 //! are thrown away.
 
-use super::{Refusal, bad, is_token_byte, is_value_byte, target};
+use super::{Refusal, bad, is_token, is_token_byte, is_value_byte, target};
 
 /// Digits of a chunk's size: as many as a u64 has.
-const MAX_SIZE_DIGITS: u8 = 16;
+const MAX_SIZE_DIGITS: usize = 16;
 
 /// Bytes of extensions in a whole body. They are overhead that a sender can make us read for
 /// every byte of content (CVE-2023-39326), and they are not in use.
@@ -16,32 +16,17 @@ const MAX_EXTENSIONS: usize = 4 << 10;
 /// Bytes of trailers.
 const MAX_TRAILERS: usize = 8 << 10;
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum State {
-    /// Before the first digit of a size.
+    /// In the line with a chunk's size.
     #[default]
-    SizeStart,
     Size,
-    /// After the `;` of an extension, before its name.
-    ExtensionStart,
-    ExtensionName,
-    /// After the `=`.
-    ExtensionValueStart,
-    ExtensionToken,
-    ExtensionQuoted,
-    ExtensionEscape,
-    ExtensionQuotedEnd,
-    /// After the CR of a size line.
-    SizeLf,
-    Data,
-    DataCr,
-    DataLf,
-    /// At the start of a line after the last chunk: a trailer or the end.
-    TrailerStart,
-    TrailerName,
-    TrailerValue,
-    TrailerLf,
-    EndLf,
+    /// In a chunk's content, of which so much is left.
+    Data(u64),
+    /// In the line end after it.
+    DataEnd,
+    /// In a line after the last chunk: a trailer or the end.
+    Trailer,
     Done,
 }
 
@@ -49,12 +34,10 @@ enum State {
 #[derive(Debug, Default)]
 pub struct Decoder {
     state: State,
-    /// The digits of the present size.
-    digits: u8,
-    /// What the size line says, and then what is left of its chunk.
-    size: u64,
-    extensions: usize,
-    trailers: usize,
+    /// What has come of the present line.
+    line: Vec<u8>,
+    /// Bytes of extensions so far, after the last chunk those of trailers.
+    overhead: usize,
 }
 
 impl Decoder {
@@ -71,28 +54,22 @@ impl Decoder {
         cap: usize,
     ) -> Result<usize, Refusal> {
         let mut at = 0;
-        while at < input.len() {
-            match self.state {
-                State::Done => break,
-                State::Data => {
-                    let available = input.len() - at;
-                    let taken = usize::try_from(self.size).map_or(available, |l| l.min(available));
-                    out.extend_from_slice(&input[at..at + taken]);
-                    at += taken;
-                    self.size -= taken as u64;
-                    if self.size == 0 {
-                        self.state = State::DataCr;
-                    }
+        while at < input.len() && !self.is_done() {
+            if let State::Data(left) = &mut self.state {
+                let available = input.len() - at;
+                let taken = usize::try_from(*left).map_or(available, |l| l.min(available));
+                out.extend_from_slice(&input[at..at + taken]);
+                at += taken;
+                *left -= taken as u64;
+                if *left == 0 {
+                    self.state = State::DataEnd;
                 }
-                state => {
-                    self.state = self.step(state, input[at])?;
-                    self.count()?;
-                    let room = cap.saturating_sub(out.len()) as u64;
-                    if self.state == State::Data && self.size > room {
-                        return Err(TOO_LARGE);
-                    }
-                    at += 1;
-                }
+                continue;
+            }
+            self.add(input[at])?;
+            at += 1;
+            if input[at - 1] == b'\n' {
+                self.end_line(cap.saturating_sub(out.len()) as u64)?;
             }
         }
         Ok(at)
@@ -103,95 +80,104 @@ impl Decoder {
         self.state == State::Done
     }
 
-    /// What `byte` makes of `state`. `Data` and `Done` never get here and stay what they are.
-    fn step(&mut self, state: State, byte: u8) -> Result<State, Refusal> {
-        match state {
-            State::SizeStart => {
-                (self.digits, self.size) = (0, 0);
-                self.add_digit(byte)
-            }
-            State::Size => match byte {
-                b'\r' | b';' => end_extension(byte),
-                _ => self.add_digit(byte),
-            },
-            State::ExtensionStart | State::ExtensionName if is_token_byte(byte) => {
-                Ok(State::ExtensionName)
-            }
-            State::ExtensionName if byte == b'=' => Ok(State::ExtensionValueStart),
-            State::ExtensionValueStart if byte == b'"' => Ok(State::ExtensionQuoted),
-            State::ExtensionValueStart | State::ExtensionToken if is_token_byte(byte) => {
-                Ok(State::ExtensionToken)
-            }
-            State::ExtensionQuoted if byte == b'"' => Ok(State::ExtensionQuotedEnd),
-            State::ExtensionQuoted if byte == b'\\' => Ok(State::ExtensionEscape),
-            State::ExtensionQuoted | State::ExtensionEscape if is_value_byte(byte) => {
-                Ok(State::ExtensionQuoted)
-            }
-            State::ExtensionName | State::ExtensionToken | State::ExtensionQuotedEnd => {
-                end_extension(byte)
-            }
-            State::ExtensionStart
-            | State::ExtensionValueStart
-            | State::ExtensionQuoted
-            | State::ExtensionEscape => Err(BAD_EXTENSION),
-            State::SizeLf if self.size == 0 => expect(byte, b'\n', State::TrailerStart),
-            State::SizeLf => expect(byte, b'\n', State::Data),
-            State::DataCr => expect(byte, b'\r', State::DataLf),
-            State::DataLf => expect(byte, b'\n', State::SizeStart),
-            State::TrailerStart if byte == b'\r' => Ok(State::EndLf),
-            State::TrailerName if byte == b':' => Ok(State::TrailerValue),
-            State::TrailerStart | State::TrailerName if is_token_byte(byte) => {
-                Ok(State::TrailerName)
-            }
-            State::TrailerStart | State::TrailerName => Err(BAD_TRAILER),
-            State::TrailerValue if byte == b'\r' => Ok(State::TrailerLf),
-            State::TrailerValue if is_value_byte(byte) => Ok(State::TrailerValue),
-            State::TrailerValue => Err(BAD_TRAILER),
-            State::TrailerLf => expect(byte, b'\n', State::TrailerStart),
-            State::EndLf => expect(byte, b'\n', State::Done),
-            State::Data | State::Done => Ok(state),
+    /// Adds a byte to the present line.
+    fn add(&mut self, byte: u8) -> Result<(), Refusal> {
+        self.line.push(byte);
+        if self.state == State::DataEnd && !b"\r\n".starts_with(&self.line) {
+            return bad("A chunk is not where its size says.");
         }
+        if self.line.len() > MAX_TRAILERS + b"\r\n".len() {
+            return Err(TOO_MUCH_OVERHEAD);
+        }
+        Ok(())
     }
 
-    fn add_digit(&mut self, byte: u8) -> Result<State, Refusal> {
-        match target::hex(&byte) {
-            Some(digit) if self.digits < MAX_SIZE_DIGITS => {
-                self.digits += 1;
-                self.size = self.size << 4 | u64::from(digit);
-                Ok(State::Size)
+    /// The present line is whole. `room`: how much content may follow.
+    fn end_line(&mut self, room: u64) -> Result<(), Refusal> {
+        let Some(line) = self.line.strip_suffix(b"\r\n") else {
+            return bad("A line of the chunked coding ends without CR.");
+        };
+        self.state = match self.state {
+            State::Size => {
+                let (digits, extensions) = split_where(line, |byte| byte == b';');
+                self.overhead += extensions.len();
+                match chunk_size(digits) {
+                    _ if self.overhead > MAX_EXTENSIONS => return Err(TOO_MUCH_OVERHEAD),
+                    None => return bad("A chunk's size is not a hexadecimal number."),
+                    _ if !are_extensions(extensions) => {
+                        return bad("A chunk's size line is malformed.");
+                    }
+                    Some(size) if size > room => return Err(TOO_LARGE),
+                    Some(0) => {
+                        self.overhead = 0;
+                        State::Trailer
+                    }
+                    Some(size) => State::Data(size),
+                }
             }
-            _ => bad("A chunk's size is not a hexadecimal number."),
-        }
-    }
-
-    /// Counts the byte that led to the present state, where those of its kind are limited.
-    fn count(&mut self) -> Result<(), Refusal> {
-        let within = |first, last| (first..=last).contains(&self.state);
-        self.extensions += usize::from(within(State::ExtensionStart, State::ExtensionQuotedEnd));
-        self.trailers += usize::from(within(State::TrailerName, State::TrailerValue));
-        if self.extensions > MAX_EXTENSIONS {
-            return Err(Refusal::new(431, "The chunk extensions are longer than 4 KiB."));
-        }
-        if self.trailers > MAX_TRAILERS {
-            return Err(Refusal::new(431, "The trailers are longer than 8 KiB."));
-        }
+            State::Trailer if line.is_empty() => State::Done,
+            State::Trailer => {
+                let (name, value) = split_where(line, |byte| byte == b':');
+                self.overhead += line.len();
+                if self.overhead > MAX_TRAILERS {
+                    return Err(TOO_MUCH_OVERHEAD);
+                }
+                if !is_token(name) || value.is_empty() || !value.iter().all(|b| is_value_byte(*b)) {
+                    return bad("A trailer field is malformed.");
+                }
+                State::Trailer
+            }
+            State::DataEnd => State::Size,
+            state @ (State::Data(_) | State::Done) => state,
+        };
+        self.line.clear();
         Ok(())
     }
 }
 
-/// Where a size or an extension may end: the line ends or another extension begins.
-fn end_extension(byte: u8) -> Result<State, Refusal> {
-    match byte {
-        b'\r' => Ok(State::SizeLf),
-        b';' => Ok(State::ExtensionStart),
-        _ => Err(BAD_EXTENSION),
-    }
+pub const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
+const TOO_MUCH_OVERHEAD: Refusal =
+    Refusal::new(431, "There are more than 4 KiB of chunk extensions or 8 KiB of trailers.");
+
+fn chunk_size(digits: &[u8]) -> Option<u64> {
+    let add = |size: u64, digit| Some(size << 4 | u64::from(target::hex(digit)?));
+    let is_number = (1..=MAX_SIZE_DIGITS).contains(&digits.len());
+    digits.iter().try_fold(0, add).filter(|_| is_number)
 }
 
-const BAD_EXTENSION: Refusal = Refusal::new(400, "A chunk's size line is malformed.");
-const BAD_TRAILER: Refusal = Refusal::new(400, "A trailer field is malformed.");
-pub const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
+/// Whether these are extensions (`;name`, `;name=token`, `;name="text"`), any number of them.
+fn are_extensions(mut bytes: &[u8]) -> bool {
+    while let [b';', rest @ ..] = bytes {
+        let (name, rest) = split_token(rest);
+        let (value, rest) = match rest {
+            [b'=', b'"', text @ ..] => (name, after_quotes(text).unwrap_or(b"\"")),
+            [b'=', value @ ..] => split_token(value),
+            _ => (name, rest),
+        };
+        if name.is_empty() || value.is_empty() {
+            return false;
+        }
+        bytes = rest;
+    }
+    bytes.is_empty()
+}
 
-fn expect(byte: u8, wanted: u8, next: State) -> Result<State, Refusal> {
-    if byte == wanted { Ok(next) } else { bad("A chunk is not where its size says.") }
+/// What follows the quotes that a text with escapes ends with.
+fn after_quotes(text: &[u8]) -> Option<&[u8]> {
+    let mut escaped = false;
+    let end = text.iter().position(|&byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })?;
+    text[..end].iter().all(|b| is_value_byte(*b)).then_some(&text[end + 1..])
+}
+
+fn split_token(bytes: &[u8]) -> (&[u8], &[u8]) {
+    split_where(bytes, |byte| !is_token_byte(byte))
+}
+
+/// What is in front of the first byte that is an `end`, and the rest from there on.
+fn split_where(bytes: &[u8], end: impl Fn(u8) -> bool) -> (&[u8], &[u8]) {
+    bytes.split_at(bytes.iter().position(|byte| end(*byte)).unwrap_or(bytes.len()))
 }

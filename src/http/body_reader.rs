@@ -1,48 +1,11 @@
 //! Reads a body whose framing is known off its transport.
 
-use std::fmt;
-use std::io;
 use std::time::Instant;
 
-use super::Refusal;
+use super::Error;
 use super::body::{Decoder, TOO_LARGE};
 use super::request::BodyFraming;
-use super::transport::{Fill, Transport};
-
-/// Why there is no (whole) message.
-#[derive(Debug)]
-pub enum Error {
-    Io(io::Error),
-    TimedOut,
-    /// The other side ended the connection before its message was whole.
-    CutShort,
-    /// What came is not a message that we accept, or larger than asked for.
-    Refused(Refusal),
-}
-
-impl fmt::Display for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Error::Io(error) => error.fmt(f),
-            Error::TimedOut => f.write_str("no answer in time"),
-            Error::CutShort => f.write_str("the answer was cut short"),
-            Error::Refused(TOO_LARGE) => f.write_str("the answer is too large"),
-            Error::Refused(refusal) => write!(f, "not an acceptable answer: {}", refusal.reason),
-        }
-    }
-}
-
-impl From<io::Error> for Error {
-    fn from(error: io::Error) -> Error {
-        Error::Io(error)
-    }
-}
-
-impl From<Refusal> for Error {
-    fn from(refusal: Refusal) -> Error {
-        Error::Refused(refusal)
-    }
-}
+use super::transport::Transport;
 
 /// A body on its way in.
 pub struct BodyReader {
@@ -98,15 +61,15 @@ impl BodyReader {
             let filled =
                 transport.fill_into(out, usize::try_from(*left).unwrap_or(usize::MAX), deadline);
             *left -= (out.len() - before) as u64;
-            filled?
+            filled
         } else {
             transport.expect_more();
-            transport.fill(deadline)?
+            transport.fill(deadline)
         };
-        if self.until_close && filled == Fill::End {
-            return Ok(false);
+        match filled {
+            Err(Error::CutShort) if self.until_close => Ok(false),
+            filled => filled.map(|()| true),
         }
-        filled.data().map(|()| true)
     }
 
     /// Appends all of it. `latest`: the deadline after so many bytes.
@@ -122,17 +85,6 @@ impl BodyReader {
             if !self.read(transport, out, cap, deadline)? {
                 return Ok(());
             }
-        }
-    }
-}
-
-impl Fill {
-    /// For a caller that cannot go on without data.
-    pub fn data(self) -> Result<(), Error> {
-        match self {
-            Fill::Data => Ok(()),
-            Fill::End => Err(Error::CutShort),
-            Fill::TimedOut => Err(Error::TimedOut),
         }
     }
 }

@@ -3,23 +3,22 @@
 //! It answers what it refuses, keeps every deadline, and leaves the connection only where the next
 //! request's first byte is certain. One read and one write serve an ordinary request.
 
-use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_SKIPPED_BODY, SKIP_TIMEOUT, WRITE_CHUNK};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::Refusal;
 use super::activity::ConnectionActivity;
-use super::body::TOO_LARGE;
-use super::body_reader::{BodyReader, Error};
+use super::body_reader::BodyReader;
 use super::head;
 use super::request::{BodyFraming, Method, Request, Version};
-use super::response::{End, Persist, Response};
+use super::response::Response;
 use super::scan::{Scan, is_blank};
 use super::socket::Socket;
-use super::transport::{Fill, Pace, Transport};
+use super::transport::Transport;
+use super::{Error, Refusal};
+use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_SKIPPED_BODY, SKIP_TIMEOUT, WRITE_CHUNK};
 
 /// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
 /// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
@@ -129,6 +128,7 @@ impl Connection {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
         }
+        self.transport.begin_message();
         self.activity.iter().for_each(|activity| activity.set_idle());
         let mut scan = Scan::default();
         let mut deadline = None;
@@ -146,26 +146,24 @@ impl Connection {
                 }
             }
             // A new connection sends a request at once: only between requests a client may take its time.
-            let fill = if self.transport.data().is_empty() && !self.new {
+            let filled = if self.transport.data().is_empty() && !self.new {
                 self.transport.shrink();
-                if self.out.capacity() > KEPT_RESPONSE_BUFFER {
-                    self.out = Vec::new();
-                }
-                self.transport.fill(Instant::now() + self.limits.idle_timeout)?
+                self.out.clear();
+                self.out.shrink_to(KEPT_RESPONSE_BUFFER);
+                self.transport.fill(Instant::now() + self.limits.idle_timeout)
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
                 let deadline = *deadline.get_or_insert_with(latest);
-                self.transport.fill(deadline)?
+                self.transport.fill(deadline)
             };
             let is_silent = is_blank(self.transport.data()) || self.shutdown.is_closing();
-            match fill {
-                Fill::Data => {}
-                Fill::End | Fill::TimedOut if is_silent => {
+            match filled {
+                Ok(()) => {}
+                Err(Error::CutShort | Error::TimedOut) if is_silent => {
                     self.open = false;
                     return Ok(None);
                 }
-                Fill::End => return Err(self.refuse(HEAD_CUT_SHORT)),
-                Fill::TimedOut => return Err(self.refuse(HEAD_TOO_SLOW)),
+                Err(error) => return Err(self.end(error, HEAD_CUT_SHORT, HEAD_TOO_SLOW)),
             }
         }
     }
@@ -176,18 +174,11 @@ impl Connection {
     /// The client has been told: 413 too large, 408 too slow, 400 malformed or cut short.
     pub fn read_body(&mut self, request: &Request, cap: usize) -> Result<Vec<u8>, Error> {
         let cap = cap.min(self.limits.max_body);
-        let mut body = Vec::new();
-        match self.unread {
-            BodyFraming::None => return Ok(body),
-            BodyFraming::Length(length) if length > cap as u64 => {
-                return Err(self.refuse(TOO_LARGE));
-            }
-            BodyFraming::Length(_) | BodyFraming::Chunked => {}
-        }
-        let begun = Instant::now();
-        if request.expect_continue && self.transport.data().is_empty() {
+        let (mut body, begun) = (Vec::new(), Instant::now());
+        let fits = !matches!(self.unread, BodyFraming::Length(length) if length > cap as u64);
+        if fits && request.expect_continue && self.transport.data().is_empty() {
             let go_on = b"HTTP/1.1 100 Continue\r\n\r\n";
-            self.transport.write(go_on, &mut Pace::default())?;
+            self.transport.write(go_on)?;
         }
         let hurry = if self.hurry { HURRY } else { 1 };
         let (timeout, rate) = (self.limits.body_timeout / hurry, MIN_BODY_RATE * u64::from(hurry));
@@ -196,10 +187,7 @@ impl Connection {
         };
         match self.read_all(&mut body, cap, latest) {
             Ok(()) => Ok(body),
-            Err(Error::Refused(refusal)) => Err(self.refuse(refusal)),
-            Err(Error::CutShort) => Err(self.refuse(BODY_CUT_SHORT)),
-            Err(Error::TimedOut) => Err(self.refuse(BODY_TOO_SLOW)),
-            Err(error @ Error::Io(_)) => Err(error),
+            Err(error) => Err(self.end(error, BODY_CUT_SHORT, BODY_TOO_SLOW)),
         }
     }
 
@@ -237,17 +225,17 @@ impl Connection {
         if self.is_revoked() {
             response = (self.error_response)(KEY_IS_GONE).close();
         }
-        let response = response.fields(self.extra.drain(..));
-        let persist = self.persist(request, response.close);
-        self.send(&response, request.method == Method::Head, persist)?;
-        if persist == Persist::Close {
+        let mut response = response.fields(self.extra.drain(..));
+        response.close = self.is_last(request, response.close);
+        self.send(&response, request.method == Method::Head, request.version)?;
+        if response.close {
             self.close_gracefully();
         }
         Ok(())
     }
 
-    /// Whether another request may follow, as the Connection field says it.
-    pub(super) fn persist(&self, request: &Request, close: bool) -> Persist {
+    /// Whether no other request may follow this one, whose response says `close` or not.
+    pub(super) fn is_last(&self, request: &Request, close: bool) -> bool {
         let can_skip = match self.unread {
             BodyFraming::None => true,
             // A client that waits for 100 may send the body or not: what comes next would be a guess.
@@ -256,27 +244,22 @@ impl Connection {
             }
             BodyFraming::Chunked => false,
         };
-        let goes_on = request.keep_alive && self.open && can_skip && !close;
-        match (goes_on && !self.shutdown.is_closing(), request.version) {
-            (false, Version::Http10 | Version::Http11) => Persist::Close,
-            (true, Version::Http10) => Persist::KeepAlive,
-            (true, Version::Http11) => Persist::Silent,
-        }
+        let goes_on = request.keep_alive && self.open && can_skip;
+        close || !goes_on || self.shutdown.is_closing()
     }
 
-    fn send(&mut self, response: &Response, head_only: bool, persist: Persist) -> io::Result<()> {
-        self.out.clear();
-        response.write_head(&mut self.out, End::Known, persist);
-        let mut pace = Pace::default();
+    fn send(&mut self, response: &Response, head_only: bool, version: Version) -> io::Result<()> {
         let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        response.write_head(&mut out, version, false);
         let sent = response.parts(head_only).try_for_each(|(extent, part)| {
-            let mut add = |piece: &[u8]| self.add(&mut out, piece, &mut pace);
+            let mut add = |piece: &[u8]| self.add(&mut out, piece);
             extent.map_or(Ok(()), |extent| extent.chunks(WRITE_CHUNK, &mut add))?;
             part.chunks(WRITE_CHUNK).try_for_each(add)
         });
         let sent = sent.and_then(|()| match response.parts(head_only).nth(1) {
-            Some(_) => self.write(&out, &mut pace),
-            None => self.transport.write(&out, &mut pace),
+            Some(_) => self.write(&out),
+            None => self.transport.write(&out),
         });
         self.out = out;
         self.open &= sent.is_ok();
@@ -284,9 +267,9 @@ impl Connection {
     }
 
     /// Appends a piece to `out`, which is sent first where both are too long for one write.
-    fn add(&mut self, out: &mut Vec<u8>, piece: &[u8], pace: &mut Pace) -> io::Result<()> {
+    fn add(&mut self, out: &mut Vec<u8>, piece: &[u8]) -> io::Result<()> {
         if out.len() + piece.len() > WRITE_CHUNK {
-            self.write(out, pace)?;
+            self.write(out)?;
             out.clear();
         }
         out.extend_from_slice(piece);
@@ -294,7 +277,7 @@ impl Connection {
     }
 
     /// Writes what only the key of the present request opens: it is looked at before each piece.
-    pub(super) fn write(&mut self, bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         for (number, piece) in bytes.chunks(WRITE_CHUNK).enumerate() {
             if self.is_revoked() {
                 // What ends within must not look whole, nor have anything behind it.
@@ -303,15 +286,25 @@ impl Connection {
                 }
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
-            self.transport.write(piece, pace)?;
+            self.transport.write(piece)?;
         }
         Ok(())
     }
 
+    /// Answers what was not read whole, where that can be, and ends the connection.
+    fn end(&mut self, error: Error, cut_short: Refusal, too_slow: Refusal) -> Error {
+        match error {
+            Error::Refused(refusal) => self.refuse(refusal),
+            Error::CutShort => self.refuse(cut_short),
+            Error::TimedOut => self.refuse(too_slow),
+            Error::Io(_) => error,
+        }
+    }
+
     /// Answers a broken rule and ends the connection.
     fn refuse(&mut self, refusal: Refusal) -> Error {
-        let response = (self.error_response)(refusal).fields(self.extra.drain(..));
-        match self.send(&response, false, Persist::Close) {
+        let response = (self.error_response)(refusal).fields(self.extra.drain(..)).close();
+        match self.send(&response, false, Version::Http11) {
             Ok(()) => {
                 self.close_gracefully();
                 Error::Refused(refusal)
@@ -330,7 +323,7 @@ impl Connection {
 impl AsFd for Connection {
     /// For waiting until the client goes away while its answer is in the making.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.transport.as_fd()
+        self.transport.socket.as_fd()
     }
 }
 

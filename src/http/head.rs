@@ -143,16 +143,12 @@ impl<'a> Fields<'a> {
     }
 }
 
-/// 1*DIGIT that fits. Not `parse`, which takes `+5`.
+/// 1*DIGIT that fits. Not `parse` alone, which takes `+5`.
 fn content_length(value: &[u8]) -> Result<u64, Refusal> {
-    let digit = |total: u64, byte: &u8| match byte {
-        b'0'..=b'9' => total.checked_mul(10)?.checked_add(u64::from(byte - b'0')),
-        _ => None,
-    };
-    match value.iter().try_fold(0, digit) {
-        Some(length) if !value.is_empty() => Ok(length),
-        _ => bad("The Content-Length is not a number."),
-    }
+    let is_number = value.iter().all(u8::is_ascii_digit);
+    let text = str::from_utf8(value).ok().filter(|_| is_number);
+    let length = text.and_then(|text| text.parse().ok());
+    length.ok_or(Refusal::new(400, "The Content-Length is not a number."))
 }
 
 /// `chunked` and nothing else.
@@ -175,15 +171,14 @@ fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
         httparse::Error::Version if names_other_version(head) => {
             return Refusal::new(505, "The only versions spoken are HTTP/1.1 and HTTP/1.0.");
         }
-        httparse::Error::Version | httparse::Error::Token | httparse::Error::NewLine => {
-            "The request line is malformed."
-        }
         httparse::Error::HeaderName => "A header field's name is malformed.",
         httparse::Error::HeaderValue => "A header field's value is malformed.",
-        // The scan has counted the fields.
-        httparse::Error::Status | httparse::Error::TooManyHeaders => {
-            "The request head is malformed."
-        }
+        // Not the last two: only a response has a status, and the scan has counted the fields.
+        httparse::Error::Version
+        | httparse::Error::Token
+        | httparse::Error::NewLine
+        | httparse::Error::Status
+        | httparse::Error::TooManyHeaders => "The request line is malformed.",
     };
     Refusal::new(400, reason)
 }
@@ -193,10 +188,7 @@ fn names_other_version(head: &[u8]) -> bool {
     let line = head.strip_prefix(b"\r\n").unwrap_or(head);
     let line = line.split(|&b| b == b'\r').next().unwrap_or_default();
     let mut parts = line.split(|&b| b == b' ').skip(2);
-    match (parts.next(), parts.next()) {
-        (Some([b'H', b'T', b'T', b'P', b'/', major, b'.', minor]), None) => {
-            major.is_ascii_digit() && minor.is_ascii_digit()
-        }
-        _ => false,
-    }
+    let digits = parts.next().and_then(|version| version.strip_prefix(b"HTTP/"));
+    let is_version = matches!(digits, Some([b'0'..=b'9', b'.', b'0'..=b'9']));
+    is_version && parts.next().is_none()
 }

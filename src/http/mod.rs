@@ -24,27 +24,23 @@ mod target;
 pub mod tests;
 mod transport;
 
+use std::fmt;
+use std::io;
+
+/// Its name where a handler reads it.
+pub use Error as Closed;
 pub use activity::{Activity, ConnectionActivity};
 pub use body::TOO_LARGE;
-/// Why a server's connection ended in the middle: it can only be dropped. `Refused`: the client broke
-/// a rule, and was told so; `Io`: the socket failed, or the client went away or reads too slowly.
-pub use body_reader::Error as Closed;
+pub use body_reader::BodyReader;
 pub use connection::{Connection, Limits, ShutdownFlag};
-pub use request::{Method, Request};
+pub use head::Fields;
+pub use request::{BodyFraming, Method, Request, Version};
 pub use response::Response;
+pub use scan::Scan;
 pub use socket::Socket;
 pub use stream::Stream;
 pub use target::{SLASH, decode, has_dot_segment};
-
-/// What a client needs as well: heads, bodies and the bytes below them.
-pub mod framing {
-    pub use crate::http::body_reader::BodyReader;
-    pub use crate::http::head::Fields;
-    pub use crate::http::request::{BodyFraming, Version};
-    pub use crate::http::scan::Scan;
-    pub use crate::http::transport::{Pace, Transport};
-    pub use crate::http::{bad, is_token, is_value_byte};
-}
+pub use transport::Transport;
 
 /// Why bytes are no acceptable message: the status that says so, and a sentence for the sender.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +52,43 @@ pub struct Refusal {
 impl Refusal {
     pub const fn new(status: u16, reason: &'static str) -> Refusal {
         Refusal { status, reason }
+    }
+}
+
+/// Why there is no (whole) message. To a server's handler: why its connection ended in the middle and can
+/// only be dropped. `Refused`: the client broke a rule, and was told so.
+#[derive(Debug)]
+pub enum Error {
+    /// The socket failed, or the other side went away or reads too slowly.
+    Io(io::Error),
+    TimedOut,
+    /// The other side ended the connection before its message was whole.
+    CutShort,
+    /// What came is not a message that we accept, or larger than asked for.
+    Refused(Refusal),
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Error::Io(error) => error.fmt(f),
+            Error::TimedOut => f.write_str("no answer in time"),
+            Error::CutShort => f.write_str("the answer was cut short"),
+            Error::Refused(TOO_LARGE) => f.write_str("the answer is too large"),
+            Error::Refused(refusal) => write!(f, "not an acceptable answer: {}", refusal.reason),
+        }
+    }
+}
+
+impl From<io::Error> for Error {
+    fn from(error: io::Error) -> Error {
+        Error::Io(error)
+    }
+}
+
+impl From<Refusal> for Error {
+    fn from(refusal: Refusal) -> Error {
+        Error::Refused(refusal)
     }
 }
 

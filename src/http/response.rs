@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::Write;
 use std::time::SystemTime;
 
+use super::request::Version;
 use super::{is_token, is_value_byte};
 use crate::extent::{Extent, PLACEHOLDER};
 use crate::limits::WRITE_CHUNK;
@@ -68,10 +69,9 @@ impl Response {
 
     /// The parts of the body, and the extent in front of each but the first.
     pub(super) fn parts(&self, head_only: bool) -> impl Iterator<Item = (Option<&Extent>, &[u8])> {
-        let spliced = !self.extents.is_empty();
-        let parts = self.body(head_only).split(move |byte| spliced && *byte == PLACEHOLDER as u8);
-        let extents = self.extents.iter().map(Some);
-        std::iter::once(None).chain(extents).zip(parts)
+        let is_place = |byte: &u8| *byte == PLACEHOLDER as u8;
+        let parts = self.body(head_only).splitn(self.extents.len() + 1, is_place);
+        std::iter::once(None).chain(self.extents.iter().map(Some)).zip(parts)
     }
 
     pub(super) fn fields(mut self, more: impl Iterator<Item = (&'static str, String)>) -> Response {
@@ -91,8 +91,17 @@ impl Response {
         if head_only || matches!(self.status, 204 | 304) { b"" } else { &self.body }
     }
 
-    /// Appends the head, empty line included.
-    pub(super) fn write_head(&self, out: &mut Vec<u8>, end: End, persist: Persist) {
+    /// All of it, without extents.
+    pub fn into_bytes(self) -> Vec<u8> {
+        let mut out = Vec::new();
+        self.write_head(&mut out, Version::Http11, false);
+        out.extend_from_slice(&self.body);
+        out
+    }
+
+    /// Appends the head, empty line included, for a client of this version. `streamed`: the body follows
+    /// in pieces, chunked or, in HTTP/1.0, up to the end of the connection.
+    pub(super) fn write_head(&self, out: &mut Vec<u8>, version: Version, streamed: bool) {
         // Whether each field stays within its line.
         let is_safe = |(name, value): &(&str, Cow<'_, str>)| {
             is_token(name.as_bytes()) && value.bytes().all(is_value_byte)
@@ -102,46 +111,26 @@ impl Response {
         // Writing into a Vec cannot fail.
         let (phrase, date) = (phrase(status), Utc::new(SystemTime::now()).http_date());
         let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nDate: {date}\r\n");
-        match end {
-            End::Known if matches!(status, 204 | 304) => {}
-            End::Known => {
+        match (streamed, version) {
+            (true, Version::Http10) => {}
+            (true, Version::Http11) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+            (false, _) if matches!(status, 204 | 304) => {}
+            (false, Version::Http10 | Version::Http11) => {
                 let around = (self.body.len() - self.extents.len()) as u64;
                 let length = around + self.extents.iter().map(Extent::len).sum::<u64>();
                 let _ = write!(out, "Content-Length: {length}\r\n");
             }
-            End::LastChunk => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
-            End::Close => {}
         }
         for (name, value) in self.headers.iter().filter(|_| safe) {
             let _ = write!(out, "{name}: {value}\r\n");
         }
         out.extend_from_slice(SECURITY_FIELDS);
-        out.extend_from_slice(match persist {
-            Persist::Silent => b"\r\n",
-            Persist::KeepAlive => b"Connection: keep-alive\r\n\r\n",
-            Persist::Close => b"Connection: close\r\n\r\n",
+        out.extend_from_slice(match (self.close, version) {
+            (true, Version::Http10 | Version::Http11) => b"Connection: close\r\n\r\n",
+            (false, Version::Http10) => b"Connection: keep-alive\r\n\r\n",
+            (false, Version::Http11) => b"\r\n",
         });
     }
-}
-
-/// How the client finds the end of a response.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    Known,
-    /// Chunked.
-    LastChunk,
-    /// The end of the connection, for HTTP/1.0.
-    Close,
-}
-
-/// What the Connection field says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Persist {
-    /// HTTP/1.1, where nothing means that the connection stays.
-    Silent,
-    /// HTTP/1.0, where it has to be said.
-    KeepAlive,
-    Close,
 }
 
 /// Reason phrases (RFC 9110 section 15, RFC 6585); for people, no client reads them.
@@ -165,15 +154,15 @@ fn phrase(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
-    fn head_of(response: &Response, persist: Persist) -> String {
+    fn head_of(response: &Response) -> String {
         let mut out = Vec::new();
-        response.write_head(&mut out, End::Known, persist);
+        response.write_head(&mut out, Version::Http11, false);
         String::from_utf8(out).unwrap()
     }
 
     #[test]
     fn a_response_head_is_framed() {
-        let head = head_of(&Response::text(200, "hello"), Persist::Close);
+        let head = head_of(&Response::text(200, "hello").close());
         let (date, rest) = head.split_once("\r\nContent-Length").unwrap();
         assert!(date.starts_with("HTTP/1.1 200 OK\r\nDate: ") && date.ends_with(" GMT"));
         assert_eq!(
@@ -190,12 +179,12 @@ mod tests {
     fn a_field_cannot_leave_its_line() {
         for value in ["a\r\nSet-Cookie: x", "a\n", "a\0", "a\r", "\x7f"] {
             let response = Response::empty(200).header("X-A", value.to_owned());
-            let head = head_of(&response, Persist::Silent);
+            let head = head_of(&response);
             assert!(head.starts_with("HTTP/1.1 500 "), "{value:?}");
             assert!(!head.contains("X-A") && !head.contains("Set-Cookie"), "{value:?}");
         }
         for name in ["", "X A", "X:", "X\r\nY"] {
-            let head = head_of(&Response::empty(200).header(name, "v"), Persist::Silent);
+            let head = head_of(&Response::empty(200).header(name, "v"));
             assert!(head.starts_with("HTTP/1.1 500 "), "{name:?}");
         }
     }
@@ -204,7 +193,7 @@ mod tests {
     fn no_content_has_neither_body_nor_length() {
         for status in [204, 304] {
             let response = Response::text(status, "x");
-            assert!(!head_of(&response, Persist::Silent).contains("Content-Length"));
+            assert!(!head_of(&response).contains("Content-Length"));
             assert_eq!(response.body(false), b"");
         }
         assert_eq!(Response::text(200, "x").body(true), b"");

@@ -21,7 +21,9 @@ pub trait Socket: AsFd {
         Ok(())
     }
     /// Tells the peer that nothing more will come (shutdown(2), SHUT_WR).
-    fn end_writing(&self) -> io::Result<()>;
+    fn end_writing(&self) -> io::Result<()> {
+        Ok(())
+    }
     /// Another hold on it; without a descriptor, where that can be.
     fn shared(&self) -> io::Result<Box<dyn AsFd>> {
         Ok(Box::new(self.as_fd().try_clone_to_owned()?))

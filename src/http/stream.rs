@@ -3,23 +3,24 @@
 use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 
-use super::body_reader::Error;
+use super::Error;
 use super::connection::Connection;
 use super::request::{Method, Request, Version};
-use super::response::{End, Persist, Response};
-use super::transport::Pace;
+use super::response::Response;
 use crate::extent::{Extent, PLACEHOLDER};
 use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_CHUNK};
+use crate::sys::socket::reset_on_close;
 
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
 /// the client can tell from a whole response.
 pub struct Stream<'c> {
     connection: &'c mut Connection,
-    pace: Pace,
-    end: End,
+    /// In HTTP/1.0 it ends with the connection.
+    chunked: bool,
     /// The request was HEAD: the head is all there is.
     silent: bool,
-    persist: Persist,
+    /// The connection ends after it.
+    last: bool,
     finished: bool,
 }
 
@@ -31,20 +32,16 @@ impl Connection {
             self.respond(request, head)?;
             return Err(Error::Io(io::ErrorKind::PermissionDenied.into()));
         }
-        let head = head.fields(self.extra.drain(..));
-        let end = match request.version {
-            Version::Http11 => End::LastChunk,
-            Version::Http10 => End::Close,
-        };
-        let persist = self.persist(request, head.close || end == End::Close);
+        let mut head = head.fields(self.extra.drain(..));
+        let chunked = request.version == Version::Http11;
+        head.close = self.is_last(request, head.close || !chunked);
         self.out.clear();
-        head.write_head(&mut self.out, end, persist);
+        head.write_head(&mut self.out, request.version, true);
         // Until it is finished, nothing may follow.
         self.open = false;
-        let mut pace = Pace::default();
-        self.transport.write(&self.out, &mut pace)?;
+        self.transport.write(&self.out)?;
         let silent = request.method == Method::Head;
-        Ok(Stream { connection: self, pace, end, silent, persist, finished: false })
+        Ok(Stream { connection: self, chunked, silent, last: head.close, finished: false })
     }
 }
 
@@ -58,15 +55,15 @@ impl Stream<'_> {
         if piece.is_empty() || self.silent {
             return Ok(());
         }
-        if self.end != End::LastChunk {
-            return self.connection.write(piece, &mut self.pace);
+        if !self.chunked {
+            return self.connection.write(piece);
         }
         let mut out = std::mem::take(&mut self.connection.out);
         out.clear();
         write!(out, "{:X}\r\n", piece.len())?;
         out.extend_from_slice(piece);
         out.extend_from_slice(b"\r\n");
-        let sent = self.connection.write(&out, &mut self.pace);
+        let sent = self.connection.write(&out);
         // A stream may have nothing more to say for hours.
         out.clear();
         out.shrink_to(KEPT_RESPONSE_BUFFER);
@@ -96,13 +93,13 @@ impl Stream<'_> {
 
     /// Ends the response; the connection is ready for the next request where it may go on.
     pub fn finish(mut self) -> io::Result<()> {
-        if self.end == End::LastChunk && !self.silent {
-            self.connection.transport.write(b"0\r\n\r\n", &mut self.pace)?;
+        if self.chunked && !self.silent {
+            self.connection.transport.write(b"0\r\n\r\n")?;
         }
         self.finished = true;
-        match self.persist {
-            Persist::Close => self.connection.close_gracefully(),
-            Persist::Silent | Persist::KeepAlive => self.connection.open = true,
+        self.connection.open = true;
+        if self.last {
+            self.connection.close_gracefully();
         }
         Ok(())
     }
@@ -121,9 +118,9 @@ impl Drop for Stream<'_> {
         }
         // Without the last chunk the client sees that something is missing. Without chunks only
         // a reset tells: an orderly end would look like the whole.
-        match self.end {
-            End::LastChunk | End::Known => self.connection.transport.end_writing(),
-            End::Close => crate::sys::socket::reset_on_close(self.connection.as_fd()),
+        match self.chunked {
+            true => self.connection.transport.end_writing(),
+            false => reset_on_close(self.connection.as_fd()),
         }
     }
 }

@@ -43,10 +43,8 @@ pub fn split(target: &str, options: bool) -> Result<Target<'_>, Refusal> {
         }
         (Some(authority), rest)
     };
-    let (path, query) = match rest.split_once('?') {
-        Some((path, query)) => (path, Some(query)),
-        None => (rest, None),
-    };
+    let parts = rest.split_once('?');
+    let (path, query) = parts.map_or((rest, None), |(path, query)| (path, Some(query)));
     Ok(Target { authority, path, query })
 }
 
@@ -99,16 +97,12 @@ fn decode_percent(path: &[u8]) -> Result<String, Refusal> {
 /// `~`, or an IPv6 address in brackets; no user, and a port, where there is a colon.
 pub fn is_authority(authority: &[u8]) -> bool {
     let Ok(text) = std::str::from_utf8(authority) else { return false };
-    let (host_is_valid, rest) = match text.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((address, rest)) => (address.parse::<Ipv6Addr>().is_ok(), rest),
-            None => (false, ""),
-        },
-        None => {
-            let end = text.find(':').unwrap_or(text.len());
-            let (host, rest) = text.split_at(end);
-            (is_name(host), rest)
-        }
+    let (host_is_valid, rest) = if let Some(rest) = text.strip_prefix('[') {
+        let Some((address, rest)) = rest.split_once(']') else { return false };
+        (address.parse::<Ipv6Addr>().is_ok(), rest)
+    } else {
+        let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
+        (is_name(host), rest)
     };
     host_is_valid && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
 }

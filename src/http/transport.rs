@@ -1,12 +1,12 @@
 //! A socket with a buffer in front and a deadline on every wait. Server and client stand on it.
 
-use crate::limits::{SMALL_BUFFER, WRITE_CHUNK};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::mem;
 use std::time::{Duration, Instant};
 
+use super::Error;
 use super::socket::Socket;
-use crate::limits::MAX_HEAD;
+use crate::limits::{MAX_HEAD, SMALL_BUFFER, WRITE_CHUNK};
 
 /// The largest read: as much as a pipe or a loopback segment usually carries.
 const LARGE_READ: usize = 64 << 10;
@@ -15,32 +15,18 @@ const LARGE_READ: usize = 64 << 10;
 /// would cost a system call on each read.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(10);
 
-/// What came of waiting for bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fill {
-    Data,
-    /// The peer sends no more, or another thread ended our reading.
-    End,
-    TimedOut,
-}
-
-/// How fast the peer takes what is written: each 64 KiB within the write time-out, counting only
-/// the time that a write waits. A stream with nothing to say costs its reader nothing.
-#[derive(Debug, Default)]
-pub struct Pace {
-    waited: Duration,
-    taken: usize,
-}
-
 pub struct Transport<'s> {
     pub(super) socket: Box<dyn Socket + 's>,
     /// What the socket was last told; `None` before that, and where it has to be told again.
     read_timeout: Option<Duration>,
     write_timeout: Duration,
-    /// `buffer[start..end]` has arrived and is not used yet.
+    /// What has arrived, of which everything before `start` is used.
     buffer: Vec<u8>,
     start: usize,
-    end: usize,
+    /// How long writes have waited for the peer since it took the last [`WRITE_CHUNK`].
+    waited: Duration,
+    /// Bytes that it has taken since.
+    taken: usize,
 }
 
 impl<'s> Transport<'s> {
@@ -50,55 +36,40 @@ impl<'s> Transport<'s> {
             socket,
             read_timeout: None,
             write_timeout,
-            buffer: vec![0; SMALL_BUFFER],
+            buffer: Vec::new(),
             start: 0,
-            end: 0,
+            waited: Duration::ZERO,
+            taken: 0,
         })
     }
 
     /// What has arrived and is not used yet.
     pub fn data(&self) -> &[u8] {
-        &self.buffer[self.start..self.end]
+        &self.buffer[self.start..]
     }
 
     pub fn consume(&mut self, count: usize) {
-        self.start = self.start.saturating_add(count).min(self.end);
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        }
+        self.start = self.start.saturating_add(count).min(self.buffer.len());
     }
 
     /// Gives back what a large head or body made the buffer grow to.
     pub fn shrink(&mut self) {
-        if self.start == self.end && self.buffer.len() > SMALL_BUFFER {
-            self.buffer = vec![0; SMALL_BUFFER];
-        }
+        self.buffer.drain(..mem::take(&mut self.start));
+        self.buffer.shrink_to(SMALL_BUFFER);
     }
 
     /// Makes room for reads of a body.
     pub fn expect_more(&mut self) {
-        if self.buffer.len() < MAX_HEAD {
-            self.buffer.resize(MAX_HEAD, 0);
-        }
+        self.buffer.reserve(MAX_HEAD);
     }
 
     /// Waits until there is more in [`Transport::data`].
-    pub fn fill(&mut self, deadline: Instant) -> io::Result<Fill> {
-        if self.end == self.buffer.len() {
-            if self.start > 0 {
-                self.buffer.copy_within(self.start..self.end, 0);
-                self.end -= self.start;
-                self.start = 0;
-            } else {
-                self.buffer.resize(self.buffer.len() * 2, 0);
-            }
-        }
-        let mut buffer = std::mem::take(&mut self.buffer);
-        let result = self.read(&mut buffer[self.end..], deadline);
+    pub fn fill(&mut self, deadline: Instant) -> Result<(), Error> {
+        let mut buffer = mem::take(&mut self.buffer);
+        buffer.drain(..mem::take(&mut self.start));
+        let filled = self.fill_into(&mut buffer, usize::MAX, deadline);
         self.buffer = buffer;
-        let (fill, count) = result?;
-        self.end += count;
-        Ok(fill)
+        filled
     }
 
     /// Waits for up to `most` bytes and appends them to `out`; for bodies, past the buffer.
@@ -107,22 +78,22 @@ impl<'s> Transport<'s> {
         out: &mut Vec<u8>,
         most: usize,
         deadline: Instant,
-    ) -> io::Result<Fill> {
+    ) -> Result<(), Error> {
         let before = out.len();
         // Room grows with what has arrived, not with what was announced.
-        let room = most.min(before.clamp(SMALL_BUFFER, LARGE_READ));
+        let room = before.max(out.capacity() - before).clamp(SMALL_BUFFER, LARGE_READ).min(most);
         out.resize(before + room, 0);
-        let result = self.read(&mut out[before..], deadline);
-        out.truncate(before + result.as_ref().map_or(0, |(_, count)| *count));
-        result.map(|(fill, _)| fill)
+        let read = self.read(&mut out[before..], deadline);
+        out.truncate(before + *read.as_ref().unwrap_or(&0));
+        read.map(drop)
     }
 
     /// Waits for bytes. Says how many have come.
-    fn read(&mut self, room: &mut [u8], deadline: Instant) -> io::Result<(Fill, usize)> {
+    fn read(&mut self, room: &mut [u8], deadline: Instant) -> Result<usize, Error> {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Ok((Fill::TimedOut, 0));
+                return Err(Error::TimedOut);
             }
             // A shorter time-out than what is left only wakes us early; a longer one is wrong.
             if self.read_timeout.is_none_or(|set| set > left + TIMEOUT_SLACK) {
@@ -132,41 +103,48 @@ impl<'s> Transport<'s> {
                 self.read_timeout = Some(timeout);
             }
             match self.socket.read(room) {
-                Ok(0) => return Ok((Fill::End, 0)),
-                Ok(count) => return Ok((Fill::Data, count)),
+                // The peer sends no more, or another thread ended our reading.
+                Ok(0) => return Err(Error::CutShort),
+                Ok(count) => return Ok(count),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
                     self.read_timeout = None;
                 }
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             }
         }
+    }
+
+    /// What is written from now on is another message: its reader has all of its time.
+    pub fn begin_message(&mut self) {
+        (self.waited, self.taken) = (Duration::ZERO, 0);
     }
 
     /// Writes all of `bytes`, in one system call where they fit a piece and the peer reads.
     ///
     /// # Errors
-    /// TimedOut: the peer reads slower than [`Pace`] allows. What it got is cut off.
-    pub fn write(&mut self, bytes: &[u8], pace: &mut Pace) -> io::Result<()> {
+    /// TimedOut: the peer has not taken 64 KiB of a message within the write time-out, counting only the
+    /// time that a write waits: a stream with nothing to say costs its reader nothing.
+    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         let mut rest = bytes;
         while !rest.is_empty() {
             let piece = &rest[..rest.len().min(WRITE_CHUNK)];
             let before = Instant::now();
             let written = self.socket.write(piece);
-            pace.waited += before.elapsed();
+            self.waited += before.elapsed();
             match written {
                 Ok(0) => return Err(ErrorKind::WriteZero.into()),
                 Ok(count) => {
-                    pace.taken += count;
+                    self.taken += count;
                     rest = &rest[count..];
                 }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(e) => return Err(e),
             }
-            if pace.taken >= WRITE_CHUNK {
-                *pace = Pace::default();
-            } else if pace.waited >= self.write_timeout {
+            if self.taken >= WRITE_CHUNK {
+                self.begin_message();
+            } else if self.waited >= self.write_timeout {
                 return Err(ErrorKind::TimedOut.into());
             }
         }
@@ -183,10 +161,10 @@ impl<'s> Transport<'s> {
         let mut dropped = self.data().len();
         while dropped < most {
             self.consume(usize::MAX);
-            match self.fill(deadline) {
-                Ok(Fill::Data) => dropped += self.data().len(),
-                Ok(Fill::End | Fill::TimedOut) | Err(_) => return,
+            if self.fill(deadline).is_err() {
+                return;
             }
+            dropped += self.data().len();
         }
     }
 
@@ -194,12 +172,6 @@ impl<'s> Transport<'s> {
     pub fn end_writing(&self) {
         // An error means that the peer has gone already.
         let _ = self.socket.end_writing();
-    }
-}
-
-impl AsFd for Transport<'_> {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
     }
 }
 
@@ -217,7 +189,7 @@ mod tests {
         let mut transport = Transport::new(Box::new(Arc::new(socket)), soon).unwrap();
         peer.write_all(&[b'x'; 10_000]).unwrap();
         while transport.data().len() < 10_000 {
-            assert_eq!(transport.fill(Instant::now() + soon).unwrap(), Fill::Data);
+            transport.fill(Instant::now() + soon).unwrap();
         }
         transport.shrink();
         assert_eq!(transport.data().len(), 10_000);
@@ -236,7 +208,7 @@ mod tests {
             Transport::new(Box::new(Arc::new(socket)), Duration::from_secs(10)).unwrap();
         for millis in [60, 5, 60] {
             let (begun, wait) = (Instant::now(), Duration::from_millis(millis));
-            assert_eq!(transport.fill(begun + wait).unwrap(), Fill::TimedOut);
+            assert!(matches!(transport.fill(begun + wait), Err(Error::TimedOut)));
             assert!(begun.elapsed() >= wait && begun.elapsed() < Duration::from_secs(5));
         }
     }

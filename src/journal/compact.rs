@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
-use super::line::{Header, VERSION, line};
+use super::framing::{Header, VERSION, line};
 use super::paths::{keep, temporary};
 use super::scanner::{Part, Scanner};
 use super::verify::{invalid, one_lost};
@@ -115,20 +115,6 @@ impl NewJournal {
         Ok(())
     }
 
-    /// Keeps what is left out beside the journal at `path`.
-    fn keep_removed(&mut self, path: &Path) -> io::Result<()> {
-        for (at, bytes) in self.removed.drain(..) {
-            let create = |to: &Path| files::create(to, &bytes, 0o600);
-            let kept = keep(path, &format!("damaged-{at}"), &create)?;
-            log::warn!(
-                "a damaged record of a message that is forgotten was left out of the journal; its \
-                 bytes are kept as {}",
-                kept.display()
-            );
-        }
-        Ok(())
-    }
-
     /// Completes the header, so that all can be read; its file.
     fn finish(&mut self) -> io::Result<File> {
         self.to.flush()?;
@@ -184,17 +170,24 @@ impl FileJournal {
     fn replace(&self, temporary: &Path, fates: Decide<'_>) -> io::Result<()> {
         let (old, start, mut middle, base) = {
             let inner = self.lock();
-            let start = inner.index.first().map_or(inner.end, |(_, at)| *at);
-            (Arc::clone(&inner.file), start, inner.end, inner.last + 1)
+            let start = inner.index.first().map_or(inner.status.size, |(_, at)| *at);
+            (Arc::clone(&inner.file), start, inner.status.size, inner.status.last + 1)
         };
         // What is appended from here on has no gaps, so that only older records count as kept.
         let mut copy = NewJournal::start(temporary, base)?;
         copy.lines(Part { file: &old, at: start, end: middle }, Some(fates))?;
-        copy.keep_removed(&self.path)?;
+        for (at, bytes) in copy.removed.drain(..) {
+            let create = |to: &Path| files::create(to, &bytes, 0o600);
+            let kept = keep(&self.path, &format!("damaged-{at}"), &create)?;
+            let kept = kept.display();
+            log::warn!(
+                "a damaged record of a forgotten message was moved out of the journal to {kept}"
+            );
+        }
         // What came meanwhile, until the rest is so little that writers can wait for it.
         for _ in 0..COMPACT_ROUNDS {
             copy.finish()?.sync_all()?;
-            let end = self.lock().end;
+            let end = self.lock().status.size;
             if end - middle < COMPACT_TAIL {
                 break;
             }
@@ -220,13 +213,13 @@ impl FileJournal {
         if let Some(what) = self.lost_by(&inner.file) {
             return Err(io::Error::other(format!("the journal {what}")));
         }
-        if let Condition::Broken(why) = &inner.condition {
+        if let Condition::Broken(why) = &inner.status.condition {
             return Err(io::Error::other(why.clone()));
         }
-        copy.lines(Part { end: inner.end, ..rest }, None)?;
-        let (file, last) = (Arc::new(copy.finish()?), inner.last);
+        copy.lines(Part { end: inner.status.size, ..rest }, None)?;
+        let (file, last) = (Arc::new(copy.finish()?), inner.status.last);
         // Writers go on, in the new file: what they wait for is its sync, and not this lock.
-        (inner.file, inner.index, inner.end) = (Arc::clone(&file), copy.index, copy.end);
+        (inner.file, inner.index, inner.status.size) = (Arc::clone(&file), copy.index, copy.end);
         (inner.preallocated, inner.syncing) = (0, true);
         drop(inner);
         let named = (self.disk.sync)(&file).and_then(|()| fs::rename(temporary, &self.path));
@@ -235,11 +228,12 @@ impl FileJournal {
         inner.syncing = false;
         if let Err(e) = &named {
             // The next start may find the old file, which has all that was ever durable.
-            inner.mark_broken(&format!("the journal could not be replaced: {e}"));
+            inner.mark_broken(format!("the journal could not be replaced: {e}"));
         } else {
-            (inner.corrupt, inner.marked) = (copy.still, inner.marked.max(copy.header.base - 1));
+            (inner.status.corrupt, inner.marked) =
+                (copy.still, inner.marked.max(copy.header.base - 1));
             inner.durable = last;
-            if !matches!(inner.condition, Condition::Broken(_)) {
+            if !matches!(inner.status.condition, Condition::Broken(_)) {
                 inner.probe(self.disk);
             }
         }

@@ -7,8 +7,8 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::compact::copy_all;
-use super::health::Health;
-use super::line::{Header, MARK, VERSION};
+use super::framing::{Header, MARK, VERSION};
+use super::health::{Health, Status};
 use super::paths::{NAME, keep, temporary};
 use super::scanner::{Part, Scanner};
 use super::verify::{Corruption, Report, invalid, one_lost, verify};
@@ -17,7 +17,6 @@ use super::{Condition, Fate, Journal, Purpose, Refused, check_json, long_record}
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
-use crate::threads::lock;
 
 impl FileJournal {
     /// Opens the journal in `dir`, or makes one, and shows every record in order. New work is
@@ -54,16 +53,11 @@ impl FileJournal {
         let inner = Inner {
             file: Arc::new(file),
             index,
-            end,
-            last: found.last,
+            status: Status { last: found.last, size: end, cap, ..Status::default() },
             durable: 0,
             marked: found.marked,
             syncing: false,
             preallocated: 0,
-            cap,
-            wanted: 1,
-            condition: Condition::Good,
-            corrupt: None,
         };
         let journal = FileJournal {
             path,
@@ -82,8 +76,8 @@ impl FileJournal {
     fn locate(&self, number: u64) -> (Arc<File>, u64, u64, u64) {
         let inner = self.lock();
         let after = inner.index.partition_point(|(indexed, _)| *indexed <= number);
-        let at = |place: usize| inner.index.get(place).map_or(inner.end, |(_, at)| *at);
-        (Arc::clone(&inner.file), at(after.saturating_sub(1)), at(after), inner.end)
+        let at = |place: usize| inner.index.get(place).map_or(inner.status.size, |(_, at)| *at);
+        (Arc::clone(&inner.file), at(after.saturating_sub(1)), at(after), inner.status.size)
     }
 
     /// Shows what is there from `number` on, from the nearest place that is indexed, and without the
@@ -112,10 +106,10 @@ impl FileJournal {
     /// The first corruption is logged, and reported in the condition from then on.
     fn report_corrupt(&self, file: &Arc<File>, at: u64, why: &str) {
         let mut inner = self.lock();
-        if Arc::ptr_eq(file, &inner.file) && inner.corrupt.is_none() {
+        if Arc::ptr_eq(file, &inner.file) && inner.status.corrupt.is_none() {
             let words = one_lost(at, why);
             log::error!("{words}");
-            inner.corrupt = Some(words);
+            inner.status.corrupt = Some(words);
             self.publish(&inner);
         }
     }
@@ -142,12 +136,12 @@ impl Journal for FileJournal {
 
     fn sync(&self, number: u64) -> Result<(), Refused> {
         let mut inner = self.lock();
-        let number = number.min(inner.last);
+        let number = number.min(inner.status.last);
         loop {
             if inner.durable >= number {
                 return Ok(());
             }
-            if let Condition::Broken(why) = &inner.condition {
+            if let Condition::Broken(why) = &inner.status.condition {
                 return Err(Refused::Broken(why.clone()));
             }
             if !inner.syncing {
@@ -157,7 +151,7 @@ impl Journal for FileJournal {
         }
         // This thread syncs all that was appended so far; what comes later waits for the next sync.
         inner.syncing = true;
-        let (file, last) = (Arc::clone(&inner.file), inner.last);
+        let (file, last) = (Arc::clone(&inner.file), inner.status.last);
         drop(inner);
         let call = self.health.call("a sync of the journal");
         let result = (self.disk.sync)(&file);
@@ -172,7 +166,7 @@ impl Journal for FileJournal {
             Err(_) if replaced => {}
             Err(e) => {
                 files::drop_page_cache(&file);
-                inner.mark_broken(&format!("the disk did not keep the journal: {e}"));
+                inner.mark_broken(format!("the disk did not keep the journal: {e}"));
             }
         }
         self.publish(&inner);
@@ -187,7 +181,7 @@ impl Journal for FileJournal {
         let number = {
             let mut inner = self.lock();
             // While writes go on, the next record says it.
-            if inner.marked == inner.last || inner.durable < inner.last {
+            if inner.marked == inner.status.last || inner.durable < inner.status.last {
                 return Ok(());
             }
             let number = self.append_to(&mut inner, MARK, Purpose::Completion);
@@ -232,30 +226,18 @@ impl Journal for FileJournal {
         self.compact_with(fate)
     }
 
-    fn last(&self) -> u64 {
-        lock(&self.health.0).last
-    }
-
-    fn size(&self) -> u64 {
-        lock(&self.health.0).end
-    }
-
     fn set_cap(&self, cap: u64) {
         let mut inner = self.lock();
-        inner.cap = cap;
+        inner.status.cap = cap;
         self.publish(&inner);
-    }
-
-    fn condition(&self) -> Condition {
-        self.health.condition()
     }
 
     fn check_file(&self) {
         FileJournal::check_file(self);
     }
 
-    fn health(&self) -> Option<&Health> {
-        Some(&self.health)
+    fn health(&self) -> &Health {
+        &self.health
     }
 }
 

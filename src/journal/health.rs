@@ -4,9 +4,48 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{Condition, Loss};
+use super::{Condition, Loss, Purpose, Refused, new_work_capacity};
 use crate::limits::DISK_SLOW;
 use crate::threads::lock;
+
+/// What a journal has and takes, as after its last change.
+#[derive(Clone, Debug, Default)]
+pub struct Status {
+    /// The number of the last record.
+    pub last: u64,
+    /// Where the last record ends, and the next begins.
+    pub size: u64,
+    pub cap: u64,
+    /// The length of the new work that was refused last; 0 where the last was taken.
+    pub wanted: u64,
+    /// But for what the cap says, and what is corrupt.
+    pub condition: Condition,
+    /// The first corruption that was found since the start.
+    pub corrupt: Option<String>,
+}
+
+impl Status {
+    /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
+    /// nothing but the disk.
+    pub fn check_capacity(&self, more: u64, purpose: Purpose) -> Result<(), Refused> {
+        let Status { size, cap, .. } = *self;
+        if purpose == Purpose::Completion || size.saturating_add(more) <= new_work_capacity(cap) {
+            return Ok(());
+        }
+        let why =
+            format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");
+        Err(Refused::Full(why))
+    }
+
+    fn condition(&self) -> Condition {
+        if self.condition != Condition::Good {
+            return self.condition.clone();
+        }
+        let full = self.check_capacity(self.wanted.max(1), Purpose::NewWork).err();
+        let why = full.map(|full| full.to_string()).or_else(|| self.corrupt.clone());
+        why.map_or(Condition::Good, Condition::Degraded)
+    }
+}
 
 /// A lock of its own, held for a few instructions and never over a call to the disk.
 #[derive(Debug, Default)]
@@ -14,42 +53,40 @@ pub struct Health(pub(super) Mutex<Published>);
 
 #[derive(Debug, Default)]
 pub(super) struct Published {
-    /// As it was after the last change, with what the cap says.
-    pub(super) condition: Condition,
-    pub(super) end: u64,
-    pub(super) last: u64,
+    pub(super) status: Status,
     pub(super) loss: Option<Loss>,
     /// The calls to the disk that have not returned: what each is and when it began.
-    calls: Vec<(u64, &'static str, Instant)>,
-    last_call: u64,
+    calls: Vec<(&'static str, Instant)>,
 }
 
 /// A call to the disk, until it is dropped.
-pub struct Call<'a>(&'a Health, u64);
+pub struct Call<'a>(&'a Health, (&'static str, Instant));
 
 impl Health {
     /// A call to the disk begins.
     pub fn call(&self, what: &'static str) -> Call<'_> {
-        let mut published = lock(&self.0);
-        published.last_call += 1;
-        let number = published.last_call;
-        published.calls.push((number, what, Instant::now()));
-        Call(self, number)
+        let call = (what, Instant::now());
+        lock(&self.0).calls.push(call);
+        Call(self, call)
     }
 
     /// That the disk has not answered a call for longer than this, and which.
     pub fn stalled(&self, longer_than: Duration) -> Option<String> {
         let published = lock(&self.0);
-        let (_, what, since) = published.calls.first()?;
+        let (what, since) = published.calls.first()?;
         let time = since.elapsed();
         (time >= longer_than)
             .then(|| format!("the disk has not answered for {} s ({what})", time.as_secs()))
     }
 
+    pub fn status(&self) -> Status {
+        lock(&self.0).status.clone()
+    }
+
     pub fn condition(&self) -> Condition {
         let (condition, loss) = {
             let published = lock(&self.0);
-            (published.condition.clone(), published.loss.as_ref().map(|loss| loss.why.clone()))
+            (published.status.condition(), published.loss.as_ref().map(|loss| loss.why.clone()))
         };
         match (condition, loss.or_else(|| self.stalled(DISK_SLOW))) {
             (Condition::Good | Condition::Degraded(_), Some(why)) => Condition::Degraded(why),
@@ -65,6 +102,9 @@ impl Health {
 
 impl Drop for Call<'_> {
     fn drop(&mut self) {
-        lock(&self.0.0).calls.retain(|(number, ..)| *number != self.1);
+        let calls = &mut lock(&self.0.0).calls;
+        // Of two that are alike, either.
+        let place = calls.iter().position(|call| *call == self.1);
+        place.map(|place| calls.remove(place));
     }
 }

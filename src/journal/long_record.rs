@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
-use super::line::{CRC, HEAD, durable};
+use super::framing::{CRC, HEAD, durable, hexadecimal};
 use crate::extent::Extent;
 use crate::limits::{JOURNAL_BUFFER, LONG_RECORD};
 
@@ -48,36 +48,29 @@ pub fn read(
     };
     let Some((start, json, text, body)) = found() else { return room(end - from).map(|()| None) };
     let body = Extent::File(Arc::clone(file), body);
-    let (mut sum, mut quotes) = (CRC.digest(), Quotes::default());
+    let (mut sum, mut quotes, mut escape) = (CRC.digest(), 0, false);
     body.chunks(JOURNAL_BUFFER, &mut |piece| {
         sum.update(piece);
-        quotes.count(piece);
+        quotes += count_quotes(piece, &mut escape);
         Ok(())
     })?;
     // A report so long that it was not seen has more than those of the journal's own member.
-    let mut around = Quotes::default();
-    around.count(json.as_bytes());
-    let whole = format!("{:08x}", sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
-    if whole && quotes.count == around.count + 2 {
+    let around = count_quotes(json.as_bytes(), &mut false);
+    let whole = hexadecimal(sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
+    if whole && quotes == around + 2 {
         return Ok(Some((json, Extent::File(Arc::clone(file), text))));
     }
     room(end - from).map(|()| None)
 }
 
-/// Quotes that are not escaped.
-#[derive(Default)]
-struct Quotes {
-    count: usize,
-    escape: bool,
-}
-
-impl Quotes {
-    fn count(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.count += usize::from(*byte == b'"' && !self.escape);
-            self.escape = *byte == b'\\' && !self.escape;
-        }
-    }
+/// Counts the quotes that are not escaped. `escape`: whether the byte before these escapes the first.
+fn count_quotes(bytes: &[u8], escape: &mut bool) -> usize {
+    let is_plain_quote = |byte: &&u8| {
+        let escaped = std::mem::take(escape);
+        *escape = **byte == b'\\' && !escaped;
+        **byte == b'"' && !escaped
+    };
+    bytes.iter().filter(is_plain_quote).count()
 }
 
 fn place(bytes: &[u8], wanted: &[u8]) -> Option<usize> {

@@ -1,41 +1,39 @@
 //! The journal that lives as long as the process: for tests and `--ephemeral`.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
 
-use super::line::line;
-use super::{Condition, Fate, Journal, Purpose, Refused, check_capacity, check_json};
+use super::framing::line;
+use super::health::Health;
+use super::{Fate, Journal, Purpose, Refused, check_json};
 use crate::threads::lock;
 
-#[derive(Debug)]
-pub struct MemoryJournal(Mutex<Inner>);
-
-#[derive(Debug)]
-struct Inner {
+#[derive(Debug, Default)]
+pub struct MemoryJournal {
     /// In the order of their numbers.
-    records: VecDeque<(u64, Arc<str>)>,
-    last: u64,
-    size: u64,
-    cap: u64,
+    records: Mutex<Vec<(u64, Arc<str>)>>,
+    health: Health,
 }
 
 impl MemoryJournal {
     pub fn new(cap: u64) -> MemoryJournal {
-        MemoryJournal(Mutex::new(Inner { records: VecDeque::new(), last: 0, size: 0, cap }))
+        let journal = MemoryJournal::default();
+        journal.set_cap(cap);
+        journal
     }
 }
 
 impl Journal for MemoryJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
         check_json(json)?;
-        let mut inner = lock(&self.0);
-        let number = inner.last + 1;
+        let mut records = lock(&self.records);
+        let status = &mut lock(&self.health.0).status;
+        let number = status.last + 1;
         let length = size(number, json);
-        check_capacity(inner.size, length, inner.cap, purpose)?;
-        inner.records.push_back((number, json.into()));
-        inner.last = number;
-        inner.size += length;
+        status.check_capacity(length, purpose)?;
+        records.push((number, json.into()));
+        status.last = number;
+        status.size += length;
         Ok(number)
     }
 
@@ -44,18 +42,18 @@ impl Journal for MemoryJournal {
     }
 
     fn read(&self, number: u64) -> io::Result<String> {
-        let inner = lock(&self.0);
-        let place = inner.records.binary_search_by_key(&number, |(number, _)| *number);
+        let records = lock(&self.records);
+        let place = records.binary_search_by_key(&number, |(number, _)| *number);
         let place = place.map_err(|_| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(inner.records[place].1.as_ref().to_owned())
+        Ok(records[place].1.as_ref().to_owned())
     }
 
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
         let (last, mut after) = (self.last(), after);
         let next = |after: u64| {
-            let inner = lock(&self.0);
-            let place = inner.records.partition_point(|(number, _)| *number <= after);
-            inner.records.get(place).cloned().filter(|(number, _)| *number <= last)
+            let records = lock(&self.records);
+            let place = records.partition_point(|(number, _)| *number <= after);
+            records.get(place).cloned().filter(|(number, _)| *number <= last)
         };
         while let Some((number, json)) = next(after)
             && visit(number, &json)
@@ -66,41 +64,33 @@ impl Journal for MemoryJournal {
     }
 
     fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
-        let (mut kept, mut seen) = (VecDeque::new(), 0);
+        let mut fates = Vec::new();
         self.scan(0, &mut |number, json| {
-            seen = number;
-            match fate(number, json) {
-                Fate::Keep => kept.push_back((number, json.into())),
-                Fate::Replace(json) => kept.push_back((number, json.into())),
-                Fate::Drop | Fate::Erase => {}
-            }
+            fates.push(fate(number, json));
             true
         })?;
-        let mut inner = lock(&self.0);
-        kept.extend(inner.records.drain(..).filter(|(number, _)| *number > seen));
-        inner.records = kept;
-        inner.size = inner.records.iter().map(|(number, json)| size(*number, json)).sum();
+        // What was appended meanwhile is behind those that have a fate.
+        let mut fates = fates.into_iter();
+        let mut records = lock(&self.records);
+        records.retain_mut(|(_, json)| match fates.next() {
+            None | Some(Fate::Keep) => true,
+            Some(Fate::Replace(new)) => {
+                *json = new.into();
+                true
+            }
+            Some(Fate::Drop | Fate::Erase) => false,
+        });
+        let sizes = records.iter().map(|(number, json)| size(*number, json));
+        lock(&self.health.0).status.size = sizes.sum();
         Ok(())
     }
 
-    fn last(&self) -> u64 {
-        lock(&self.0).last
-    }
-
-    fn size(&self) -> u64 {
-        lock(&self.0).size
-    }
-
     fn set_cap(&self, cap: u64) {
-        lock(&self.0).cap = cap;
+        lock(&self.health.0).status.cap = cap;
     }
 
-    fn condition(&self) -> Condition {
-        let inner = lock(&self.0);
-        match check_capacity(inner.size, 1, inner.cap, Purpose::NewWork) {
-            Err(full) => Condition::Degraded(full.to_string()),
-            Ok(()) => Condition::Good,
-        }
+    fn health(&self) -> &Health {
+        &self.health
     }
 }
 

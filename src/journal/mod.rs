@@ -6,8 +6,8 @@
 
 mod compact;
 mod file;
+mod framing;
 mod health;
-mod line;
 mod long_record;
 mod memory;
 mod paths;
@@ -101,25 +101,29 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// one is kept as it is, or in a file beside the journal where its message is forgotten.
     fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()>;
 
-    /// The number of the last record; 0 where there never was one.
-    fn last(&self) -> u64;
-
-    /// Bytes on disk.
-    fn size(&self) -> u64;
-
     /// Changes the most bytes that the journal may have.
     fn set_cap(&self, cap: u64);
-
-    /// Whether new work can be taken. Like the two above, told at once, whatever the disk does.
-    fn condition(&self) -> Condition;
 
     /// Looks whether room has come back, and whether the journal's path still leads to its file. To be
     /// called every few seconds, by a thread that may hang with the disk.
     fn check_file(&self) {}
 
-    /// How its disk and its file are; a journal in memory has none.
-    fn health(&self) -> Option<&Health> {
-        None
+    /// How it and its disk are: told at once, whatever the disk does.
+    fn health(&self) -> &Health;
+
+    /// The number of the last record; 0 where there never was one.
+    fn last(&self) -> u64 {
+        self.health().status().last
+    }
+
+    /// Bytes on disk.
+    fn size(&self) -> u64 {
+        self.health().status().size
+    }
+
+    /// Whether new work can be taken.
+    fn condition(&self) -> Condition {
+        self.health().condition()
     }
 }
 
@@ -204,14 +208,4 @@ fn check_json(json: &str) -> Result<(), Refused> {
 /// The part of a cap that new work may fill.
 pub fn new_work_capacity(cap: u64) -> u64 {
     cap - (cap / JOURNAL_RESERVE).max(JOURNAL_PREALLOCATED).min(cap / 2)
-}
-
-/// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
-/// nothing but the disk.
-fn check_capacity(size: u64, more: u64, cap: u64, purpose: Purpose) -> Result<(), Refused> {
-    if purpose == Purpose::Completion || size.saturating_add(more) <= new_work_capacity(cap) {
-        return Ok(());
-    }
-    let why = format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");
-    Err(Refused::Full(why))
 }

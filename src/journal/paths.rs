@@ -1,6 +1,5 @@
 //! The journal's name in the state directory, and those of the files beside it.
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -17,15 +16,21 @@ pub fn temporary(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-/// Finds a name beside the journal that `make` accepts: `journal.WHAT`, `journal.WHAT.1`, ….
+/// The names that a file beside the journal can have: `journal.WHAT`, `journal.WHAT.1`, ….
+fn names(path: &Path, what: &str) -> impl Iterator<Item = PathBuf> {
+    (0..MAX_KEPT).map(move |number| {
+        let more = if number == 0 { String::new() } else { format!(".{number}") };
+        path.with_file_name(format!("{NAME}.{what}{more}"))
+    })
+}
+
+/// Finds a name of these that `make` accepts.
 pub fn keep(
     path: &Path,
     what: &str,
     make: &dyn Fn(&Path) -> io::Result<bool>,
 ) -> io::Result<PathBuf> {
-    for number in 0..MAX_KEPT {
-        let more = if number == 0 { String::new() } else { format!(".{number}") };
-        let to = path.with_file_name(format!("{NAME}.{what}{more}"));
+    for to in names(path, what) {
         if make(&to)? {
             return Ok(to);
         }
@@ -40,10 +45,11 @@ pub fn keep(
 /// # Errors
 /// The directory cannot be read.
 pub fn saved(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_copy = |name: &str| name.starts_with(&format!("{NAME}.{SAVED}"));
-    let all = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
-    let mut found = all.collect::<io::Result<Vec<PathBuf>>>()?;
-    found.retain(|path| path.file_name().is_some_and(|name| is_copy(&name.to_string_lossy())));
-    found.sort();
+    let mut found = Vec::new();
+    for copy in names(&dir.join(NAME), SAVED) {
+        if copy.try_exists()? {
+            found.push(copy);
+        }
+    }
     Ok(found)
 }

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::json::{Raw, members};
+
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
@@ -104,6 +106,18 @@ pub enum Step {
     Forgotten,
 }
 
+/// The steps that have no members of their own.
+const PLAIN_STEPS: [Step; 8] = [
+    Step::Started,
+    Step::Requeued,
+    Step::Released,
+    Step::Sending,
+    Step::Delivered,
+    Step::Revived,
+    Step::Dropped,
+    Step::Forgotten,
+];
+
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
@@ -166,12 +180,11 @@ impl Record {
 
     /// Its JSON, on one line.
     pub fn to_json(&self) -> String {
+        let json = Json::begin(self.word(), self.id());
         let json = match self {
-            Record::Accepted(accepted) => {
-                Json::begin("accepted", Some(&accepted.id)).stamp(accepted.at).members(accepted)
-            }
-            Record::Step { id, n, at, step } => {
-                let json = Json::begin(step.word(), Some(id)).add("n", n).stamp(*at);
+            Record::Accepted(accepted) => json.stamp(accepted.at).members(accepted),
+            Record::Step { n, at, step, .. } => {
+                let json = json.add("n", n).stamp(*at);
                 match step {
                     Step::Done(reply, report) => {
                         json.add("reply", &Some(reply)).add("report", report)
@@ -189,15 +202,13 @@ impl Record {
                 }
             }
             Record::Reset { principal, session, at, transcript_only } => {
-                let json = Json::begin("reset", None).add("principal", &Some(principal));
-                let json = json.add("session", &Some(session)).stamp(*at);
-                json.add("transcript_only", transcript_only)
+                let json = json.add("principal", &Some(principal)).add("session", &Some(session));
+                json.stamp(*at).add("transcript_only", transcript_only)
             }
             Record::Clock { boot, since_boot, at } => {
-                let json = Json::begin("clock", None).add("boot", &Some(boot));
-                json.add("since_boot", &Some(since_boot)).stamp(*at)
+                json.add("boot", &Some(boot)).add("since_boot", &Some(since_boot)).stamp(*at)
             }
-            Record::Unknown { id } => Json::begin("unknown", id.as_ref()),
+            Record::Unknown { .. } => json,
         };
         json.end()
     }
@@ -208,91 +219,80 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let Head { t, id, n, at, age, off, essential, error, detail, reply, report } = read(json)?;
-        let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
-        let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
-        let (message, error) = (|| text("id", id), || text("error", error));
-        let at = || {
-            let at = get(at)?.ok_or_else(|| lacks("at"))?;
-            let (age, off) = (get(age)?.unwrap_or(0), get(off)?.unwrap_or(0));
-            Ok::<Stamp, String>(Stamp { at, age, off })
-        };
-        let step = match &*t {
+        let members = Members::of(json)?;
+        let t = &*members.kind;
+        let step = match t {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
-                let accepted = Accepted { id: message()?, at: at()?, ..read(json)? };
+                let (id, at) = (members.need("id")?, members.stamp()?);
+                let accepted = Accepted { id, at, ..read(json)? };
                 return Ok(Record::Accepted(Box::new(accepted)));
             }
             "reset" => {
-                let Reset { principal, session, transcript_only } = read(json)?;
-                return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
+                let (principal, session) = (members.need("principal")?, members.need("session")?);
+                let (at, transcript_only) = (members.stamp()?, members.get("transcript_only")?);
+                return Ok(Record::Reset { principal, session, at, transcript_only });
             }
             "clock" => {
-                let Boot { boot, since_boot } = read(json)?;
-                return Ok(Record::Clock { boot, since_boot, at: at()? });
+                let (boot, since_boot) = (members.need("boot")?, members.get("since_boot")?);
+                return Ok(Record::Clock { boot, since_boot, at: members.stamp()? });
             }
-            "started" => Step::Started,
             "retry" => Step::Retry(read(json)?),
-            "done" => Step::Done(text("reply", reply)?, get(report)?),
-            "failed" => Step::Failed(error()?, get(detail)?),
-            "requeued" => Step::Requeued,
-            "released" => Step::Released,
-            "cancelled" => Step::Cancelled(error()?),
-            "sending" => Step::Sending,
-            "deferred" => Step::Deferred(error()?),
-            "delivered" => Step::Delivered,
-            "dead" => Step::Dead(error()?),
-            "revived" => Step::Revived,
-            "dropped" => Step::Dropped,
-            "forgotten" => Step::Forgotten,
-            _ if essential.is_some_and(|raw| raw.get() == "true") => {
-                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
-            }
-            _ => return Ok(Record::Unknown { id: get(id).unwrap_or(None) }),
+            "done" => Step::Done(members.need("reply")?, members.get("report")?),
+            "failed" => Step::Failed(members.need("error")?, members.get("detail")?),
+            "cancelled" => Step::Cancelled(members.need("error")?),
+            "deferred" => Step::Deferred(members.need("error")?),
+            "dead" => Step::Dead(members.need("error")?),
+            word => match PLAIN_STEPS.iter().find(|step| step.word() == word) {
+                Some(step) => step.clone(),
+                None if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
+                    return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
+                }
+                None => return Ok(Record::Unknown { id: members.get("id").unwrap_or(None) }),
+            },
         };
-        Ok(Record::Step { id: message()?, n: get(n)?.unwrap_or(0), at: at()?, step })
+        let (id, n, at) = (members.need("id")?, members.get("n")?, members.stamp()?);
+        Ok(Record::Step { id, n, at, step })
     }
-}
-
-/// What records of several kinds have, as it stands: in one of a newer gateway it may be anything.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Head<'a> {
-    #[serde(borrow)]
-    t: Cow<'a, str>,
-    id: Option<&'a RawValue>,
-    n: Option<&'a RawValue>,
-    at: Option<&'a RawValue>,
-    age: Option<&'a RawValue>,
-    off: Option<&'a RawValue>,
-    essential: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
-    detail: Option<&'a RawValue>,
-    reply: Option<&'a RawValue>,
-    report: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct Reset {
-    principal: String,
-    session: String,
-    #[serde(default)]
-    transcript_only: bool,
-}
-
-#[derive(Deserialize)]
-struct Boot {
-    boot: String,
-    #[serde(default)]
-    since_boot: u64,
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
-fn get<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Result<Option<T>, String> {
-    member.map(|raw| read(raw.get())).transpose()
+/// The members of a record as they stand: in one of a newer gateway they may be anything.
+struct Members<'a> {
+    kind: String,
+    all: Vec<(Cow<'a, str>, &'a RawValue)>,
+}
+
+impl<'a> Members<'a> {
+    fn of(json: &'a str) -> Result<Members<'a>, String> {
+        // What takes it apart takes it for good JSON.
+        let whole: &RawValue = read(json)?;
+        let mut members = Members { kind: String::new(), all: members(whole.get()).collect() };
+        members.kind = members.get("t")?;
+        Ok(members)
+    }
+
+    /// `null` is as good as absent.
+    fn raw(&self, key: &str) -> Raw<'a> {
+        let found = self.all.iter().find(|(known, _)| known == key);
+        found.map(|(_, raw)| *raw).filter(|raw| raw.get() != "null")
+    }
+
+    fn get<T: Deserialize<'a> + Default>(&self, key: &str) -> Result<T, String> {
+        self.raw(key).map_or_else(|| Ok(T::default()), |raw| read(raw.get()))
+    }
+
+    fn need<T: Deserialize<'a>>(&self, key: &str) -> Result<T, String> {
+        let raw = self.raw(key);
+        read(raw.ok_or_else(|| format!("a record of kind {:?} has no {key:?}", self.kind))?.get())
+    }
+
+    fn stamp(&self) -> Result<Stamp, String> {
+        Ok(Stamp { at: self.need("at")?, age: self.get("age")?, off: self.get("off")? })
+    }
 }
 
 /// Whether a member says no more than its absence.
@@ -304,7 +304,7 @@ fn absent<T: Default + PartialEq>(value: &T) -> bool {
 struct Json(Vec<u8>);
 
 impl Json {
-    fn begin(kind: &str, id: Option<&String>) -> Json {
+    fn begin(kind: &str, id: Option<&str>) -> Json {
         Json(format!(r#"{{"t":"{kind}""#).into_bytes()).add("id", &id)
     }
 

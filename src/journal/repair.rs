@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::compact::copy_all;
-use super::line::Header;
+use super::framing::Header;
 use super::paths::{NAME, keep};
 use super::scanner::{Part, Scanner};
 use super::verify::{Corruption, inspect};
@@ -38,19 +38,17 @@ pub fn repair(
     let path = dir.join(NAME);
     let Err(found) = inspect(&path, visit) else { return Ok(None) };
     let Some((offset, _)) = found.place else { return Err(found) };
-    cut(&path, offset)
-        .map(|(kept, records, left_out)| Some(Repaired { found, kept, records, left_out }))
-        .map_err(|e| Corruption::io(&path, &e))
+    cut(&path, offset, found).map(Some).map_err(|e| Corruption::io(&path, &e))
 }
 
-fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
+fn cut(path: &Path, offset: u64, found: Corruption) -> io::Result<Repaired> {
     let file = files::open_own(path)?;
     let (length, inode) = (file.metadata()?.len(), file.metadata()?.ino());
     let mut scanner = Scanner::new(Part { file: &file, at: 0, end: length });
     let (first, start) = scanner.header()?;
     // Where only the header is corrupt, the records before the next corruption are good.
     let mut highest = Header::parse(first).map_or(0, |header| header.base - 1);
-    let (mut end, mut whole, mut good) = (start, 0, 0);
+    let (mut end, mut whole, mut records) = (start, 0, 0);
     let mut before = true;
     while let Some(segment) = scanner.next()? {
         let entry = segment.record.ok();
@@ -58,7 +56,7 @@ fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
         let counts = u64::from(entry.is_some_and(|entry| !entry.is_mark()));
         before &= if offset == 0 { number > Some(highest) } else { segment.at < offset };
         if before {
-            good += counts;
+            records += counts;
             end = segment.end;
         }
         whole += counts;
@@ -73,5 +71,5 @@ fn cut(path: &Path, offset: u64) -> io::Result<(PathBuf, u64, u64)> {
         Err(e) => Err(e),
     })?;
     copy_all(path, Part { file: &file, at: start, end }, highest.saturating_add(1))?;
-    Ok((kept, good, whole - good))
+    Ok(Repaired { found, kept, records, left_out: whole - records })
 }

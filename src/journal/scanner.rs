@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::os::unix::fs::FileExt;
 
-use super::line::{AROUND, Entry, check, entry, whole_within};
+use super::framing::{AROUND, Entry, check, entry, whole_within};
 use crate::limits::{JOURNAL_BUFFER, MAX_RECORD};
 
 /// A record, or bytes that are none.
@@ -15,8 +15,6 @@ pub struct Segment<'a> {
     pub record: Result<Entry<'a>, &'static str>,
     /// Nothing but NULs.
     pub nuls: bool,
-    /// It ends a line.
-    pub ends_line: bool,
 }
 
 /// Whatever else is done with the file meanwhile. No more than twice the longest line is held in
@@ -92,17 +90,17 @@ impl<'a> Scanner<'a> {
         }
         let (at, mut end) = (self.start + from as u64, self.end);
         let line = &mut self.line[from..];
-        let (nuls, mut ends_line) = (line.is_empty(), line.ends_with(b"\n"));
+        let nuls = line.is_empty();
         let record = match check(line) {
             Ok(found) => entry(line, found),
             Err(why) => {
                 if let Some(within) = whole_within(line) {
                     self.rest = from + within;
-                    (end, ends_line) = (at + within as u64, false);
+                    end = at + within as u64;
                 }
                 Err(why)
             }
         };
-        Ok(Some(Segment { at, end, record, nuls, ends_line }))
+        Ok(Some(Segment { at, end, record, nuls }))
     }
 }

@@ -9,7 +9,7 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::line::{Entry, Header};
+use super::framing::{Entry, Header};
 use super::record;
 use super::scanner::{Part, Scanner};
 use super::writer::{Index, index_offset};
@@ -145,12 +145,13 @@ pub fn verify(
             Err(reason) => reason.to_owned(),
         };
         // What a compaction kept was synced before it got its name: that cannot be torn.
-        let behind = behind(file, at, length).map_err(io)?;
-        let durable = if header.version == 1 { behind.lines } else { behind.durable >= next };
-        if kept || durable {
+        let (places, durable) = behind(file, at, length).map_err(io)?;
+        // Records of version 1 do not say what was durable: there only the last can have been cut short.
+        let acknowledged = if header.version == 1 { places > 1 } else { durable >= next };
+        if kept || acknowledged {
             return Err(corrupt(at, next, reason, false));
         }
-        found.torn = (!behind.nuls).then_some((at, length - at));
+        found.torn = (places > 0).then_some((at, length - at));
         break;
     }
     if found.records < header.kept {
@@ -160,27 +161,17 @@ pub fn verify(
     Ok(found)
 }
 
-/// What there is from a corrupt place on.
-struct Behind {
-    /// The highest number that a whole record says was durable.
-    durable: u64,
-    /// There is more than one line. Records of version 1 do not say what was durable: there only the
-    /// last line can have been cut short.
-    lines: bool,
-    /// There is nothing but NULs: the end of the journal.
-    nuls: bool,
-}
-
-fn behind(file: &File, at: u64, length: u64) -> io::Result<Behind> {
-    let mut found = Behind { durable: 0, lines: false, nuls: true };
+/// What there is from a corrupt place on: how many records and places that are none, NULs aside, which
+/// are the end of the journal; and the highest number that a whole record says was durable.
+fn behind(file: &File, at: u64, length: u64) -> io::Result<(u64, u64)> {
+    let (mut places, mut highest) = (0, 0);
     let mut scanner = Scanner::new(Part { file, at, end: length });
     while let Some(segment) = scanner.next()? {
         if let Ok(Entry { number, durable: Some(durable), .. }) = segment.record {
             // None is written that says it of itself.
-            found.durable = found.durable.max(if durable < number { durable } else { 0 });
+            highest = highest.max(if durable < number { durable } else { 0 });
         }
-        found.lines |= segment.ends_line && segment.end < length;
-        found.nuls &= segment.nuls;
+        places += u64::from(!segment.nuls);
     }
-    Ok(found)
+    Ok((places, highest))
 }

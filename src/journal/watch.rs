@@ -32,12 +32,12 @@ impl FileJournal {
         let Ok(_only) = self.compacting.try_lock() else { return };
         let mut inner = self.lock();
         // A compaction that failed may have left it without the name.
-        if matches!(inner.condition, Condition::Broken(_)) {
+        if matches!(inner.status.condition, Condition::Broken(_)) {
             return;
         }
         if let Some(what) = self.lost_by(&inner.file) {
             self.report_loss(&inner, what);
-        } else if matches!(inner.condition, Condition::Degraded(_)) {
+        } else if matches!(inner.status.condition, Condition::Degraded(_)) {
             inner.probe(self.disk);
             self.publish(&inner);
         }
@@ -67,17 +67,14 @@ impl FileJournal {
         let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
         let saved = self.save(inner);
         let rest = match &saved {
-            Ok(copy) => {
-                let copy = copy.canonicalize().unwrap_or_else(|_| copy.clone());
-                format!(
-                    "what it had is saved as {}; to go on with that, stop the gateway, give the \
-                     copy its old name, and start it again",
-                    copy.display()
-                )
-            }
+            Ok(copy) => format!(
+                "what it had is saved as {}; to go on with that, stop the gateway, give the copy its \
+                 old name, and start it again",
+                copy.display()
+            ),
             Err(e) => format!(
-                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, \
-                 or it is lost",
+                "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, or \
+                 it is lost",
                 Pid::own()
             ),
         };
@@ -86,19 +83,19 @@ impl FileJournal {
         if saved.is_some() || self.health.loss().is_none() {
             log::error!("{why}");
         }
-        let at = Instant::now();
-        lock(&self.health.0).loss = Some(Loss { what, why, saved, at });
+        lock(&self.health.0).loss = Some(Loss { what, why, saved, at: Instant::now() });
     }
 
     /// Copies the open file beside its path, where the next start looks, in a new directory if need be;
     /// where that cannot be, into the directory that it was in, wherever that is by now.
     fn save(&self, inner: &Inner) -> io::Result<PathBuf> {
-        let into =
-            |dir: &Path| keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.end, to));
+        let into = |dir: &Path| {
+            keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.status.size, to))
+        };
         let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
         files::private_dir(dir).and_then(|()| into(dir)).or_else(|first| {
             let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
-            into(&held).map_err(|_| first)
+            into(&held).and_then(|copy| copy.canonicalize()).map_err(|_| first)
         })
     }
 }

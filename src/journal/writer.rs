@@ -7,9 +7,9 @@ use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
-use super::health::Health;
-use super::line::line;
-use super::{Condition, Purpose, Refused, check_capacity};
+use super::framing::line;
+use super::health::{Health, Status};
+use super::{Condition, Purpose, Refused};
 use crate::limits::JOURNAL_PREALLOCATED;
 use crate::sys::fs as files;
 use crate::threads::lock;
@@ -65,16 +65,7 @@ impl FileJournal {
 
     /// Makes a change known. The journal's lock is held.
     pub fn publish(&self, inner: &Inner) {
-        let full = || check_capacity(inner.end, inner.wanted, inner.cap, Purpose::NewWork).err();
-        let condition = match &inner.condition {
-            Condition::Good => {
-                let why = full().map(|full| full.to_string()).or_else(|| inner.corrupt.clone());
-                why.map_or(Condition::Good, Condition::Degraded)
-            }
-            condition => condition.clone(),
-        };
-        let mut published = lock(&self.health.0);
-        (published.condition, published.end, published.last) = (condition, inner.end, inner.last);
+        lock(&self.health.0).status.clone_from(&inner.status);
     }
 }
 
@@ -84,9 +75,7 @@ pub struct Inner {
     pub file: Arc<File>,
     /// Number and offset of a record every [`JOURNAL_STEP`] bytes, and of the first.
     pub index: Index,
-    /// Where the last record ends, and the next begins.
-    pub end: u64,
-    pub last: u64,
+    pub status: Status,
     /// The last number that is known to be durable.
     pub durable: u64,
     /// The last number of which the file itself says that it is durable.
@@ -94,33 +83,27 @@ pub struct Inner {
     pub syncing: bool,
     /// Up to where room is preallocated; the maximum where the file system cannot.
     pub preallocated: u64,
-    pub cap: u64,
-    /// The length of the new work that was refused last; 1 where the last was taken.
-    pub wanted: u64,
-    pub condition: Condition,
-    /// The first corruption that was found since the start.
-    pub corrupt: Option<String>,
 }
 
 impl Inner {
     /// Writes one record with one call, and takes back what is not whole.
     pub fn append(&mut self, disk: Disk, json: &str, purpose: Purpose) -> Result<u64, Refused> {
-        if let Condition::Broken(why) = &self.condition {
+        if let Condition::Broken(why) = &self.status.condition {
             return Err(Refused::Broken(why.clone()));
         }
-        let number = self.last + 1;
+        let number = self.status.last + 1;
         let line = line(number, json, Some(self.durable));
         let length = line.len() as u64;
         if purpose == Purpose::NewWork {
-            self.wanted = length;
-            check_capacity(self.end, length, self.cap, purpose)?;
+            self.status.wanted = length;
+            self.status.check_capacity(length, purpose)?;
         }
         match self.preallocate(disk, length) {
             Err(e) if purpose == Purpose::NewWork => return Err(self.degrade(&e)),
             _ => {}
         }
         let written = loop {
-            match (disk.write)(&self.file, &line, self.end) {
+            match (disk.write)(&self.file, &line, self.status.size) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(count) if count < line.len() => {
                     let short = format!("it took {count} bytes of {length}");
@@ -130,27 +113,27 @@ impl Inner {
             }
         };
         if let Err(e) = written {
-            if let Err(worse) = (disk.truncate)(&self.file, self.end) {
+            if let Err(worse) = (disk.truncate)(&self.file, self.status.size) {
                 let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
-                return Err(Refused::Broken(self.mark_broken(&why)));
+                return Err(self.mark_broken(why));
             }
             // What was preallocated went with it: as much is asked for again, since on a full disk
             // more would be refused.
             let before = std::mem::take(&mut self.preallocated);
-            let length = before.saturating_sub(self.end);
+            let length = before.saturating_sub(self.status.size);
             if before < u64::MAX
-                && (disk.preallocate)(&self.file, self.end, length).is_ok_and(|can| can)
+                && (disk.preallocate)(&self.file, self.status.size, length).is_ok_and(|can| can)
             {
                 self.preallocated = before;
             }
             return Err(self.degrade(&e));
         }
-        index_offset(&mut self.index, number, self.end);
-        self.end += length;
-        self.last = number;
+        index_offset(&mut self.index, number, self.status.size);
+        self.status.size += length;
+        self.status.last = number;
         if purpose == Purpose::NewWork {
-            self.wanted = 1;
-            self.condition = Condition::Good;
+            self.status.wanted = 0;
+            self.status.condition = Condition::Good;
         }
         Ok(number)
     }
@@ -158,14 +141,14 @@ impl Inner {
     /// Sees to it that there is room for `more` bytes and a reserve beyond them, so that a disk
     /// which others fill up still takes what completes the work there is.
     pub fn preallocate(&mut self, disk: Disk, more: u64) -> io::Result<()> {
-        let enough = |ahead: u64| self.end.saturating_add(more).saturating_add(ahead);
+        let enough = |ahead: u64| self.status.size.saturating_add(more).saturating_add(ahead);
         if enough(JOURNAL_PREALLOCATED) <= self.preallocated {
             return Ok(());
         }
         // Twice as much first: then the disk is asked once for many records.
         let mut result = Ok(());
         for ahead in [2 * JOURNAL_PREALLOCATED, JOURNAL_PREALLOCATED] {
-            match (disk.preallocate)(&self.file, self.end, more.saturating_add(ahead)) {
+            match (disk.preallocate)(&self.file, self.status.size, more.saturating_add(ahead)) {
                 Ok(can) => {
                     self.preallocated = if can { enough(ahead) } else { u64::MAX };
                     return Ok(());
@@ -179,15 +162,15 @@ impl Inner {
     /// Asks the disk again whether it has room.
     pub fn probe(&mut self, disk: Disk) {
         self.preallocated = 0;
-        match self.preallocate(disk, self.wanted) {
-            Ok(()) => self.condition = Condition::Good,
+        match self.preallocate(disk, self.status.wanted) {
+            Ok(()) => self.status.condition = Condition::Good,
             Err(e) => drop(self.degrade(&e)),
         }
     }
 
     fn degrade(&mut self, e: &io::Error) -> Refused {
         let why = format!("the journal cannot be written: {e}");
-        self.condition = Condition::Degraded(why.clone());
+        self.status.condition = Condition::Degraded(why.clone());
         match e.kind() {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
@@ -196,9 +179,9 @@ impl Inner {
         }
     }
 
-    pub fn mark_broken(&mut self, why: &str) -> String {
-        self.condition = Condition::Broken(why.to_owned());
-        why.to_owned()
+    pub fn mark_broken(&mut self, why: String) -> Refused {
+        self.status.condition = Condition::Broken(why.clone());
+        Refused::Broken(why)
     }
 }
 

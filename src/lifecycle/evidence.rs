@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::marker;
 use super::signals::{Caught, Kind};
-use super::verdict::{self, Evidence, Job, Sender, Supervision, Unit, Verdict};
+use super::verdict::{self, Job, Sender, Supervision, Verdict};
 use crate::escape::escaped;
 use crate::limits::QUERY_DEADLINE;
 use crate::subprocess::Children;
@@ -17,7 +17,7 @@ use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
 use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
-use crate::systemd::systemctl::{self, Properties, Systemctl, is_main};
+use crate::systemd::systemctl::{self, Properties, Systemctl, is_main_pid};
 use crate::threads::pause;
 
 /// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
@@ -119,7 +119,7 @@ impl Supervisor {
     fn stop_timeout_in(&self, shown: &Properties) -> Option<Duration> {
         let text = shown.get("TimeoutStopUSec");
         let is_ours = shown.get("InvocationID") == self.invocation.as_deref()?;
-        let known = is_ours && is_main(shown.get("MainPID")) && !text.is_empty();
+        let known = is_ours && is_main_pid(shown.get("MainPID")) && !text.is_empty();
         known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
     }
 
@@ -133,10 +133,9 @@ impl Supervisor {
             QueryPoint::Signal { .. } => marker::consume(&self.marker),
             QueryPoint::Exit { marker } => marker || marker::consume(&self.marker),
         };
-        let evidence = Evidence { signal: caught.kind, sender, supervision, marker };
-        let verdict = verdict::judge(&evidence);
+        let verdict = verdict::judge(caught.kind, sender, supervision, marker);
         let may_change = !verdict.planned
-            && matches!(evidence.supervision, Supervision::Unit(_) | Supervision::Silent);
+            && matches!(supervision, Supervision::Unit { .. } | Supervision::Silent);
         let context = self.context(caught, &name, &shown, verdict);
         let stop_timeout = self.stop_timeout_in(&shown.properties);
         Finding { verdict, sender: name, marker, may_change, stop_timeout, context }
@@ -168,7 +167,8 @@ impl Supervisor {
         if get("InvocationID") != *invocation {
             return Supervision::NotOurs;
         }
-        let (main, deactivating) = (is_main(get("MainPID")), get("ActiveState") == "deactivating");
+        let (main, deactivating) =
+            (is_main_pid(get("MainPID")), get("ActiveState") == "deactivating");
         let again = matches!(point, QueryPoint::Exit { .. });
         let started = again || point == QueryPoint::Signal { started: true };
         let id: Option<u32> = get("Job").parse().ok();
@@ -179,16 +179,14 @@ impl Supervisor {
                 Err(e) => shown.failure = e,
             }
         }
-        // The words of list-jobs (systemd's `job_type`). An empty one was not asked for, or is a job
-        // that has ended meanwhile.
+        // The words of list-jobs (systemd's `job_type`).
         let job = match shown.job_type.as_str() {
             _ if id.is_none() => Job::None,
             "stop" | "restart" | "try-restart" => Job::Stop,
             "start" | "verify-active" => Job::Start,
-            "" => Job::Untyped,
             _ => Job::Other,
         };
-        Supervision::Unit(Unit { deactivating, job, main })
+        Supervision::Unit { deactivating, job, main }
     }
 
     /// Who sent it, and its name where the kernel vouches for its pid.

@@ -94,7 +94,7 @@ impl Run {
 /// Leaves `KEPT_STOPS` lines of a history that has more than `most`, or what is none.
 fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
     let text = read(&dirs.history()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| object(line).is_object()).collect();
+    let lines: Vec<&str> = text.lines().filter(|line| object(line).is_some()).collect();
     if lines.len() > most || lines.len() != text.lines().count() {
         let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
         files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
@@ -105,7 +105,7 @@ fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
 /// Enters a run that left its record behind, unless it did say how it ended.
 fn record_unclean(dirs: &Dirs, left: &Value) -> Option<Value> {
     let text = read(&dirs.history()).unwrap_or_default();
-    if text.lines().any(|line| object(line)["run"] == left["id"]) {
+    if text.lines().filter_map(object).any(|line| line["run"] == left["id"]) {
         return None;
     }
     let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
@@ -172,7 +172,7 @@ pub fn record_end(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
 /// The record of the run that has not ended, or has left it behind; null where there is none, and empty
 /// where it is no record.
 pub fn run_record(dirs: &Dirs) -> Value {
-    let parse = |text: String| Some(object(&text)).filter(Value::is_object).unwrap_or(json!({}));
+    let parse = |text: String| object(&text).unwrap_or(json!({}));
     read(&dirs.run_record()).map(parse).unwrap_or_default()
 }
 
@@ -258,7 +258,7 @@ fn read(path: &Path) -> Option<String> {
 }
 
 fn records(text: &str) -> Vec<Value> {
-    text.lines().map(object).filter(Value::is_object).collect()
+    text.lines().filter_map(object).collect()
 }
 
 #[cfg(test)]

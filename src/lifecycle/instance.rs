@@ -32,11 +32,7 @@ const MAX_LOCK_FILE: u64 = 8 << 10;
 
 /// The locks, held until the process ends.
 #[derive(Debug)]
-pub struct Instance {
-    runtime: File,
-    state: File,
-    state_lock: File,
-}
+pub struct Instance([File; 3]);
 
 /// Who holds the lock: a process that lives, by pid and start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +57,7 @@ pub enum Probe {
 impl Instance {
     /// The locks, for a child that must finish before another gateway begins.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
-        [self.runtime.as_fd(), self.state.as_fd(), self.state_lock.as_fd()]
+        self.0.each_ref().map(File::as_fd)
     }
 
     /// Takes the locks and makes the two directories on the way.
@@ -110,7 +106,7 @@ impl Instance {
                 log::warn!("{} cannot be written: {e}", path.display());
             }
         }
-        Ok(Instance { runtime, state, state_lock })
+        Ok(Instance([runtime, state, state_lock]))
     }
 }
 
@@ -149,7 +145,7 @@ fn write_holder(file: &File, dirs: &Dirs) -> io::Result<()> {
 pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
     let state = files::if_exists(fs::metadata(&dirs.state)).map_err(|e| named(&dirs.state, &e))?;
     if let Some(uid) = state.map(|meta| meta.uid()).filter(|uid| *uid != user::own_uid()) {
-        let (state, user) = (dirs.state.display(), user::named(uid));
+        let (state, user) = (dirs.state.display(), user::display_name(uid));
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
             format!("{state} belongs to {user}: `sudo -u '{user}'` in front of this command asks"),
@@ -164,7 +160,8 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
         let found = files::if_exists(files::open_own(&path)).map_err(|e| named(&path, &e))?;
         let Some(file) = found else { continue };
         if lock::is_held(&file).map_err(|e| named(&path, &e))? {
-            let written = object(&files::read_text(file, MAX_LOCK_FILE).unwrap_or_default());
+            let text = files::read_text(file, MAX_LOCK_FILE).unwrap_or_default();
+            let written = object(&text).unwrap_or_default();
             let told = written["runtime"].as_str().map(PathBuf::from);
             let runtime = runtime.cloned().or(told).unwrap_or_else(|| dirs.runtime.clone());
             let dirs = Dirs { runtime, ..dirs.clone() };

@@ -6,7 +6,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc;
+use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use serde_json::json;
@@ -44,29 +44,27 @@ pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> 
 /// disk hangs: that holds up no verdict.
 pub fn consume(path: &Path) -> bool {
     let (tell, told) = mpsc::channel();
-    let (own, also) = (path.to_owned(), tell.clone());
+    let own = path.to_owned();
     let work = move || {
-        let announced = take(&own, &|announced| {
-            let _ = also.send(announced);
-        });
-        let _ = tell.send(announced);
+        take(&own, &tell);
     };
     if threads::spawn("marker", THREAD_STACK, Box::new(work)).is_err() {
-        return take(path, &|_| ());
+        return take(path, &mpsc::channel().0);
     }
-    let announced = told.recv_timeout(MARKER_PATIENCE);
-    // Then it is told once more, when it is gone.
-    announced.is_ok_and(|announced| told.recv_timeout(MARKER_PATIENCE).unwrap_or(announced))
+    let announced = told.recv_timeout(MARKER_PATIENCE).unwrap_or(false);
+    // The sender is dropped when the file is gone.
+    let _ = told.recv_timeout(MARKER_PATIENCE);
+    announced
 }
 
 /// Says first whether one counts, and then removes it.
-fn take(path: &Path, tell: &dyn Fn(bool)) -> bool {
+fn take(path: &Path, tell: &Sender<bool>) -> bool {
     let read = files::read_own(path, MAX_MARKER);
     if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
         return false;
     }
     let checked = read.and_then(|text| check(&text));
-    tell(checked.is_ok());
+    let _ = tell.send(checked.is_ok());
     let _ = fs::remove_file(path);
     if let Err(e) = &checked {
         log::warn!("the planned-stop marker {} does not count: {e}", path.display());
@@ -76,10 +74,7 @@ fn take(path: &Path, tell: &dyn Fn(bool)) -> bool {
 
 fn check(text: &str) -> io::Result<()> {
     let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    let marker = object(text);
-    if marker.is_null() {
-        return refused("it is garbled".to_owned());
-    }
+    let Some(marker) = object(text) else { return refused("it is garbled".to_owned()) };
     let own = Pid::own();
     let start = proc::start_time(own).is_some_and(|start| marker["start"] == start);
     if marker["pid"] != own.get() || !start || marker["boot"] != proc::boot_id() {

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use serde_json::Value;
 
-/// The object that a text is; null where it is none.
-pub fn object(text: &str) -> Value {
-    let value: Option<Value> = serde_json::from_slice(text.as_bytes()).ok();
-    value.filter(Value::is_object).unwrap_or_default()
+/// The object that a text is, if it is one.
+pub fn object(text: &str) -> Option<Value> {
+    serde_json::from_slice(text.as_bytes()).ok().filter(Value::is_object)
 }
 
 /// The error with the file that it is about.

@@ -3,16 +3,6 @@
 
 use super::signals::Kind;
 
-/// All that the verdict may look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Evidence {
-    pub signal: Kind,
-    pub sender: Sender,
-    pub supervision: Supervision,
-    /// A planned-stop marker that names us, fresh and from somebody who may write it.
-    pub marker: bool,
-}
-
 /// Who sent the signal, as far as the kernel vouches for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sender {
@@ -29,26 +19,18 @@ pub enum Sender {
 }
 
 /// What the service manager says of us.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Supervision {
     /// `INVOCATION_ID` is absent: not under systemd, nobody was asked.
     None,
     /// There is a manager, but no unit whose invocation is ours.
     NotOurs,
-    /// Our unit's state.
-    Unit(Unit),
+    /// The unit that we run in, as `systemctl show` and `list-jobs` describe it. `deactivating`: by its
+    /// `ActiveState=`; all other states, known or to come, end the same way for us. `main`: whether we are
+    /// its `MainPID`; only then does our exit status drive `Restart=`.
+    Unit { deactivating: bool, job: Job, main: bool },
     /// The manager did not answer in time.
     Silent,
-}
-
-/// The unit that we run in, as `systemctl show` and `list-jobs` describe it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unit {
-    /// By its `ActiveState=`: all other states, known or to come, end the same way for us.
-    pub deactivating: bool,
-    pub job: Job,
-    /// Whether we are its `MainPID`: only then does our exit status drive `Restart=`.
-    pub main: bool,
 }
 
 /// `Job=` and, where it was needed, the job's type.
@@ -56,13 +38,12 @@ pub struct Unit {
 pub enum Job {
     /// No job is queued for the unit.
     None,
-    /// There is one; its type was not asked for or is not known any more.
-    Untyped,
     /// stop, restart, try-restart: it ends the unit.
     Stop,
     /// start, or verify-active.
     Start,
-    /// reload, and whatever else leaves the unit running.
+    /// reload, and whatever else leaves the unit running; or its type was not asked for, or is not known
+    /// any more.
     Other,
 }
 
@@ -94,34 +75,33 @@ pub mod reason {
         "a guess: the service manager did not answer, and the signal is not its own";
 }
 
-/// Decides. Total over its input: every combination has a verdict.
-pub fn judge(evidence: &Evidence) -> Verdict {
-    let main = matches!(&evidence.supervision, Supervision::Unit(unit) if unit.main);
+/// Decides. Total over its input: every combination has a verdict. `marker`: there was a planned-stop
+/// marker that names us, fresh and from somebody who may write it.
+pub fn judge(signal: Kind, sender: Sender, supervision: Supervision, marker: bool) -> Verdict {
+    let main = matches!(supervision, Supervision::Unit { main: true, .. });
     // Ctrl-C is the user in front of us. For a unit's main process SIGINT is no key but a signal
     // like any other (`systemctl kill -s INT`, KillSignal=SIGINT).
-    if evidence.signal == Kind::Interrupt && !main {
-        let by_key = evidence.sender == Sender::Terminal;
+    if signal == Kind::Interrupt && !main {
+        let by_key = sender == Sender::Terminal;
         return planned(if by_key { reason::INTERRUPT } else { reason::INTERRUPT_BY_PROCESS });
     }
-    if evidence.signal == Kind::HangUp && !main {
+    if signal == Kind::HangUp && !main {
         return external(reason::TERMINAL_CLOSED);
     }
     // Where our exit status drives a unit, its manager knows best and no file overrules it.
-    if evidence.marker && !main {
+    if marker && !main {
         return planned(reason::MARKER);
     }
-    match &evidence.supervision {
-        Supervision::Unit(unit) => match (unit.deactivating, unit.job) {
-            (true, Job::Stop | Job::Untyped | Job::Other) => planned(reason::STOP_JOB),
+    match supervision {
+        Supervision::Unit { deactivating, job, .. } => match (deactivating, job) {
+            (true, Job::Stop | Job::Other) => planned(reason::STOP_JOB),
             (true, Job::Start) => external(reason::START_TIMED_OUT),
             (true, Job::None) => external(reason::MANAGER_WITHOUT_JOB),
             (false, Job::Stop) => planned(reason::STOP_JOB_WAITING),
-            (false, Job::Untyped | Job::Start | Job::Other) => external(reason::OTHER_JOB),
+            (false, Job::Start | Job::Other) => external(reason::OTHER_JOB),
             (false, Job::None) => external(reason::NO_JOB),
         },
-        Supervision::Silent if evidence.sender == Sender::OurManager => {
-            planned(reason::GUESS_BY_MANAGER)
-        }
+        Supervision::Silent if sender == Sender::OurManager => planned(reason::GUESS_BY_MANAGER),
         Supervision::Silent => external(reason::GUESS_BY_OTHER),
         Supervision::NotOurs => external(reason::UNIT_NOT_OURS),
         Supervision::None => external(reason::NOT_UNDER_A_MANAGER),

@@ -3,14 +3,13 @@
 //! As strict as the server: a response that two readers could take differently is an error.
 
 use std::io::{self, Write};
-use std::mem::MaybeUninit;
 use std::time::{Duration, Instant};
 
 pub use crate::http::Closed as Error;
-use crate::http::framing::{
-    BodyFraming, BodyReader, Fields, Pace, Scan, Transport, Version, bad, is_token, is_value_byte,
+use crate::http::{
+    BodyFraming, BodyReader, Fields, Scan, Socket, Transport, Version, bad, is_token,
+    is_value_byte, sse,
 };
-use crate::http::{Socket, sse};
 use crate::limits::MAX_FIELDS;
 
 /// Interim responses (1xx) that may precede one response; one is usual, more is a game.
@@ -18,12 +17,10 @@ const MAX_INTERIM: usize = 4;
 
 /// The client's side of a connection.
 pub struct Client<'s> {
-    wire: Transport<'s>,
+    transport: Transport<'s>,
     host: String,
-    /// The body of the last answer has not been read to its end.
-    unread: bool,
-    /// The server ends the connection after its last answer, or our request did not get through.
-    last: bool,
+    /// The last answer has been read to its end, and the connection goes on.
+    reusable: bool,
 }
 
 impl<'s> Client<'s> {
@@ -34,22 +31,21 @@ impl<'s> Client<'s> {
         write_timeout: Duration,
     ) -> io::Result<Client<'s>> {
         Ok(Client {
-            wire: Transport::new(Box::new(socket), write_timeout)?,
+            transport: Transport::new(Box::new(socket), write_timeout)?,
             host: host.to_owned(),
-            unread: false,
-            last: false,
+            reusable: true,
         })
     }
 
     /// Whether the connection can take another request: all of the last answer was read, and nothing
     /// more came.
-    pub fn is_free(&self) -> bool {
-        !self.unread && !self.last && self.wire.data().is_empty()
+    pub fn is_reusable(&self) -> bool {
+        self.reusable && self.transport.data().is_empty()
     }
 
     /// Whether there is anything of an answer.
     pub fn has_answered(&self) -> bool {
-        !self.wire.data().is_empty()
+        !self.transport.data().is_empty()
     }
 
     /// Sends a request and waits for the head of its response until `deadline`. The connection
@@ -57,7 +53,7 @@ impl<'s> Client<'s> {
     ///
     /// # Errors
     /// InvalidInput for a target or field that would break the framing, NotConnected where the
-    /// last answer was not read to its end; else see [`Error`].
+    /// last answer was not read to its end or ended the connection; else see [`Error`].
     pub fn send(
         &mut self,
         method: &str,
@@ -65,7 +61,7 @@ impl<'s> Client<'s> {
         headers: &[(&str, &str)],
         body: Option<&[u8]>,
         deadline: Instant,
-    ) -> Result<Answer<'_, 's>, Error> {
+    ) -> Result<Response<'_, 's>, Error> {
         let sound = is_token(method.as_bytes())
             && target.bytes().all(|b| b.is_ascii_graphic())
             && !target.is_empty()
@@ -73,7 +69,7 @@ impl<'s> Client<'s> {
         if !sound {
             return Err(Error::Io(io::ErrorKind::InvalidInput.into()));
         }
-        if std::mem::replace(&mut self.unread, true) {
+        if !std::mem::take(&mut self.reusable) {
             return Err(Error::Io(io::ErrorKind::NotConnected.into()));
         }
         let mut out = Vec::with_capacity(512 + body.map_or(0, <[u8]>::len));
@@ -87,28 +83,28 @@ impl<'s> Client<'s> {
         out.extend_from_slice(b"\r\n");
         out.extend_from_slice(body.unwrap_or_default());
         // A server may refuse and stop reading before the body is through: its answer counts.
-        let sent = self.wire.write(&out, &mut Pace::default());
-        self.last |= sent.is_err();
-        let head = self.read_head(method, deadline);
+        self.transport.begin_message();
+        let sent = self.transport.write(&out);
+        let (read, head) = (sent.is_ok(), self.read_head(method, deadline));
         let head = head.map_err(|error| sent.err().map_or(error, Error::Io));
         let (status, headers, framing, last) = head?;
-        self.last |= last;
+        let keep_alive = read && !last;
         // There may be nothing to read.
-        self.unread = framing != Some(BodyFraming::None);
-        Ok(Answer { status, headers, framing, client: self })
+        self.reusable = keep_alive && framing == Some(BodyFraming::None);
+        Ok(Response { status, headers, body: BodyReader::new(framing), keep_alive, client: self })
     }
 
     fn read_head(&mut self, method: &str, deadline: Instant) -> Result<Head, Error> {
         for _ in 0..=MAX_INTERIM {
             let mut scan = Scan::default();
             let length = loop {
-                if let Some(length) = scan.advance(self.wire.data())? {
+                if let Some(length) = scan.advance(self.transport.data())? {
                     break length;
                 }
-                self.wire.fill(deadline)?.data()?;
+                self.transport.fill(deadline)?;
             };
-            let head = parse(&self.wire.data()[..length], method)?;
-            self.wire.consume(length);
+            let head = parse(&self.transport.data()[..length], method)?;
+            self.transport.consume(length);
             if head.0 >= 200 {
                 return Ok(head);
             }
@@ -127,10 +123,9 @@ fn malformed<T>(what: &'static str) -> Result<T, Error> {
 }
 
 fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
-    let mut slots = [const { MaybeUninit::uninit() }; MAX_FIELDS];
-    let mut parsed = httparse::Response::new(&mut []);
-    let config = httparse::ParserConfig::default();
-    match config.parse_response_with_uninit_headers(&mut parsed, bytes, &mut slots) {
+    let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut parsed = httparse::Response::new(&mut slots);
+    match parsed.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
         Ok(_) | Err(_) => return malformed("the head"),
     }
@@ -146,21 +141,23 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
         known @ (BodyFraming::Length(_) | BodyFraming::Chunked) => Some(known),
     };
     // HTTP/1.0 would have to ask for more; it is not worth the trouble.
-    let last = fields.close || parsed.version != Some(1);
+    let last = fields.close || parsed.version != Some(1) || framing.is_none();
     let text = |field: &httparse::Header<'_>| String::from_utf8_lossy(field.value).into_owned();
     let headers = parsed.headers.iter().map(|field| (field.name.to_owned(), text(field))).collect();
     Ok((status, headers, framing, last))
 }
 
 /// A response whose head has come; its body is read with [`Answer::body`] or [`Answer::events`].
-pub struct Answer<'c, 's> {
+pub struct Response<'c, 's> {
     pub status: u16,
     headers: Vec<(String, String)>,
-    framing: Option<BodyFraming>,
+    body: BodyReader,
+    /// The connection takes another request once the body is read.
+    keep_alive: bool,
     client: &'c mut Client<'s>,
 }
 
-impl<'c, 's> Answer<'c, 's> {
+impl<'c, 's> Response<'c, 's> {
     /// The first field of that name, in any case.
     pub fn header(&self, name: &str) -> Option<&str> {
         let known = |(n, _): &&(String, String)| n.eq_ignore_ascii_case(name);
@@ -168,34 +165,26 @@ impl<'c, 's> Answer<'c, 's> {
     }
 
     /// The whole body, at most `cap` bytes, until `deadline`.
-    pub fn body(self, cap: usize, deadline: Instant) -> Result<Vec<u8>, Error> {
+    pub fn body(mut self, cap: usize, deadline: Instant) -> Result<Vec<u8>, Error> {
         let mut body = Vec::new();
-        let mut reader = BodyReader::new(self.framing);
-        reader.read_all(&mut self.client.wire, &mut body, cap, |_| deadline)?;
-        self.client.unread = self.framing.is_none();
+        self.body.read_all(&mut self.client.transport, &mut body, cap, |_| deadline)?;
+        self.client.reusable = self.keep_alive;
         Ok(body)
     }
 
     /// The body as server-sent events.
     pub fn events(self) -> Events<'c, 's> {
-        Events {
-            body: BodyReader::new(self.framing),
-            decoded: Vec::new(),
-            used: 0,
-            reader: sse::Reader::default(),
-            answer: self,
-        }
+        Events { decoded: Vec::new(), used: 0, reader: sse::Reader::default(), response: self }
     }
 }
 
 /// Server-sent events as they come.
 pub struct Events<'c, 's> {
-    body: BodyReader,
     /// Content without its framing, of which `used` bytes have been read.
     decoded: Vec<u8>,
     used: usize,
     reader: sse::Reader,
-    answer: Answer<'c, 's>,
+    response: Response<'c, 's>,
 }
 
 impl Events<'_, '_> {
@@ -209,10 +198,11 @@ impl Events<'_, '_> {
             }
             self.decoded.clear();
             self.used = 0;
-            let Answer { client, framing, .. } = &mut self.answer;
-            let more = self.body.read(&mut client.wire, &mut self.decoded, usize::MAX, deadline)?;
+            let Response { client, body, keep_alive, .. } = &mut self.response;
+            let transport = &mut client.transport;
+            let more = body.read(transport, &mut self.decoded, usize::MAX, deadline)?;
             if !more && self.decoded.is_empty() {
-                client.unread = framing.is_none();
+                client.reusable = *keep_alive;
                 return Ok(None);
             }
         }

@@ -16,7 +16,7 @@ use crate::http::Socket;
 use crate::limits::{CONNECT_TIMEOUT, MAX_STDERR_TAIL, WRITE_TIMEOUT};
 use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
-    find_program, keep_end,
+    find_program, keep_tail,
 };
 use crate::sys::process::Status;
 
@@ -122,22 +122,19 @@ impl Socket for CurlStream<'_> {
             match self.child.next(buffer, Some(self.until.get()))? {
                 ChildEvent::Stdout(count) => return Ok(count),
                 ChildEvent::Stderr(count) => {
-                    keep_end(&mut self.stderr, &buffer[..count], MAX_STDERR_TAIL);
+                    keep_tail(&mut self.stderr, &buffer[..count], MAX_STDERR_TAIL);
                 }
-                ChildEvent::Waited => return Err(ErrorKind::WouldBlock.into()),
+                ChildEvent::TimedOut => return Err(ErrorKind::WouldBlock.into()),
                 ChildEvent::Ended(reason) => break reason,
             }
         };
-        let words = match reason {
+        let end = match reason {
             ExitReason::Exited(Status::Exited(0)) => return Ok(0),
-            ExitReason::Exited(Status::Exited(code)) => {
-                format!("curl ended with exit status {code}")
-            }
-            ExitReason::Exited(Status::Signalled(signal)) => {
-                format!("curl was ended by signal {signal}")
-            }
+            ExitReason::Exited(Status::Exited(code)) => format!("exit status {code}"),
+            ExitReason::Exited(Status::Signalled(signal)) => format!("signal {signal}"),
             ExitReason::Cancelled(_) => return Err(ErrorKind::ConnectionAborted.into()),
         };
+        let words = format!("curl ended with {end}");
         Err(io::Error::other(quoting(&words, one_line(&self.stderr).as_bytes())))
     }
 
@@ -148,10 +145,6 @@ impl Socket for CurlStream<'_> {
 
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.until.set(Instant::now() + timeout);
-        Ok(())
-    }
-
-    fn end_writing(&self) -> io::Result<()> {
         Ok(())
     }
 }

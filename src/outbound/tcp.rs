@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
@@ -31,7 +31,7 @@ fn connect(url: &Url, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
 
 fn connect_to(address: SocketAddr, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
     let stream = begin_connect(address)?;
-    match wait(cancel, || Interest::write(stream.as_fd()), Instant::now() + CONNECT_TIMEOUT) {
+    match wait(cancel, Interest::write(stream.as_fd()), Instant::now() + CONNECT_TIMEOUT) {
         Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),
         waited => waited?,
     }
@@ -47,14 +47,10 @@ fn connect_to(address: SocketAddr, cancel: &Cancel<'_>) -> io::Result<TcpStream>
 /// # Errors
 /// WouldBlock at `until`, ConnectionAborted where the request is cancelled: not TimedOut, after which
 /// a read would be tried again.
-fn wait<'a>(
-    cancel: &Cancel<'_>,
-    interest: impl Fn() -> Interest<'a>,
-    until: Instant,
-) -> io::Result<()> {
+fn wait(cancel: &Cancel<'_>, interest: Interest<'_>, until: Instant) -> io::Result<()> {
     loop {
         let idle_at = Instant::now() + KEEP_ALIVE;
-        match cancel.wait([interest()], until.min(idle_at))? {
+        match cancel.wait([interest], until.min(idle_at))? {
             (_, Some(_)) => return Err(ErrorKind::ConnectionAborted.into()),
             ([true], None) => return Ok(()),
             ([false], None) if until <= idle_at => return Err(ErrorKind::WouldBlock.into()),
@@ -86,28 +82,19 @@ struct PolledStream<'s> {
 
 impl Socket for PolledStream<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        wait(self.cancel, || Interest::read(self.stream.as_fd()), self.until.get())?;
+        wait(self.cancel, Interest::read(self.stream.as_fd()), self.until.get())?;
         self.stream.read(buffer)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self.stream.write(bytes) {
-            Err(e) if e.kind() == ErrorKind::WouldBlock => {
-                let until = Instant::now() + WRITE_TIMEOUT.default;
-                wait(self.cancel, || Interest::write(self.stream.as_fd()), until)?;
-                self.stream.write(bytes)
-            }
-            written => written,
-        }
+        let until = Instant::now() + WRITE_TIMEOUT.default;
+        wait(self.cancel, Interest::write(self.stream.as_fd()), until)?;
+        self.stream.write(bytes)
     }
 
     fn set_read_timeout(&self, timeout: Duration) -> io::Result<()> {
         self.until.set(Instant::now() + timeout);
         Ok(())
-    }
-
-    fn end_writing(&self) -> io::Result<()> {
-        self.stream.shutdown(Shutdown::Write)
     }
 }
 

@@ -223,12 +223,12 @@ impl Hub {
 
     /// That the disk has not answered for longer than this.
     pub fn stalled(&self, longer_than: Duration) -> Option<String> {
-        self.journal.health()?.stalled(longer_than)
+        self.journal.health().stalled(longer_than)
     }
 
     /// What happened to the journal's file while it was open.
     pub fn loss(&self) -> Option<Loss> {
-        self.journal.health()?.loss()
+        self.journal.health().loss()
     }
 
     /// Makes all that was written durable, under a name that leads to it: the last thing before the

@@ -4,7 +4,7 @@
 //! The kernel lets us do so with any directory that we may write to. Ours to use is only what the
 //! service manager has delegated to us: the caller of [`usable`] has asked it.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,21 +19,10 @@ const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 const PREFIX: &str = "turn-";
 
-/// A group, and the directory by which a child is put into it.
-#[derive(Debug)]
-pub struct ControlGroup {
-    pub path: PathBuf,
-    pub dir: File,
-}
-
-impl ControlGroup {
-    /// Makes the group with this number below `base`.
-    pub fn make(base: &Path, number: u64) -> io::Result<ControlGroup> {
-        let path = base.join(format!("{PREFIX}{number}"));
-        fs::create_dir(&path)?;
-        let dir = File::open(&path).inspect_err(|_| drop(fs::remove_dir(&path)))?;
-        Ok(ControlGroup { path, dir })
-    }
+/// Makes the group with this number below `base`.
+pub fn make(base: &Path, number: u64) -> io::Result<PathBuf> {
+    let path = base.join(format!("{PREFIX}{number}"));
+    fs::create_dir(&path).map(|()| path)
 }
 
 /// The directory of our own group, where it is in version 2 and groups can be made below it.
@@ -48,10 +37,7 @@ pub fn usable(own: &str) -> Option<PathBuf> {
 
 /// The groups below `base`: those of turns that run, and what a killed predecessor left.
 pub fn below(base: &Path) -> Vec<PathBuf> {
-    let ours = |path: &PathBuf| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(PREFIX))
-    };
-    nested(base).into_iter().filter(ours).collect()
+    nested(base, PREFIX)
 }
 
 /// Kills all that is in a group and removes it; false where something outlives the deadline.
@@ -73,10 +59,7 @@ pub fn end(path: &Path, deadline: Instant) -> bool {
 /// Removes a group with those that an agent has made in it; false while a process is in one of them.
 fn remove(path: &Path) -> bool {
     let is_gone = || if_exists(fs::remove_dir(path)).is_ok();
-    let has_emptied = |nested: Vec<PathBuf>| {
-        !nested.is_empty() && nested.iter().all(|group| remove(group)) && is_gone()
-    };
-    is_gone() || has_emptied(nested(path))
+    is_gone() || (nested(path, "").iter().all(|group| remove(group)) && is_gone())
 }
 
 /// Before Linux 5.14: what is frozen forks no more, and dies of SIGKILL all the same.
@@ -88,14 +71,15 @@ fn kill_frozen(path: &Path) {
         for pid in list.lines().filter_map(|pid| Pid::new(pid.parse().ok()?)) {
             let _ = PidFd::open(pid).and_then(|process| process.send(Signal::Kill));
         }
-        groups.extend(nested(&group));
+        groups.extend(nested(&group, ""));
     }
 }
 
-fn nested(path: &Path) -> Vec<PathBuf> {
+fn nested(path: &Path, prefix: &str) -> Vec<PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    entries.filter(is_dir).map(|entry| entry.path()).collect()
+    let is_meant = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    entries.filter(is_dir).filter(is_meant).map(|entry| entry.path()).collect()
 }
 
 fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {
@@ -106,7 +90,8 @@ fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::sys::process::wait;
-    use crate::sys::spawn::{ChildSlot, SpawnOptions, Spawned, spawn};
+    use crate::sys::spawn::{SpawnOptions, Spawned, spawn};
+    use std::fs::File;
     use std::os::fd::AsFd;
     use std::sync::atomic::AtomicI32;
     use std::time::Duration;
@@ -129,14 +114,15 @@ mod tests {
     }
 
     /// Three processes in the group: one, one in a session of its own, and one with no parent left.
-    fn family(group: &ControlGroup) -> Spawned {
+    fn family(group: &Path) -> Spawned {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
-        let manner = SpawnOptions { stdin: false, own_group: true };
-        let place = ChildSlot { number: &AtomicI32::new(0), group: Some(group.dir.as_fd()) };
-        let (shell, path) = (Path::new("/bin/sh"), ["PATH=/usr/bin:/bin"]);
-        let born = spawn(shell, &["-c", script], &path, manner, place).unwrap();
+        let dir = File::open(group).unwrap();
+        let (number, cgroup) = (&AtomicI32::new(0), Some(dir.as_fd()));
+        let options = SpawnOptions { stdin: false, own_group: true, number, cgroup };
+        let (argv, path) = (["/bin/sh", "-c", script].map(Into::into), "PATH=/usr/bin:/bin");
+        let born = spawn(&argv, &[path.into()], options).unwrap();
         assert!(born.joined);
-        let procs = || fs::read_to_string(group.path.join("cgroup.procs")).unwrap();
+        let procs = || fs::read_to_string(group.join("cgroup.procs")).unwrap();
         eventually(|| procs().lines().count() == 3);
         born
     }
@@ -144,11 +130,11 @@ mod tests {
     #[test]
     fn what_is_born_in_a_group_ends_with_it() {
         let Some(base) = base("kill") else { return };
-        let group = ControlGroup::make(&base, 1).unwrap();
+        let group = make(&base, 1).unwrap();
         let born = family(&group);
-        fs::create_dir_all(group.path.join("nested/deeper")).unwrap();
-        assert_eq!(below(&base), std::slice::from_ref(&group.path));
-        assert!(end(&group.path, Instant::now() + Duration::from_secs(20)));
+        fs::create_dir_all(group.join("nested/deeper")).unwrap();
+        assert_eq!(below(&base), std::slice::from_ref(&group));
+        assert!(end(&group, Instant::now() + Duration::from_secs(20)));
         assert!(below(&base).is_empty());
         wait(born.pid).unwrap();
         fs::remove_dir(base).unwrap();
@@ -157,10 +143,10 @@ mod tests {
     #[test]
     fn a_kernel_that_cannot_kill_a_group_freezes_it_first() {
         let Some(base) = base("freeze") else { return };
-        let group = ControlGroup::make(&base, 1).unwrap();
+        let group = make(&base, 1).unwrap();
         let born = family(&group);
-        kill_frozen(&group.path);
-        eventually(|| remove(&group.path));
+        kill_frozen(&group);
+        eventually(|| remove(&group));
         wait(born.pid).unwrap();
         fs::remove_dir(base).unwrap();
     }

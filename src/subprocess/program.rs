@@ -23,8 +23,8 @@ pub type Environment = Vec<(OsString, OsString)>;
 /// A program to start: an absolute path, arguments and variables.
 #[derive(Clone, Debug)]
 pub struct Program {
-    pub(super) path: PathBuf,
-    pub(super) arguments: Vec<OsString>,
+    /// The path and the arguments.
+    pub(super) argv: Vec<OsString>,
     environment: Environment,
 }
 
@@ -47,12 +47,12 @@ impl Program {
 
     /// A program with exactly these variables.
     pub fn with_environment(path: PathBuf, environment: Environment) -> Program {
-        Program { path, arguments: Vec::new(), environment }
+        Program { argv: vec![path.into()], environment }
     }
 
     #[must_use]
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Program {
-        self.arguments.extend(arguments.into_iter().map(Into::into));
+        self.argv.extend(arguments.into_iter().map(Into::into));
         self
     }
 
@@ -70,7 +70,7 @@ impl Program {
 
     /// Replaces this process by the program; it keeps our environment. Returns only with why not.
     pub fn exec(&self) -> io::Error {
-        spawn::replace_by(&self.path, &self.arguments)
+        spawn::replace_by(&self.argv)
     }
 
     /// `NAME=VALUE`; those in `own` come instead of others with their names.

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use super::cgroup::{self, ControlGroup};
+use super::cgroup;
 use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
@@ -67,8 +67,7 @@ impl Run {
     pub fn tree(&self) -> Tree {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         // Without a group the other way is gone.
-        let cgroup =
-            self.base.wait().as_ref().and_then(|base| ControlGroup::make(base, number).ok());
+        let cgroup = self.base.wait().as_ref().and_then(|base| cgroup::make(base, number).ok());
         Tree { mark: format!("{}{number}:", self.run), cgroup, descendants: Vec::new() }
     }
 
@@ -78,7 +77,9 @@ impl Run {
         let (theirs, run) = (self.gateway.clone(), self.run.clone());
         let is_theirs = move |mark: &str| mark.starts_with(&theirs) && !mark.starts_with(&run);
         let grouped = base.as_deref().is_none_or(end_groups);
-        if !(sweep(move || find(proc::processes(), &is_theirs, &[])) && grouped) {
+        // Processes of others come and go all the time.
+        let theirs = move || Found { all_seen: true, ..find(proc::processes(), &is_theirs, &[]) };
+        if !(sweep(theirs) && grouped) {
             warn_of_leftovers(&self.gateway);
         }
         let _ = self.base.set(base);
@@ -113,7 +114,7 @@ fn warn_of_leftovers(mark: &str) {
 pub struct Tree {
     /// With a `:` at its end, so that none is the beginning of another.
     mark: String,
-    pub cgroup: Option<ControlGroup>,
+    pub cgroup: Option<PathBuf>,
     /// What descended from the child when it was told to end.
     descendants: Vec<Living>,
 }
@@ -127,14 +128,15 @@ impl Tree {
     /// The child could not enter the control group.
     pub fn leave_cgroup(&mut self) {
         if let Some(group) = self.cgroup.take() {
-            cgroup::end(&group.path, Instant::now());
+            cgroup::end(&group, Instant::now());
         }
     }
 
     /// Notes what descends from the child, while that can be seen.
     pub fn note_descendants(&mut self, child: Pid) {
         if self.cgroup.is_none() {
-            self.descendants.extend(find(vec![child], &|_| false, living(child).as_slice()));
+            let found = find(vec![child], &|_| false, living(child).as_slice());
+            self.descendants.extend(found.living);
         }
     }
 
@@ -143,7 +145,7 @@ impl Tree {
         let Tree { mark, cgroup, descendants } = self;
         let own = mark.clone();
         let ended = match cgroup {
-            Some(group) => cgroup::end(&group.path, Instant::now() + LEFTOVERS_PATIENCE),
+            Some(group) => cgroup::end(&group, Instant::now() + LEFTOVERS_PATIENCE),
             None => {
                 orphans().is_empty()
                     || sweep(move || find(orphans(), &|mark| mark == own, &descendants))
@@ -159,7 +161,7 @@ impl Tree {
 type Living = (Pid, u64);
 
 fn living(pid: Pid) -> Option<Living> {
-    proc::lives_since(pid).map(|since| (pid, since))
+    proc::start_time(pid).map(|since| (pid, since))
 }
 
 fn kill(known: &Living) {
@@ -170,18 +172,31 @@ fn kill(known: &Living) {
     }
 }
 
+/// What was found of a child's processes.
+struct Found {
+    living: Vec<Living>,
+    /// Whether none of the processes that were looked at has ended meanwhile: what one leaves is handed
+    /// to us, after our children were listed.
+    all_seen: bool,
+}
+
 /// Of these processes those with a mark that is `ours` and those in `known`, and what descends from
 /// either: a child has its parent's mark, unless it has cleared its environment.
-fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Vec<Living> {
+fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Found {
     let own = Pid::own();
-    let mut found = Vec::new();
+    let mut found = Found { living: Vec::new(), all_seen: true };
     let mut open: Vec<(Pid, bool)> = roots.into_iter().map(|pid| (pid, false)).collect();
     while let Some((pid, inherited)) = open.pop() {
-        let Some(living) = living(pid).filter(|_| pid != own) else { continue };
+        let Some(process) = living(pid).filter(|_| pid != own) else {
+            found.all_seen &= pid == own;
+            continue;
+        };
         let marked = || proc::variable(pid, MARK).is_some_and(|mark| ours(&mark));
-        if inherited || known.contains(&living) || marked() {
-            found.push(living);
+        if inherited || known.contains(&process) || marked() {
+            found.living.push(process);
             open.extend(proc::children(pid).into_iter().map(|child| (child, true)));
+        } else {
+            found.all_seen &= living(pid) == Some(process);
         }
     }
     found
@@ -189,15 +204,15 @@ fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Vec<L
 
 /// Kills what is found until nothing is; false where something outlives the deadline. In a thread: to
 /// read the environment of a process that hangs in the kernel may hang too.
-fn sweep(find: impl Fn() -> Vec<Living> + Send + Sync + 'static) -> bool {
+fn sweep(find: impl Fn() -> Found + Send + Sync + 'static) -> bool {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     let deadline = Instant::now() + LEFTOVERS_PATIENCE;
     let work = Arc::new(move || {
         loop {
             let found = find();
-            found.iter().for_each(kill);
-            if found.is_empty() || Instant::now() >= deadline {
-                return found.is_empty();
+            found.living.iter().for_each(kill);
+            if found.living.is_empty() && found.all_seen || Instant::now() >= deadline {
+                return found.living.is_empty();
             }
             pause(LEFTOVERS_PAUSE);
         }

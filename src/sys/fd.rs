@@ -72,7 +72,7 @@ pub fn limit() -> io::Result<u64> {
 }
 
 /// The same as a count; what is usual where it cannot be told.
-pub fn most_open() -> usize {
+pub fn max_open() -> usize {
     limit().ok().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(1024)
 }
 

@@ -5,12 +5,11 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use super::check;
 use super::process::exit_now;
 use super::signal::with_all_blocked;
-use super::spawn::pipe;
 
 /// Runs `work` in a copy of this process that has no other descriptors than `keep`. What `work` returns
 /// can be read from the file, which is at its end without it where the child has died.
@@ -20,10 +19,9 @@ use super::spawn::pipe;
 /// # Errors
 /// Those of pipe2(2) and fork(2).
 pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<File> {
-    let (read, write) = pipe()?;
+    let (read, mut write) = io::pipe()?;
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.push(write.as_raw_fd());
-    keep.sort_unstable();
     // SAFETY: in the child there is only this thread; the C library keeps its memory usable over a fork, and the child runs nothing but
     // `work`, which takes no lock of ours, and ends without a destructor or exit handler. Signals are
     // blocked in it from its first moment: their handler would write to a pipe that it shares.
@@ -32,13 +30,13 @@ pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::R
         if pid == 0 {
             let _end = End;
             close_others(&keep);
-            let _ = File::from(write).write_all(work().as_bytes());
+            let _ = write.write_all(work().as_bytes());
             exit_now(0);
         }
         pid
     });
     check(pid)?;
-    Ok(File::from(read))
+    Ok(OwnedFd::from(read).into())
 }
 
 /// The child ends where it is, also where its work panics.
@@ -50,10 +48,12 @@ impl Drop for End {
     }
 }
 
-/// Closes all descriptors but these, which are sorted (close_range(2)).
+/// Closes all descriptors but these (close_range(2)).
 fn close_others(keep: &[RawFd]) {
     let mut from = 0;
-    for to in keep.iter().map(|fd| fd.cast_unsigned()).chain([u32::MAX]) {
+    while from < u32::MAX {
+        let kept = keep.iter().map(|fd| fd.cast_unsigned()).filter(|fd| *fd >= from);
+        let to = kept.min().unwrap_or(u32::MAX);
         if from < to {
             // SAFETY: in the child of a fork nobody uses the descriptors that are closed here.
             unsafe { libc::syscall(libc::SYS_close_range, from, to - 1, 0) };

@@ -20,10 +20,10 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     make_dirs(path, 0o700)?;
     let meta = fs::symlink_metadata(path)?;
     if !meta.is_dir() {
-        return Err(refused(path, "is not a directory (symlinks are not followed)"));
+        return Err(denied(path, "is not a directory (symlinks are not followed)"));
     }
     if meta.uid() != user::own_uid() {
-        return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
+        return Err(denied(path, &format!("belongs to uid {}", meta.uid())));
     }
     if meta.mode() & 0o077 != 0 {
         fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
@@ -67,10 +67,10 @@ fn open_private(path: &Path, write: bool) -> io::Result<File> {
     let file = options.open(path).map_err(|e| explain_symlink(path, e))?;
     let meta = file.metadata()?;
     if !meta.is_file() {
-        return Err(refused(path, "is not a regular file"));
+        return Err(denied(path, "is not a regular file"));
     }
     if meta.uid() != user::own_uid() && (write || meta.uid() != 0) {
-        return Err(refused(path, &format!("belongs to uid {}", meta.uid())));
+        return Err(denied(path, &format!("belongs to uid {}", meta.uid())));
     }
     Ok(file)
 }
@@ -78,14 +78,11 @@ fn open_private(path: &Path, write: bool) -> io::Result<File> {
 /// Sets room aside for a file without making it longer (fallocate(2)). `false`: the file system
 /// knows no such thing.
 pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<bool> {
-    let too_far = |_| io::Error::from_raw_os_error(libc::EFBIG);
-    let offset = libc::off64_t::try_from(offset).map_err(too_far)?;
-    let length = libc::off64_t::try_from(length).map_err(too_far)?;
+    let (fd, flags) = (file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE);
+    let (offset, length) = (offset.cast_signed(), length.cast_signed());
     loop {
         // SAFETY: fallocate takes a descriptor that is borrowed here, flags and numbers.
-        let result = check(unsafe {
-            libc::fallocate64(file.as_raw_fd(), libc::FALLOC_FL_KEEP_SIZE, offset, length)
-        });
+        let result = check(unsafe { libc::fallocate64(fd, flags, offset, length) });
         match result.map_err(|e| (e.raw_os_error(), e)) {
             Ok(_) => return Ok(true),
             Err((Some(libc::EINTR), _)) => {}
@@ -236,7 +233,7 @@ fn temporary_path(path: &Path) -> PathBuf {
 /// "Too many levels of symbolic links" is what the kernel calls one that we do not follow.
 pub fn explain_symlink(path: &Path, e: io::Error) -> io::Error {
     match e.raw_os_error() {
-        Some(libc::ELOOP) => refused(path, "is a symlink, and those are not followed"),
+        Some(libc::ELOOP) => denied(path, "is a symlink, and those are not followed"),
         _ => e,
     }
 }
@@ -255,7 +252,7 @@ pub fn is_temporary(e: &io::Error) -> bool {
     }
 }
 
-fn refused(path: &Path, why: &str) -> io::Error {
+fn denied(path: &Path, why: &str) -> io::Error {
     io::Error::new(io::ErrorKind::PermissionDenied, format!("{} {why}", path.display()))
 }
 

@@ -4,7 +4,7 @@
 /// threads mostly wait, and an arena each would cost every idle connection its own pages. Large blocks
 /// (bodies, replies) are mappings of their own, which go back when they are freed; by itself glibc stops
 /// that for blocks as large as the largest that was ever freed.
-pub fn keep_small() {
+pub fn limit_malloc() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two integers; called before the first thread starts.
     unsafe {
@@ -16,7 +16,7 @@ pub fn keep_small() {
 /// Lets go of what the allocator has free, and of the pages of program and libraries that an idle gateway
 /// does not look at. They are the files', unchanged: what is needed comes back from the page
 /// cache.
-pub fn release_program() {
+pub fn release_pages() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it takes an integer, and gives back what is free.
     unsafe {

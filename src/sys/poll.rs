@@ -6,6 +6,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::time::Duration;
 
 /// One descriptor and what is waited for; after [`poll`], what came.
+#[derive(Clone, Copy)]
 #[repr(transparent)]
 pub struct Interest<'fd> {
     raw: libc::pollfd,

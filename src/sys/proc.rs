@@ -17,9 +17,9 @@ use super::process::Pid;
 /// What is read of a file in /proc: a table of ten thousand sockets fits.
 const MAX_PROC: u64 = 2 << 20;
 
-/// How often the environment of a process is looked at that has none, and how long after another: most
-/// are only being executed.
-const EXEC_LOOKS: (u32, Duration) = (20, Duration::from_millis(1));
+/// How often a process is looked at that is just being executed, and how long after another: on a
+/// loaded machine it may be out of turn in the middle of that.
+const EXEC_LOOKS: (u32, Duration) = (500, Duration::from_millis(1));
 
 /// The text of a file; what is not UTF-8 in it (a process's name may hold anything) is replaced.
 fn text(path: impl AsRef<Path>) -> io::Result<String> {
@@ -27,23 +27,23 @@ fn text(path: impl AsRef<Path>) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// When the process started, in clock ticks since boot: with the pid, its identity.
+/// When a process started, in clock ticks since boot: with the pid, its identity. `None` where it has
+/// ended, also while it is not reaped yet (but a main thread may end before the others).
 pub fn start_time(pid: Pid) -> Option<u64> {
-    start_time_in(&stat(pid)?)
+    let fields = stat(pid)?;
+    let has_ended = ["Z", "X"].contains(&fields.first()?.as_str());
+    let lives = !has_ended || fields.get(17)?.parse::<u32>().ok()? > 1;
+    fields.get(19)?.parse().ok().filter(|_| lives)
 }
 
-/// What the kernel says of a process.
-fn stat(of: Pid) -> Option<String> {
-    text(format!("/proc/{of}/stat")).ok()
+/// What the kernel says of a process, from its state on.
+fn stat(of: Pid) -> Option<Vec<String>> {
+    fields(&text(format!("/proc/{of}/stat")).ok()?)
 }
 
-/// The fields of a stat line, counted from behind the last `)`: the name before it may hold anything.
-fn fields(stat: &str) -> Option<Vec<&str>> {
-    Some(stat.rsplit_once(')')?.1.split_whitespace().collect())
-}
-
-fn start_time_in(stat: &str) -> Option<u64> {
-    fields(stat)?.get(19)?.parse().ok()
+/// The fields of a stat line behind the last `)`: the name before it may hold anything.
+fn fields(stat: &str) -> Option<Vec<String>> {
+    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
 }
 
 /// The user that a process acts as.
@@ -55,8 +55,7 @@ pub fn uid(pid: Pid) -> Option<u32> {
 
 /// The leader of our session, where that has a terminal.
 pub fn terminal_leader() -> Option<i32> {
-    let stat = stat(Pid::own())?;
-    let fields = fields(&stat)?;
+    let fields = stat(Pid::own())?;
     fields.get(3)?.parse().ok().filter(|_| fields.get(4).is_some_and(|terminal| *terminal != "0"))
 }
 
@@ -96,7 +95,7 @@ pub fn children_of_main_thread() -> Vec<Pid> {
 
 /// Whether a process is among those that we descend from.
 pub fn is_ancestor(pid: Pid) -> bool {
-    let parent = |of: &Pid| Pid::new(fields(&stat(*of)?)?.get(1)?.parse().ok()?);
+    let parent = |of: &Pid| Pid::new(stat(*of)?.get(1)?.parse().ok()?);
     // Ancestors come and go while they are read: no tree is as deep as that.
     std::iter::successors(Pid::parent(), parent).take(1000).any(|ancestor| ancestor == pid)
 }
@@ -132,25 +131,28 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
     if fs::metadata(&path).ok()?.uid() != super::user::own_uid() {
         return None;
     }
-    // Empty, too, while the process becomes another program (execve(2)).
     let (most, pause) = EXEC_LOOKS;
     let mut looks = 0..most;
     let all = loop {
         match text(&path).ok()? {
-            all if !all.is_empty() || looks.next().is_none() => break all,
-            _ => thread::sleep(pause),
+            all if all.is_empty() && is_executing(of) && looks.next().is_some() => {
+                thread::sleep(pause);
+            }
+            all => break all,
         }
     };
     all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
-/// When a process started that has not ended: one that is only waited for by its parent has (but a
-/// main thread may end before the others).
-pub fn lives_since(pid: Pid) -> Option<u64> {
-    let stat = stat(pid)?;
-    let fields = fields(&stat)?;
-    let lives = !["Z", "X"].contains(fields.first()?) || fields.get(17)?.parse::<u32>().ok()? > 1;
-    start_time_in(&stat).filter(|_| lives)
+/// Whether a process has not got its environment yet (execve(2)): the end of that is unknown, or lies
+/// behind its beginning (`env_end`, `env_start`), where it looked empty before.
+fn is_executing(pid: Pid) -> bool {
+    let range = || {
+        let fields = stat(pid)?;
+        let lives = !["Z", "X"].contains(&fields.first()?.as_str());
+        lives.then(|| Some((fields.get(47)?.parse().ok()?, fields.get(48)?.parse().ok()?)))?
+    };
+    range().is_some_and(|(start, end): (u64, u64)| end == 0 || start != end)
 }
 
 /// The process that listens on a TCP address, where our rights let us see it.
@@ -183,9 +185,10 @@ mod tests {
     #[test]
     fn the_name_in_a_stat_line_may_hold_parentheses() {
         let rest = "S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 1 1";
-        assert_eq!(start_time_in(&format!("42 (a) R 9 (b) {rest}")), Some(777));
-        assert_eq!(start_time_in("42 (sh"), None);
-        assert_eq!(start_time_in(""), None);
+        let read = fields(&format!("42 (a) R 9 (b) {rest}")).unwrap();
+        assert_eq!((read[0].as_str(), read[19].as_str()), ("S", "777"));
+        assert_eq!(fields("42 (sh"), None);
+        assert_eq!(fields(""), None);
         assert!(start_time(Pid::own()).is_some());
     }
 

@@ -56,8 +56,7 @@ impl PidFd {
     pub fn open(pid: Pid) -> io::Result<PidFd> {
         // SAFETY: pidfd_open returns a new close-on-exec descriptor that nobody else owns.
         unsafe {
-            let fd = libc::syscall(libc::SYS_pidfd_open, pid.0, 0);
-            let fd = check(libc::c_int::try_from(fd).unwrap_or(-1))?;
+            let fd = check(libc::syscall(libc::SYS_pidfd_open, pid.0, 0) as libc::c_int)?;
             Ok(PidFd(OwnedFd::from_raw_fd(fd)))
         }
     }
@@ -70,7 +69,7 @@ impl PidFd {
             let fd = self.0.as_raw_fd();
             libc::syscall(libc::SYS_pidfd_send_signal, fd, signal as i32, no_info, 0)
         };
-        check(libc::c_int::try_from(sent).unwrap_or(-1)).map(drop)
+        check(sent as libc::c_int).map(drop)
     }
 }
 

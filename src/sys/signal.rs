@@ -3,7 +3,7 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::OnceLock;
 
 /// `SI_USER` is the `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's
 /// word. `SI_KERNEL` is that of a signal that the kernel itself sends, such as for Ctrl-C at the terminal.
@@ -53,8 +53,8 @@ pub fn with_all_blocked<T>(work: impl FnOnce() -> T) -> T {
     }
 }
 
-/// The handlers of SIGSEGV and SIGBUS before ours.
-static BEFORE: [AtomicUsize; 2] = [const { AtomicUsize::new(libc::SIG_DFL) }; 2];
+/// What was done at SIGSEGV and SIGBUS before us.
+static BEFORE: [OnceLock<libc::sigaction>; 2] = [const { OnceLock::new() }; 2];
 
 /// Has a SIGSEGV or SIGBUS that a process sent end this one. Rust's own handler, which reports an
 /// overflow of the stack, expects that a fault comes again when it returns: it loses the first of those.
@@ -64,27 +64,30 @@ pub fn end_by_sent_faults() -> io::Result<()> {
         // and does only what signal-safety(7) allows.
         unsafe {
             let [mut new, mut old]: [libc::sigaction; 2] = std::mem::zeroed();
+            check(libc::sigaction(signal, std::ptr::null(), &raw mut old))?;
+            let _ = before.set(old);
             new.sa_sigaction = on_fault as *const () as usize;
             new.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-            check(libc::sigaction(signal, &raw const new, &raw mut old))?;
-            before.store(old.sa_sigaction, Ordering::SeqCst);
+            check(libc::sigaction(signal, &raw const new, std::ptr::null_mut()))?;
         }
     }
     Ok(())
 }
 
-extern "C" fn on_fault(signal: c_int, info: *mut RawInfo, context: *mut c_void) {
-    let before = BEFORE[usize::from(signal == libc::SIGBUS)].load(Ordering::SeqCst);
-    // SAFETY: the kernel gives a valid siginfo. What stood there before and is no constant is a handler;
-    // Rust's takes SA_SIGINFO's arguments. The signal is blocked until this returns, and then ends us.
+extern "C" fn on_fault(signal: c_int, info: *mut RawInfo, _context: *mut c_void) {
+    let before = BEFORE[usize::from(signal == libc::SIGBUS)].get();
+    // SAFETY: the kernel gives a valid siginfo, and `before` is what it told us itself. A fault comes again
+    // when this returns; a signal that was sent is blocked until then, and ends us.
     unsafe {
-        if (*info).si_code > 0 && before != libc::SIG_DFL && before != libc::SIG_IGN {
-            let before: extern "C" fn(c_int, *mut RawInfo, *mut c_void) =
-                std::mem::transmute(before);
-            return before(signal, info, context);
+        match before.filter(|_| (*info).si_code > 0) {
+            Some(before) => {
+                libc::sigaction(signal, before, std::ptr::null_mut());
+            }
+            None => {
+                libc::signal(signal, libc::SIG_DFL);
+                libc::raise(signal);
+            }
         }
-        libc::signal(signal, libc::SIG_DFL);
-        libc::raise(signal);
     }
 }
 

@@ -51,7 +51,7 @@ pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
     // SAFETY: all-zero is a valid sockaddr of both kinds.
     let (mut v4, mut v6): (libc::sockaddr_in, libc::sockaddr_in6) =
         unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
-    let begun = match address {
+    let socket = match address {
         SocketAddr::V4(address) => {
             v4.sin_family = libc::AF_INET as libc::sa_family_t;
             v4.sin_port = address.port().to_be();
@@ -66,22 +66,21 @@ pub fn begin_connect(address: SocketAddr) -> io::Result<TcpStream> {
             connect(libc::AF_INET6, &v6)
         }
     };
-    match begun? {
-        (_, Err(e)) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
-        (socket, _) => Ok(TcpStream::from(socket)),
-    }
+    socket.map(TcpStream::from)
 }
 
-/// A socket that does not block, and what came of connecting it to `address`, a `sockaddr` of that family.
-fn connect<A>(family: c_int, address: &A) -> io::Result<(OwnedFd, io::Result<c_int>)> {
+/// A socket that does not block, and is being connected to `address`, a `sockaddr` of that family.
+fn connect<A>(family: c_int, address: &A) -> io::Result<OwnedFd> {
     // SAFETY: socket returns a new descriptor that nobody else owns; connect reads as many bytes as the
     // struct behind the reference has.
     unsafe {
         let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
         let socket = OwnedFd::from_raw_fd(check(libc::socket(family, kind, 0))?);
         let (address, size) = (ptr::from_ref(address).cast(), size_of::<A>() as libc::socklen_t);
-        let connected = check(libc::connect(socket.as_raw_fd(), address, size));
-        Ok((socket, connected))
+        match check(libc::connect(socket.as_raw_fd(), address, size)) {
+            Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => Err(e),
+            _ => Ok(socket),
+        }
     }
 }
 
@@ -109,9 +108,7 @@ pub fn connect_unix(path: &Path) -> io::Result<UnixStream> {
         for (to, from) in address.sun_path.iter_mut().zip(bytes) {
             *to = from.cast_signed() as libc::c_char;
         }
-        let (socket, connected) = connect(libc::AF_UNIX, &address)?;
-        connected?;
-        let stream = UnixStream::from(socket);
+        let stream = UnixStream::from(connect(libc::AF_UNIX, &address)?);
         stream.set_nonblocking(false)?;
         Ok(stream)
     })

@@ -6,17 +6,17 @@
 //! done here is what posix_spawn does in glibc: the child shares our memory, on a stack of its own, and
 //! this thread waits until it has executed the program or ended.
 
-use std::ffi::{CString, OsStr, c_int, c_void};
+use std::ffi::{CString, OsString, c_int, c_void};
 use std::fs::File;
-use std::io;
+use std::io::{self, PipeReader, PipeWriter};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::process::Pid;
+use super::fd::set_nonblocking;
+use super::process::{Pid, PidFd, kill, wait};
 use super::signal::with_all_blocked;
 
 /// The stack on which a child comes to its exec, in units of 16 bytes: 64 KiB, of which it uses 2.
@@ -25,112 +25,106 @@ const STACK: usize = 4096;
 /// CLONE_INTO_CGROUP (clone3(2)): libc's constant is too narrow for it.
 const INTO_CGROUP: u64 = 1 << 33;
 
-const CLOEXEC: c_int = libc::O_CLOEXEC;
-
 /// The last signal that Linux has on most machines (signal(7)).
 const LAST_SIGNAL: c_int = 64;
 
-/// What a child gets and how it stands to us.
+/// What a child gets, how it stands to us, and where it comes to be.
 #[derive(Clone, Copy, Debug)]
-pub struct SpawnOptions {
+pub struct SpawnOptions<'a> {
     /// A pipe on its stdin; else /dev/null.
     pub stdin: bool,
     /// It leads a process group of its own; else SIGTERM is blocked in it, so that it outlives one to
     /// the whole control group (systemd.kill(5)).
     pub own_group: bool,
-}
-
-/// Where a child comes to be.
-#[derive(Clone, Copy, Debug)]
-pub struct ChildSlot<'a> {
     /// Holds the child's number from before its first instruction until this is overwritten, so
     /// that nobody takes it for another's orphan while its exec goes on.
     pub number: &'a AtomicI32,
     /// The directory of the control group (cgroups(7), version 2) that it is in before its exec.
-    pub group: Option<BorrowedFd<'a>>,
+    pub cgroup: Option<BorrowedFd<'a>>,
 }
 
-/// A child and our ends of its pipes, close-on-exec.
+/// A child and our ends of its pipes, close-on-exec, which do not block.
 #[derive(Debug)]
 pub struct Spawned {
     pub pid: Pid,
+    pub pidfd: PidFd,
     /// It is in the control group that it was meant for.
     pub joined: bool,
-    pub stdin: Option<File>,
-    pub stdout: File,
-    pub stderr: File,
+    pub stdin: Option<PipeWriter>,
+    pub stdout: Option<PipeReader>,
+    pub stderr: Option<PipeReader>,
 }
 
 /// What the child reads before its exec, and the two answers that it leaves there: it shares our
 /// memory.
 struct ChildSetup {
-    path: *const libc::c_char,
     argv: *const *mut libc::c_char,
     envp: *const *mut libc::c_char,
-    /// Its 0, 1 and 2; -1: /dev/null.
+    /// Its 0, 1 and 2.
     streams: [c_int; 3],
     /// The directory of the control group to enter; -1: none, or it was born there.
-    group: c_int,
-    options: SpawnOptions,
+    cgroup: c_int,
+    own_group: bool,
     joined: bool,
     error: Option<c_int>,
 }
 
-/// Starts `program` (a path, not searched for) with `arguments` behind its name and exactly these
+/// Starts the program `argv[0]` (a path, not searched for) with these arguments and exactly these
 /// variables (`NAME=VALUE`). It has no descriptors but 0, 1 and 2, and default signal handling.
 ///
 /// # Errors
-/// Those of pipe2(2) and clone(2), and what execve(2) says of the program; InvalidInput for a NUL in
-/// any of the strings.
+/// Those of pipe2(2), clone(2) and pidfd_open(2) (Linux before 5.3), and what execve(2) says of the
+/// program; InvalidInput for a NUL in any of the strings.
 pub fn spawn(
-    program: &Path,
-    arguments: &[impl AsRef<OsStr>],
-    environment: &[impl AsRef<OsStr>],
-    options: SpawnOptions,
-    place: ChildSlot<'_>,
+    argv: &[OsString],
+    environment: &[OsString],
+    options: SpawnOptions<'_>,
 ) -> io::Result<Spawned> {
-    let (argv, _argv) = c_strings([program.as_os_str()].into_iter().chain(os(arguments)))?;
-    let (envp, _envp) = c_strings(os(environment))?;
-    let input = if options.stdin { Some(pipe()?) } else { None };
-    let (out_read, out_write) = pipe()?;
-    let (err_read, err_write) = pipe()?;
-    let stdin = input.as_ref().map_or(-1, |(read, _)| read.as_raw_fd());
+    let (argv, _argv) = c_strings(argv)?;
+    let (envp, _envp) = c_strings(environment)?;
+    let (input, stdin) = match options.stdin {
+        true => io::pipe().map(|(read, write)| (OwnedFd::from(read), Some(write)))?,
+        false => (File::open("/dev/null")?.into(), None),
+    };
+    let (stdout, out_write) = io::pipe()?;
+    let (stderr, err_write) = io::pipe()?;
+    for ours in [Some(stdout.as_fd()), Some(stderr.as_fd()), stdin.as_ref().map(AsFd::as_fd)] {
+        ours.map_or(Ok(()), set_nonblocking)?;
+    }
     let mut setup = ChildSetup {
-        path: argv[0],
         argv: argv.as_ptr(),
         envp: envp.as_ptr(),
-        streams: [stdin, out_write.as_raw_fd(), err_write.as_raw_fd()],
-        group: -1,
-        options,
-        joined: true,
+        streams: [input.as_raw_fd(), out_write.as_raw_fd(), err_write.as_raw_fd()],
+        cgroup: -1,
+        own_group: options.own_group,
+        joined: options.cgroup.is_some(),
         error: None,
     };
     // No handler of ours may run in the child, where it would act on our memory: blocked here, they
     // are blocked there until it has put its signals in order.
-    let pid = with_all_blocked(|| clone_child(&mut setup, place))?;
+    let pid = with_all_blocked(|| clone_child(&mut setup, options))?;
     if let Some(error) = setup.error {
-        place.number.store(0, Ordering::SeqCst);
-        let _ = super::process::wait(pid);
+        options.number.store(0, Ordering::SeqCst);
+        let _ = wait(pid);
         return Err(io::Error::from_raw_os_error(error));
     }
-    Ok(Spawned {
-        pid,
-        joined: setup.joined,
-        stdin: input.map(|(_, write)| File::from(write)),
-        stdout: File::from(out_read),
-        stderr: File::from(err_read),
-    })
+    let pidfd = PidFd::open(pid).inspect_err(|_| {
+        kill(pid);
+        let _ = wait(pid);
+    })?;
+    let (stdout, stderr) = (Some(stdout), Some(stderr));
+    Ok(Spawned { pid, pidfd, joined: setup.joined, stdin, stdout, stderr })
 }
 
 /// Makes the child, in its control group from the first if the kernel can; else it enters it itself.
 /// Returns once it has executed its program, or ended.
-fn clone_child(setup: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> {
+fn clone_child(setup: &mut ChildSetup, options: SpawnOptions<'_>) -> io::Result<Pid> {
     // Kept until the child has left it: CLONE_VFORK.
     let mut stack = Vec::<MaybeUninit<u128>>::with_capacity(STACK);
-    let (bottom, number) = (stack.as_mut_ptr(), place.number.as_ptr());
+    let (bottom, number) = (stack.as_mut_ptr(), options.number.as_ptr());
     let data = (&raw mut *setup).cast::<c_void>();
     let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_PARENT_SETTID;
-    if let Some(group) = place.group {
+    if let Some(group) = options.cgroup {
         // SAFETY: all-zero is a clone_args that asks for nothing. The stack is as large as it says,
         // aligned, and used by nobody else; `number` and `data` outlive the call, which ends when the
         // child is done with them.
@@ -145,14 +139,14 @@ fn clone_child(setup: &mut ChildSetup, place: ChildSlot<'_>) -> io::Result<Pid> 
         match Pid::new(born) {
             Some(pid) => return Ok(pid),
             // Linux before 5.7, or a filter that knows no clone3 (RestrictNamespaces=): the other way.
-            None => setup.group = group.as_raw_fd(),
+            None => setup.cgroup = group.as_raw_fd(),
         }
     }
     // SAFETY: as above; clone takes the stack's upper end.
     let born = super::check(unsafe {
         libc::clone(child_main, bottom.add(STACK).cast(), flags | libc::SIGCHLD, data, number)
     });
-    let born = born.inspect_err(|_| place.number.store(0, Ordering::SeqCst))?;
+    let born = born.inspect_err(|_| options.number.store(0, Ordering::SeqCst))?;
     Pid::new(born).ok_or_else(|| io::ErrorKind::InvalidData.into())
 }
 
@@ -207,7 +201,7 @@ extern "C" fn child_main(setup: *mut c_void) -> c_int {
     // called anywhere.
     unsafe {
         if prepare(setup) {
-            libc::syscall(libc::SYS_execve, setup.path, setup.argv, setup.envp);
+            libc::syscall(libc::SYS_execve, *setup.argv, setup.argv, setup.envp);
         }
         setup.error = io::Error::last_os_error().raw_os_error();
         libc::_exit(127)
@@ -219,25 +213,18 @@ fn prepare(setup: &mut ChildSetup) -> bool {
     // SAFETY: system calls with plain numbers, static strings and structs that live here. What this
     // changes is the child's own: its groups, descriptors, handlers and mask are no longer shared.
     unsafe {
-        if setup.group >= 0 {
+        if setup.cgroup >= 0 {
             let file = c"cgroup.procs".as_ptr();
-            let entry =
-                libc::syscall(libc::SYS_openat, setup.group, file, libc::O_WRONLY | CLOEXEC);
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            let entry = libc::syscall(libc::SYS_openat, setup.cgroup, file, flags);
             setup.joined = libc::syscall(libc::SYS_write, entry, c"0".as_ptr(), 1usize) == 1;
         }
-        if setup.options.own_group && libc::syscall(libc::SYS_setpgid, 0, 0) != 0 {
+        if setup.own_group && libc::syscall(libc::SYS_setpgid, 0, 0) != 0 {
             return false;
         }
         for (number, fd) in (0..).zip(setup.streams) {
             // The copy is not close-on-exec. Rust has something open on 0, 1 and 2: `fd` is none of
             // them.
-            let fd = match libc::c_long::from(fd) {
-                -1 => {
-                    let (null, flags) = (c"/dev/null".as_ptr(), libc::O_RDONLY | CLOEXEC);
-                    libc::syscall(libc::SYS_openat, libc::AT_FDCWD, null, flags)
-                }
-                fd => fd,
-            };
             if libc::syscall(libc::SYS_dup3, fd, number, 0) < 0 {
                 return false;
             }
@@ -253,17 +240,17 @@ fn prepare(setup: &mut ChildSetup) -> bool {
             }
         }
         let mut blocked: libc::sigset_t = std::mem::zeroed();
-        if !setup.options.own_group {
+        if !setup.own_group {
             libc::sigaddset(&raw mut blocked, libc::SIGTERM);
         }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) == 0
     }
 }
 
-/// Replaces this process by `program`, with its environment and descriptors. Returns only with why
-/// not.
-pub fn replace_by(program: &Path, arguments: &[impl AsRef<OsStr>]) -> io::Error {
-    let (argv, _argv) = match c_strings([program.as_os_str()].into_iter().chain(os(arguments))) {
+/// Replaces this process by the program `argv[0]`, with its environment and descriptors. Returns only
+/// with why not.
+pub fn replace_by(argv: &[OsString]) -> io::Error {
+    let (argv, _argv) = match c_strings(argv) {
         Ok(strings) => strings,
         Err(e) => return e,
     };
@@ -276,26 +263,12 @@ pub fn replace_by(program: &Path, arguments: &[impl AsRef<OsStr>]) -> io::Error 
     io::Error::last_os_error()
 }
 
-fn os(strings: &[impl AsRef<OsStr>]) -> impl Iterator<Item = &OsStr> {
-    strings.iter().map(AsRef::as_ref)
-}
-
 type Pointers = Vec<*mut libc::c_char>;
 
 /// The strings, and an array of pointers to them that ends with a null one.
-fn c_strings<'a>(texts: impl Iterator<Item = &'a OsStr>) -> io::Result<(Pointers, Vec<CString>)> {
-    let strings = texts.map(|text| CString::new(text.as_bytes()));
+fn c_strings(texts: &[OsString]) -> io::Result<(Pointers, Vec<CString>)> {
+    let strings = texts.iter().map(|text| CString::new(text.as_bytes()));
     let strings = strings.collect::<Result<Vec<CString>, _>>()?;
     let pointers = strings.iter().map(|s| s.as_ptr().cast_mut());
     Ok((pointers.chain([ptr::null_mut()]).collect(), strings))
-}
-
-/// A pipe, close-on-exec (pipe2(2)).
-pub(super) fn pipe() -> io::Result<(OwnedFd, OwnedFd)> {
-    let mut ends = [0; 2];
-    // SAFETY: pipe2 fills the array with two new descriptors that nobody else owns.
-    unsafe {
-        super::check(libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC))?;
-        Ok((OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])))
-    }
 }

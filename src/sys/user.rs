@@ -37,7 +37,7 @@ pub struct User {
 pub fn by_name(name: &str) -> Option<User> {
     let name = CString::new(name).ok()?;
     // SAFETY: the name is a C string that lives through the call; `lookup` owns the rest.
-    lookup(|entry, buffer, size, found| unsafe {
+    lookup(&|entry, buffer, size, found| unsafe {
         libc::getpwnam_r(name.as_ptr(), entry, buffer, size, found)
     })
 }
@@ -45,13 +45,13 @@ pub fn by_name(name: &str) -> Option<User> {
 /// Looks up a user by number; `None` when there is none.
 pub fn by_uid(uid: u32) -> Option<User> {
     // SAFETY: `lookup` owns everything that the pointers point at.
-    lookup(|entry, buffer, size, found| unsafe {
+    lookup(&|entry, buffer, size, found| unsafe {
         libc::getpwuid_r(uid, entry, buffer, size, found)
     })
 }
 
 /// What a user is called, for people and for `sudo -u`: the name, or `#UID` where there is none.
-pub fn named(uid: u32) -> String {
+pub fn display_name(uid: u32) -> String {
     by_uid(uid).map_or_else(|| format!("#{uid}"), |user| user.name.to_string_lossy().into_owned())
 }
 
@@ -94,32 +94,25 @@ pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
 type Found = *mut *mut libc::passwd;
 
 fn lookup(
-    ask: impl Fn(*mut libc::passwd, *mut libc::c_char, usize, Found) -> libc::c_int,
+    ask: &dyn Fn(*mut libc::passwd, *mut libc::c_char, usize, Found) -> libc::c_int,
 ) -> Option<User> {
-    // ERANGE asks for more room; beyond 1 MiB it is no password entry any more.
-    for size in [1 << 10, 1 << 14, 1 << 20] {
-        let mut buffer = vec![0 as libc::c_char; size];
-        // SAFETY: all-zero is a valid passwd (null pointers); getpw*_r fills it with pointers
-        // into `buffer`, which outlives every use of them below.
-        unsafe {
-            let mut entry: libc::passwd = std::mem::zeroed();
-            let mut found = ptr::null_mut();
-            match ask(&raw mut entry, buffer.as_mut_ptr(), size, &raw mut found) {
-                0 if found.is_null() => return None,
-                0 => {
-                    let text =
-                        |p: *const libc::c_char| OsStr::from_bytes(CStr::from_ptr(p).to_bytes());
-                    return Some(User {
-                        name: text(entry.pw_name).to_owned(),
-                        uid: entry.pw_uid,
-                        gid: entry.pw_gid,
-                        home: PathBuf::from(text(entry.pw_dir)),
-                    });
-                }
-                libc::ERANGE => {}
-                _ => return None,
-            }
+    // What takes more is no password entry any more. The kernel gives only the pages that are used.
+    let mut buffer = vec![0 as libc::c_char; 1 << 20];
+    // SAFETY: all-zero is a valid passwd (null pointers); getpw*_r fills it with pointers into `buffer`,
+    // which outlives every use of them below.
+    unsafe {
+        let mut entry: libc::passwd = std::mem::zeroed();
+        let mut found = ptr::null_mut();
+        if ask(&raw mut entry, buffer.as_mut_ptr(), buffer.len(), &raw mut found) != 0 {
+            return None;
         }
+        let entry = found.as_ref()?;
+        let text = |p: *const libc::c_char| OsStr::from_bytes(CStr::from_ptr(p).to_bytes());
+        Some(User {
+            name: text(entry.pw_name).to_owned(),
+            uid: entry.pw_uid,
+            gid: entry.pw_gid,
+            home: PathBuf::from(text(entry.pw_dir)),
+        })
     }
-    None
 }

@@ -7,11 +7,11 @@
 
 pub mod cgroup;
 pub mod notify;
+pub mod stop_waiters;
 pub mod systemctl;
 pub mod unit;
-pub mod waiting;
 
-pub use systemctl::delegated;
+pub use systemctl::delegated_cgroup;
 
 /// Which service manager: a user's own (`systemctl --user`) or the machine's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -99,7 +99,7 @@ impl Systemctl {
     fn program(&self) -> io::Result<Program> {
         let mut program = Program::new(find_program("systemctl")?);
         if self.scope == Scope::User {
-            program = repaired(program.args(["--user"]));
+            program = with_user_bus(program.args(["--user"]));
         }
         // Its words are read by our parser and quoted in our log.
         Ok(program
@@ -117,7 +117,7 @@ const NO_PEER: &str = "No data available";
 
 /// Whether a unit's `MainPID=` is this process. In a pid namespace of its own (`PrivatePIDs=yes`) the
 /// manager knows it by another number, but there a unit's main process is the first one.
-pub fn is_main(main_pid: &str) -> bool {
+pub fn is_main_pid(main_pid: &str) -> bool {
     let own = Pid::own().get();
     main_pid.parse::<i32>().is_ok_and(|main| main == own || (own == 1 && main > 0))
 }
@@ -125,7 +125,7 @@ pub fn is_main(main_pid: &str) -> bool {
 /// Our own control group, where the manager has delegated it to this process: it is the unit's, the
 /// unit has `Delegate=yes`, and this is the unit's main process. Takes as long as the manager, at
 /// most [`QUERY_DEADLINE`].
-pub fn delegated(own: &OwnUnit, children: &Arc<Children>) -> Option<String> {
+pub fn delegated_cgroup(own: &OwnUnit, children: &Arc<Children>) -> Option<String> {
     let text = proc::cgroup(Pid::own())?;
     let group = cgroup::unified(&text)?;
     let systemctl = Systemctl::new(own.scope, Arc::clone(children));
@@ -136,12 +136,12 @@ pub fn delegated(own: &OwnUnit, children: &Arc<Children>) -> Option<String> {
     let shown = shown.inspect_err(warn).ok()?;
     let is_ours = shown.get("Delegate") == "yes"
         && shown.get("ControlGroup") == group
-        && is_main(shown.get("MainPID"));
+        && is_main_pid(shown.get("MainPID"));
     is_ours.then(|| group.to_owned())
 }
 
 /// Gives a helper of the user manager the way to it, where a `su` or SSH shell lacks it.
-fn repaired(program: Program) -> Program {
+fn with_user_bus(program: Program) -> Program {
     let usual = PathBuf::from(format!("/run/user/{}", user::own_uid()));
     let ours = |dir: &Path| dir.metadata().is_ok_and(|meta| meta.uid() == user::own_uid());
     let given = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);

@@ -84,7 +84,7 @@ pub fn user_in(text: &str) -> Option<String> {
 }
 
 /// The directory that a unit file of ours hands to the gateway in this variable.
-pub fn place_in(text: &str, variable: &str) -> Option<PathBuf> {
+pub fn environment_in(text: &str, variable: &str) -> Option<PathBuf> {
     let words = text.lines().filter_map(|line| line.strip_prefix("Environment="));
     let mut settings = words.map(unquoted);
     settings.find_map(|word| Some(word.strip_prefix(variable)?.strip_prefix('=')?.into()))
@@ -102,24 +102,23 @@ pub fn stop_timeout(drain: Duration) -> Duration {
     Duration::from_secs(whole) + STOP_HEADROOM
 }
 
-/// The template's lines that are for this manager and version, their words replaced.
+/// The template's lines that are for this manager and version. Each `{word}` is replaced in one pass:
+/// what a value holds is never a word.
 fn body(spec: &Spec<'_>) -> Result<String, String> {
-    let mut text = String::new();
-    for line in TEMPLATE.lines().filter_map(|line| meant(line, spec)) {
-        if line == "{environment}" {
-            for (name, value) in spec.environment {
-                text += &environment(name, value)?;
-            }
-        } else {
-            text += &filled(line, spec)?;
-            text.push('\n');
-        }
+    let lines = TEMPLATE.lines().filter_map(|line| applies(line, spec));
+    let lines: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let mut pieces = lines.split('{');
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        let (word, after) = piece.split_once('}').unwrap_or((piece, ""));
+        text += &value(word, spec)?;
+        text += after;
     }
     Ok(text)
 }
 
 /// The line without its condition, if that holds.
-fn meant<'l>(line: &'l str, spec: &Spec<'_>) -> Option<&'l str> {
+fn applies<'l>(line: &'l str, spec: &Spec<'_>) -> Option<&'l str> {
     let Some((condition, rest)) = line.strip_prefix('@').and_then(|l| l.split_once(' ')) else {
         return Some(line);
     };
@@ -133,24 +132,13 @@ fn meant<'l>(line: &'l str, spec: &Spec<'_>) -> Option<&'l str> {
     holds.then_some(rest)
 }
 
-/// The line with each `{word}` replaced, in one pass: what a value holds is never a word.
-fn filled(line: &str, spec: &Spec<'_>) -> Result<String, String> {
-    let mut pieces = line.split('{');
-    let mut text = pieces.next().unwrap_or_default().to_owned();
-    for piece in pieces {
-        let (word, after) = piece.split_once('}').unwrap_or((piece, ""));
-        text += &value(word, spec)?;
-        text += after;
-    }
-    Ok(text)
-}
-
 fn value(word: &str, spec: &Spec<'_>) -> Result<String, String> {
     let seconds = |time: Duration| format!("{}s", time.as_secs());
     Ok(match word {
         "name" => spec.name.to_string(),
         "unit" => spec.name.unit(),
         "program" => program(spec.program)?,
+        "environment" => spec.environment.iter().map(environment).collect::<Result<_, _>>()?,
         "user" => spec.user.unwrap_or("root").replace('%', "%%"),
         "systemctl" => spec.scope.systemctl().to_owned(),
         "drain" => seconds(stop_timeout(spec.drain_timeout) - STOP_HEADROOM),
@@ -173,7 +161,7 @@ fn program(path: &Path) -> Result<String, String> {
 }
 
 /// `Environment=` and the reason above it. A `$` means nothing there (systemd.exec(5)).
-fn environment(name: &str, value: &Path) -> Result<String, String> {
+fn environment((name, value): &(&str, PathBuf)) -> Result<String, String> {
     let text = printable(value, name)?;
     let setting = quoted(&format!("{name}={text}"));
     Ok(format!(
@@ -286,8 +274,8 @@ mod tests {
         assert!(has(&text, r#"Environment="XDG_CONFIG_HOME=/a b/\"c\\%%h""#));
         let name = Name::parse("coder").unwrap();
         assert_eq!(program_in(&text, &name), Some("/opt/50% of $x {unit}/hg".into()));
-        assert_eq!(place_in(&text, "XDG_CONFIG_HOME"), Some("/a b/\"c\\%h".into()));
-        assert_eq!(place_in(&text, "XDG_STATE_HOME"), None);
+        assert_eq!(environment_in(&text, "XDG_CONFIG_HOME"), Some("/a b/\"c\\%h".into()));
+        assert_eq!(environment_in(&text, "XDG_STATE_HOME"), None);
         for bad in ["/a\"b", "/a\\b", "/a\nb", "/it's"] {
             assert!(render(Scope::User, 252, bad).is_err(), "{bad:?}");
         }

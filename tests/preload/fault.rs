@@ -6,7 +6,8 @@
 //! line for each. Errno 0 is a short write: half of call FIRST, then no space; -1 is a hang: the call goes
 //! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
 //! "pthread_create", "eventfd" and "fork" are on no path. With "sigaction" ERRNO is a signal, which the
-//! process gets as soon as it has a handler for it.
+//! process gets as soon as it has a handler for it; with "waitid" it is by how many milliseconds each such
+//! call is late.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
@@ -244,6 +245,19 @@ stand_before!(statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, into: *m
 
 stand_before!(eventfd(first: c_uint, flags: c_int) -> c_int, judge("eventfd", ""));
 stand_before!(fork() -> c_int, judge("fork", ""));
+
+/// Late by as many milliseconds as the order says instead of an errno: time for other processes.
+// SAFETY: the C library's function of this name has this type, and asks the same of callers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn waitid(kind: c_uint, id: c_uint, into: *mut c_void, how: c_int) -> c_int {
+    if let Some(order) = order().filter(|order| order.means("waitid")) {
+        // SAFETY: it waits on no descriptors.
+        unsafe { poll(std::ptr::null_mut(), 0, order.error) };
+    }
+    let real = real!(c"waitid", fn(c_uint, c_uint, *mut c_void, c_int) -> c_int);
+    // SAFETY: the arguments are the caller's.
+    unsafe { real(kind, id, into, how) }
+}
 
 /// Here the call itself succeeds: what it does is what the gateway must be ready for.
 // SAFETY: the C library's function of this name has this type, and asks the same of callers.

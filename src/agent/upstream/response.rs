@@ -14,7 +14,7 @@ use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
 use crate::json::{self, elements, member, members, string};
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
-use crate::outbound::client::{Answer, Error};
+use crate::outbound::client::{Error, Response};
 
 /// How long the end of a stream is waited for that has said that it is over: a connection is worth
 /// no more.
@@ -52,7 +52,7 @@ fn first_choice(json: &str) -> &str {
 
 impl ResponseReader<'_, '_> {
     /// Passes a stream on, event by event.
-    pub fn stream(&self, answer: Answer<'_, '_>) -> Result<(), Outcome> {
+    pub fn stream(&self, answer: Response<'_, '_>) -> Result<(), Outcome> {
         let kind = answer.header("content-type").unwrap_or("text/event-stream");
         if !kind.starts_with("text/event-stream") {
             let words = format!("the upstream answered with {kind} instead of a stream");
@@ -130,7 +130,7 @@ impl ResponseReader<'_, '_> {
     }
 
     /// Takes a whole completion, for a client of the API.
-    pub fn whole(&self, answer: Answer<'_, '_>) -> Result<(), Outcome> {
+    pub fn whole(&self, answer: Response<'_, '_>) -> Result<(), Outcome> {
         let body = answer.body(self.turn.max_reply, self.client.cancel.deadline);
         let body = body.map_err(|error| match error {
             Error::Refused(TOO_LARGE) => self.too_long(),
@@ -151,7 +151,7 @@ impl ResponseReader<'_, '_> {
     }
 
     /// An answer that is no success.
-    pub fn error(&self, answer: Answer<'_, '_>) -> Outcome {
+    pub fn error(&self, answer: Response<'_, '_>) -> Outcome {
         let status = answer.status;
         if status < 400 {
             let words = format!("the upstream answered {status}; redirects are not followed");

@@ -2,10 +2,13 @@
 //! here of what it found worth keeping.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+use std::sync::Arc;
+
 use crate::agent::Context;
+use crate::api::auth::Authenticated;
 use crate::api::chat_request::{self, ParseOptions};
 use crate::api::{messages, responses};
-use crate::config::Busy;
+use crate::config::{Busy, ClientKey};
 
 /// Each reader takes or refuses them, in words; what it takes reads back as it was.
 pub fn json(bytes: &[u8]) {
@@ -32,7 +35,8 @@ pub fn json(bytes: &[u8]) {
         }
         Err(problem) => refused(problem.status, &problem.message),
     }
-    match messages::parse(bytes, None, "owner", Busy::Queue) {
+    let owner = Authenticated(Arc::new(ClientKey::new("owner")));
+    match messages::parse(bytes, None, &owner, Busy::Queue) {
         Ok(draft) => assert!(!draft.text.is_empty() && draft.text.len() <= bytes.len()),
         Err(problem) => refused(problem.status, &problem.message),
     }

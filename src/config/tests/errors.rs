@@ -101,8 +101,7 @@ fn a_value_out_of_range_is_an_error_that_names_the_range() {
     );
     error(
         "[agent]\nturn_timeout = \"30\"",
-        "2:16: agent.turn_timeout is \"30\"; it must be a number of seconds, or one with a unit \
-         (ms, s, m, h, d), like \"10m\"",
+        "2:16: agent.turn_timeout is \"30\"; it must be a number with a unit (d, h, m, s, ms), like \"10m\"",
     );
     error(
         "[stop]\ndrain_timeout = 0",
@@ -114,8 +113,7 @@ fn a_value_out_of_range_is_an_error_that_names_the_range() {
     );
     error(
         "[limits]\nmax_body = \"1MB\"",
-        "2:12: limits.max_body is \"1MB\"; it must be a number of bytes, or one with a unit \
-         (B, KiB, MiB, GiB), like \"1MiB\"",
+        "2:12: limits.max_body is \"1MB\"; it must be a number with a unit (GiB, MiB, KiB, B), like \"1MiB\"",
     );
     error(
         "[limits]\nmax_reply = -1",

@@ -19,7 +19,7 @@ fn errors_of_syntax_name_line_and_column() {
     error("é = 1", "1:1: 'é' does not belong here");
     error("a\0 = 1", "1:2: '\\0' does not belong here");
     error("# a\0", "1:4: '\\0' does not belong here");
-    error("a = \"\0\"", "1:6: a string cannot hold '\\0'; write it as an escape, like \\u0000");
+    error("a = \"\0\"", "1:5: a string cannot hold '\\0'; write it as an escape, like \\u0000");
     error(
         "a = \"\\d\"",
         "1:7: 'd' does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes",

@@ -4,19 +4,22 @@ use std::fs;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
+use serde_json::Value;
+
 use super::state::{Main, News};
+use crate::cancel::Cancel;
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::gateway::startup::Started;
 use crate::gateway::stop_time;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history::{self, Ending};
-use crate::lifecycle::phase::{Outcome, Phase};
+use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
     ABORT_TIMEOUT, DISK_SLOW, HISTORY_TIMEOUT, KILL_AFTER, STOP_HEADROOM, THREAD_STACK,
@@ -24,10 +27,10 @@ use crate::limits::{
 use crate::sys::clock::Utc;
 use crate::sys::fork::run_in_child;
 use crate::sys::fs as files;
-use crate::sys::poll::{Interest, wait_any};
+use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
-use crate::systemd::waiting;
-use crate::threads::{Work, lock, spawn, spawn_with_retry};
+use crate::systemd::stop_waiters;
+use crate::threads::{lock, spawn, spawn_with_retry};
 
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -64,15 +67,20 @@ impl Main {
         }
     }
 
-    /// Puts a finding beside the ones before it, logs it, and learns from it.
-    pub(super) fn weigh(&mut self, finding: &mut Finding) {
-        if let Some((_, last)) = self.stop.as_ref().and_then(|stop| stop.findings.as_ref()) {
+    /// Logs a finding, learns from it, and keeps it in the place of the last one, by whose verdict and
+    /// sender it is corrected: the sender is the first signal's.
+    pub(super) fn weigh(&mut self, mut finding: Finding) -> Finding {
+        let Some(stop) = &mut self.stop else { return finding };
+        if let Some(last) = &stop.finding {
             finding.verdict = finding.verdict.after(last.verdict);
+            finding.sender.clone_from(&last.sender);
         }
         log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
         if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
             *lock(&started.service.stop_timeout) = Some(limit);
         }
+        stop.finding = Some(finding.clone());
+        finding
     }
 
     /// Asks why, in a thread of its own: the manager may take its time.
@@ -85,7 +93,7 @@ impl Main {
             let planned = finding.verdict.planned;
             mailbox.put(News::Found(Box::new(finding)));
             if let (true, Some(own)) = (planned, supervisor.own.get()) {
-                waiting::end(own);
+                stop_waiters::end(own);
             }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
@@ -125,14 +133,9 @@ impl Main {
 
     /// Whether all that a cut drain still waits for hangs in the disk.
     pub(super) fn is_stuck(&self) -> bool {
-        let cutting = match self.phase {
-            Phase::Draining(drain) => drain.aborting,
-            Phase::Failing => true,
-            Phase::Starting | Phase::Serving | Phase::Confirming { .. } | Phase::Stopped(_) => {
-                false
-            }
-        };
-        cutting && self.plan.children.are_gone() && self.is_stalled()
+        let aborting =
+            matches!(self.phase, Phase::Failing | Phase::Draining(Drain { aborting: true, .. }));
+        aborting && self.plan.children.are_gone() && self.is_stalled()
     }
 
     fn is_stalled(&self) -> bool {
@@ -151,12 +154,8 @@ impl Main {
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
-            let mut finding = self.supervisor.examine(caught, QueryPoint::Exit { marker: false });
-            self.weigh(&mut finding);
-            if finding.verdict.planned {
-                if let Some((_, last)) = self.stop.as_mut().and_then(|s| s.findings.as_mut()) {
-                    *last = finding;
-                }
+            let finding = self.supervisor.examine(caught, QueryPoint::Exit { marker: false });
+            if self.weigh(finding).verdict.planned {
                 exit_now(self.write_down(Outcome::Planned).code());
             }
         }
@@ -176,29 +175,24 @@ impl Main {
         let note = loss.map(|loss| loss.why);
         // A start that has not begun its run by now begins none.
         let run = self.begun.get_or_init(|| None).as_deref();
-        let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.findings.as_ref()?)));
+        let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
         // The line is made here: the child that writes it is another process.
-        let (why, line) = match (outcome, found) {
-            (Outcome::Planned | Outcome::Terminated, Some((stop, (first, last)))) => {
-                let mut why = format!("{}: {}", last.verdict.word(), last.verdict.reason);
+        let (why, line) = match found.filter(|_| outcome != Outcome::Failed) {
+            Some((stop, found)) => {
+                let mut why = format!("{}: {}", found.verdict.word(), found.verdict.reason);
                 why.extend(note.iter().flat_map(|note| ["; ", note]));
-                let found = Finding { sender: first.sender.clone(), ..last.clone() };
                 let (drain, in_flight, cut) = (stop.at.elapsed(), stop.in_flight, stop.cut);
                 let ending = Ending { exit, note, drain, in_flight, cut };
-                (why, Some(history::line(run, stop.first, &found, &ending)))
+                (why, history::line(run, stop.first, found, &ending))
             }
-            (Outcome::Planned | Outcome::Terminated, None) => ("stopped".to_owned(), None),
-            (Outcome::Failed, _) => {
+            None => {
                 let broken = || "the journal is broken; the next start reads it anew".to_owned();
                 let why = note.unwrap_or_else(broken);
                 let line = history::entry(run, "failed", &why, Some(exit));
-                (why, Some(line))
+                (why, line)
             }
         };
-        let (dirs, sync) = (self.plan.dirs.clone(), outcome != Outcome::Terminated);
-        let write =
-            move || line.as_ref().map_or(Ok(()), |line| history::record_end(&dirs, line, sync));
-        if let Err(e) = self.at_the_disk(write) {
+        if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
             log::warn!("the history could not be written: {e}");
         }
         // Else an inactive unit would go on showing what the gateway last said of itself.
@@ -207,39 +201,35 @@ impl Main {
         exit
     }
 
-    /// Removes what only makes sense while we live, and writes, in a child that is left behind where the
-    /// disk hangs: it has our locks until it is done. In a thread where the system has no child for us.
+    /// Removes the control socket and enters this line, in a child that is left behind where the disk
+    /// hangs: it has our locks until it is done. In a thread where the system has no child for us.
     /// The lock file stays: it is never unlinked.
-    fn at_the_disk(
-        &mut self,
-        write: impl Fn() -> io::Result<()> + Send + 'static,
-    ) -> io::Result<()> {
+    fn record_end(&mut self, line: Value, sync: bool) -> io::Result<()> {
         let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
         if std::mem::replace(&mut self.disk_hangs, true) {
             return Err(hangs());
         }
-        let socket = self.started.is_some().then(|| self.plan.dirs.control_socket());
+        let (dirs, started) = (self.plan.dirs.clone(), self.started.is_some());
         let work = move || {
-            let _ = socket.as_ref().map(fs::remove_file);
-            write().map_or_else(|e| e.to_string(), |()| DONE.to_owned())
+            let _ = started.then(|| fs::remove_file(dirs.control_socket()));
+            let entered = history::record_end(&dirs, &line, sync);
+            entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
         let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
             Ok(told) => {
                 let deadline = Instant::now() + HISTORY_TIMEOUT;
-                let left = || deadline.saturating_duration_since(Instant::now());
-                // A signal ends a wait early.
-                while wait_any([Interest::read(told.as_fd())], Some(left()))? == [false] {
-                    if left() == Duration::ZERO {
-                        return Err(hangs());
-                    }
-                }
+                let answer = [Interest::read(told.as_fd())];
+                let ([true], _) = Cancel::at(deadline).wait(answer, deadline)? else {
+                    return Err(hangs());
+                };
                 files::read_text(told, MAX_CHILD_WORDS)?
             }
             Err(e) => {
-                let (tell, said) = channel();
-                within(HISTORY_TIMEOUT, Box::new(move || drop(tell.send(work()))));
-                said.try_recv().map_err(|_| e)?
+                let (tell, told) = channel();
+                let work = move || drop(tell.send(work()));
+                spawn_with_retry("end", Box::new(work), HISTORY_TIMEOUT)?;
+                told.recv_timeout(HISTORY_TIMEOUT).map_err(|_| e)?
             }
         };
         self.disk_hangs = false;
@@ -252,33 +242,26 @@ impl Main {
         let Some(started) = &self.started else { return };
         started.service.await_streams();
         let (hub, starter) = (Arc::clone(&started.service.hub), self.starter.take());
-        let closed = Arc::new(AtomicBool::new(false));
-        let is_closed = Arc::clone(&closed);
+        let (tell, told) = channel();
         let work = move || {
             hub.close(planned);
-            is_closed.store(true, Ordering::SeqCst);
+            let _ = tell.send(());
             // It may still ask the service manager, and prune the history that the end is written to.
             drop(starter.map(JoinHandle::join));
         };
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        let wait = || told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         // Another thread that waits for a disk that hangs would not help.
-        let done = !self.is_stalled() && within(CLOSE_PATIENCE, Box::new(work));
-        if !done && !closed.load(Ordering::SeqCst) {
+        let begun =
+            !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_PATIENCE).is_ok();
+        if begun && wait().is_ok() {
+            // The end of the thread.
+            let _ = wait();
+        } else {
             log::warn!("the journal could not be synced in time; what was acknowledged is durable");
         }
     }
 }
 
-/// What it says of itself where it went well.
+/// What a child says that has done its work.
 const DONE: &str = "done";
-
-/// Does this in a thread, and waits for it so long. Says whether it is done. Takes no descriptor, of which
-/// there may be none.
-fn within(patience: Duration, work: Work) -> bool {
-    let (done, ended) = channel();
-    let work = move || {
-        work();
-        let _ = done.send(());
-    };
-    spawn_with_retry("end", THREAD_STACK, Box::new(work), patience).is_ok()
-        && ended.recv_timeout(patience).is_ok()
-}

@@ -3,12 +3,11 @@
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::exit::Failure;
 use crate::gateway::Plan;
 use crate::gateway::startup::Started;
-use crate::gateway::timers::Timers;
 use crate::lifecycle::evidence::{Finding, Supervisor};
 use crate::lifecycle::history::Begun;
 use crate::lifecycle::phase::Phase;
@@ -56,7 +55,7 @@ pub struct Main {
     pub stop: Option<Stop>,
     /// The last reading of the configuration that the service manager was told of.
     pub told_reload: u64,
-    /// The last that was asked of the disk at the end was not done in time.
+    /// The disk did not answer when the end was to be recorded.
     pub disk_hangs: bool,
 }
 
@@ -65,8 +64,8 @@ pub struct Stop {
     pub first: Caught,
     pub latest: Caught,
     pub at: Instant,
-    /// The first finding, for the sender of the signal, and the last, for the verdict.
-    pub findings: Option<(Finding, Finding)>,
+    /// The last finding, with the sender of the first signal.
+    pub finding: Option<Finding>,
     pub in_flight: usize,
     pub cut: usize,
 }
@@ -79,4 +78,36 @@ impl Main {
     pub fn turns(&self) -> usize {
         self.started.as_ref().map_or(0, |started| started.service.hub.turns_hint())
     }
+}
+
+/// The points in time that the main loop waits for; `None` is never.
+#[derive(Debug, Default)]
+pub struct Timers {
+    /// The next sign of life for the service manager, and how far apart they are.
+    pub watchdog: Option<(Instant, Duration)>,
+    /// The end of the drain, or of the time that cut turns have.
+    pub drain: Option<Instant>,
+    /// When to accept again after it failed.
+    pub accept: Option<Instant>,
+    /// When that it failed was last said: nothing waits for this.
+    pub told_accept: Option<Instant>,
+    /// When to read the configuration again, once the start is over.
+    pub reload: Option<Instant>,
+    /// The next line about a drain that goes on.
+    pub report: Option<Instant>,
+}
+
+impl Timers {
+    /// How long until the first of them; `None`: nothing is due ever.
+    pub fn until_next(&self, now: Instant, started: bool) -> Option<Duration> {
+        let watchdog = self.watchdog.map(|(at, _)| at);
+        let reload = self.reload.filter(|_| started);
+        let all = [watchdog, self.drain, self.accept, reload, self.report];
+        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
+    }
+}
+
+/// Whether a timer has run out; if so it is taken.
+pub fn due(timer: &mut Option<Instant>, now: Instant) -> bool {
+    timer.take_if(|at| *at <= now).is_some()
 }

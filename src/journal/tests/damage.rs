@@ -3,7 +3,7 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::journal::line::{Header, line};
+use crate::journal::framing::{Header, line};
 
 type Records = Vec<(u64, String)>;
 

@@ -1,7 +1,7 @@
 //! The versions of the format: what an older gateway wrote is taken over whole.
 
 use super::*;
-use crate::journal::line::{Header, VERSION, line};
+use crate::journal::framing::{Header, VERSION, line};
 use crate::journal::record::Record;
 
 /// A journal of version 1: a header, then these records.

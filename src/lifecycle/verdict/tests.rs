@@ -91,18 +91,14 @@ const MEASURED: &[Row] = &[
     // Behind the measured rows: what the second question, or an unlucky instant, can meet.
     ("a kill, then our own STOPPING=1",             DEACTIVATING, Job::None,  FROM_OTHER, false),
     ("a kill, then a start behind STOPPING=1",      DEACTIVATING, Job::Start, FROM_OTHER, false),
-    ("a job that ended before it could be typed",   ACTIVE,       Job::Untyped, FROM_OTHER, false),
+    ("a job that ended before it could be typed",   ACTIVE,       Job::Other, FROM_OTHER, false),
     ("a forged siginfo in a quiet unit",            ACTIVE,       Job::None,  Forged,     false),
     ("a forged siginfo during a stop",              DEACTIVATING, Job::Stop,  Forged,     true),
     ("a kill from outside the namespace",           ACTIVE,       Job::None,  Outside,    false),
 ];
 
 fn unit(deactivating: bool, job: Job, main: bool) -> Supervision {
-    Supervision::Unit(Unit { deactivating, job, main })
-}
-
-fn verdict(signal: Kind, sender: Sender, supervision: Supervision, marker: bool) -> Verdict {
-    judge(&Evidence { signal, sender, supervision, marker })
+    Supervision::Unit { deactivating, job, main }
 }
 
 #[test]
@@ -111,8 +107,8 @@ fn verdicts_follow_the_measured_table() {
         // As the evidence is gathered at the signal: typed only where the rule asks for it.
         let starting = cause.contains("activating") || cause.contains("TimeoutStartSec");
         let typed = needs_job_type(active, job != Job::None, !starting, cause.contains("STOPPING"));
-        let job = if typed || job == Job::None { job } else { Job::Untyped };
-        let found = verdict(Kind::Terminate, sender, unit(active, job, true), false);
+        let job = if typed || job == Job::None { job } else { Job::Other };
+        let found = judge(Kind::Terminate, sender, unit(active, job, true), false);
         assert_eq!(found.planned, planned, "{cause}: {found:?}");
         assert!(!found.is_guess(), "{cause}");
     }
@@ -122,7 +118,7 @@ fn verdicts_follow_the_measured_table() {
 fn a_manager_that_does_not_answer_leaves_it_to_the_sender() {
     let rows = [(OurManager, true), (FROM_OTHER, false), (Outside, false), (Forged, false)];
     for (sender, planned) in rows {
-        let found = verdict(Kind::Terminate, sender, Supervision::Silent, false);
+        let found = judge(Kind::Terminate, sender, Supervision::Silent, false);
         assert_eq!((found.planned, found.is_guess()), (planned, true), "{sender:?}");
     }
 }
@@ -131,7 +127,7 @@ fn a_manager_that_does_not_answer_leaves_it_to_the_sender() {
 fn without_a_manager_only_a_marker_plans() {
     for supervision in [Supervision::None, Supervision::NotOurs] {
         for sender in [OurManager, FROM_OTHER, Outside, Forged] {
-            let kill = |marker| verdict(Kind::Terminate, sender, supervision.clone(), marker);
+            let kill = |marker| judge(Kind::Terminate, sender, supervision, marker);
             assert!(!kill(false).planned, "{supervision:?} {sender:?}");
             assert_eq!(kill(true), Verdict { planned: true, reason: reason::MARKER });
         }
@@ -141,7 +137,7 @@ fn without_a_manager_only_a_marker_plans() {
 #[test]
 fn a_process_in_somebody_elses_unit_follows_that_unit_and_its_own_marker() {
     let shell = |active, job, marker| {
-        verdict(Kind::Terminate, FROM_OTHER, unit(active, job, false), marker).planned
+        judge(Kind::Terminate, FROM_OTHER, unit(active, job, false), marker).planned
     };
     assert!(shell(DEACTIVATING, Job::Stop, false));
     assert!(!shell(ACTIVE, Job::None, false));
@@ -150,18 +146,18 @@ fn a_process_in_somebody_elses_unit_follows_that_unit_and_its_own_marker() {
 
 #[test]
 fn a_marker_does_not_overrule_the_manager_of_our_own_unit() {
-    assert!(!verdict(Kind::Terminate, FROM_OTHER, unit(ACTIVE, Job::None, true), true).planned);
+    assert!(!judge(Kind::Terminate, FROM_OTHER, unit(ACTIVE, Job::None, true), true).planned);
 }
 
 #[test]
 fn an_interrupt_is_the_user_in_front_of_us_unless_we_are_a_unit() {
     for supervision in [Supervision::None, Supervision::NotOurs, Supervision::Silent] {
-        assert!(verdict(Kind::Interrupt, Terminal, supervision, false).planned);
+        assert!(judge(Kind::Interrupt, Terminal, supervision, false).planned);
     }
-    assert!(verdict(Kind::Interrupt, Terminal, unit(ACTIVE, Job::None, false), false).planned);
-    assert!(!verdict(Kind::Interrupt, OurManager, unit(ACTIVE, Job::None, true), false).planned);
+    assert!(judge(Kind::Interrupt, Terminal, unit(ACTIVE, Job::None, false), false).planned);
+    assert!(!judge(Kind::Interrupt, OurManager, unit(ACTIVE, Job::None, true), false).planned);
     assert!(
-        verdict(Kind::Interrupt, OurManager, unit(DEACTIVATING, Job::Untyped, true), false).planned
+        judge(Kind::Interrupt, OurManager, unit(DEACTIVATING, Job::Other, true), false).planned
     );
 }
 
@@ -176,7 +172,7 @@ fn the_type_is_asked_for_only_where_the_job_does_not_settle_it() {
 
 #[test]
 fn an_interrupt_that_a_process_sent_is_not_called_a_key() {
-    let interrupt = |sender| verdict(Kind::Interrupt, sender, Supervision::None, false).reason;
+    let interrupt = |sender| judge(Kind::Interrupt, sender, Supervision::None, false).reason;
     assert_eq!(interrupt(Terminal), reason::INTERRUPT);
     for sender in [OurManager, FROM_OTHER, Outside, Forged] {
         assert_eq!(interrupt(sender), reason::INTERRUPT_BY_PROCESS);
@@ -185,7 +181,7 @@ fn an_interrupt_that_a_process_sent_is_not_called_a_key() {
 
 #[test]
 fn a_closed_terminal_plans_nothing_and_is_no_reason_for_a_unit() {
-    let closed = |supervision| verdict(Kind::HangUp, Terminal, supervision, false);
+    let closed = |supervision| judge(Kind::HangUp, Terminal, supervision, false);
     let expected = Verdict { planned: false, reason: reason::TERMINAL_CLOSED };
     for supervision in [Supervision::None, Supervision::NotOurs, unit(ACTIVE, Job::None, false)] {
         assert_eq!(closed(supervision), expected);
@@ -196,7 +192,7 @@ fn a_closed_terminal_plans_nothing_and_is_no_reason_for_a_unit() {
 
 #[test]
 fn every_other_signal_is_judged_like_sigterm() {
-    let quit = |supervision| verdict(Kind::Other("SIGQUIT"), OurManager, supervision, false);
+    let quit = |supervision| judge(Kind::Other("SIGQUIT"), OurManager, supervision, false);
     assert!(quit(unit(DEACTIVATING, Job::Stop, true)).planned);
     assert!(!quit(unit(ACTIVE, Job::None, true)).planned);
     assert!(!quit(Supervision::None).planned);

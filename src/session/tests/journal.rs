@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::journal::tests::Compact;
-use crate::journal::{Condition, Fate, Journal, MemoryJournal, Purpose, Refused};
+use crate::journal::{Fate, Health, Journal, MemoryJournal, Purpose, Refused};
 
 /// What goes wrong, and at which call, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,19 +187,11 @@ impl Journal for Shared {
         self.0.inner.rewrite(fate)
     }
 
-    fn last(&self) -> u64 {
-        self.0.inner.last()
-    }
-
-    fn size(&self) -> u64 {
-        self.0.inner.size()
-    }
-
     fn set_cap(&self, cap: u64) {
         self.0.inner.set_cap(cap);
     }
 
-    fn condition(&self) -> Condition {
-        self.0.inner.condition()
+    fn health(&self) -> &Health {
+        self.0.inner.health()
     }
 }

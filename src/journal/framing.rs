@@ -4,9 +4,9 @@
 //! durable when this one was written. A start learns from it what may have been acknowledged.
 
 use crc::{CRC_32_ISCSI, Crc, Table};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
+use crate::json::member;
 use crate::limits::MAX_RECORD;
 
 /// Sixteen kilobytes for a thirtieth of the time: a long record's sum is taken under the locks, and a start
@@ -36,10 +36,15 @@ pub fn line(number: u64, json: &str, durable: Option<u64>) -> Vec<u8> {
             line.extend_from_slice(format!("{DURABLE}{durable}}}").as_bytes());
         }
     }
-    let sum = format!("{:08x}", CRC.checksum(&line[HEAD..]));
+    let sum = hexadecimal(CRC.checksum(&line[HEAD..]));
     line[..8].copy_from_slice(sum.as_bytes());
     line.push(b'\n');
     line
+}
+
+/// A checksum as a line has it.
+pub fn hexadecimal(sum: u32) -> String {
+    format!("{sum:08x}")
 }
 
 /// What a line says.
@@ -65,13 +70,8 @@ pub fn check(line: &[u8]) -> Result<(u64, usize), &'static str> {
         return Err(if long { "it is longer than a record may be" } else { "it has no end" });
     };
     let (sum, body) = line.split_at_checked(HEAD).ok_or("it is too short for a record")?;
-    let digit = |sum: Option<u32>, byte: &u8| match byte {
-        b'0'..=b'9' | b'a'..=b'f' => Some(sum? << 4 | char::from(*byte).to_digit(16)?),
-        _ => None,
-    };
-    let sum = sum.strip_suffix(b" ").and_then(|sum| sum.iter().fold(Some(0), digit));
-    if sum.ok_or("it does not begin with a checksum")? != CRC.checksum(body) {
-        return Err("its checksum is wrong");
+    if sum.strip_suffix(b" ") != Some(hexadecimal(CRC.checksum(body)).as_bytes()) {
+        return Err("its checksum is missing or wrong");
     }
     let space = body.iter().position(|byte| *byte == b' ').ok_or("it has no number")?;
     let number = number(&body[..space]).ok_or("it has no number")?;
@@ -125,17 +125,6 @@ pub struct Header {
     pub kept: u64,
 }
 
-/// The same as it stands: beside the version, it may be anything in one of a newer gateway.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Raw<'a> {
-    #[serde(borrow)]
-    format: Option<&'a RawValue>,
-    version: Option<&'a RawValue>,
-    base: Option<&'a RawValue>,
-    kept: Option<&'a RawValue>,
-}
-
 impl Header {
     pub const NEW: Header = Header { version: VERSION, base: 1, kept: 0 };
 
@@ -150,23 +139,22 @@ impl Header {
     pub fn parse(line: &[u8]) -> Result<Header, (bool, String)> {
         let corrupt = |why: &str| (false, format!("the first line is no header: {why}"));
         let (number, at) = check(line).map_err(corrupt)?;
-        let Raw { format, version, base, kept } =
+        let json: &RawValue =
             serde_json::from_slice(&line[at..]).map_err(|e| corrupt(&e.to_string()))?;
-        if number != 0 || text(format) != FORMAT {
+        // Beside the version, all may be anything in one of a newer gateway.
+        let text = |name| member(json.get(), name).map_or("null", RawValue::get);
+        let parsed = |name| text(name).parse().unwrap_or(u64::MAX);
+        if number != 0 || text("format") != FORMAT {
             return Err(corrupt("it names no journal"));
         }
-        let number = |raw| text(raw).parse().unwrap_or(u64::MAX);
-        let known = number(version);
-        if !(1..=VERSION).contains(&known) {
+        let version = parsed("version");
+        if !(1..=VERSION).contains(&version) {
             let versions = format!("this gateway reads versions 1 to {VERSION}");
-            return Err((true, format!("has format version {:.40}; {versions}", text(version))));
+            let found = text("version");
+            return Err((true, format!("has format version {found:.40}; {versions}")));
         }
-        let header = Header { version: known, base: number(base), kept: number(kept) };
+        let header = Header { version, base: parsed("base"), kept: parsed("kept") };
         let is_possible = header.base > header.kept && header.base <= u64::MAX / 2;
         is_possible.then_some(header).ok_or_else(|| corrupt("its base and kept make no sense"))
     }
-}
-
-fn text(raw: Option<&RawValue>) -> &str {
-    raw.map_or("null", RawValue::get)
 }

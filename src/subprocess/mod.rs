@@ -1,0 +1,23 @@
+//! Child processes: started here and nowhere else, so that process 1 can tell them from orphans,
+//! and so that no child gets what is meant for us alone.
+//!
+//! What may enter: starting, feeding, reading, signalling, waiting. What a child is for, and what its
+//! output means, belongs to the caller.
+#![forbid(unsafe_code)]
+
+mod cgroup;
+mod child;
+mod children;
+mod executable;
+mod program;
+mod tree;
+
+pub use child::{
+    Captured, Child, ChildEvent, ChildKind, ExitReason, RunOptions, capture, keep_tail,
+};
+pub use children::Children;
+pub use executable::{explain_failure, why_not_executable};
+pub use program::{
+    Environment, Program, environment, find_on, find_program, is_service_manager_variable,
+};
+pub use tree::Leftovers;
