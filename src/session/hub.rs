@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
@@ -81,7 +81,7 @@ pub(super) struct State {
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
-    pub(super) pinned: Vec<Id>,
+    pub(super) pinned: Vec<Weak<Id>>,
     /// Event streams, and the session of each.
     pub(super) followers: Vec<(Digest, Arc<EventFd>)>,
     /// When records that nobody waits for are synced.

@@ -88,27 +88,23 @@ impl From<Refused> for Refusal {
 impl Hub {
     /// Takes a message. When this returns [`Submitted`] it is durable.
     pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
-        let mut full = None;
+        let mut made_room = false;
         let mut state = loop {
             let state = self.lock();
             if self.is_draining() {
                 return Err(Refusal::Stopping);
             }
-            if let Some(known) = self.known(&state, &draft)? {
-                let (id, number) = known;
+            if let Some((id, number)) = self.known(&state, &draft)? {
                 drop(state);
                 self.sync(number)?;
                 return Ok(Submitted::Known(id));
             }
-            match (self.reserve_session(&draft.who), full) {
-                (Ok(()), _) => break state,
-                (Err(over), None) => {
-                    drop(state);
-                    self.make_room(&draft.who, over);
-                    full = Some(over);
-                }
-                (Err(over), Some(_)) => return Err(self.too_many_sessions(&draft.who, over)),
+            let Err(over) = self.reserve_session(&draft.who) else { break state };
+            drop(state);
+            if std::mem::replace(&mut made_room, true) {
+                return Err(self.too_many_sessions(&draft.who, over));
             }
+            self.make_room(&draft.who, over);
         };
         self.check_share(&state, &draft)?;
         let (session, mode) = (draft.who.digest(), draft.mode);

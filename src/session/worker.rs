@@ -152,11 +152,9 @@ impl Hub {
         mut run: &ReplyBuffer,
     ) -> io::Result<Outcome> {
         if let Some(session) = entry.session() {
-            let mut settled = self.reconcile_transcript(session, &entry.who);
             let again = entry.attempts > 1 || entry.queued != entry.accepted;
-            if again && settled.is_ok() {
-                settled = self.transcripts.remove_turn(session, id);
-            }
+            let remove = || if again { self.transcripts.remove_turn(session, id) } else { Ok(()) };
+            let settled = self.reconcile_transcript(session, &entry.who).and_then(|()| remove());
             // A full disk must not keep accepted work from going on; what it lacks of the system it
             // waits for, and does not run without what was said before.
             if let Err(e) = settled {
