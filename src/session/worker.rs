@@ -42,7 +42,7 @@ impl Hub {
             }
             state.without_thread.push((Instant::now() + THREAD_RETRY_DELAY, id));
             if self.is_draining() {
-                self.wake_maintenance(&mut state);
+                self.announce_drain(&mut state);
             }
             self.alarm.notify_all();
         }
