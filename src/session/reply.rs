@@ -25,8 +25,8 @@ pub struct State {
     attempt: u32,
     /// When that began.
     pub(super) began: Option<Instant>,
-    /// The message, from its acceptance to its first attempt: it need not be read back.
-    pub(super) message: Option<Box<Accepted>>,
+    /// The message that runs: it need not be read back.
+    pub(super) message: Option<Arc<Accepted>>,
     pub(super) text: String,
     pub(super) report: Report,
     /// Nothing more will come.

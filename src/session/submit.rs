@@ -122,7 +122,7 @@ impl Hub {
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
         let begun = self.begin_attempts(&mut state);
         if let (Record::Accepted(message), true) = (record, begun.contains(&id)) {
-            state.replies.of(id).lock().message = Some(message);
+            state.replies.of(id).lock().message = Some(Arc::from(message));
         }
         self.confirm(state, begun)?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
