@@ -86,11 +86,10 @@ impl Shares {
         more: u64,
         (key, limit): (&str, u64),
     ) -> Result<(), Reached> {
-        let reached = |over: Over| {
+        self.check(principal, held, more, limit).map_err(|over| {
             let message = over.message(principal, key, (held.0, limit));
             Reached { over, message }
-        };
-        self.check(principal, held, more, limit).map_err(reached)
+        })
     }
 
     /// What a principal may hold of a limit when nobody else holds anything.

@@ -68,7 +68,6 @@ const PURE: &[&str] = &[
     "src/session/clock.rs",
     "src/session/message_table.rs",
     "src/session/message_table/accounts.rs",
-    "src/session/message_table/attempts.rs",
     "src/session/message_table/entries.rs",
     "src/session/message_table/entry.rs",
     "src/session/message_table/erase.rs",

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::{DeliveryResult, Payload, classify};
 use crate::cancel::Cancel;
 use crate::config::Target;
-use crate::escape::escaped;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
     ChildKind, Children, Environment, ExitReason, Program, RunOptions, environment, explain_failure,
@@ -21,18 +20,14 @@ pub fn send(
     let options = RunOptions { kind, input: Some(input.into()), cancel, grace: KILL_AFTER };
     let program = Program::configured(&target.command, variables(target, payload));
     let child = program.and_then(|program| children.spawn(&program, options));
-    let (reason, stderr) = match child.and_then(|child| child.finish(0, MAX_STDERR_TAIL)) {
-        Ok((reason, _, stderr)) => (reason, stderr),
+    match child.and_then(|child| child.finish(0, MAX_STDERR_TAIL)) {
+        Ok((ExitReason::Exited(status), _, stderr)) => classify::exit(status, &stderr),
+        Ok((ExitReason::Cancelled(reason), _, stderr)) => classify::cancelled(reason, &stderr),
         Err(e) => {
             let name = target.command.first().map_or("", String::as_str);
             let why = explain_failure(&target.command, &e);
-            let why = format!("{} cannot be run: {why}", escaped(name, false));
-            return classify::temporary(&why, b"");
+            classify::temporary(&format!("{name} cannot be run: {why}"), b"")
         }
-    };
-    match reason {
-        ExitReason::Exited(status) => classify::exit(status, &stderr),
-        ExitReason::Cancelled(reason) => classify::cancelled(reason, &stderr),
     }
 }
 

@@ -50,7 +50,7 @@ struct Line<T, K> {
 
 /// A principal.
 #[derive(Debug, Default)]
-struct PrincipalQueue {
+struct PrincipalLoad {
     name: String,
     running: usize,
     waiting: usize,
@@ -66,7 +66,7 @@ pub struct Dispatch<T, K> {
     /// Those that do not run stand in the order of their turn.
     lines: Vec<Line<T, K>>,
     /// Forgotten when there are no lines: a key of the configuration each.
-    principals: Vec<PrincipalQueue>,
+    principals: Vec<PrincipalLoad>,
     /// Turns that have started.
     started: u64,
 }
@@ -166,7 +166,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// How many run and how many wait.
     pub fn counts(&self) -> (usize, usize) {
-        let add = |(running, waiting), principal: &PrincipalQueue| {
+        let add = |(running, waiting), principal: &PrincipalLoad| {
             (running + principal.running, waiting + principal.waiting)
         };
         self.principals.iter().fold((0, 0), add)
@@ -226,7 +226,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let known = self.principals.iter().position(|principal| principal.name == name);
         known.unwrap_or_else(|| {
             let name = name.to_owned();
-            self.principals.push(PrincipalQueue { name, ..PrincipalQueue::default() });
+            self.principals.push(PrincipalLoad { name, ..PrincipalLoad::default() });
             self.principals.len() - 1
         })
     }

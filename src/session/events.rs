@@ -50,10 +50,11 @@ impl Hub {
                 numbers.take(LOCK_BATCH).collect()
             };
             let Some(newest) = numbers.last().copied() else { return Ok(last.max(after)) };
-            let mut at = 0;
-            while let Some(first) = numbers.get(at).copied() {
-                let (mut goes_on, next) = (true, at + 1);
-                if self.journal.is_long(first) {
+            let is_long = |number: &u64| self.journal.is_long(*number);
+            let near = |a: &u64, b: &u64| b - a <= NEAR_RECORDS && !is_long(a) && !is_long(b);
+            for run in numbers.chunk_by(near) {
+                let (first, end, mut goes_on) = (run[0], run[run.len() - 1], true);
+                if is_long(&first) {
                     // One that is damaged, or was compacted away meanwhile, is missing.
                     let turn = in_turn(&session.to_ne_bytes());
                     let record = self.journal.read_without_reply(first, room);
@@ -67,23 +68,18 @@ impl Hub {
                         Err(_) => {}
                     }
                 } else {
+                    // What is missing was compacted away meanwhile; what is between is of others.
                     self.journal.scan(first - 1, &mut |number, json| {
-                        // What is missing was compacted away meanwhile.
-                        at += numbers[at..].iter().take_while(|wanted| **wanted < number).count();
-                        if numbers.get(at) == Some(&number) {
-                            (seen, at) = (number, at + 1);
+                        if run.binary_search(&number).is_ok() {
+                            seen = number;
                             goes_on = show(number, json, None);
                         }
-                        let near = |next: &u64| {
-                            next - number <= NEAR_RECORDS && !self.journal.is_long(*next)
-                        };
-                        goes_on && numbers.get(at).is_some_and(near)
+                        goes_on && number < end
                     })?;
                 }
                 if !goes_on {
                     return Ok(seen);
                 }
-                at = at.max(next);
             }
             seen = newest;
         }

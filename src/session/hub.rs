@@ -81,7 +81,7 @@ pub(super) struct State {
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) outboxes: Outboxes,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
-    pub(super) pinned: Vec<Id>,
+    pub(super) pinned: Vec<Weak<Id>>,
     /// Event streams, some of which have ended, and the session of each.
     pub(super) followers: Vec<(Digest, Weak<EventFd>)>,
     /// When records that nobody waits for are synced.
@@ -198,18 +198,18 @@ impl Hub {
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
         let hub = Arc::clone(self);
-        let work = move || hub.wake_maintenance(&mut hub.lock());
+        let work = move || hub.announce_drain(&mut hub.lock());
         if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(work)) {
             // The lock is held for moments, unless the disk hangs.
             match self.state.try_lock() {
-                Ok(mut state) => self.wake_maintenance(&mut state),
+                Ok(mut state) => self.announce_drain(&mut state),
                 Err(_) => log::warn!("those who wait are not notified of the drain: {e}"),
             }
         }
     }
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
-    pub(super) fn wake_maintenance(&self, state: &mut State) {
+    pub(super) fn announce_drain(&self, state: &mut State) {
         state.replies.nudge();
         state.notify_followers(None);
         for (_, id) in std::mem::take(&mut state.without_thread) {

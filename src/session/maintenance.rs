@@ -276,7 +276,8 @@ impl State {
     fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
         let session = self.book.get(id).and_then(Entry::session);
         let is_behind = session.is_some_and(|session| behind.contains(&session));
-        !is_behind && Some(id) != self.book.last && !self.pinned.contains(&id)
+        let is_pinned = self.pinned.iter().any(|pin| pin.upgrade().is_some_and(|pin| *pin == id));
+        !is_behind && Some(id) != self.book.last && !is_pinned
     }
 
     /// When there is something to do for maintenance.

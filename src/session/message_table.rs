@@ -4,7 +4,6 @@
 //! Texts and replies stay in the journal; here are the numbers of the records that hold them.
 
 mod accounts;
-mod attempts;
 mod entries;
 mod entry;
 mod erase;
@@ -15,8 +14,9 @@ mod sessions;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::clock::ClockRecord;
+use super::clock::{ClockRecord, millis};
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
@@ -101,9 +101,6 @@ impl MessageTable {
                     self.check(record)?;
                 }
                 self.advance(id, step, (number, *n, at));
-                if let Step::Retry(retry) = step {
-                    self.set_retry(id, retry, at);
-                }
                 self.add_record(Some(id), number, bytes);
             }
         }
@@ -176,8 +173,9 @@ impl MessageTable {
         };
         let at = self.next_stamp(record.at);
         self.last = Some(id);
-        self.recount((id, &entry.who, entry.key.is_some()), Counts::default(), Counts::of(&entry));
+        let after = Counts::of(&entry);
         self.entries.push(id, entry);
+        self.recount(id, Counts::default(), after);
         self.add_record(Some(id), number, bytes);
         if record.erased {
             self.change(id, |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
@@ -198,13 +196,14 @@ impl MessageTable {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let before = Counts::of(entry);
         change(entry);
-        let (after, who, keyed) = (Counts::of(entry), Arc::clone(&entry.who), entry.key.is_some());
-        self.recount((id, &who, keyed), before, after);
+        let after = Counts::of(entry);
+        self.recount(id, before, after);
     }
 
     /// Counts a message that was so `before` and is so now; it counts as nothing where it is not known.
-    fn recount(&mut self, (id, who, keyed): (Id, &Owner, bool), before: Counts, after: Counts) {
-        let account = self.accounts.of(&who.principal);
+    fn recount(&mut self, id: Id, before: Counts, after: Counts) {
+        let Some(entry) = self.entries.get(id) else { return };
+        let account = self.accounts.of(&entry.who.principal);
         self.counts.replace(before, after);
         account.counts.replace(before, after);
         if before.dead_letters > after.dead_letters {
@@ -213,6 +212,7 @@ impl MessageTable {
             account.dead.insert(id.0);
         }
         if before.is_busy() && !after.is_busy() && after.kept > 0 {
+            let keyed = entry.key.is_some();
             let list = if keyed { &mut self.keyed } else { &mut account.plain };
             list.push_back(id);
         }
@@ -232,7 +232,12 @@ impl MessageTable {
                     // The process that ran it had ended by then.
                     entry.cuts += u32::from(before == TurnState::Running);
                 }
-                Step::Retry(_) => entry.outcome = number,
+                Step::Retry(retry) => {
+                    entry.outcome = number;
+                    // One that ended by itself shows that the message is not what ends its agent or us.
+                    entry.cuts = if retry.crash { entry.cuts + 1 } else { 0 };
+                    entry.failing = Some(Box::new(RetryState::new(retry, at)));
+                }
                 // Nothing was tried yet; its reply is delivered as if there had been none before.
                 Step::Requeued => {
                     (entry.queued, entry.outcome, entry.ended) = (number, 0, Stamp::default());
@@ -257,6 +262,35 @@ impl MessageTable {
         if let Step::Requeued = step {
             self.keyed.retain(|known| *known != id);
             self.accounts.values_mut().for_each(|own| own.plain.retain(|known| *known != id));
+        }
+    }
+
+    /// Messages that run, and the number of the attempt.
+    pub fn running(&self) -> Vec<(Id, u32)> {
+        let running = self.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
+        running.map(|(id, entry)| (id, entry.attempts)).collect()
+    }
+
+    /// After a start: what ran when the last process ended waits for another attempt.
+    pub fn requeue(&mut self) {
+        for (id, _) in self.running() {
+            self.change(id, |entry| (entry.turn, entry.cuts) = (TurnState::Queued, entry.cuts + 1));
+        }
+    }
+
+    /// Some messages in the order of one of their records.
+    pub fn sorted(&self, are: fn(&Entry) -> bool, by: fn(&Entry) -> u64) -> Vec<(Id, &Entry)> {
+        let chosen = self.entries().filter(|(_, entry)| are(entry));
+        let mut order: Vec<(u64, u128)> = chosen.map(|(id, entry)| (by(entry), id.0)).collect();
+        order.sort_unstable();
+        let ids = order.into_iter().map(|(_, id)| Id(id));
+        ids.filter_map(|id| Some((id, self.get(id)?))).collect()
+    }
+
+    /// The attempt that failed last did so in this process, when it was so old.
+    pub fn mark_failure(&mut self, id: Id, age: Duration) {
+        if let Some(failing) = self.entries.get_mut(id).and_then(|e| e.failing.as_mut()) {
+            failing.mark = millis(age);
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use super::id::Id;
@@ -25,8 +25,8 @@ pub struct State {
     attempt: u32,
     /// When that began.
     pub(super) began: Option<Instant>,
-    /// The message, from its acceptance to its first attempt: it need not be read back.
-    pub(super) message: Option<Box<Accepted>>,
+    /// The message that runs: it need not be read back.
+    pub(super) message: Option<Arc<Accepted>>,
     pub(super) text: String,
     pub(super) report: Report,
     /// Nothing more will come.
@@ -34,7 +34,7 @@ pub struct State {
     /// The turn is to end, and what tells its agent.
     cancelled: bool,
     cancel: Option<Arc<EventFd>>,
-    watchers: Vec<Arc<EventFd>>,
+    watchers: Vec<Weak<EventFd>>,
 }
 
 /// What a watcher sees.
@@ -98,10 +98,12 @@ impl ReplyBuffer {
         Snapshot { attempt: state.attempt, text: text.to_owned(), more, over }
     }
 
-    /// Has this event raised at every news, for as long as the [`Watch`] lives.
+    /// Notifies this event of everything new, for as long as the [`Watch`] lives.
     pub fn watch(self: &Arc<Self>, event: EventFd) -> Watch {
         let event = Arc::new(event);
-        self.lock().watchers.push(Arc::clone(&event));
+        let watchers = &mut self.lock().watchers;
+        watchers.retain(|watcher| watcher.strong_count() > 0);
+        watchers.push(Arc::downgrade(&event));
         Watch { reply: Arc::clone(self), event }
     }
 }
@@ -109,7 +111,7 @@ impl ReplyBuffer {
 impl State {
     /// Makes the watchers look again.
     pub fn notify(&self) {
-        self.watchers.iter().for_each(|watcher| watcher.notify());
+        self.watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.notify());
     }
 }
 
@@ -137,12 +139,6 @@ impl Reply for &ReplyBuffer {
 pub struct Watch {
     pub reply: Arc<ReplyBuffer>,
     pub event: Arc<EventFd>,
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        self.reply.lock().watchers.retain(|known| !Arc::ptr_eq(known, &self.event));
-    }
 }
 
 /// The replies of messages that run, and of those that somebody waits for.
@@ -251,6 +247,6 @@ mod tests {
             Snapshot { attempt: 2, text: "x".into(), more: false, over: true }
         );
         drop(watch);
-        assert!(run.lock().watchers.is_empty());
+        assert!(run.lock().watchers.iter().all(|watcher| watcher.upgrade().is_none()));
     }
 }

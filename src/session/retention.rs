@@ -3,7 +3,6 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use super::clock::millis;
 use super::hub::Hub;
@@ -39,16 +38,17 @@ impl Hub {
         let Some(session) = who.digest() else { return Ok(()) };
         let config = &self.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_transcripts as u64);
+        let now = self.transcript_time();
         let mut usage = lock(&self.transcripts.usage);
         usage.check((session, &who.principal), shares, limit)?;
-        usage.touch(session, &who.principal, self.transcript_time());
+        usage.touch(session, &who.principal, now);
         Ok(())
     }
 
     /// The journal's time, told to the transcripts too.
     pub(super) fn transcript_time(&self) -> u64 {
         let now = self.stamp().age;
-        self.transcripts.now.store(now, Ordering::Relaxed);
+        lock(&self.transcripts.usage).now = now;
         now
     }
 

@@ -132,6 +132,45 @@ mod tests {
     }
 
     #[test]
+    fn each_outcome_has_its_record() {
+        let after = |outcome| {
+            let (reply, chance) = (("text".to_owned(), None), (HOUR, 0));
+            let ages = [Duration::ZERO; 2];
+            step_after(outcome, reply, &Entry::default(), ages, chance, &Config::default())
+        };
+        let why = || "why".to_owned();
+        assert_eq!(after(Outcome::Done), Some(Step::Done("text".to_owned(), None)));
+        assert_eq!(after(Outcome::Failed(why())), Some(Step::Failed(why(), None)));
+        let late = after(Outcome::Ended(CancelReason::TimedOut));
+        assert!(matches!(late, Some(Step::Failed(_, Some(detail))) if detail.contains("504")));
+        for reason in [CancelReason::Cancelled, CancelReason::ClientGone, CancelReason::Aborted] {
+            assert_eq!(after(Outcome::Ended(reason)), None, "{reason:?}");
+        }
+        assert_eq!(after(Outcome::Short(why())), None);
+        for (outcome, crashed) in
+            [(Outcome::Temporary(why()), false), (Outcome::Crashed(why()), true)]
+        {
+            let Some(Step::Retry(retry)) = after(outcome) else { panic!("it is not tried again") };
+            assert_eq!((retry.error, retry.failures, retry.crash), (why(), 1, crashed));
+        }
+        for (status, passes) in [(400, false), (404, false), (429, true), (500, true), (503, true)]
+        {
+            let mut refused = ErrorResponse::unavailable("why");
+            (refused.status, refused.retry_after) = (status, Some("7".to_owned()));
+            match after(Outcome::ErrorResponse(Box::new(refused))) {
+                Some(Step::Retry(retry)) => {
+                    assert!(passes && retry.asked && retry.pause == 7000, "{status}: {retry:?}");
+                    assert!(retry.detail.is_some());
+                }
+                other => {
+                    let failed = matches!(other, Some(Step::Failed(_, Some(_))));
+                    assert!(!passes && failed, "{status}: {other:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
     fn the_last_attempt_comes_when_the_patience_is_over() {
         for random in [0, u64::MAX / 3, u64::MAX] {
             let began = attempts(HOUR, random, None);

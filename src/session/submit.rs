@@ -88,27 +88,23 @@ impl From<Refused> for Refusal {
 impl Hub {
     /// Takes a message. When this returns [`Submitted`] it is durable.
     pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
-        let mut full = None;
+        let mut made_room = false;
         let mut state = loop {
             let state = self.lock();
             if self.is_draining() {
                 return Err(Refusal::Stopping);
             }
-            if let Some(known) = self.known(&state, &draft)? {
-                let (id, number) = known;
+            if let Some((id, number)) = self.known(&state, &draft)? {
                 drop(state);
                 self.sync(number)?;
                 return Ok(Submitted::Known(id));
             }
-            match (self.reserve_session(&draft.who), full) {
-                (Ok(()), _) => break state,
-                (Err(reached), None) => {
-                    drop(state);
-                    self.make_room(&draft.who, reached.over);
-                    full = Some(reached);
-                }
-                (Err(reached), Some(_)) => return Err(Refusal::Transcripts(reached)),
+            let Err(reached) = self.reserve_session(&draft.who) else { break state };
+            drop(state);
+            if std::mem::replace(&mut made_room, true) {
+                return Err(Refusal::Transcripts(reached));
             }
+            self.make_room(&draft.who, reached.over);
         };
         self.check_share(&state, &draft)?;
         let (session, mode) = (draft.who.digest(), draft.mode);
@@ -126,7 +122,7 @@ impl Hub {
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
         let begun = self.begin_attempts(&mut state);
         if let (Record::Accepted(message), true) = (record, begun.contains(&id)) {
-            state.replies.of(id).lock().message = Some(message);
+            state.replies.of(id).lock().message = Some(Arc::from(message));
         }
         self.confirm(state, begun)?;
         Ok(Submitted::New { id, position: position + 1, interrupted })

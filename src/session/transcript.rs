@@ -12,7 +12,6 @@ use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::sync::atomic::AtomicU64;
 
 use serde_json::Value;
 
@@ -54,8 +53,6 @@ pub struct Transcripts {
     reconciled: Mutex<BTreeSet<Digest>>,
     /// What there is of all sessions. Held for moments.
     pub(super) usage: Mutex<TranscriptUsage>,
-    /// What the journal's time was when it was last told, in milliseconds.
-    pub(super) now: AtomicU64,
 }
 
 impl Transcripts {

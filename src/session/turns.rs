@@ -1,7 +1,7 @@
 //! The beginning and the end of turns: their records, and what follows from these.
 
 use std::io;
-use std::sync::MutexGuard;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::hub::{Hub, State};
@@ -78,19 +78,15 @@ impl Hub {
     }
 
     /// Writes down how an attempt ended; returns whose turn it is now.
-    pub(super) fn finish_turn(
-        &self,
-        id: Id,
-        outcome: Outcome,
-        message: Option<Box<Accepted>>,
-    ) -> Vec<Id> {
+    pub(super) fn finish_turn(&self, id: Id, outcome: Outcome) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
             (state.book.copy(id), state.replies.of(id))
         };
-        let (began, text, report) = {
-            let run = run.lock();
-            (run.began.unwrap_or_else(Instant::now), run.text.clone(), run.report.to_json())
+        let (began, text, report, message) = {
+            let mut run = run.lock();
+            let began = run.began.unwrap_or_else(Instant::now);
+            (began, run.text.clone(), run.report.to_json(), run.message.take())
         };
         let session = entry.as_ref().and_then(|entry| entry.who.session.as_deref());
         let attempt = entry.as_ref().map_or(0, |entry| entry.attempts);
@@ -178,11 +174,11 @@ impl Hub {
         &self,
         id: Id,
         entry: &Entry,
-        message: Option<Box<Accepted>>,
+        message: Option<Arc<Accepted>>,
         (answered_at, reply): (u64, &str),
     ) {
         let Some((session, message)) = entry.session().zip(message) else { return };
-        let (reply, text) = (reply.to_owned(), message.text);
+        let (reply, text) = (reply.to_owned(), Arc::unwrap_or_clone(message).text);
         let turn = Said { id, asked_at: entry.at, text, answered_at, reply };
         let append = || {
             let cap = self.transcript_cap();

@@ -23,6 +23,8 @@ pub struct TranscriptUsage {
     sessions: BTreeMap<Digest, SessionUsage>,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
+    /// What the journal's time was when it was last told, in milliseconds.
+    pub now: u64,
 }
 
 impl TranscriptUsage {

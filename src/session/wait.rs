@@ -14,27 +14,15 @@ use crate::cancel::Cancel;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
-/// A message that is not forgotten meanwhile.
-#[derive(Debug)]
-pub struct PinnedReply {
-    hub: Arc<Hub>,
-    id: Id,
-}
-
-impl Drop for PinnedReply {
-    fn drop(&mut self) {
-        let pinned = &mut self.hub.lock().pinned;
-        if let Some(at) = pinned.iter().position(|id| *id == self.id) {
-            pinned.swap_remove(at);
-        }
-    }
-}
-
 impl Hub {
-    /// Keeps a message from being forgotten, however few results are kept, until its end was read.
-    pub fn pin_reply(self: &Arc<Self>, id: Id) -> PinnedReply {
-        self.lock().pinned.push(id);
-        PinnedReply { hub: Arc::clone(self), id }
+    /// Keeps a message from being forgotten, however few results are kept, for as long as what is
+    /// returned lives: until its end was read.
+    pub fn pin_reply(&self, id: Id) -> Arc<Id> {
+        let pin = Arc::new(id);
+        let pinned = &mut self.lock().pinned;
+        pinned.retain(|pin| pin.strong_count() > 0);
+        pinned.push(Arc::downgrade(&pin));
+        pin
     }
 
     /// Watches a message that is not over, or whose agent is not, by this event.

@@ -1,6 +1,5 @@
 //! Running turns: a worker is a thread that exists while there is a turn for it.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
@@ -27,8 +26,7 @@ impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
     /// place, and is tried again by maintenance.
     pub(super) fn spawn_workers(self: &Arc<Self>, ids: Vec<Id>) {
-        let mut ids = VecDeque::from(ids);
-        while let Some(id) = ids.pop_front() {
+        for id in ids {
             let hub = Arc::clone(self);
             if self.spawn_worker("turn", Box::new(move || hub.work(id))) {
                 continue;
@@ -37,12 +35,12 @@ impl Hub {
             if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
                 // It was taken back meanwhile, and that takes no thread.
                 drop(state);
-                ids.extend(self.finish_turn(id, Outcome::Ended(CancelReason::Cancelled), None));
+                self.spawn_workers(self.finish_turn(id, Outcome::Ended(CancelReason::Cancelled)));
                 continue;
             }
             state.without_thread.push((Instant::now() + THREAD_RETRY_DELAY, id));
             if self.is_draining() {
-                self.wake_maintenance(&mut state);
+                self.announce_drain(&mut state);
             }
             self.alarm.notify_all();
         }
@@ -69,18 +67,16 @@ impl Hub {
     fn work(self: Arc<Self>, first: Id) {
         let mut next = Some(first);
         while let Some(id) = next {
-            let mut message = None;
-            let outcome = self.attempt_with_patience(id, &mut message);
-            let mut ids = self.finish_turn(id, outcome, message);
+            let mut ids = self.finish_turn(id, self.attempt_with_patience(id));
             next = (!ids.is_empty()).then(|| ids.remove(0));
             self.spawn_workers(ids);
         }
     }
 
     /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
-    fn attempt_with_patience(&self, id: Id, message: &mut Option<Box<Accepted>>) -> Outcome {
+    fn attempt_with_patience(&self, id: Id) -> Outcome {
         loop {
-            match self.attempt(id, message) {
+            match self.attempt(id) {
                 Outcome::Short(why) => self.note_shortage(&why),
                 outcome => {
                     *lock(&self.shortage) = None;
@@ -104,9 +100,8 @@ impl Hub {
         *shortage = Some((Instant::now(), why));
     }
 
-    /// Runs one attempt of a message's turn, once the record that says so is durable. The `message` is
-    /// the one that was just accepted, or read back from the journal.
-    fn attempt(&self, id: Id, message: &mut Option<Box<Accepted>>) -> Outcome {
+    /// Runs one attempt of a message's turn, once the record that says so is durable.
+    fn attempt(&self, id: Id) -> Outcome {
         let (entry, run, number) = {
             let mut state = self.lock();
             let entry = state.book.get(id).filter(|entry| !entry.turn.is_over()).cloned();
@@ -116,9 +111,9 @@ impl Hub {
         if self.sync(number).is_err() {
             return Outcome::Ended(CancelReason::Aborted);
         }
-        let known = message.take().or_else(|| run.lock().message.take());
-        let message = match known.map_or_else(|| self.accepted(&entry).map(Box::new), Ok) {
-            Ok(known) => &**message.insert(known),
+        let known = run.lock().message.clone();
+        let message = match known.map_or_else(|| self.accepted(&entry).map(Arc::new), Ok) {
+            Ok(message) => message,
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
                 return Outcome::Failed(format!("the message cannot be read back: {e}"));
             }
@@ -129,12 +124,13 @@ impl Hub {
                 return if short { Outcome::Short(why) } else { Outcome::Temporary(why) };
             }
         };
+        run.lock().message = Some(Arc::clone(&message));
         if entry.who.session.is_some() && Command::parse(&message.text).is_some() {
             // An operator's word to the gateway is none for the agent.
             let words = "the gateway ended before it had carried this command out: send it again";
             return Outcome::Failed(words.to_owned());
         }
-        match self.run_durable(id, &entry, message, &run) {
+        match self.run_durable(id, &entry, &message, &run) {
             Ok(outcome) => outcome,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {
                 let words = "a message that this one builds upon is not known any more, or damaged";
@@ -152,11 +148,9 @@ impl Hub {
         mut run: &ReplyBuffer,
     ) -> io::Result<Outcome> {
         if let Some(session) = entry.session() {
-            let mut settled = self.reconcile_transcript(session, &entry.who);
             let again = entry.attempts > 1 || entry.queued != entry.accepted;
-            if again && settled.is_ok() {
-                settled = self.transcripts.remove_turn(session, id);
-            }
+            let remove = || if again { self.transcripts.remove_turn(session, id) } else { Ok(()) };
+            let settled = self.reconcile_transcript(session, &entry.who).and_then(|()| remove());
             // A full disk must not keep accepted work from going on; what it lacks of the system it
             // waits for, and does not run without what was said before.
             if let Err(e) = settled {

@@ -125,3 +125,28 @@ impl Entry {
         self.delivery.as_ref()?.state
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The age of a process stands still while its machine sleeps: an evening's failure is no reason
+    /// to give up in the morning.
+    #[test]
+    fn only_the_time_of_running_processes_counts() {
+        let seconds = Duration::from_secs;
+        let retry = Retry { spent: 100_000, pause: 7000, ..Retry::default() };
+        let mut failing = RetryState::new(&retry, Stamp::from(50_000));
+        // Read back at a start: this process adds its own age.
+        assert_eq!(failing.spent(seconds(0)), seconds(100));
+        assert_eq!(failing.spent(seconds(30)), seconds(130));
+        // Written by this process, when it was so old.
+        failing.mark = 1_000_000;
+        assert_eq!(failing.spent(seconds(1000)), seconds(100));
+        assert_eq!(failing.spent(seconds(1030)), seconds(130));
+        // Its pause goes by the journal's own time, and never grows.
+        for (now, left) in [(50_000, 7), (54_000, 3), (57_000, 0), (u64::MAX, 0), (0, 7)] {
+            assert_eq!(failing.left(now), seconds(left), "{now}");
+        }
+    }
+}

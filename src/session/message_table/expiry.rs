@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::accounts::Account;
-use super::{Counts, Entry, Id, MessageTable};
+use super::{Counts, Id, MessageTable};
 use crate::journal::record::Stamp;
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 use crate::session::clock::millis;
@@ -88,8 +88,10 @@ impl MessageTable {
     pub fn forget(&mut self, ids: &[Id]) {
         for id in ids {
             // It may have been revived since it was looked at.
-            let settled = self.get(*id).is_some_and(Entry::is_settled);
-            let Some(entry) = settled.then(|| self.entries.remove(*id)).flatten() else { continue };
+            let settled = self.get(*id).filter(|entry| entry.is_settled());
+            let Some(before) = settled.map(Counts::of) else { continue };
+            self.recount(*id, before, Counts::default());
+            let Some(entry) = self.entries.remove(*id) else { continue };
             if let Some(key) = entry.key.as_ref().map(|key| key.key)
                 && self.keys.get(&key) == Some(&id.0)
             {
@@ -100,8 +102,6 @@ impl MessageTable {
                 let reset = self.resets.get_mut(&session).filter(|_| entry.erased);
                 reset.into_iter().for_each(|reset| reset.erased -= 1);
             }
-            let before = Counts::of(&entry);
-            self.recount((*id, &entry.who, entry.key.is_some()), before, Counts::default());
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.plain);
         for list in plain.chain([&mut self.keyed]) {

@@ -3,6 +3,7 @@
 
 use super::{Counts, Digest, Entry, Id, MessageTable, session_digest};
 use crate::journal::record::{Record, id_of};
+use crate::session::states::TurnState;
 
 impl MessageTable {
     /// The messages of a session that began after this record, in order.
@@ -15,6 +16,12 @@ impl MessageTable {
         let known = begun.filter_map(|(number, _)| self.entries.begun_by(number));
         // Another session may have the same half of a digest.
         known.filter(move |(_, entry)| entry.session() == Some(session))
+    }
+
+    /// Whether a message of this session that was accepted after this one has its reply already.
+    pub fn is_late(&self, id: Id, session: Digest) -> bool {
+        let after = self.get(id).map_or(0, |entry| entry.accepted);
+        self.messages_of(session, after).rev().any(|(_, entry)| entry.turn == TurnState::Done)
     }
 
     /// The numbers of a session's records after this one, in order.

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -64,7 +63,7 @@ impl Transcripts {
             if let (None, Some(about)) = (used, &about) {
                 self.record_owner(session, &about.who)?;
             }
-            let now = self.now.load(Ordering::Relaxed);
+            let now = lock(&self.usage).now;
             let used = used.map_or(now, |used| now.min(used + millis(SESSION_USE)));
             let principal = about.as_ref().map_or("", |about| about.who.principal.as_str());
             let bytes = fs::metadata(self.path(session)).map_or(0, |meta| meta.len());
@@ -76,13 +75,13 @@ impl Transcripts {
     /// Counts what a session has now that it is used.
     pub(super) fn count_use(&self, session: Digest, principal: &str) {
         let bytes = fs::metadata(self.path(session)).map_or(0, |meta| meta.len());
-        let now = self.now.load(Ordering::Relaxed);
+        let now = lock(&self.usage).now;
         lock(&self.usage).set(session, principal, bytes, now);
     }
 
     /// Writes down whose a session is and that it is used, unless that was said a moment ago.
     pub(super) fn record_owner(&self, session: Digest, who: &Owner) -> io::Result<()> {
-        let now = self.now.load(Ordering::Relaxed);
+        let now = lock(&self.usage).now;
         let recent = |used: u64| used <= now && now - used < millis(SESSION_USE);
         let said = |about: &TranscriptInfo| about.who == *who && about.used.is_some_and(recent);
         if self.find(session).as_ref().is_some_and(said) {
