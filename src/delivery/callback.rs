@@ -80,8 +80,8 @@ fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> Option<String> 
     Some(format!("v1,{}", to_base64(&hmac_sha256(secret, &parts)?)))
 }
 
-/// The body, the same in every attempt. It has no `@` in it, which curl would take for a file name at the front of a piece; in
-/// JSON it can only be part of a string.
+/// The body, the same in every attempt. It has no `@` in it, which curl would take for a file name at
+/// the front of a piece; in JSON it can only be part of a string.
 fn body(payload: &Payload<'_>) -> String {
     let Payload { id, principal, status, text, .. } = payload;
     let text = quoted(text);

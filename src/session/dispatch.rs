@@ -3,8 +3,9 @@
 //! Within a session one turn runs at a time, in order of arrival. Across sessions up to `max_turns`
 //! run at once. A free place goes to the principal with the fewest turns, in rotation where they
 //! are equal, and goes round that principal's sessions: no queue holds up another, however long
-//! and in however many sessions. Places and queue are shared: see [`crate::shares`]. A turn that is postponed to its next attempt gives its place away and still
-//! holds up its session: order holds across attempts.
+//! and in however many sessions. Places and queue are shared: see [`crate::shares`]. A turn that is
+//! postponed to its next attempt gives its place away and still holds up its session: order holds
+//! across attempts.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -58,8 +59,9 @@ struct PrincipalLoad {
     served: u64,
 }
 
-/// The whole state; `T` is a ticket, never handed in twice, and `K` tells sessions apart. The lines are as many as may run and wait at the most,
-/// and are looked through from end to end: a thousand of them take microseconds.
+/// The whole state; `T` is a ticket, never handed in twice, and `K` tells sessions apart. The lines are
+/// as many as may run and wait at the most, and are looked through from end to end: a thousand of them
+/// take microseconds.
 #[derive(Debug, Default)]
 pub struct Dispatch<T, K> {
     limits: QueueLimits,

@@ -79,9 +79,8 @@ impl Hub {
         let (mut logged, json) = (false, record.to_json());
         loop {
             let mut state = self.lock();
-            let refused = match self.write_json(&mut state, (record, &json)) {
-                Ok(_) => return Ok(state),
-                Err(refused) => refused,
+            let Err(refused) = self.write_json(&mut state, (record, &json)) else {
+                return Ok(state);
             };
             let passes = matches!(refused, Refused::Full(_) | Refused::Unavailable(_));
             if !passes || state.book.check(record).is_err() {
@@ -172,8 +171,6 @@ fn parsed(json: &str) -> io::Result<Record> {
 }
 
 fn step_of(json: &str) -> io::Result<Option<Step>> {
-    match parsed(json)? {
-        Record::Step { step, .. } => Ok(Some(step)),
-        _ => Ok(None),
-    }
+    let Record::Step { step, .. } = parsed(json)? else { return Ok(None) };
+    Ok(Some(step))
 }

@@ -113,8 +113,6 @@ impl Hub {
         let position = admission.map_err(Refusal::Full)?;
         let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
         if let Err(refused) = self.write(&mut state, &record) {
-            // There may be something to forget.
-            self.alarm.notify_all();
             state.dispatch.leave(id);
             return Err(Refusal::Journal(refused));
         }
