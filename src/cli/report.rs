@@ -200,8 +200,7 @@ fn gather_once(context: &Context, system: bool) -> Report {
     {
         contact = Err(Unreachable(foreign::foreign_words(&user, name, "status")));
     }
-    let own = foreign.is_none().then_some(own_dirs);
-    let mut report = assemble(name, &contact, &run, unit, own);
+    let mut report = assemble(name, &contact, &run, unit, foreign.is_none().then_some(own_dirs));
     if system && report.unit.is_none() {
         report.status["note"] = format!("there is no system unit {}", name.unit()).into();
     }

@@ -48,9 +48,8 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     }
     let shown = unit.show()?;
     if unit.is_around_us(&shown) {
-        let words =
-            "this command runs inside the gateway, which it would end: run it from elsewhere";
-        return Err(Failure::failed(words.to_owned()));
+        let words = "this command runs inside the gateway, which it would end: run it elsewhere";
+        return Err(Failure::failed(words));
     }
     let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + UNIT_FILES_TIMEOUT;
     let done = unit.act_within(patience, &["disable", "--now", "--", &unit.name]);

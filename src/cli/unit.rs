@@ -84,8 +84,7 @@ impl<'c> Unit<'c> {
     /// What the gateway is called where its unit matters.
     pub fn label(&self) -> String {
         let name = &self.context.name;
-        let own = self.name == name.unit();
-        if own { name.to_string() } else { format!("{name} ({})", self.name) }
+        if self.name == name.unit() { name.to_string() } else { format!("{name} ({})", self.name) }
     }
 
     /// Whether this command runs inside of the unit, as an agent's or as its `ExecStop=`: it would wait
@@ -233,23 +232,22 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
         "217" => (" (systemd found no such user)", Exit::Failed),
         _ => ("", Exit::Failed),
     };
+    let failed = |words: &str| (words.to_owned(), Exit::Failed);
     match (shown.get("Result"), shown.get("ExecMainCode")) {
-        ("timeout", _) => ("it took longer than its time-out".into(), Exit::Failed),
-        ("watchdog", _) => ("it hung, said the watchdog".into(), Exit::Failed),
-        ("protocol", _) => ("it ended before it was ready".into(), Exit::Failed),
-        ("start-limit-hit", _) => ("it was started too often".into(), Exit::Failed),
-        ("oom-kill", _) => ("the machine ran out of memory".into(), Exit::Failed),
+        ("timeout", _) => failed("it took longer than its time-out"),
+        ("watchdog", _) => failed("it hung, said the watchdog"),
+        ("protocol", _) => failed("it ended before it was ready"),
+        ("start-limit-hit", _) => failed("it was started too often"),
+        ("oom-kill", _) => failed("the machine ran out of memory"),
         // The main process ended well: another command of the unit has failed.
-        ("exit-code" | "signal" | "core-dump", "1") if status == "0" => (
+        ("exit-code" | "signal" | "core-dump", "1") if status == "0" => failed(
             "the gateway ended with exit status 0, but another command of its unit failed \
-             (ExecStopPost=, ExecReload= or the like: `systemctl status` names it)"
-                .into(),
-            Exit::Failed,
+             (ExecStopPost=, ExecReload= or the like: `systemctl status` names it)",
         ),
         // CLD_EXITED, CLD_KILLED, CLD_DUMPED (sigaction(2)).
         (_, "1") => (format!("exit status {status}{meaning}"), exit),
-        (_, "2" | "3") => (format!("killed by {}", signal(status)), Exit::Failed),
-        (result, _) => (format!("result {result}"), Exit::Failed),
+        (_, "2" | "3") => failed(&format!("killed by {}", signal(status))),
+        (result, _) => failed(&format!("result {result}")),
     }
 }
 
