@@ -52,7 +52,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let shown = unit.show()?;
     let drain = loaded.config.stop.drain_timeout;
     let (beside, wanted) = as_owner(&owner, || {
-        (start::beside_unit(&owner, shown.get("MainPID")), owner.unit_text(version, drain))
+        (start::outside_unit(&owner, shown.get("MainPID")), owner.unit_text(version, drain))
     })?;
     if let (Some(words), true) = (&beside, now) {
         return Err(Failure::new(Exit::Unavailable, words.clone()));
