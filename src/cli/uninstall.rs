@@ -48,8 +48,9 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     }
     let shown = unit.show()?;
     if unit.contains_this_process(&shown) {
-        let words = "this command runs inside the gateway, which it would end: run it elsewhere";
-        return Err(Failure::failed(words));
+        return Err(Failure::failed(
+            "this command runs inside the gateway, which it would end: run it from elsewhere",
+        ));
     }
     let timeout = Unit::timeout(&shown, &["TimeoutStopUSec"]) + UNIT_FILES_TIMEOUT;
     let done = unit.act_within(timeout, &["disable", "--now", "--", &unit.name]);
