@@ -30,9 +30,8 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
     logger::set(log::LevelFilter::Warn, LogTarget::Stderr, "hermes-gateway");
     let loaded = gateway::check(&plan(context))?;
     let unit = installed_file(&context.base, &context.name, false);
-    let unit =
-        unit.filter(|_| context.config.is_none()).map(|(scope, _)| Unit::new(context, scope));
-    let path = unit.and_then(|unit| unit.variable("PATH"));
+    let unit = unit.filter(|_| context.config.is_none());
+    let path = unit.and_then(|(scope, _)| Unit::new(context, scope).variable("PATH"));
     warn(&loaded, path.as_deref());
     Ok(Exit::Planned)
 }

@@ -113,8 +113,7 @@ impl Context {
             ("XDG_CONFIG_HOME", &base.config, ".config"),
             ("XDG_STATE_HOME", &base.state, ".local/state"),
         ];
-        let differs = |(_, dir, usual): &(_, &PathBuf, _)| **dir != home.join(usual);
-        let given = given.into_iter().filter(|given| self.user.is_none() && differs(given));
-        given.map(|(name, dir, _)| (name, dir.clone())).collect()
+        let given = given.into_iter().filter(|(_, dir, usual)| **dir != home.join(usual));
+        given.filter(|_| self.user.is_none()).map(|(name, dir, _)| (name, dir.clone())).collect()
     }
 }

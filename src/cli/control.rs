@@ -19,7 +19,7 @@ use crate::sys::socket::connect_unix;
 use crate::threads::pause;
 
 /// A request head or message that a gateway does not take for so long never gets through.
-const CONTROL_WRITE_PATIENCE: Duration = Duration::from_secs(30);
+const CONTROL_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[cfg(test)]
 pub mod tests;
@@ -80,7 +80,7 @@ pub fn fetch_foreign_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> 
 
 fn connect_socket(dirs: &Dirs) -> Result<Client<'static>, String> {
     let path = dirs.control_socket();
-    let client = |socket| Client::new(Arc::new(socket), "localhost", CONTROL_WRITE_PATIENCE);
+    let client = |socket| Client::new(Arc::new(socket), "localhost", CONTROL_WRITE_TIMEOUT);
     connect_unix(&path).and_then(client).map_err(|e| match e.kind() {
         io::ErrorKind::WouldBlock => "it accepts no connections".to_owned(),
         _ => format!("{}: {e}", path.display()),

@@ -17,12 +17,12 @@ use crate::systemd::{Scope, unit};
 /// # Errors
 /// `Unavailable`, with `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
 pub fn refuse_foreign(context: &Context, verb: &str) -> Result<(), Failure> {
-    let Some((user, _)) = somebody_else(context) else { return Ok(()) };
-    let words = foreign_words(&user, &context.name, verb);
+    let Some((user, _)) = foreign_owner(context) else { return Ok(()) };
+    let words = foreign_message(&user, &context.name, verb);
     Err(Failure::new(Exit::Unavailable, words))
 }
 
-pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {
+pub fn foreign_message(user: &User, name: &Name, verb: &str) -> String {
     let user = user.name.display();
     format!("gateway {name} belongs to {user}: `sudo -u '{user}' {} {verb}`", name.command())
 }
@@ -30,7 +30,7 @@ pub fn foreign_words(user: &User, name: &Name, verb: &str) -> String {
 /// Whose gateway is meant, where it is not our own, and where that one is: the state directory is
 /// another user's (sudo with HOME kept); or there is none, and the machine's unit of this name runs as
 /// another user, or the user who called sudo has one and root has no configuration for it.
-pub fn somebody_else(context: &Context) -> Option<(User, Dirs)> {
+pub fn foreign_owner(context: &Context) -> Option<(User, Dirs)> {
     let Context { base, dirs, name, .. } = context;
     let own = user::own_uid();
     if let Ok(meta) = fs::metadata(&dirs.state) {

@@ -50,12 +50,13 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e, ""))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;
-    let beside = as_owner(&owner, || start::beside_unit(&owner, shown.get("MainPID")))?;
+    let drain = loaded.config.stop.drain_timeout;
+    let (beside, wanted) = as_owner(&owner, || {
+        (start::outside_unit(&owner, shown.get("MainPID")), owner.unit_text(version, drain))
+    })?;
     if let (Some(words), true) = (&beside, now) {
         return Err(Failure::new(Exit::Unavailable, words.clone()));
     }
-    let drain = loaded.config.stop.drain_timeout;
-    let wanted = as_owner(&owner, || owner.unit_text(version, drain))?;
     let wanted = wanted.map_err(Failure::failed)?;
     check_program(&owner, &wanted)?;
     let change = compare(&unit, &wanted, args.has("--force"))?;

@@ -54,23 +54,20 @@ pub fn main() -> Exit {
 
 fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let cannot_catch = |e| Failure::cannot("catch signals", &e);
-    let signals = match args.command {
+    let mut signals = None;
+    match args.command {
         "help" => return say(help::page(args.words.first().map(String::as_str))),
         "version" => return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
         // Before anything else can take time: from here on a signal is judged, not fatal.
         "run" => {
-            let signals = Signals::catch().map_err(cannot_catch)?;
+            signals = Some(Signals::catch().map_err(cannot_catch)?);
             let protected = sys::process::protect_memory();
             protected.map_err(|e| Failure::cannot("protect its memory", &e))?;
-            Some(signals)
         }
         // What a stop sends to an `ExecReload=` that is under way must not look like a failure of the unit.
-        "reload" if env::var_os("MAINPID").is_some() => {
-            end_on_terminate().map_err(cannot_catch)?;
-            None
-        }
-        _ => None,
-    };
+        "reload" if env::var_os("MAINPID").is_some() => end_on_terminate().map_err(cannot_catch)?,
+        _ => {}
+    }
     let base = places::of_command(Base::own().map_err(Failure::failed)?, args);
     let (name, config, set) = (args.name.clone(), args.config.clone(), args.set.clone());
     let dirs = base.gateway(&name);

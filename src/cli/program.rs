@@ -22,7 +22,8 @@ pub fn for_unit(installed: Option<PathBuf>, owner: u32) -> Result<PathBuf, Strin
     let links = links(&exe, &called_by, |name| find_program(&name.to_string_lossy()).ok());
     let leads_here = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|real| real == exe);
     let installed = installed.filter(|path| *path != exe && leads_here(path));
-    let link = links.into_iter().flatten().find(|link| leads_here(link) && lasts(link, &trusted));
+    let link =
+        links.into_iter().flatten().find(|link| leads_here(link) && is_permanent(link, &trusted));
     Ok(installed.or(link).unwrap_or(exe))
 }
 
@@ -46,16 +47,16 @@ fn links(
 
 /// Whether nobody but the trusted may turn a link to another program, and no build or clean-up
 /// removes it.
-fn lasts(link: &Path, trusted: &[u32]) -> bool {
+fn is_permanent(link: &Path, trusted: &[u32]) -> bool {
     let safe =
         |dir: &Path| dir.metadata().is_ok_and(|m| trusted.contains(&m.uid()) && m.mode() & 2 == 0);
-    passing(link).is_none() && link.ancestors().skip(1).all(safe)
+    temporary_parent(link).is_none() && link.ancestors().skip(1).all(safe)
 }
 
 /// Says that a build or a clean-up breaks the unit, where this program is in its way.
 pub fn warning() -> Option<String> {
     let exe = this().ok()?;
-    let dir = passing(&exe)?.display();
+    let dir = temporary_parent(&exe)?.display();
     Some(format!(
         "warning: this program is in {dir}, a place of builds or temporary files: `cargo clean` or a \
          clean-up breaks the unit: copy it to ~/.local/bin first, and run `install` there"
@@ -63,15 +64,15 @@ pub fn warning() -> Option<String> {
 }
 
 /// The directory above a path that a build or a clean-up takes away.
-fn passing(path: &Path) -> Option<&Path> {
+fn temporary_parent(path: &Path) -> Option<&Path> {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
-    let passing = |dir: &&Path| {
+    let temporary = |dir: &&Path| {
         // Homebrew's own directory may be a checkout, and stays.
         let checkout = dir.join(".git").exists() && !dir.join("Cellar").exists();
         let named = ["target", "build", "tmp", "dev/shm"].iter().any(|name| dir.ends_with(name));
         named || checkout || dir.join("CACHEDIR.TAG").exists()
     };
-    path.ancestors().skip(1).take_while(|dir| **dir != home).find(passing)
+    path.ancestors().skip(1).take_while(|dir| **dir != home).find(temporary)
 }
 
 /// This program's file.
@@ -125,17 +126,18 @@ mod tests {
     #[test]
     fn a_link_lasts_where_only_the_trusted_write_and_nothing_is_built() {
         let root = [0];
-        assert!(lasts(Path::new("/usr/bin/env"), &root));
-        assert!(!lasts(Path::new("/usr/bin/env"), &[4242]), "somebody else's directory");
-        assert!(!lasts(Path::new("/usr/build/env"), &root));
+        assert!(is_permanent(Path::new("/usr/bin/env"), &root));
+        assert!(!is_permanent(Path::new("/usr/bin/env"), &[4242]), "somebody else's directory");
+        assert!(!is_permanent(Path::new("/usr/build/env"), &root));
         // Open to all, and temporary.
-        assert!(!lasts(Path::new("/tmp/hermes-gateway"), &root));
-        assert!(!lasts(Path::new("/dev/shm/hermes-gateway"), &root));
+        assert!(!is_permanent(Path::new("/tmp/hermes-gateway"), &root));
+        assert!(!is_permanent(Path::new("/dev/shm/hermes-gateway"), &root));
     }
 
     #[test]
     fn places_of_builds_are_known() {
-        let dir = |path: &str| passing(Path::new(path)).map(|dir| dir.display().to_string());
+        let dir =
+            |path: &str| temporary_parent(Path::new(path)).map(|dir| dir.display().to_string());
         assert_eq!(dir("/srv/x/target/release/hg").as_deref(), Some("/srv/x/target"));
         assert_eq!(dir("/var/tmp/hg").as_deref(), Some("/var/tmp"));
         for path in ["/usr/local/bin/hg", "/srv/.cargo/bin/hg", "/srv/targets/hg", "/srv/target"] {

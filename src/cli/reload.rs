@@ -14,10 +14,10 @@ use crate::limits::{CONTROL_TIMEOUT, RELOAD_TIMEOUT};
 pub fn reload(context: &Context) -> Result<Exit, Failure> {
     let deadline = Instant::now() + RELOAD_TIMEOUT + CONTROL_TIMEOUT;
     let mut client = connect_to(context)?;
-    let told = exchange(&mut client, "POST", "/v1/reload", &[], None, deadline)?;
-    let words = escaped_lines(told["message"].as_str().unwrap_or("the answer cannot be read"));
+    let outcome = exchange(&mut client, "POST", "/v1/reload", &[], None, deadline)?;
+    let words = escaped_lines(outcome["message"].as_str().unwrap_or("the answer cannot be read"));
     let known = [Exit::Planned, Exit::Unavailable, Exit::Config];
-    match known.into_iter().find(|exit| told["exit"] == exit.code()).unwrap_or(Exit::Failed) {
+    match known.into_iter().find(|exit| outcome["exit"] == exit.code()).unwrap_or(Exit::Failed) {
         Exit::Planned => say(&format!("{words}\n")),
         exit => Err(Failure::new(exit, format!("not reloaded, all stays as it was: {words}"))),
     }

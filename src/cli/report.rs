@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::context::Context;
 use super::control::NoAnswer::{NotRunning, Unreachable, Unresponsive};
 use super::control::{Contacted, fetch_foreign_status, fetch_status};
-use super::unit::{PROPERTIES, how_it_ended};
+use super::unit::{PROPERTIES, describe_end};
 use super::unit_file::installed_file;
 use super::{foreign, time_format};
 use crate::dirs::{Base, Dirs};
@@ -130,7 +130,7 @@ impl UnitStatus {
 }
 
 /// What a gateway says of itself.
-fn told(contact: &Contacted<Value>) -> Option<State> {
+fn reported_state(contact: &Contacted<Value>) -> Option<State> {
     match contact.as_ref().ok()?.1["state"].as_str()? {
         "starting" => Some(State::Starting),
         "serving" => Some(State::Running),
@@ -143,7 +143,7 @@ fn told(contact: &Contacted<Value>) -> Option<State> {
 /// gateway's own answer over both. `left`: the last run did not say how it ended. `foreign`: it is another
 /// user's, and the service manager alone can tell.
 fn conclude(contact: &Contacted<Value>, left: bool, foreign: bool, unit: Option<State>) -> State {
-    if let Some(state) = told(contact) {
+    if let Some(state) = reported_state(contact) {
         return state;
     }
     match (contact, unit) {
@@ -195,13 +195,12 @@ fn gather_once(context: &Context, system: bool) -> Report {
     if let (None, Ok((holder, status))) = (&unit, &contact) {
         unit = unit_of(status, *holder).map(|own| ask(own.unit, own.scope, None));
     } else if let (None, Err(NotRunning), Some((user, dirs))) =
-        (&unit, &contact, foreign::somebody_else(context))
+        (&unit, &contact, foreign::foreign_owner(context))
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
     {
-        contact = Err(Unreachable(foreign::foreign_words(&user, name, "status")));
+        contact = Err(Unreachable(foreign::foreign_message(&user, name, "status")));
     }
-    let own = foreign.is_none().then_some(own_dirs);
-    let mut report = assemble(name, &contact, &run, unit, own);
+    let mut report = assemble(name, &contact, &run, unit, foreign.is_none().then_some(own_dirs));
     if system && report.unit.is_none() {
         report.status["note"] = format!("there is no system unit {}", name.unit()).into();
     }
@@ -326,7 +325,7 @@ fn note(
             main_pid.unwrap_or(0)
         )),
         (State::Failed | State::Restarting, _, Some(facts)) => {
-            Some(format!("its unit: {}", how_it_ended(&facts.shown).0))
+            Some(format!("its unit: {}", describe_end(&facts.shown).0))
         }
         (_, Ok((_, status)), Some(facts)) if pid.is_some() && facts.main_pid != pid => {
             Some(match (facts.main_pid, facts.state, status["unit"].as_str()) {

@@ -53,12 +53,11 @@ fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, 
     let value = |option| args.value(option);
     let (session, deliver, mode) = (value("--session"), value("--deliver"), value("--mode"));
     let body = json!({ "text": text, "session": session, "deliver": deliver, "mode": mode });
-    let body = body.to_string();
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(value("--idempotency-key").map(|key| ("Idempotency-Key", key)));
     let deadline = Instant::now() + CONTROL_TIMEOUT + MAX_WAIT;
-    let body = Some(body.as_bytes());
-    let sent = exchange(client, "POST", "/v1/messages", &headers, body, deadline)?;
+    let body = body.to_string();
+    let sent = exchange(client, "POST", "/v1/messages", &headers, Some(body.as_bytes()), deadline)?;
     let id = sent["id"].as_str().unwrap_or("").to_owned();
     if !args.has("--async") {
         return result(client, &id, LONGEST_REPLY);

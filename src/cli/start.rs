@@ -34,8 +34,8 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
         failure.message += &format!("\n{} is not restarted", unit.label());
         failure
     })?;
-    if unit.is_around_us(&shown) {
-        return unit.ask(&shown, "restart");
+    if unit.contains_this_process(&shown) {
+        return unit.enqueue(&shown, "restart");
     }
     run_until_ready(&unit, &shown, "restart")
 }
@@ -48,7 +48,7 @@ fn installed_unit<'c>(context: &'c Context, system: bool, verb: &str) -> Result<
         foreign::refuse_foreign(context, verb)?;
     }
     unit.ok_or_else(|| {
-        if let Some(words) = beside_unit(context, "") {
+        if let Some(words) = outside_unit(context, "") {
             return Failure::new(Exit::Unavailable, words);
         }
         let (unit, command) = (context.name.unit(), context.name.command());
@@ -70,7 +70,7 @@ pub fn start_unit(unit: &Unit<'_>) -> Result<Exit, Failure> {
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
-pub fn beside_unit(context: &Context, main_pid: &str) -> Option<String> {
+pub fn outside_unit(context: &Context, main_pid: &str) -> Option<String> {
     let holder = holder(&context.dirs).filter(|holder| holder.pid.to_string() != main_pid)?;
     let unit = Unit::of(context, holder);
     let how = unit.map_or_else(|| "not as its unit".to_owned(), |unit| format!("as {}", unit.name));
@@ -81,14 +81,14 @@ pub fn beside_unit(context: &Context, main_pid: &str) -> Option<String> {
 /// Runs a verb that ends in a running unit, and waits until it is ready.
 fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
     let context = unit.context;
-    if let Some(words) = beside_unit(context, shown.get("MainPID")) {
+    if let Some(words) = outside_unit(context, shown.get("MainPID")) {
         return Err(Failure::new(Exit::Unavailable, words));
     }
     // Both: a start may have to wait for a stop that is under way.
-    let patience = Unit::patience(shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
+    let timeout = Unit::timeout(shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();
     let before = shown.get("MainPID").to_owned();
-    let done = unit.act_within(patience, &[verb, "--", &unit.name]);
+    let done = unit.act_within(timeout, &[verb, "--", &unit.name]);
     // Asked in any case: systemctl's word is about its job, this one about the gateway.
     let shown = unit.show()?;
     match (done, shown.get("ActiveState")) {
@@ -103,7 +103,7 @@ fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Ex
             Err(Failure::failed(words))
         }
         (done, state) => {
-            let (how, exit) = unit::how_it_ended(&shown);
+            let (how, exit) = unit::describe_end(&shown);
             let never_ran = shown.get("ExecMainCode") == "0" || shown.get("Result") == "success";
             let why = match done {
                 Err(failure) if never_ran => failure.message,

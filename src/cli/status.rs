@@ -110,9 +110,8 @@ fn unit_line(unit: &UnitReport, current: Option<(bool, Origin)>) -> String {
 
 fn journal(journal: &Value) -> String {
     let count = |key: &str| number(&journal[key]);
-    let (outbox, dead) = (count("outbox"), count("dead_letters"));
-    let dead = counted(&dead, "dead letter");
-    format!("{} bytes, {outbox} to deliver, {dead}", count("bytes"))
+    let dead = counted(&count("dead_letters"), "dead letter");
+    format!("{} bytes, {} to deliver, {dead}", count("bytes"), count("outbox"))
 }
 
 /// What a principal holds.

@@ -36,7 +36,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
             Ok(shown) => match shown.get("ActiveState") {
                 "inactive" => {}
                 "failed" => {
-                    let how = unit::how_it_ended(&shown).0;
+                    let how = unit::describe_end(&shown).0;
                     rest = format!("{name} is not running (its unit failed: {how})\n");
                 }
                 _ if !stop_unit(unit, &shown)? => return Ok(Exit::Planned),
@@ -51,7 +51,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         return say(&rest);
     }
     // Another one may run beside the unit, which then only tried to: that one is meant as well.
-    let foreign = foreign::somebody_else(context);
+    let foreign = foreign::foreign_owner(context);
     let asked = match &foreign {
         Some((user, dirs)) => {
             user::acting_as(user, || instance::probe(dirs)).and_then(|asked| asked)
@@ -85,11 +85,11 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
 
 /// Stops a unit, and says whether that was waited for: from inside of it nobody can.
 fn stop_unit(unit: &Unit<'_>, shown: &Properties) -> Result<bool, Failure> {
-    if unit.is_around_us(shown) {
-        return unit.ask(shown, "stop").map(|_| false);
+    if unit.contains_this_process(shown) {
+        return unit.enqueue(shown, "stop").map(|_| false);
     }
-    let patience = Unit::patience(shown, &["TimeoutStopUSec"]);
-    report_unit(unit, unit.act_within(patience, &["stop", "--", &unit.name])).map(|()| true)
+    let timeout = Unit::timeout(shown, &["TimeoutStopUSec"]);
+    report_unit(unit, unit.act_within(timeout, &["stop", "--", &unit.name])).map(|()| true)
 }
 
 /// Says what has become of a unit that was to stop.
@@ -100,7 +100,7 @@ pub fn report_unit(unit: &Unit<'_>, done: Result<(), Failure>) -> Result<(), Fai
         ("inactive", _) => say(&format!("{name} has stopped\n")).map(drop),
         ("failed", _) => Err(Failure::failed(format!(
             "{name} has stopped, but its unit failed: {}; `{command} logs` tells more",
-            unit::how_it_ended(&shown).0
+            unit::describe_end(&shown).0
         ))),
         (state, Err(failure)) => {
             Err(Failure::failed(format!("{name} has not stopped (its unit is {state}): {failure}")))
@@ -138,15 +138,15 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         return Err(failed("signal process", e));
     }
     if proc::is_ancestor(pid) {
-        return unit::say_asked("stop", name.as_str());
+        return unit::say_enqueued("stop", name.as_str());
     }
     let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
-    let patience = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;
-    if !wait_for_end(&pidfd, patience).map_err(|e| failed("wait for process", e))? {
+    let timeout = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;
+    if !wait_for_end(&pidfd, timeout).map_err(|e| failed("wait for process", e))? {
         return Err(Failure::failed(format!(
             "{name} (pid {pid}) has not ended within {} s; its log says what it waits for, another \
              `{} stop` cuts the turns in flight, `kill -KILL {pid}` is the last way",
-            patience.as_secs(),
+            timeout.as_secs(),
             name.command()
         )));
     }
@@ -154,8 +154,8 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
 }
 
 /// Whether the process has ended before the time is over.
-fn wait_for_end(process: &PidFd, patience: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + patience;
+fn wait_for_end(process: &PidFd, timeout: Duration) -> io::Result<bool> {
+    let deadline = Instant::now() + timeout;
     let ([ended], _) = Cancel::at(deadline).wait([Interest::read(process.as_fd())], deadline)?;
     Ok(ended)
 }

@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use super::context::Context;
 use super::output::say;
 use super::places::shell_word;
-use super::start::beside_unit;
+use super::start::outside_unit;
 use super::unit::{Unit, own_lingering};
 use super::{foreign, stop, unit_file};
 use crate::exit::{Exit, Failure};
@@ -32,7 +32,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
                 )));
             }
             say(&format!("there is no {file}: nothing to remove\n"))?;
-            let stays = what_stays(context, &unit);
+            let stays = kept_files(context, &unit);
             return say(if system { "" } else { &stays });
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
@@ -47,13 +47,13 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         foreign::refuse_foreign(context, "uninstall")?;
     }
     let shown = unit.show()?;
-    if unit.is_around_us(&shown) {
-        let words =
-            "this command runs inside the gateway, which it would end: run it from elsewhere";
-        return Err(Failure::failed(words.to_owned()));
+    if unit.contains_this_process(&shown) {
+        return Err(Failure::failed(
+            "this command runs inside the gateway, which it would end: run it from elsewhere",
+        ));
     }
-    let patience = Unit::patience(&shown, &["TimeoutStopUSec"]) + UNIT_FILES_TIMEOUT;
-    let done = unit.act_within(patience, &["disable", "--now", "--", &unit.name]);
+    let timeout = Unit::timeout(&shown, &["TimeoutStopUSec"]) + UNIT_FILES_TIMEOUT;
+    let done = unit.act_within(timeout, &["disable", "--now", "--", &unit.name]);
     match (shown.get("ActiveState"), done) {
         // Written where the manager does not look: there is nothing to disable.
         _ if shown.get("LoadState") == "not-found" => {}
@@ -75,11 +75,11 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
     say(&format!("removed {file}{edited}\n"))?;
     let owner = context.of_unit(scope, &installed);
-    say(&what_stays(owner.as_ref().unwrap_or(context), &unit))
+    say(&kept_files(owner.as_ref().unwrap_or(context), &unit))
 }
 
 /// What was made with the unit or for it and stays, and the command that removes it.
-fn what_stays(owner: &Context, unit: &Unit<'_>) -> String {
+fn kept_files(owner: &Context, unit: &Unit<'_>) -> String {
     let dirs = &owner.dirs;
     let drop_ins = unit.file.with_file_name(format!("{}.d", unit.name));
     let (mut text, mut paths) = (String::new(), String::new());
@@ -95,7 +95,7 @@ fn what_stays(owner: &Context, unit: &Unit<'_>) -> String {
             paths += &format!(" {}", shell_word(path));
         }
     }
-    if let Some(words) = beside_unit(owner, "") {
+    if let Some(words) = outside_unit(owner, "") {
         text += &format!("{words}\n");
     }
     if !paths.is_empty() {

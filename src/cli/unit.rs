@@ -22,7 +22,7 @@ use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 
 /// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
-const ASK_PATIENCE: Duration = Duration::from_secs(10);
+const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Beyond the manager's own time-outs: it acts, kills and reports when they are over.
 const MANAGER_MARGIN: Duration = Duration::from_secs(10);
@@ -84,14 +84,13 @@ impl<'c> Unit<'c> {
     /// What the gateway is called where its unit matters.
     pub fn label(&self) -> String {
         let name = &self.context.name;
-        let own = self.name == name.unit();
-        if own { name.to_string() } else { format!("{name} ({})", self.name) }
+        if self.name == name.unit() { name.to_string() } else { format!("{name} ({})", self.name) }
     }
 
     /// Whether this command runs inside of the unit, as an agent's or as its `ExecStop=`: it would wait
     /// for itself. By our control group, or where that is hidden, by what a unit gives its processes.
     /// `shown`: `MainPID` and `InvocationID`.
-    pub fn is_around_us(&self, shown: &Properties) -> bool {
+    pub fn contains_this_process(&self, shown: &Properties) -> bool {
         let own = proc::cgroup(Pid::own()).and_then(|text| cgroup::own_unit(&text));
         let ours = |own: OwnUnit| own.unit == self.name && own.scope == self.systemctl.scope;
         let invocation = shown.get("InvocationID");
@@ -102,7 +101,7 @@ impl<'c> Unit<'c> {
     }
 
     /// Asks for a stop or restart from inside of the unit.
-    pub fn ask(&self, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
+    pub fn enqueue(&self, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
         // Its `ExecStop=`, or an agent of one that ends: another job would change what follows.
         if shown.get("ActiveState") == "deactivating" {
             return say(&format!(
@@ -112,7 +111,7 @@ impl<'c> Unit<'c> {
             ));
         }
         self.act(&["--no-block", verb, "--", &self.name])?;
-        say_asked(verb, &self.label())
+        say_enqueued(verb, &self.label())
     }
 
     pub fn new(context: &'c Context, scope: Scope) -> Unit<'c> {
@@ -130,14 +129,14 @@ impl<'c> Unit<'c> {
     /// `Failed`, with a suggested fix where there is no manager.
     pub fn show(&self) -> Result<Properties, Failure> {
         self.systemctl
-            .show(PROPERTIES, &self.name, Instant::now() + ASK_PATIENCE)
+            .show(PROPERTIES, &self.name, Instant::now() + QUERY_TIMEOUT)
             .map_err(|e| self.refused(&e, "try it with sudo"))
     }
 
     /// A variable of the unit's process, PATH for one: by its own settings, else its manager's
     /// (systemd.exec(5), "Environment variables in spawned processes"). `None`: that cannot be asked.
     pub fn variable(&self, name: &str) -> Option<OsString> {
-        let deadline = Instant::now() + ASK_PATIENCE;
+        let deadline = Instant::now() + QUERY_TIMEOUT;
         let theirs = self.systemctl.run(&["show-environment"], deadline).ok()?;
         let own = self.show().ok()?;
         let settings = own.get("Environment").split([' ', '"']);
@@ -151,15 +150,15 @@ impl<'c> Unit<'c> {
     }
 
     /// The same for a verb that waits for the gateway.
-    pub fn act_within(&self, patience: Duration, arguments: &[&str]) -> Result<(), Failure> {
+    pub fn act_within(&self, timeout: Duration, arguments: &[&str]) -> Result<(), Failure> {
         self.systemctl
-            .run(arguments, Instant::now() + patience)
+            .run(arguments, Instant::now() + timeout)
             .map(drop)
             .map_err(|e| self.refused(&e, &format!("`sudo systemctl {}`", arguments.join(" "))))
     }
 
     /// How long a start or stop may take by the manager's own time-outs, with a margin.
-    pub fn patience(shown: &Properties, time_outs: &[&str]) -> Duration {
+    pub fn timeout(shown: &Properties, time_outs: &[&str]) -> Duration {
         let wait = |name: &&str| time_span(shown.get(name)).unwrap_or(LONGEST_VERB);
         time_outs.iter().map(wait).sum::<Duration>() + MANAGER_MARGIN
     }
@@ -192,7 +191,7 @@ impl<'c> Unit<'c> {
         let since = format!("--since=@{}.{:06}", since.as_secs(), since.subsec_micros());
         let log_of = |field: String| -> Option<String> {
             let which = ["--quiet", "--no-pager", "--output=cat", "--lines=100", &since, &field];
-            let (journalctl, deadline) = (self.journalctl().ok()?, Instant::now() + ASK_PATIENCE);
+            let (journalctl, deadline) = (self.journalctl().ok()?, Instant::now() + QUERY_TIMEOUT);
             let answer =
                 capture(&self.context.children, &journalctl.args(which), deadline, MAX_LOG);
             Some(answer.ok()?.stdout)
@@ -222,7 +221,7 @@ impl<'c> Unit<'c> {
 
 /// How a unit's main process ended, by `Result`, `ExecMainCode` and `ExecMainStatus`; and the
 /// exit status for a command that wanted it to run.
-pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
+pub fn describe_end(shown: &Properties) -> (String, Exit) {
     let status = shown.get("ExecMainStatus");
     let (meaning, exit) = match status {
         "69" => (" (something that it needs is unavailable: `logs` says what)", Exit::Unavailable),
@@ -233,28 +232,27 @@ pub fn how_it_ended(shown: &Properties) -> (String, Exit) {
         "217" => (" (systemd found no such user)", Exit::Failed),
         _ => ("", Exit::Failed),
     };
+    let failed = |words: &str| (words.to_owned(), Exit::Failed);
     match (shown.get("Result"), shown.get("ExecMainCode")) {
-        ("timeout", _) => ("it took longer than its time-out".into(), Exit::Failed),
-        ("watchdog", _) => ("it hung, said the watchdog".into(), Exit::Failed),
-        ("protocol", _) => ("it ended before it was ready".into(), Exit::Failed),
-        ("start-limit-hit", _) => ("it was started too often".into(), Exit::Failed),
-        ("oom-kill", _) => ("the machine ran out of memory".into(), Exit::Failed),
+        ("timeout", _) => failed("it took longer than its time-out"),
+        ("watchdog", _) => failed("it hung, said the watchdog"),
+        ("protocol", _) => failed("it ended before it was ready"),
+        ("start-limit-hit", _) => failed("it was started too often"),
+        ("oom-kill", _) => failed("the machine ran out of memory"),
         // The main process ended well: another command of the unit has failed.
-        ("exit-code" | "signal" | "core-dump", "1") if status == "0" => (
+        ("exit-code" | "signal" | "core-dump", "1") if status == "0" => failed(
             "the gateway ended with exit status 0, but another command of its unit failed \
-             (ExecStopPost=, ExecReload= or the like: `systemctl status` names it)"
-                .into(),
-            Exit::Failed,
+             (ExecStopPost=, ExecReload= or the like: `systemctl status` names it)",
         ),
         // CLD_EXITED, CLD_KILLED, CLD_DUMPED (sigaction(2)).
         (_, "1") => (format!("exit status {status}{meaning}"), exit),
-        (_, "2" | "3") => (format!("killed by {}", signal(status)), Exit::Failed),
-        (result, _) => (format!("result {result}"), Exit::Failed),
+        (_, "2" | "3") => failed(&format!("killed by {}", signal(status))),
+        (result, _) => failed(&format!("result {result}")),
     }
 }
 
 /// Says that a verb is asked for by a process of the gateway itself.
-pub fn say_asked(verb: &str, label: &str) -> Result<Exit, Failure> {
+pub fn say_enqueued(verb: &str, label: &str) -> Result<Exit, Failure> {
     say(&format!(
         "the {verb} of {label} is asked for; it is not waited for, since this command runs inside the \
          gateway\n"
@@ -287,7 +285,7 @@ mod tests {
     #[test]
     fn exit_statuses_are_explained() {
         let end = |result, code, status| {
-            how_it_ended(&shown(&[
+            describe_end(&shown(&[
                 ("Result", result),
                 ("ExecMainCode", code),
                 ("ExecMainStatus", status),
@@ -311,7 +309,7 @@ mod tests {
     #[test]
     fn waiting_for_a_unit_has_a_deadline() {
         let shown = shown(&[("A", "1min"), ("B", "infinity")]);
-        assert_eq!(Unit::patience(&shown, &["A"]), Duration::from_secs(70));
-        assert_eq!(Unit::patience(&shown, &["A", "B"]), Duration::from_secs(3670));
+        assert_eq!(Unit::timeout(&shown, &["A"]), Duration::from_secs(70));
+        assert_eq!(Unit::timeout(&shown, &["A", "B"]), Duration::from_secs(3670));
     }
 }
