@@ -106,18 +106,6 @@ pub enum Step {
     Forgotten,
 }
 
-/// The steps that have no members of their own.
-const PLAIN_STEPS: [Step; 8] = [
-    Step::Started,
-    Step::Requeued,
-    Step::Released,
-    Step::Sending,
-    Step::Delivered,
-    Step::Revived,
-    Step::Dropped,
-    Step::Forgotten,
-];
-
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
@@ -186,27 +174,23 @@ impl Record {
             Record::Step { n, at, step, .. } => {
                 let json = json.add("n", n).stamp(*at);
                 match step {
-                    Step::Done(reply, report) => {
-                        json.add("reply", &Some(reply)).add("report", report)
-                    }
-                    Step::Failed(error, detail) => {
-                        json.add("error", &Some(error)).add("detail", detail)
-                    }
+                    Step::Done(reply, report) => json.put("reply", reply).add("report", report),
+                    Step::Failed(error, detail) => json.put("error", error).add("detail", detail),
                     Step::Cancelled(error) | Step::Deferred(error) | Step::Dead(error) => {
-                        json.add("error", &Some(error))
+                        json.put("error", error)
                     }
                     Step::Retry(retry) => json.members(retry),
                     // A version that ignores it takes the turn for one that is over.
-                    Step::Requeued => json.add("essential", &true),
+                    Step::Requeued => json.put("essential", &true),
                     _ => json,
                 }
             }
             Record::Reset { principal, session, at, transcript_only } => {
-                let json = json.add("principal", &Some(principal)).add("session", &Some(session));
-                json.stamp(*at).add("transcript_only", transcript_only)
+                let json = json.put("principal", principal).put("session", session).stamp(*at);
+                json.add("transcript_only", transcript_only)
             }
             Record::Clock { boot, since_boot, at } => {
-                json.add("boot", &Some(boot)).add("since_boot", &Some(since_boot)).stamp(*at)
+                json.put("boot", boot).put("since_boot", since_boot).stamp(*at)
             }
             Record::Unknown { .. } => json,
         };
@@ -243,13 +227,18 @@ impl Record {
             "cancelled" => Step::Cancelled(members.need("error")?),
             "deferred" => Step::Deferred(members.need("error")?),
             "dead" => Step::Dead(members.need("error")?),
-            word => match PLAIN_STEPS.iter().find(|step| step.word() == word) {
-                Some(step) => step.clone(),
-                None if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
-                    return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
-                }
-                None => return Ok(Record::Unknown { id: members.get("id").unwrap_or(None) }),
-            },
+            "started" => Step::Started,
+            "requeued" => Step::Requeued,
+            "released" => Step::Released,
+            "sending" => Step::Sending,
+            "delivered" => Step::Delivered,
+            "revived" => Step::Revived,
+            "dropped" => Step::Dropped,
+            "forgotten" => Step::Forgotten,
+            _ if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
+                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
+            }
+            _ => return Ok(Record::Unknown { id: members.get("id").unwrap_or(None) }),
         };
         let (id, n, at) = (members.need("id")?, members.get("n")?, members.stamp()?);
         Ok(Record::Step { id, n, at, step })
@@ -308,14 +297,17 @@ impl Json {
         Json(format!(r#"{{"t":"{kind}""#).into_bytes()).add("id", &id)
     }
 
-    /// Adds a member, unless it says no more than its absence.
-    fn add<T: Serialize + Default + PartialEq>(mut self, key: &str, value: &T) -> Json {
-        if !absent(value) {
-            [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
-            // Strings, numbers and lists of them can be written, and to memory.
-            let _ = serde_json::to_writer(&mut self.0, value);
-        }
+    /// Adds a member.
+    fn put<T: Serialize>(mut self, key: &str, value: &T) -> Json {
+        [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
+        // Strings, numbers and lists of them can be written, and to memory.
+        let _ = serde_json::to_writer(&mut self.0, value);
         self
+    }
+
+    /// Adds a member, unless it says no more than its absence.
+    fn add<T: Serialize + Default + PartialEq>(self, key: &str, value: &T) -> Json {
+        if absent(value) { self } else { self.put(key, value) }
     }
 
     /// Adds the members of a struct.
@@ -334,7 +326,7 @@ impl Json {
     }
 
     fn stamp(self, Stamp { at, age, off }: Stamp) -> Json {
-        self.add("at", &Some(at)).add("age", &age).add("off", &off)
+        self.put("at", &at).add("age", &age).add("off", &off)
     }
 }
 
