@@ -163,7 +163,7 @@ impl Connection {
                     self.open = false;
                     return Ok(None);
                 }
-                Err(error) => return Err(self.end(error, HEAD_CUT_SHORT, HEAD_TOO_SLOW)),
+                Err(error) => return Err(self.answer_error(error, HEAD_CUT_SHORT, HEAD_TOO_SLOW)),
             }
         }
     }
@@ -187,7 +187,7 @@ impl Connection {
         };
         match self.read_all(&mut body, cap, latest) {
             Ok(()) => Ok(body),
-            Err(error) => Err(self.end(error, BODY_CUT_SHORT, BODY_TOO_SLOW)),
+            Err(error) => Err(self.answer_error(error, BODY_CUT_SHORT, BODY_TOO_SLOW)),
         }
     }
 
@@ -292,7 +292,7 @@ impl Connection {
     }
 
     /// Answers what was not read whole, where that can be, and ends the connection.
-    fn end(&mut self, error: Error, cut_short: Refusal, too_slow: Refusal) -> Error {
+    fn answer_error(&mut self, error: Error, cut_short: Refusal, too_slow: Refusal) -> Error {
         match error {
             Error::Refused(refusal) => self.refuse(refusal),
             Error::CutShort => self.refuse(cut_short),
