@@ -65,9 +65,9 @@ impl ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.service
-            .control_connections
-            .fetch_sub(self.activity.is_none().into(), Ordering::SeqCst);
-        self.activity.iter().for_each(|activity| self.service.connections.remove(activity));
+        match &self.activity {
+            Some(activity) => self.service.connections.remove(activity),
+            None => drop(self.service.control_connections.fetch_sub(1, Ordering::SeqCst)),
+        }
     }
 }

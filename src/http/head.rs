@@ -173,12 +173,8 @@ fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
         }
         httparse::Error::HeaderName => "A header field's name is malformed.",
         httparse::Error::HeaderValue => "A header field's value is malformed.",
-        // Not the last two: only a response has a status, and the scan has counted the fields.
-        httparse::Error::Version
-        | httparse::Error::Token
-        | httparse::Error::NewLine
-        | httparse::Error::Status
-        | httparse::Error::TooManyHeaders => "The request line is malformed.",
+        // The scan has counted the fields.
+        _ => "The request line is malformed.",
     };
     Refusal::new(400, reason)
 }
