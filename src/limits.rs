@@ -207,9 +207,6 @@ pub const MAX_SKIPPED_BODY: usize = 64 << 10;
 /// How long the rest of such a body may take.
 pub const SKIP_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The response buffer that an idle connection keeps: an ordinary head and a small body.
-pub const KEPT_RESPONSE_BUFFER: usize = 1 << 10;
-
 /// The buffer of a connection that waits: room for an ordinary head in one read.
 pub const SMALL_BUFFER: usize = 2 << 10;
 

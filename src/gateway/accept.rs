@@ -113,8 +113,8 @@ impl Listeners {
         self.full.set(None);
         // Each write goes at once: ours are whole already (TCP_NODELAY, tcp(7)).
         let _ = stream.set_nodelay(true);
-        let counted = ConnectionGuard::new(service, Origin::Tcp(peer), Some(activity));
-        start(Box::new(Arc::clone(&stream)), counted).inspect_err(|_| refuse(&mut stream))
+        let guard = ConnectionGuard::new(service, Origin::Tcp(peer), Some(activity));
+        start(Box::new(Arc::clone(&stream)), guard).inspect_err(|_| refuse(&mut stream))
     }
 
     /// Accepts our own uid and root, by the kernel's word.
@@ -129,12 +129,12 @@ impl Listeners {
             refuse(&mut stream);
             return Ok(());
         }
-        let counted = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
-        if start(Box::new(Arc::clone(&stream)), counted(false)).is_err() {
+        let guard = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
+        if start(Box::new(Arc::clone(&stream)), guard(false)).is_err() {
             service.connections.shed_load(Instant::now());
             let since = Instant::now();
             // The thread lives as long as we do.
-            let _ = self.fallback.send(Waiting { stream, counted: counted(true), since });
+            let _ = self.fallback.send(Waiting { stream, guard: guard(true), since });
         }
         Ok(())
     }

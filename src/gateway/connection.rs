@@ -10,20 +10,20 @@ use crate::limits::CONNECTION_STACK;
 use crate::threads::spawn;
 
 /// Gives a connection its thread.
-pub fn start(stream: Box<dyn Socket + Send>, counted: ConnectionGuard) -> io::Result<()> {
-    let (limits, shutdown) = (limits(&counted.service), Arc::clone(&counted.service.shutdown));
-    let run = move || serve(stream, &counted, limits, shutdown);
+pub fn start(stream: Box<dyn Socket + Send>, guard: ConnectionGuard) -> io::Result<()> {
+    let (limits, shutdown) = (limits(&guard.service), Arc::clone(&guard.service.shutdown));
+    let run = move || serve(stream, &guard, limits, shutdown);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
 
 /// Serves a connection to its end.
 pub fn serve(
     stream: Box<dyn Socket>,
-    counted: &ConnectionGuard,
+    guard: &ConnectionGuard,
     limits: Limits,
     shutdown: Arc<ShutdownFlag>,
 ) {
-    let (service, origin, activity) = (&counted.service, counted.origin, counted.activity.clone());
+    let (service, origin, activity) = (&guard.service, guard.origin, guard.activity.clone());
     match Connection::new(stream, limits, shutdown) {
         Ok(mut connection) => {
             connection.activity = activity;
@@ -65,9 +65,9 @@ impl ConnectionGuard {
 
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
-        self.service
-            .control_connections
-            .fetch_sub(self.activity.is_none().into(), Ordering::SeqCst);
-        self.activity.iter().for_each(|activity| self.service.connections.remove(activity));
+        match &self.activity {
+            Some(activity) => self.service.connections.remove(activity),
+            None => drop(self.service.control_connections.fetch_sub(1, Ordering::SeqCst)),
+        }
     }
 }

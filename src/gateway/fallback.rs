@@ -20,7 +20,7 @@ const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 /// A connection that waits for its request.
 pub struct Waiting {
     pub stream: Arc<UnixStream>,
-    pub counted: ConnectionGuard,
+    pub guard: ConnectionGuard,
     pub since: Instant,
 }
 
@@ -42,7 +42,7 @@ fn run(incoming: &Receiver<Waiting>) {
             waiting.push(first);
         }
         waiting.extend(incoming.try_iter());
-        waiting.retain(|w: &Waiting| w.since.elapsed() < limits(&w.counted.service).head_timeout);
+        waiting.retain(|w: &Waiting| w.since.elapsed() < limits(&w.guard.service).head_timeout);
         let mut interests: Vec<Interest<'_>> =
             waiting.iter().map(|w| Interest::read(w.stream.as_fd())).collect();
         // Not for longer: others may come.
@@ -57,14 +57,14 @@ fn run(incoming: &Receiver<Waiting>) {
 }
 
 /// Serves one request, which must come at once.
-fn serve(Waiting { stream, counted, .. }: Waiting) {
+fn serve(Waiting { stream, guard, .. }: Waiting) {
     let limits = Limits {
         head_timeout: SPARE_TIMEOUT,
         body_timeout: SPARE_TIMEOUT,
         write_timeout: SPARE_TIMEOUT,
-        ..limits(&counted.service)
+        ..limits(&guard.service)
     };
-    let gate = ShutdownFlag::default();
-    gate.close();
-    connection::serve(Box::new(stream), &counted, limits, Arc::new(gate));
+    let shutdown = ShutdownFlag::default();
+    shutdown.close();
+    connection::serve(Box::new(stream), &guard, limits, Arc::new(shutdown));
 }

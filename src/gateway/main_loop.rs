@@ -35,7 +35,7 @@ pub fn run(plan: Plan, mut signals: Signals) -> Exit {
     let began = Instant::now();
     logger::set(log::LevelFilter::Info, LogTarget::Auto, "hermes-gateway");
     let exit = match Main::begin(plan, began) {
-        Ok(mut main) => main.turn_until_exit(&mut signals),
+        Ok(mut main) => main.run_until_exit(&mut signals),
         Err(failure) => end_early(&failure),
     };
     log::logger().flush();
@@ -69,7 +69,7 @@ impl Main {
             begun: Begun::default(),
             started: None,
             stop: None,
-            told_reload: 0,
+            reported_reload: 0,
             disk_hangs: false,
         };
         main.starter = Some(main.spawn_starter().map_err(failed)?);
@@ -86,7 +86,7 @@ impl Main {
             let service = started.as_ref().ok().map(|started| Arc::clone(&started.service));
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
-                startup::settle(&plan, &service, run, &supervisor);
+                startup::after_ready(&plan, &service, run, &supervisor);
                 stop_time::read(&supervisor, &service);
                 let replace = move |listener| mailbox.put(News::Control(listener));
                 let watch = move || control::watch(&plan.dirs, &service, &replace);
@@ -98,7 +98,7 @@ impl Main {
         spawn("start", THREAD_STACK, Box::new(work))
     }
 
-    fn turn_until_exit(&mut self, signals: &mut Signals) -> Exit {
+    fn run_until_exit(&mut self, signals: &mut Signals) -> Exit {
         loop {
             if let Err(e) = self.wait(signals) {
                 // EBADF or EINVAL: a bug of ours. To go on would be to spin.
@@ -109,12 +109,12 @@ impl Main {
             // Signals before news: a stop that came with the answer to a kill must be seen first.
             signals.take().into_iter().for_each(|caught| self.signal(caught));
             for news in self.mailbox.empty() {
-                if let Some(failure) = self.hear(news) {
+                if let Some(failure) = self.handle_news(news) {
                     self.notifier.status(&escaped(&format!("Failed: {failure}"), false));
                     return end_early(&failure);
                 }
             }
-            self.look_at_clock();
+            self.check_timers();
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
@@ -144,9 +144,9 @@ impl Main {
             && let Err(e) = started.listeners.accept(&started.service)
         {
             let now = Instant::now();
-            if self.timers.told_accept.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
+            if self.timers.reported_shortage.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
                 log::warn!("cannot accept connections: {e}; trying again in a moment");
-                self.timers.told_accept = Some(now);
+                self.timers.reported_shortage = Some(now);
             }
             self.timers.accept = Some(now + ACCEPT_BACK_OFF);
         }
@@ -158,7 +158,7 @@ impl Main {
             Kind::Terminate | Kind::Interrupt | Kind::HangUp | Kind::Other(_) => {
                 let (at, in_flight) = (Instant::now(), self.turns());
                 let (first, latest) = (caught, caught);
-                let new = Stop { first, latest, at, finding: None, in_flight, cut: 0 };
+                let new = Stop { first, latest, at, finding: None, in_flight, aborted: 0 };
                 self.stop.get_or_insert(new).latest = caught;
                 self.extend_timeout();
                 self.event(Event::Signal);
@@ -179,7 +179,7 @@ impl Main {
     }
 
     /// Begins what was asked for, and tells the service manager what came of it.
-    fn look_at_reloads(&mut self, now: Instant) {
+    fn check_reloads(&mut self, now: Instant) {
         let Some(started) = &self.started else { return };
         let reloads = &started.service.reloads;
         if self.timers.reload.is_none()
@@ -191,8 +191,8 @@ impl Main {
             self.timers.reload = Some(now + THREAD_RETRY_DELAY);
         }
         let (number, refused) = reloads.refused();
-        if number != self.told_reload && self.phase == Phase::Serving {
-            self.told_reload = number;
+        if number != self.reported_reload && self.phase == Phase::Serving {
+            self.reported_reload = number;
             let wrong = refused.map(|wrong| wrong.message.replace('\n', "; "));
             let wrong = wrong.map(|wrong| format!("; reload refused: {}", escaped(&wrong, false)));
             let line = started.service.status_line();
@@ -201,7 +201,7 @@ impl Main {
     }
 
     /// Takes a piece of news; returns the failure of a start that no signal has stopped.
-    fn hear(&mut self, news: News) -> Option<Failure> {
+    fn handle_news(&mut self, news: News) -> Option<Failure> {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
@@ -215,7 +215,7 @@ impl Main {
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
                 Err(failure) => log::warn!("the start had failed already: {failure}"),
             },
-            News::Found(finding) => self.found(*finding),
+            News::Found(finding) => self.handle_finding(*finding),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
@@ -225,8 +225,8 @@ impl Main {
         None
     }
 
-    fn found(&mut self, finding: Finding) {
-        let finding = self.weigh(finding);
+    fn handle_finding(&mut self, finding: Finding) {
+        let finding = self.keep_finding(finding);
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -242,13 +242,13 @@ impl Main {
         self.extend_timeout();
     }
 
-    fn look_at_clock(&mut self) {
+    fn check_timers(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
         if self.started.is_some() && due(&mut self.timers.reload, now) {
             self.reload();
         }
-        self.look_at_reloads(now);
+        self.check_reloads(now);
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
             self.notifier.send("WATCHDOG=1");
             // From now, not from `at`: after a suspend there is nothing to catch up with.
@@ -270,11 +270,11 @@ impl Main {
             Action::AnnounceReady => self.announce_ready(),
             Action::BeginDrain => self.begin_drain(),
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
-            Action::AbortTurns => self.cut_turns(),
+            Action::AbortTurns => self.abort_turns(),
             Action::AskAgain => {
                 let last = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
                 let marker = last.is_some_and(|last| last.marker);
-                self.ask(QueryPoint::Exit { marker });
+                self.query(QueryPoint::Exit { marker });
             }
         }
     }

@@ -202,7 +202,7 @@ fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
 
 /// What can wait until READY=1 was said: makes the run's entry durable and looks back at how the
 /// one before it ended.
-pub fn settle(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor) {
+pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Supervisor) {
     let own = supervisor.locate(Instant::now() + QUERY_DEADLINE);
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));

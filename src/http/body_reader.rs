@@ -34,41 +34,32 @@ impl BodyReader {
         cap: usize,
         deadline: Instant,
     ) -> Result<bool, Error> {
-        let (data, before) = (transport.data(), out.len());
-        let room = cap.saturating_sub(before) as u64;
-        let (used, done) = match &mut self.framing {
-            BodyFraming::None => return Ok(false),
+        let before = out.len();
+        match &mut self.framing {
+            BodyFraming::None | BodyFraming::Length(0) => Ok(false),
             BodyFraming::Length(left) => {
+                let room = cap.saturating_sub(before) as u64;
                 let too_large = if self.until_close { before > cap } else { *left > room };
                 if too_large {
                     return Err(TOO_LARGE.into());
                 }
-                let used = usize::try_from(*left).map_or(data.len(), |l| l.min(data.len()));
-                out.extend_from_slice(&data[..used]);
-                *left -= used as u64;
-                (used, *left == 0)
+                let most = usize::try_from(*left).unwrap_or(usize::MAX);
+                match transport.read_into(out, most, deadline) {
+                    Err(Error::CutShort) if self.until_close => return Ok(false),
+                    read => read?,
+                }
+                *left -= (out.len() - before) as u64;
+                Ok(*left > 0)
             }
             BodyFraming::Chunked => {
-                let used = self.decoder.decode(data, out, cap)?;
-                (used, self.decoder.is_done())
+                if transport.data().is_empty() && !self.decoder.is_done() {
+                    transport.expect_more();
+                    transport.fill(deadline)?;
+                }
+                let used = self.decoder.decode(transport.data(), out, cap)?;
+                transport.consume(used);
+                Ok(!self.decoder.is_done())
             }
-        };
-        transport.consume(used);
-        if done || used > 0 {
-            return Ok(!done);
-        }
-        let filled = if let BodyFraming::Length(left) = &mut self.framing {
-            let filled =
-                transport.fill_into(out, usize::try_from(*left).unwrap_or(usize::MAX), deadline);
-            *left -= (out.len() - before) as u64;
-            filled
-        } else {
-            transport.expect_more();
-            transport.fill(deadline)
-        };
-        match filled {
-            Err(Error::CutShort) if self.until_close => Ok(false),
-            filled => filled.map(|()| true),
         }
     }
 

@@ -18,7 +18,7 @@ use super::scan::{Scan, is_blank};
 use super::socket::Socket;
 use super::transport::Transport;
 use super::{Error, Refusal};
-use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_SKIPPED_BODY, SKIP_TIMEOUT, WRITE_CHUNK};
+use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT, SMALL_BUFFER, WRITE_CHUNK};
 
 /// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
 /// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
@@ -70,7 +70,6 @@ pub struct Connection {
     pub(super) transport: Transport<'static>,
     limits: Limits,
     shutdown: Arc<ShutdownFlag>,
-    pub(super) out: Vec<u8>,
     /// The body of the present request, as far as it was not read.
     unread: BodyFraming,
     /// Go out with each response to the present request.
@@ -98,7 +97,6 @@ impl Connection {
             transport: Transport::new(socket, limits.write_timeout)?,
             limits,
             shutdown,
-            out: Vec::new(),
             unread: BodyFraming::None,
             extra: Vec::new(),
             activity: None,
@@ -148,8 +146,6 @@ impl Connection {
             // A new connection sends a request at once: only between requests a client may take its time.
             let filled = if self.transport.data().is_empty() && !self.new {
                 self.transport.shrink();
-                self.out.clear();
-                self.out.shrink_to(KEPT_RESPONSE_BUFFER);
                 self.transport.fill(Instant::now() + self.limits.idle_timeout)
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
@@ -163,7 +159,7 @@ impl Connection {
                     self.open = false;
                     return Ok(None);
                 }
-                Err(error) => return Err(self.end(error, HEAD_CUT_SHORT, HEAD_TOO_SLOW)),
+                Err(error) => return Err(self.answer_error(error, HEAD_CUT_SHORT, HEAD_TOO_SLOW)),
             }
         }
     }
@@ -187,7 +183,7 @@ impl Connection {
         };
         match self.read_all(&mut body, cap, latest) {
             Ok(()) => Ok(body),
-            Err(error) => Err(self.end(error, BODY_CUT_SHORT, BODY_TOO_SLOW)),
+            Err(error) => Err(self.answer_error(error, BODY_CUT_SHORT, BODY_TOO_SLOW)),
         }
     }
 
@@ -249,8 +245,7 @@ impl Connection {
     }
 
     fn send(&mut self, response: &Response, head_only: bool, version: Version) -> io::Result<()> {
-        let mut out = std::mem::take(&mut self.out);
-        out.clear();
+        let mut out = Vec::with_capacity(SMALL_BUFFER);
         response.write_head(&mut out, version, false);
         let sent = response.parts(head_only).try_for_each(|(extent, part)| {
             let mut add = |piece: &[u8]| self.add(&mut out, piece);
@@ -261,7 +256,6 @@ impl Connection {
             Some(_) => self.write(&out),
             None => self.transport.write(&out),
         });
-        self.out = out;
         self.open &= sent.is_ok();
         sent
     }
@@ -292,7 +286,7 @@ impl Connection {
     }
 
     /// Answers what was not read whole, where that can be, and ends the connection.
-    fn end(&mut self, error: Error, cut_short: Refusal, too_slow: Refusal) -> Error {
+    fn answer_error(&mut self, error: Error, cut_short: Refusal, too_slow: Refusal) -> Error {
         match error {
             Error::Refused(refusal) => self.refuse(refusal),
             Error::CutShort => self.refuse(cut_short),

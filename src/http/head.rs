@@ -108,9 +108,8 @@ impl<'a> Fields<'a> {
     fn host(&self, version: Version) -> Result<Option<&'a [u8]>, Refusal> {
         match (self.host, version) {
             (Some(host), _) if !target::is_authority(host) => bad("The Host is not valid."),
-            (Some(host), _) => Ok(Some(host)),
             (None, Version::Http11) => bad("The Host is missing."),
-            (None, Version::Http10) => Ok(None),
+            (host, Version::Http10 | Version::Http11) => Ok(host),
         }
     }
 
@@ -133,12 +132,11 @@ impl<'a> Fields<'a> {
 
     /// RFC 9110 section 10.1.1: an expectation in HTTP/1.0 is ignored.
     fn expect_continue(&self, version: Version) -> Result<bool, Refusal> {
-        match (self.expect, version) {
-            (None, _) | (Some(_), Version::Http10) => Ok(false),
-            (Some(what), Version::Http11) if what.eq_ignore_ascii_case(b"100-continue") => Ok(true),
-            (Some(_), Version::Http11) => {
+        match self.expect.filter(|_| version == Version::Http11) {
+            Some(what) if !what.eq_ignore_ascii_case(b"100-continue") => {
                 Err(Refusal::new(417, "The only Expect that is met is 100-continue."))
             }
+            expect => Ok(expect.is_some()),
         }
     }
 }
@@ -173,12 +171,8 @@ fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
         }
         httparse::Error::HeaderName => "A header field's name is malformed.",
         httparse::Error::HeaderValue => "A header field's value is malformed.",
-        // Not the last two: only a response has a status, and the scan has counted the fields.
-        httparse::Error::Version
-        | httparse::Error::Token
-        | httparse::Error::NewLine
-        | httparse::Error::Status
-        | httparse::Error::TooManyHeaders => "The request line is malformed.",
+        // The scan has counted the fields.
+        _ => "The request line is malformed.",
     };
     Refusal::new(400, reason)
 }

@@ -1,6 +1,6 @@
 //! A response that is written as it comes into being.
 
-use std::io::{self, Write};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Error;
@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::request::{Method, Request, Version};
 use super::response::Response;
 use crate::extent::{Extent, PLACEHOLDER};
-use crate::limits::{KEPT_RESPONSE_BUFFER, MAX_CHUNK};
+use crate::limits::MAX_CHUNK;
 use crate::sys::socket::reset_on_close;
 
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
@@ -35,11 +35,11 @@ impl Connection {
         let mut head = head.fields(self.extra.drain(..));
         let chunked = request.version == Version::Http11;
         head.close = self.is_last(request, head.close || !chunked);
-        self.out.clear();
-        head.write_head(&mut self.out, request.version, true);
+        let mut out = Vec::new();
+        head.write_head(&mut out, request.version, true);
         // Until it is finished, nothing may follow.
         self.open = false;
-        self.transport.write(&self.out)?;
+        self.transport.write(&out)?;
         let silent = request.method == Method::Head;
         Ok(Stream { connection: self, chunked, silent, last: head.close, finished: false })
     }
@@ -58,17 +58,8 @@ impl Stream<'_> {
         if !self.chunked {
             return self.connection.write(piece);
         }
-        let mut out = std::mem::take(&mut self.connection.out);
-        out.clear();
-        write!(out, "{:X}\r\n", piece.len())?;
-        out.extend_from_slice(piece);
-        out.extend_from_slice(b"\r\n");
-        let sent = self.connection.write(&out);
-        // A stream may have nothing more to say for hours.
-        out.clear();
-        out.shrink_to(KEPT_RESPONSE_BUFFER);
-        self.connection.out = out;
-        sent
+        let size = format!("{:X}\r\n", piece.len());
+        self.connection.write(&[size.as_bytes(), piece, b"\r\n"].concat())
     }
 
     /// Sends `text`, with an extent in each of its places piece by piece.

@@ -67,19 +67,25 @@ impl<'s> Transport<'s> {
     pub fn fill(&mut self, deadline: Instant) -> Result<(), Error> {
         let mut buffer = mem::take(&mut self.buffer);
         buffer.drain(..mem::take(&mut self.start));
-        let filled = self.fill_into(&mut buffer, usize::MAX, deadline);
+        let filled = self.read_into(&mut buffer, usize::MAX, deadline);
         self.buffer = buffer;
         filled
     }
 
-    /// Waits for up to `most` bytes and appends them to `out`; for bodies, past the buffer.
-    pub fn fill_into(
+    /// Appends up to `most` bytes to `out`: of those that have arrived, else of those that it waits for,
+    /// which go past the buffer.
+    pub fn read_into(
         &mut self,
         out: &mut Vec<u8>,
         most: usize,
         deadline: Instant,
     ) -> Result<(), Error> {
-        let before = out.len();
+        let (before, arrived) = (out.len(), self.data().len().min(most));
+        if arrived > 0 {
+            out.extend_from_slice(&self.data()[..arrived]);
+            self.consume(arrived);
+            return Ok(());
+        }
         // Room grows with what has arrived, not with what was announced.
         let room = before.max(out.capacity() - before).clamp(SMALL_BUFFER, LARGE_READ).min(most);
         out.resize(before + room, 0);

@@ -35,7 +35,7 @@ use crate::threads::{lock, spawn, spawn_with_retry};
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
 
-/// Bytes of what a child says of its work: an error of the system with a path.
+/// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
 
 /// How often STATUS= tells what a drain waits for.
@@ -53,7 +53,7 @@ impl Main {
         }
         let now = Instant::now();
         self.timers.drain = Some(now + drain);
-        self.ask(QueryPoint::Signal { started: was_started });
+        self.query(QueryPoint::Signal { started: was_started });
         if self.in_flight() > 0 {
             self.report(now);
         }
@@ -69,7 +69,7 @@ impl Main {
 
     /// Logs a finding, learns from it, and keeps it in the place of the last one, by whose verdict and
     /// sender it is corrected: the sender is the first signal's.
-    pub(super) fn weigh(&mut self, mut finding: Finding) -> Finding {
+    pub(super) fn keep_finding(&mut self, mut finding: Finding) -> Finding {
         let Some(stop) = &mut self.stop else { return finding };
         if let Some(last) = &stop.finding {
             finding.verdict = finding.verdict.after(last.verdict);
@@ -84,7 +84,7 @@ impl Main {
     }
 
     /// Asks why, in a thread of its own: the manager may take its time.
-    pub(super) fn ask(&mut self, point: QueryPoint) {
+    pub(super) fn query(&mut self, point: QueryPoint) {
         let Some(stop) = &self.stop else { return };
         let (supervisor, caught) = (self.supervisor.clone(), stop.latest);
         let mailbox = Arc::clone(&self.mailbox);
@@ -103,10 +103,10 @@ impl Main {
         }
     }
 
-    pub(super) fn cut_turns(&mut self) {
+    pub(super) fn abort_turns(&mut self) {
         let turns = self.turns();
         if let Some(stop) = &mut self.stop {
-            stop.cut = turns;
+            stop.aborted = turns;
         }
         if let Some(started) = &self.started {
             started.service.shutdown.close();
@@ -131,7 +131,7 @@ impl Main {
         self.timers.report = Some(now + REPORT_EVERY);
     }
 
-    /// Whether all that a cut drain still waits for hangs in the disk.
+    /// Whether all that a drain still waits for after its turns were aborted hangs in the disk.
     pub(super) fn is_stuck(&self) -> bool {
         let aborting =
             matches!(self.phase, Phase::Failing | Phase::Draining(Drain { aborting: true, .. }));
@@ -149,21 +149,21 @@ impl Main {
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
         self.extend_timeout();
         self.clean_up(outcome == Outcome::Planned);
-        let exit = self.write_down(outcome);
+        let exit = self.record_outcome(outcome);
         let missed = |caught: &Caught| !matches!(caught.kind, Kind::Reload | Kind::Child);
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
             let finding = self.supervisor.examine(caught, QueryPoint::Exit { marker: false });
-            if self.weigh(finding).verdict.planned {
-                exit_now(self.write_down(Outcome::Planned).code());
+            if self.keep_finding(finding).verdict.planned {
+                exit_now(self.record_outcome(Outcome::Planned).code());
             }
         }
         exit_now(exit.code())
     }
 
     /// Writes down how it ends; returns the status to exit with.
-    fn write_down(&mut self, outcome: Outcome) -> Exit {
+    fn record_outcome(&mut self, outcome: Outcome) -> Exit {
         let loss = self.started.as_ref().and_then(|started| started.service.hub.loss());
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
@@ -181,7 +181,7 @@ impl Main {
             Some((stop, found)) => {
                 let mut why = format!("{}: {}", found.verdict.word(), found.verdict.reason);
                 why.extend(note.iter().flat_map(|note| ["; ", note]));
-                let (drain, in_flight, cut) = (stop.at.elapsed(), stop.in_flight, stop.cut);
+                let (drain, in_flight, cut) = (stop.at.elapsed(), stop.in_flight, stop.aborted);
                 let ending = Ending { exit, note, drain, in_flight, cut };
                 (why, history::line(run, stop.first, found, &ending))
             }

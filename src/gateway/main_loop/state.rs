@@ -53,8 +53,8 @@ pub struct Main {
     pub begun: Begun,
     pub started: Option<Started>,
     pub stop: Option<Stop>,
-    /// The last reading of the configuration that the service manager was told of.
-    pub told_reload: u64,
+    /// The last reload that the service manager was told of.
+    pub reported_reload: u64,
     /// The disk did not answer when the end was to be recorded.
     pub disk_hangs: bool,
 }
@@ -67,7 +67,7 @@ pub struct Stop {
     /// The last finding, with the sender of the first signal.
     pub finding: Option<Finding>,
     pub in_flight: usize,
-    pub cut: usize,
+    pub aborted: usize,
 }
 
 impl Main {
@@ -85,12 +85,12 @@ impl Main {
 pub struct Timers {
     /// The next sign of life for the service manager, and how far apart they are.
     pub watchdog: Option<(Instant, Duration)>,
-    /// The end of the drain, or of the time that cut turns have.
+    /// The end of the drain, or of the time that aborted turns have.
     pub drain: Option<Instant>,
     /// When to accept again after it failed.
     pub accept: Option<Instant>,
     /// When that it failed was last said: nothing waits for this.
-    pub told_accept: Option<Instant>,
+    pub reported_shortage: Option<Instant>,
     /// When to read the configuration again, once the start is over.
     pub reload: Option<Instant>,
     /// The next line about a drain that goes on.
