@@ -35,7 +35,7 @@ fn load_file(file: &Path, required: bool) -> Result<Config, String> {
 #[test]
 fn a_missing_file_means_defaults_or_an_error() {
     let dir = Dir::new("missing");
-    for missing in [dir.0.join("no.toml"), dir.0.join("no/dir.toml")] {
+    for missing in [dir.0.join("no.toml"), dir.0.join("no/dir.toml"), "/dev/null/x.toml".into()] {
         assert_eq!(load_file(&missing, false), Ok(Config::default()));
         let expected = format!(
             "{}: there is no such file; create it, or leave --config out for the defaults",
