@@ -80,10 +80,11 @@ impl Extent {
             // What is cut within a character or an escape is no JSON.
             let text = loop {
                 json.push(b'"');
-                match serde_json::from_slice::<String>(&json) {
-                    Ok(text) => break text,
-                    Err(_) if json.len() > 3 => json.truncate(json.len() - 2),
-                    Err(e) => return Err(e.into()),
+                let text = std::str::from_utf8(&json).ok();
+                match text.and_then(|text| serde_json::from_str::<String>(text).ok()) {
+                    Some(text) => break text,
+                    None if json.len() > 3 => json.truncate(json.len() - 2),
+                    None => return Err(io::ErrorKind::InvalidData.into()),
                 }
             };
             at += json.len() as u64 - 2;

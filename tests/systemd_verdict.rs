@@ -92,7 +92,7 @@ fn a_drain_that_is_longer_than_the_units_time_is_carried_over_it() {
         let (config, gate) = gated(manager, "20s");
         let short = "[Service]\nTimeoutStopSec=3s\n";
         let service = Service::start_with(manager, &config, short);
-        service.unit().wait_for_journal("the unit gives a stop 3 s (TimeoutStopSec=)");
+        service.unit().wait_for_journal("the unit gives a stop 3s (TimeoutStopSec=)");
         assert_eq!(service.status()["stop_timeout_seconds"], 3);
         let told = manager.gateway(&["status"]).assert_code(0).stdout;
         assert!(told.contains("its unit gives a stop 3 s"), "{told}");
@@ -117,7 +117,7 @@ fn what_follows_a_drain_is_carried_over_the_units_time_too() {
         let stubborn = script("trap '' TERM; while :; do sleep 1; done");
         let config = format!("{stubborn}[stop]\ndrain_timeout = \"1s\"\n");
         let service = Service::start_with(manager, &config, "[Service]\nTimeoutStopSec=2s\n");
-        service.unit().wait_for_journal("the unit gives a stop 2 s (TimeoutStopSec=)");
+        service.unit().wait_for_journal("the unit gives a stop 2s (TimeoutStopSec=)");
         let _turn = begin_turn(&service);
         service.systemctl("stop");
         service.assert_stopped(0);
@@ -143,7 +143,7 @@ fn after_a_kill_the_drain_outlives_the_units_time_as_well() {
     Sandbox::user().run(|manager| {
         let (config, gate) = gated(manager, "20s");
         let service = Service::start_with(manager, &config, "[Service]\nTimeoutStopSec=1s\n");
-        service.unit().wait_for_journal("the unit gives a stop 1 s (TimeoutStopSec=)");
+        service.unit().wait_for_journal("the unit gives a stop 1s (TimeoutStopSec=)");
         let mut turn = begin_turn(&service);
         let before = service.pid();
         sys::kill(before, libc::SIGTERM).unwrap();
@@ -169,7 +169,7 @@ fn the_units_time_is_read_again_at_a_reload_and_at_a_stop() {
         eventually("the new time", || {
             (service.status()["stop_timeout_seconds"] == 36).then_some(())
         });
-        service.unit().wait_for_journal("the unit gives a stop 36 s (TimeoutStopSec=)");
+        service.unit().wait_for_journal("the unit gives a stop 36s (TimeoutStopSec=)");
         service.configure(&config);
         service.systemctl("reload");
         eventually("it fits again", || {

@@ -2,6 +2,7 @@
 //! its members.
 
 use std::borrow::Cow;
+use std::fmt::Display;
 use std::time::Duration;
 
 use serde_json::value::RawValue;
@@ -147,9 +148,9 @@ pub struct Body<'a> {
 impl<'a> Body<'a> {
     /// `names`: of the members that are read, each of which may occur once.
     pub fn parse(body: &'a [u8], names: &'static str) -> Result<Body<'a>, ApiError> {
-        let json = serde_json::from_slice::<&RawValue>(body)
-            .map_err(|e| bad(format!("The body is not JSON: {e}.")))?
-            .get();
+        let not_json = |e: &dyn Display| bad(format!("The body is not JSON: {e}."));
+        let text = std::str::from_utf8(body).map_err(|e| not_json(&e))?;
+        let json = serde_json::from_str::<&RawValue>(text).map_err(|e| not_json(&e))?.get();
         if !json.starts_with('{') {
             return Err(bad("The body must be a JSON object."));
         }

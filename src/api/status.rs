@@ -4,7 +4,7 @@ use std::process;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Number, Value, json};
+use serde_json::{Value, json};
 
 use super::error::{ApiError, Handled};
 use super::response;
@@ -70,7 +70,11 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         (false, false) => "starting",
     };
     let limit = lock(&service.stop_timeout).filter(|limit| *limit < Duration::MAX);
-    let limit = limit.and_then(|limit| limit.as_secs_f64().to_string().parse::<Number>().ok());
+    // A whole number where it is one.
+    let limit = limit.map(|limit| match limit.subsec_nanos() {
+        0 => json!(limit.as_secs()),
+        _ => json!(limit.as_secs_f64()),
+    });
     let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
     let glance = service.hub.glance_at_counts();

@@ -69,8 +69,8 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
     line("listen", shown(&status["listen"]));
     line("unit", unit.map(safe));
     line("", shown(&status["unit_path"]));
-    let limit = status["stop_timeout_seconds"].as_f64();
-    line("", limit.map(|seconds| format!("its unit gives a stop {seconds} s")));
+    let limit = &status["stop_timeout_seconds"];
+    line("", limit.is_number().then(|| format!("its unit gives a stop {limit} s")));
     line("turns", status["turns"].is_object().then(|| turns(status)));
     for words in waiting(&status["waiting"], now) {
         line("", status["waiting"].is_object().then(|| safe(&words)));

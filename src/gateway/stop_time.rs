@@ -13,15 +13,15 @@ use crate::threads::lock;
 pub fn read(supervisor: &Supervisor, service: &Service) {
     let Some(limit) = supervisor.stop_timeout() else { return };
     *lock(&service.stop_timeout) = Some(limit);
-    let (seconds, needed) = (limit.as_secs_f64(), needed(service).as_secs_f64());
+    let needed = needed(service);
     if !is_short(service) {
-        log::info!("a stop fits into the time that the unit gives it ({needed} s)");
+        log::info!("a stop fits into the time that the unit gives it ({needed:?})");
         return;
     }
     let then = if can_extend() { "more is asked for" } else { "the drain is cut to fit" };
     log::warn!(
-        "the unit gives a stop {seconds} s (TimeoutStopSec=), and stop.drain_timeout with what follows \
-         it takes up to {needed} s: {then}. `install` writes a unit that fits"
+        "the unit gives a stop {limit:?} (TimeoutStopSec=), and stop.drain_timeout with what follows \
+         it takes up to {needed:?}: {then}. `install` writes a unit that fits"
     );
 }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 /// The object that a text is, if it is one.
 pub fn object(text: &str) -> Option<Value> {
-    serde_json::from_slice(text.as_bytes()).ok().filter(Value::is_object)
+    serde_json::from_str(text).ok().filter(Value::is_object)
 }
 
 /// The error with the file that it is about.

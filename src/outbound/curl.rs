@@ -71,7 +71,7 @@ fn configuration(request: &OutboundRequest<'_>, deadline: Instant) -> Vec<u8> {
     put("proto", if request.url.secure { b"=https" } else { b"=http" });
     // It is ended at the deadline anyhow, unless the gateway itself ends before that.
     let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_TIMEOUT)]
-        .map(|time| format!("{:.3}", time.as_secs_f64()));
+        .map(|time| format!("{}.{:03}", time.as_secs(), time.subsec_millis()));
     put("max-time", whole.as_bytes());
     put("connect-timeout", connect.as_bytes());
     put("request", request.method.as_bytes());
