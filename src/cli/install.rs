@@ -126,13 +126,9 @@ fn owner(context: &Context, args: &Parsed) -> Result<Context, Failure> {
 
 /// Does what touches the owner's files with the owner's rights.
 fn as_owner<T>(owner: &Context, act: impl FnOnce() -> T) -> Result<T, Failure> {
-    match &owner.user {
-        None => Ok(act()),
-        Some(user) => user::acting_as(user, act).map_err(|e| {
-            let name = user.name.display();
-            Failure::cannot(&format!("act as {name}"), &e)
-        }),
-    }
+    let Some(user) = &owner.user else { return Ok(act()) };
+    let failed = |e| Failure::cannot(&format!("act as {}", user.name.display()), &e);
+    user::acting_as(user, act).map_err(failed)
 }
 
 /// What a unit of the machine runs must be its user's to reach, and nobody else's to replace.
