@@ -193,7 +193,7 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let unknown = || ApiError::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id)?;
-    let message = found.filter(|message| proof.sees(&message.entry.who)).ok_or_else(unknown)?;
+    let message = found.filter(|message| proof.sees(&message.entry.owner)).ok_or_else(unknown)?;
     if message.entry.erased { Err(ApiError::erased()) } else { Ok(message) }
 }
 

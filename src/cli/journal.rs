@@ -85,7 +85,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
         !entry.turn.is_over() || !sent
     };
     let row = |(id, entry): (Id, &Entry)| {
-        let session = entry.who.session.as_deref().unwrap_or("-");
+        let session = entry.owner.session.as_deref().unwrap_or("-");
         let delivery = entry.delivery.as_ref().map(|outgoing| {
             let state = outgoing.state.map_or("later", DeliveryState::word);
             format!("{} {state}", outgoing.target)
@@ -107,7 +107,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
 
 /// Why turns wait and why others failed: the last error of each, in a line of its own.
 fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failure> {
-    let resting = messages.entries().filter(|(_, entry)| entry.turn == TurnState::Resting);
+    let resting = messages.entries().filter(|(_, entry)| entry.turn == TurnState::Backoff);
     let failed = messages
         .before(None)
         .filter(|(_, entry)| entry.turn == TurnState::Failed && !messages.is_erased(entry));
@@ -115,7 +115,7 @@ fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failur
     let mut rows: Vec<(u64, String)> = Vec::new();
     for (id, entry) in found {
         let n = entry.attempts;
-        let (what, at) = match entry.failing.as_ref().filter(|_| entry.turn == TurnState::Resting) {
+        let (what, at) = match entry.failing.as_ref().filter(|_| entry.turn == TurnState::Backoff) {
             Some(failing) => (format!("waits, attempt {} at", n + 1), failing.next_attempt_at()),
             None => (format!("failed, attempt {n}, at"), entry.ended.at),
         };
@@ -166,7 +166,7 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
     let _ = inspect(&file(context)?, &mut apply_to(&mut messages));
     while messages.erase_some() {}
     let result = inspect(&file(context)?, &mut |number, json| {
-        let left = match messages.fate(number, json) {
+        let left = match messages.decide(number, json) {
             Fate::Erase => return Ok(()),
             Fate::Replace(left) => left,
             Fate::Keep | Fate::Drop => json.to_owned(),

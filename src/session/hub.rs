@@ -71,7 +71,7 @@ pub struct Hub {
 pub(super) struct State {
     /// Turns may begin.
     pub(super) open: bool,
-    pub(super) book: MessageTable,
+    pub(super) table: MessageTable,
     pub(super) dispatch: Dispatch<Id, Digest>,
     /// Messages without a record that wait on their connection for a place.
     pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
@@ -118,39 +118,39 @@ pub(super) fn queue_limits(config: &Config) -> QueueLimits {
 }
 
 impl Hub {
-    /// A hub that goes on where `book`, read back from `journal`, ends. Nothing runs before
+    /// A hub that goes on where `table`, read back from `journal`, ends. Nothing runs before
     /// [`Hub::open`].
     ///
     /// # Errors
     /// No descriptor.
     pub fn new(
         journal: Box<dyn Journal>,
-        mut book: MessageTable,
+        mut table: MessageTable,
         transcripts: Transcripts,
         settings: Settings,
         (children, quiet): (Arc<Children>, Arc<EventFd>),
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
-        book.requeue();
-        let clock = Clock::new(book.clock.as_ref(), book.newest, clocks.boot(), clocks.read());
+        table.requeue();
+        let clock = Clock::new(table.clock.as_ref(), table.newest, clocks.boot(), clocks.read());
         let (now, age) = (Instant::now(), clock.stamp(clocks.read()).age);
         // What comes before the hub is open waits behind what was there.
         let mut dispatch =
             Dispatch::new(QueueLimits { turns: 0, ..queue_limits(&settings.config) });
         // In the order in which they took their places.
-        for (id, entry) in book.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
-            dispatch.restore(id, &entry.who.principal, entry.session());
-            if let (TurnState::Resting, Some(failing)) = (entry.turn, &entry.failing) {
+        for (id, entry) in table.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
+            dispatch.restore(id, &entry.owner.principal, entry.session());
+            if let (TurnState::Backoff, Some(failing)) = (entry.turn, &entry.failing) {
                 dispatch.postpone(id, now + failing.left(age));
             }
         }
         let state = State {
             dispatch,
-            outboxes: Outboxes::new(&book),
+            outboxes: Outboxes::new(&table),
             // What a start has read may be in the page cache only.
             mark_at: Some(now),
-            last_id: book.last,
-            book,
+            last_id: table.last,
+            table,
             ..State::default()
         };
         Ok(Arc::new(Hub {
@@ -288,7 +288,7 @@ impl Hub {
     /// Those of [`crate::journal::Journal::append`].
     pub fn write_clock(&self) -> Result<(), Refused> {
         let mut state = self.lock();
-        let (known, newest) = (state.book.clock.as_ref(), state.book.newest);
+        let (known, newest) = (state.table.clock.as_ref(), state.table.newest);
         let due = self.clock.record(known, newest, self.clocks.read());
         due.map_or(Ok(()), |due| self.write(&mut state, &due).map(drop))
     }

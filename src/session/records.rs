@@ -19,7 +19,7 @@ use crate::threads::in_turn;
 const MARK_AFTER: Duration = Duration::from_millis(25);
 
 impl Hub {
-    /// Appends a record and keeps the book: see [`Hub::write_json`].
+    /// Appends a record and applies it to the table: see [`Hub::write_json`].
     pub(super) fn write(&self, state: &mut State, record: &Record) -> Result<u64, Refused> {
         self.write_json(state, (record, &record.to_json()))
     }
@@ -34,14 +34,14 @@ impl Hub {
         self.write(state, &Record::step(id, n, self.stamp(), step))
     }
 
-    /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
+    /// Appends a record with its JSON and applies it to the table. Follows the journal's order: the lock is held,
     /// and the JSON of a long one was made before.
     pub(super) fn write_json(
         &self,
         state: &mut State,
         (record, json): (&Record, &str),
     ) -> Result<u64, Refused> {
-        if let Err(why) = state.book.check(record) {
+        if let Err(why) = state.table.check(record) {
             // It would keep the next start from starting.
             log::error!("a record was left out: {why}");
             return Err(Refused::Unavailable(why));
@@ -52,15 +52,15 @@ impl Hub {
         };
         let number =
             self.journal.append(json, purpose).map_err(|refused| self.note_refusal(refused))?;
-        if let Err(why) = state.book.apply(number, record, json.len()) {
+        if let Err(why) = state.table.apply(number, record, json.len()) {
             log::error!("record {number} does not follow: {why}");
         }
         state.recent.add(number, record, json.len());
-        if let Some(session) = state.book.session_of(record) {
+        if let Some(session) = state.table.session_of(record) {
             state.notify_followers(Some(session));
         }
         let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
-        if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
+        if rested || state.table.is_crowded(self.settings().config.limits.keep_results) {
             self.alarm.notify_all();
         }
         Ok(number)
@@ -84,7 +84,7 @@ impl Hub {
                 Err(refused) => refused,
             };
             let passes = matches!(refused, Refused::Full(_) | Refused::Unavailable(_));
-            if !passes || state.book.check(record).is_err() {
+            if !passes || state.table.check(record).is_err() {
                 return Err(refused);
             }
             drop(state);
@@ -100,9 +100,9 @@ impl Hub {
     /// Records what an operator or a sender wants of a message, if it can follow.
     pub(super) fn write_operation(&self, id: Id, step: Step) -> Result<(), Refusal> {
         let mut state = self.lock();
-        state.book.get(id).ok_or(Refusal::Unknown)?;
+        state.table.get(id).ok_or(Refusal::Unknown)?;
         let record = Record::step(id, 0, self.stamp(), step);
-        state.book.check(&record).map_err(|_| Refusal::TooLate)?;
+        state.table.check(&record).map_err(|_| Refusal::TooLate)?;
         let number = self.write(&mut state, &record)?;
         drop(state);
         Ok(self.sync(number)?)
@@ -134,7 +134,7 @@ impl Hub {
         if !long || entry.erased {
             return Ok((self.outcome(entry)?, None));
         }
-        let turn = in_turn(entry.who.principal.as_bytes());
+        let turn = in_turn(entry.owner.principal.as_bytes());
         let (json, reply) = self.journal.read_without_reply(number, &mut |_| Ok(()))?;
         drop(turn);
         Ok((step_of(&json)?, reply))
@@ -162,7 +162,7 @@ impl Hub {
 
     /// The context that a message came with.
     pub fn context_of(&self, id: Id) -> io::Result<Option<String>> {
-        let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
+        let entry = self.lock().table.copy(id).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.accepted(&entry)?.context)
     }
 }

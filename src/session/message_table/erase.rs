@@ -41,8 +41,8 @@ impl MessageTable {
         let (mut latest, mut session) = (0, None);
         self.change(id, |entry| {
             (entry.delivery, entry.failing, entry.erased) = (None, None, true);
-            let who = &entry.who;
-            let names = who.principal.len() + who.session.as_ref().map_or(0, String::len);
+            let owner = &entry.owner;
+            let names = owner.principal.len() + owner.session.as_ref().map_or(0, String::len);
             // Of one without a key nothing stays: it is known until it is overdue, or the next start.
             let most = if entry.key.is_none() { 0 } else { ERASED_BYTES + names as u64 };
             entry.bytes = entry.bytes.min(most);
@@ -55,7 +55,7 @@ impl MessageTable {
     }
 
     /// What a compaction does with a record.
-    pub fn fate(&self, number: u64, json: &str) -> Fate {
+    pub fn decide(&self, number: u64, json: &str) -> Fate {
         let id = id_of(json).and_then(Id::parse);
         let entry = id.and_then(|id| Some((id, self.get(id)?)));
         let Some((id, entry)) = entry.filter(|(_, entry)| self.is_erased(entry)) else {
