@@ -11,7 +11,7 @@ use crate::agent::Agent;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
-use crate::journal::{Fate, FileJournal, NAME, Report, inspect, repair, saved};
+use crate::journal::{Decision, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
 use crate::session::{
     DeliveryState, Entry, Hub, Id, MessageTable, Settings, System, Transcripts, TurnState,
@@ -167,9 +167,9 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
     while messages.erase_some() {}
     let result = inspect(&file(context)?, &mut |number, json| {
         let left = match messages.decide(number, json) {
-            Fate::Erase => return Ok(()),
-            Fate::Replace(left) => left,
-            Fate::Keep | Fate::Drop => json.to_owned(),
+            Decision::Erase => return Ok(()),
+            Decision::Replace(left) => left,
+            Decision::Keep | Decision::Drop => json.to_owned(),
         };
         printed = say(&format!("{number} {}\n", escaped(&left, false)));
         if printed.is_ok() { Ok(()) } else { Err("its reader went away".to_owned()) }

@@ -21,7 +21,7 @@ use crate::config::{self, Config, Loaded, Secret};
 use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
-use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, Refused};
+use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, WriteError};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
@@ -127,7 +127,7 @@ fn open(
     let shared = (Arc::clone(&plan.children), Arc::clone(wake));
     let hub = Hub::new(journal, table, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
-    if let Err(Refused::Broken(why)) = hub.write_clock() {
+    if let Err(WriteError::Broken(why)) = hub.write_clock() {
         let dir = plan.dirs.state.display();
         return Err(Failure::failed(format!(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"

@@ -7,7 +7,7 @@ use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::TurnState;
 use super::submit::Refusal;
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
 
 impl Hub {
@@ -54,7 +54,7 @@ impl Hub {
         state: &mut State,
         id: Id,
         why: &str,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), WriteError> {
         let runs = state.table.get(id).is_some_and(|entry| entry.turn == TurnState::Running);
         self.write_step(state, (id, 0), Step::Cancelled(why.to_owned()))?;
         if runs {
@@ -107,7 +107,7 @@ impl Hub {
         state: &mut State,
         who: &Owner,
         transcript_only: bool,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, WriteError> {
         let (principal, session) = (who.principal.clone(), who.session.clone().unwrap_or_default());
         let reset = Record::Reset { principal, session, at: self.stamp(), transcript_only };
         self.write(state, &reset)

@@ -21,7 +21,7 @@ use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Stamp;
-use crate::journal::{Condition, Journal, Refused};
+use crate::journal::{Condition, Journal, WriteError};
 use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
@@ -255,10 +255,10 @@ impl Hub {
 
     /// A journal that broke is the end of the process. One that was removed is not before operators
     /// could be told: see [`Hub::watch_journal`].
-    pub(super) fn note_refusal(&self, refused: Refused) -> Refused {
-        if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
+    pub(super) fn note_refusal(&self, refused: WriteError) -> WriteError {
+        if matches!(refused, WriteError::Broken(_)) && self.loss().is_none() {
             self.end_process();
-        } else if let Refused::Full(_) = refused {
+        } else if let WriteError::Full(_) = refused {
             // It may find something to let go.
             self.alarm.notify_all();
         }
@@ -272,7 +272,7 @@ impl Hub {
     }
 
     /// Waits until a record is durable.
-    pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
+    pub(super) fn sync(&self, number: u64) -> Result<(), WriteError> {
         self.journal.sync(number).map_err(|refused| self.note_refusal(refused))
     }
 
@@ -286,7 +286,7 @@ impl Hub {
     ///
     /// # Errors
     /// Those of [`crate::journal::Journal::append`].
-    pub fn write_clock(&self) -> Result<(), Refused> {
+    pub fn write_clock(&self) -> Result<(), WriteError> {
         let mut state = self.lock();
         let (known, newest) = (state.table.clock.as_ref(), state.table.newest);
         let due = self.clock.record(known, newest, self.clocks.read());
@@ -294,7 +294,7 @@ impl Hub {
     }
 
     /// Makes all that was written durable and has the journal say so.
-    pub(super) fn mark(&self) -> Result<(), Refused> {
+    pub(super) fn mark(&self) -> Result<(), WriteError> {
         self.lock().recent.clear();
         self.journal.mark().map_err(|refused| self.note_refusal(refused))
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner};
-use crate::journal::{Condition, Refused};
+use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock, pause};
 
@@ -256,15 +256,15 @@ impl Hub {
             from = self.lock_in_turn().table.forget_resets(session, LOCK_BATCH);
         }
         let erases = std::mem::take(&mut self.lock().table.must_erase);
-        let mut fate = |number: u64, json: &str| self.lock().table.decide(number, json);
-        let result = self.journal.rewrite(&mut fate);
+        let mut decide = |number: u64, json: &str| self.lock().table.decide(number, json);
+        let result = self.journal.rewrite(&mut decide);
         compaction.erase_after =
             Some(Instant::now() + ERASE_PAUSE.max(began.elapsed() * ERASE_FACTOR));
         if erases && result.is_err() {
             self.lock().table.must_erase = true;
         }
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
-            self.note_refusal(Refused::Broken(why));
+            self.note_refusal(WriteError::Broken(why));
         }
         result.map(|()| (before, self.journal.size()))
     }

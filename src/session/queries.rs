@@ -11,7 +11,7 @@ use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
-use crate::journal::{Loss, Refused};
+use crate::journal::{Loss, WriteError};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::named::ByName;
 use crate::threads::pause;
@@ -38,7 +38,7 @@ pub struct Session {
 
 impl Hub {
     /// A message by its id. `Ok(None)`: it is not known, or not any more.
-    pub fn message(&self, id: Id) -> Result<Option<Message>, Refused> {
+    pub fn message(&self, id: Id) -> Result<Option<Message>, WriteError> {
         let (entry, position) = {
             let state = self.lock();
             let Some(entry) = state.table.copy(id) else { return Ok(None) };
@@ -155,7 +155,7 @@ impl Hub {
     }
 
     /// Messages whose turn failed, newest first, of those that `sees` says.
-    pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused> {
+    pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, WriteError> {
         let mut ids = Vec::new();
         self.visit_all(&mut |id, entry| {
             if entry.turn == TurnState::Failed && sees(&entry.owner) {
@@ -167,7 +167,7 @@ impl Hub {
     }
 
     /// Messages in the dead-letter list, of those that `sees` says.
-    pub fn dead_letters(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused> {
+    pub fn dead_letters(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, WriteError> {
         let ids: Vec<Id> = {
             let state = self.lock();
             let shown = |entry: &Entry| sees(&entry.owner) && !state.table.is_erased(entry);
@@ -178,7 +178,7 @@ impl Hub {
     }
 
     /// As many of these messages as a list holds.
-    fn listed(&self, ids: Vec<Id>) -> Result<Vec<Message>, Refused> {
+    fn listed(&self, ids: Vec<Id>) -> Result<Vec<Message>, WriteError> {
         let (mut listed, mut size) = (Vec::new(), 0);
         for id in ids.into_iter().take(MAX_LISTED) {
             let Some(message) = self.message(id)? else { continue };

@@ -10,7 +10,7 @@ use super::message_table::Entry;
 use super::submit::Refusal;
 use crate::extent::Extent;
 use crate::journal::record::{Accepted, Record, Step};
-use crate::journal::{Purpose, Refused};
+use crate::journal::{Purpose, WriteError};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::threads::in_turn;
 
@@ -20,7 +20,7 @@ const MARK_AFTER: Duration = Duration::from_millis(25);
 
 impl Hub {
     /// Appends a record and applies it to the table: see [`Hub::write_json`].
-    pub(super) fn write(&self, state: &mut State, record: &Record) -> Result<u64, Refused> {
+    pub(super) fn write(&self, state: &mut State, record: &Record) -> Result<u64, WriteError> {
         self.write_json(state, (record, &record.to_json()))
     }
 
@@ -30,7 +30,7 @@ impl Hub {
         state: &mut State,
         (id, n): (Id, u32),
         step: Step,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, WriteError> {
         self.write(state, &Record::step(id, n, self.stamp(), step))
     }
 
@@ -40,11 +40,11 @@ impl Hub {
         &self,
         state: &mut State,
         (record, json): (&Record, &str),
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, WriteError> {
         if let Err(why) = state.table.check(record) {
             // It would keep the next start from starting.
             log::error!("a record was left out: {why}");
-            return Err(Refused::Unavailable(why));
+            return Err(WriteError::Unavailable(why));
         }
         let purpose = match record {
             Record::Accepted(_) | Record::Step { step: Step::Requeued, .. } => Purpose::NewWork,
@@ -75,7 +75,7 @@ impl Hub {
         &self,
         what: &str,
         record: &Record,
-    ) -> Result<MutexGuard<'_, State>, Refused> {
+    ) -> Result<MutexGuard<'_, State>, WriteError> {
         let (mut logged, json) = (false, record.to_json());
         loop {
             let mut state = self.lock();
@@ -83,7 +83,7 @@ impl Hub {
                 Ok(_) => return Ok(state),
                 Err(refused) => refused,
             };
-            let passes = matches!(refused, Refused::Full(_) | Refused::Unavailable(_));
+            let passes = matches!(refused, WriteError::Full(_) | WriteError::Unavailable(_));
             if !passes || state.table.check(record).is_err() {
                 return Err(refused);
             }
@@ -92,7 +92,7 @@ impl Hub {
                 log::warn!("{what} waits for the disk: {refused}");
             }
             if self.aborted_within(DISK_RETRY_DELAY) {
-                return Err(Refused::Broken("the gateway ends".to_owned()));
+                return Err(WriteError::Broken("the gateway ends".to_owned()));
             }
         }
     }

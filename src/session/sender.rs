@@ -12,7 +12,7 @@ use super::message_table::Entry;
 use super::states::DeliveryState;
 use super::submit::Refusal;
 use crate::delivery::{DeliveryResult, Payload, backoff};
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
@@ -164,9 +164,9 @@ impl Hub {
         match known.then(|| self.write_with_retry(&format!("the delivery of {id}"), &record)) {
             Some(Ok(mut state)) => self.sync_soon(&mut state),
             // It was left out.
-            Some(Err(Refused::Unavailable(_))) | None => {}
+            Some(Err(WriteError::Unavailable(_))) | None => {}
             // The gateway may be there for a while, where its journal was removed.
-            Some(Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong)) => {
+            Some(Err(WriteError::Broken(_) | WriteError::Full(_) | WriteError::TooLong)) => {
                 return Err(Some(Instant::now() + DISK_RETRY_DELAY));
             }
         }

@@ -10,7 +10,7 @@ use super::message_table::{Digest, Owner};
 use super::states::{DeliveryState, TurnState};
 use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
-use crate::journal::{self, Refused};
+use crate::journal::{self, WriteError};
 use crate::shares::{Over, Reached, Shares};
 
 /// A message as its sender gives it.
@@ -49,7 +49,7 @@ pub enum Refusal {
     Erased,
     /// Sessions keep as much on disk as they may, and none is idle.
     Transcripts(Reached),
-    Journal(Refused),
+    Journal(WriteError),
     /// The principal's share of the journal is full.
     Share(Reached),
     Stopping,
@@ -79,8 +79,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Refusal {
+impl From<WriteError> for Refusal {
+    fn from(refused: WriteError) -> Refusal {
         Refusal::Journal(refused)
     }
 }
@@ -198,7 +198,7 @@ impl Hub {
         self: &Arc<Self>,
         state: MutexGuard<'_, State>,
         begun: Vec<Id>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), WriteError> {
         let number = self.journal.last();
         drop(state);
         let synced = self.sync(number);

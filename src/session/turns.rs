@@ -13,7 +13,7 @@ use super::time::now;
 use super::transcript::{Known, Turn as Said};
 use crate::agent::Outcome;
 use crate::escape::counted;
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
@@ -108,8 +108,8 @@ impl Hub {
         let mut state = match self.write_end(id, &entry, &record) {
             Ok(state) => state,
             // It was left out: somebody else has ended the message.
-            Err(Refused::Unavailable(_)) => return self.release_turn(id),
-            Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong) => {
+            Err(WriteError::Unavailable(_)) => return self.release_turn(id),
+            Err(WriteError::Broken(_) | WriteError::Full(_) | WriteError::TooLong) => {
                 return self.abandon_turn(id);
             }
         };
@@ -134,12 +134,12 @@ impl Hub {
         id: Id,
         entry: &Entry,
         record: &Record,
-    ) -> Result<MutexGuard<'_, State>, Refused> {
+    ) -> Result<MutexGuard<'_, State>, WriteError> {
         let what = format!("the end of turn {id}");
         let error = match self.beyond_share(&entry.owner.principal, record) {
             Some(beyond) => beyond,
             None => match self.write_with_retry(&what, record) {
-                Err(Refused::TooLong) => {
+                Err(WriteError::TooLong) => {
                     "the reply is longer than a record of the journal".to_owned()
                 }
                 written => return written,

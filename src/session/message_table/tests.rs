@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::journal::Fate;
+use crate::journal::Decision;
 use crate::journal::record::{Retry, id_of};
 use crate::limits::{ERASED_BYTES, KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 use crate::testing::Random;
@@ -509,9 +509,9 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         // What a compaction leaves, and the start after it.
         table.forget_resets(0, 10);
         let left = |(number, json): &(u64, String)| match table.decide(*number, json) {
-            Fate::Keep => Some((*number, json.clone())),
-            Fate::Replace(left) => Some((*number, left)),
-            Fate::Drop | Fate::Erase => None,
+            Decision::Keep => Some((*number, json.clone())),
+            Decision::Replace(left) => Some((*number, left)),
+            Decision::Drop | Decision::Erase => None,
         };
         let kept: Vec<(u64, String)> = written.iter().filter_map(left).collect();
         for who in sessions() {
@@ -552,8 +552,8 @@ fn without_erased(seen: &mut Seen) {
 }
 
 /// What a compaction leaves is left as it is by the next one.
-fn left_of(json: &str, erased: bool) -> Fate {
-    if erased { Fate::Replace(json.to_owned()) } else { Fate::Keep }
+fn left_of(json: &str, erased: bool) -> Decision {
+    if erased { Decision::Replace(json.to_owned()) } else { Decision::Keep }
 }
 
 /// What the table knows of a session is what its messages and records say.
