@@ -14,7 +14,6 @@ use super::writer::{FileJournal, Index, index_offset};
 use super::{Condition, Decision, record};
 use crate::limits::{COMPACT_TAIL, MAX_RECORD};
 use crate::sys::fs as files;
-use crate::threads::lock;
 
 /// How often it copies what came meanwhile, before it makes writers wait for all that is left.
 const COMPACT_ROUNDS: u32 = 16;
@@ -155,19 +154,8 @@ fn decision_on(from: Part<'_>, bytes: &[u8], decide: &mut Decide<'_>) -> io::Res
 }
 
 impl FileJournal {
-    /// See [`super::Journal::rewrite`].
-    pub(super) fn compact_with(&self, decide: Decide<'_>) -> io::Result<()> {
-        let _only = lock(&self.compacting);
-        let temporary = temporary(&self.path);
-        let result = self.replace(&temporary, decide);
-        if result.is_err() {
-            // The error that counts is the first; the next start removes what is left.
-            let _ = fs::remove_file(&temporary);
-        }
-        result
-    }
-
-    fn replace(&self, temporary: &Path, decide: Decide<'_>) -> io::Result<()> {
+    /// Replaces the journal by way of a `temporary` file. Another compaction must not run.
+    pub(super) fn replace(&self, temporary: &Path, decide: Decide<'_>) -> io::Result<()> {
         let (old, start, mut middle, base) = {
             let inner = self.lock();
             let start = inner.index.first().map_or(inner.status.size, |(_, at)| *at);

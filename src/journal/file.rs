@@ -13,10 +13,13 @@ use super::paths::{NAME, keep, temporary};
 use super::scanner::{Part, Scanner};
 use super::verify::{Corruption, Report, invalid, one_lost, verify};
 use super::writer::{Disk, FileJournal, Inner};
-use super::{Condition, Decision, Journal, Purpose, WriteError, check_json, long_record};
+use super::{
+    Condition, Decision, Journal, Loss, Purpose, Visit, WriteError, check_json, long_record,
+};
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
+use crate::threads::lock;
 
 impl FileJournal {
     /// Opens the journal in `dir`, or makes one, and shows every record in order. New work is
@@ -32,7 +35,7 @@ impl FileJournal {
     pub fn open(
         dir: &Path,
         cap: u64,
-        visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
+        visit: Visit<'_>,
     ) -> Result<(FileJournal, Vec<String>), Corruption> {
         let path = dir.join(NAME);
         let io = |e: io::Error| Corruption::io(&path, &e);
@@ -228,7 +231,14 @@ impl Journal for FileJournal {
     }
 
     fn rewrite(&self, decide: &mut dyn FnMut(u64, &str) -> Decision) -> io::Result<()> {
-        self.compact_with(decide)
+        let _only = lock(&self.compacting);
+        let temporary = temporary(&self.path);
+        let result = self.replace(&temporary, decide);
+        if result.is_err() {
+            // The error that counts is the first; the next start removes what is left.
+            let _ = fs::remove_file(&temporary);
+        }
+        result
     }
 
     fn set_cap(&self, cap: u64) {
@@ -238,7 +248,26 @@ impl Journal for FileJournal {
     }
 
     fn check_file(&self) {
-        FileJournal::check_file(self);
+        let _call = self.health.call("a look at the journal's path");
+        match self.health.loss() {
+            None => {}
+            // Whatever removed the journal may go on, and remove the copy too.
+            Some(Loss { saved: Some(copy), .. }) if copy.exists() || self.path.exists() => return,
+            Some(Loss { what, .. }) => return self.report_loss(&self.lock(), what),
+        }
+        // A compaction looks by itself, before it puts another file there.
+        let Ok(_only) = self.compacting.try_lock() else { return };
+        let mut inner = self.lock();
+        // A compaction that failed may have left it without the name.
+        if matches!(inner.status.condition, Condition::Broken(_)) {
+            return;
+        }
+        if let Some(what) = self.lost_by(&inner.file) {
+            self.report_loss(&inner, what);
+        } else if matches!(inner.status.condition, Condition::Degraded(_)) {
+            inner.probe(self.disk);
+            self.publish(&inner);
+        }
     }
 
     fn health(&self) -> &Health {

@@ -1,10 +1,11 @@
 //! How the journal and its disk are. Told without the journal's lock, which a call holds that the
 //! disk does not answer.
 
+use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{Condition, Loss, Purpose, WriteError, new_work_capacity};
+use super::{Condition, Purpose, WriteError, new_work_capacity};
 use crate::limits::DISK_SLOW;
 use crate::threads::lock;
 
@@ -47,6 +48,18 @@ impl Status {
     }
 }
 
+/// The journal's file was removed, replaced or moved while it was open.
+#[derive(Clone, Debug)]
+pub struct Loss {
+    /// What happened.
+    pub what: &'static str,
+    /// The same with the path, and where its records are now.
+    pub why: String,
+    /// The copy of its records, once they have a name again.
+    pub saved: Option<PathBuf>,
+    pub at: Instant,
+}
+
 /// A lock of its own, held for a few instructions and never over a call to the disk.
 #[derive(Debug, Default)]
 pub struct Health(pub(super) Mutex<Published>);
@@ -84,11 +97,8 @@ impl Health {
     }
 
     pub fn condition(&self) -> Condition {
-        let (condition, loss) = {
-            let published = lock(&self.0);
-            (published.status.condition(), published.loss.as_ref().map(|loss| loss.why.clone()))
-        };
-        match (condition, loss.or_else(|| self.stalled(DISK_SLOW))) {
+        let loss = self.loss().map(|loss| loss.why);
+        match (self.status().condition(), loss.or_else(|| self.stalled(DISK_SLOW))) {
             (Condition::Good | Condition::Degraded(_), Some(why)) => Condition::Degraded(why),
             (condition, _) => condition,
         }

@@ -9,6 +9,7 @@ mod file;
 mod framing;
 mod health;
 mod long_record;
+mod loss;
 mod memory;
 mod paths;
 pub mod record;
@@ -17,15 +18,12 @@ mod scanner;
 #[cfg(test)]
 pub mod tests;
 mod verify;
-mod watch;
 mod writer;
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
-use std::time::Instant;
 
-pub use health::Health;
+pub use health::{Health, Loss};
 pub use memory::MemoryJournal;
 pub use paths::{NAME, saved};
 pub use repair::repair;
@@ -38,6 +36,9 @@ use crate::limits::{JOURNAL_PREALLOCATED, MAX_RECORD};
 /// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
 /// at least [`JOURNAL_PREALLOCATED`], but never more than half of a small journal.
 const JOURNAL_RESERVE: u64 = 8;
+
+/// What looks at each record of a file, by number and JSON, and may find it wrong.
+pub type Visit<'a> = &'a mut dyn FnMut(u64, &str) -> Result<(), String>;
 
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
@@ -125,18 +126,6 @@ pub trait Journal: Send + Sync + fmt::Debug {
     fn condition(&self) -> Condition {
         self.health().condition()
     }
-}
-
-/// The journal's file was removed, replaced or moved while it was open.
-#[derive(Clone, Debug)]
-pub struct Loss {
-    /// What happened.
-    pub what: &'static str,
-    /// The same with the path, and where its records are now.
-    pub why: String,
-    /// The copy of its records, once they have a name again.
-    pub saved: Option<PathBuf>,
-    pub at: Instant,
 }
 
 /// What a compaction does with a record.

@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::json::{Raw, members};
+use crate::json::Raw;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -106,18 +105,6 @@ pub enum Step {
     Forgotten,
 }
 
-/// The steps that have no members of their own.
-const PLAIN_STEPS: [Step; 8] = [
-    Step::Started,
-    Step::Requeued,
-    Step::Released,
-    Step::Sending,
-    Step::Delivered,
-    Step::Revived,
-    Step::Dropped,
-    Step::Forgotten,
-];
-
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
@@ -186,27 +173,23 @@ impl Record {
             Record::Step { n, at, step, .. } => {
                 let json = json.add("n", n).stamp(*at);
                 match step {
-                    Step::Done(reply, report) => {
-                        json.add("reply", &Some(reply)).add("report", report)
-                    }
-                    Step::Failed(error, detail) => {
-                        json.add("error", &Some(error)).add("detail", detail)
-                    }
+                    Step::Done(reply, report) => json.put("reply", reply).add("report", report),
+                    Step::Failed(error, detail) => json.put("error", error).add("detail", detail),
                     Step::Cancelled(error) | Step::Deferred(error) | Step::Dead(error) => {
-                        json.add("error", &Some(error))
+                        json.put("error", error)
                     }
                     Step::Retry(retry) => json.members(retry),
                     // A version that ignores it takes the turn for one that is over.
-                    Step::Requeued => json.add("essential", &true),
+                    Step::Requeued => json.put("essential", &true),
                     _ => json,
                 }
             }
             Record::Reset { principal, session, at, transcript_only } => {
-                let json = json.add("principal", &Some(principal)).add("session", &Some(session));
-                json.stamp(*at).add("transcript_only", transcript_only)
+                let json = json.put("principal", principal).put("session", session).stamp(*at);
+                json.add("transcript_only", transcript_only)
             }
             Record::Clock { boot, since_boot, at } => {
-                json.add("boot", &Some(boot)).add("since_boot", &Some(since_boot)).stamp(*at)
+                json.put("boot", boot).put("since_boot", since_boot).stamp(*at)
             }
             Record::Unknown { .. } => json,
         };
@@ -219,80 +202,85 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let members = Members::of(json)?;
-        let t = &*members.kind;
+        let head: Head = read(json)?;
+        let t = &*head.t;
+        let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
+        let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
+        let error = || text("error", head.error);
+        let at = || {
+            let at = get(head.at)?.ok_or_else(|| lacks("at"))?;
+            let (age, off) = (get(head.age)?.unwrap_or(0), get(head.off)?.unwrap_or(0));
+            Ok::<Stamp, String>(Stamp { at, age, off })
+        };
         let step = match t {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
-                let (id, at) = (members.need("id")?, members.stamp()?);
-                let accepted = Accepted { id, at, ..read(json)? };
+                let accepted = Accepted { id: text("id", head.id)?, at: at()?, ..read(json)? };
                 return Ok(Record::Accepted(Box::new(accepted)));
             }
             "reset" => {
-                let (principal, session) = (members.need("principal")?, members.need("session")?);
-                let (at, transcript_only) = (members.stamp()?, members.get("transcript_only")?);
-                return Ok(Record::Reset { principal, session, at, transcript_only });
+                let principal = text("principal", head.principal)?;
+                let session = text("session", head.session)?;
+                let transcript_only = get(head.transcript_only)?.unwrap_or(false);
+                return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
             }
             "clock" => {
-                let (boot, since_boot) = (members.need("boot")?, members.get("since_boot")?);
-                return Ok(Record::Clock { boot, since_boot, at: members.stamp()? });
+                let since_boot = get(head.since_boot)?.unwrap_or(0);
+                return Ok(Record::Clock { boot: text("boot", head.boot)?, since_boot, at: at()? });
             }
+            "started" => Step::Started,
             "retry" => Step::Retry(read(json)?),
-            "done" => Step::Done(members.need("reply")?, members.get("report")?),
-            "failed" => Step::Failed(members.need("error")?, members.get("detail")?),
-            "cancelled" => Step::Cancelled(members.need("error")?),
-            "deferred" => Step::Deferred(members.need("error")?),
-            "dead" => Step::Dead(members.need("error")?),
-            word => match PLAIN_STEPS.iter().find(|step| step.word() == word) {
-                Some(step) => step.clone(),
-                None if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
-                    return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
-                }
-                None => return Ok(Record::Unknown { id: members.get("id").unwrap_or(None) }),
-            },
+            "done" => Step::Done(text("reply", head.reply)?, get(head.report)?),
+            "failed" => Step::Failed(error()?, get(head.detail)?),
+            "requeued" => Step::Requeued,
+            "released" => Step::Released,
+            "cancelled" => Step::Cancelled(error()?),
+            "sending" => Step::Sending,
+            "deferred" => Step::Deferred(error()?),
+            "delivered" => Step::Delivered,
+            "dead" => Step::Dead(error()?),
+            "revived" => Step::Revived,
+            "dropped" => Step::Dropped,
+            "forgotten" => Step::Forgotten,
+            _ if head.essential.is_some_and(|raw| raw.get() == "true") => {
+                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
+            }
+            _ => return Ok(Record::Unknown { id: get(head.id).unwrap_or(None) }),
         };
-        let (id, n, at) = (members.need("id")?, members.get("n")?, members.stamp()?);
-        Ok(Record::Step { id, n, at, step })
+        Ok(Record::Step { id: text("id", head.id)?, n: get(head.n)?.unwrap_or(0), at: at()?, step })
     }
+}
+
+/// The members of records, but for what only `accepted` and `retry` have, as they stand: in a record of a
+/// newer gateway they may be anything.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Head<'a> {
+    #[serde(borrow)]
+    t: Cow<'a, str>,
+    id: Raw<'a>,
+    n: Raw<'a>,
+    at: Raw<'a>,
+    age: Raw<'a>,
+    off: Raw<'a>,
+    essential: Raw<'a>,
+    error: Raw<'a>,
+    detail: Raw<'a>,
+    reply: Raw<'a>,
+    report: Raw<'a>,
+    principal: Raw<'a>,
+    session: Raw<'a>,
+    transcript_only: Raw<'a>,
+    boot: Raw<'a>,
+    since_boot: Raw<'a>,
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
-/// The members of a record as they stand: in one of a newer gateway they may be anything.
-struct Members<'a> {
-    kind: String,
-    all: Vec<(Cow<'a, str>, &'a RawValue)>,
-}
-
-impl<'a> Members<'a> {
-    fn of(json: &'a str) -> Result<Members<'a>, String> {
-        // What takes it apart takes it for good JSON.
-        let whole: &RawValue = read(json)?;
-        let mut members = Members { kind: String::new(), all: members(whole.get()).collect() };
-        members.kind = members.get("t")?;
-        Ok(members)
-    }
-
-    /// `null` is as good as absent.
-    fn raw(&self, key: &str) -> Raw<'a> {
-        let found = self.all.iter().find(|(known, _)| known == key);
-        found.map(|(_, raw)| *raw).filter(|raw| raw.get() != "null")
-    }
-
-    fn get<T: Deserialize<'a> + Default>(&self, key: &str) -> Result<T, String> {
-        self.raw(key).map_or_else(|| Ok(T::default()), |raw| read(raw.get()))
-    }
-
-    fn need<T: Deserialize<'a>>(&self, key: &str) -> Result<T, String> {
-        let raw = self.raw(key);
-        read(raw.ok_or_else(|| format!("a record of kind {:?} has no {key:?}", self.kind))?.get())
-    }
-
-    fn stamp(&self) -> Result<Stamp, String> {
-        Ok(Stamp { at: self.need("at")?, age: self.get("age")?, off: self.get("off")? })
-    }
+fn get<'a, T: Deserialize<'a>>(member: Raw<'a>) -> Result<Option<T>, String> {
+    member.map(|raw| read(raw.get())).transpose()
 }
 
 /// Whether a member says no more than its absence.
@@ -308,14 +296,17 @@ impl Json {
         Json(format!(r#"{{"t":"{kind}""#).into_bytes()).add("id", &id)
     }
 
-    /// Adds a member, unless it says no more than its absence.
-    fn add<T: Serialize + Default + PartialEq>(mut self, key: &str, value: &T) -> Json {
-        if !absent(value) {
-            [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
-            // Strings, numbers and lists of them can be written, and to memory.
-            let _ = serde_json::to_writer(&mut self.0, value);
-        }
+    /// Adds a member.
+    fn put<T: Serialize>(mut self, key: &str, value: &T) -> Json {
+        [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
+        // Strings, numbers and lists of them can be written, and to memory.
+        let _ = serde_json::to_writer(&mut self.0, value);
         self
+    }
+
+    /// Adds a member, unless it says no more than its absence.
+    fn add<T: Serialize + Default + PartialEq>(self, key: &str, value: &T) -> Json {
+        if absent(value) { self } else { self.put(key, value) }
     }
 
     /// Adds the members of a struct.
@@ -334,7 +325,7 @@ impl Json {
     }
 
     fn stamp(self, Stamp { at, age, off }: Stamp) -> Json {
-        self.add("at", &Some(at)).add("age", &age).add("off", &off)
+        self.put("at", &at).add("age", &age).add("off", &off)
     }
 }
 

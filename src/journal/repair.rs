@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use super::Visit;
 use super::compact::copy_all;
 use super::framing::Header;
 use super::paths::{NAME, keep};
@@ -31,10 +32,7 @@ pub struct Repaired {
 ///
 /// # Errors
 /// The corruption, where it is none that can be cut off.
-pub fn repair(
-    dir: &Path,
-    visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
-) -> Result<Option<Repaired>, Corruption> {
+pub fn repair(dir: &Path, visit: Visit<'_>) -> Result<Option<Repaired>, Corruption> {
     let path = dir.join(NAME);
     let Err(found) = inspect(&path, visit) else { return Ok(None) };
     let Some((offset, _)) = found.place else { return Err(found) };

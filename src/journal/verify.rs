@@ -10,9 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::framing::{Entry, Header};
-use super::record;
 use super::scanner::{Part, Scanner};
 use super::writer::{Index, index_offset};
+use super::{Visit, record};
 use crate::sys::fs as files;
 
 /// Why a journal cannot be used.
@@ -83,10 +83,7 @@ pub struct Report {
 ///
 /// # Errors
 /// As with [`verify`].
-pub fn inspect(
-    path: &Path,
-    visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
-) -> Result<Report, Corruption> {
+pub fn inspect(path: &Path, visit: Visit<'_>) -> Result<Report, Corruption> {
     let file = files::open_own(path).map_err(|e| Corruption::io(path, &e))?;
     verify(path, &file, visit)
 }
@@ -97,11 +94,7 @@ pub fn inspect(
 /// # Errors
 /// The first thing that is wrong, unless it can be the trace of writes that were cut short; and what
 /// `visit` finds wrong.
-pub fn verify(
-    path: &Path,
-    file: &File,
-    visit: &mut dyn FnMut(u64, &str) -> Result<(), String>,
-) -> Result<Report, Corruption> {
+pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corruption> {
     let io = |e: io::Error| Corruption::io(path, &e);
     let corrupt = |offset: u64, number: u64, reason: String, newer: bool| {
         let place = (!newer).then_some((offset, number));

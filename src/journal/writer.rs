@@ -98,9 +98,10 @@ impl Inner {
             self.status.wanted = length;
             self.status.check_capacity(length, purpose)?;
         }
-        match self.preallocate(disk, length) {
-            Err(e) if purpose == Purpose::NewWork => return Err(self.degrade(&e)),
-            _ => {}
+        if let Err(e) = self.preallocate(disk, length)
+            && purpose == Purpose::NewWork
+        {
+            return Err(self.degrade(&e));
         }
         let written = loop {
             match (disk.write)(&self.file, &line, self.status.size) {
@@ -145,18 +146,15 @@ impl Inner {
         if enough(JOURNAL_PREALLOCATED) <= self.preallocated {
             return Ok(());
         }
+        let ask = |ahead: u64| {
+            let length = more.saturating_add(ahead);
+            let can = (disk.preallocate)(&self.file, self.status.size, length)?;
+            Ok(if can { enough(ahead) } else { u64::MAX })
+        };
         // Twice as much first: then the disk is asked once for many records.
-        let mut result = Ok(());
-        for ahead in [2 * JOURNAL_PREALLOCATED, JOURNAL_PREALLOCATED] {
-            match (disk.preallocate)(&self.file, self.status.size, more.saturating_add(ahead)) {
-                Ok(can) => {
-                    self.preallocated = if can { enough(ahead) } else { u64::MAX };
-                    return Ok(());
-                }
-                Err(e) => result = Err(e),
-            }
-        }
-        result
+        let twice = ask(2 * JOURNAL_PREALLOCATED);
+        self.preallocated = twice.or_else(|_: io::Error| ask(JOURNAL_PREALLOCATED))?;
+        Ok(())
     }
 
     /// Asks the disk again whether it has room.

@@ -142,9 +142,7 @@ impl Supervisor {
     }
 
     fn supervision(&self, point: QueryPoint, shown: &mut Shown) -> Supervision {
-        let Some(invocation) = &self.invocation else {
-            return Supervision::None;
-        };
+        let Some(invocation) = &self.invocation else { return Supervision::None };
         let deadline = Instant::now() + QUERY_DEADLINE;
         let Some(own) = self.locate(deadline) else {
             let silent = Instant::now() >= deadline;

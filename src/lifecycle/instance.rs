@@ -94,8 +94,7 @@ impl Instance {
         while !try_hold()? {
             // A child that a killed gateway was about to start has a copy of its descriptors until
             // it is another program: moments, as a rule.
-            let lives = matches!(probe(dirs), Ok(Probe::Held { holder: Some(_), .. }));
-            if lives || Instant::now() >= deadline {
+            if holder(dirs).is_some() || Instant::now() >= deadline {
                 return Err(Failure::new(Exit::Unavailable, held_by(name, dirs)));
             }
             pause(CONTROL_PAUSE);
@@ -120,13 +119,13 @@ pub fn retake(dirs: &Dirs) -> io::Result<Option<File>> {
     if lock::try_hold_visibly(&file)? {
         return write_holder(&file, dirs).map(|()| Some(file));
     }
-    match probe(dirs)? {
-        Probe::Held { holder: Some(other), .. } if other.pid != Pid::own() => {
-            let words = format!("another gateway, pid {}, is there now", other.pid);
-            Err(io::Error::new(io::ErrorKind::AddrInUse, words))
-        }
-        Probe::Held { .. } | Probe::Free => Ok(None),
+    if let Probe::Held { holder: Some(other), .. } = probe(dirs)?
+        && other.pid != Pid::own()
+    {
+        let words = format!("another gateway, pid {}, is there now", other.pid);
+        return Err(io::Error::new(io::ErrorKind::AddrInUse, words));
     }
+    Ok(None)
 }
 
 /// Writes who holds it, and where its runtime directory is.
@@ -179,13 +178,10 @@ pub fn holder(dirs: &Dirs) -> Option<Holder> {
 }
 
 fn held_by(name: &Name, dirs: &Dirs) -> String {
-    let who = match probe(dirs) {
-        Ok(Probe::Held { holder: Some(holder), .. }) => {
-            let process = proc::name(holder.pid).unwrap_or_default();
-            format!("pid {} ({})", holder.pid, escaped(&process, false))
-        }
-        Ok(_) | Err(_) => "another process".to_owned(),
-    };
+    let who = holder(dirs).map_or("another process".to_owned(), |holder| {
+        let process = proc::name(holder.pid).unwrap_or_default();
+        format!("pid {} ({})", holder.pid, escaped(&process, false))
+    });
     let (command, lock) = (name.command(), dirs.lock());
     format!(
         "gateway {name} is already running: {who} holds {}; `{command} status` tells more, \

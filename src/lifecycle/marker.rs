@@ -63,7 +63,7 @@ fn take(path: &Path, tell: &Sender<bool>) -> bool {
     if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
         return false;
     }
-    let checked = read.and_then(|text| check(&text));
+    let checked = read.map_err(|e| e.to_string()).and_then(|text| check(&text));
     let _ = tell.send(checked.is_ok());
     let _ = fs::remove_file(path);
     if let Err(e) = &checked {
@@ -72,19 +72,18 @@ fn take(path: &Path, tell: &Sender<bool>) -> bool {
     checked.is_ok()
 }
 
-fn check(text: &str) -> io::Result<()> {
-    let refused = |why: String| Err(io::Error::new(io::ErrorKind::InvalidData, why));
-    let Some(marker) = object(text) else { return refused("it is garbled".to_owned()) };
+fn check(text: &str) -> Result<(), String> {
+    let marker = object(text).ok_or("it is garbled")?;
     let own = Pid::own();
     let start = proc::start_time(own).is_some_and(|start| marker["start"] == start);
     if marker["pid"] != own.get() || !start || marker["boot"] != proc::boot_id() {
-        return refused("it names another process".to_owned());
+        return Err("it names another process".to_owned());
     }
     let age = marker["at"].as_u64().and_then(|at| clock::since_boot().as_secs().checked_sub(at));
     match age {
         Some(age) if age <= MARKER_FRESH.as_secs() => Ok(()),
-        Some(age) => refused(format!("it is {age} s old")),
-        None => refused("it is from the future".to_owned()),
+        Some(age) => Err(format!("it is {age} s old")),
+        None => Err("it is from the future".to_owned()),
     }
 }
 

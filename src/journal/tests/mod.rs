@@ -11,7 +11,7 @@ mod threads;
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::*;
 use crate::limits::COMPACT_TAIL;

@@ -5,65 +5,41 @@
 //! next start would find none of them: so nothing more is taken, and what there is gets a name again.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Seek};
+use std::io;
+use std::io::ErrorKind::{AlreadyExists, NotADirectory, NotFound};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::health::Loss;
 use super::paths::{NAME, SAVED, keep};
+use super::scanner::Part;
 use super::writer::{FileJournal, Inner};
-use super::{Condition, Loss};
 use crate::sys::fs as files;
 use crate::sys::process::Pid;
 use crate::threads::lock;
 
 impl FileJournal {
-    /// One round of the watch. It may hang with the disk.
-    pub(super) fn check_file(&self) {
-        let _call = self.health.call("a look at the journal's path");
-        match self.health.loss() {
-            None => {}
-            // Whatever removed the journal may go on, and remove the copy too.
-            Some(Loss { saved: Some(copy), .. }) if copy.exists() || self.path.exists() => return,
-            Some(Loss { what, .. }) => return self.report_loss(&self.lock(), what),
-        }
-        // A compaction looks by itself, before it puts another file there.
-        let Ok(_only) = self.compacting.try_lock() else { return };
-        let mut inner = self.lock();
-        // A compaction that failed may have left it without the name.
-        if matches!(inner.status.condition, Condition::Broken(_)) {
-            return;
-        }
-        if let Some(what) = self.lost_by(&inner.file) {
-            self.report_loss(&inner, what);
-        } else if matches!(inner.status.condition, Condition::Degraded(_)) {
-            inner.probe(self.disk);
-            self.publish(&inner);
-        }
-    }
-
     /// What has happened to the name of the open file; `None` where nothing has, or it cannot be told.
     pub(super) fn lost_by(&self, file: &File) -> Option<&'static str> {
         match fs::symlink_metadata(&self.path) {
             Ok(found) if found.is_symlink() => Some("was replaced by a symlink"),
             Ok(found) => (!is_same(&found, file)?).then_some("was replaced by another file"),
-            Err(e)
-                if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
-            {
-                None
-            }
             // Another directory may have been made in its place by now.
-            Err(_) => match fs::metadata(self.path.parent()?) {
-                Ok(found) if is_same(&found, &self.dir)? => Some("was removed"),
-                Ok(_) | Err(_) => Some("was moved or removed with its directory"),
-            },
+            Err(e) if matches!(e.kind(), NotFound | NotADirectory) => {
+                match fs::metadata(self.path.parent()?) {
+                    Ok(found) if is_same(&found, &self.dir)? => Some("was removed"),
+                    Ok(_) | Err(_) => Some("was moved or removed with its directory"),
+                }
+            }
+            Err(_) => None,
         }
     }
 
     /// Takes nothing more, and gives what there is a name again. The lock is held, so that a record
     /// is either in the copy or was never taken.
-    fn report_loss(&self, inner: &Inner, what: &'static str) {
+    pub(super) fn report_loss(&self, inner: &Inner, what: &'static str) {
         let (path, fd) = (self.path.display(), inner.file.as_raw_fd());
         let saved = self.save(inner);
         let rest = match &saved {
@@ -92,7 +68,7 @@ impl FileJournal {
         let into = |dir: &Path| {
             keep(&dir.join(NAME), SAVED, &|to| copy(&inner.file, inner.status.size, to))
         };
-        let dir = self.path.parent().ok_or(io::ErrorKind::NotFound)?;
+        let dir = self.path.parent().ok_or(NotFound)?;
         files::private_dir(dir).and_then(|()| into(dir)).or_else(|first| {
             let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
             into(&held).and_then(|copy| copy.canonicalize()).map_err(|_| first)
@@ -108,14 +84,10 @@ fn is_same(found: &fs::Metadata, open: &File) -> Option<bool> {
 /// Makes a durable copy; `false` where something has this name already.
 fn copy(from: &File, length: u64, to: &Path) -> io::Result<bool> {
     let mut target = match files::create_new(to, 0o600) {
-        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(false),
+        Err(e) if e.kind() == AlreadyExists => return Ok(false),
         target => target?,
     };
-    // The journal is read and written at offsets: nothing else uses the file's position.
-    let mut source = from;
-    let copied = source
-        .rewind()
-        .and_then(|()| io::copy(&mut source.take(length), &mut target))
+    let copied = io::copy(&mut Part { file: from, at: 0, end: length }, &mut target)
         .and_then(|_| target.sync_all())
         .and_then(|()| files::sync_dir_of(to));
     if copied.is_err() {
