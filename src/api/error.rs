@@ -9,7 +9,7 @@ use crate::agent::{ErrorResponse as Upstream, Outcome};
 use crate::cancel::CancelReason;
 use crate::escape::quoted;
 use crate::http::{self, Closed, Response};
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::session::{AcquireError, Full, Refusal};
 use crate::shares::{Over, Reached};
 
@@ -219,13 +219,13 @@ impl From<Refusal> for ApiError {
 }
 
 /// A record that the journal did not accept.
-impl From<Refused> for ApiError {
-    fn from(refused: Refused) -> ApiError {
+impl From<WriteError> for ApiError {
+    fn from(refused: WriteError) -> ApiError {
         let (status, code) = match refused {
-            Refused::Full(_) => (507, "journal_full"),
-            Refused::Unavailable(_) => (503, "journal_unavailable"),
-            Refused::TooLong => (413, "too_long"),
-            Refused::Broken(_) => (503, "journal_broken"),
+            WriteError::Full(_) => (507, "journal_full"),
+            WriteError::Unavailable(_) => (503, "journal_unavailable"),
+            WriteError::TooLong => (413, "too_long"),
+            WriteError::Broken(_) => (503, "journal_broken"),
         };
         ApiError::new(status, code, format!("The message was not accepted: {refused}."))
     }

@@ -17,7 +17,7 @@ use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
@@ -149,7 +149,7 @@ pub fn dead_letters(exchange: Exchange<'_>, _: &str) -> Handled {
     list(exchange, "dead_letters", Hub::dead_letters)
 }
 
-type Find = fn(&Hub, &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused>;
+type Find = fn(&Hub, &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, WriteError>;
 
 fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
     // While it is put together.
@@ -193,7 +193,7 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let unknown = || ApiError::new(404, "not_found", "There is no message of this id (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id)?;
-    let message = found.filter(|message| proof.sees(&message.entry.who)).ok_or_else(unknown)?;
+    let message = found.filter(|message| proof.sees(&message.entry.owner)).ok_or_else(unknown)?;
     if message.entry.erased { Err(ApiError::erased()) } else { Ok(message) }
 }
 

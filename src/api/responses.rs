@@ -55,7 +55,7 @@ fn check_previous(
     let (message, _) = stored(service, proof, previous).map_err(|p| {
         if matches!(p.status, 404 | 410) { ApiError::previous_not_found() } else { p }
     })?;
-    if session.is_some() && message.entry.who.session.as_deref() != session {
+    if session.is_some() && message.entry.owner.session.as_deref() != session {
         return Err(bad("previous_response_id is of another session than this request."));
     }
     if message.entry.turn != TurnState::Done {
@@ -88,7 +88,7 @@ pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
     let (message, about) = stored(exchange.service, exchange.proof, id)?;
     let words = ResponsesEncoder { about, number: 0, created: message.entry.at / 1000 };
     let (status, error) = match message.entry.turn {
-        TurnState::Queued | TurnState::Resting => ("queued", None),
+        TurnState::Queued | TurnState::Backoff => ("queued", None),
         TurnState::Running => ("in_progress", None),
         TurnState::Done => (outcome(&message.report), None),
         TurnState::Failed => ("failed", Some(message.error.as_deref().unwrap_or_default())),

@@ -22,7 +22,7 @@ use crate::sys::poll::{Interest, wait_any};
 
 /// A session as JSON; `more`: members of it as JSON.
 fn row(session: &Session, more: &str) -> String {
-    let Session { who, running, queued, transcript_bytes } = session;
+    let Session { owner: who, running, queued, transcript_bytes } = session;
     format!(
         r#"{{"session":{},"principal":{},"running":{},"queued":{queued},"transcript_bytes":{transcript_bytes}{more}}}"#,
         json!(who.session),

@@ -164,7 +164,7 @@ fn run_durable(
             let words = format!("The gateway is stopping; message {id} goes on when it is back.");
             ApiError { after: None, ..ApiError::new(503, "gateway_stopping", words) }
         }
-        TurnState::Queued | TurnState::Running | TurnState::Resting => {
+        TurnState::Queued | TurnState::Running | TurnState::Backoff => {
             // A client that is told to try again must not have it done twice; by its key it finds it.
             if !keyed {
                 let _ = hub.cancel(id, "the gateway stopped, and its sender was told so");

@@ -11,7 +11,7 @@ use crate::agent::Agent;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::journal::record::{Record, Step};
-use crate::journal::{Fate, FileJournal, NAME, Report, inspect, repair, saved};
+use crate::journal::{Decision, FileJournal, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
 use crate::session::{
     DeliveryState, Entry, Hub, Id, MessageTable, Settings, System, Transcripts, TurnState,
@@ -85,7 +85,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
         !entry.turn.is_over() || !sent
     };
     let row = |(id, entry): (Id, &Entry)| {
-        let session = entry.who.session.as_deref().unwrap_or("-");
+        let session = entry.owner.session.as_deref().unwrap_or("-");
         let delivery = entry.delivery.as_ref().map(|outgoing| {
             let state = outgoing.state.map_or("later", DeliveryState::word);
             format!("{} {state}", outgoing.target)
@@ -107,7 +107,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
 
 /// Why turns wait and why others failed: the last error of each, in a line of its own.
 fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failure> {
-    let resting = messages.entries().filter(|(_, entry)| entry.turn == TurnState::Resting);
+    let resting = messages.entries().filter(|(_, entry)| entry.turn == TurnState::Backoff);
     let failed = messages
         .before(None)
         .filter(|(_, entry)| entry.turn == TurnState::Failed && !messages.is_erased(entry));
@@ -115,7 +115,7 @@ fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failur
     let mut rows: Vec<(u64, String)> = Vec::new();
     for (id, entry) in found {
         let n = entry.attempts;
-        let (what, at) = match entry.failing.as_ref().filter(|_| entry.turn == TurnState::Resting) {
+        let (what, at) = match entry.failing.as_ref().filter(|_| entry.turn == TurnState::Backoff) {
             Some(failing) => (format!("waits, attempt {} at", n + 1), failing.next_attempt_at()),
             None => (format!("failed, attempt {n}, at"), entry.ended.at),
         };
@@ -166,10 +166,10 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
     let _ = inspect(&file(context)?, &mut apply_to(&mut messages));
     while messages.erase_some() {}
     let result = inspect(&file(context)?, &mut |number, json| {
-        let left = match messages.fate(number, json) {
-            Fate::Erase => return Ok(()),
-            Fate::Replace(left) => left,
-            Fate::Keep | Fate::Drop => json.to_owned(),
+        let left = match messages.decide(number, json) {
+            Decision::Erase => return Ok(()),
+            Decision::Replace(left) => left,
+            Decision::Keep | Decision::Drop => json.to_owned(),
         };
         printed = say(&format!("{number} {}\n", escaped(&left, false)));
         if printed.is_ok() { Ok(()) } else { Err("its reader went away".to_owned()) }

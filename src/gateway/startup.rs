@@ -21,7 +21,7 @@ use crate::config::{self, Config, Loaded, Secret};
 use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failure};
 use crate::journal::record::Record;
-use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, Refused};
+use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, WriteError};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
@@ -121,13 +121,13 @@ fn open(
         since: run.started.clone(),
         began: Instant::now(),
     };
-    let (journal, book) = open_journal(plan, config)?;
+    let (journal, table) = open_journal(plan, config)?;
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let settings = settings(plan, config.clone());
     let shared = (Arc::clone(&plan.children), Arc::clone(wake));
-    let hub = Hub::new(journal, book, transcripts, settings, shared, Box::new(System))
+    let hub = Hub::new(journal, table, transcripts, settings, shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))?;
-    if let Err(Refused::Broken(why)) = hub.write_clock() {
+    if let Err(WriteError::Broken(why)) = hub.write_clock() {
         let dir = plan.dirs.state.display();
         return Err(Failure::failed(format!(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
@@ -142,20 +142,20 @@ fn open(
 
 /// Opens the journal and reads it back.
 fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, MessageTable), Failure> {
-    let (cap, mut book) = (config.limits.max_journal as u64, MessageTable::default());
+    let (cap, mut table) = (config.limits.max_journal as u64, MessageTable::default());
     if plan.ephemeral {
-        return Ok((Box::new(MemoryJournal::new(cap)), book));
+        return Ok((Box::new(MemoryJournal::new(cap)), table));
     }
     let dir = &plan.dirs.state;
     refuse_without_saved(dir)?;
     let began = Instant::now();
     let mut read = |number: u64, json: &str| {
         let record = Record::parse(json)?;
-        book.apply(number, &record, json.len())
+        table.apply(number, &record, json.len())
     };
     let (journal, changed) = FileJournal::open(dir, cap, &mut read)?;
     changed.iter().for_each(|words| log::warn!("{words}"));
-    let counts = book.counts;
+    let counts = table.counts;
     if counts.kept > 0 {
         let (queued, took) = (counts.queued + counts.running, began.elapsed().as_millis());
         log::info!(
@@ -164,7 +164,7 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Messa
             counts.outbox
         );
     }
-    Ok((Box::new(journal), book))
+    Ok((Box::new(journal), table))
 }
 
 impl From<Corruption> for Failure {

@@ -11,7 +11,7 @@ use super::paths::{keep, temporary};
 use super::scanner::{Part, Scanner};
 use super::verify::{invalid, one_lost};
 use super::writer::{FileJournal, Index, index_offset};
-use super::{Condition, Fate, record};
+use super::{Condition, Decision, record};
 use crate::limits::{COMPACT_TAIL, MAX_RECORD};
 use crate::sys::fs as files;
 
@@ -22,7 +22,7 @@ const COMPACT_ROUNDS: u32 = 16;
 const MAX_CORRUPT: usize = 16;
 
 /// Says what is done with a record of this number and JSON.
-type Decide<'a> = &'a mut dyn FnMut(u64, &str) -> Fate;
+type Decide<'a> = &'a mut dyn FnMut(u64, &str) -> Decision;
 
 /// A journal that is being written.
 struct NewJournal {
@@ -48,23 +48,23 @@ impl NewJournal {
         Ok(NewJournal { to, index: Vec::new(), end, header, corrupt: 0, still: None, removed })
     }
 
-    /// Copies those records of a part of a journal that `fates` keeps or replaces. `None`: the part may
+    /// Copies those records of a part of a journal that `decide` keeps or replaces. `None`: the part may
     /// have no gaps, so all.
-    fn lines(&mut self, from: Part<'_>, mut fates: Option<Decide<'_>>) -> io::Result<()> {
+    fn lines(&mut self, from: Part<'_>, mut decide: Option<Decide<'_>>) -> io::Result<()> {
         let mut scanner = Scanner::new(from);
         while let Some(segment) = scanner.next()? {
             let (at, end) = (segment.at, segment.end);
-            match (segment.record, &mut fates) {
-                (Ok(entry), fates) => {
-                    let fate = match fates {
-                        None => Fate::Keep,
-                        Some(_) if entry.is_mark() => Fate::Drop,
-                        Some(fates) => fates(entry.number, entry.json),
+            match (segment.record, &mut decide) {
+                (Ok(entry), decide) => {
+                    let decision = match decide {
+                        None => Decision::Keep,
+                        Some(_) if entry.is_mark() => Decision::Drop,
+                        Some(decide) => decide(entry.number, entry.json),
                     };
-                    let json = match &fate {
-                        Fate::Keep => entry.json,
-                        Fate::Replace(json) => json,
-                        Fate::Drop | Fate::Erase => continue,
+                    let json = match &decision {
+                        Decision::Keep => entry.json,
+                        Decision::Replace(json) => json,
+                        Decision::Drop | Decision::Erase => continue,
                     };
                     let line = line(entry.number, json, Some(entry.durable.unwrap_or(0)));
                     self.to.write_all(&line)?;
@@ -73,7 +73,7 @@ impl NewJournal {
                     self.header.kept += u64::from(entry.number < self.header.base);
                 }
                 (Err(why), None) => return Err(invalid(at, why)),
-                (Err(why), Some(fates)) => self.copy_corrupt(from, (at, end, why), fates)?,
+                (Err(why), Some(decide)) => self.copy_corrupt(from, (at, end, why), decide)?,
             }
         }
         Ok(())
@@ -86,7 +86,7 @@ impl NewJournal {
         &mut self,
         from: Part<'_>,
         (at, end, why): (u64, u64, &str),
-        fates: &mut Decide<'_>,
+        decide: &mut Decide<'_>,
     ) -> io::Result<()> {
         let length = usize::try_from(end - at).unwrap_or(usize::MAX);
         self.corrupt += 1;
@@ -96,13 +96,13 @@ impl NewJournal {
         }
         let mut bytes = vec![0; length];
         from.file.read_exact_at(&mut bytes, at)?;
-        match fate_of_message(from, &bytes, fates)? {
-            Fate::Keep => {}
-            Fate::Drop => {
+        match decision_on(from, &bytes, decide)? {
+            Decision::Keep => {}
+            Decision::Drop => {
                 self.removed.push((at, bytes));
                 return Ok(());
             }
-            Fate::Erase | Fate::Replace(_) => return Ok(()),
+            Decision::Erase | Decision::Replace(_) => return Ok(()),
         }
         if bytes.last() != Some(&b'\n') {
             bytes.push(b'\n');
@@ -128,7 +128,7 @@ pub fn copy_all(path: &Path, from: Part<'_>, base: u64) -> io::Result<(File, Ind
     let temporary = temporary(path);
     let _ = fs::remove_file(&temporary);
     let mut copy = NewJournal::start(&temporary, base)?;
-    copy.lines(from, Some(&mut |_, _| Fate::Keep))?;
+    copy.lines(from, Some(&mut |_, _| Decision::Keep))?;
     let file = copy.finish()?;
     file.sync_all()?;
     fs::rename(&temporary, path)?;
@@ -138,24 +138,24 @@ pub fn copy_all(path: &Path, from: Part<'_>, base: u64) -> io::Result<(File, Ind
 
 /// What is done with the message of a corrupt record. Its id counts only where another record bears
 /// it: it may be corrupt itself.
-fn fate_of_message(from: Part<'_>, bytes: &[u8], fates: &mut Decide<'_>) -> io::Result<Fate> {
+fn decision_on(from: Part<'_>, bytes: &[u8], decide: &mut Decide<'_>) -> io::Result<Decision> {
     let text = String::from_utf8_lossy(bytes);
     let json = &text[text.find('{').unwrap_or(text.len())..];
-    let Some(id) = record::id_of(json) else { return Ok(Fate::Keep) };
+    let Some(id) = record::id_of(json) else { return Ok(Decision::Keep) };
     let mut scanner = Scanner::new(from);
     while let Some(segment) = scanner.next()? {
         if let Ok(entry) = segment.record
             && record::id_of(entry.json) == Some(id)
         {
-            return Ok(fates(entry.number, entry.json));
+            return Ok(decide(entry.number, entry.json));
         }
     }
-    Ok(Fate::Keep)
+    Ok(Decision::Keep)
 }
 
 impl FileJournal {
     /// Replaces the journal by way of a `temporary` file. Another compaction must not run.
-    pub(super) fn replace(&self, temporary: &Path, fates: Decide<'_>) -> io::Result<()> {
+    pub(super) fn replace(&self, temporary: &Path, decide: Decide<'_>) -> io::Result<()> {
         let (old, start, mut middle, base) = {
             let inner = self.lock();
             let start = inner.index.first().map_or(inner.status.size, |(_, at)| *at);
@@ -163,7 +163,7 @@ impl FileJournal {
         };
         // What is appended from here on has no gaps, so that only older records count as kept.
         let mut copy = NewJournal::start(temporary, base)?;
-        copy.lines(Part { file: &old, at: start, end: middle }, Some(fates))?;
+        copy.lines(Part { file: &old, at: start, end: middle }, Some(decide))?;
         for (at, bytes) in copy.removed.drain(..) {
             let create = |to: &Path| files::create(to, &bytes, 0o600);
             let kept = keep(&self.path, &format!("damaged-{at}"), &create)?;

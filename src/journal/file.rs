@@ -13,7 +13,9 @@ use super::paths::{NAME, keep, temporary};
 use super::scanner::{Part, Scanner};
 use super::verify::{Corruption, Report, invalid, one_lost, verify};
 use super::writer::{Disk, FileJournal, Inner};
-use super::{Condition, Fate, Journal, Loss, Purpose, Refused, Visit, check_json, long_record};
+use super::{
+    Condition, Decision, Journal, Loss, Purpose, Visit, WriteError, check_json, long_record,
+};
 use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
 use crate::sys::fs as files;
@@ -115,13 +117,18 @@ impl FileJournal {
         }
     }
 
-    fn append_to(&self, inner: &mut Inner, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+    fn append_to(
+        &self,
+        inner: &mut Inner,
+        json: &str,
+        purpose: Purpose,
+    ) -> Result<u64, WriteError> {
         if let Some(loss) = self.health.loss() {
-            return Err(Refused::Broken(loss.why));
+            return Err(WriteError::Broken(loss.why));
         }
         let result = inner.append(self.disk, json, purpose);
         self.publish(inner);
-        if let Err(Refused::Broken(_)) = &result {
+        if let Err(WriteError::Broken(_)) = &result {
             self.synced.notify_all();
         }
         result
@@ -129,13 +136,13 @@ impl FileJournal {
 }
 
 impl Journal for FileJournal {
-    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, WriteError> {
         check_json(json)?;
         let _call = self.health.call("a write to the journal");
         self.append_to(&mut self.lock(), json, purpose)
     }
 
-    fn sync(&self, number: u64) -> Result<(), Refused> {
+    fn sync(&self, number: u64) -> Result<(), WriteError> {
         let mut inner = self.lock();
         let number = number.min(inner.status.last);
         loop {
@@ -143,7 +150,7 @@ impl Journal for FileJournal {
                 return Ok(());
             }
             if let Condition::Broken(why) = &inner.status.condition {
-                return Err(Refused::Broken(why.clone()));
+                return Err(WriteError::Broken(why.clone()));
             }
             if !inner.syncing {
                 break;
@@ -176,7 +183,7 @@ impl Journal for FileJournal {
         self.sync(number)
     }
 
-    fn mark(&self) -> Result<(), Refused> {
+    fn mark(&self) -> Result<(), WriteError> {
         self.sync(self.last())?;
         let _call = self.health.call("a write to the journal");
         let number = {
@@ -223,10 +230,10 @@ impl Journal for FileJournal {
         self.scan_from(after.saturating_add(1), visit).map(drop)
     }
 
-    fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
+    fn rewrite(&self, decide: &mut dyn FnMut(u64, &str) -> Decision) -> io::Result<()> {
         let _only = lock(&self.compacting);
         let temporary = temporary(&self.path);
-        let result = self.replace(&temporary, fate);
+        let result = self.replace(&temporary, decide);
         if result.is_err() {
             // The error that counts is the first; the next start removes what is left.
             let _ = fs::remove_file(&temporary);

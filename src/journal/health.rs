@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use super::{Condition, Purpose, Refused, new_work_capacity};
+use super::{Condition, Purpose, WriteError, new_work_capacity};
 use crate::limits::DISK_SLOW;
 use crate::threads::lock;
 
@@ -28,14 +28,14 @@ pub struct Status {
 impl Status {
     /// The rule of the cap: new work leaves a reserve below it; what completes work is refused by
     /// nothing but the disk.
-    pub fn check_capacity(&self, more: u64, purpose: Purpose) -> Result<(), Refused> {
+    pub fn check_capacity(&self, more: u64, purpose: Purpose) -> Result<(), WriteError> {
         let Status { size, cap, .. } = *self;
         if purpose == Purpose::Completion || size.saturating_add(more) <= new_work_capacity(cap) {
             return Ok(());
         }
         let why =
             format!("the journal has {size} bytes: no room for new work (max_journal = {cap})");
-        Err(Refused::Full(why))
+        Err(WriteError::Full(why))
     }
 
     fn condition(&self) -> Condition {

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use super::framing::line;
 use super::health::Health;
-use super::{Fate, Journal, Purpose, Refused, check_json};
+use super::{Decision, Journal, Purpose, WriteError, check_json};
 use crate::threads::lock;
 
 #[derive(Debug, Default)]
@@ -24,7 +24,7 @@ impl MemoryJournal {
 }
 
 impl Journal for MemoryJournal {
-    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, WriteError> {
         check_json(json)?;
         let mut records = lock(&self.records);
         let status = &mut lock(&self.health.0).status;
@@ -37,7 +37,7 @@ impl Journal for MemoryJournal {
         Ok(number)
     }
 
-    fn sync(&self, _number: u64) -> Result<(), Refused> {
+    fn sync(&self, _number: u64) -> Result<(), WriteError> {
         Ok(())
     }
 
@@ -63,22 +63,22 @@ impl Journal for MemoryJournal {
         Ok(())
     }
 
-    fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
-        let mut fates = Vec::new();
+    fn rewrite(&self, decide: &mut dyn FnMut(u64, &str) -> Decision) -> io::Result<()> {
+        let mut decisions = Vec::new();
         self.scan(0, &mut |number, json| {
-            fates.push(fate(number, json));
+            decisions.push(decide(number, json));
             true
         })?;
-        // What was appended meanwhile is behind those that have a fate.
-        let mut fates = fates.into_iter();
+        // What was appended meanwhile is behind those that were decided on.
+        let mut decisions = decisions.into_iter();
         let mut records = lock(&self.records);
-        records.retain_mut(|(_, json)| match fates.next() {
-            None | Some(Fate::Keep) => true,
-            Some(Fate::Replace(new)) => {
+        records.retain_mut(|(_, json)| match decisions.next() {
+            None | Some(Decision::Keep) => true,
+            Some(Decision::Replace(new)) => {
                 *json = new.into();
                 true
             }
-            Some(Fate::Drop | Fate::Erase) => false,
+            Some(Decision::Drop | Decision::Erase) => false,
         });
         let sizes = records.iter().map(|(number, json)| size(*number, json));
         lock(&self.health.0).status.size = sizes.sum();

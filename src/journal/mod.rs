@@ -48,15 +48,15 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// the last moment of a compaction, only once [`Journal::sync`] has returned for its number.
     ///
     /// # Errors
-    /// Nothing was appended, or it was taken back: see [`Refused`].
-    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused>;
+    /// Nothing was appended, or it was taken back: see [`WriteError`].
+    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, WriteError>;
 
     /// Waits until the record of this number, and so all before it, are durable. One sync of the
     /// disk serves all that wait.
     ///
     /// # Errors
     /// The disk did not keep its word; the journal is broken from now on.
-    fn sync(&self, number: u64) -> Result<(), Refused>;
+    fn sync(&self, number: u64) -> Result<(), WriteError>;
 
     /// Makes all that was written durable and writes that down, unless it says so already: what a
     /// start may cut off without an operator begins behind it. Called when no more has come for a
@@ -64,7 +64,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As with [`Journal::sync`]; or there was no room for it, which costs nothing else.
-    fn mark(&self) -> Result<(), Refused> {
+    fn mark(&self) -> Result<(), WriteError> {
         Ok(())
     }
 
@@ -97,10 +97,10 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// the journal had when the call began. Damaged ones are left out.
     fn scan(&self, after: u64, visit: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()>;
 
-    /// Does with each record what `fate` says, by replacement of the whole; writers go on meanwhile, and
+    /// Does with each record what `decide` says, by replacement of the whole; writers go on meanwhile, and
     /// what they append is kept unseen. A record that was dropped once is never asked for again. A corrupt
     /// one is kept as it is, or in a file beside the journal where its message is forgotten.
-    fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()>;
+    fn rewrite(&self, decide: &mut dyn FnMut(u64, &str) -> Decision) -> io::Result<()>;
 
     /// Changes the most bytes that the journal may have.
     fn set_cap(&self, cap: u64);
@@ -130,7 +130,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
 
 /// What a compaction does with a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum Decision {
     Keep,
     Drop,
     /// Drops it, and leaves no copy of it anywhere.
@@ -148,7 +148,7 @@ pub enum Purpose {
 
 /// Why a record was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Refused {
+pub enum WriteError {
     /// The journal has reached its cap, or the disk is full: later, when there is room.
     Full(String),
     /// The disk refused for another reason; the next try may go better.
@@ -160,13 +160,13 @@ pub enum Refused {
     Broken(String),
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for WriteError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refused::Full(why) | Refused::Unavailable(why) | Refused::Broken(why) => {
+            WriteError::Full(why) | WriteError::Unavailable(why) | WriteError::Broken(why) => {
                 f.write_str(why)
             }
-            Refused::TooLong => f.write_str("the record is too long for the journal"),
+            WriteError::TooLong => f.write_str("the record is too long for the journal"),
         }
     }
 }
@@ -178,19 +178,19 @@ pub enum Condition {
     Good,
     /// New work is refused for now, or a record is corrupt; why.
     Degraded(String),
-    /// See [`Refused::Broken`].
+    /// See [`WriteError::Broken`].
     Broken(String),
 }
 
 /// What a record has to be, whatever is in it.
-fn check_json(json: &str) -> Result<(), Refused> {
+fn check_json(json: &str) -> Result<(), WriteError> {
     let is_object = json.starts_with("{\"") && json.ends_with('}') && !json.contains('\n');
     match json.len() {
         0..=MAX_RECORD if is_object => Ok(()),
         0..=MAX_RECORD => {
-            Err(Refused::Unavailable("a record has to be one line of a JSON object".to_owned()))
+            Err(WriteError::Unavailable("a record has to be one line of a JSON object".to_owned()))
         }
-        _ => Err(Refused::TooLong),
+        _ => Err(WriteError::TooLong),
     }
 }
 

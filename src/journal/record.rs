@@ -3,9 +3,8 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
-use crate::json::{Raw, members};
+use crate::json::Raw;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -203,85 +202,85 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let members = Members::of(json)?;
-        let t = &*members.kind;
+        let head: Head = read(json)?;
+        let t = &*head.t;
+        let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
+        let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
+        let error = || text("error", head.error);
+        let at = || {
+            let at = get(head.at)?.ok_or_else(|| lacks("at"))?;
+            let (age, off) = (get(head.age)?.unwrap_or(0), get(head.off)?.unwrap_or(0));
+            Ok::<Stamp, String>(Stamp { at, age, off })
+        };
         let step = match t {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
-                let (id, at) = (members.need("id")?, members.stamp()?);
-                let accepted = Accepted { id, at, ..read(json)? };
+                let accepted = Accepted { id: text("id", head.id)?, at: at()?, ..read(json)? };
                 return Ok(Record::Accepted(Box::new(accepted)));
             }
             "reset" => {
-                let (principal, session) = (members.need("principal")?, members.need("session")?);
-                let (at, transcript_only) = (members.stamp()?, members.get("transcript_only")?);
-                return Ok(Record::Reset { principal, session, at, transcript_only });
+                let principal = text("principal", head.principal)?;
+                let session = text("session", head.session)?;
+                let transcript_only = get(head.transcript_only)?.unwrap_or(false);
+                return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
             }
             "clock" => {
-                let (boot, since_boot) = (members.need("boot")?, members.get("since_boot")?);
-                return Ok(Record::Clock { boot, since_boot, at: members.stamp()? });
+                let since_boot = get(head.since_boot)?.unwrap_or(0);
+                return Ok(Record::Clock { boot: text("boot", head.boot)?, since_boot, at: at()? });
             }
-            "retry" => Step::Retry(read(json)?),
-            "done" => Step::Done(members.need("reply")?, members.get("report")?),
-            "failed" => Step::Failed(members.need("error")?, members.get("detail")?),
-            "cancelled" => Step::Cancelled(members.need("error")?),
-            "deferred" => Step::Deferred(members.need("error")?),
-            "dead" => Step::Dead(members.need("error")?),
             "started" => Step::Started,
+            "retry" => Step::Retry(read(json)?),
+            "done" => Step::Done(text("reply", head.reply)?, get(head.report)?),
+            "failed" => Step::Failed(error()?, get(head.detail)?),
             "requeued" => Step::Requeued,
             "released" => Step::Released,
+            "cancelled" => Step::Cancelled(error()?),
             "sending" => Step::Sending,
+            "deferred" => Step::Deferred(error()?),
             "delivered" => Step::Delivered,
+            "dead" => Step::Dead(error()?),
             "revived" => Step::Revived,
             "dropped" => Step::Dropped,
             "forgotten" => Step::Forgotten,
-            _ if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
+            _ if head.essential.is_some_and(|raw| raw.get() == "true") => {
                 return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
             }
-            _ => return Ok(Record::Unknown { id: members.get("id").unwrap_or(None) }),
+            _ => return Ok(Record::Unknown { id: get(head.id).unwrap_or(None) }),
         };
-        let (id, n, at) = (members.need("id")?, members.get("n")?, members.stamp()?);
-        Ok(Record::Step { id, n, at, step })
+        Ok(Record::Step { id: text("id", head.id)?, n: get(head.n)?.unwrap_or(0), at: at()?, step })
     }
+}
+
+/// The members of records, but for what only `accepted` and `retry` have, as they stand: in a record of a
+/// newer gateway they may be anything.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Head<'a> {
+    #[serde(borrow)]
+    t: Cow<'a, str>,
+    id: Raw<'a>,
+    n: Raw<'a>,
+    at: Raw<'a>,
+    age: Raw<'a>,
+    off: Raw<'a>,
+    essential: Raw<'a>,
+    error: Raw<'a>,
+    detail: Raw<'a>,
+    reply: Raw<'a>,
+    report: Raw<'a>,
+    principal: Raw<'a>,
+    session: Raw<'a>,
+    transcript_only: Raw<'a>,
+    boot: Raw<'a>,
+    since_boot: Raw<'a>,
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
-/// The members of a record as they stand: in one of a newer gateway they may be anything.
-struct Members<'a> {
-    kind: String,
-    all: Vec<(Cow<'a, str>, &'a RawValue)>,
-}
-
-impl<'a> Members<'a> {
-    fn of(json: &'a str) -> Result<Members<'a>, String> {
-        // What takes it apart takes it for good JSON.
-        let whole: &RawValue = read(json)?;
-        let mut members = Members { kind: String::new(), all: members(whole.get()).collect() };
-        members.kind = members.get("t")?;
-        Ok(members)
-    }
-
-    /// `null` is as good as absent.
-    fn raw(&self, key: &str) -> Raw<'a> {
-        let found = self.all.iter().find(|(known, _)| known == key);
-        found.map(|(_, raw)| *raw).filter(|raw| raw.get() != "null")
-    }
-
-    fn get<T: Deserialize<'a> + Default>(&self, key: &str) -> Result<T, String> {
-        self.raw(key).map_or_else(|| Ok(T::default()), |raw| read(raw.get()))
-    }
-
-    fn need<T: Deserialize<'a>>(&self, key: &str) -> Result<T, String> {
-        let raw = self.raw(key);
-        read(raw.ok_or_else(|| format!("a record of kind {:?} has no {key:?}", self.kind))?.get())
-    }
-
-    fn stamp(&self) -> Result<Stamp, String> {
-        Ok(Stamp { at: self.need("at")?, age: self.get("age")?, off: self.get("off")? })
-    }
+fn get<'a, T: Deserialize<'a>>(member: Raw<'a>) -> Result<Option<T>, String> {
+    member.map(|raw| read(raw.get())).transpose()
 }
 
 /// Whether a member says no more than its absence.

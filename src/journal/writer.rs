@@ -9,7 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use super::framing::line;
 use super::health::{Health, Status};
-use super::{Condition, Purpose, Refused};
+use super::{Condition, Purpose, WriteError};
 use crate::limits::JOURNAL_PREALLOCATED;
 use crate::sys::fs as files;
 use crate::threads::lock;
@@ -87,9 +87,9 @@ pub struct Inner {
 
 impl Inner {
     /// Writes one record with one call, and takes back what is not whole.
-    pub fn append(&mut self, disk: Disk, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+    pub fn append(&mut self, disk: Disk, json: &str, purpose: Purpose) -> Result<u64, WriteError> {
         if let Condition::Broken(why) = &self.status.condition {
-            return Err(Refused::Broken(why.clone()));
+            return Err(WriteError::Broken(why.clone()));
         }
         let number = self.status.last + 1;
         let line = line(number, json, Some(self.durable));
@@ -166,20 +166,20 @@ impl Inner {
         }
     }
 
-    fn degrade(&mut self, e: &io::Error) -> Refused {
+    fn degrade(&mut self, e: &io::Error) -> WriteError {
         let why = format!("the journal cannot be written: {e}");
         self.status.condition = Condition::Degraded(why.clone());
         match e.kind() {
             io::ErrorKind::StorageFull
             | io::ErrorKind::QuotaExceeded
-            | io::ErrorKind::FileTooLarge => Refused::Full(why),
-            _ => Refused::Unavailable(why),
+            | io::ErrorKind::FileTooLarge => WriteError::Full(why),
+            _ => WriteError::Unavailable(why),
         }
     }
 
-    pub fn mark_broken(&mut self, why: String) -> Refused {
+    pub fn mark_broken(&mut self, why: String) -> WriteError {
         self.status.condition = Condition::Broken(why.clone());
-        Refused::Broken(why)
+        WriteError::Broken(why)
     }
 }
 

@@ -7,7 +7,7 @@ use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::TurnState;
 use super::submit::Refusal;
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
 
 impl Hub {
@@ -18,7 +18,7 @@ impl Hub {
 
     /// Cancels a message unless it runs or is over.
     pub fn withdraw(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
-        self.cancel_if(id, why, |turn| matches!(turn, TurnState::Queued | TurnState::Resting))
+        self.cancel_if(id, why, |turn| matches!(turn, TurnState::Queued | TurnState::Backoff))
     }
 
     fn cancel_if(
@@ -28,7 +28,7 @@ impl Hub {
         may: fn(TurnState) -> bool,
     ) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let entry = state.book.get(id).ok_or(Refusal::Unknown)?;
+        let entry = state.table.get(id).ok_or(Refusal::Unknown)?;
         if !may(entry.turn) {
             return Err(Refusal::TooLate);
         }
@@ -54,8 +54,8 @@ impl Hub {
         state: &mut State,
         id: Id,
         why: &str,
-    ) -> Result<(), Refused> {
-        let runs = state.book.get(id).is_some_and(|entry| entry.turn == TurnState::Running);
+    ) -> Result<(), WriteError> {
+        let runs = state.table.get(id).is_some_and(|entry| entry.turn == TurnState::Running);
         self.write_step(state, (id, 0), Step::Cancelled(why.to_owned()))?;
         if runs {
             // Who waits for it is told when its agent has ended.
@@ -73,7 +73,7 @@ impl Hub {
         let session = who.digest().ok_or(Refusal::Unknown)?;
         let known = self.session(who).is_some();
         let mut state = self.lock();
-        let open = |id: &Id| state.book.get(*id).is_some_and(|entry| !entry.turn.is_over());
+        let open = |id: &Id| state.table.get(*id).is_some_and(|entry| !entry.turn.is_over());
         let ids: Vec<Id> = state.dispatch.tickets(session).filter(open).collect();
         if ids.is_empty() && !known {
             return Ok(0);
@@ -107,7 +107,7 @@ impl Hub {
         state: &mut State,
         who: &Owner,
         transcript_only: bool,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, WriteError> {
         let (principal, session) = (who.principal.clone(), who.session.clone().unwrap_or_default());
         let reset = Record::Reset { principal, session, at: self.stamp(), transcript_only };
         self.write(state, &reset)
@@ -116,10 +116,10 @@ impl Hub {
     /// Takes out of the transcripts what a reset has made void that the end of an earlier process may
     /// have come before.
     pub(super) fn apply_resets(&self) {
-        let sessions: Vec<Digest> = self.lock().book.reset_sessions(0).collect();
+        let sessions: Vec<Digest> = self.lock().table.reset_sessions(0).collect();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
-            if let Err(e) = self.reconcile_transcript(session, &about.who) {
+            if let Err(e) = self.reconcile_transcript(session, &about.owner) {
                 log::warn!("a transcript of before a reset is still there: {e}");
             }
         }

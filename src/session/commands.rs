@@ -93,7 +93,7 @@ impl Hub {
 
     fn stop_turn(self: &Arc<Self>, who: &Owner) -> String {
         let line = self.messages_of(who);
-        let stops = |turn: &TurnState| matches!(turn, TurnState::Running | TurnState::Resting);
+        let stops = |turn: &TurnState| matches!(turn, TurnState::Running | TurnState::Backoff);
         let Some((id, _)) = line.iter().find(|(_, turn)| stops(turn)) else {
             return "No turn runs.".to_owned();
         };
@@ -110,7 +110,7 @@ impl Hub {
         key: Option<(Digest, Digest)>,
     ) -> String {
         let is_said = |id: &Id| {
-            let entry = self.lock().book.copy(*id)?;
+            let entry = self.lock().table.copy(*id)?;
             // An answer to a command had no attempt.
             let ran = entry.attempts > 0 || entry.turn != TurnState::Done;
             (entry.turn.is_over() && ran).then(|| self.accepted(&entry))

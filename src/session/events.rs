@@ -39,14 +39,14 @@ impl Hub {
         let mut show = |number: u64, json: &str, text: Option<Extent>| {
             let Ok(record) = Record::parse(json) else { return true };
             // It may have been forgotten meanwhile.
-            let mine = self.lock().book.session_of(&record) == Some(session);
+            let mine = self.lock().table.session_of(&record) == Some(session);
             !mine || visit(number, record, text)
         };
         let mut seen = after;
         loop {
             let numbers: Vec<u64> = {
                 let state = self.lock();
-                let numbers = state.book.records_of(session, seen).take_while(|n| *n <= last);
+                let numbers = state.table.records_of(session, seen).take_while(|n| *n <= last);
                 numbers.take(LOCK_BATCH).collect()
             };
             let Some(newest) = numbers.last().copied() else { return Ok(last.max(after)) };

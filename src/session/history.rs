@@ -65,8 +65,8 @@ impl Hub {
         let room = self.settings().config.limits.max_transcript;
         let (mut turns, mut size, mut next) = (Vec::new(), 0, Some(last));
         while let Some(id) = next.filter(|_| turns.len() < MAX_CHAIN) {
-            let entry = self.lock().book.copy(id);
-            let entry = entry.filter(|entry| entry.who.principal == principal);
+            let entry = self.lock().table.copy(id);
+            let entry = entry.filter(|entry| entry.owner.principal == principal);
             let (message, reply) = self.exchange(&entry.ok_or(io::ErrorKind::NotFound)?)?;
             let context = message.context.unwrap_or_default();
             size += message.text.len() + reply.len() + context.len();

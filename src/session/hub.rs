@@ -21,7 +21,7 @@ use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Stamp;
-use crate::journal::{Condition, Journal, Refused};
+use crate::journal::{Condition, Journal, WriteError};
 use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
@@ -71,7 +71,7 @@ pub struct Hub {
 pub(super) struct State {
     /// Turns may begin.
     pub(super) open: bool,
-    pub(super) book: MessageTable,
+    pub(super) table: MessageTable,
     pub(super) dispatch: Dispatch<Id, Digest>,
     /// Messages without a record that wait on their connection for a place.
     pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
@@ -118,39 +118,39 @@ pub(super) fn queue_limits(config: &Config) -> QueueLimits {
 }
 
 impl Hub {
-    /// A hub that goes on where `book`, read back from `journal`, ends. Nothing runs before
+    /// A hub that goes on where `table`, read back from `journal`, ends. Nothing runs before
     /// [`Hub::open`].
     ///
     /// # Errors
     /// No descriptor.
     pub fn new(
         journal: Box<dyn Journal>,
-        mut book: MessageTable,
+        mut table: MessageTable,
         transcripts: Transcripts,
         settings: Settings,
         (children, quiet): (Arc<Children>, Arc<EventFd>),
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
-        book.requeue();
-        let clock = Clock::new(book.clock.as_ref(), book.newest, clocks.boot(), clocks.read());
+        table.requeue();
+        let clock = Clock::new(table.clock.as_ref(), table.newest, clocks.boot(), clocks.read());
         let (now, age) = (Instant::now(), clock.stamp(clocks.read()).age);
         // What comes before the hub is open waits behind what was there.
         let mut dispatch =
             Dispatch::new(QueueLimits { turns: 0, ..queue_limits(&settings.config) });
         // In the order in which they took their places.
-        for (id, entry) in book.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
-            dispatch.restore(id, &entry.who.principal, entry.session());
-            if let (TurnState::Resting, Some(failing)) = (entry.turn, &entry.failing) {
+        for (id, entry) in table.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
+            dispatch.restore(id, &entry.owner.principal, entry.session());
+            if let (TurnState::Backoff, Some(failing)) = (entry.turn, &entry.failing) {
                 dispatch.postpone(id, now + failing.left(age));
             }
         }
         let state = State {
             dispatch,
-            outboxes: Outboxes::new(&book),
+            outboxes: Outboxes::new(&table),
             // What a start has read may be in the page cache only.
             mark_at: Some(now),
-            last_id: book.last,
-            book,
+            last_id: table.last,
+            table,
             ..State::default()
         };
         Ok(Arc::new(Hub {
@@ -255,10 +255,10 @@ impl Hub {
 
     /// A journal that broke is the end of the process. One that was removed is not before operators
     /// could be told: see [`Hub::watch_journal`].
-    pub(super) fn note_refusal(&self, refused: Refused) -> Refused {
-        if matches!(refused, Refused::Broken(_)) && self.loss().is_none() {
+    pub(super) fn note_refusal(&self, refused: WriteError) -> WriteError {
+        if matches!(refused, WriteError::Broken(_)) && self.loss().is_none() {
             self.end_process();
-        } else if let Refused::Full(_) = refused {
+        } else if let WriteError::Full(_) = refused {
             // It may find something to let go.
             self.alarm.notify_all();
         }
@@ -272,7 +272,7 @@ impl Hub {
     }
 
     /// Waits until a record is durable.
-    pub(super) fn sync(&self, number: u64) -> Result<(), Refused> {
+    pub(super) fn sync(&self, number: u64) -> Result<(), WriteError> {
         self.journal.sync(number).map_err(|refused| self.note_refusal(refused))
     }
 
@@ -286,15 +286,15 @@ impl Hub {
     ///
     /// # Errors
     /// Those of [`crate::journal::Journal::append`].
-    pub fn write_clock(&self) -> Result<(), Refused> {
+    pub fn write_clock(&self) -> Result<(), WriteError> {
         let mut state = self.lock();
-        let (known, newest) = (state.book.clock.as_ref(), state.book.newest);
+        let (known, newest) = (state.table.clock.as_ref(), state.table.newest);
         let due = self.clock.record(known, newest, self.clocks.read());
         due.map_or(Ok(()), |due| self.write(&mut state, &due).map(drop))
     }
 
     /// Makes all that was written durable and has the journal say so.
-    pub(super) fn mark(&self) -> Result<(), Refused> {
+    pub(super) fn mark(&self) -> Result<(), WriteError> {
         // A sender may have begun that has not looked yet.
         if self.busy.load(Ordering::SeqCst) == 0 {
             self.lock().recent.clear();

@@ -45,8 +45,8 @@ impl Hub {
         while count == LOCK_BATCH {
             count = 0;
             let state = self.lock_in_turn();
-            for (id, entry) in state.book.messages_of(session, after).take(LOCK_BATCH) {
-                if !state.book.is_erased(entry) {
+            for (id, entry) in state.table.messages_of(session, after).take(LOCK_BATCH) {
+                if !state.table.is_erased(entry) {
                     visit(id, entry);
                 }
                 (after, count) = (entry.accepted, count + 1);
@@ -61,8 +61,8 @@ impl Hub {
         while count == LOCK_BATCH {
             count = 0;
             let state = self.lock_in_turn();
-            for (id, entry) in state.book.before(before).take(LOCK_BATCH) {
-                if !state.book.is_erased(entry) && !visit(id, entry) {
+            for (id, entry) in state.table.before(before).take(LOCK_BATCH) {
+                if !state.table.is_erased(entry) && !visit(id, entry) {
                     return;
                 }
                 (before, count) = (Some(id), count + 1);

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner};
-use crate::journal::{Condition, Refused};
+use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock, pause};
 
@@ -79,8 +79,8 @@ impl Hub {
             let short = short.or(full.then_some(JOURNAL_PROBE));
             let mut state = self.lock();
             let now = Instant::now();
-            let crowded = state.book.is_crowded(self.settings().config.limits.keep_results);
-            let soon = crowded || state.book.must_erase;
+            let crowded = state.table.is_crowded(self.settings().config.limits.keep_results);
+            let soon = crowded || state.table.must_erase;
             let round = if soon { MAINTENANCE_SOON } else { MAINTENANCE_ROUND };
             let next = state.next_due(now, short.unwrap_or(round).min(round));
             if next > now {
@@ -113,7 +113,7 @@ impl Hub {
                 let _ = self.mark();
             }
             // Not while a compaction is under way.
-            while self.lock_in_turn().book.erase_some() {}
+            while self.lock_in_turn().table.erase_some() {}
             if let Ok(mut compaction) = self.compaction.try_lock() {
                 self.forget(&mut compaction);
                 if compaction.idle_checked.is_none_or(|at| at.elapsed() >= MAINTENANCE_ROUND) {
@@ -176,12 +176,12 @@ impl Hub {
         let (ids, owners) = {
             let state = self.lock_in_turn();
             let may_go = |id| state.may_forget(id, behind);
-            let ids = state.book.overdue(self.stamp(), keep, (LOCK_BATCH, &may_go));
-            let entries = ids.iter().filter_map(|id| state.book.get(*id));
+            let ids = state.table.overdue(self.stamp(), keep, (LOCK_BATCH, &may_go));
+            let entries = ids.iter().filter_map(|id| state.table.get(*id));
             // What was forgotten there must not come back.
-            let reset = |session, entry: &Entry| state.book.is_reset(session, entry.accepted);
+            let reset = |session, entry: &Entry| state.table.is_reset(session, entry.accepted);
             let said = entries.filter(|it| it.session().is_some_and(|session| !reset(session, it)));
-            let owners: Vec<Arc<Owner>> = said.map(|entry| Arc::clone(&entry.who)).collect();
+            let owners: Vec<Arc<Owner>> = said.map(|entry| Arc::clone(&entry.owner)).collect();
             (ids, owners)
         };
         for who in owners {
@@ -200,7 +200,7 @@ impl Hub {
         }
         let mut state = self.lock();
         let go: Vec<Id> = ids.iter().copied().filter(|id| state.may_forget(*id, behind)).collect();
-        state.book.forget(&go);
+        state.table.forget(&go);
         !ids.is_empty()
     }
 
@@ -208,8 +208,8 @@ impl Hub {
     fn is_worth_compacting(&self, compaction: &CompactionState) -> bool {
         let may = |after: Option<Instant>| after.is_none_or(|after| Instant::now() >= after);
         let (live, must_erase) = {
-            let book = &self.lock().book;
-            (book.counts.bytes, book.must_erase)
+            let table = &self.lock().table;
+            (table.counts.bytes, table.must_erase)
         };
         let size = self.journal.size();
         let dead = size.saturating_sub(live);
@@ -248,23 +248,23 @@ impl Hub {
             self.transcripts.sync(session)?;
             compaction.forgotten.remove(&session);
         }
-        while self.lock_in_turn().book.erase_some() {}
+        while self.lock_in_turn().table.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
         self.apply_resets();
         let mut from = Some(0);
         while let Some(session) = from {
-            from = self.lock_in_turn().book.forget_resets(session, LOCK_BATCH);
+            from = self.lock_in_turn().table.forget_resets(session, LOCK_BATCH);
         }
-        let erases = std::mem::take(&mut self.lock().book.must_erase);
-        let mut fate = |number: u64, json: &str| self.lock().book.fate(number, json);
-        let result = self.journal.rewrite(&mut fate);
+        let erases = std::mem::take(&mut self.lock().table.must_erase);
+        let mut decide = |number: u64, json: &str| self.lock().table.decide(number, json);
+        let result = self.journal.rewrite(&mut decide);
         compaction.erase_after =
             Some(Instant::now() + ERASE_PAUSE.max(began.elapsed() * ERASE_FACTOR));
         if erases && result.is_err() {
-            self.lock().book.must_erase = true;
+            self.lock().table.must_erase = true;
         }
         if let (Err(_), Condition::Broken(why)) = (&result, self.journal.condition()) {
-            self.note_refusal(Refused::Broken(why));
+            self.note_refusal(WriteError::Broken(why));
         }
         result.map(|()| (before, self.journal.size()))
     }
@@ -274,18 +274,18 @@ impl State {
     /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
     /// ids come after the newest, also where the clock was set back over a restart.
     fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
-        let session = self.book.get(id).and_then(Entry::session);
+        let session = self.table.get(id).and_then(Entry::session);
         let is_behind = session.is_some_and(|session| behind.contains(&session));
         let is_pinned = self.pinned.iter().any(|pin| pin.upgrade().is_some_and(|pin| *pin == id));
-        !is_behind && Some(id) != self.book.last && !is_pinned
+        !is_behind && Some(id) != self.table.last && !is_pinned
     }
 
     /// When there is something to do for maintenance.
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
         let postponed = self.dispatch.postponed().map(|(_, until)| until);
-        let resting = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
+        let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
         let sending = self.outboxes.next_due(now);
-        let all = resting.chain(self.sync_at).chain(self.mark_at).chain(sending);
+        let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending);
         all.fold(now + round, Instant::min)
     }
 }

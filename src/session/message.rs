@@ -59,8 +59,8 @@ impl Message {
         format!(
             r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}}}"#,
             self.id,
-            text(entry.who.session.as_deref()),
-            quoted(&entry.who.principal),
+            text(entry.owner.session.as_deref()),
+            quoted(&entry.owner.principal),
             entry.turn.word(),
             match &self.long {
                 Some(_) => format!("\"{PLACEHOLDER}\""),

@@ -151,7 +151,7 @@ impl MessageTable {
 
     fn accept(&mut self, number: u64, record: &Accepted, bytes: u64) -> Result<(), String> {
         let id = parse(&record.id)?;
-        let who = Owner::new(record.principal.clone(), record.session.clone());
+        let owner = Owner::new(record.principal.clone(), record.session.clone());
         let wrong = |text: &str| format!("{text:?} is no digest");
         let hex = |text: &String| Digest::from_str_radix(text, 16).map_err(|_| wrong(text));
         let body = record.body.as_ref().map_or(Ok(0), hex)?;
@@ -163,7 +163,7 @@ impl MessageTable {
             self.keys.insert(key.key, id.0);
         }
         let entry = Entry {
-            who: self.shared(who),
+            owner: self.shared(owner),
             accepted: number,
             queued: number,
             at: record.at.at,
@@ -187,7 +187,7 @@ impl MessageTable {
     /// The owner as it is in memory already: with the session's newest message, or the newest of all.
     fn shared(&self, owner: Owner) -> Arc<Owner> {
         let mine = owner.digest().and_then(|session| self.messages_of(session, 0).next_back());
-        let known = mine.or_else(|| self.entries().next_back()).map(|(_, entry)| &entry.who);
+        let known = mine.or_else(|| self.entries().next_back()).map(|(_, entry)| &entry.owner);
         known.filter(|known| ***known == owner).map_or_else(|| Arc::new(owner), Arc::clone)
     }
 
@@ -203,17 +203,17 @@ impl MessageTable {
     /// Counts a message that was so `before` and is so now; it counts as nothing where it is not known.
     fn recount(&mut self, id: Id, before: Counts, after: Counts) {
         let Some(entry) = self.entries.get(id) else { return };
-        let account = self.accounts.of(&entry.who.principal);
+        let account = self.accounts.of(&entry.owner.principal);
         self.counts.replace(before, after);
         account.counts.replace(before, after);
         if before.dead_letters > after.dead_letters {
-            account.dead.remove(&id.0);
+            account.dead_letters.remove(&id.0);
         } else if after.dead_letters > before.dead_letters {
-            account.dead.insert(id.0);
+            account.dead_letters.insert(id.0);
         }
         if before.is_busy() && !after.is_busy() && after.kept > 0 {
             let keyed = entry.key.is_some();
-            let list = if keyed { &mut self.keyed } else { &mut account.plain };
+            let list = if keyed { &mut self.keyed } else { &mut account.unkeyed };
             list.push_back(id);
         }
     }
@@ -230,30 +230,30 @@ impl MessageTable {
                 Step::Started => {
                     entry.attempts = n;
                     // The process that ran it had ended by then.
-                    entry.cuts += u32::from(before == TurnState::Running);
+                    entry.crashes += u32::from(before == TurnState::Running);
                 }
                 Step::Retry(retry) => {
                     entry.outcome = number;
                     // One that ended by itself shows that the message is not what ends its agent or us.
-                    entry.cuts = if retry.crash { entry.cuts + 1 } else { 0 };
+                    entry.crashes = if retry.crash { entry.crashes + 1 } else { 0 };
                     entry.failing = Some(Box::new(RetryState::new(retry, at)));
                 }
                 // Nothing was tried yet; its reply is delivered as if there had been none before.
                 Step::Requeued => {
                     (entry.queued, entry.outcome, entry.ended) = (number, 0, Stamp::default());
-                    (entry.attempts, entry.cuts, entry.failing) = (0, 0, None);
-                    (outgoing.state, outgoing.attempts, outgoing.trouble) = (None, 0, 0);
+                    (entry.attempts, entry.crashes, entry.failing) = (0, 0, None);
+                    (outgoing.state, outgoing.attempts, outgoing.error_record) = (None, 0, 0);
                 }
                 Step::Done(..) | Step::Failed(..) | Step::Cancelled(_) => {
                     (entry.outcome, entry.ended) = (number, at);
-                    (entry.cuts, entry.failing) = (0, None);
+                    (entry.crashes, entry.failing) = (0, None);
                     // Nothing is delivered of a message that was cancelled.
                     if entry.turn != TurnState::Cancelled {
                         (outgoing.state, outgoing.since) = (Some(DeliveryState::Pending), at);
                     }
                 }
                 Step::Sending => outgoing.attempts = n,
-                Step::Deferred(_) | Step::Dead(_) => outgoing.trouble = number,
+                Step::Deferred(_) | Step::Dead(_) => outgoing.error_record = number,
                 Step::Revived => (outgoing.attempts, outgoing.since) = (0, at),
                 Step::Released | Step::Delivered | Step::Dropped | Step::Forgotten => {}
             }
@@ -261,7 +261,7 @@ impl MessageTable {
         // It is off the lists of those to which nothing will happen any more.
         if let Step::Requeued = step {
             self.keyed.retain(|known| *known != id);
-            self.accounts.values_mut().for_each(|own| own.plain.retain(|known| *known != id));
+            self.accounts.values_mut().for_each(|own| own.unkeyed.retain(|known| *known != id));
         }
     }
 
@@ -274,7 +274,9 @@ impl MessageTable {
     /// After a start: what ran when the last process ended waits for another attempt.
     pub fn requeue(&mut self) {
         for (id, _) in self.running() {
-            self.change(id, |entry| (entry.turn, entry.cuts) = (TurnState::Queued, entry.cuts + 1));
+            self.change(id, |entry| {
+                (entry.turn, entry.crashes) = (TurnState::Queued, entry.crashes + 1)
+            });
         }
     }
 
@@ -309,7 +311,7 @@ impl MessageTable {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.values().flat_map(|own| &own.dead);
+        let ids = self.accounts.values().flat_map(|own| &own.dead_letters);
         ids.filter_map(|id| Some((Id(*id), self.get(Id(*id))?)))
     }
 
@@ -331,9 +333,9 @@ impl MessageTable {
             *usage.of(name) = vec![
                 ("running", own.counts.running as u64),
                 ("journal_bytes", own.counts.bytes),
-                ("results", own.plain.len() as u64),
+                ("results", own.unkeyed.len() as u64),
                 ("outbox", own.counts.outbox as u64),
-                ("dead_letters", own.dead.len() as u64),
+                ("dead_letters", own.dead_letters.len() as u64),
             ];
         }
         usage

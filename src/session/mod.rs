@@ -1,7 +1,7 @@
 //! Sessions: what wants a turn comes in here, waits for its place, in order within its session and
 //! fairly among sessions, and is carried to its end and to its target.
 //!
-//! What may enter: messages and their fate, in the journal and out of it. What a turn does is
+//! What may enter: messages and what becomes of them, in the journal and out of it. What a turn does is
 //! `agent`'s, how a reply travels `delivery`'s.
 #![forbid(unsafe_code)]
 

@@ -35,12 +35,12 @@ struct PrincipalQueue {
 }
 
 impl Outboxes {
-    /// What the book has, in the order in which the replies were recorded.
-    pub fn new(book: &MessageTable) -> Outboxes {
+    /// What the table has, in the order in which the replies were recorded.
+    pub fn new(table: &MessageTable) -> Outboxes {
         let mut outboxes = Outboxes::default();
-        for (id, entry) in book.sorted(Entry::is_to_be_sent, |entry| entry.outcome) {
+        for (id, entry) in table.sorted(Entry::is_to_be_sent, |entry| entry.outcome) {
             if let Some(outgoing) = &entry.delivery {
-                outboxes.push(&outgoing.target, &entry.who.principal, id);
+                outboxes.push(&outgoing.target, &entry.owner.principal, id);
             }
         }
         outboxes

@@ -53,8 +53,8 @@ impl Hub {
 
     /// Postpones a turn whose attempt has just failed.
     pub(super) fn postpone_retry(&self, state: &mut State, id: Id) {
-        state.book.mark_failure(id, self.age());
-        let Some(entry) = state.book.get(id) else { return };
+        state.table.mark_failure(id, self.age());
+        let Some(entry) = state.table.get(id) else { return };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
         let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
@@ -64,7 +64,7 @@ impl Hub {
 
     /// The failed attempts of a message that is not over.
     pub(super) fn retry_of(&self, state: &State, id: Id) -> Option<PendingRetry> {
-        let failing = state.book.get(id)?.failing.as_deref()?;
+        let failing = state.table.get(id)?.failing.as_deref()?;
         let (now, spent) = (Instant::now(), failing.spent(self.age()));
         let next = state.dispatch.postponed().find(|(other, _)| *other == id).map(|(_, at)| at);
         let last = now + self.settings().config.agent.retry_for.saturating_sub(spent);
@@ -79,8 +79,8 @@ impl Hub {
 
     /// How many turns wait for the agent, and what the one waits for that is tried next: JSON.
     pub(super) fn waiting_turns(&self, state: &State) -> Option<String> {
-        let resting = |id: Id| state.book.get(id).is_some_and(|e| e.turn == TurnState::Resting);
-        let waiting = || state.dispatch.postponed().filter(|(id, _)| resting(*id));
+        let in_backoff = |id: Id| state.table.get(id).is_some_and(|e| e.turn == TurnState::Backoff);
+        let waiting = || state.dispatch.postponed().filter(|(id, _)| in_backoff(*id));
         let (next, _) = waiting().min_by_key(|(_, at)| *at)?;
         let next = self.retry_of(state, next)?.to_json()?;
         Some(format!(r#"{{"turns":{},{}"#, waiting().count(), &next[1..]))
@@ -89,7 +89,7 @@ impl Hub {
     /// The failed attempts that hold a message up.
     pub fn pending_retry(&self, id: Id) -> Option<PendingRetry> {
         let state = self.lock();
-        let entry = state.book.get(id).filter(|entry| !entry.turn.is_over())?;
+        let entry = state.table.get(id).filter(|entry| !entry.turn.is_over())?;
         let first = entry.session().and_then(|session| state.dispatch.tickets(session).next());
         self.retry_of(&state, first.unwrap_or(id))
     }
@@ -100,7 +100,7 @@ impl State {
     /// whom the upstream itself told to wait.
     pub(super) fn retry_soon(&mut self) {
         let now = Instant::now();
-        let asked = |id| self.book.get(id)?.failing.as_ref().map(|failing| failing.retry.asked);
+        let asked = |id| self.table.get(id)?.failing.as_ref().map(|failing| failing.retry.asked);
         // Once each: drawn again at every answer, all would come at the same moment.
         let later = |(id, at): &(Id, _)| *at > now + AGENT_BACK && asked(*id) != Some(true);
         for (id, _) in self.dispatch.postponed().filter(later).collect::<Vec<_>>() {

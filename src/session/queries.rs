@@ -11,7 +11,7 @@ use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
-use crate::journal::{Loss, Refused};
+use crate::journal::{Loss, WriteError};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::named::ByName;
 use crate::threads::pause;
@@ -30,7 +30,7 @@ pub type Glance = (Counts, (usize, usize, usize), Option<String>, Usage);
 /// A session as a whole.
 #[derive(Clone, Debug)]
 pub struct Session {
-    pub who: Owner,
+    pub owner: Owner,
     pub running: Option<Id>,
     pub queued: usize,
     pub transcript_bytes: u64,
@@ -38,10 +38,10 @@ pub struct Session {
 
 impl Hub {
     /// A message by its id. `Ok(None)`: it is not known, or not any more.
-    pub fn message(&self, id: Id) -> Result<Option<Message>, Refused> {
+    pub fn message(&self, id: Id) -> Result<Option<Message>, WriteError> {
         let (entry, position) = {
             let state = self.lock();
-            let Some(entry) = state.book.copy(id) else { return Ok(None) };
+            let Some(entry) = state.table.copy(id) else { return Ok(None) };
             let place = |session| state.dispatch.tickets(session).position(|other| other == id);
             let place = entry.session().map_or(Some(0), place).filter(|_| !entry.turn.is_over());
             (entry, place.map(|place| place + 1))
@@ -66,12 +66,12 @@ impl Hub {
             Ok(_) => {}
         }
         message.refused = detail.as_deref().and_then(agent::ErrorResponse::parse);
-        message.delivery_error = match self.step(message.entry.trouble()) {
+        message.delivery_error = match self.step(message.entry.delivery_error_record()) {
             Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),
             Ok(_) => None,
             Err(e) => unreadable(e),
         };
-        if message.entry.turn == TurnState::Resting {
+        if message.entry.turn == TurnState::Backoff {
             message.waiting = self.retry_of(&self.lock(), id);
         }
         Ok(Some(message))
@@ -79,7 +79,7 @@ impl Hub {
 
     /// The newest record whose effect an entry shows.
     fn newest(&self, entry: &Entry) -> u64 {
-        let newest = entry.outcome.max(entry.accepted).max(entry.trouble());
+        let newest = entry.outcome.max(entry.accepted).max(entry.delivery_error_record());
         match entry.delivery_state() {
             Some(DeliveryState::Delivered | DeliveryState::Dropped) => self.journal.last(),
             _ if entry.erased => self.journal.last(),
@@ -88,37 +88,41 @@ impl Hub {
     }
 
     /// The messages that are known of a session, in order.
-    pub fn messages_of(&self, who: &Owner) -> Vec<(Id, TurnState)> {
+    pub fn messages_of(&self, owner: &Owner) -> Vec<(Id, TurnState)> {
         let mut messages = Vec::new();
-        if let Some(session) = who.digest() {
+        if let Some(session) = owner.digest() {
             self.visit_session(session, 0, &mut |id, entry| messages.push((id, entry.turn)));
         }
         messages
     }
 
     /// A session that has messages or a transcript.
-    pub fn session(&self, who: &Owner) -> Option<Session> {
-        let digest = who.digest()?;
+    pub fn session(&self, owner: &Owner) -> Option<Session> {
+        let digest = owner.digest()?;
         // Nobody is shown what a power cut could still take; a journal that broke takes no more.
         let _ = self.sync(self.journal.last());
         let bytes = self.transcripts.find(digest).map(|about| about.bytes);
-        let known = bytes.is_some() || !self.messages_of(who).is_empty();
-        known.then(|| self.session_of(who.clone(), bytes.unwrap_or(0)))
+        let known = bytes.is_some() || !self.messages_of(owner).is_empty();
+        known.then(|| self.session_of(owner.clone(), bytes.unwrap_or(0)))
     }
 
-    fn session_of(&self, who: Owner, transcript_bytes: u64) -> Session {
-        let session = who.digest().unwrap_or_default();
+    fn session_of(&self, owner: Owner, transcript_bytes: u64) -> Session {
+        let session = owner.digest().unwrap_or_default();
         let line = self.lock().dispatch.tickets(session).count();
         let running = self.running_in(session);
         let queued = line - usize::from(running.is_some()).min(line);
-        Session { who, running, queued, transcript_bytes }
+        Session { owner, running, queued, transcript_bytes }
     }
 
     /// The message whose turn runs in a session.
     pub fn running_in(&self, session: Digest) -> Option<Id> {
         let state = self.lock();
         let first = state.dispatch.tickets(session).next()?;
-        state.book.get(first).is_some_and(|entry| entry.turn == TurnState::Running).then_some(first)
+        state
+            .table
+            .get(first)
+            .is_some_and(|entry| entry.turn == TurnState::Running)
+            .then_some(first)
     }
 
     /// The sessions of a principal with `wanted` keys, in the order of these, at most [`MAX_LISTED`];
@@ -129,9 +133,9 @@ impl Hub {
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
         let mut found: ByName<u64> = ByName::new();
-        let mut add = |who: &Owner, bytes: u64| {
-            let is_wanted = |key: &&str| who.principal == principal && wanted(key);
-            if let Some(key) = who.session.as_deref().filter(is_wanted) {
+        let mut add = |owner: &Owner, bytes: u64| {
+            let is_wanted = |key: &&str| owner.principal == principal && wanted(key);
+            if let Some(key) = owner.session.as_deref().filter(is_wanted) {
                 let known = found.of(key);
                 *known = bytes.max(*known);
             }
@@ -139,10 +143,10 @@ impl Hub {
             found.truncate(MAX_LISTED + 1);
         };
         self.visit_all(&mut |_, entry| {
-            add(&entry.who, 0);
+            add(&entry.owner, 0);
             true
         });
-        self.transcripts.list(principal, &mut |about| add(&about.who, about.bytes))?;
+        self.transcripts.list(principal, &mut |about| add(&about.owner, about.bytes))?;
         let more = found.iter().nth(MAX_LISTED).is_some();
         let session = |(key, bytes): (&String, &u64)| {
             self.session_of(Owner::new(principal.to_owned(), Some(key.clone())), *bytes)
@@ -151,10 +155,10 @@ impl Hub {
     }
 
     /// Messages whose turn failed, newest first, of those that `sees` says.
-    pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused> {
+    pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, WriteError> {
         let mut ids = Vec::new();
         self.visit_all(&mut |id, entry| {
-            if entry.turn == TurnState::Failed && sees(&entry.who) {
+            if entry.turn == TurnState::Failed && sees(&entry.owner) {
                 ids.push(id);
             }
             ids.len() < MAX_LISTED
@@ -163,18 +167,18 @@ impl Hub {
     }
 
     /// Messages in the dead-letter list, of those that `sees` says.
-    pub fn dead_letters(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, Refused> {
+    pub fn dead_letters(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, WriteError> {
         let ids: Vec<Id> = {
             let state = self.lock();
-            let shown = |entry: &Entry| sees(&entry.who) && !state.book.is_erased(entry);
-            let letters = state.book.dead_letters().filter(|(_, entry)| shown(entry));
+            let shown = |entry: &Entry| sees(&entry.owner) && !state.table.is_erased(entry);
+            let letters = state.table.dead_letters().filter(|(_, entry)| shown(entry));
             letters.map(|(id, _)| id).collect()
         };
         self.listed(ids)
     }
 
     /// As many of these messages as a list holds.
-    fn listed(&self, ids: Vec<Id>) -> Result<Vec<Message>, Refused> {
+    fn listed(&self, ids: Vec<Id>) -> Result<Vec<Message>, WriteError> {
         let (mut listed, mut size) = (Vec::new(), 0);
         for id in ids.into_iter().take(MAX_LISTED) {
             let Some(message) = self.message(id)? else { continue };
@@ -209,11 +213,11 @@ impl Hub {
     pub(super) fn glance_of(&self, state: &State) -> Glance {
         let (running, waiting) = state.dispatch.counts();
         let turns = (running, waiting, state.dispatch.sessions());
-        let mut usage = state.book.usage();
+        let mut usage = state.table.usage();
         for (name, count) in state.dispatch.waiting() {
             usage.of(name).push(("queued", count));
         }
-        (state.book.counts, turns, self.waiting_turns(state), usage)
+        (state.table.counts, turns, self.waiting_turns(state), usage)
     }
 
     /// Bytes of the journal and the number of its last record, told without waiting for the disk.
@@ -237,7 +241,7 @@ impl Hub {
         self.journal.check_file();
         if planned {
             let mut state = self.lock();
-            for (id, n) in state.book.running() {
+            for (id, n) in state.table.running() {
                 // Without it the attempt counts, and runs again all the same.
                 let _ = self.write_step(&mut state, (id, n), Step::Released);
             }

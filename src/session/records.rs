@@ -10,7 +10,7 @@ use super::message_table::Entry;
 use super::submit::Refusal;
 use crate::extent::Extent;
 use crate::journal::record::{Accepted, Record, Step};
-use crate::journal::{Purpose, Refused};
+use crate::journal::{Purpose, WriteError};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::threads::in_turn;
 
@@ -19,8 +19,8 @@ use crate::threads::in_turn;
 const MARK_AFTER: Duration = Duration::from_millis(25);
 
 impl Hub {
-    /// Appends a record and keeps the book: see [`Hub::write_json`].
-    pub(super) fn write(&self, state: &mut State, record: &Record) -> Result<u64, Refused> {
+    /// Appends a record and applies it to the table: see [`Hub::write_json`].
+    pub(super) fn write(&self, state: &mut State, record: &Record) -> Result<u64, WriteError> {
         self.write_json(state, (record, &record.to_json()))
     }
 
@@ -30,21 +30,21 @@ impl Hub {
         state: &mut State,
         (id, n): (Id, u32),
         step: Step,
-    ) -> Result<u64, Refused> {
+    ) -> Result<u64, WriteError> {
         self.write(state, &Record::step(id, n, self.stamp(), step))
     }
 
-    /// Appends a record with its JSON and keeps the book. Follows the journal's order: the lock is held,
+    /// Appends a record with its JSON and applies it to the table. Follows the journal's order: the lock is held,
     /// and the JSON of a long one was made before.
     pub(super) fn write_json(
         &self,
         state: &mut State,
         (record, json): (&Record, &str),
-    ) -> Result<u64, Refused> {
-        if let Err(why) = state.book.check(record) {
+    ) -> Result<u64, WriteError> {
+        if let Err(why) = state.table.check(record) {
             // It would keep the next start from starting.
             log::error!("a record was left out: {why}");
-            return Err(Refused::Unavailable(why));
+            return Err(WriteError::Unavailable(why));
         }
         let purpose = match record {
             Record::Accepted(_) | Record::Step { step: Step::Requeued, .. } => Purpose::NewWork,
@@ -52,15 +52,15 @@ impl Hub {
         };
         let number =
             self.journal.append(json, purpose).map_err(|refused| self.note_refusal(refused))?;
-        if let Err(why) = state.book.apply(number, record, json.len()) {
+        if let Err(why) = state.table.apply(number, record, json.len()) {
             log::error!("record {number} does not follow: {why}");
         }
         state.recent.add(number, record, json.len());
-        if let Some(session) = state.book.session_of(record) {
+        if let Some(session) = state.table.session_of(record) {
             state.notify_followers(Some(session));
         }
         let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
-        if rested || state.book.is_crowded(self.settings().config.limits.keep_results) {
+        if rested || state.table.is_crowded(self.settings().config.limits.keep_results) {
             self.alarm.notify_all();
         }
         Ok(number)
@@ -75,15 +75,15 @@ impl Hub {
         &self,
         what: &str,
         record: &Record,
-    ) -> Result<MutexGuard<'_, State>, Refused> {
+    ) -> Result<MutexGuard<'_, State>, WriteError> {
         let (mut logged, json) = (false, record.to_json());
         loop {
             let mut state = self.lock();
             let Err(refused) = self.write_json(&mut state, (record, &json)) else {
                 return Ok(state);
             };
-            let passes = matches!(refused, Refused::Full(_) | Refused::Unavailable(_));
-            if !passes || state.book.check(record).is_err() {
+            let passes = matches!(refused, WriteError::Full(_) | WriteError::Unavailable(_));
+            if !passes || state.table.check(record).is_err() {
                 return Err(refused);
             }
             drop(state);
@@ -91,7 +91,7 @@ impl Hub {
                 log::warn!("{what} waits for the disk: {refused}");
             }
             if self.aborted_within(DISK_RETRY_DELAY) {
-                return Err(Refused::Broken("the gateway ends".to_owned()));
+                return Err(WriteError::Broken("the gateway ends".to_owned()));
             }
         }
     }
@@ -99,9 +99,9 @@ impl Hub {
     /// Records what an operator or a sender wants of a message, if it can follow.
     pub(super) fn write_operation(&self, id: Id, step: Step) -> Result<(), Refusal> {
         let mut state = self.lock();
-        state.book.get(id).ok_or(Refusal::Unknown)?;
+        state.table.get(id).ok_or(Refusal::Unknown)?;
         let record = Record::step(id, 0, self.stamp(), step);
-        state.book.check(&record).map_err(|_| Refusal::TooLate)?;
+        state.table.check(&record).map_err(|_| Refusal::TooLate)?;
         let number = self.write(&mut state, &record)?;
         drop(state);
         Ok(self.sync(number)?)
@@ -133,7 +133,7 @@ impl Hub {
         if !long || entry.erased {
             return Ok((self.outcome(entry)?, None));
         }
-        let turn = in_turn(entry.who.principal.as_bytes());
+        let turn = in_turn(entry.owner.principal.as_bytes());
         let (json, reply) = self.journal.read_without_reply(number, &mut |_| Ok(()))?;
         drop(turn);
         Ok((step_of(&json)?, reply))
@@ -161,7 +161,7 @@ impl Hub {
 
     /// The context that a message came with.
     pub fn context_of(&self, id: Id) -> io::Result<Option<String>> {
-        let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
+        let entry = self.lock().table.copy(id).ok_or(io::ErrorKind::NotFound)?;
         Ok(self.accepted(&entry)?.context)
     }
 }

@@ -34,14 +34,14 @@ impl Hub {
     ///
     /// # Errors
     /// Whose limit is reached: see [`Hub::make_room`].
-    pub(super) fn reserve_session(&self, who: &Owner) -> Result<(), Reached> {
-        let Some(session) = who.digest() else { return Ok(()) };
+    pub(super) fn reserve_session(&self, owner: &Owner) -> Result<(), Reached> {
+        let Some(session) = owner.digest() else { return Ok(()) };
         let config = &self.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_transcripts as u64);
         let now = self.transcript_time();
         let mut usage = lock(&self.transcripts.usage);
-        usage.check((session, &who.principal), shares, limit)?;
-        usage.touch(session, &who.principal, now);
+        usage.check((session, &owner.principal), shares, limit)?;
+        usage.touch(session, &owner.principal, now);
         Ok(())
     }
 
@@ -63,19 +63,19 @@ impl Hub {
 
     /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where
     /// that holds its share, else of the one that holds most. Not under the hub's lock.
-    pub(super) fn make_room(&self, who: &Owner, over: Over) {
+    pub(super) fn make_room(&self, owner: &Owner, over: Over) {
         let (oldest, goal) = {
             let usage = lock(&self.transcripts.usage);
             let holders = usage.principals.iter();
             let holds =
-                |(name, _): &&(String, u64)| over == Over::Gateway || *name == who.principal;
+                |(name, _): &&(String, u64)| over == Over::Gateway || *name == owner.principal;
             let most = holders.filter(holds).max_by_key(|(_, bytes)| *bytes);
             let Some((name, bytes)) = most else { return };
             (usage.oldest(Some(name), u64::MAX), bytes / EVICTED_PART + 2 * SESSION_PAGE)
         };
         let mut freed = 0;
-        for session in oldest.into_iter().filter(|session| Some(*session) != who.digest()) {
-            if freed >= goal && self.reserve_session(who).is_ok() {
+        for session in oldest.into_iter().filter(|session| Some(*session) != owner.digest()) {
+            if freed >= goal && self.reserve_session(owner).is_ok() {
                 return;
             }
             match self.forget_session(session, false) {
@@ -102,14 +102,14 @@ impl Hub {
     fn forget_session(&self, session: Digest, all: bool) -> io::Result<u64> {
         {
             let mut state = self.lock();
-            let known = state.book.messages_of(session, 0).next();
-            let known = known.filter(|_| state.book.is_idle(session));
-            if let Some(who) = known.map(|(_, entry)| Arc::clone(&entry.who)) {
-                let written = self.write_reset(&mut state, &who, !all);
+            let known = state.table.messages_of(session, 0).next();
+            let known = known.filter(|_| state.table.is_idle(session));
+            if let Some(owner) = known.map(|(_, entry)| Arc::clone(&entry.owner)) {
+                let written = self.write_reset(&mut state, &owner, !all);
                 written.map_err(|refused| io::Error::other(refused.to_string()))?;
             }
         }
-        let idle = || self.lock().book.is_idle(session);
+        let idle = || self.lock().table.is_idle(session);
         Ok(self.transcripts.remove(session, false, &idle)?.unwrap_or(0))
     }
 }

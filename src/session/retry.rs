@@ -51,7 +51,7 @@ pub fn step_after(
         retry_after: asked,
         random,
     };
-    let (cuts, retry_for) = (entry.cuts + 1, config.agent.retry_for);
+    let (cuts, retry_for) = (entry.crashes + 1, config.agent.retry_for);
     let pause = if crash {
         let allowed = usize::try_from(cuts).is_ok_and(|cuts| cuts < config.limits.max_attempts);
         allowed.then(|| backoff::delay(cuts, random, MAX_TURN_RETRY_DELAY))

@@ -12,7 +12,7 @@ use super::message_table::Entry;
 use super::states::DeliveryState;
 use super::submit::Refusal;
 use crate::delivery::{DeliveryResult, Payload, backoff};
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
@@ -26,11 +26,11 @@ type Round = Result<(), Option<Instant>>;
 impl Hub {
     /// Puts the reply of a message that is over on its way.
     pub(super) fn enqueue_delivery(&self, state: &mut State, id: Id) {
-        let State { book, outboxes, .. } = state;
-        let Some(entry) = book.get(id) else { return };
+        let State { table, outboxes, .. } = state;
+        let Some(entry) = table.get(id) else { return };
         let Some(outgoing) = &entry.delivery else { return };
         if outgoing.state == Some(DeliveryState::Pending) {
-            outboxes.push(&outgoing.target, &entry.who.principal, id);
+            outboxes.push(&outgoing.target, &entry.owner.principal, id);
             self.alarm.notify_all();
         }
     }
@@ -73,7 +73,7 @@ impl Hub {
             let mut state = self.lock();
             let first = state.outboxes.next(name, Instant::now());
             let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
-            let Some(entry) = state.book.copy(id).filter(may_be_sent) else {
+            let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
                 state.outboxes.advance(name, id, None);
                 return Ok(());
             };
@@ -107,7 +107,7 @@ impl Hub {
             // An operator may have had a failed turn run again: that text is not its reply any more. Or
             // its session was reset.
             let same = |now: Entry| now.outcome == entry.outcome && may_be_sent(&now);
-            if !state.book.copy(id).is_some_and(same) {
+            if !state.table.copy(id).is_some_and(same) {
                 return Ok(());
             }
             self.write_step(&mut state, (id, attempts + 1), Step::Sending)
@@ -117,8 +117,8 @@ impl Hub {
         self.sync(number).map_err(|_| None)?;
         let payload = Payload {
             id: &id.to_string(),
-            session: entry.who.session.as_deref(),
-            principal: &entry.who.principal,
+            session: entry.owner.session.as_deref(),
+            principal: &entry.owner.principal,
             status: entry.turn.word(),
             text: &text,
             attempt: attempts + 1,
@@ -159,14 +159,14 @@ impl Hub {
         step: Step,
         pause: Option<Duration>,
     ) -> Round {
-        let known = self.lock().book.copy(id).is_some_and(|entry| !entry.erased);
+        let known = self.lock().table.copy(id).is_some_and(|entry| !entry.erased);
         let record = Record::step(id, n, self.stamp(), step);
         match known.then(|| self.write_with_retry(&format!("the delivery of {id}"), &record)) {
             Some(Ok(mut state)) => self.sync_soon(&mut state),
             // It was left out.
-            Some(Err(Refused::Unavailable(_))) | None => {}
+            Some(Err(WriteError::Unavailable(_))) | None => {}
             // The gateway may be there for a while, where its journal was removed.
-            Some(Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong)) => {
+            Some(Err(WriteError::Broken(_) | WriteError::Full(_) | WriteError::TooLong)) => {
                 return Err(Some(Instant::now() + DISK_RETRY_DELAY));
             }
         }

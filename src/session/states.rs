@@ -13,7 +13,7 @@ pub enum TurnState {
     /// An attempt was begun.
     Running,
     /// An attempt failed for now; the next one waits for its time.
-    Resting,
+    Backoff,
     Done,
     Failed,
     Cancelled,
@@ -22,20 +22,20 @@ pub enum TurnState {
 impl TurnState {
     /// The state after a step; `None` where that cannot happen, or is one of the delivery.
     pub fn after(self, step: &Step) -> Option<TurnState> {
-        use TurnState::{Cancelled, Done, Failed, Queued, Resting, Running};
+        use TurnState::{Backoff, Cancelled, Done, Failed, Queued, Running};
         match (self, step) {
             // A running one is started again when the process that ran it has died.
-            (Queued | Running | Resting, Step::Started) => Some(Running),
-            (Running, Step::Retry(_)) => Some(Resting),
+            (Queued | Running | Backoff, Step::Started) => Some(Running),
+            (Running, Step::Retry(_)) => Some(Backoff),
             // Also before it runs: the gateway answers its own commands without a turn, and what a
             // crash cut short too often fails without another attempt.
             (Queued | Running, Step::Done(..)) => Some(Done),
-            (Queued | Running | Resting, Step::Failed(..)) => Some(Failed),
-            (Queued | Running | Resting, Step::Cancelled(_)) => Some(Cancelled),
+            (Queued | Running | Backoff, Step::Failed(..)) => Some(Failed),
+            (Queued | Running | Backoff, Step::Cancelled(_)) => Some(Cancelled),
             (Failed, Step::Requeued) | (Running, Step::Released) => Some(Queued),
-            (Resting, Step::Done(..))
-            | (Queued | Resting, Step::Retry(_) | Step::Released)
-            | (Queued | Running | Resting | Done | Cancelled, Step::Requeued)
+            (Backoff, Step::Done(..))
+            | (Queued | Backoff, Step::Retry(_) | Step::Released)
+            | (Queued | Running | Backoff | Done | Cancelled, Step::Requeued)
             | (Done | Failed | Cancelled, Step::Started | Step::Retry(_) | Step::Done(..))
             | (Done | Failed | Cancelled, Step::Failed(..) | Step::Cancelled(_) | Step::Released)
             | (_, Step::Sending | Step::Deferred(_) | Step::Delivered | Step::Dead(_))
@@ -45,7 +45,7 @@ impl TurnState {
 
     pub fn is_over(self) -> bool {
         match self {
-            TurnState::Queued | TurnState::Running | TurnState::Resting => false,
+            TurnState::Queued | TurnState::Running | TurnState::Backoff => false,
             TurnState::Done | TurnState::Failed | TurnState::Cancelled => true,
         }
     }
@@ -53,7 +53,7 @@ impl TurnState {
     /// As the API calls it.
     pub fn word(self) -> &'static str {
         match self {
-            TurnState::Queued | TurnState::Resting => "queued",
+            TurnState::Queued | TurnState::Backoff => "queued",
             TurnState::Running => "running",
             TurnState::Done => "done",
             TurnState::Failed => "failed",

@@ -10,7 +10,7 @@ use super::message_table::{Digest, Owner};
 use super::states::{DeliveryState, TurnState};
 use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
-use crate::journal::{self, Refused};
+use crate::journal::{self, WriteError};
 use crate::shares::{Over, Reached, Shares};
 
 /// A message as its sender gives it.
@@ -49,7 +49,7 @@ pub enum Refusal {
     Erased,
     /// Sessions keep as much on disk as they may, and none is idle.
     Transcripts(Reached),
-    Journal(Refused),
+    Journal(WriteError),
     /// The principal's share of the journal is full.
     Share(Reached),
     Stopping,
@@ -79,8 +79,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-impl From<Refused> for Refusal {
-    fn from(refused: Refused) -> Refusal {
+impl From<WriteError> for Refusal {
+    fn from(refused: WriteError) -> Refusal {
         Refusal::Journal(refused)
     }
 }
@@ -129,7 +129,7 @@ impl Hub {
     /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was.
     fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<Id> {
         let first = state.dispatch.tickets(session).next()?;
-        if !matches!(state.book.get(first)?.turn, TurnState::Running | TurnState::Resting) {
+        if !matches!(state.table.get(first)?.turn, TurnState::Running | TurnState::Backoff) {
             return None;
         }
         let why = format!("interrupted by message {by}");
@@ -157,9 +157,9 @@ impl Hub {
         let mut state = self.lock();
         if self.write_step(&mut state, (id, 0), Step::Done(reply, None)).is_ok() {
             self.after_end(&mut state, id);
-        } else if let Some(entry) = state.book.get(id).filter(|entry| !entry.turn.is_over()) {
+        } else if let Some(entry) = state.table.get(id).filter(|entry| !entry.turn.is_over()) {
             // Without it the message is accepted all the same, and gets its end as a turn.
-            let (who, session) = (Arc::clone(&entry.who), entry.session());
+            let (who, session) = (Arc::clone(&entry.owner), entry.session());
             state.dispatch.restore(id, &who.principal, session);
         }
         let begun = self.begin_attempts(&mut state);
@@ -170,17 +170,17 @@ impl Hub {
     /// sent again.
     pub fn retry(self: &Arc<Self>, id: Id) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let entry = state.book.get(id).ok_or(Refusal::Unknown)?;
+        let entry = state.table.get(id).ok_or(Refusal::Unknown)?;
         if entry.turn != TurnState::Failed {
             drop(state);
             return self.revive(id);
         }
         // Not what a reset forgot, nor while the word of its failure is on its way to a target.
         let sending = entry.delivery_state() == Some(DeliveryState::Sending);
-        if sending || state.book.is_erased(entry) {
+        if sending || state.table.is_erased(entry) {
             return Err(Refusal::TooLate);
         }
-        let (who, session) = (Arc::clone(&entry.who), entry.session());
+        let (who, session) = (Arc::clone(&entry.owner), entry.session());
         state.dispatch.submit(id, &who.principal, session).map_err(Refusal::Full)?;
         if let Err(refused) = self.write_step(&mut state, (id, 0), Step::Requeued) {
             state.dispatch.leave(id);
@@ -196,7 +196,7 @@ impl Hub {
         self: &Arc<Self>,
         state: MutexGuard<'_, State>,
         begun: Vec<Id>,
-    ) -> Result<(), Refused> {
+    ) -> Result<(), WriteError> {
         let number = self.journal.last();
         drop(state);
         let synced = self.sync(number);
@@ -208,7 +208,7 @@ impl Hub {
     /// owner, whom the journal itself refuses.
     fn share(&self, state: &State, principal: &str) -> Option<((u64, u64), u64, Shares)> {
         let config = &self.settings().config;
-        let held = (state.book.bytes_of(principal), self.journal.size());
+        let held = (state.table.bytes_of(principal), self.journal.size());
         let limit = config.limits.max_journal as u64;
         (principal != OWNER).then(|| (held, limit, Shares::of(config)))
     }
@@ -239,9 +239,9 @@ impl Hub {
 
     /// The message of the draft's idempotency key, and the number of its record.
     fn known(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
-        match draft.key.and_then(|(key, body)| Some((state.book.by_key(key)?, body))) {
+        match draft.key.and_then(|(key, body)| Some((state.table.by_key(key)?, body))) {
             None => Ok(None),
-            Some(((_, entry), _)) if state.book.is_erased(entry) => Err(Refusal::Erased),
+            Some(((_, entry), _)) if state.table.is_erased(entry) => Err(Refusal::Erased),
             Some(((_, entry), body)) if entry.key.as_ref().is_none_or(|key| key.body != body) => {
                 Err(Refusal::Conflict)
             }

@@ -78,14 +78,14 @@ fn settings(config: &Config) -> (Settings, Arc<Children>) {
     (Settings { config: config.clone(), agent }, children)
 }
 
-/// A book as a start reads it.
+/// A table as a start reads it.
 fn read_back(journal: &Testing) -> MessageTable {
-    let mut book = MessageTable::default();
+    let mut table = MessageTable::default();
     for (number, json) in journal.all() {
         let record = Record::parse(&json).unwrap();
-        book.apply(number, &record, json.len()).unwrap();
+        table.apply(number, &record, json.len()).unwrap();
     }
-    book
+    table
 }
 
 impl House {
@@ -191,7 +191,7 @@ impl House {
     }
 
     fn counts(&self) -> Counts {
-        self.hub.lock().book.counts
+        self.hub.lock().table.counts
     }
 
     /// What the journal and the hub must have in common whenever nothing is at work.
@@ -200,7 +200,7 @@ impl House {
         let ends = audit(&self.journal.all());
         let state = self.hub.lock();
         let known: BTreeMap<Id, TurnState> =
-            state.book.entries().filter(|(_, e)| !e.erased).map(|(id, e)| (id, e.turn)).collect();
+            state.table.entries().filter(|(_, e)| !e.erased).map(|(id, e)| (id, e.turn)).collect();
         for (id, turn) in &known {
             assert!(!turn.is_over() || ends.get(id) == Some(turn), "{id}: {turn:?}");
         }
@@ -251,7 +251,7 @@ fn keyed(session: &str, text: &str, key: Digest) -> Draft {
 /// Holds a journal against its promises: records follow from each other, a session has one turn at
 /// a time and in the order of acceptance, attempts are counted, an end is the end. Returns the ends.
 fn audit(records: &[(u64, String)]) -> BTreeMap<Id, TurnState> {
-    let mut book = MessageTable::default();
+    let mut table = MessageTable::default();
     let mut ends = BTreeMap::new();
     let mut last = 0;
     let mut sizes = 0;
@@ -261,26 +261,26 @@ fn audit(records: &[(u64, String)]) -> BTreeMap<Id, TurnState> {
         let record = Record::parse(json).unwrap();
         // Of an erased one its end is left, which changes nothing.
         let id = record.id().and_then(Id::parse);
-        let erased = id.and_then(|id| book.get(id)).is_some_and(|entry| entry.erased);
+        let erased = id.and_then(|id| table.get(id)).is_some_and(|entry| entry.erased);
         if !erased {
-            book.check(&record).unwrap_or_else(|why| panic!("record {number}: {why}"));
+            table.check(&record).unwrap_or_else(|why| panic!("record {number}: {why}"));
         }
         if let Record::Step { id, n, step: Step::Started, .. } = &record {
             let id = Id::parse(id).unwrap();
-            let entry = book.get(id).unwrap();
+            let entry = table.get(id).unwrap();
             assert_eq!(*n, entry.attempts + 1, "record {number}: {json}");
             let session = entry.session();
-            let before = book.entries().filter(|(other, entry)| {
+            let before = table.entries().filter(|(other, entry)| {
                 *other < id && session.is_some() && entry.session() == session
             });
             let open: Vec<Id> =
                 before.filter(|(_, entry)| !entry.turn.is_over()).map(|(id, _)| id).collect();
             assert!(open.is_empty(), "record {number}: {id} runs before {open:?}");
         }
-        book.apply(*number, &record, json.len()).unwrap();
+        table.apply(*number, &record, json.len()).unwrap();
         if let Some(id) = record.id().and_then(Id::parse) {
             sizes += json.len() as u64 + RECORD_OVERHEAD;
-            let turn = book.get(id).unwrap().turn;
+            let turn = table.get(id).unwrap().turn;
             if matches!(record, Record::Step { step: Step::Requeued, .. }) {
                 ends.remove(&id);
             }
@@ -289,8 +289,8 @@ fn audit(records: &[(u64, String)]) -> BTreeMap<Id, TurnState> {
             }
         }
     }
-    if !book.entries().any(|(_, entry)| entry.erased) {
-        assert_eq!(book.counts.bytes, sizes);
+    if !table.entries().any(|(_, entry)| entry.erased) {
+        assert_eq!(table.counts.bytes, sizes);
     }
     ends
 }

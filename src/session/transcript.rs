@@ -75,7 +75,7 @@ impl Transcripts {
     pub fn reconcile(
         &self,
         session: Digest,
-        who: &Owner,
+        owner: &Owner,
         cap: usize,
         known: &dyn Fn() -> Known,
         load: &dyn Fn(Id) -> io::Result<Turn>,
@@ -84,7 +84,7 @@ impl Transcripts {
         if reconciled.contains(&session) {
             return Ok(());
         }
-        let Known { said, unsaid, reset } = known();
+        let Known { answered: said, unanswered: unsaid, reset } = known();
         let (text, length) = read(&self.path(session))?;
         let mut kept: Vec<(Id, &str)> = pairs(&text);
         let is_reset = |id: &Id| reset.is_some_and(|reset| *id <= reset);
@@ -110,11 +110,11 @@ impl Transcripts {
             }
         }
         // Agents open it in their first turn too.
-        let named = self.find(session).is_some_and(|about| about.who == *who);
+        let named = self.find(session).is_some_and(|about| about.owner == *owner);
         let size: usize = kept.iter().map(|(_, lines)| lines.len()).sum();
         if !named || !missing.is_empty() || size as u64 != length {
             missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
-            self.write(session, who, &rolled(kept, cap))?;
+            self.write(session, owner, &rolled(kept, cap))?;
         }
         reconciled.insert(session);
         Ok(())
@@ -130,7 +130,7 @@ impl Transcripts {
     pub fn append(
         &self,
         session: Digest,
-        who: &Owner,
+        owner: &Owner,
         turn: &Turn,
         (cap, late): (usize, bool),
         still: &dyn Fn() -> bool,
@@ -146,7 +146,7 @@ impl Transcripts {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
             insert(&mut turns, turn.id, &lines);
-            return self.write(session, who, &rolled(turns, cap));
+            return self.write(session, owner, &rolled(turns, cap));
         }
         let mut options = OpenOptions::new();
         let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
@@ -155,8 +155,8 @@ impl Transcripts {
             file.set_len(size)?;
             return Err(e);
         }
-        self.record_owner(session, who)?;
-        self.count_use(session, &who.principal);
+        self.record_owner(session, owner)?;
+        self.count_use(session, &owner.principal);
         Ok(())
     }
 
@@ -196,15 +196,15 @@ impl Transcripts {
         Ok(())
     }
 
-    fn write(&self, session: Digest, who: &Owner, text: &str) -> io::Result<()> {
+    fn write(&self, session: Digest, owner: &Owner, text: &str) -> io::Result<()> {
         private_dir(&self.dir)?;
-        self.record_owner(session, who)?;
+        self.record_owner(session, owner)?;
         let path = self.path(session);
         // One that has something in it may be durable: its successor must be so too.
         let durable = fs::metadata(&path).is_ok_and(|meta| meta.len() > 0);
         let replace = if durable { files::replace } else { replace_unsynced };
         replace(&path, text.as_bytes(), 0o600)?;
-        self.count_use(session, &who.principal);
+        self.count_use(session, &owner.principal);
         Ok(())
     }
 }
@@ -226,9 +226,9 @@ impl Drop for TemporaryTranscript {
 #[derive(Debug, Default)]
 pub struct Known {
     /// The messages that were answered by a turn, in order.
-    pub said: Vec<Id>,
+    pub answered: Vec<Id>,
     /// Those that came to no reply, in order.
-    pub unsaid: Vec<Id>,
+    pub unanswered: Vec<Id>,
     /// Nothing up to this one counts any more.
     pub reset: Option<Id>,
 }

@@ -13,7 +13,7 @@ use super::time::now;
 use super::transcript::{Known, Turn as Said};
 use crate::agent::Outcome;
 use crate::escape::counted;
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
@@ -30,15 +30,15 @@ impl Hub {
                 state.waiting_permits.remove(at).1.notify();
                 continue;
             }
-            let Some(entry) = state.book.get(id) else { continue };
+            let Some(entry) = state.table.get(id) else { continue };
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
-            let worn_out = usize::try_from(entry.cuts).unwrap_or(usize::MAX) >= most;
+            let worn_out = usize::try_from(entry.crashes).unwrap_or(usize::MAX) >= most;
             let (n, step) = if worn_out {
                 let why = format!(
                     "the gateway or its agent ended in the middle of the turn {}; \
                      limits.max_attempts allows no more",
-                    counted(&entry.cuts, "time")
+                    counted(&entry.crashes, "time")
                 );
                 (entry.attempts, Step::Failed(why, None))
             } else {
@@ -68,10 +68,10 @@ impl Hub {
     /// What follows the last record of a turn.
     pub(super) fn after_end(&self, state: &mut State, id: Id) {
         state.replies.end(id);
-        let entry = state.book.get(id);
+        let entry = state.table.get(id);
         if let Some((entry, session)) = entry.and_then(|entry| Some((entry, entry.session()?))) {
             let now = self.transcript_time();
-            lock(&self.transcripts.usage).touch(session, &entry.who.principal, now);
+            lock(&self.transcripts.usage).touch(session, &entry.owner.principal, now);
         }
         self.enqueue_delivery(state, id);
         self.sync_soon(state);
@@ -81,14 +81,14 @@ impl Hub {
     pub(super) fn finish_turn(&self, id: Id, outcome: Outcome) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
-            (state.book.copy(id), state.replies.of(id))
+            (state.table.copy(id), state.replies.of(id))
         };
         let (began, text, report, message) = {
             let mut run = run.lock();
             let began = run.began.unwrap_or_else(Instant::now);
             (began, run.text.clone(), run.report.to_json(), run.message.take())
         };
-        let session = entry.as_ref().and_then(|entry| entry.who.session.as_deref());
+        let session = entry.as_ref().and_then(|entry| entry.owner.session.as_deref());
         let attempt = entry.as_ref().map_or(0, |entry| entry.attempts);
         outcome.log(&id.to_string(), session, attempt, began, text.len());
         let Some(entry) = entry.filter(|entry| !entry.turn.is_over()) else {
@@ -108,13 +108,13 @@ impl Hub {
         let mut state = match self.write_end(id, &entry, &record) {
             Ok(state) => state,
             // It was left out: somebody else has ended the message.
-            Err(Refused::Unavailable(_)) => return self.release_turn(id),
-            Err(Refused::Broken(_) | Refused::Full(_) | Refused::TooLong) => {
+            Err(WriteError::Unavailable(_)) => return self.release_turn(id),
+            Err(WriteError::Broken(_) | WriteError::Full(_) | WriteError::TooLong) => {
                 return self.abandon_turn(id);
             }
         };
-        let turn = state.book.get(id).map(|entry| entry.turn);
-        if turn == Some(TurnState::Resting) {
+        let turn = state.table.get(id).map(|entry| entry.turn);
+        if turn == Some(TurnState::Backoff) {
             self.sync_soon(&mut state);
             self.postpone_retry(&mut state, id);
         } else {
@@ -134,12 +134,12 @@ impl Hub {
         id: Id,
         entry: &Entry,
         record: &Record,
-    ) -> Result<MutexGuard<'_, State>, Refused> {
+    ) -> Result<MutexGuard<'_, State>, WriteError> {
         let what = format!("the end of turn {id}");
-        let error = match self.beyond_share(&entry.who.principal, record) {
+        let error = match self.beyond_share(&entry.owner.principal, record) {
             Some(beyond) => beyond,
             None => match self.write_with_retry(&what, record) {
-                Err(Refused::TooLong) => {
+                Err(WriteError::TooLong) => {
                     "the reply is longer than a record of the journal".to_owned()
                 }
                 written => return written,
@@ -183,14 +183,14 @@ impl Hub {
         let append = || {
             let cap = self.transcript_cap();
             // A hole in it could never be filled again.
-            self.reconcile_transcript(session, &entry.who)?;
+            self.reconcile_transcript(session, &entry.owner)?;
             let still = || {
                 let state = self.lock();
-                let reset = state.book.is_reset(session, entry.accepted);
-                !reset && state.book.get(id).is_some_and(|entry| !state.book.is_erased(entry))
+                let reset = state.table.is_reset(session, entry.accepted);
+                !reset && state.table.get(id).is_some_and(|entry| !state.table.is_erased(entry))
             };
-            let late = self.lock().book.is_late(id, session);
-            self.transcripts.append(session, &entry.who, &turn, (cap, late), &still)
+            let late = self.lock().table.is_late(id, session);
+            self.transcripts.append(session, &entry.owner, &turn, (cap, late), &still)
         };
         if let Err(e) = append() {
             self.transcripts.mark_stale(session);
@@ -201,21 +201,21 @@ impl Hub {
     /// See [`super::transcript::Transcripts::reconcile`].
     pub(super) fn reconcile_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
         let known = || {
-            let (mut known, reset) = (Known::default(), self.lock().book.reset_of(session));
+            let (mut known, reset) = (Known::default(), self.lock().table.reset_of(session));
             known.reset = reset.map(|(newest, _)| newest);
             let after = reset.map_or(0, |(_, number)| number);
             self.visit_session(session, after, &mut |id, entry| {
                 // What the gateway answered itself had no turn.
                 if entry.turn == TurnState::Done && entry.attempts > 0 {
-                    known.said.push(id);
+                    known.answered.push(id);
                 } else if entry.turn.is_over() {
-                    known.unsaid.push(id);
+                    known.unanswered.push(id);
                 }
             });
             known
         };
         let load = |id: Id| {
-            let entry = self.lock().book.copy(id).ok_or(io::ErrorKind::NotFound)?;
+            let entry = self.lock().table.copy(id).ok_or(io::ErrorKind::NotFound)?;
             let (Accepted { text, .. }, reply) = self.exchange(&entry)?;
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };

@@ -28,7 +28,7 @@ impl Hub {
     /// Watches a message that is not over, or whose agent is not, by this event.
     pub fn watch(&self, id: Id, event: EventFd) -> Option<Watch> {
         let mut state = self.lock();
-        let over = state.book.get(id).is_none_or(|entry| entry.turn.is_over());
+        let over = state.table.get(id).is_none_or(|entry| entry.turn.is_over());
         // The agent of a message that was taken back may still be ending.
         if over && state.replies.get(id).is_none() {
             return None;
@@ -40,7 +40,7 @@ impl Hub {
     pub fn is_put_off(&self, id: Id) -> bool {
         let state = self.lock();
         let goes_on = |entry: &Entry| entry.turn == TurnState::Running || entry.turn.is_over();
-        self.is_draining() && !state.book.get(id).is_some_and(goes_on)
+        self.is_draining() && !state.table.get(id).is_some_and(goes_on)
     }
 
     /// Waits until a message is over. Says whether it is: the wait ends before where it has lasted for
@@ -52,7 +52,7 @@ impl Hub {
         loop {
             watch.event.clear();
             if watch.reply.lock().over {
-                return Ok(self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over()));
+                return Ok(self.lock().table.get(id).is_none_or(|entry| entry.turn.is_over()));
             }
             let news = [Interest::read(watch.event.as_fd())];
             if self.is_put_off(id) || cancel.wait(news, cancel.deadline)?.0 == [false] {
@@ -64,7 +64,7 @@ impl Hub {
     /// Whether a message has begun to run, and when it was accepted.
     pub fn glance(&self, id: Id) -> Option<(bool, u64)> {
         let state = self.lock();
-        let entry = state.book.get(id)?;
-        Some((!matches!(entry.turn, TurnState::Queued | TurnState::Resting), entry.at))
+        let entry = state.table.get(id)?;
+        Some((!matches!(entry.turn, TurnState::Queued | TurnState::Backoff), entry.at))
     }
 }

@@ -32,7 +32,7 @@ impl Hub {
                 continue;
             }
             let mut state = self.lock();
-            if state.book.get(id).is_none_or(|entry| entry.turn.is_over()) {
+            if state.table.get(id).is_none_or(|entry| entry.turn.is_over()) {
                 // It was taken back meanwhile, and that takes no thread.
                 drop(state);
                 self.spawn_workers(self.finish_turn(id, Outcome::Ended(CancelReason::Cancelled)));
@@ -84,7 +84,7 @@ impl Hub {
                 }
             }
             let aborted = self.aborted_within(DISK_RETRY_DELAY);
-            let over = self.lock().book.get(id).is_none_or(|entry| entry.turn.is_over());
+            let over = self.lock().table.get(id).is_none_or(|entry| entry.turn.is_over());
             if over || aborted {
                 return Outcome::Ended(CancelReason::Aborted);
             }
@@ -104,7 +104,7 @@ impl Hub {
     fn attempt(&self, id: Id) -> Outcome {
         let (entry, run, number) = {
             let mut state = self.lock();
-            let entry = state.book.get(id).filter(|entry| !entry.turn.is_over()).cloned();
+            let entry = state.table.get(id).filter(|entry| !entry.turn.is_over()).cloned();
             let Some(entry) = entry else { return Outcome::Ended(CancelReason::Cancelled) };
             (entry, state.replies.of(id), self.journal.last())
         };
@@ -125,7 +125,7 @@ impl Hub {
             }
         };
         run.lock().message = Some(Arc::clone(&message));
-        if entry.who.session.is_some() && Command::parse(&message.text).is_some() {
+        if entry.owner.session.is_some() && Command::parse(&message.text).is_some() {
             // An operator's word to the gateway is none for the agent.
             let words = "the gateway ended before it had carried this command out: send it again";
             return Outcome::Failed(words.to_owned());
@@ -150,7 +150,7 @@ impl Hub {
         if let Some(session) = entry.session() {
             let again = entry.attempts > 1 || entry.queued != entry.accepted;
             let remove = || if again { self.transcripts.remove_turn(session, id) } else { Ok(()) };
-            let settled = self.reconcile_transcript(session, &entry.who).and_then(|()| remove());
+            let settled = self.reconcile_transcript(session, &entry.owner).and_then(|()| remove());
             // A full disk must not keep accepted work from going on; what it lacks of the system it
             // waits for, and does not run without what was said before.
             if let Err(e) = settled {

@@ -44,7 +44,7 @@ fn a_short_write_is_taken_back() {
     });
     let size = journal.size();
     for purpose in [Purpose::NewWork, Purpose::Completion] {
-        assert!(matches!(journal.append(ONE, purpose), Err(Refused::Full(_))));
+        assert!(matches!(journal.append(ONE, purpose), Err(WriteError::Full(_))));
         assert_eq!(fs::metadata(dir.path().join(NAME)).unwrap().len(), size);
     }
     assert!(matches!(journal.condition(), Condition::Degraded(_)));
@@ -62,7 +62,7 @@ fn without_room_ahead_only_completions_are_taken() {
         disk.preallocate = |_, _, _| if FULL.load(SeqCst) { Err(full()) } else { Ok(true) };
     });
     journal.lock().preallocated = 0;
-    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(Refused::Full(_))));
+    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(WriteError::Full(_))));
     assert_eq!(journal.append(ONE, Purpose::Completion), Ok(4));
     assert!(matches!(probe(&journal), Condition::Degraded(_)));
     FULL.store(false, SeqCst);
@@ -88,7 +88,7 @@ fn other_errors_are_for_now() {
             _ => file.write_at(bytes, at),
         };
     });
-    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(Refused::Unavailable(_))));
+    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(WriteError::Unavailable(_))));
     assert_eq!(journal.append(ONE, Purpose::NewWork), Ok(4));
     assert_eq!(ASKED.load(SeqCst), 3);
 }
@@ -99,8 +99,8 @@ fn a_record_that_cannot_be_taken_back_breaks_it() {
         disk.write = |file, bytes, at| file.write_at(&bytes[..3], at);
         disk.truncate = |_, _| Err(failing());
     });
-    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(Refused::Broken(_))));
-    assert!(matches!(journal.append(ONE, Purpose::Completion), Err(Refused::Broken(_))));
+    assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(WriteError::Broken(_))));
+    assert!(matches!(journal.append(ONE, Purpose::Completion), Err(WriteError::Broken(_))));
     assert!(matches!(journal.condition(), Condition::Broken(_)));
     assert_eq!(journal.sync(3), Ok(()), "what was durable stays so");
     assert!(journal.compact(&mut |_, _| true).is_err());
@@ -119,11 +119,11 @@ fn a_failed_sync_is_not_tried_again() {
     assert_eq!(journal.sync(3), Ok(()));
     assert_eq!(journal.append(ONE, Purpose::NewWork), Ok(4));
     for _ in 0..2 {
-        assert!(matches!(journal.sync(4), Err(Refused::Broken(_))));
+        assert!(matches!(journal.sync(4), Err(WriteError::Broken(_))));
     }
     assert_eq!(SYNCS.load(SeqCst), 1);
     assert!(matches!(journal.condition(), Condition::Broken(why) if why.contains("a bad disk")));
-    assert!(matches!(journal.append(ONE, Purpose::Completion), Err(Refused::Broken(_))));
+    assert!(matches!(journal.append(ONE, Purpose::Completion), Err(WriteError::Broken(_))));
     assert!(journal.compact(&mut |_, _| true).is_err());
     assert_eq!(names(dir.path()), ["journal"]);
 }
@@ -138,7 +138,7 @@ fn what_a_start_finds_is_durable_only_when_it_was_synced() {
     let (mut journal, seen) = open(&dir);
     assert_eq!(seen.len(), 1);
     journal.disk.sync = |_| Err(failing());
-    assert!(matches!(journal.sync(1), Err(Refused::Broken(_))), "it was not synced");
+    assert!(matches!(journal.sync(1), Err(WriteError::Broken(_))), "it was not synced");
 }
 
 #[test]
@@ -222,7 +222,7 @@ fn appended_meanwhile(gates: &'static OnceLock<Gates>, result: io::Result<()>, s
     if fails {
         // None of what came since was ever durable.
         assert!(matches!(journal.condition(), Condition::Broken(_)));
-        assert!(matches!(journal.sync(4), Err(Refused::Broken(_))) && journal.sync(3).is_ok());
+        assert!(matches!(journal.sync(4), Err(WriteError::Broken(_))) && journal.sync(3).is_ok());
         kept = vec![1, 2, 3];
     } else {
         assert_eq!(journal.condition(), Condition::Good);
@@ -267,7 +267,7 @@ fn a_mark_that_finds_no_room_breaks_nothing() {
             if FULL.load(SeqCst) { Err(full()) } else { file.write_at(bytes, at) }
         };
     });
-    assert!(matches!(journal.mark(), Err(Refused::Full(_))));
+    assert!(matches!(journal.mark(), Err(WriteError::Full(_))));
     assert!(matches!(journal.condition(), Condition::Degraded(_)));
     FULL.store(false, SeqCst);
     assert_eq!((journal.mark(), journal.last(), journal.mark()), (Ok(()), 4, Ok(())));
@@ -277,7 +277,7 @@ fn a_mark_that_finds_no_room_breaks_nothing() {
 #[test]
 fn a_mark_that_is_not_synced_breaks_the_journal() {
     let (_dir, journal) = with(|disk| disk.sync = |_| Err(failing()));
-    assert!(matches!(journal.mark(), Err(Refused::Broken(_))));
+    assert!(matches!(journal.mark(), Err(WriteError::Broken(_))));
     assert!(matches!(journal.condition(), Condition::Broken(_)));
 }
 
@@ -332,7 +332,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
             break refused;
         }
     };
-    assert!(matches!(refused, Refused::Full(_)), "{refused:?}");
+    assert!(matches!(refused, WriteError::Full(_)), "{refused:?}");
     let Condition::Degraded(why) = journal.condition() else { panic!("not degraded") };
     println!("{why} (at {})", journal.size());
     for n in 0..800 {
@@ -345,7 +345,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
         }
     };
     println!("{refused}");
-    assert!(matches!(refused, Refused::Full(_)), "{refused:?}");
+    assert!(matches!(refused, WriteError::Full(_)), "{refused:?}");
     journal.append(ONE, Purpose::Completion).unwrap();
     let (last, size) = (journal.last(), journal.size());
     journal.sync(last).unwrap();

@@ -25,7 +25,9 @@ pub trait Compact {
 
 impl<T: Journal + ?Sized> Compact for T {
     fn compact(&self, keep: &mut dyn FnMut(u64, &str) -> bool) -> io::Result<()> {
-        self.rewrite(&mut |number, json| if keep(number, json) { Fate::Keep } else { Fate::Drop })
+        self.rewrite(&mut |number, json| {
+            if keep(number, json) { Decision::Keep } else { Decision::Drop }
+        })
     }
 }
 
@@ -167,7 +169,10 @@ fn new_work_leaves_a_reserve() {
         // Each takes a kilobyte: without a cap none would ever be refused.
         let refused = (0..cap >> 10).find_map(|_| journal.append(&text, Purpose::NewWork).err());
         let refused = refused.expect("the cap refuses new work");
-        assert!(matches!(&refused, Refused::Full(why) if why.contains("max_journal")), "{refused}");
+        assert!(
+            matches!(&refused, WriteError::Full(why) if why.contains("max_journal")),
+            "{refused}"
+        );
         assert!((31 << 10..=32 << 10).contains(&journal.size()), "{}", journal.size());
         while journal.size() < 100 << 10 {
             journal.append(&text, Purpose::Completion).unwrap();
@@ -177,12 +182,12 @@ fn new_work_leaves_a_reserve() {
         assert_eq!(journal.condition(), Condition::Good);
         journal.append(&text, Purpose::NewWork).unwrap();
         let long = "x".repeat(MAX_RECORD + 1);
-        assert_eq!(journal.append(&long, Purpose::Completion), Err(Refused::TooLong));
+        assert_eq!(journal.append(&long, Purpose::Completion), Err(WriteError::TooLong));
     }
     let last = file.last();
     file.set_cap(1 << 10);
     assert!(matches!(file.condition(), Condition::Degraded(_)));
-    assert!(matches!(file.append(ONE, Purpose::NewWork), Err(Refused::Full(_))));
+    assert!(matches!(file.append(ONE, Purpose::NewWork), Err(WriteError::Full(_))));
     file.set_cap(CAP);
     assert_eq!(file.append(ONE, Purpose::NewWork), Ok(last + 1));
     assert!(file.append("{\"n\":1\n}", Purpose::NewWork).is_err());

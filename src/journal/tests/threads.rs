@@ -92,7 +92,10 @@ fn a_compaction_is_not_taken_for_a_replacement_of_the_file() {
     fs::remove_file(dir.path().join(NAME)).unwrap();
     journal.check_file();
     assert!(matches!(journal.condition(), Condition::Degraded(why) if why.contains("removed")));
-    assert!(matches!(journal.append(r#"{"n":1}"#, Purpose::Completion), Err(Refused::Broken(_))));
+    assert!(matches!(
+        journal.append(r#"{"n":1}"#, Purpose::Completion),
+        Err(WriteError::Broken(_))
+    ));
     assert!(journal.compact(&mut |_, _| true).is_err(), "nothing takes the lost file's place");
 }
 

@@ -26,7 +26,7 @@ impl Counts {
     pub(super) fn of(entry: &Entry) -> Counts {
         let count = usize::from;
         Counts {
-            queued: count(matches!(entry.turn, TurnState::Queued | TurnState::Resting)),
+            queued: count(matches!(entry.turn, TurnState::Queued | TurnState::Backoff)),
             running: count(entry.turn == TurnState::Running),
             outbox: count(entry.is_to_be_sent()),
             dead_letters: count(entry.delivery_state() == Some(DeliveryState::Dead)),
@@ -56,9 +56,9 @@ impl Counts {
 pub(super) struct Account {
     pub counts: Counts,
     /// Settled messages without a key, in the order in which they settled.
-    pub plain: VecDeque<Id>,
+    pub unkeyed: VecDeque<Id>,
     /// Ids of dead letters.
-    pub dead: BTreeSet<u128>,
+    pub dead_letters: BTreeSet<u128>,
 }
 
 /// What each principal holds of something, by name.

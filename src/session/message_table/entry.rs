@@ -19,7 +19,7 @@ pub struct Outgoing {
     /// When it began to wait, or was revived.
     pub since: Stamp,
     /// The record that says why the last attempt failed; 0 where none did.
-    pub trouble: u64,
+    pub error_record: u64,
 }
 
 /// The failures of a turn that has not ended.
@@ -67,12 +67,12 @@ pub struct Key {
 /// A message. Ten thousand of them are kept, so what most do not have is behind a pointer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Entry {
-    pub who: Arc<Owner>,
+    pub owner: Arc<Owner>,
     pub turn: TurnState,
     /// Attempts that were begun.
     pub attempts: u32,
-    /// How many in a row a crash or kill cut short.
-    pub cuts: u32,
+    /// How many of the last attempts in a row a crash or kill ended.
+    pub crashes: u32,
     pub failing: Option<Box<RetryState>>,
     /// The record that holds the text.
     pub accepted: u64,
@@ -113,12 +113,12 @@ impl Entry {
 
     /// What its session is known by.
     pub fn session(&self) -> Option<Digest> {
-        self.who.digest()
+        self.owner.digest()
     }
 
     /// The record that says why the last attempt of its delivery failed; 0 where none did.
-    pub fn trouble(&self) -> u64 {
-        self.delivery.as_ref().map_or(0, |outgoing| outgoing.trouble)
+    pub fn delivery_error_record(&self) -> u64 {
+        self.delivery.as_ref().map_or(0, |outgoing| outgoing.error_record)
     }
 
     pub fn delivery_state(&self) -> Option<DeliveryState> {

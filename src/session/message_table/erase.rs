@@ -2,7 +2,7 @@
 //! so and becomes no second turn. Pure.
 
 use super::{Digest, Entry, Id, MessageTable};
-use crate::journal::Fate;
+use crate::journal::Decision;
 use crate::journal::record::{Accepted, Record, Step, id_of};
 use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
 
@@ -41,8 +41,8 @@ impl MessageTable {
         let (mut latest, mut session) = (0, None);
         self.change(id, |entry| {
             (entry.delivery, entry.failing, entry.erased) = (None, None, true);
-            let who = &entry.who;
-            let names = who.principal.len() + who.session.as_ref().map_or(0, String::len);
+            let owner = &entry.owner;
+            let names = owner.principal.len() + owner.session.as_ref().map_or(0, String::len);
             // Of one without a key nothing stays: it is known until it is overdue, or the next start.
             let most = if entry.key.is_none() { 0 } else { ERASED_BYTES + names as u64 };
             entry.bytes = entry.bytes.min(most);
@@ -55,11 +55,11 @@ impl MessageTable {
     }
 
     /// What a compaction does with a record.
-    pub fn fate(&self, number: u64, json: &str) -> Fate {
+    pub fn decide(&self, number: u64, json: &str) -> Decision {
         let id = id_of(json).and_then(Id::parse);
         let entry = id.and_then(|id| Some((id, self.get(id)?)));
         let Some((id, entry)) = entry.filter(|(_, entry)| self.is_erased(entry)) else {
-            return if self.is_needed(number, json) { Fate::Keep } else { Fate::Drop };
+            return if self.is_needed(number, json) { Decision::Keep } else { Decision::Drop };
         };
         // New ids come after the newest.
         let stays = entry.key.is_some() || self.last == Some(id);
@@ -67,7 +67,7 @@ impl MessageTable {
             // So that an older gateway does not take the message for one that waits. Made without a look
             // at the reply, which may be long: the lock is held.
             let left = Record::step(id, 0, entry.ended, Step::Cancelled(String::new()));
-            return Fate::Replace(left.to_json());
+            return Decision::Replace(left.to_json());
         }
         match (stays && number == entry.accepted).then(|| Record::parse(json)) {
             // It knows the idempotency key.
@@ -75,9 +75,9 @@ impl MessageTable {
                 let Accepted { id, at, principal, session, key, body, .. } = *accepted;
                 let (erased, left) = (true, Accepted::default());
                 let left = Accepted { id, at, principal, session, key, body, erased, ..left };
-                Fate::Replace(Record::Accepted(Box::new(left)).to_json())
+                Decision::Replace(Record::Accepted(Box::new(left)).to_json())
             }
-            _ => Fate::Erase,
+            _ => Decision::Erase,
         }
     }
 }

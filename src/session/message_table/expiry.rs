@@ -35,17 +35,17 @@ impl MessageTable {
         };
         let day = KEEP_RESULTS_FOR;
         // In the order in which they settled: `next_stamp` lets no age go back.
-        let kept = self.fair_cap(keep, |own| own.plain.len());
+        let kept = self.fair_cap(keep, |own| own.unkeyed.len());
         let plain = self.accounts.values().flat_map(|own| {
-            let (plain, too_many) = (own.plain.iter(), own.plain.len().saturating_sub(kept));
+            let (plain, too_many) = (own.unkeyed.iter(), own.unkeyed.len().saturating_sub(kept));
             let plain = plain.copied().enumerate();
             plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
         });
         let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
-        let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.dead.len());
+        let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.dead_letters.len());
         let dead = self.accounts.values().flat_map(|own| {
-            let too_many = own.dead.len().saturating_sub(kept);
-            let dead = own.dead.iter().map(|id| Id(*id)).enumerate();
+            let too_many = own.dead_letters.len().saturating_sub(kept);
+            let dead = own.dead_letters.iter().map(|id| Id(*id)).enumerate();
             // By id: one that was revived is younger than those behind it.
             let overdue =
                 move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
@@ -80,7 +80,7 @@ impl MessageTable {
 
     /// Whether there are so many more than `keep` that they are worth a look.
     pub fn is_crowded(&self, keep: usize) -> bool {
-        let plain: usize = self.accounts.values().map(|account| account.plain.len()).sum();
+        let plain: usize = self.accounts.values().map(|account| account.unkeyed.len()).sum();
         plain > keep + keep / 8 + 64 || self.counts.dead_letters > MAX_DEAD_LETTERS
     }
 
@@ -103,7 +103,7 @@ impl MessageTable {
                 reset.into_iter().for_each(|reset| reset.erased -= 1);
             }
         }
-        let plain = self.accounts.values_mut().map(|account| &mut account.plain);
+        let plain = self.accounts.values_mut().map(|account| &mut account.unkeyed);
         for list in plain.chain([&mut self.keyed]) {
             while list.front().is_some_and(|id| self.entries.get(*id).is_none()) {
                 list.pop_front();

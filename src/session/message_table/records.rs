@@ -8,7 +8,7 @@ use crate::session::id::Id;
 /// What is known of a session that was reset.
 #[derive(Debug, Default)]
 pub(super) struct Reset {
-    /// How many erased messages are known: as long the reset is told to who follows it.
+    /// How many erased messages are known: as long the reset is told to its followers.
     pub erased: usize,
     /// The record of the last reset, and the newest message that there was then. A start may read of
     /// erased messages before it.

@@ -1,9 +1,9 @@
-//! The book against a simple model: random records, a crash after any of them, and what is kept.
+//! The table against a simple model: random records, a crash after any of them, and what is kept.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
-use crate::journal::Fate;
+use crate::journal::Decision;
 use crate::journal::record::{Retry, id_of};
 use crate::limits::{ERASED_BYTES, KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 use crate::testing::Random;
@@ -15,7 +15,7 @@ const PRINCIPALS: [&str; 2] = ["owner", "guest"];
 const SESSIONS: [&str; 3] = ["work", "home", "ä/\"\n"];
 const KEYS: [Digest; 4] = [0, 1, 2, u128::MAX];
 
-/// One message in words that are not the book's.
+/// One message in words that are not the table's.
 #[derive(Clone, Debug, PartialEq)]
 struct Simple {
     id: u32,
@@ -52,7 +52,7 @@ impl Simple {
                 self.cuts += u32::from(before == "running");
             }
             Step::Retry(retry) if before == "running" => {
-                (self.turn, self.outcome) = ("resting", number);
+                (self.turn, self.outcome) = ("backoff", number);
                 self.cuts = if retry.crash { self.cuts + 1 } else { 0 };
             }
             Step::Released if before == "running" => self.turn = "queued",
@@ -91,7 +91,7 @@ impl Simple {
         match turn {
             TurnState::Queued => "queued",
             TurnState::Running => "running",
-            TurnState::Resting => "resting",
+            TurnState::Backoff => "backoff",
             TurnState::Done => "done",
             TurnState::Failed => "failed",
             TurnState::Cancelled => "cancelled",
@@ -101,16 +101,16 @@ impl Simple {
     fn of(id: Id, entry: &Entry) -> Simple {
         let turn = Simple::of_turn(entry.turn);
         let way = entry.delivery.as_ref().map_or(("none", 0, 0), |way| {
-            (way.state.map_or("none", DeliveryState::word), way.attempts, way.trouble)
+            (way.state.map_or("none", DeliveryState::word), way.attempts, way.error_record)
         });
         Simple {
             id: u32::try_from(id.0).unwrap(),
-            principal: Owner::clone(&entry.who).principal,
-            session: Owner::clone(&entry.who).session,
+            principal: Owner::clone(&entry.owner).principal,
+            session: Owner::clone(&entry.owner).session,
             key: entry.key.as_ref().map(|key| (key.key, key.body)),
             turn,
             attempts: entry.attempts,
-            cuts: entry.cuts,
+            cuts: entry.crashes,
             accepted: entry.accepted,
             outcome: entry.outcome,
             at: entry.at,
@@ -123,7 +123,7 @@ impl Simple {
     }
 }
 
-/// Everything that a book shows.
+/// Everything that a table shows.
 #[derive(Debug, PartialEq)]
 struct Seen {
     entries: Vec<Simple>,
@@ -145,25 +145,25 @@ fn sessions() -> impl Iterator<Item = (&'static str, &'static str)> {
     PRINCIPALS.into_iter().flat_map(|principal| SESSIONS.map(|session| (principal, session)))
 }
 
-fn seen(book: &MessageTable, numbers: u64) -> Seen {
-    let entries: Vec<Simple> = book.entries().map(|(id, entry)| Simple::of(id, entry)).collect();
+fn seen(table: &MessageTable, numbers: u64) -> Seen {
+    let entries: Vec<Simple> = table.entries().map(|(id, entry)| Simple::of(id, entry)).collect();
     for simple in &entries {
-        let entry = book.get(Id::from(simple.id)).unwrap();
+        let entry = table.get(Id::from(simple.id)).unwrap();
         assert_eq!(&Simple::of(Id::from(simple.id), entry), simple);
-        assert_eq!(entry.session(), entry.who.digest());
+        assert_eq!(entry.session(), entry.owner.digest());
     }
     let resets = sessions().map(|(principal, session)| {
         let session = session_digest(principal, session);
-        (0..=numbers).take_while(|number| book.is_reset(session, *number)).count() as u64
+        (0..=numbers).take_while(|number| table.is_reset(session, *number)).count() as u64
     });
     Seen {
         entries,
-        counts: book.counts,
-        keys: KEYS.map(|key| (key, book.by_key(key).map(|(id, _)| number_of(id)))).to_vec(),
-        dead: BTreeSet::from_iter(book.dead_letters().map(|(id, _)| number_of(id))),
-        last: book.last.map(number_of),
+        counts: table.counts,
+        keys: KEYS.map(|key| (key, table.by_key(key).map(|(id, _)| number_of(id)))).to_vec(),
+        dead: BTreeSet::from_iter(table.dead_letters().map(|(id, _)| number_of(id))),
+        last: table.last.map(number_of),
         resets: resets.collect(),
-        overdue: (0..6).map(|keep| book.overdue(0.into(), keep, ALL)).collect(),
+        overdue: (0..6).map(|keep| table.overdue(0.into(), keep, ALL)).collect(),
     }
 }
 
@@ -200,7 +200,7 @@ impl Model {
         Seen {
             entries: self.list.clone(),
             counts: Counts {
-                queued: count(&|m| m.turn == "queued" || m.turn == "resting"),
+                queued: count(&|m| m.turn == "queued" || m.turn == "backoff"),
                 running: count(&|m| m.turn == "running"),
                 outbox: count(&|m| is(m, &["pending", "sending"])),
                 dead_letters: count(&|m| is(m, &["dead"])),
@@ -376,52 +376,52 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
     }
 }
 
-/// A book that has read these records, as a start does.
+/// A table that has read these records, as a start does.
 fn replayed<'a>(records: impl IntoIterator<Item = &'a (u64, String)>) -> MessageTable {
-    let mut book = MessageTable::default();
+    let mut table = MessageTable::default();
     for (number, json) in records {
         let record = Record::parse(json).unwrap();
         assert_eq!(&record.to_json(), json);
         let end_of_erased = record
             .id()
             .and_then(Id::parse)
-            .is_some_and(|id| book.copy(id).is_some_and(|entry| entry.erased));
-        assert!(end_of_erased || book.check(&record).is_ok(), "{json}");
-        book.apply(*number, &record, json.len()).unwrap();
+            .is_some_and(|id| table.copy(id).is_some_and(|entry| entry.erased));
+        assert!(end_of_erased || table.check(&record).is_ok(), "{json}");
+        table.apply(*number, &record, json.len()).unwrap();
     }
-    book
+    table
 }
 
-/// Drives a book and its model through random records; returns what was written, and the book as it
+/// Drives a table and its model through random records; returns what was written, and the table as it
 /// was after each record.
 fn live(seed: u64, steps: u64) -> (MessageTable, Vec<(u64, String)>, Vec<Seen>) {
     let mut random = Random::new(seed);
-    let (mut book, mut model) = (MessageTable::default(), Model::default());
+    let (mut table, mut model) = (MessageTable::default(), Model::default());
     let (mut written, mut states) = (Vec::new(), vec![seen(&MessageTable::default(), 0)]);
     for at in 1..=steps {
         let record = any_record(&mut random, &model, at);
         let json = record.to_json();
         let number = written.len() as u64 + 1;
         let possible = model.take(number, &record, json.len());
-        assert_eq!(book.check(&record).is_ok(), possible, "seed {seed}: {json}");
+        assert_eq!(table.check(&record).is_ok(), possible, "seed {seed}: {json}");
         // What an older gateway has written of an erased one is taken, and does nothing.
         let erased = record
             .id()
             .and_then(Id::parse)
-            .is_some_and(|id| book.copy(id).is_some_and(|entry| entry.erased));
+            .is_some_and(|id| table.copy(id).is_some_and(|entry| entry.erased));
         if possible || !erased {
-            assert_eq!(book.apply(number, &record, json.len()).is_ok(), possible, "seed {seed}");
+            assert_eq!(table.apply(number, &record, json.len()).is_ok(), possible, "seed {seed}");
         }
         if possible {
             written.push((number, json));
         }
-        let now = seen(&book, written.len() as u64);
+        let now = seen(&table, written.len() as u64);
         assert_eq!(now, model.seen(), "seed {seed}, record {number}: {record:?}");
         if possible {
             states.push(now);
         }
     }
-    (book, written, states)
+    (table, written, states)
 }
 
 #[test]
@@ -429,10 +429,10 @@ fn random_records_agree_with_the_model_and_with_every_crash() {
     for seed in 1..=300 {
         let (_, written, states) = live(seed, 90);
         for (length, state) in states.iter().enumerate() {
-            let mut book = replayed(&written[..length]);
-            assert_eq!(&seen(&book, length as u64), state, "seed {seed}, {length} records");
-            book.requeue();
-            let after = seen(&book, length as u64);
+            let mut table = replayed(&written[..length]);
+            assert_eq!(&seen(&table, length as u64), state, "seed {seed}, {length} records");
+            table.requeue();
+            let after = seen(&table, length as u64);
             assert_eq!(after.counts.running, 0);
             assert_eq!(after.counts.queued, state.counts.queued + state.counts.running);
             for (before, after) in state.entries.iter().zip(&after.entries) {
@@ -453,25 +453,25 @@ fn what_follows_a_crash_can_be_read_back_too() {
         let mut random = Random::new(seed);
         let mut written: Vec<(u64, String)> = Vec::new();
         for _ in 0..6 {
-            let mut book = replayed(&written);
-            book.requeue();
-            let mut model = Model { last: book.last.map(number_of), ..Model::default() };
-            model.list = book.entries().map(|(id, entry)| Simple::of(id, entry)).collect();
+            let mut table = replayed(&written);
+            table.requeue();
+            let mut model = Model { last: table.last.map(number_of), ..Model::default() };
+            model.list = table.entries().map(|(id, entry)| Simple::of(id, entry)).collect();
             for at in 0..25 {
                 let record = any_record(&mut random, &model, at);
                 let (json, number) = (record.to_json(), written.len() as u64 + 1);
-                if book.check(&record).is_ok() {
-                    book.apply(number, &record, json.len()).unwrap();
+                if table.check(&record).is_ok() {
+                    table.apply(number, &record, json.len()).unwrap();
                     assert!(model.take(number, &record, json.len()), "seed {seed}: {json}");
                     written.push((number, json));
                 }
             }
             let mut again = replayed(&written);
-            for book in [&mut again, &mut book] {
-                book.requeue();
+            for table in [&mut again, &mut table] {
+                table.requeue();
             }
             let numbers = written.len() as u64;
-            assert_eq!(seen(&again, numbers), seen(&book, numbers), "seed {seed}");
+            assert_eq!(seen(&again, numbers), seen(&table, numbers), "seed {seed}");
         }
     }
 }
@@ -479,13 +479,13 @@ fn what_follows_a_crash_can_be_read_back_too() {
 #[test]
 fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
     for seed in 1..=300 {
-        let (mut book, written, states) = live(seed, 120);
+        let (mut table, written, states) = live(seed, 120);
         let mut random = Random::new(seed + 1000);
         let (keep, day) = (random.below(4), day());
         // Ends are at 1 to 120: all that has ended is old, all of it new, or a part of it.
         let now = *random.pick(&[0, day + 60, day + 1000]);
         let before = states.last().unwrap();
-        let gone = book.overdue(now.into(), keep, ALL);
+        let gone = table.overdue(now.into(), keep, ALL);
         let unique: BTreeSet<Id> = gone.iter().copied().collect();
         assert_eq!(unique.len(), gone.len(), "seed {seed}");
         for id in &gone {
@@ -494,11 +494,11 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
             assert!(!["pending", "sending", "dead"].contains(&m.way.0), "seed {seed}: {m:?}");
             assert!(m.key.is_none() || m.ended + day <= now, "seed {seed}: {m:?}");
         }
-        book.forget(&gone);
-        assert!(book.overdue(now.into(), keep, ALL).is_empty(), "seed {seed}");
-        book.forget(&gone);
+        table.forget(&gone);
+        assert!(table.overdue(now.into(), keep, ALL).is_empty(), "seed {seed}");
+        table.forget(&gone);
         let numbers = written.len() as u64;
-        let after = seen(&book, numbers);
+        let after = seen(&table, numbers);
         let plain = after.entries.iter().filter(|m| {
             m.is_over() && m.key.is_none() && !["pending", "sending", "dead"].contains(&m.way.0)
         });
@@ -507,18 +507,18 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         assert_eq!(after.entries, left.cloned().collect::<Vec<_>>(), "seed {seed}");
         assert_eq!(after.counts.bytes, after.entries.iter().map(|m| m.bytes).sum::<u64>());
         // What a compaction leaves, and the start after it.
-        book.forget_resets(0, 10);
-        let left = |(number, json): &(u64, String)| match book.fate(*number, json) {
-            Fate::Keep => Some((*number, json.clone())),
-            Fate::Replace(left) => Some((*number, left)),
-            Fate::Drop | Fate::Erase => None,
+        table.forget_resets(0, 10);
+        let left = |(number, json): &(u64, String)| match table.decide(*number, json) {
+            Decision::Keep => Some((*number, json.clone())),
+            Decision::Replace(left) => Some((*number, left)),
+            Decision::Drop | Decision::Erase => None,
         };
         let kept: Vec<(u64, String)> = written.iter().filter_map(left).collect();
         for who in sessions() {
-            check_session(&book, session_digest(who.0, who.1), &kept, numbers / 2);
+            check_session(&table, session_digest(who.0, who.1), &kept, numbers / 2);
         }
         let again = replayed(&kept);
-        let (mut one, mut two) = (seen(&book, numbers), seen(&again, numbers));
+        let (mut one, mut two) = (seen(&table, numbers), seen(&again, numbers));
         (one.last, two.last) = (None, None);
         if one.entries.iter().any(|m| m.erased) {
             [&mut one, &mut two].into_iter().for_each(without_erased);
@@ -526,9 +526,9 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         assert_eq!(one, two, "seed {seed}");
         for (number, json) in &kept {
             let id = id_of(json).and_then(Id::parse);
-            let erased = id.and_then(|id| book.get(id)).is_some_and(|entry| entry.erased);
+            let erased = id.and_then(|id| table.get(id)).is_some_and(|entry| entry.erased);
             assert!(!erased || !json.contains("\\u007f"), "seed {seed}: {json}");
-            assert_eq!(again.fate(*number, json), left_of(json, erased), "seed {seed}");
+            assert_eq!(again.decide(*number, json), left_of(json, erased), "seed {seed}");
         }
         if again.entries().any(|(_, entry)| entry.erased) {
             continue;
@@ -537,7 +537,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         let resets = kept.iter().filter(|(_, json)| id_of(json).is_none());
         let resets: u64 = resets.map(|(_, json)| json.len() as u64 + RECORD_OVERHEAD).sum();
         assert_eq!(again.counts.bytes, sizes - resets, "seed {seed}");
-        assert_eq!(again.counts.bytes, book.counts.bytes, "seed {seed}");
+        assert_eq!(again.counts.bytes, table.counts.bytes, "seed {seed}");
     }
 }
 
@@ -552,30 +552,33 @@ fn without_erased(seen: &mut Seen) {
 }
 
 /// What a compaction leaves is left as it is by the next one.
-fn left_of(json: &str, erased: bool) -> Fate {
-    if erased { Fate::Replace(json.to_owned()) } else { Fate::Keep }
+fn left_of(json: &str, erased: bool) -> Decision {
+    if erased { Decision::Replace(json.to_owned()) } else { Decision::Keep }
 }
 
-/// What the book knows of a session is what its messages and records say.
-fn check_session(book: &MessageTable, session: Digest, kept: &[(u64, String)], half: u64) {
-    let mine = book.entries().filter(|(_, e)| e.session() == Some(session) && !e.erased);
+/// What the table knows of a session is what its messages and records say.
+fn check_session(table: &MessageTable, session: Digest, kept: &[(u64, String)], half: u64) {
+    let mine = table.entries().filter(|(_, e)| e.session() == Some(session) && !e.erased);
     let mine: Vec<Id> = mine.map(|e| e.0).collect();
-    assert_eq!(book.messages_of(session, 0).map(|(id, _)| id).collect::<Vec<_>>(), mine);
-    let of = |json: &str| book.session_of(&Record::parse(json).unwrap()) == Some(session);
+    assert_eq!(table.messages_of(session, 0).map(|(id, _)| id).collect::<Vec<_>>(), mine);
+    let of = |json: &str| table.session_of(&Record::parse(json).unwrap()) == Some(session);
     let numbers = kept.iter().filter(|(_, json)| of(json)).map(|(number, _)| *number);
     assert_eq!(
-        book.records_of(session, 0).collect::<Vec<_>>(),
+        table.records_of(session, 0).collect::<Vec<_>>(),
         numbers.clone().collect::<Vec<_>>()
     );
     let later: Vec<u64> = numbers.filter(|number| *number > half).collect();
-    assert_eq!(book.records_of(session, half).collect::<Vec<_>>(), later);
-    for (id, _) in book.messages_of(session, 0) {
-        let newer = mine.iter().filter(|other| **other > id).filter_map(|other| book.get(*other));
-        assert_eq!(book.is_late(id, session), newer.into_iter().any(|e| e.turn == TurnState::Done));
+    assert_eq!(table.records_of(session, half).collect::<Vec<_>>(), later);
+    for (id, _) in table.messages_of(session, 0) {
+        let newer = mine.iter().filter(|other| **other > id).filter_map(|other| table.get(*other));
+        assert_eq!(
+            table.is_late(id, session),
+            newer.into_iter().any(|e| e.turn == TurnState::Done)
+        );
     }
-    let older: Vec<Id> = book.entries().rev().map(|(id, _)| id).collect();
+    let older: Vec<Id> = table.entries().rev().map(|(id, _)| id).collect();
     for (at, id) in older.iter().enumerate() {
-        let before: Vec<Id> = book.before(Some(*id)).map(|(id, _)| id).collect();
+        let before: Vec<Id> = table.before(Some(*id)).map(|(id, _)| id).collect();
         assert_eq!(before, older[at + 1..]);
     }
 }
@@ -589,15 +592,15 @@ fn day() -> u64 {
 /// Writes records one after the other.
 #[derive(Default)]
 struct Scribe {
-    book: MessageTable,
+    table: MessageTable,
     number: u64,
 }
 
 impl Scribe {
     fn write(&mut self, record: &Record) {
         self.number += 1;
-        self.book.check(record).unwrap();
-        self.book.apply(self.number, record, record.to_json().len()).unwrap();
+        self.table.check(record).unwrap();
+        self.table.apply(self.number, record, record.to_json().len()).unwrap();
     }
 
     fn accept(&mut self, id: u32, session: Option<&str>, key: Option<Digest>, deliver: bool) {
@@ -623,11 +626,11 @@ impl Scribe {
     }
 
     fn overdue(&self, now: u64, keep: usize) -> Vec<u32> {
-        self.book.overdue(now.into(), keep, ALL).into_iter().map(number_of).collect()
+        self.table.overdue(now.into(), keep, ALL).into_iter().map(number_of).collect()
     }
 
     fn last(&self) -> u32 {
-        self.book.last.map_or(0, number_of)
+        self.table.last.map_or(0, number_of)
     }
 
     fn reset(&mut self, session: &str) {
@@ -656,16 +659,16 @@ fn results_are_kept_by_age_and_by_number() {
     assert_eq!(scribe.overdue(day() + 2000, 100), [1, 2, 7]);
     assert_eq!(scribe.overdue(day() + 2000, 3), [1, 2, 3, 7]);
     assert_eq!(scribe.overdue(u64::MAX, 100), [1, 2, 3, 4, 5, 6, 7], "8 has not ended");
-    let gone = scribe.book.overdue(u64::MAX.into(), 100, ALL);
-    scribe.book.forget(&gone);
-    let Counts { queued, kept, .. } = scribe.book.counts;
+    let gone = scribe.table.overdue(u64::MAX.into(), 100, ALL);
+    scribe.table.forget(&gone);
+    let Counts { queued, kept, .. } = scribe.table.counts;
     assert_eq!((queued, kept), (1, 1));
-    assert!(scribe.book.by_key(1).is_none(), "a key goes with its message");
+    assert!(scribe.table.by_key(1).is_none(), "a key goes with its message");
     let step = |id: u32| Record::step(Id::from(id), 1, 0, Step::Started).to_json();
-    assert!(!scribe.book.is_needed(1, &step(1)) && scribe.book.is_needed(8, &step(8)));
+    assert!(!scribe.table.is_needed(1, &step(1)) && scribe.table.is_needed(8, &step(8)));
     let nonsense = step(8).replace(&Id::from(8).to_string(), "nonsense");
-    assert!(!scribe.book.is_needed(22, &nonsense) && !scribe.book.is_needed(22, "{}"));
-    assert_eq!(scribe.book.last, Some(Id::from(8)));
+    assert!(!scribe.table.is_needed(22, &nonsense) && !scribe.table.is_needed(22, "{}"));
+    assert_eq!(scribe.table.last, Some(Id::from(8)));
 }
 
 #[test]
@@ -675,11 +678,11 @@ fn a_key_names_its_newest_message() {
         scribe.accept(id, None, Some(5), false);
         scribe.done(id, 0);
     }
-    assert_eq!(scribe.book.by_key(5).unwrap().0, Id::from(2));
-    scribe.book.forget(&[Id::from(1)]);
-    assert_eq!(scribe.book.by_key(5).unwrap().0, Id::from(2), "the older one goes alone");
-    scribe.book.forget(&[Id::from(2)]);
-    assert!(scribe.book.by_key(5).is_none());
+    assert_eq!(scribe.table.by_key(5).unwrap().0, Id::from(2));
+    scribe.table.forget(&[Id::from(1)]);
+    assert_eq!(scribe.table.by_key(5).unwrap().0, Id::from(2), "the older one goes alone");
+    scribe.table.forget(&[Id::from(2)]);
+    assert!(scribe.table.by_key(5).is_none());
 }
 
 #[test]
@@ -703,7 +706,7 @@ fn dead_letters_are_kept_for_a_month() {
     scribe.step(2, 8, Step::Sending);
     scribe.step(2, 9, Step::Delivered);
     assert_eq!(scribe.overdue(u64::MAX, 0), [1, 2, 3]);
-    let dead = scribe.book.dead_letters().map(|(id, _)| number_of(id));
+    let dead = scribe.table.dead_letters().map(|(id, _)| number_of(id));
     assert_eq!(dead.collect::<Vec<_>>(), [3]);
 }
 
@@ -715,13 +718,13 @@ fn dead_letters_are_bounded() {
         scribe.accept(id, None, None, true);
         scribe.done(id, 0);
         scribe.step(id, 0, Step::Dead(String::new()));
-        assert_eq!(scribe.book.is_crowded(0), id > most);
+        assert_eq!(scribe.table.is_crowded(0), id > most);
     }
     assert_eq!(scribe.overdue(0, 0), [1, 2, 3]);
-    let gone = scribe.book.overdue(0.into(), 0, ALL);
-    scribe.book.forget(&gone);
-    assert_eq!(scribe.book.counts.dead_letters, MAX_DEAD_LETTERS);
-    assert!(!scribe.book.is_crowded(0));
+    let gone = scribe.table.overdue(0.into(), 0, ALL);
+    scribe.table.forget(&gone);
+    assert_eq!(scribe.table.counts.dead_letters, MAX_DEAD_LETTERS);
+    assert!(!scribe.table.is_crowded(0));
 }
 
 #[test]
@@ -729,11 +732,11 @@ fn a_cancelled_message_has_nothing_to_deliver() {
     let mut scribe = Scribe::default();
     scribe.accept(1, None, None, true);
     scribe.step(1, 3, Step::Cancelled("why".to_owned()));
-    assert_eq!(scribe.book.get(Id::from(1)).unwrap().delivery_state(), None);
-    assert_eq!(scribe.book.counts.outbox, 0);
+    assert_eq!(scribe.table.get(Id::from(1)).unwrap().delivery_state(), None);
+    assert_eq!(scribe.table.counts.outbox, 0);
     assert_eq!(scribe.overdue(3, 0), [1]);
     let sending = Record::step(Id::from(1), 1, 4, Step::Sending);
-    assert!(scribe.book.check(&sending).is_err());
+    assert!(scribe.table.check(&sending).is_err());
 }
 
 #[test]
@@ -743,36 +746,36 @@ fn a_reset_holds_for_what_came_before_it_in_its_session() {
     scribe.accept(2, Some("home"), None, false);
     scribe.reset("work");
     scribe.accept(3, Some("work"), None, false);
-    let is_reset = |book: &MessageTable, id: u32| {
-        let entry = book.get(Id::from(id)).unwrap();
-        book.is_reset(entry.session().unwrap(), entry.accepted)
+    let is_reset = |table: &MessageTable, id: u32| {
+        let entry = table.get(Id::from(id)).unwrap();
+        table.is_reset(entry.session().unwrap(), entry.accepted)
     };
-    let all = |book: &MessageTable| [1, 2, 3].map(|id| is_reset(book, id));
-    assert_eq!(all(&scribe.book), [true, false, false]);
-    assert!(!scribe.book.is_reset(session_digest("guest", "work"), 1), "another's session");
+    let all = |table: &MessageTable| [1, 2, 3].map(|id| is_reset(table, id));
+    assert_eq!(all(&scribe.table), [true, false, false]);
+    assert!(!scribe.table.is_reset(session_digest("guest", "work"), 1), "another's session");
     let reset = reset("work").to_json();
-    assert!(scribe.book.is_needed(3, &reset) && !scribe.book.is_needed(2, &reset));
-    scribe.book.forget_resets(0, 10);
-    assert!(scribe.book.is_needed(3, &reset), "messages of its session are known");
+    assert!(scribe.table.is_needed(3, &reset) && !scribe.table.is_needed(2, &reset));
+    scribe.table.forget_resets(0, 10);
+    assert!(scribe.table.is_needed(3, &reset), "messages of its session are known");
     scribe.reset("work");
-    assert_eq!(all(&scribe.book), [true, false, true]);
+    assert_eq!(all(&scribe.table), [true, false, true]);
     assert!(
-        scribe.book.is_needed(5, &reset) && !scribe.book.is_needed(3, &reset),
+        scribe.table.is_needed(5, &reset) && !scribe.table.is_needed(3, &reset),
         "the last one counts"
     );
     for id in [1, 3] {
         scribe.done(id, 0);
     }
-    scribe.book.forget(&[Id::from(1), Id::from(3)]);
-    scribe.book.forget_resets(0, 10);
-    assert!(!scribe.book.is_needed(5, &reset));
+    scribe.table.forget(&[Id::from(1), Id::from(3)]);
+    scribe.table.forget_resets(0, 10);
+    assert!(!scribe.table.is_needed(5, &reset));
 }
 
 #[test]
 fn nonsense_is_refused_and_changes_nothing() {
     let mut scribe = Scribe::default();
     scribe.accept(5, Some("work"), Some(1), true);
-    let before = seen(&scribe.book, 9);
+    let before = seen(&scribe.table, 9);
     let accepted = |id: &str, key: &str, body: &str| {
         Record::Accepted(Box::new(Accepted {
             id: id.to_owned(),
@@ -797,8 +800,8 @@ fn nonsense_is_refused_and_changes_nothing() {
         Record::step(Id::from(5), 0, 0, Step::Sending),
         Record::step(Id::from(5), 0, 0, Step::Retry(Box::default())),
     ] {
-        assert!(scribe.book.apply(9, &record, 10).is_err(), "{record:?}");
-        assert_eq!(seen(&scribe.book, 9), before, "{record:?}");
+        assert!(scribe.table.apply(9, &record, 10).is_err(), "{record:?}");
+        assert_eq!(seen(&scribe.table, 9), before, "{record:?}");
     }
     scribe.accept(6, None, None, false);
 }
@@ -812,7 +815,7 @@ fn one_odd_age_blocks_none_behind_it_and_lets_none_expire() {
         scribe.accept(id, None, (id % 2 == 0).then_some(id.into()), false);
         scribe.done(id, age);
     }
-    assert_eq!(scribe.book.newest.age, 3000);
+    assert_eq!(scribe.table.newest.age, 3000);
     assert_eq!(scribe.overdue(day() + 999, 100), [0u32; 0]);
     assert_eq!(scribe.overdue(day() + 1000, 100), [1]);
     assert_eq!(scribe.overdue(day() + 2000, 100), [1, 3, 5, 2, 4, 6], "all but the last");
@@ -822,7 +825,7 @@ fn one_odd_age_blocks_none_behind_it_and_lets_none_expire() {
         let odd = Stamp { at: 0, age: 6000, off };
         scribe.accept(scribe.last() + 1, None, None, false);
         scribe.write(&Record::step(Id::from(scribe.last()), 1, odd, Step::Started));
-        assert_eq!(scribe.book.newest.age, 3000, "{off}");
+        assert_eq!(scribe.table.newest.age, 3000, "{off}");
     }
 }
 
@@ -848,7 +851,7 @@ fn nothing_expires_before_the_machine_was_on_for_a_while() {
     let mut scribe = Scribe::default();
     scribe.accept(1, None, Some(1), false);
     scribe.done(1, 1000);
-    let overdue = |age, off| scribe.book.overdue(Stamp { at: 0, age, off }, 9, ALL);
+    let overdue = |age, off| scribe.table.overdue(Stamp { at: 0, age, off }, 9, ALL);
     assert!(overdue(40 * day(), 40 * day() - 1000).is_empty());
     assert!(overdue(40 * day(), 40 * day() - 999 - hour).is_empty());
     assert_eq!(overdue(40 * day(), 40 * day() - 1000 - hour), [Id::from(1)]);
@@ -860,7 +863,7 @@ fn nothing_expires_before_the_machine_was_on_for_a_while() {
 const TURNS: [TurnState; 6] = [
     TurnState::Queued,
     TurnState::Running,
-    TurnState::Resting,
+    TurnState::Backoff,
     TurnState::Done,
     TurnState::Failed,
     TurnState::Cancelled,
@@ -942,7 +945,7 @@ fn nothing_leaves_a_final_state() {
         let moves = by_itself.filter(|step| state.after(step).is_some()).count();
         assert_eq!(state.is_over(), moves == 0, "{state:?}");
         assert_eq!(state.after(&Step::Requeued).is_some(), state == TurnState::Failed);
-        let word = if state == TurnState::Resting { "queued" } else { Simple::of_turn(state) };
+        let word = if state == TurnState::Backoff { "queued" } else { Simple::of_turn(state) };
         assert_eq!(state.word(), word);
     }
     for state in WAYS {

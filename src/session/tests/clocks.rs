@@ -365,7 +365,7 @@ fn what_a_newer_gateway_wrote_survives_a_compaction_and_is_counted() {
     let unknown = [r#"{"t":"weather","deg":7}"#.to_owned(), of_it.clone()];
     records.extend((records.len() as u64 + 1..).zip(unknown));
     let house = House::open(TempDir::new("hub"), Testing::of(&records), &Config::default());
-    assert_eq!(house.hub.lock().book.counts.bytes, before + of_it.len() as u64 + RECORD_OVERHEAD);
+    assert_eq!(house.hub.lock().table.counts.bytes, before + of_it.len() as u64 + RECORD_OVERHEAD);
     house.hub.compact().unwrap();
     assert_eq!(house.journal.all(), records);
     // The one goes with its message, the other never.

@@ -3,7 +3,7 @@
 
 use super::*;
 use crate::config::Target;
-use crate::journal::Refused;
+use crate::journal::WriteError;
 use crate::session::commands::Command;
 
 /// A house whose journal keeps nothing from the first record on that contains this.
@@ -27,13 +27,13 @@ impl House {
 
 #[track_caller]
 fn assert_denied<T: std::fmt::Debug>(result: &Result<T, Refusal>) {
-    let broken = matches!(result, Err(Refusal::Journal(Refused::Broken(_))));
+    let broken = matches!(result, Err(Refusal::Journal(WriteError::Broken(_))));
     assert!(broken, "said, and not durable: {result:?}");
 }
 
 #[track_caller]
 fn assert_refused(result: &Result<Submitted, Refusal>) {
-    let broken = matches!(result, Err(Refusal::Journal(Refused::Broken(_))));
+    let broken = matches!(result, Err(Refusal::Journal(WriteError::Broken(_))));
     assert!(broken, "answered, and not durable: {result:?}");
 }
 
@@ -102,7 +102,7 @@ fn a_message_is_withdrawn_when_that_is_durable() {
     let ids = ["1", "2"].map(|text| house.send("s", text));
     house.until_logged(1);
     let result = house.hub.withdraw(ids[1], "no more");
-    let broken = matches!(result, Err(Refusal::Journal(Refused::Broken(_))));
+    let broken = matches!(result, Err(Refusal::Journal(WriteError::Broken(_))));
     assert!(broken, "its client is told to send it again: {result:?}");
 }
 

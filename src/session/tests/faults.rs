@@ -219,7 +219,7 @@ fn a_message_is_run_answered_and_delivered_without_a_look_into_the_journal() {
     let Ok(Submitted::New { id, .. }) = house.hub.submit(draft) else { panic!("not taken") };
     house.until("it is delivered", || {
         let state = house.hub.lock();
-        let delivery = state.book.get(id).unwrap().delivery_state();
+        let delivery = state.table.get(id).unwrap().delivery_state();
         delivery == Some(super::super::states::DeliveryState::Delivered)
     });
     assert_eq!(house.said("s"), [id]);

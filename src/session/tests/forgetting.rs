@@ -108,7 +108,7 @@ fn a_large_session_is_erased_at_once_for_who_reads_and_bit_by_bit_in_the_book() 
     let next =
         House::open(TempDir::new("hub"), Testing::of(&house.journal.all()), &Config::default());
     assert_eq!(next.hub.submit(keyed("s", "x", 3)), Err(Refusal::Erased));
-    assert!(!next.hub.lock().book.must_erase, "it was done already");
+    assert!(!next.hub.lock().table.must_erase, "it was done already");
     let before = next.journal.all().len();
     next.hub.compact().unwrap();
     assert!(next.journal.all().len() <= before);

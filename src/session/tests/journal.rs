@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::journal::tests::Compact;
-use crate::journal::{Fate, Health, Journal, MemoryJournal, Purpose, Refused};
+use crate::journal::{Decision, Health, Journal, MemoryJournal, Purpose, WriteError};
 
 /// What goes wrong, and at which call, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,12 +113,12 @@ impl Testing {
         }
     }
 
-    fn break_down(&self) -> Refused {
+    fn break_down(&self) -> WriteError {
         *self.broken.lock().unwrap() = true;
-        Refused::Broken("a test breaks it".to_owned())
+        WriteError::Broken("a test breaks it".to_owned())
     }
 
-    fn whole(&self) -> Result<(), Refused> {
+    fn whole(&self) -> Result<(), WriteError> {
         if *self.broken.lock().unwrap() { Err(self.break_down()) } else { Ok(()) }
     }
 }
@@ -128,7 +128,7 @@ impl Testing {
 pub struct Shared(pub Arc<Testing>);
 
 impl Journal for Shared {
-    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, Refused> {
+    fn append(&self, json: &str, purpose: Purpose) -> Result<u64, WriteError> {
         let journal = &self.0;
         if let Some(hook) = &*journal.hook.lock().unwrap() {
             hook(json);
@@ -138,10 +138,10 @@ impl Journal for Shared {
         let why = || "a test refuses".to_owned();
         match journal.fault {
             Fault::Full(from, more) if (from..=from + more).contains(&at) => {
-                Err(Refused::Full(why()))
+                Err(WriteError::Full(why()))
             }
             Fault::Unavailable(from, more) if (from..=from + more).contains(&at) => {
-                Err(Refused::Unavailable(why()))
+                Err(WriteError::Unavailable(why()))
             }
             Fault::Broken(from) if at == from => Err(journal.break_down()),
             _ => {
@@ -151,7 +151,7 @@ impl Journal for Shared {
         }
     }
 
-    fn sync(&self, number: u64) -> Result<(), Refused> {
+    fn sync(&self, number: u64) -> Result<(), WriteError> {
         let journal = &self.0;
         if number <= journal.durable.load(Ordering::SeqCst) {
             return Ok(());
@@ -183,8 +183,8 @@ impl Journal for Shared {
         })
     }
 
-    fn rewrite(&self, fate: &mut dyn FnMut(u64, &str) -> Fate) -> io::Result<()> {
-        self.0.inner.rewrite(fate)
+    fn rewrite(&self, decide: &mut dyn FnMut(u64, &str) -> Decision) -> io::Result<()> {
+        self.0.inner.rewrite(decide)
     }
 
     fn set_cap(&self, cap: u64) {

@@ -163,7 +163,7 @@ fn all_that_is_too_much_is_forgotten_at_once_though_the_first_is_about_to_be_rea
     config.limits.keep_results = 0;
     let house = House::closed(dir, Testing::of(&written.0), &config);
     let held = ids[..LOCK_BATCH + 1].iter().map(|id| house.hub.pin_reply(*id)).collect::<Vec<_>>();
-    let kept = || house.hub.lock().book.counts.kept;
+    let kept = || house.hub.lock().table.counts.kept;
     house.hub.compact().unwrap();
     assert_eq!(kept(), held.len() + 1, "what is held, and the newest");
     drop(held);

@@ -55,7 +55,7 @@ fn what_is_left_of_a_pause_is_waited_for_after_a_restart() {
     let message = house.message(later);
     assert_eq!(
         (message.entry.turn, message.entry.attempts, message.position),
-        (TurnState::Resting, 1, Some(1))
+        (TurnState::Backoff, 1, Some(1))
     );
     let waiting = message.waiting.unwrap();
     let left = waiting.next.unwrap() - Instant::now();
@@ -81,7 +81,7 @@ fn patience_counts_what_earlier_runs_have_waited_and_not_the_time_between_them()
     assert_eq!((message.entry.turn, message.entry.attempts), (TurnState::Failed, 2));
     assert!(message.error.unwrap().contains("agent.retry_for is over"));
     house.until("another attempt", || house.message(down).entry.attempts == 2);
-    house.until("it waits again", || house.turn(down) == TurnState::Resting);
+    house.until("it waits again", || house.turn(down) == TurnState::Backoff);
     let text = down.to_string();
     let again = |json: &str| json.contains(&text) && json.contains(r#""failures":2"#);
     assert!(house.journal.all().iter().any(|(_, json)| again(json)));
@@ -95,7 +95,7 @@ fn an_agent_that_is_back_is_asked_for_all_that_wait_but_not_before_a_retry_after
     let house = started(vec![records, more, most], None);
     assert_eq!(house.wait(first).entry.turn, TurnState::Done);
     assert_eq!(house.wait(other).entry.turn, TurnState::Done);
-    assert_eq!(house.turn(asked), TurnState::Resting);
+    assert_eq!(house.turn(asked), TurnState::Backoff);
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn a_failed_turn_that_runs_again_stays_behind_what_waits_over_a_restart() {
     let house = started(vec![records], None);
     let other = house.send("other", "x");
     house.wait(other);
-    assert_eq!(house.turn(asked), TurnState::Resting, "it waits for what its upstream has asked");
+    assert_eq!(house.turn(asked), TurnState::Backoff, "it waits for what its upstream has asked");
     assert_eq!((house.message(asked).position, house.message(bad).position), (Some(1), Some(2)));
     house.hub.cancel(asked, "enough").unwrap();
     assert_eq!(house.wait(bad).entry.turn, TurnState::Done);

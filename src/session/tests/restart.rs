@@ -69,7 +69,7 @@ fn survives(records: &[(u64, String)], dir: TempDir) {
         }
     }
     let ends = house.audit();
-    let erased = |id: Id| house.hub.lock().book.get(id).is_some_and(|entry| entry.erased);
+    let erased = |id: Id| house.hub.lock().table.get(id).is_some_and(|entry| entry.erased);
     let over = |id: &&Id| ends.contains_key(id) || erased(**id);
     assert_eq!(before.keys().filter(over).count(), before.len(), "all that was accepted is over");
     // And the session's transcript has what was answered since its last reset, in order.
@@ -77,12 +77,12 @@ fn survives(records: &[(u64, String)], dir: TempDir) {
     for session in sessions {
         let state = house.hub.lock();
         let digest = who(&session).digest().unwrap();
-        let mine = state.book.entries().filter(|(_, entry)| entry.session() == Some(digest));
+        let mine = state.table.entries().filter(|(_, entry)| entry.session() == Some(digest));
         let open = before.iter().filter(|(_, fate)| fate.2.as_ref() == Some(&session));
         let ran = open.clone().any(|(_, (attempts, end, _))| end.is_none() && *attempts < 2);
         let said: Vec<Id> = mine
             .filter(|(_, entry)| entry.turn == TurnState::Done)
-            .filter(|(_, entry)| !state.book.is_reset(digest, entry.accepted))
+            .filter(|(_, entry)| !state.table.is_reset(digest, entry.accepted))
             .map(|(id, _)| id)
             .collect();
         drop(state);

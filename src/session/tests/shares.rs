@@ -36,7 +36,7 @@ fn keyed_messages_of_one_principal_fill_its_share_of_the_journal_and_leave_the_r
     });
     let words = "alice holds its share of limits.max_journal (";
     assert!(is_share(&refusal.unwrap(), words));
-    let held = house.hub.lock().book.bytes_of("alice");
+    let held = house.hub.lock().table.bytes_of("alice");
     assert!((1 << 20..2 << 20).contains(&held), "{held}");
     for (at, principal) in ["bob", "owner"].into_iter().enumerate() {
         assert!(matches!(send(principal, 200 + at as u128), Ok(Submitted::New { .. })));

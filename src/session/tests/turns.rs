@@ -181,11 +181,11 @@ fn messages_can_be_taken_back() {
 fn a_turn_between_two_attempts_can_be_taken_back() {
     let house = House::with(Some("exit 75"), |config| config.limits.max_attempts = 10);
     let (first, second) = (house.send("s", "1"), house.send("s", "2"));
-    let resting = |id: Id| house.hub.lock().book.get(id).unwrap().turn == TurnState::Resting;
-    house.until("it rests", || resting(first));
+    let in_backoff = |id: Id| house.hub.lock().table.get(id).unwrap().turn == TurnState::Backoff;
+    house.until("it waits for its retry", || in_backoff(first));
     house.hub.cancel(first, "enough").unwrap();
     assert_eq!(house.wait(first).entry.turn, TurnState::Cancelled);
-    house.until("the next one has its turn", || resting(second));
+    house.until("the next one has its turn", || in_backoff(second));
     assert_eq!(house.hub.reset(&who("s"), "anew"), Ok(1));
     assert!(house.wait(second).entry.erased);
     house.audit();
@@ -454,9 +454,9 @@ fn forgetting_and_compacting_leave_what_is_needed() {
     assert!(house.hub.message(ids[0]).unwrap().is_none());
     assert_eq!(house.said("s"), before);
     assert_eq!(before, ids);
-    let book = read_back(&house.journal);
-    assert_eq!(book.counts, house.counts());
-    assert_eq!(book.counts.bytes, house.hub.lock().book.counts.bytes);
+    let table = read_back(&house.journal);
+    assert_eq!(table.counts, house.counts());
+    assert_eq!(table.counts.bytes, house.hub.lock().table.counts.bytes);
 }
 
 #[test]

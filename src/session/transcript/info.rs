@@ -22,7 +22,7 @@ const MAX_INFO_FILE: u64 = 8 << 10;
 /// A session that has a transcript.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TranscriptInfo {
-    pub who: Owner,
+    pub owner: Owner,
     pub bytes: u64,
     /// When it was last used, in milliseconds of the journal's time; an older gateway did not say.
     pub used: Option<u64>,
@@ -61,11 +61,11 @@ impl Transcripts {
             let about = self.find(session);
             let used = about.as_ref().and_then(|about| about.used);
             if let (None, Some(about)) = (used, &about) {
-                self.record_owner(session, &about.who)?;
+                self.record_owner(session, &about.owner)?;
             }
             let now = lock(&self.usage).now;
             let used = used.map_or(now, |used| now.min(used + millis(SESSION_USE)));
-            let principal = about.as_ref().map_or("", |about| about.who.principal.as_str());
+            let principal = about.as_ref().map_or("", |about| about.owner.principal.as_str());
             let bytes = fs::metadata(self.path(session)).map_or(0, |meta| meta.len());
             lock(&self.usage).set(session, principal, bytes, used);
         }
@@ -80,14 +80,14 @@ impl Transcripts {
     }
 
     /// Writes down whose a session is and that it is used, unless that was said a moment ago.
-    pub(super) fn record_owner(&self, session: Digest, who: &Owner) -> io::Result<()> {
+    pub(super) fn record_owner(&self, session: Digest, owner: &Owner) -> io::Result<()> {
         let now = lock(&self.usage).now;
         let recent = |used: u64| used <= now && now - used < millis(SESSION_USE);
-        let said = |about: &TranscriptInfo| about.who == *who && about.used.is_some_and(recent);
+        let said = |about: &TranscriptInfo| about.owner == *owner && about.used.is_some_and(recent);
         if self.find(session).as_ref().is_some_and(said) {
             return Ok(());
         }
-        let (principal, key) = (&who.principal, &who.session);
+        let (principal, key) = (&owner.principal, &owner.session);
         let about = json!({ "principal": principal, "session": key, "used": now }).to_string();
         replace_unsynced(&self.info_path(session), about.as_bytes(), 0o600)
     }
@@ -98,15 +98,15 @@ impl Transcripts {
         let text = files::read_own(&self.info_path(session), MAX_INFO_FILE).ok()?;
         let about: Value = serde_json::from_str(&text).ok()?;
         let word = |key: &str| about[key].as_str().map(str::to_owned);
-        let who = Owner::new(word("principal")?, word("session"));
-        Some(TranscriptInfo { who, bytes, used: about["used"].as_u64() })
+        let owner = Owner::new(word("principal")?, word("session"));
+        Some(TranscriptInfo { owner, bytes, used: about["used"].as_u64() })
     }
 
     /// Shows the sessions of a principal that have a transcript. The files of others are not opened.
     pub fn list(&self, principal: &str, visit: &mut dyn FnMut(TranscriptInfo)) -> io::Result<()> {
         let may_be_mine = |session: &Digest| lock(&self.usage).may_be_of(*session, principal);
         let found = self.sessions(".json")?.filter(may_be_mine);
-        let mine = |about: &TranscriptInfo| about.who.principal == principal;
+        let mine = |about: &TranscriptInfo| about.owner.principal == principal;
         found.filter_map(|session| self.find(session)).filter(mine).for_each(visit);
         Ok(())
     }

@@ -12,7 +12,7 @@ const CAP: usize = 16 << 10;
 /// One session of one principal and its file.
 struct Page {
     transcripts: Transcripts,
-    who: Owner,
+    owner: Owner,
     session: Digest,
     dir: TempDir,
 }
@@ -30,7 +30,7 @@ fn who(principal: &str, session: &str) -> Owner {
 fn page() -> Page {
     let dir = TempDir::new("transcript");
     let transcripts = Transcripts::new(dir.path().join("sessions"));
-    Page { transcripts, who: who("owner", "work"), session: session_digest("owner", "work"), dir }
+    Page { transcripts, owner: who("owner", "work"), session: session_digest("owner", "work"), dir }
 }
 
 fn turn(id: u32) -> Turn {
@@ -57,7 +57,7 @@ impl Page {
     }
 
     fn append(&self, turn: &Turn, cap: usize) {
-        self.transcripts.append(self.session, &self.who, turn, (cap, false), &|| true).unwrap();
+        self.transcripts.append(self.session, &self.owner, turn, (cap, false), &|| true).unwrap();
     }
 
     fn bytes(&self) -> Vec<u8> {
@@ -72,9 +72,11 @@ impl Page {
     /// What a start does: `said` and `unsaid` are what the journal knows.
     fn reconcile(&self, said: &[u32], unsaid: &[u32], cap: usize) -> Vec<u32> {
         let known = || {
-            let mut known =
-                Known { said: said.iter().map(|id| Id::from(*id)).collect(), ..Known::default() };
-            known.unsaid.extend(unsaid.iter().map(|id| Id::from(*id)));
+            let mut known = Known {
+                answered: said.iter().map(|id| Id::from(*id)).collect(),
+                ..Known::default()
+            };
+            known.unanswered.extend(unsaid.iter().map(|id| Id::from(*id)));
             known
         };
         let loaded = Cell::new(0);
@@ -83,7 +85,7 @@ impl Page {
             Ok(turn(u32::try_from(id.0).unwrap()))
         };
         self.transcripts.mark_stale(self.session);
-        self.transcripts.reconcile(self.session, &self.who, cap, &known, &load).unwrap();
+        self.transcripts.reconcile(self.session, &self.owner, cap, &known, &load).unwrap();
         assert!(self.transcripts.is_settled(self.session));
         assert!(loaded.get() <= said.len());
         self.ids()
@@ -126,7 +128,8 @@ fn turns_are_appended() {
         page.append(&turn(id), CAP);
     }
     assert_eq!(page.ids(), [1, 2, 3]);
-    let gone = page.transcripts.append(page.session, &page.who, &turn(4), (CAP, false), &|| false);
+    let gone =
+        page.transcripts.append(page.session, &page.owner, &turn(4), (CAP, false), &|| false);
     gone.unwrap();
     assert_eq!(page.ids(), [1, 2, 3], "its session was reset meanwhile");
 }
@@ -156,7 +159,7 @@ fn files_are_private_and_their_names_say_nothing() {
     }
     assert_eq!(mode(&page.transcripts.path(session)), 0o600);
     let about = page.transcripts.find(session).unwrap();
-    assert_eq!(about.who, who("owner", key));
+    assert_eq!(about.owner, who("owner", key));
     assert_eq!(about.bytes, fs::metadata(page.transcripts.path(session)).unwrap().len());
 }
 
@@ -168,14 +171,15 @@ fn a_link_is_not_followed() {
     fs::rename(page.path(), &elsewhere).unwrap();
     symlink(&elsewhere, page.path()).unwrap();
     let before = fs::read(&elsewhere).unwrap();
-    let append = page.transcripts.append(page.session, &page.who, &turn(2), (CAP, false), &|| true);
+    let append =
+        page.transcripts.append(page.session, &page.owner, &turn(2), (CAP, false), &|| true);
     append.unwrap_err();
     page.transcripts.remove_turn(page.session, Id::from(1)).unwrap_err();
     let reconcile = page.transcripts.reconcile(
         page.session,
-        &page.who,
+        &page.owner,
         CAP,
-        &|| Known { said: vec![Id::from(2)], ..Known::default() },
+        &|| Known { answered: vec![Id::from(2)], ..Known::default() },
         &|_| Ok(turn(2)),
     );
     reconcile.unwrap_err();
@@ -313,11 +317,11 @@ fn a_start_repairs_what_is_no_text() {
             fs::write(page.path(), [turn(1).lines().as_bytes(), junk].concat()).unwrap();
             page.transcripts.mark_stale(page.session);
             let known = || Known {
-                said: said.iter().map(|id| Id::from(*id)).collect(),
+                answered: said.iter().map(|id| Id::from(*id)).collect(),
                 ..Known::default()
             };
             let load = |id: Id| Ok(turn(u32::try_from(id.0).unwrap()));
-            page.transcripts.reconcile(page.session, &page.who, CAP, &known, &load).unwrap();
+            page.transcripts.reconcile(page.session, &page.owner, CAP, &known, &load).unwrap();
             let left = page.bytes();
             let clean: String = said.iter().map(|id| turn(*id).lines()).collect();
             assert_eq!(left, clean.as_bytes(), "{junk:?} is there: the next turn comes behind it");
@@ -329,24 +333,24 @@ fn a_start_repairs_what_is_no_text() {
 #[test]
 fn a_start_that_cannot_read_a_turn_is_tried_again() {
     let page = page();
-    let known = || Known { said: vec![Id::from(1)], ..Known::default() };
+    let known = || Known { answered: vec![Id::from(1)], ..Known::default() };
     let fails = |_: Id| Err(ErrorKind::Other.into());
-    page.transcripts.reconcile(page.session, &page.who, CAP, &known, &fails).unwrap_err();
+    page.transcripts.reconcile(page.session, &page.owner, CAP, &known, &fails).unwrap_err();
     assert!(!page.transcripts.is_settled(page.session));
     assert_eq!(page.reconcile(&[1], &[], CAP), [1]);
     let again = |_: Id| panic!("it is reconciled");
-    page.transcripts.reconcile(page.session, &page.who, CAP, &known, &again).unwrap();
+    page.transcripts.reconcile(page.session, &page.owner, CAP, &known, &again).unwrap();
 }
 
 #[test]
 fn a_turn_whose_record_is_damaged_is_left_out_and_no_other() {
     let page = page();
-    let known = || Known { said: [1, 2, 3].map(Id::from).to_vec(), ..Known::default() };
+    let known = || Known { answered: [1, 2, 3].map(Id::from).to_vec(), ..Known::default() };
     let load = |id: Id| match u32::try_from(id.0).unwrap() {
         2 => Err(ErrorKind::InvalidData.into()),
         number => Ok(turn(number)),
     };
-    page.transcripts.reconcile(page.session, &page.who, CAP, &known, &load).unwrap();
+    page.transcripts.reconcile(page.session, &page.owner, CAP, &known, &load).unwrap();
     assert!(page.transcripts.is_settled(page.session));
     assert_eq!(ids(&page.bytes()), [1, 3]);
 }
@@ -381,7 +385,7 @@ fn a_late_reply_stands_where_its_message_was_accepted() {
     }
     let late = |id: u32| {
         let turn = turn(id);
-        page.transcripts.append(page.session, &page.who, &turn, (CAP, true), &|| true).unwrap();
+        page.transcripts.append(page.session, &page.owner, &turn, (CAP, true), &|| true).unwrap();
     };
     late(3);
     assert_eq!(page.ids(), [2, 3, 5, 7]);
@@ -421,7 +425,7 @@ fn principals_do_not_see_each_other() {
         let session = who.digest().unwrap();
         page.transcripts.append(session, who, &turn(id), (CAP, false), &|| true).unwrap();
         assert_eq!(ids(&fs::read(page.transcripts.path(session)).unwrap()), [id]);
-        assert_eq!(page.transcripts.find(session).unwrap().who, *who);
+        assert_eq!(page.transcripts.find(session).unwrap().owner, *who);
     }
     page.transcripts.remove(mine.digest().unwrap(), true, &|| true).unwrap();
     assert!(page.transcripts.find(mine.digest().unwrap()).is_none());
@@ -434,7 +438,7 @@ fn all_sessions_are_listed() {
     let listed = |principal: &str| {
         let mut listed = Vec::new();
         page.transcripts.list(principal, &mut |about| listed.push(about)).unwrap();
-        listed.sort_by(|a, b| a.who.session.cmp(&b.who.session));
+        listed.sort_by(|a, b| a.owner.session.cmp(&b.owner.session));
         listed
     };
     assert!(listed("owner").is_empty(), "the directory is not there yet");
@@ -448,7 +452,7 @@ fn all_sessions_are_listed() {
         fs::write(dir.join(name), text).unwrap();
     }
     let owners = listed("owner");
-    assert_eq!(owners.iter().map(|about| about.who.clone()).collect::<Vec<_>>(), all);
+    assert_eq!(owners.iter().map(|about| about.owner.clone()).collect::<Vec<_>>(), all);
     assert!(owners.iter().all(|about| about.bytes == turn(1).lines().len() as u64));
     // A file that is known to be another's is not opened.
     let about = dir.join(format!("{:032x}.json", all[0].digest().unwrap()));
@@ -466,7 +470,7 @@ fn what_names_a_session_is_written_again_where_it_is_spoiled() {
         fs::write(page.path(), "").unwrap();
         assert_eq!(page.reconcile(&[1], &[], CAP), [1]);
         let found = page.transcripts.find(page.session);
-        assert_eq!(found.map(|about| about.who), Some(page.who.clone()), "{junk:?}");
+        assert_eq!(found.map(|about| about.owner), Some(page.owner.clone()), "{junk:?}");
     }
 }
 
