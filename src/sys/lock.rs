@@ -20,6 +20,13 @@ pub fn try_hold(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Gives the lock of [`try_hold`] back. To close the file is not enough while a child that is being
+/// started has it, too.
+pub fn release(file: &File) {
+    // SAFETY: flock takes a descriptor that is borrowed here, and flags.
+    let _ = check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) });
+}
+
 /// Like [`try_hold`] for a file that is open for writing, and visible to [`is_held`].
 pub fn try_hold_visibly(file: &File) -> io::Result<bool> {
     if !try_hold(file)? {
