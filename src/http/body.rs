@@ -82,6 +82,9 @@ impl Decoder {
 
     /// Adds a byte to the present line.
     fn add(&mut self, byte: u8) -> Result<(), Refusal> {
+        if self.line.last() == Some(&b'\r') && byte != b'\n' {
+            return bad("A CR without LF in the chunked coding.");
+        }
         self.line.push(byte);
         if self.state == State::DataEnd && !b"\r\n".starts_with(&self.line) {
             return bad("A chunk is not where its size says.");
