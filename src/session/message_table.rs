@@ -275,7 +275,7 @@ impl MessageTable {
     pub fn requeue(&mut self) {
         for (id, _) in self.running() {
             self.change(id, |entry| {
-                (entry.turn, entry.crashes) = (TurnState::Queued, entry.crashes + 1)
+                (entry.turn, entry.crashes) = (TurnState::Queued, entry.crashes + 1);
             });
         }
     }

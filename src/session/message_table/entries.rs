@@ -25,24 +25,24 @@ impl Entries {
     }
 
     pub fn get(&self, id: Id) -> Option<&Entry> {
-        let (chunk, at) = self.position(id, |(id, _)| *id)?;
+        let (chunk, at) = self.position(&id, |(id, _)| *id)?;
         Some(&self.0[chunk][at].1)
     }
 
     pub fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
-        let (chunk, at) = self.position(id, |(id, _)| *id)?;
+        let (chunk, at) = self.position(&id, |(id, _)| *id)?;
         Some(&mut self.0[chunk][at].1)
     }
 
     /// The message that this record began.
     pub fn begun_by(&self, number: u64) -> Option<(Id, &Entry)> {
-        let (chunk, at) = self.position(number, |(_, entry)| entry.accepted)?;
+        let (chunk, at) = self.position(&number, |(_, entry)| entry.accepted)?;
         let (id, entry) = &self.0[chunk][at];
         Some((*id, entry))
     }
 
     pub fn remove(&mut self, id: Id) -> Option<Entry> {
-        let (chunk, at) = self.position(id, |(id, _)| *id)?;
+        let (chunk, at) = self.position(&id, |(id, _)| *id)?;
         let rest = &mut self.0[chunk];
         let (_, entry) = rest.remove(at);
         if rest.is_empty() {
@@ -66,9 +66,9 @@ impl Entries {
         known.skip_while(move |(id, _)| !older(*id)).map(|(id, entry)| (*id, entry))
     }
 
-    fn position<K: Ord>(&self, key: K, of: fn(&IdEntry) -> K) -> Option<(usize, usize)> {
-        let chunk = self.0.partition_point(|chunk| of(&chunk[0]) <= key).checked_sub(1)?;
-        let at = self.0[chunk].binary_search_by_key(&key, of).ok()?;
+    fn position<K: Ord>(&self, key: &K, of: fn(&IdEntry) -> K) -> Option<(usize, usize)> {
+        let chunk = self.0.partition_point(|chunk| of(&chunk[0]) <= *key).checked_sub(1)?;
+        let at = self.0[chunk].binary_search_by_key(key, of).ok()?;
         Some((chunk, at))
     }
 }

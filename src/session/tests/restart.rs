@@ -48,7 +48,7 @@ fn survives(records: &[(u64, String)], dir: TempDir) {
         let message = house.wait(*id);
         match end {
             Some(end) => {
-                assert_eq!((message.entry.turn, message.entry.attempts), (*end, *attempts))
+                assert_eq!((message.entry.turn, message.entry.attempts), (*end, *attempts));
             }
             // Two attempts are the most, and the crash cut the second one.
             None if *attempts >= 2 => {
