@@ -172,6 +172,8 @@ impl<'a> Service<'a> {
     /// Waits until it is back after `restarts` restarts, as another process.
     #[track_caller]
     pub fn wait_for_return(&self, before: i32, restarts: u32) {
+        // As long as the old one is there, its unit may look the same.
+        eventually("another process", || (self.unit.main_pid() != before).then_some(()));
         self.unit.wait_for(&[
             ("ActiveState", "active"),
             ("SubState", "running"),
