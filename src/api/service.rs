@@ -128,12 +128,16 @@ impl Service {
     /// Counts a request with a wrong key; the error for it, and for one without a key.
     fn unauthenticated(&self, request: &Request, origin: Origin) -> ApiError {
         let has_key = request.header("Authorization").is_some();
-        if let Origin::Tcp(address) = origin
-            && has_key
-            && let Some((first, wait)) = lock(&self.throttle).count(address.ip(), Instant::now())
-        {
+        let counted = match origin {
+            Origin::Tcp(address) if has_key => {
+                let counted = lock(&self.throttle).count(address.ip(), Instant::now());
+                counted.map(|(first, wait)| (address.ip(), first, wait))
+            }
+            Origin::Tcp(_) | Origin::Control { .. } => None,
+        };
+        if let Some((ip, first, wait)) = counted {
             if first {
-                log::warn!("too many wrong keys from {}", address.ip());
+                log::warn!("too many wrong keys from {ip}");
             }
             let message = "Too many wrong keys came from this address.";
             return ApiError::new(429, "too_many_failures", message).after(wait.as_secs() + 1);

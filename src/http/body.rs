@@ -89,6 +89,11 @@ impl Decoder {
         if self.state == State::DataEnd && !b"\r\n".starts_with(&self.line) {
             return bad("A chunk is not where its size says.");
         }
+        // What is no chunk at all may never come to the end of a line.
+        let is_size = self.state != State::Size || is_size_line_begun(&self.line);
+        if !is_size {
+            return bad("A chunk's size is not a hexadecimal number.");
+        }
         if self.line.len() > MAX_TRAILERS + b"\r\n".len() {
             return Err(TOO_MUCH_OVERHEAD);
         }
@@ -141,6 +146,13 @@ impl Decoder {
 pub const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
 const TOO_MUCH_OVERHEAD: Refusal =
     Refusal::new(431, "There are more than 4 KiB of chunk extensions or 8 KiB of trailers.");
+
+/// Whether the line with a chunk's size may begin so.
+fn is_size_line_begun(line: &[u8]) -> bool {
+    let digits = line.iter().take_while(|byte| target::hex(byte).is_some()).count();
+    let rest = &line[digits..];
+    (1..=MAX_SIZE_DIGITS).contains(&digits) && matches!(rest, [] | [b'\r' | b';', ..])
+}
 
 fn chunk_size(digits: &[u8]) -> Option<u64> {
     let add = |size: u64, digit| Some(size << 4 | u64::from(target::hex(digit)?));

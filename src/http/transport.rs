@@ -60,7 +60,8 @@ impl<'s> Transport<'s> {
 
     /// Makes room for reads of a body.
     pub fn expect_more(&mut self) {
-        self.buffer.reserve(MAX_HEAD);
+        self.buffer.drain(..mem::take(&mut self.start));
+        self.buffer.reserve_exact(MAX_HEAD.saturating_sub(self.buffer.len()));
     }
 
     /// Waits until there is more in [`Transport::data`].
@@ -205,6 +206,24 @@ mod tests {
         transport.consume(1);
         transport.shrink();
         assert_eq!(transport.buffer.capacity(), SMALL_BUFFER);
+    }
+
+    #[test]
+    fn a_long_body_in_chunks_makes_no_buffer_grow() {
+        let (mut peer, socket) = UnixStream::pair().unwrap();
+        let soon = Duration::from_secs(10);
+        let mut transport = Transport::new(Box::new(Arc::new(socket)), soon).unwrap();
+        for _ in 0..20 {
+            peer.write_all(&[b'x'; 50_000]).unwrap();
+            let mut left = 50_000;
+            while left > 0 {
+                transport.expect_more();
+                transport.fill(Instant::now() + soon).unwrap();
+                left -= transport.data().len();
+                transport.consume(usize::MAX);
+            }
+        }
+        assert!(transport.buffer.capacity() <= MAX_HEAD, "{}", transport.buffer.capacity());
     }
 
     #[test]

@@ -249,11 +249,11 @@ impl Main {
             // It may still ask the service manager, and prune the history that the end is written to.
             drop(starter.map(JoinHandle::join));
         };
-        let deadline = Instant::now() + CLOSE_PATIENCE;
-        let wait = || told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         // Another thread that waits for a disk that hangs would not help.
         let begun =
             !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_PATIENCE).is_ok();
+        let deadline = Instant::now() + CLOSE_PATIENCE;
+        let wait = || told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
         if begun && wait().is_ok() {
             // The end of the thread.
             let _ = wait();

@@ -1,5 +1,6 @@
 //! Bodies: which framing is accepted, and what each makes of the bytes that follow.
 
+use super::super::body::Decoder;
 use super::{Case, hold};
 
 #[rustfmt::skip]
@@ -154,4 +155,15 @@ fn transfer_codings_are_parsed_strictly() {
 #[test]
 fn chunks_are_parsed_strictly() {
     hold(&chunk_cases());
+}
+
+/// A client that sends something else may wait with the line end for ever.
+#[test]
+fn what_begins_no_chunk_is_refused_before_its_line_ends() {
+    for (bytes, good) in [("{\"a\":1}", 0), ("5 ", 1), ("xyz", 0), ("11111111111111111", 16)] {
+        let (mut decoder, mut out) = (Decoder::default(), Vec::new());
+        assert_eq!(decoder.decode(&bytes.as_bytes()[..good], &mut out, 100), Ok(good), "{bytes}");
+        let refused = decoder.decode(&bytes.as_bytes()[good..], &mut out, 100).unwrap_err();
+        assert_eq!(refused.status, 400, "{bytes}");
+    }
 }
