@@ -275,7 +275,8 @@ pub fn assemble(
     };
     let changed = || facts.and_then(UnitStatus::changed).into();
     let since: Value = match (contact, state) {
-        (Ok(_), _) => answer["state_since"].clone(),
+        // An older gateway knows its start only.
+        (Ok(_), _) => answer.get("state_since").unwrap_or(&answer["since"]).clone(),
         (Err(Unresponsive { .. }), _) if run["pid"].as_i64() == pid => run["started"].clone(),
         // A start that failed left no record of ours.
         (Err(_), State::Failed | State::Restarting) => changed(),

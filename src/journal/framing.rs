@@ -70,7 +70,9 @@ pub fn check(line: &[u8]) -> Result<(u64, usize), &'static str> {
         return Err(if long { "it is longer than a record may be" } else { "it has no end" });
     };
     let (sum, body) = line.split_at_checked(HEAD).ok_or("it is too short for a record")?;
-    if sum.strip_suffix(b" ") != Some(hexadecimal(CRC.checksum(body)).as_bytes()) {
+    // Before all of what follows is summed up: a corrupt place may have many that look like a beginning.
+    let sum = sum.strip_suffix(b" ").filter(|sum| sum.iter().all(u8::is_ascii_hexdigit));
+    if sum.is_none_or(|sum| sum != hexadecimal(CRC.checksum(body)).as_bytes()) {
         return Err("its checksum is missing or wrong");
     }
     let space = body.iter().position(|byte| *byte == b' ').ok_or("it has no number")?;

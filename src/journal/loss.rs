@@ -46,7 +46,7 @@ impl FileJournal {
             Ok(copy) => format!(
                 "what it had is saved as {}; to go on with that, stop the gateway, give the copy its \
                  old name, and start it again",
-                copy.display()
+                copy.canonicalize().unwrap_or_else(|_| copy.clone()).display()
             ),
             Err(e) => format!(
                 "it could not be saved ({e}): copy /proc/{}/fd/{fd} before you stop the gateway, or \
@@ -71,7 +71,7 @@ impl FileJournal {
         let dir = self.path.parent().ok_or(NotFound)?;
         files::private_dir(dir).and_then(|()| into(dir)).or_else(|first| {
             let held = PathBuf::from(format!("/proc/self/fd/{}", self.dir.as_raw_fd()));
-            into(&held).and_then(|copy| copy.canonicalize()).map_err(|_| first)
+            into(&held).map_err(|_| first)
         })
     }
 }

@@ -1,5 +1,6 @@
 //! The journal's name in the state directory, and those of the files beside it.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -16,21 +17,15 @@ pub fn temporary(path: &Path) -> PathBuf {
     path.with_extension("new")
 }
 
-/// The names that a file beside the journal can have: `journal.WHAT`, `journal.WHAT.1`, ….
-fn names(path: &Path, what: &str) -> impl Iterator<Item = PathBuf> {
-    (0..MAX_KEPT).map(move |number| {
-        let more = if number == 0 { String::new() } else { format!(".{number}") };
-        path.with_file_name(format!("{NAME}.{what}{more}"))
-    })
-}
-
-/// Finds a name of these that `make` accepts.
+/// Finds a name beside the journal that `make` accepts: `journal.WHAT`, `journal.WHAT.1`, ….
 pub fn keep(
     path: &Path,
     what: &str,
     make: &dyn Fn(&Path) -> io::Result<bool>,
 ) -> io::Result<PathBuf> {
-    for to in names(path, what) {
+    for number in 0..MAX_KEPT {
+        let more = if number == 0 { String::new() } else { format!(".{number}") };
+        let to = path.with_file_name(format!("{NAME}.{what}{more}"));
         if make(&to)? {
             return Ok(to);
         }
@@ -45,11 +40,11 @@ pub fn keep(
 /// # Errors
 /// The directory cannot be read.
 pub fn saved(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for copy in names(&dir.join(NAME), SAVED) {
-        if copy.try_exists()? {
-            found.push(copy);
-        }
-    }
+    let is_copy = |name: &str| name.starts_with(&format!("{NAME}.{SAVED}"));
+    let all = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
+    let mut found = all.collect::<io::Result<Vec<PathBuf>>>()?;
+    found.retain(|path| path.file_name().is_some_and(|name| is_copy(&name.to_string_lossy())));
+    // By their numbers: a longer one is higher.
+    found.sort_by(|a, b| (a.as_os_str().len(), a).cmp(&(b.as_os_str().len(), b)));
     Ok(found)
 }

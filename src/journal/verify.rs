@@ -7,6 +7,7 @@
 use std::fmt;
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use super::framing::{Entry, Header};
@@ -139,8 +140,10 @@ pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corr
         };
         // What a compaction kept was synced before it got its name: that cannot be torn.
         let (places, durable) = behind(file, at, length).map_err(io)?;
-        // Records of version 1 do not say what was durable: there only the last can have been cut short.
-        let acknowledged = if header.version == 1 { places > 1 } else { durable >= next };
+        // Records of version 1 do not say what was durable: there only the last can have been cut short,
+        // which leaves no line end.
+        let lines = places > 1 || ends_line(file, end, length).map_err(io)?;
+        let acknowledged = if header.version == 1 { lines } else { durable >= next };
         if kept || acknowledged {
             return Err(corrupt(at, next, reason, false));
         }
@@ -152,6 +155,13 @@ pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corr
         return Err(corrupt(found.bytes, found.last + 1, reason, false));
     }
     Ok(found)
+}
+
+/// Whether a line ends here, with something behind it.
+fn ends_line(file: &File, end: u64, length: u64) -> io::Result<bool> {
+    let mut last = [0];
+    file.read_exact_at(&mut last, end - 1)?;
+    Ok(end < length && last == *b"\n")
 }
 
 /// What there is from a corrupt place on: how many records and places that are none, NULs aside, which

@@ -78,7 +78,10 @@ impl Hub {
         if ids.is_empty() && !known {
             return Ok(0);
         }
-        let cancelled = ids.iter().try_for_each(|id| self.mark_cancelled(&mut state, *id, why));
+        let mut cancelled = Ok(());
+        for id in &ids {
+            cancelled = cancelled.and(self.mark_cancelled(&mut state, *id, why));
+        }
         let written = cancelled.and_then(|()| self.write_reset(&mut state, who, false));
         if written.is_ok() {
             // Who waits for one of them need not wait for its agent.

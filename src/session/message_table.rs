@@ -44,6 +44,8 @@ pub struct MessageTable {
     /// The ids of messages by the digest of principal and idempotency key: numbers, as in `records`,
     /// since each type of map takes 10 kB of the binary.
     keys: BTreeMap<Digest, u128>,
+    /// How many messages of a session are queued, run, are to be delivered or could not be.
+    busy: BTreeMap<Digest, u128>,
     /// What each principal has.
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
@@ -203,6 +205,15 @@ impl MessageTable {
     /// Counts a message that was so `before` and is so now; it counts as nothing where it is not known.
     fn recount(&mut self, id: Id, before: Counts, after: Counts) {
         let Some(entry) = self.entries.get(id) else { return };
+        if before.is_busy() != after.is_busy()
+            && let Some(session) = entry.session()
+        {
+            let count = self.busy.get(&session).copied().unwrap_or(0);
+            match if after.is_busy() { count + 1 } else { count.saturating_sub(1) } {
+                0 => self.busy.remove(&session),
+                count => self.busy.insert(session, count),
+            };
+        }
         let account = self.accounts.of(&entry.owner.principal);
         self.counts.replace(before, after);
         account.counts.replace(before, after);

@@ -99,9 +99,11 @@ impl Hub {
                 self.sync(number)?;
                 return Ok(Submitted::Known(id));
             }
-            let Err(reached) = self.reserve_session(&draft.who) else { break state };
+            let Err(mut reached) = self.reserve_session(&draft.who) else { break state };
             drop(state);
             if std::mem::replace(&mut made_room, true) {
+                let then = ": no session is idle; try again when a turn has ended.";
+                reached.message = reached.message.replace("; try again later.", then);
                 return Err(Refusal::Transcripts(reached));
             }
             self.make_room(&draft.who, reached.over);

@@ -277,6 +277,8 @@ fn insert<'a>(turns: &mut Vec<(Id, &'a str)>, id: Id, lines: &'a str) {
 /// The text of some turns; without the oldest where that is longer than `cap`, so that there is room for
 /// some more.
 fn rolled(mut turns: Vec<(Id, &str)>, cap: usize) -> String {
+    // A turn that was run again may stand behind newer ones that are forgotten.
+    turns.sort_by_key(|(id, _)| *id);
     if turns.iter().map(|(_, lines)| lines.len()).sum::<usize>() > cap {
         let mut size = 0;
         let newest = turns.iter().rev().take_while(|(_, lines)| {

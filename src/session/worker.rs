@@ -61,7 +61,13 @@ impl Hub {
     /// Starts a thread for a turn, for deliveries or maintenance; false where the system has none.
     pub(super) fn spawn_worker(&self, name: &str, work: Work) -> bool {
         let spawned = threads::spawn(name, WORKER_STACK, work);
-        spawned.map_err(|e| self.note_shortage(&format!("no thread for a {name}: {e}"))).is_ok()
+        let short = |e| {
+            let why = format!("no thread for a {name}: {e}");
+            if self.note_shortage(&why) {
+                log::warn!("turns wait: {why}");
+            }
+        };
+        spawned.map_err(short).is_ok()
     }
 
     fn work(self: Arc<Self>, first: Id) {
@@ -75,9 +81,15 @@ impl Hub {
 
     /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
     fn attempt_with_patience(&self, id: Id) -> Outcome {
+        let mut logged = false;
         loop {
             match self.attempt(id) {
-                Outcome::Short(why) => self.note_shortage(&why),
+                Outcome::Short(why) => {
+                    self.note_shortage(&why);
+                    if !std::mem::replace(&mut logged, true) {
+                        log::warn!("turn {id} waits: {why}");
+                    }
+                }
                 outcome => {
                     *lock(&self.shortage) = None;
                     return outcome;
@@ -91,13 +103,12 @@ impl Hub {
         }
     }
 
-    /// What turns and deliveries wait for, and try again until they have it.
-    fn note_shortage(&self, why: &str) {
-        let (mut shortage, why) = (lock(&self.shortage), format!("turns wait: {why}"));
-        if shortage.as_ref().is_none_or(|(at, _)| at.elapsed() >= SHORTAGE_VALID) {
-            log::warn!("{why}");
-        }
-        *shortage = Some((Instant::now(), why));
+    /// What turns and deliveries wait for, and try again until they have it. Says whether it is news.
+    fn note_shortage(&self, why: &str) -> bool {
+        let mut shortage = lock(&self.shortage);
+        let is_news = shortage.as_ref().is_none_or(|(at, _)| at.elapsed() >= SHORTAGE_VALID);
+        *shortage = Some((Instant::now(), format!("turns wait: {why}")));
+        is_news
     }
 
     /// Runs one attempt of a message's turn, once the record that says so is durable.

@@ -27,6 +27,10 @@ const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
 /// it looks at. More than turns end at one time, and no more.
 const MAX_SWEEPS: usize = 64;
 
+/// Searches of one sweep in which a process could not be looked at: it may have ended meanwhile, or be
+/// hidden from us for as long as it lives (`hidepid`, proc(5)).
+const MAX_UNSEEN: usize = 50;
+
 /// The variable that a child's mark is in: `GATEWAY:RUN:NUMBER:`.
 const MARK: &str = "HERMES_MARK";
 
@@ -208,10 +212,13 @@ fn sweep(find: impl Fn() -> Found + Send + Sync + 'static) -> bool {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     let deadline = Instant::now() + LEFTOVERS_PATIENCE;
     let work = Arc::new(move || {
+        let mut unseen = 0;
         loop {
             let found = find();
             found.living.iter().for_each(kill);
-            if found.living.is_empty() && found.all_seen || Instant::now() >= deadline {
+            unseen += usize::from(!found.all_seen);
+            let done = found.all_seen || unseen > MAX_UNSEEN;
+            if found.living.is_empty() && done || Instant::now() >= deadline {
                 return found.living.is_empty();
             }
             pause(LEFTOVERS_PAUSE);

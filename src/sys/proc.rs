@@ -144,14 +144,19 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
     all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
+/// Flags of processes that never get an environment: threads of the kernel, and what is about to have
+/// ended (PF_KTHREAD, PF_EXITING in linux/sched.h).
+const WITHOUT_ENVIRONMENT: u64 = 0x0020_0004;
+
 /// Whether a process has not got its environment yet, where that looked empty before: execve(2) says
 /// where the code ends (`end_code`) once it is there.
 fn is_executing(pid: Pid) -> bool {
     let numbers = || {
         let fields = stat(pid)?;
-        let lives = !["Z", "X"].contains(&fields.first()?.as_str());
         let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-        lives.then(|| Some((number(24)?, number(47)?, number(48)?)))?
+        let may_have = !["Z", "X"].contains(&fields.first()?.as_str())
+            && number(6)? & WITHOUT_ENVIRONMENT == 0;
+        may_have.then(|| Some((number(24)?, number(47)?, number(48)?)))?
     };
     numbers().is_some_and(|(code_end, start, end)| code_end == 0 || start != end)
 }

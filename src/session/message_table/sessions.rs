@@ -1,7 +1,7 @@
 //! What is known of one session: its messages, the numbers of its records and its last reset. What is
 //! asked here costs what that session has, however much others have. Pure.
 
-use super::{Counts, Digest, Entry, Id, MessageTable, session_digest};
+use super::{Digest, Entry, Id, MessageTable, session_digest};
 use crate::journal::record::{Record, id_of};
 use crate::session::states::TurnState;
 
@@ -60,7 +60,7 @@ impl MessageTable {
 
     /// Whether nothing of a session is queued, runs, is to be delivered or could not be.
     pub fn is_idle(&self, session: Digest) -> bool {
-        !self.messages_of(session, 0).any(|(_, entry)| Counts::of(entry).is_busy())
+        !self.busy.contains_key(&session)
     }
 
     /// Whether a message of this session belongs to a time before its last reset.
