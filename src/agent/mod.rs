@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
-mod context;
+pub mod context;
 mod output;
 mod upstream;
 
@@ -25,7 +25,7 @@ use crate::escape::quoted;
 use crate::json::{member, one_line, string};
 use crate::subprocess::Children;
 
-pub use context::{ChatMessage, Context, instructions, own};
+pub use context::Context;
 
 /// What clients call the model that is meant where none is named.
 pub const DEFAULT_MODEL: &str = "default";

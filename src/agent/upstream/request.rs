@@ -6,7 +6,8 @@ use std::path::Path;
 
 use serde_json::value::RawValue;
 
-use super::super::{ChatMessage, Turn};
+use super::super::Turn;
+use super::super::context::{is_instruction, message};
 use crate::escape::quoted;
 use crate::json::{elements, member, members, string};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
@@ -53,7 +54,7 @@ fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::R
     let given = turn.context.map_or("", |context| &context.messages);
     let (mut given, in_session) = (elements(given).peekable(), turn.transcript.is_some());
     let alone = given.peek().is_none();
-    let said = given.filter(|message| !in_session || ChatMessage::of(message).is_instruction());
+    let said = given.filter(|message| !in_session || is_instruction(message));
     said.map(RawValue::get).for_each(&mut add);
     if let Some(transcript) = turn.transcript {
         history(&read(transcript)?, max_history).iter().for_each(|message| add(message));
@@ -62,10 +63,6 @@ fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::R
         add(&message("user", turn.text));
     }
     Ok(())
-}
-
-fn message(role: &str, content: &str) -> String {
-    format!(r#"{{"role":"{role}","content":{}}}"#, quoted(content))
 }
 
 fn read(transcript: &Path) -> io::Result<String> {
