@@ -16,7 +16,7 @@ use crate::agent::{DEFAULT_MODEL, Report};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::sse;
-use crate::json::{elements, member, members};
+use crate::json::{add, elements, member, members};
 use crate::session::now;
 
 /// `POST /v1/chat/completions`.
@@ -92,18 +92,6 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let text = elements(messages).nth(own).map_or(String::new(), context::text);
     let encoder = ChatEncoder { model, include_usage, created: now() / 1000 };
     Ok((TurnRequest { text, stream, stored: false, context }, encoder))
-}
-
-/// Appends an element to a list, or a member with its name to an object.
-pub fn add(json: &mut String, name: &str, value: &str) {
-    if !json.ends_with(['[', '{']) {
-        json.push(',');
-    }
-    if !name.is_empty() {
-        json.push_str(&quoted(name));
-        json.push(':');
-    }
-    json.push_str(value);
 }
 
 /// Rejects a message of another role, and content that is neither text nor parts of these types with

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::chat::{add, check, common};
+use super::chat::{check, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
@@ -21,7 +21,7 @@ use crate::agent::context::{self, own, role};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::sse;
-use crate::json::{Raw, elements, member, one_line};
+use crate::json::{Raw, add, elements, member, one_line};
 use crate::session::{Id, Message, TurnState, now};
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at

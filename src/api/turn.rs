@@ -12,7 +12,7 @@ use super::reply_writer::{Encoder, ReplyWriter};
 use super::request::{SESSION, idempotency_key, json_body, owner_of, text};
 use super::service::{Exchange, Service};
 use crate::agent::context::instructions;
-use crate::agent::{Native, Outcome, Reply};
+use crate::agent::{Outcome, Reply};
 use crate::cancel::{Cancel, CancelReason};
 use crate::json::member;
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
