@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
+use crate::escape::quoted;
+
 /// The text of a value, checked and not read. As a member of a struct: `null` is as good as absent.
 pub type Raw<'a> = Option<&'a RawValue>;
 
@@ -61,6 +63,18 @@ pub fn string(json: &str, name: &str) -> Option<String> {
 /// The same on one line: outside of its strings a line end is white space, and inside there is none.
 pub fn one_line(json: &str) -> String {
     json.replace(['\n', '\r'], " ")
+}
+
+/// Appends an element to a list, or a member with its name to an object.
+pub fn add(json: &mut String, name: &str, value: &str) {
+    if !json.ends_with(['[', '{']) {
+        json.push(',');
+    }
+    if !name.is_empty() {
+        json.push_str(&quoted(name));
+        json.push(':');
+    }
+    json.push_str(value);
 }
 
 /// How many lists and objects are open at most at once.

@@ -12,8 +12,9 @@ use std::sync::Arc;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
+use super::context::instructions;
 use super::output::{StderrTail, Utf8Stream};
-use super::{Outcome, Reply, Report, Turn, instructions};
+use super::{Outcome, Reply, Report, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::escape::{escaped, one_line};

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use serde_json::value::RawValue;
 
 use crate::escape::quoted;
-use crate::json::{Raw, elements, member, string, text};
+use crate::json::{self, elements, member, string};
 
 /// A chat request, as a turn is given it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,67 +30,49 @@ impl Context {
     /// What was said before the turn's own message, and after it, as JSON lines with `role` and
     /// `content`; the form of a session's transcript.
     pub fn lines(&self) -> String {
-        let own = own(elements(&self.messages));
-        let mut lines = String::new();
-        for (_, message) in elements(&self.messages).enumerate().filter(|(at, _)| *at != own) {
-            let said = ChatMessage::of(message);
-            let (role, content) = (said.role.map_or("null", RawValue::get), quoted(&said.text()));
-            lines += &format!("{{\"role\":{role},\"content\":{content}}}\n");
-        }
-        lines
+        let own = own(&self.messages);
+        let others = elements(&self.messages).enumerate().filter(|(at, _)| *at != own);
+        others.map(|(_, said)| message(&role(said), &text(said)) + "\n").collect()
     }
 }
 
-/// What the gateway reads of a chat message.
-#[derive(Debug, Default)]
-pub struct ChatMessage<'a> {
-    pub role: Raw<'a>,
-    pub content: Raw<'a>,
+/// A chat message of this text, as JSON.
+pub fn message(role: &str, text: &str) -> String {
+    format!(r#"{{"role":{},"content":{}}}"#, quoted(role), quoted(text))
 }
 
-impl<'a> ChatMessage<'a> {
-    /// Nothing at all where it is no object.
-    pub fn of(message: &'a RawValue) -> ChatMessage<'a> {
-        let named = |name| member(message.get(), name);
-        ChatMessage { role: named("role"), content: named("content") }
-    }
+/// The role of a chat message; empty where it has none.
+pub fn role(message: &RawValue) -> Cow<'_, str> {
+    member(message.get(), "role").and_then(|role| json::text(role).ok()).unwrap_or_default()
+}
 
-    pub fn role(&self) -> Cow<'a, str> {
-        self.role.and_then(|role| text(role).ok()).unwrap_or_default()
-    }
+/// Whether a chat message tells the agent what to be, and is no part of the conversation.
+pub fn is_instruction(message: &RawValue) -> bool {
+    matches!(&*role(message), "system" | "developer")
+}
 
-    /// Whether it tells the agent what to be, and is no part of the conversation.
-    pub fn is_instruction(&self) -> bool {
-        matches!(&*self.role(), "system" | "developer")
+/// The text of a chat message, whose content is text or a list of parts.
+pub fn text(message: &RawValue) -> String {
+    let Some(content) = member(message.get(), "content") else { return String::new() };
+    if let Ok(text) = json::text(content) {
+        return text.into_owned();
     }
-
-    /// Its text, whose content is text or a list of parts.
-    pub fn text(&self) -> String {
-        let Some(content) = self.content else { return String::new() };
-        if let Ok(text) = text(content) {
-            return text.into_owned();
-        }
-        let part =
-            |part: &RawValue| string(part.get(), "text").or_else(|| string(part.get(), "refusal"));
-        elements(content.get()).filter_map(part).collect::<Vec<_>>().join("\n")
-    }
+    let part =
+        |part: &RawValue| string(part.get(), "text").or_else(|| string(part.get(), "refusal"));
+    elements(content.get()).filter_map(part).collect::<Vec<_>>().join("\n")
 }
 
 /// The texts of `system` and `developer` in a list of messages.
 pub fn instructions(messages: &str) -> String {
-    let all = elements(messages).map(ChatMessage::of);
-    let texts: Vec<String> = all.filter(ChatMessage::is_instruction).map(|it| it.text()).collect();
-    texts.join("\n\n")
+    let all = elements(messages).filter(|message| is_instruction(message));
+    all.map(text).collect::<Vec<_>>().join("\n\n")
 }
 
 /// The place of the message that a turn is about: the last one of a user, else the last one.
-pub fn own<'a>(messages: impl Iterator<Item = &'a RawValue>) -> usize {
-    let (mut own, mut last) = (None, 0);
-    for (at, message) in messages.enumerate() {
-        last = at;
-        own = (ChatMessage::of(message).role() == "user").then_some(at).or(own);
-    }
-    own.unwrap_or(last)
+pub fn own(messages: &str) -> usize {
+    let all: Vec<&RawValue> = elements(messages).collect();
+    let of_user = all.iter().rposition(|message| role(message) == "user");
+    of_user.unwrap_or(all.len().saturating_sub(1))
 }
 
 #[cfg(test)]
@@ -105,7 +87,7 @@ mod tests {
             {"role":"user","content":"d\n"},{"role":"tool","content":"e"}],"model":"m"}"#,
         );
         assert_eq!(instructions(&context.messages), "be brief");
-        assert_eq!(own(elements(&context.messages)), 3);
+        assert_eq!(own(&context.messages), 3);
         assert_eq!(
             context.lines(),
             "{\"role\":\"system\",\"content\":\"be brief\"}\n{\"role\":\"user\",\"content\":\"a\"}\n\

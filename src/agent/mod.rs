@@ -6,7 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod command;
-mod context;
+pub mod context;
 mod output;
 mod upstream;
 
@@ -25,7 +25,7 @@ use crate::escape::quoted;
 use crate::json::{member, one_line, string};
 use crate::subprocess::Children;
 
-pub use context::{ChatMessage, Context, instructions, own};
+pub use context::Context;
 
 /// What clients call the model that is meant where none is named.
 pub const DEFAULT_MODEL: &str = "default";
@@ -73,19 +73,16 @@ pub trait Reply {
     /// What the agent's own server tells of the turn; comes before its end, or never.
     fn report(&mut self, _report: Report) {}
 
-    /// Takes chat completions as the agent's server words them, in place of pieces and report;
-    /// `None` where only text is wanted.
-    fn native(&mut self) -> Option<&mut dyn Native> {
+    /// Whether it takes chat completions as the agent's server words them, in place of pieces and
+    /// report: chunks (`Some(true)`) or a whole one; `None` where only text is wanted.
+    fn native(&self) -> Option<bool> {
         None
     }
-}
 
-/// A client of OpenAI's chat API, for agents that speak it themselves.
-pub trait Native {
-    /// Whether it wants chunks, and not one whole completion.
-    fn streams(&self) -> bool;
-    /// A `chat.completion.chunk`, or the `chat.completion`; with so many bytes of text in it.
-    fn object(&mut self, json: String, bytes: usize) -> io::Result<()>;
+    /// Such a `chat.completion.chunk` or `chat.completion`, with so many bytes of text in it.
+    fn object(&mut self, _json: String, _bytes: usize) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What is known of a turn beside its text. Nothing here is made up: what the agent does not say is

@@ -81,11 +81,11 @@ impl<'a> UpstreamClient<'a> {
         let alias = turn.context.map(|context| context.model.as_str());
         let alias = alias.filter(|alias| !alias.is_empty()).unwrap_or(DEFAULT_MODEL);
         let model = self.model(alias)?;
-        let native = reply.borrow_mut().native().map(|native| native.streams());
+        let native = reply.borrow().native();
         let streams = native.unwrap_or(true);
         let most = self.agent.config.max_history;
-        let mut usage = native.is_none() && !self.agent.upstream.plain.load(Ordering::Relaxed);
-        let mut plain = false;
+        let wanted = native.is_none() && !self.agent.upstream.plain.load(Ordering::Relaxed);
+        let mut usage = wanted;
         loop {
             let body = request::body(turn, &model, (streams, native.is_none(), usage), most)
                 .map_err(|e| temporary(&format!("the transcript cannot be read: {e}"), Some(&e)))?;
@@ -101,10 +101,10 @@ impl<'a> UpstreamClient<'a> {
             match result {
                 // What servers say that do not take a field that they do not know.
                 Err(Outcome::ErrorResponse(it)) if usage && matches!(it.status, 400 | 422) => {
-                    (usage, plain) = (false, true);
+                    usage = false;
                 }
                 result => {
-                    if plain && result.is_ok() {
+                    if wanted && !usage && result.is_ok() {
                         self.agent.upstream.plain.store(true, Ordering::Relaxed);
                     }
                     return result;

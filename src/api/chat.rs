@@ -11,11 +11,12 @@ use super::reply_writer::Encoder;
 use super::request::{Body, excerpt, list, text};
 use super::service::Exchange;
 use super::turn::{self, ParseOptions, Parsed, TurnRequest};
-use crate::agent::{ChatMessage, DEFAULT_MODEL, Report, own};
+use crate::agent::context::{self, is_instruction, own, role};
+use crate::agent::{DEFAULT_MODEL, Report};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::sse;
-use crate::json::{elements, member, members};
+use crate::json::{add, elements, member, members};
 use crate::session::now;
 
 /// `POST /v1/chat/completions`.
@@ -64,16 +65,15 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let messages = list(body.raw("messages"))
         .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
     for (at, message) in elements(messages).enumerate() {
-        let said = ChatMessage::of(message);
         // A message that only calls tools has no content.
-        if said.content.is_some() || said.role() != "assistant" {
-            check(&said, ROLES, &["text", "refusal"], &format_args!("messages[{at}]"))?;
+        if member(message.get(), "content").is_some() || role(message) != "assistant" {
+            check(message, ROLES, &["text", "refusal"], &format_args!("messages[{at}]"))?;
         }
     }
-    let own = own(elements(messages));
+    let own = own(messages);
     // In a session the transcript has what was said.
     let stays = |(at, message): &(usize, &RawValue)| {
-        !options.in_session || *at == own || ChatMessage::of(message).is_instruction()
+        !options.in_session || *at == own || is_instruction(message)
     };
     let kept = || elements(messages).enumerate().filter(stays);
     let context = (options.upstream || kept().nth(1).is_some()).then(|| {
@@ -89,39 +89,28 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
         }
         context + "}}"
     });
-    let text = elements(messages).nth(own).map_or(String::new(), |own| ChatMessage::of(own).text());
+    let text = elements(messages).nth(own).map_or(String::new(), context::text);
     let encoder = ChatEncoder { model, include_usage, created: now() / 1000 };
     Ok((TurnRequest { text, stream, stored: false, context }, encoder))
-}
-
-/// Appends an element to a list, or a member with its name to an object.
-pub fn add(json: &mut String, name: &str, value: &str) {
-    if !json.ends_with(['[', '{']) {
-        json.push(',');
-    }
-    if !name.is_empty() {
-        json.push_str(&quoted(name));
-        json.push(':');
-    }
-    json.push_str(value);
 }
 
 /// Rejects a message of another role, and content that is neither text nor parts of these types with
 /// their text.
 pub fn check(
-    said: &ChatMessage<'_>,
+    message: &RawValue,
     roles: &str,
     kinds: &[&str],
     place: &dyn Display,
 ) -> Result<(), ApiError> {
-    if !roles.split(", ").any(|known| known == said.role()) {
+    if !roles.split(", ").any(|known| known == role(message)) {
         return Err(bad(format!("\"{place}.role\" must be one of {roles}.")));
     }
-    match said.content.map(RawValue::get) {
+    let content = member(message.get(), "content");
+    match content.map(RawValue::get) {
         Some(json) if json.starts_with('"') => {
-            text(said.content, &format!("{place}.content")).map(|_| ())
+            text(content, &format!("{place}.content")).map(|_| ())
         }
-        Some(json) if list(said.content).is_some() => {
+        Some(json) if list(content).is_some() => {
             elements(json).try_for_each(|part| check_part(part, kinds, place))
         }
         _ => Err(bad(format!(

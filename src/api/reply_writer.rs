@@ -8,7 +8,7 @@ use super::buffers::Lease;
 use super::error::ApiError;
 use super::response::{json, mark_replayed, sse_head};
 use super::service::Exchange;
-use crate::agent::{Native, Reply, Report};
+use crate::agent::{Reply, Report};
 use crate::extent::{Extent, PLACEHOLDER, inside};
 use crate::http::{Closed, Connection, Request, Stream, sse};
 use crate::limits::{SMALL_BUFFER, WRITE_CHUNK};
@@ -83,6 +83,11 @@ impl<'c> ReplyWriter<'c> {
             stored: None,
             state: WriterState::Unsent(connection, request),
         }
+    }
+
+    /// Whether what comes goes to the client at once.
+    pub fn streams(&self) -> bool {
+        self.stream && !matches!(self.state, WriterState::Gone)
     }
 
     /// Takes budget for so many bytes in all.
@@ -195,14 +200,8 @@ impl Reply for ReplyWriter<'_> {
         self.report = report;
     }
 
-    fn native(&mut self) -> Option<&mut dyn Native> {
-        self.encoder.is_native().then_some(self)
-    }
-}
-
-impl Native for ReplyWriter<'_> {
-    fn streams(&self) -> bool {
-        self.stream && !matches!(self.state, WriterState::Gone)
+    fn native(&self) -> Option<bool> {
+        self.encoder.is_native().then(|| self.streams())
     }
 
     fn object(&mut self, json: String, bytes: usize) -> io::Result<()> {

@@ -8,7 +8,7 @@ use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::chat::{add, check, common};
+use super::chat::{check, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
@@ -16,11 +16,12 @@ use super::request::{Body, list, text};
 use super::response;
 use super::service::{Exchange, Service};
 use super::turn::{self, Parsed, TurnRequest};
-use crate::agent::{ChatMessage, Report, own};
+use crate::agent::Report;
+use crate::agent::context::{self, own, role};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::sse;
-use crate::json::{Raw, elements, member, one_line};
+use crate::json::{Raw, add, elements, member, one_line};
 use crate::session::{Id, Message, TurnState, now};
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
@@ -191,11 +192,10 @@ fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), ApiError> {
         add(&mut messages, "", &message(item, at)?);
     }
     messages.push(']');
-    let own = own(elements(&messages));
-    let said = elements(&messages).nth(own).map(ChatMessage::of).unwrap_or_default();
-    let alone = own == 0 && elements(&messages).nth(1).is_none() && said.role() == "user";
-    let text = said.text();
-    Ok((text, (!alone).then_some(messages)))
+    let own = own(&messages);
+    let said = elements(&messages).nth(own).ok_or_else(wrong)?;
+    let alone = own == 0 && elements(&messages).nth(1).is_none() && role(said) == "user";
+    Ok((context::text(said), (!alone).then_some(messages)))
 }
 
 /// An item of the input as a chat message.
@@ -206,9 +206,8 @@ fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
         let message = format!("{place} is {kind:.40}; only messages are taken.");
         return Err(ApiError::new(400, "unsupported_content", message));
     }
-    let said = ChatMessage::of(item);
-    check(&said, ROLES, &["input_text", "output_text", "text", "refusal"], &place)?;
-    Ok(format!(r#"{{"role":"{}","content":{}}}"#, said.role(), quoted(&said.text())))
+    check(item, ROLES, &["input_text", "output_text", "text", "refusal"], &place)?;
+    Ok(context::message(&role(item), &context::text(item)))
 }
 
 struct ResponsesEncoder {

@@ -118,7 +118,7 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
 }
 
 fn known_sections() -> String {
-    format!("the sections are {}", SECTIONS.each_ref().map(Section::head).join(", "))
+    format!("the sections are {}", SECTIONS.map(Section::head).join(", "))
 }
 
 /// The error about a key that its section does not have.

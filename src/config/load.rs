@@ -122,20 +122,18 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
         problems.push_file(Origin::Default, why, error);
         problems.check(&name(&sources.file))
     };
-    let bytes = match read(&sources.file) {
+    let bytes = read(&sources.file);
+    if let Err(e) = &bytes {
         // Also where the directory for configurations is none, such as /dev/null.
-        Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        read => read.map(Some),
-    };
-    match &bytes {
-        Err(e) => reject(e.to_string(), e)?,
-        Ok(None) if sources.required => {
+        let missing = matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory);
+        if !missing {
+            reject(e.to_string(), e)?;
+        } else if sources.required {
             let why = "there is no such file; create it, or leave --config out for the defaults";
-            reject(why.to_owned(), &ErrorKind::NotFound.into())?;
+            reject(why.to_owned(), e)?;
         }
-        Ok(_) => {}
     }
-    let loaded = from_bytes(bytes.ok().flatten().as_deref(), sources)?;
+    let loaded = from_bytes(bytes.ok().as_deref(), sources)?;
     if sources.demanded && !loaded.from_file {
         let there = loaded.file.is_some();
         let what = if there { "it is empty: it sets nothing" } else { "there is no such file" };

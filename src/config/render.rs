@@ -19,7 +19,7 @@ impl Loaded {
         let mut config = self.config.clone();
         let mut text = String::new();
         let upstream = self.config.agent.url.is_some();
-        for section in &SECTIONS {
+        for section in SECTIONS {
             let named = section.named_table.as_ref();
             for own in named.map_or(vec![""], |table| (table.names)(&self.config)) {
                 let (blank, full) = (if text.is_empty() { "" } else { "\n" }, section.full(own));

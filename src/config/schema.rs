@@ -59,7 +59,7 @@ pub struct NamedTable {
 
 impl Section {
     pub fn of(name: &str) -> Option<&'static Section> {
-        SECTIONS.iter().find(|section| section.name == name)
+        SECTIONS.into_iter().find(|section| section.name == name)
     }
 
     /// Its full name: with the operator's own, where it has one.
@@ -101,13 +101,16 @@ pub enum Field<'a> {
     Number(&'a mut usize, &'static Measure, RangeInclusive<usize>),
 }
 
-/// A section: its keys, its struct and their defaults. `|c, own| place`: where in the configuration it
-/// is. A key: its type, its default (`=`) or its limit (`=>`), else the default is the type's; how it is
-/// read, with the check or range that goes with it; and an example. `beside`: fields that no key sets.
+/// A section: its name, and the named table that it is one of; where in the configuration it is; its
+/// struct with its keys. A key: its type, its default (`=`) or its limit (`=>`), else the default is the
+/// type's; how it is read, with the check or range that goes with it; and an example. `beside`: fields
+/// that no key sets.
 macro_rules! section {
     (@default) => { Default::default() };
     (@default $default:expr) => { $default };
-    ($keys:ident: |$c:ident, $own:pat_param| $place:expr;
+    (@table) => { None };
+    (@table $table:ident) => { Some($table) };
+    ($section:ident = $title:literal $(of $table:ident)?: |$c:ident, $own:pat_param| $place:expr;
     $(#[$about:meta])*
     pub struct $name:ident {
         $($(#[$doc:meta])* $field:ident: $type:ty $(= $default:expr)? $(=> $limit:expr)?,
@@ -130,25 +133,21 @@ macro_rules! section {
             }
         }
 
-        static $keys: &[Key] = &[$(Key {
-            name: stringify!($field),
-            field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $($check),*)? $(, $limit.range)?)),
-            example: $example,
-        }),*];
+        static $section: Section = Section {
+            name: $title,
+            keys: &[$(Key {
+                name: stringify!($field),
+                field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $($check),*)? $(, $limit.range)?)),
+                example: $example,
+            }),*],
+            named_table: section!(@table $($table)?),
+        };
     };
 }
 
 /// The sections in their order, the named tables last.
-pub static SECTIONS: [Section; 8] = [
-    Section { name: "http", keys: HTTP, named_table: None },
-    Section { name: "agent", keys: AGENT, named_table: None },
-    Section { name: "session", keys: SESSION, named_table: None },
-    Section { name: "stop", keys: STOP, named_table: None },
-    Section { name: "log", keys: LOG, named_table: None },
-    Section { name: "limits", keys: LIMITS, named_table: None },
-    Section { name: "deliver", keys: TARGET, named_table: Some(TARGETS) },
-    Section { name: "keys", keys: CLIENT_KEY, named_table: Some(CLIENT_KEYS) },
-];
+pub static SECTIONS: [&Section; 8] =
+    [&HTTP, &AGENT, &SESSION, &STOP, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
 
 const TARGETS: NamedTable = NamedTable {
     noun: "target",
@@ -165,7 +164,7 @@ const CLIENT_KEYS: NamedTable = NamedTable {
 };
 
 section! {
-    HTTP: |c, _| c.http;
+    HTTP = "http": |c, _| c.http;
     /// `[http]`: where clients come in.
     pub struct Http {
         /// Port 0 lets the kernel choose.
@@ -182,7 +181,7 @@ section! {
 }
 
 section! {
-    AGENT: |c, _| c.agent;
+    AGENT = "agent": |c, _| c.agent;
     /// `[agent]`: who answers.
     pub struct Agent {
         /// Program and arguments, without NUL; empty if there is a `url`.
@@ -233,7 +232,7 @@ impl Agent {
 }
 
 section! {
-    SESSION: |c, _| c.session;
+    SESSION = "session": |c, _| c.session;
     /// `[session]`: how messages of one session meet.
     pub struct Session {
         /// What a message that does not say it itself does to a busy session.
@@ -246,7 +245,7 @@ section! {
 }
 
 section! {
-    STOP: |c, _| c.stop;
+    STOP = "stop": |c, _| c.stop;
     /// `[stop]`: how the gateway ends.
     pub struct Stop {
         /// How long turns in flight may take to finish.
@@ -255,7 +254,7 @@ section! {
 }
 
 section! {
-    LOG: |c, _| c.log;
+    LOG = "log": |c, _| c.log;
     /// `[log]`: what is written down, and where.
     pub struct Log {
         level: LevelFilter = LevelFilter::Info, Enum, "\"info\"";
@@ -264,7 +263,7 @@ section! {
 }
 
 section! {
-    LIMITS: |c, _| c.limits;
+    LIMITS = "limits": |c, _| c.limits;
     /// `[limits]`; reasons and ranges are in [`limits`].
     pub struct Limits {
         max_connections: usize => limits::MAX_CONNECTIONS, Number(&COUNT), "10000";
@@ -315,7 +314,7 @@ pub fn default_turns() -> usize {
 }
 
 section! {
-    TARGET: |c, own| c.deliver.get_mut(own)?;
+    TARGET = "deliver" of TARGETS: |c, own| c.deliver.get_mut(own)?;
     /// `[deliver.NAME]`: a place where replies can be sent.
     pub struct Target {
         /// There if `command` is empty, and only then.
@@ -346,7 +345,7 @@ impl Target {
 }
 
 section! {
-    CLIENT_KEY: |c, own| c.keys.get_mut(own)?;
+    CLIENT_KEY = "keys" of CLIENT_KEYS: |c, own| c.keys.get_mut(own)?;
     /// `[keys.NAME]`: a key of its own for the principal of this name.
     pub struct ClientKey {
         /// Absolute; always there once the configuration has been loaded.

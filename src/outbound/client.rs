@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 pub use crate::http::Closed as Error;
 use crate::http::{
-    BodyFraming, BodyReader, Fields, Scan, Socket, Transport, Version, bad, is_token,
+    BodyFraming, BodyReader, Fields, Refusal, Scan, Socket, Transport, Version, bad, is_token,
     is_value_byte, sse,
 };
 use crate::limits::MAX_FIELDS;
@@ -109,7 +109,7 @@ impl<'s> Client<'s> {
                 return Ok(head);
             }
         }
-        malformed("too many interim responses")
+        Ok(bad("too many interim responses")?)
     }
 }
 
@@ -117,21 +117,16 @@ impl<'s> Client<'s> {
 /// the connection ends with it (section 9.3).
 type Head = (u16, Vec<(String, String)>, Option<BodyFraming>, bool);
 
-/// What came is no response that we accept.
-fn malformed<T>(what: &'static str) -> Result<T, Error> {
-    Ok(bad(what)?)
-}
-
-fn parse(bytes: &[u8], method: &str) -> Result<Head, Error> {
+fn parse(bytes: &[u8], method: &str) -> Result<Head, Refusal> {
     let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut slots);
     match parsed.parse(bytes) {
         Ok(httparse::Status::Complete(length)) if length == bytes.len() => {}
-        Ok(_) | Err(_) => return malformed("the head"),
+        Ok(_) | Err(_) => return bad("the head"),
     }
     let status = parsed.code.unwrap_or(0);
     if !(100..=599).contains(&status) {
-        return malformed("the status");
+        return bad("the status");
     }
     let fields = Fields::gather(parsed.headers)?;
     let bodiless = method == "HEAD" || status < 200 || matches!(status, 204 | 304);

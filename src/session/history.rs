@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use super::hub::Hub;
 use super::id::Id;
 use crate::agent::Context;
-use crate::escape::quoted;
+use crate::agent::context::message as chat_message;
 use crate::json::{elements, member, text};
 
 /// Messages that one may build upon; a conversation of more turns is longer than any model's context.
@@ -22,12 +22,8 @@ fn previous(context: &str) -> Option<Id> {
 fn messages(list: &str, text: &str) -> String {
     match elements(list).next() {
         Some(_) => list.trim().trim_start_matches('[').trim_end_matches(']').to_owned(),
-        None => message("user", text),
+        None => chat_message("user", text),
     }
-}
-
-fn message(role: &str, text: &str) -> String {
-    format!(r#"{{"role":"{role}","content":{}}}"#, quoted(text))
 }
 
 impl Hub {
@@ -45,7 +41,7 @@ impl Hub {
     ) -> io::Result<Context> {
         let mut context = Context::parse(json);
         let instructions = member(json, "instructions").and_then(|it| self::text(it).ok());
-        let mut said = Vec::from_iter(instructions.map(|text| message("system", &text)));
+        let mut said = Vec::from_iter(instructions.map(|text| chat_message("system", &text)));
         if let Some(previous) = previous(json).filter(|_| !in_session) {
             said.extend(self.history(principal, previous)?);
         }
@@ -75,7 +71,7 @@ impl Hub {
             }
             let list = member(&context, "messages").map_or("", RawValue::get);
             let said = messages(list, &message.text);
-            turns.push(format!("{said},{}", self::message("assistant", &reply)));
+            turns.push(format!("{said},{}", chat_message("assistant", &reply)));
             next = previous(&context);
         }
         turns.reverse();

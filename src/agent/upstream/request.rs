@@ -1,14 +1,14 @@
 //! What the upstream is asked: the body of a chat completion.
 
-use std::fmt::Write;
 use std::io;
 use std::path::Path;
 
 use serde_json::value::RawValue;
 
-use super::super::{ChatMessage, Turn};
+use super::super::Turn;
+use super::super::context::{is_instruction, message};
 use crate::escape::quoted;
-use crate::json::{elements, member, members, string};
+use crate::json::{add, elements, member, members, string};
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{if_exists, open_own, read_bytes};
 
@@ -25,47 +25,35 @@ pub fn body(
 ) -> io::Result<String> {
     let mut body = format!(r#"{{"model":{},"stream":{streams}"#, quoted(model));
     let options = turn.context.map_or("", |context| &context.options);
-    // Writing to a string does not fail.
     for (name, value) in members(options) {
         let wanted = streams && !for_text && value.get() != "null";
         if (name == "stream_options" && wanted) || !OURS.contains(&&*name) {
-            let _ = write!(body, ",{}:{}", quoted(&name), value.get());
+            add(&mut body, &name, value.get());
         }
     }
     if usage {
-        body += r#","stream_options":{"include_usage":true}"#;
+        add(&mut body, "stream_options", r#"{"include_usage":true}"#);
     }
     body += r#","messages":["#;
     add_messages(&mut body, turn, max_history)?;
-    // The last comma.
-    body.pop();
     body += "]}";
     Ok(body)
 }
 
-/// The messages as JSON, a comma behind each: of a session what was said in it, else those of the
-/// request.
+/// The messages: of a session what was said in it, else those of the request.
 fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::Result<()> {
-    let mut add = |message: &str| {
-        body.push_str(message);
-        body.push(',');
-    };
     let given = turn.context.map_or("", |context| &context.messages);
     let (mut given, in_session) = (elements(given).peekable(), turn.transcript.is_some());
     let alone = given.peek().is_none();
-    let said = given.filter(|message| !in_session || ChatMessage::of(message).is_instruction());
-    said.map(RawValue::get).for_each(&mut add);
+    let said = given.filter(|message| !in_session || is_instruction(message));
+    said.for_each(|message| add(body, "", message.get()));
     if let Some(transcript) = turn.transcript {
-        history(&read(transcript)?, max_history).iter().for_each(|message| add(message));
+        history(&read(transcript)?, max_history).iter().for_each(|message| add(body, "", message));
     }
     if in_session || alone {
-        add(&message("user", turn.text));
+        add(body, "", &message("user", turn.text));
     }
     Ok(())
-}
-
-fn message(role: &str, content: &str) -> String {
-    format!(r#"{{"role":"{role}","content":{}}}"#, quoted(content))
 }
 
 fn read(transcript: &Path) -> io::Result<String> {

@@ -12,7 +12,7 @@ use crate::cancel::CancelReason;
 use crate::escape::{escaped, one_line, quoted};
 use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
-use crate::json::{self, elements, member, members, string};
+use crate::json::{self, add, elements, member, members, string};
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
 use crate::outbound::client::{Error, Response};
 
@@ -117,7 +117,7 @@ impl ResponseReader<'_, '_> {
             return Err(self.turn.reply_too_long());
         }
         let passed = match reply.native() {
-            Some(native) => native.object(self.renamed(chunk), content.len()),
+            Some(_) => reply.object(self.renamed(chunk), content.len()),
             None => {
                 let passed = if content.is_empty() { Ok(()) } else { reply.chunk(&content) };
                 let usage = member(chunk, "usage").and_then(usage);
@@ -145,8 +145,8 @@ impl ResponseReader<'_, '_> {
         let message = member(first_choice(completion), "message").map_or("", RawValue::get);
         let said = string(message, "content").unwrap_or_default().len();
         let renamed = self.renamed(completion);
-        let taken = self.reply.borrow_mut().native().map(|native| native.object(renamed, said));
-        taken.unwrap_or(Ok(())).map_err(|_| Outcome::Ended(CancelReason::ClientGone))
+        let taken = self.reply.borrow_mut().object(renamed, said);
+        taken.map_err(|_| Outcome::Ended(CancelReason::ClientGone))
     }
 
     /// An answer that is no success.
@@ -172,11 +172,11 @@ impl ResponseReader<'_, '_> {
     /// An object on one line, with the model as the client called it.
     fn renamed(&self, object: &str) -> String {
         let mut all = String::with_capacity(object.len() + self.alias.len());
+        all.push('{');
         for (name, value) in members(object) {
-            let begin = if all.is_empty() { "{" } else { "," };
             let model = (name == "model").then(|| quoted(self.alias));
             let value = model.unwrap_or_else(|| json::one_line(value.get()));
-            [begin, &quoted(&name), ":", &value].iter().for_each(|part| all += part);
+            add(&mut all, &name, &value);
         }
         all + "}"
     }

@@ -52,7 +52,7 @@ fn sound(json: &str, size: usize) {
     assert!(json.len() <= 6 * size + 500, "{} bytes of {size}", json.len());
     let context = Context::parse(json);
     assert!(!context.model.is_empty() || json.contains("\"model\":\"\""));
-    let _ = (context.lines(), crate::agent::instructions(&context.messages));
+    let _ = (context.lines(), crate::agent::context::instructions(&context.messages));
 }
 
 #[test]
