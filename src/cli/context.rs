@@ -37,12 +37,7 @@ impl Context {
         Context { dirs: base.gateway(&self.name), base, ..self.clone() }
     }
 
-    /// Where the configuration is read from.
-    pub fn sources(&self) -> Sources {
-        Sources { demanded: self.demands_file(), ..self.named_sources() }
-    }
-
-    /// The same as far as the command line tells.
+    /// Where the configuration is read from, as far as the command line tells.
     pub fn named_sources(&self) -> Sources {
         Sources {
             file: self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone()),

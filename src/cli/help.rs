@@ -40,17 +40,13 @@ pub fn is_known(option: &str) -> bool {
 
 /// Suggests the command that a mistyped word may have meant; or is empty.
 pub fn suggest(word: &str) -> String {
-    suggestion(config::nearest(word, commands().map(|(name, ..)| name)))
+    config::hint(word, commands().map(|(name, ..)| name))
 }
 
 /// Suggests the option that a mistyped one may have meant: one of the command, or of every command.
 pub fn suggest_option(word: &str, command: &str) -> String {
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    suggestion(config::nearest(word, options(command).map(|(_, long, _)| long).chain(all)))
-}
-
-fn suggestion(near: Option<&str>) -> String {
-    near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default()
+    config::hint(word, options(command).map(|(_, long, _)| long).chain(all))
 }
 
 /// A command's page, or the overview.

@@ -54,8 +54,8 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let (beside, wanted) = as_owner(&owner, || {
         (start::outside_unit(&owner, shown.get("MainPID")), owner.unit_text(version, drain))
     })?;
-    if let (Some(words), true) = (&beside, now) {
-        return Err(Failure::new(Exit::Unavailable, words.clone()));
+    if now && let Some(failure) = beside {
+        return Err(failure);
     }
     let wanted = wanted.map_err(Failure::failed)?;
     check_program(&owner, &wanted)?;
@@ -64,7 +64,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 
     let running = write_and_enable(&unit, change.map(|_| wanted.as_str()))?;
     say(&(report(&unit, &owner, change, port) + &left))?;
-    for words in beside.into_iter().chain(program::warning()) {
+    for words in beside.map(|failure| failure.message).into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
     let path = unit.variable("PATH");

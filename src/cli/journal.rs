@@ -7,15 +7,13 @@ use super::control::{connect_to, request};
 use super::history::word;
 use super::output::{say, say_wrapped, table};
 use super::{config, foreign, time_format};
-use crate::agent::Agent;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
+use crate::gateway;
 use crate::journal::record::{Record, Step};
-use crate::journal::{Decision, FileJournal, NAME, Report, inspect, repair, saved};
+use crate::journal::{Decision, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
-use crate::session::{
-    DeliveryState, Entry, Hub, Id, MessageTable, Settings, System, Transcripts, TurnState,
-};
+use crate::session::{DeliveryState, Entry, Id, MessageTable, TurnState};
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
 use std::io::ErrorKind;
@@ -193,21 +191,10 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
 fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
     file(context)?;
     let _held = Instance::take(&context.name, &context.dirs)?;
-    let loaded = config::load(context)?;
-    let cap = loaded.config.limits.max_journal as u64;
-    let mut messages = MessageTable::default();
-    let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut apply_to(&mut messages))?;
     let cannot = |e: std::io::Error| Failure::cannot("compact the journal", &e);
-    let children = Arc::clone(&context.children);
-    let agent = Agent::new(loaded.config.agent.clone(), Arc::clone(&children));
-    let settings = Settings { config: loaded.config, agent };
-    let transcripts = Transcripts::new(context.dirs.sessions());
-    let quiet = Arc::new(EventFd::new().map_err(cannot)?);
-    // A hub that is not opened begins nothing.
-    let shared = (children, quiet);
-    let hub =
-        Hub::new(Box::new(journal), messages, transcripts, settings, shared, Box::new(System));
-    hub.map_err(cannot)?.compact().map_err(cannot)
+    let wake = Arc::new(EventFd::new().map_err(cannot)?);
+    let hub = gateway::hub(&config::plan(context), config::load(context)?.config, wake)?;
+    hub.compact().map_err(cannot)
 }
 
 fn repair_here(context: &Context) -> Result<Exit, Failure> {

@@ -48,8 +48,8 @@ fn installed_unit<'c>(context: &'c Context, system: bool, verb: &str) -> Result<
         foreign::refuse_foreign(context, verb)?;
     }
     unit.ok_or_else(|| {
-        if let Some(words) = outside_unit(context, "") {
-            return Failure::new(Exit::Unavailable, words);
+        if let Some(failure) = outside_unit(context, "") {
+            return failure;
         }
         let (unit, command) = (context.name.unit(), context.name.command());
         let flag = if system { " --system" } else { "" };
@@ -70,20 +70,20 @@ pub fn start_unit(unit: &Unit<'_>) -> Result<Exit, Failure> {
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
-pub fn outside_unit(context: &Context, main_pid: &str) -> Option<String> {
+pub fn outside_unit(context: &Context, main_pid: &str) -> Option<Failure> {
     let holder = holder(&context.dirs).filter(|holder| holder.pid.to_string() != main_pid)?;
     let unit = Unit::of(context, holder);
     let how = unit.map_or_else(|| "not as its unit".to_owned(), |unit| format!("as {}", unit.name));
     let (name, pid, command) = (&context.name, holder.pid, context.name.command());
-    Some(format!("{name} is already running, but {how}: pid {pid}; `{command} stop` ends it"))
+    let words =
+        format!("{name} is already running, but {how}: pid {pid}; `{command} stop` ends it");
+    Some(Failure::new(Exit::Unavailable, words))
 }
 
 /// Runs a verb that ends in a running unit, and waits until it is ready.
 fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
     let context = unit.context;
-    if let Some(words) = outside_unit(context, shown.get("MainPID")) {
-        return Err(Failure::new(Exit::Unavailable, words));
-    }
+    outside_unit(context, shown.get("MainPID")).map_or(Ok(()), Err)?;
     // Both: a start may have to wait for a stop that is under way.
     let timeout = Unit::timeout(shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();
