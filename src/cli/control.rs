@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::context::Context;
-use super::foreign;
 use super::unit_file::installed_file;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
@@ -91,7 +90,7 @@ pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
     let words = match contact(&context.dirs, Instant::now() + CONTROL_TIMEOUT, Ok) {
         Ok((_, client)) => return Ok(client),
         Err(NoAnswer::NotRunning) => {
-            foreign::refuse_foreign(context, "…")?;
+            context.refuse_foreign("…")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             format!("gateway {name} is not running; start it with `{} {verb}`", name.command())

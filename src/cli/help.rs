@@ -15,9 +15,11 @@ pub fn commands() -> impl Iterator<Item = (&'static str, &'static str, &'static 
     })
 }
 
-/// The command that a word names.
-pub fn topic(word: &str) -> Option<&'static str> {
-    commands().map(|(name, ..)| name).find(|name| *name == word)
+/// The command that a word names; or that there is none, and which one it may have meant.
+pub fn command(word: &str) -> Result<&'static str, String> {
+    let names = || commands().map(|(name, ..)| name);
+    let unknown = || format!("there is no command {word:?}{}", config::hint(word, names()));
+    names().find(|name| *name == word).ok_or_else(unknown)
 }
 
 /// The options of a command: short name, long name, value.
@@ -36,11 +38,6 @@ pub fn options(
 pub fn is_known(option: &str) -> bool {
     let mut all = commands().flat_map(|(name, ..)| options(name));
     all.any(|(short, long, _)| short == Some(option) || long == option)
-}
-
-/// Suggests the command that a mistyped word may have meant; or is empty.
-pub fn suggest(word: &str) -> String {
-    config::hint(word, commands().map(|(name, ..)| name))
 }
 
 /// Suggests the option that a mistyped one may have meant: one of the command, or of every command.

@@ -13,7 +13,7 @@ use super::args::Parsed;
 use super::context::Context;
 use super::output::say;
 use super::unit::{Unit, own_lingering};
-use super::{config, foreign, places, program, start, starter, unit_file};
+use super::{config, places, program, start, starter, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::UNIT_FILES_TIMEOUT;
@@ -34,7 +34,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     }
     let (system, now) = (args.has("--system"), args.has("--now"));
     if !system && context.dirs.state.exists() {
-        foreign::refuse_foreign(context, "install")?;
+        context.refuse_foreign("install")?;
     }
     let owner = owner(context, args)?;
     let unit = Unit::new(context, owner.scope());

@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::context::Context;
 use super::control::NoAnswer::{NotRunning, Unreachable, Unresponsive};
 use super::control::{Contacted, fetch_foreign_status, fetch_status};
+use super::time_format;
 use super::unit::{PROPERTIES, describe_end};
 use super::unit_file::installed_file;
-use super::{foreign, time_format};
 use crate::dirs::{Base, Dirs};
 use crate::exit::Exit;
 use crate::lifecycle::history;
@@ -186,10 +186,10 @@ fn gather_once(context: &Context, system: bool) -> Report {
     if let (None, Ok((holder, status))) = (&unit, &contact) {
         unit = unit_of(status, *holder).map(|own| ask(own.unit, own.scope, None));
     } else if let (None, Err(NotRunning), Some((user, dirs))) =
-        (&unit, &contact, foreign::foreign_owner(context))
+        (&unit, &contact, context.foreign_owner())
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
     {
-        contact = Err(Unreachable(foreign::foreign_message(&user, name, "status")));
+        contact = Err(Unreachable(context.foreign_message(&user, "status")));
     }
     let mut report = assemble(name, &contact, &run, unit, foreign.is_none().then_some(own_dirs));
     if system && report.unit.is_none() {

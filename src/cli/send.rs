@@ -20,9 +20,6 @@ use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
 use crate::outbound::Client;
 use crate::outbound::client::Error;
 
-/// The header that puts a message into a session.
-const SESSION: &str = "X-Hermes-Session-Id";
-
 /// Sends a message, as a durable one or else to print the reply as it comes; or prints the reply of one
 /// that was sent.
 pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
@@ -147,7 +144,7 @@ fn converse<W: Write>(
     let text = quoted(text);
     let body = format!(r#"{{"stream":true,"messages":[{{"role":"user","content":{text}}}]}}"#);
     let mut headers = vec![("Content-Type", "application/json")];
-    headers.extend(session.map(|key| (SESSION, key)));
+    headers.extend(session.map(|key| ("X-Hermes-Session-Id", key)));
     let (path, body) = ("/v1/chat/completions", Some(body.as_bytes()));
     let answer = client.send("POST", path, &headers, body, deadline)?;
     if answer.status != 200 {

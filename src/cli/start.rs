@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::context::Context;
 use super::output::say;
 use super::unit::{self, Unit};
-use super::{args, config, foreign};
+use super::{args, config};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
@@ -27,8 +27,8 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
 /// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
-    let running = if system { None } else { unit::running(context) };
-    let unit = running.map_or_else(|| installed_unit(context, system, "restart"), Ok)?;
+    let installed = || installed_unit(context, system, "restart");
+    let unit = unit::running(context, system).map_or_else(installed, Ok)?;
     let shown = unit.show()?;
     check_config(&unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label());
@@ -45,7 +45,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
 fn installed_unit<'c>(context: &'c Context, system: bool, verb: &str) -> Result<Unit<'c>, Failure> {
     let unit = unit::find(context, system);
     if !system && unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
-        foreign::refuse_foreign(context, verb)?;
+        context.refuse_foreign(verb)?;
     }
     unit.ok_or_else(|| {
         if let Some(failure) = outside_unit(context, "") {
