@@ -24,13 +24,11 @@ use crate::trusted;
 /// Installs the unit, or brings it up to date.
 pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     if context.config.is_some() || !context.set.is_empty() {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "--config and --set hold for one run, an installed gateway reads {}: put settings there",
-                context.dirs.config_file.display()
-            ),
-        ));
+        let file = context.dirs.config_file.display();
+        let words = format!(
+            "--config and --set hold for one run, an installed gateway reads {file}: put settings there"
+        );
+        return Err(Failure::new(Exit::Usage, words));
     }
     let (system, now) = (args.has("--system"), args.has("--now"));
     if !system && context.dirs.state.exists() {
