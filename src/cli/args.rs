@@ -81,7 +81,7 @@ pub fn parse(
     if word.as_deref() == Some("gateway") {
         word = args.subcommand()?;
     }
-    let topic = word.as_deref().map(known_command).transpose();
+    let topic = word.as_deref().map(help::command).transpose();
     let topic = topic.map_err(|what| usage(&what, None))?;
     let command = match topic {
         _ if version => "version",
@@ -186,7 +186,7 @@ impl Parsed {
                 return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
             }
             ("journal", ["retry" | "drop", id @ ..]) => return not_an_id(id.first().copied()),
-            ("help", [word]) => return known_command(word).err(),
+            ("help", [word]) => return help::command(word).err(),
             _ => return None,
         };
         Some(what.to_owned())
@@ -213,11 +213,6 @@ fn not_an_id(word: Option<&str>) -> Option<String> {
     let sound = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
     let words = format!("it takes the id of a message, as `send --async` prints it, not {id:?}");
     (!sound).then_some(words)
-}
-
-fn known_command(word: &str) -> Result<&'static str, String> {
-    let unknown = || format!("there is no command {word:?}{}", help::suggest(word));
-    help::topic(word).ok_or_else(unknown)
 }
 
 impl From<pico_args::Error> for Failure {

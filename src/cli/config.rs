@@ -8,7 +8,7 @@ use super::context::Context;
 use super::output::say;
 use super::unit::Unit;
 use super::unit_file::installed_file;
-use crate::config::{self, Loaded, LogTarget};
+use crate::config::{self, Loaded, LogTarget, Sources};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::WANTED_DESCRIPTORS;
@@ -38,7 +38,7 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
 
 /// Loads the configuration.
 pub fn load(context: &Context) -> Result<Loaded, Failure> {
-    config::load(&context.sources())
+    config::load(&Sources { demanded: context.demands_file(), ..context.named_sources() })
 }
 
 /// What a start of this gateway would go by.

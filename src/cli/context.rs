@@ -1,6 +1,9 @@
-//! Which gateway a command is about: its name, places and user, and the unit text that follows from them.
+//! Which gateway a command is about: its name, places and user, and the unit text that follows from them;
+//! whether it is another user's, and how that user is told to ask.
 
 use std::env;
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +12,7 @@ use super::program;
 use super::unit_file::{has_unit, read, read_ours, unit_file};
 use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
+use crate::exit::{Exit, Failure};
 use crate::name::Name;
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
@@ -37,12 +41,7 @@ impl Context {
         Context { dirs: base.gateway(&self.name), base, ..self.clone() }
     }
 
-    /// Where the configuration is read from.
-    pub fn sources(&self) -> Sources {
-        Sources { demanded: self.demands_file(), ..self.named_sources() }
-    }
-
-    /// The same as far as the command line tells.
+    /// Where the configuration is read from, as far as the command line tells.
     pub fn named_sources(&self) -> Sources {
         Sources {
             file: self.config.clone().unwrap_or_else(|| self.dirs.config_file.clone()),
@@ -61,6 +60,41 @@ impl Context {
         let has_unit =
             || (is_unit && self.dirs.config_file.exists()) || has_unit(&self.base, &self.name);
         self.config.is_some() || (!agent_is_set && has_unit())
+    }
+
+    /// Refuses a verb where this gateway is another user's: its files and its socket are that user's.
+    ///
+    /// # Errors
+    /// `Unavailable`, with `sudo -u USER hermes-gateway …`: how such a gateway is talked to.
+    pub fn refuse_foreign(&self, verb: &str) -> Result<(), Failure> {
+        let Some((user, _)) = self.foreign_owner() else { return Ok(()) };
+        let words = self.foreign_message(&user, verb);
+        Err(Failure::new(Exit::Unavailable, words))
+    }
+
+    pub fn foreign_message(&self, user: &User, verb: &str) -> String {
+        let (user, name) = (user.name.display(), &self.name);
+        format!("gateway {name} belongs to {user}: `sudo -u '{user}' {} {verb}`", name.command())
+    }
+
+    /// Whose gateway is meant, where it is not our own, and where that one is: the state directory is
+    /// another user's (sudo with HOME kept); or there is none, and the machine's unit of this name runs as
+    /// another user, or the user who called sudo has one and root has no configuration for it.
+    pub fn foreign_owner(&self) -> Option<(User, Dirs)> {
+        let Context { base, dirs, name, .. } = self;
+        let own = user::own_uid();
+        if let Ok(meta) = fs::metadata(&dirs.state) {
+            let (uid, gid, home) = (meta.uid(), meta.gid(), base.home.clone());
+            let user = || User { name: user::display_name(uid).into(), uid, gid, home };
+            return (uid != own).then(|| (user(), dirs.clone()));
+        }
+        let by_unit =
+            read(unit_file(base, name, Scope::System)).ok().and_then(|text| unit::user_in(&text));
+        let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0 && !dirs.config_file.exists());
+        let located = |user: User| (Base::of(&user).gateway(name), user);
+        let of = |user: String| user::by_name(&user).filter(|user| user.uid != own).map(located);
+        let by_sudo = || by_sudo.and_then(of).filter(|(dirs, _)| dirs.state.exists());
+        by_unit.and_then(of).or_else(by_sudo).map(|(dirs, user)| (user, dirs))
     }
 
     /// The same gateway, run by the machine's service manager as this user.

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::context::Context;
-use super::foreign;
 use super::unit_file::installed_file;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
@@ -40,7 +39,7 @@ pub enum NoAnswer {
 
 /// Connects to the gateway of these directories and asks it, until `deadline`. One that is about to
 /// listen is waited for; one that ends meanwhile hangs up, and the lock tells what came of it.
-fn contact<T>(
+pub fn contact<T>(
     dirs: &Dirs,
     deadline: Instant,
     ask: impl Fn(Client<'static>) -> Result<T, String>,
@@ -59,11 +58,6 @@ fn contact<T>(
             Err(_) => pause(CONTROL_PAUSE),
         }
     }
-}
-
-/// Connects to the gateway of these directories.
-pub fn connect(dirs: &Dirs, deadline: Instant) -> Contacted<Client<'static>> {
-    contact(dirs, deadline, Ok)
 }
 
 /// Asks the gateway of these directories what it is doing: an object, as `GET /v1/status` gives it.
@@ -93,10 +87,10 @@ fn connect_socket(dirs: &Dirs) -> Result<Client<'static>, String> {
 /// `Unavailable` where none answers, with a suggested fix.
 pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
-    let words = match connect(&context.dirs, Instant::now() + CONTROL_TIMEOUT) {
+    let words = match contact(&context.dirs, Instant::now() + CONTROL_TIMEOUT, Ok) {
         Ok((_, client)) => return Ok(client),
         Err(NoAnswer::NotRunning) => {
-            foreign::refuse_foreign(context, "…")?;
+            context.refuse_foreign("…")?;
             let unit = installed_file(&context.base, name, false);
             let verb = if unit.is_some() { "start" } else { "run" };
             format!("gateway {name} is not running; start it with `{} {verb}`", name.command())

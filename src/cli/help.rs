@@ -15,9 +15,11 @@ pub fn commands() -> impl Iterator<Item = (&'static str, &'static str, &'static 
     })
 }
 
-/// The command that a word names.
-pub fn topic(word: &str) -> Option<&'static str> {
-    commands().map(|(name, ..)| name).find(|name| *name == word)
+/// The command that a word names; or that there is none, and which one it may have meant.
+pub fn command(word: &str) -> Result<&'static str, String> {
+    let names = || commands().map(|(name, ..)| name);
+    let unknown = || format!("there is no command {word:?}{}", config::hint(word, names()));
+    names().find(|name| *name == word).ok_or_else(unknown)
 }
 
 /// The options of a command: short name, long name, value.
@@ -38,19 +40,10 @@ pub fn is_known(option: &str) -> bool {
     all.any(|(short, long, _)| short == Some(option) || long == option)
 }
 
-/// Suggests the command that a mistyped word may have meant; or is empty.
-pub fn suggest(word: &str) -> String {
-    suggestion(config::nearest(word, commands().map(|(name, ..)| name)))
-}
-
 /// Suggests the option that a mistyped one may have meant: one of the command, or of every command.
 pub fn suggest_option(word: &str, command: &str) -> String {
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    suggestion(config::nearest(word, options(command).map(|(_, long, _)| long).chain(all)))
-}
-
-fn suggestion(near: Option<&str>) -> String {
-    near.map(|near| format!("; did you mean {near:?}?")).unwrap_or_default()
+    config::hint(word, options(command).map(|(_, long, _)| long).chain(all))
 }
 
 /// A command's page, or the overview.

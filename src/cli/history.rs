@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::output::{say, say_wrapped, table};
-use super::{foreign, time_format};
+use super::time_format;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
@@ -17,7 +17,7 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
         history::stops(&context.dirs).map_err(|e| Failure::cannot("read the history", &e))?;
     let name = &context.name;
     if stops.is_empty() {
-        foreign::refuse_foreign(context, "history")?;
+        context.refuse_foreign("history")?;
         eprintln!("hermes-gateway: no end of a run of gateway {name} is on record");
         return Ok(Exit::Planned);
     }

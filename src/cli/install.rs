@@ -13,7 +13,7 @@ use super::args::Parsed;
 use super::context::Context;
 use super::output::say;
 use super::unit::{Unit, own_lingering};
-use super::{config, foreign, places, program, start, starter, unit_file};
+use super::{config, places, program, start, starter, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::UNIT_FILES_TIMEOUT;
@@ -24,17 +24,15 @@ use crate::trusted;
 /// Installs the unit, or brings it up to date.
 pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     if context.config.is_some() || !context.set.is_empty() {
-        return Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "--config and --set hold for one run, an installed gateway reads {}: put settings there",
-                context.dirs.config_file.display()
-            ),
-        ));
+        let file = context.dirs.config_file.display();
+        let words = format!(
+            "--config and --set hold for one run, an installed gateway reads {file}: put settings there"
+        );
+        return Err(Failure::new(Exit::Usage, words));
     }
     let (system, now) = (args.has("--system"), args.has("--now"));
     if !system && context.dirs.state.exists() {
-        foreign::refuse_foreign(context, "install")?;
+        context.refuse_foreign("install")?;
     }
     let owner = owner(context, args)?;
     let unit = Unit::new(context, owner.scope());
@@ -54,8 +52,8 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let (beside, wanted) = as_owner(&owner, || {
         (start::outside_unit(&owner, shown.get("MainPID")), owner.unit_text(version, drain))
     })?;
-    if let (Some(words), true) = (&beside, now) {
-        return Err(Failure::new(Exit::Unavailable, words.clone()));
+    if now && let Some(failure) = beside {
+        return Err(failure);
     }
     let wanted = wanted.map_err(Failure::failed)?;
     check_program(&owner, &wanted)?;
@@ -64,7 +62,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 
     let running = write_and_enable(&unit, change.map(|_| wanted.as_str()))?;
     say(&(report(&unit, &owner, change, port) + &left))?;
-    for words in beside.into_iter().chain(program::warning()) {
+    for words in beside.map(|failure| failure.message).into_iter().chain(program::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
     let path = unit.variable("PATH");

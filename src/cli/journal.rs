@@ -6,19 +6,17 @@ use super::context::Context;
 use super::control::{connect_to, request};
 use super::history::word;
 use super::output::{say, say_wrapped, table};
-use super::{config, foreign, time_format};
-use crate::agent::Agent;
+use super::{config, time_format};
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
+use crate::gateway;
 use crate::journal::record::{Record, Step};
-use crate::journal::{Decision, FileJournal, NAME, Report, inspect, repair, saved};
+use crate::journal::{Decision, NAME, Report, inspect, repair, saved};
 use crate::lifecycle::instance::{Instance, Probe, probe};
-use crate::session::{
-    DeliveryState, Entry, Hub, Id, MessageTable, Settings, System, Transcripts, TurnState,
-};
+use crate::session::{DeliveryState, Entry, Id, MessageTable, TurnState};
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -49,7 +47,7 @@ fn file(context: &Context) -> Result<PathBuf, Failure> {
     let missing = path.symlink_metadata().is_err_and(|e| e.kind() == ErrorKind::NotFound);
     // One that was removed, and has a copy that was saved, is no new one.
     if missing && saved(dir).unwrap_or_default().is_empty() {
-        foreign::refuse_foreign(context, "journal")?;
+        context.refuse_foreign("journal")?;
         let path = path.display();
         let words =
             format!("there is no journal at {path} yet: the gateway makes it when it starts");
@@ -181,33 +179,18 @@ fn dump(context: &Context) -> Result<Exit, Failure> {
 
 /// By the gateway where it runs, else here under its lock.
 fn compact(context: &Context) -> Result<Exit, Failure> {
+    let cannot = |e: io::Error| Failure::cannot("compact the journal", &e);
     let (before, after) = if let Ok(Probe::Free) = probe(&context.dirs) {
-        compact_here(context)?
+        file(context)?;
+        let _held = Instance::take(&context.name, &context.dirs)?;
+        let wake = Arc::new(EventFd::new().map_err(cannot)?);
+        let hub = gateway::hub(&config::plan(context), config::load(context)?.config, wake)?;
+        hub.compact().map_err(cannot)?
     } else {
         let sizes = request(&mut connect_to(context)?, "POST", "/v1/journal/compact")?;
         (sizes["before"].as_u64().unwrap_or(0), sizes["after"].as_u64().unwrap_or(0))
     };
     say(&format!("{before} → {after} bytes\n"))
-}
-
-fn compact_here(context: &Context) -> Result<(u64, u64), Failure> {
-    file(context)?;
-    let _held = Instance::take(&context.name, &context.dirs)?;
-    let loaded = config::load(context)?;
-    let cap = loaded.config.limits.max_journal as u64;
-    let mut messages = MessageTable::default();
-    let (journal, _) = FileJournal::open(&context.dirs.state, cap, &mut apply_to(&mut messages))?;
-    let cannot = |e: std::io::Error| Failure::cannot("compact the journal", &e);
-    let children = Arc::clone(&context.children);
-    let agent = Agent::new(loaded.config.agent.clone(), Arc::clone(&children));
-    let settings = Settings { config: loaded.config, agent };
-    let transcripts = Transcripts::new(context.dirs.sessions());
-    let quiet = Arc::new(EventFd::new().map_err(cannot)?);
-    // A hub that is not opened begins nothing.
-    let shared = (children, quiet);
-    let hub =
-        Hub::new(Box::new(journal), messages, transcripts, settings, shared, Box::new(System));
-    hub.map_err(cannot)?.compact().map_err(cannot)
 }
 
 fn repair_here(context: &Context) -> Result<Exit, Failure> {

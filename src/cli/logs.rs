@@ -2,7 +2,7 @@
 
 use super::args::Parsed;
 use super::context::Context;
-use super::{config, foreign, unit};
+use super::{config, unit};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
@@ -13,10 +13,9 @@ use crate::systemd::Scope;
 /// Replaces this process by journalctl, for the unit that runs it, else the installed one.
 pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let system = args.has("--system");
-    let running = if system { None } else { unit::running(context) };
-    let unit = running.or_else(|| unit::find(context, system));
+    let unit = unit::running(context, system).or_else(|| unit::find(context, system));
     if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
-        foreign::refuse_foreign(context, "logs")?;
+        context.refuse_foreign("logs")?;
     }
     let Some(unit) = unit else {
         return Err(Failure::failed(elsewhere(context)));

@@ -6,7 +6,6 @@ mod args;
 mod config;
 mod context;
 mod control;
-mod foreign;
 mod help;
 mod history;
 mod install;

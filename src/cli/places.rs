@@ -29,8 +29,9 @@ pub fn of_command(own: Base, args: &Parsed) -> Base {
         _ => {}
     }
     let (here, there, command) = (own.gateway(name), kept.gateway(name), name.command());
-    let places = [(here.config_file, there.config_file), (here.state, there.state)];
-    for ((here, there), what) in places.iter().zip(["configuration", "state"]) {
+    for (what, here, there) in
+        [("configuration", here.config_file, there.config_file), ("state", here.state, there.state)]
+    {
         if here != there {
             eprintln!(
                 "hermes-gateway: kept: the {what} of its unit stays in {}; this shell has {}; \

@@ -12,9 +12,9 @@ use serde_json::Value;
 use super::context::Context;
 use super::control::NoAnswer::{NotRunning, Unreachable, Unresponsive};
 use super::control::{Contacted, fetch_foreign_status, fetch_status};
+use super::time_format;
 use super::unit::{PROPERTIES, describe_end};
 use super::unit_file::installed_file;
-use super::{foreign, time_format};
 use crate::dirs::{Base, Dirs};
 use crate::exit::Exit;
 use crate::lifecycle::history;
@@ -129,34 +129,25 @@ impl UnitStatus {
     }
 }
 
-/// What a gateway says of itself.
-fn reported_state(contact: &Contacted<Value>) -> Option<State> {
-    match contact.as_ref().ok()?.1["state"].as_str()? {
-        "starting" => Some(State::Starting),
-        "serving" => Some(State::Running),
-        "draining" => Some(State::Draining),
-        _ => None,
-    }
-}
-
 /// Concludes. The lock rules over the service manager, which may speak of another process, and the
 /// gateway's own answer over both. `left`: the last run did not say how it ended. `foreign`: it is another
 /// user's, and the service manager alone can tell.
 fn conclude(contact: &Contacted<Value>, left: bool, foreign: bool, unit: Option<State>) -> State {
-    if let Some(state) = reported_state(contact) {
-        return state;
-    }
-    match (contact, unit) {
-        (_, Some(state @ (State::Starting | State::Draining))) => state,
-        (Ok(_) | Err(Unresponsive { .. }), _) => State::Unresponsive,
+    let answer = contact.as_ref().ok().and_then(|(_, answer)| answer["state"].as_str());
+    match (answer, contact, unit) {
+        (Some("starting"), ..) => State::Starting,
+        (Some("serving"), ..) => State::Running,
+        (Some("draining"), ..) => State::Draining,
+        (.., Some(state @ (State::Starting | State::Draining))) => state,
+        (_, Ok(_) | Err(Unresponsive { .. }), _) => State::Unresponsive,
         // Its process holds a lock somewhere else, and is no gateway of these directories.
-        (Err(NotRunning), Some(State::Running)) => State::Unknown,
-        (_, Some(state @ (State::Running | State::Restarting))) => state,
-        (Err(NotRunning), Some(State::Failed)) => State::Failed,
-        (Err(NotRunning), _) if left => State::Dead,
-        (Err(NotRunning), _) => State::Stopped,
-        (Err(Unreachable(_)), Some(state)) if foreign => state,
-        (Err(Unreachable(_)), _) => State::Unknown,
+        (_, Err(NotRunning), Some(State::Running)) => State::Unknown,
+        (.., Some(state @ (State::Running | State::Restarting))) => state,
+        (_, Err(NotRunning), Some(State::Failed)) => State::Failed,
+        (_, Err(NotRunning), _) if left => State::Dead,
+        (_, Err(NotRunning), _) => State::Stopped,
+        (_, Err(Unreachable(_)), Some(state)) if foreign => state,
+        (_, Err(Unreachable(_)), _) => State::Unknown,
     }
 }
 
@@ -195,10 +186,10 @@ fn gather_once(context: &Context, system: bool) -> Report {
     if let (None, Ok((holder, status))) = (&unit, &contact) {
         unit = unit_of(status, *holder).map(|own| ask(own.unit, own.scope, None));
     } else if let (None, Err(NotRunning), Some((user, dirs))) =
-        (&unit, &contact, foreign::foreign_owner(context))
+        (&unit, &contact, context.foreign_owner())
         && !matches!(user::acting_as(&user, || probe(&dirs)), Ok(Ok(Probe::Free)))
     {
-        contact = Err(Unreachable(foreign::foreign_message(&user, name, "status")));
+        contact = Err(Unreachable(context.foreign_message(&user, "status")));
     }
     let mut report = assemble(name, &contact, &run, unit, foreign.is_none().then_some(own_dirs));
     if system && report.unit.is_none() {
@@ -219,15 +210,11 @@ fn foreign_dirs(unit: &UnitReport, name: &Name) -> Option<Dirs> {
 
 /// The gateway's answer and the record of the run that has not ended, or that left it behind.
 fn ask_own(dirs: &Dirs) -> (Contacted<Value>, Value) {
-    let asked = fetch_status(dirs, Instant::now() + CONTROL_TIMEOUT);
-    let run = history::run_record(dirs);
+    let ask = || fetch_status(dirs, Instant::now() + CONTROL_TIMEOUT);
+    let (asked, run) = (ask(), history::run_record(dirs));
     // Only between two looks at a free lock does the record belong to nobody.
     let started = matches!(asked, Err(NotRunning)) && !matches!(probe(dirs), Ok(Probe::Free));
-    if started {
-        (fetch_status(dirs, Instant::now() + CONTROL_TIMEOUT), Value::Null)
-    } else {
-        (asked, run)
-    }
+    if started { (ask(), Value::Null) } else { (asked, run) }
 }
 
 /// The unit that a gateway says it runs in, where it is not ours by name.

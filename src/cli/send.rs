@@ -20,9 +20,6 @@ use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
 use crate::outbound::Client;
 use crate::outbound::client::Error;
 
-/// The header that puts a message into a session.
-const SESSION: &str = "X-Hermes-Session-Id";
-
 /// Sends a message, as a durable one or else to print the reply as it comes; or prints the reply of one
 /// that was sent.
 pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
@@ -112,12 +109,11 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
 fn check_session(session: Option<&str>) -> Result<(), Failure> {
     let Some(key) = session else { return Ok(()) };
     // A header loses them on its way: it would be another session.
-    let bare = key.trim_matches(' ') == key;
-    let spaces = "A session's key begins and ends with no space.".to_owned();
-    let checked = api::check_session(key).map_err(|problem| problem.message);
-    checked
-        .and_then(|()| bare.then_some(()).ok_or(spaces))
-        .map_err(|words| Failure::new(Exit::Usage, format!("--session: {words}")))
+    let checked = match key.trim_matches(' ') == key {
+        true => api::check_session(key).map_err(|problem| problem.message),
+        false => Err("A session's key begins and ends with no space.".to_owned()),
+    };
+    checked.map_err(|words| Failure::new(Exit::Usage, format!("--session: {words}")))
 }
 
 /// Reads text up to `limit` bytes.
@@ -148,7 +144,7 @@ fn converse<W: Write>(
     let text = quoted(text);
     let body = format!(r#"{{"stream":true,"messages":[{{"role":"user","content":{text}}}]}}"#);
     let mut headers = vec![("Content-Type", "application/json")];
-    headers.extend(session.map(|key| (SESSION, key)));
+    headers.extend(session.map(|key| ("X-Hermes-Session-Id", key)));
     let (path, body) = ("/v1/chat/completions", Some(body.as_bytes()));
     let answer = client.send("POST", path, &headers, body, deadline)?;
     if answer.status != 200 {
@@ -213,7 +209,7 @@ impl<W: Write> Printer<W> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::control::connect;
+    use super::super::control::contact;
     use super::super::control::tests::{dirs, fake, hold, json as answer};
     use super::*;
     use crate::testing::TempDir;
@@ -232,7 +228,7 @@ mod tests {
         let _held = hold(&dirs);
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (_, mut client) = connect(&dirs, deadline).unwrap();
+        let (_, mut client) = contact(&dirs, deadline, Ok).unwrap();
         let mut printer = Printer { out: Vec::new(), terminal, last: None };
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
         printer.end().unwrap();

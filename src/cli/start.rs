@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::context::Context;
 use super::output::say;
 use super::unit::{self, Unit};
-use super::{args, config, foreign};
+use super::{args, config};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
@@ -27,8 +27,8 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// Restarts the unit that runs it, else the installed one, which need not run, and waits until it is
 /// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
-    let running = if system { None } else { unit::running(context) };
-    let unit = running.map_or_else(|| installed_unit(context, system, "restart"), Ok)?;
+    let installed = || installed_unit(context, system, "restart");
+    let unit = unit::running(context, system).map_or_else(installed, Ok)?;
     let shown = unit.show()?;
     check_config(&unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label());
@@ -45,11 +45,11 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
 fn installed_unit<'c>(context: &'c Context, system: bool, verb: &str) -> Result<Unit<'c>, Failure> {
     let unit = unit::find(context, system);
     if !system && unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
-        foreign::refuse_foreign(context, verb)?;
+        context.refuse_foreign(verb)?;
     }
     unit.ok_or_else(|| {
-        if let Some(words) = outside_unit(context, "") {
-            return Failure::new(Exit::Unavailable, words);
+        if let Some(failure) = outside_unit(context, "") {
+            return failure;
         }
         let (unit, command) = (context.name.unit(), context.name.command());
         let flag = if system { " --system" } else { "" };
@@ -70,20 +70,20 @@ pub fn start_unit(unit: &Unit<'_>) -> Result<Exit, Failure> {
 }
 
 /// Says that a gateway runs which its unit did not start: beside that one the unit cannot.
-pub fn outside_unit(context: &Context, main_pid: &str) -> Option<String> {
+pub fn outside_unit(context: &Context, main_pid: &str) -> Option<Failure> {
     let holder = holder(&context.dirs).filter(|holder| holder.pid.to_string() != main_pid)?;
     let unit = Unit::of(context, holder);
     let how = unit.map_or_else(|| "not as its unit".to_owned(), |unit| format!("as {}", unit.name));
     let (name, pid, command) = (&context.name, holder.pid, context.name.command());
-    Some(format!("{name} is already running, but {how}: pid {pid}; `{command} stop` ends it"))
+    let words =
+        format!("{name} is already running, but {how}: pid {pid}; `{command} stop` ends it");
+    Some(Failure::new(Exit::Unavailable, words))
 }
 
 /// Runs a verb that ends in a running unit, and waits until it is ready.
 fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Exit, Failure> {
     let context = unit.context;
-    if let Some(words) = outside_unit(context, shown.get("MainPID")) {
-        return Err(Failure::new(Exit::Unavailable, words));
-    }
+    outside_unit(context, shown.get("MainPID")).map_or(Ok(()), Err)?;
     // Both: a start may have to wait for a stop that is under way.
     let timeout = Unit::timeout(shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
     let began = SystemTime::now();

@@ -47,11 +47,10 @@ fn free_port(claimed: &[u16]) -> Result<u16, String> {
     let free = |port: &u16| {
         !claimed.contains(port) && TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok()
     };
+    let (first, last) = (STARTER_PORTS.start(), STARTER_PORTS.end());
     STARTER_PORTS.clone().find(free).ok_or_else(|| {
         format!(
-            "no port from {} to {} is free: set http.listen in a configuration of your own",
-            STARTER_PORTS.start(),
-            STARTER_PORTS.end()
+            "no port from {first} to {last} is free: set http.listen in a configuration of your own"
         )
     })
 }

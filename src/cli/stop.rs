@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::config;
 use super::context::Context;
 use super::output::say;
 use super::unit::{self, Unit};
-use super::{config, foreign};
 use crate::cancel::Cancel;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
@@ -51,7 +51,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         return say(&rest);
     }
     // Another one may run beside the unit, which then only tried to: that one is meant as well.
-    let foreign = foreign::foreign_owner(context);
+    let foreign = context.foreign_owner();
     let asked = match &foreign {
         Some((user, dirs)) => {
             user::acting_as(user, || instance::probe(dirs)).and_then(|asked| asked)
@@ -73,7 +73,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
             stop_unit(&unit, &unit.show()?).map(|_| Exit::Planned)
         }
         _ if system => say(&rest),
-        _ if foreign.is_some() => foreign::refuse_foreign(context, "stop").map(|()| Exit::Planned),
+        _ if foreign.is_some() => context.refuse_foreign("stop").map(|()| Exit::Planned),
         (_, Some(holder)) => stop_process(context, &dirs, holder),
         (_, None) => Err(Failure::failed(format!(
             "{name} runs, but not where it can be seen from here: whoever holds {} is in another \
@@ -114,16 +114,12 @@ pub fn report_unit(unit: &Unit<'_>, done: Result<(), Failure>) -> Result<(), Fai
 fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, Failure> {
     let (name, pid) = (&context.name, holder.pid);
     let failed = |what: &str, e: io::Error| Failure::failed(format!("cannot {what} {pid}: {e}"));
-    let gone = || say(&format!("{name} is not running: pid {pid} has just ended\n"));
     let pidfd = match PidFd::open(pid) {
-        Ok(pidfd) => pidfd,
-        Err(e) if is_gone(&e) => return gone(),
-        Err(e) => return Err(failed("hold process", e)),
+        Err(e) if !is_gone(&e) => return Err(failed("hold process", e)),
+        // Looked at while it is held: the number may have come to mean another process before.
+        Ok(pidfd) if proc::start_time(pid) == Some(holder.start) => pidfd,
+        _ => return say(&format!("{name} is not running: pid {pid} has just ended\n")),
     };
-    // Looked at while it is held: the number may have come to mean another process before.
-    if proc::start_time(pid) != Some(holder.start) {
-        return gone();
-    }
     // Somebody may have removed it; the process makes its socket anew, the marker is ours.
     let _ = files::private_dir(&dirs.runtime);
     let requester = format!("{} stop, uid {}", name.command(), user::own_uid());

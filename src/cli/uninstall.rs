@@ -8,7 +8,7 @@ use super::output::say;
 use super::places::shell_word;
 use super::start::outside_unit;
 use super::unit::{Unit, own_lingering};
-use super::{foreign, stop, unit_file};
+use super::{stop, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::sys::fs as files;
@@ -23,17 +23,15 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let installed = match unit_file::read(&unit.file) {
         Ok(installed) => installed,
         Err(e) if e.kind() == ErrorKind::NotFound => {
-            let machine = Unit::new(context, Scope::System);
-            if !system && machine.file.exists() {
+            let machine = Unit::new(context, Scope::System).file;
+            if !system && machine.exists() {
+                let (file, command) = (machine.display(), context.name.command());
                 return Err(Failure::failed(format!(
-                    "{} is a unit of the machine: `{} uninstall --system` removes it",
-                    machine.file.display(),
-                    context.name.command()
+                    "{file} is a unit of the machine: `{command} uninstall --system` removes it"
                 )));
             }
-            say(&format!("there is no {file}: nothing to remove\n"))?;
-            let stays = kept_files(context, &unit);
-            return say(if system { "" } else { &stays });
+            let stays = if system { String::new() } else { kept_files(context, &unit) };
+            return say(&format!("there is no {file}: nothing to remove\n{stays}"));
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };
@@ -44,7 +42,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         )));
     }
     if !system {
-        foreign::refuse_foreign(context, "uninstall")?;
+        context.refuse_foreign("uninstall")?;
     }
     let shown = unit.show()?;
     if unit.contains_this_process(&shown) {

@@ -18,7 +18,7 @@ use crate::subprocess::{Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
 use crate::systemd::Scope;
-use crate::systemd::cgroup::{self, OwnUnit};
+use crate::systemd::cgroup;
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 
 /// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
@@ -66,9 +66,9 @@ pub fn find(context: &Context, system: bool) -> Option<Unit<'_>> {
     scopes(system).iter().map(|scope| Unit::new(context, *scope)).find(exists)
 }
 
-/// The unit that runs the gateway.
-pub fn running(context: &Context) -> Option<Unit<'_>> {
-    Unit::of(context, holder(&context.dirs)?)
+/// The unit that runs the gateway, unless only the machine's of its name is meant.
+pub fn running(context: &Context, system: bool) -> Option<Unit<'_>> {
+    if system { None } else { Unit::of(context, holder(&context.dirs)?) }
 }
 
 impl<'c> Unit<'c> {
@@ -92,10 +92,9 @@ impl<'c> Unit<'c> {
     /// `shown`: `MainPID` and `InvocationID`.
     pub fn contains_this_process(&self, shown: &Properties) -> bool {
         let own = proc::cgroup(Pid::own()).and_then(|text| cgroup::own_unit(&text));
-        let ours = |own: OwnUnit| own.unit == self.name && own.scope == self.systemctl.scope;
         let invocation = shown.get("InvocationID");
         let main = shown.get("MainPID").parse().ok().and_then(Pid::new);
-        own.is_some_and(ours)
+        own.is_some_and(|own| own.unit == self.name && own.scope == self.systemctl.scope)
             || env::var("INVOCATION_ID").is_ok_and(|id| !id.is_empty() && id == invocation)
             || main.is_some_and(proc::is_ancestor)
     }

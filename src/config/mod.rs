@@ -29,7 +29,7 @@ mod validate;
 mod value;
 mod warnings;
 
-pub use did_you_mean::nearest;
+pub use did_you_mean::hint;
 #[cfg(test)]
 pub use enum_setting::Role;
 pub use enum_setting::{Busy, EnumSetting, LogTarget};

@@ -14,7 +14,7 @@ mod startup;
 mod stop_time;
 
 pub use main_loop::run;
-pub use startup::check;
+pub use startup::{check, hub};
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;

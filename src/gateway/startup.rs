@@ -121,12 +121,7 @@ fn open(
         since: run.started.clone(),
         began: Instant::now(),
     };
-    let (journal, table) = open_journal(plan, config)?;
-    let transcripts = Transcripts::new(plan.dirs.sessions());
-    let settings = settings(plan, config.clone());
-    let shared = (Arc::clone(&plan.children), Arc::clone(wake));
-    let hub = Hub::new(journal, table, transcripts, settings, shared, Box::new(System))
-        .map_err(|e| Failure::cannot("make an event counter", &e))?;
+    let hub = hub(plan, config.clone(), Arc::clone(wake))?;
     if let Err(WriteError::Broken(why)) = hub.write_clock() {
         let dir = plan.dirs.state.display();
         return Err(Failure::failed(format!(
@@ -138,6 +133,15 @@ fn open(
     let listeners =
         Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok((Arc::new(service), listeners))
+}
+
+/// What the journal has, in a hub that begins nothing before it is opened. The lock is held.
+pub fn hub(plan: &Plan, config: Config, wake: Arc<EventFd>) -> Result<Arc<Hub>, Failure> {
+    let (journal, table) = open_journal(plan, &config)?;
+    let transcripts = Transcripts::new(plan.dirs.sessions());
+    let shared = (Arc::clone(&plan.children), wake);
+    Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(System))
+        .map_err(|e| Failure::cannot("make an event counter", &e))
 }
 
 /// Opens the journal and reads it back.
