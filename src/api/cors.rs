@@ -15,7 +15,7 @@ const METHODS: &str = "GET, HEAD, POST, DELETE";
 /// The fields that let a page read an answer, for one of `http.allowed_origins`; none for what comes
 /// from no page or from our own.
 pub fn check(request: &Request, http: &Http) -> Result<Vec<(&'static str, String)>, ApiError> {
-    let host = request.host();
+    let host = request.host.as_deref();
     if !host.is_none_or(|host| host_is_ours(host, &http.allowed_hosts)) {
         let message = "This host name is not served here; http.allowed_hosts lists those that are.";
         return Err(ApiError::new(421, "unknown_host", message));

@@ -49,7 +49,7 @@ impl ApiError {
 
     /// 503 while the gateway goes down.
     pub fn stopping() -> ApiError {
-        ApiError::new(503, "gateway_stopping", "The gateway is stopping; try again in a moment.")
+        Refusal::Stopping.into()
     }
 
     /// 404 for a `previous_response_id`, with OpenAI's code for it.
@@ -58,24 +58,9 @@ impl ApiError {
         ApiError::new(404, "previous_response_not_found", message)
     }
 
-    /// 410 for a message whose session was reset.
-    pub fn erased() -> ApiError {
-        let message = "The session of this message was reset: what it said is forgotten.";
-        ApiError::new(410, "session_reset", message)
-    }
-
     /// The system is short of what a turn needs.
     pub fn out_of_resources(e: &io::Error) -> ApiError {
         ApiError::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
-    }
-
-    fn full(full: &Full) -> ApiError {
-        match full {
-            Full::Session => {
-                ApiError::new(429, "session_queue_full", "Too many messages wait in this session.")
-            }
-            Full::Queue(reached) => ApiError::reached(429, "queue_full", reached),
-        }
     }
 
     /// A limit that was reached; `code`: unless it is the principal's share.
@@ -160,7 +145,7 @@ impl HandlerError {
 impl From<AcquireError> for HandlerError {
     fn from(error: AcquireError) -> HandlerError {
         match error {
-            AcquireError::Full(full) => ApiError::full(&full).into(),
+            AcquireError::Full(full) => ApiError::from(Refusal::Full(full)).into(),
             AcquireError::Failed(e) => ApiError::out_of_resources(&e).into(),
             AcquireError::Ended(CancelReason::TimedOut) => {
                 ApiError::new(503, "no_turn", "No turn came free in time.").into()
@@ -192,42 +177,30 @@ impl From<Outcome> for HandlerError {
 /// A message that was not accepted, or something that cannot be done to it.
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
-        match refusal {
-            Refusal::Full(full) => ApiError::full(&full),
-            Refusal::Conflict => {
-                let message = "This idempotency key was used for another request; take a new one.";
-                ApiError::new(409, "idempotency_conflict", message)
-            }
-            Refusal::Erased => ApiError::erased(),
-            Refusal::Transcripts(reached) => ApiError::reached(507, "transcripts_full", &reached),
-            Refusal::Journal(refused) => refused.into(),
-            Refusal::Share(reached) => ApiError::reached(507, "journal_full", &reached),
-            Refusal::Stopping => ApiError::stopping(),
-            Refusal::Unknown => ApiError::new(404, "not_found", "There is no message of this id."),
-            Refusal::TooLate => ApiError::new(
-                409,
-                "already_finished",
-                "The message's state does not allow that: only what waits or runs can be cancelled, only \
-                 a failed turn or a dead letter tried again, only a dead letter dropped.",
-            ),
-            Refusal::Failed(why) => {
-                let message = format!("The gateway is short of resources: {why}.");
-                ApiError::new(503, "unavailable", message)
-            }
-        }
+        let (status, code) = match &refusal {
+            Refusal::Full(Full::Queue(full)) => return ApiError::reached(429, "queue_full", full),
+            Refusal::Transcripts(full) => return ApiError::reached(507, "transcripts_full", full),
+            Refusal::Share(full) => return ApiError::reached(507, "journal_full", full),
+            Refusal::Full(Full::Session) => (429, "session_queue_full"),
+            Refusal::Conflict => (409, "idempotency_conflict"),
+            Refusal::Erased => (410, "session_reset"),
+            Refusal::Journal(WriteError::Full(_)) => (507, "journal_full"),
+            Refusal::Journal(WriteError::Unavailable(_)) => (503, "journal_unavailable"),
+            Refusal::Journal(WriteError::TooLong) => (413, "too_long"),
+            Refusal::Journal(WriteError::Broken(_)) => (503, "journal_broken"),
+            Refusal::Stopping => (503, "gateway_stopping"),
+            Refusal::Unknown => (404, "not_found"),
+            Refusal::TooLate => (409, "already_finished"),
+            Refusal::Failed(_) => (503, "unavailable"),
+        };
+        ApiError::new(status, code, refusal.to_string())
     }
 }
 
 /// A record that the journal did not accept.
 impl From<WriteError> for ApiError {
     fn from(refused: WriteError) -> ApiError {
-        let (status, code) = match refused {
-            WriteError::Full(_) => (507, "journal_full"),
-            WriteError::Unavailable(_) => (503, "journal_unavailable"),
-            WriteError::TooLong => (413, "too_long"),
-            WriteError::Broken(_) => (503, "journal_broken"),
-        };
-        ApiError::new(status, code, format!("The message was not accepted: {refused}."))
+        Refusal::Journal(refused).into()
     }
 }
 

@@ -194,7 +194,7 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id)?;
     let message = found.filter(|message| proof.sees(&message.entry.owner)).ok_or_else(unknown)?;
-    if message.entry.erased { Err(ApiError::erased()) } else { Ok(message) }
+    if message.entry.erased { Err(Refusal::Erased.into()) } else { Ok(message) }
 }
 
 /// Parses the body of a message, for the session in its path.

@@ -61,7 +61,7 @@ pub fn idempotency_key(
         return Err(ApiError::new(400, "bad_idempotency_key", message));
     }
     let session = request.header(SESSION).unwrap_or_default();
-    let asked = digest_of(&[request.path().replace(SLASH, "/").as_bytes(), session, body]);
+    let asked = digest_of(&[request.path.replace(SLASH, "/").as_bytes(), session, body]);
     Ok(Some((digest_of(&[b"key", proof.principal().as_bytes(), key]), asked)))
 }
 
@@ -73,7 +73,7 @@ pub fn parameter<'a>(
     usage: &str,
 ) -> Result<Option<&'a str>, ApiError> {
     let value = |query: &'a str| query.strip_prefix(name).filter(|value| !value.contains('&'));
-    let query = request.query().filter(|query| !query.is_empty());
+    let query = request.query.as_deref().filter(|query| !query.is_empty());
     query.map(|query| value(query).ok_or_else(|| bad(usage))).transpose()
 }
 

@@ -162,7 +162,7 @@ fn answer(
     origin: Origin,
     service: &Service,
 ) -> Result<(), Closed> {
-    let found = find(request.path(), request.method, matches!(origin, Origin::Tcp(_)));
+    let found = find(&request.path, request.method, matches!(origin, Origin::Tcp(_)));
     let class = found.class;
     // No drain waits for requests that come while it lasts, which are rejected or ask for its state; nor
     // for event streams, which end when it begins, and for a file that is being read.
@@ -210,13 +210,13 @@ fn admit(
     if request.method == Method::Options {
         return Err(cors::options(!connection.extra.is_empty()));
     }
-    if tcp && request.query().is_some_and(cors::has_key) {
+    if tcp && request.query.as_deref().is_some_and(cors::has_key) {
         let message = "Keys do not belong into URLs, which end up in logs: send it as \
                        \"Authorization: Bearer KEY\", and take another key than this one.";
         return Err(ApiError::new(400, "key_in_url", message).into());
     }
     let class = found.class;
-    let waits = waits(class, request.query());
+    let waits = waits(class, request.query.as_deref());
     let is_work = waits || matches!(class, Some(Work | LongWork | Stream));
     // During a drain the control socket still tells the state.
     if service.shutdown.is_closing() && (tcp || is_work) {

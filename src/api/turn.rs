@@ -16,7 +16,7 @@ use crate::agent::{Outcome, Reply};
 use crate::cancel::{Cancel, CancelReason};
 use crate::json::member;
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
-use crate::session::{Draft, Hub, Id, PendingRetry, Submitted, TurnState};
+use crate::session::{Draft, Hub, Id, PendingRetry, Refusal, Submitted, TurnState};
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
@@ -140,7 +140,7 @@ fn run_durable(
     let streamed = waiter.stream_reply(event, answer)?;
     let message = hub.message(id)?.ok_or_else(ApiError::stopping)?;
     if message.entry.erased {
-        return Err(ApiError::erased().into());
+        return Err(Refusal::Erased.into());
     }
     answer.report(message.report.clone());
     let error = message.error.clone().unwrap_or_default();

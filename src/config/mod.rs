@@ -34,7 +34,7 @@ pub use did_you_mean::hint;
 pub use enum_setting::Role;
 pub use enum_setting::{Busy, EnumSetting, LogTarget};
 pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
-pub use schema::{Agent, ClientKey, Config, Http, Target};
+pub use schema::{Agent, ClientKey, Config, Http, Limits, Target};
 pub use secret::Secret;
 pub use starter::starter;
 pub use url::Url;

@@ -296,9 +296,9 @@ section! {
         head_timeout: Duration => limits::HEAD_TIMEOUT, Time, "\"10s\"";
         /// Between two requests of a kept connection.
         idle_timeout: Duration => limits::IDLE_TIMEOUT, Time, "\"60s\"";
-        /// A whole request body.
+        /// A whole request body, and a second more for each KiB that has come.
         body_timeout: Duration => limits::BODY_TIMEOUT, Time, "\"30s\"";
-        /// One write that makes no progress.
+        /// For each 64 KiB that the peer is to take.
         write_timeout: Duration => limits::WRITE_TIMEOUT, Time, "\"30s\"";
     }
     beside {

@@ -3,52 +3,47 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use crate::api::{self, Origin, Service};
-use crate::http::{Connection, ConnectionActivity, Limits, ShutdownFlag, Socket};
+use crate::http::{Connection, ConnectionActivity, Socket};
 use crate::limits::CONNECTION_STACK;
 use crate::threads::spawn;
 
+/// What a client that shares its thread may take for its request and to read the answer: others wait.
+const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// Gives a connection its thread.
 pub fn start(stream: Box<dyn Socket + Send>, guard: ConnectionGuard) -> io::Result<()> {
-    let (limits, shutdown) = (limits(&guard.service), Arc::clone(&guard.service.shutdown));
-    let run = move || serve(stream, &guard, limits, shutdown);
+    let run = move || serve(stream, &guard);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
 
-/// Serves a connection to its end.
-pub fn serve(
-    stream: Box<dyn Socket>,
-    guard: &ConnectionGuard,
-    limits: Limits,
-    shutdown: Arc<ShutdownFlag>,
-) {
-    let (service, origin, activity) = (&guard.service, guard.origin, guard.activity.clone());
+/// Serves a connection to its end; one that shares its thread for one request, which must come at once.
+pub fn serve(stream: Box<dyn Socket>, guard: &ConnectionGuard) {
+    let ConnectionGuard { service, origin, activity } = guard;
+    let mut limits = service.settings().config.limits.clone();
+    let mut shutdown = Arc::clone(&service.shutdown);
+    if let Origin::Control { spare: true, .. } = origin {
+        limits.head_timeout = SPARE_TIMEOUT;
+        limits.body_timeout = SPARE_TIMEOUT;
+        limits.write_timeout = SPARE_TIMEOUT;
+        shutdown = Arc::default();
+        shutdown.close();
+    }
     match Connection::new(stream, limits, shutdown) {
         Ok(mut connection) => {
-            connection.activity = activity;
-            api::serve(connection, origin, service);
+            connection.activity.clone_from(activity);
+            api::serve(connection, *origin, service);
         }
         Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
-    }
-}
-
-pub fn limits(service: &Service) -> Limits {
-    let settings = service.settings();
-    let limits = &settings.config.limits;
-    Limits {
-        max_body: limits.max_body,
-        head_timeout: limits.head_timeout,
-        idle_timeout: limits.idle_timeout,
-        body_timeout: limits.body_timeout,
-        write_timeout: limits.write_timeout,
     }
 }
 
 /// A connection in the count of its kind (those on TCP have an activity), for as long as it lives.
 pub struct ConnectionGuard {
     pub service: Arc<Service>,
-    pub origin: Origin,
+    origin: Origin,
     activity: Option<Arc<ConnectionActivity>>,
 }
 

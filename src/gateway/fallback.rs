@@ -6,16 +6,12 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::connection::{self, ConnectionGuard, limits};
-use crate::http::{Limits, ShutdownFlag};
+use super::connection::{ConnectionGuard, serve};
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK};
 use crate::sys::poll::{Interest, poll};
 use crate::threads::{pause, spawn};
-
-/// What a client of the spare thread may take for its request and to read the answer: others wait.
-const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A connection that waits for its request.
 pub struct Waiting {
@@ -42,7 +38,9 @@ fn run(incoming: &Receiver<Waiting>) {
             waiting.push(first);
         }
         waiting.extend(incoming.try_iter());
-        waiting.retain(|w: &Waiting| w.since.elapsed() < limits(&w.guard.service).head_timeout);
+        waiting.retain(|w: &Waiting| {
+            w.since.elapsed() < w.guard.service.settings().config.limits.head_timeout
+        });
         let mut interests: Vec<Interest<'_>> =
             waiting.iter().map(|w| Interest::read(w.stream.as_fd())).collect();
         // Not for longer: others may come.
@@ -51,20 +49,8 @@ fn run(incoming: &Receiver<Waiting>) {
         }
         let speaks = interests.iter().position(Interest::ready);
         if let Some(at) = speaks {
-            serve(waiting.remove(at));
+            let Waiting { stream, guard, .. } = waiting.remove(at);
+            serve(Box::new(stream), &guard);
         }
     }
-}
-
-/// Serves one request, which must come at once.
-fn serve(Waiting { stream, guard, .. }: Waiting) {
-    let limits = Limits {
-        head_timeout: SPARE_TIMEOUT,
-        body_timeout: SPARE_TIMEOUT,
-        write_timeout: SPARE_TIMEOUT,
-        ..limits(&guard.service)
-    };
-    let shutdown = ShutdownFlag::default();
-    shutdown.close();
-    connection::serve(Box::new(stream), &guard, limits, Arc::new(shutdown));
 }

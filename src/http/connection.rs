@@ -18,6 +18,7 @@ use super::scan::{Scan, is_blank};
 use super::socket::Socket;
 use super::transport::Transport;
 use super::{Error, Refusal};
+use crate::config::Limits;
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT, SMALL_BUFFER, WRITE_CHUNK};
 
 /// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
@@ -33,21 +34,6 @@ const MAX_LINGER: usize = 1 << 20;
 
 /// How long that takes at the most: a client that still sends by then has been told often enough.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
-
-/// What the configuration says about connections.
-#[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Bytes of a body, whatever a handler would allow.
-    pub max_body: usize,
-    /// From the first byte of a head to its last.
-    pub head_timeout: Duration,
-    /// Between requests.
-    pub idle_timeout: Duration,
-    /// For a body, plus one second a KiB that has come.
-    pub body_timeout: Duration,
-    /// For each 64 KiB that the peer is to take.
-    pub write_timeout: Duration,
-}
 
 /// What all connections are told when the gateway stops taking work: each says `Connection: close`
 /// with its next response, and ends.

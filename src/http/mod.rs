@@ -32,7 +32,7 @@ pub use Error as Closed;
 pub use activity::{Activity, ConnectionActivity};
 pub use body::TOO_LARGE;
 pub use body_reader::BodyReader;
-pub use connection::{Connection, Limits, ShutdownFlag};
+pub use connection::{Connection, ShutdownFlag};
 pub use head::Fields;
 pub use request::{BodyFraming, Method, Request, Version};
 pub use response::Response;

@@ -48,9 +48,13 @@ pub struct Request {
     pub keep_alive: bool,
     /// The client waits for `100 Continue` before it sends the body.
     pub expect_continue: bool,
-    pub(super) path: String,
-    pub(super) query: Option<String>,
-    pub(super) host: Option<String>,
+    /// The path, percent-decoded once; `*` for `OPTIONS *`. It has no `.` or `..` segment, no
+    /// encoded backslash and no control character but [`SLASH`](super::SLASH), an encoded slash.
+    pub path: String,
+    /// What follows the `?`, as it was sent.
+    pub query: Option<String>,
+    /// `host[:port]` of the target, else of the Host field. Always there in HTTP/1.1.
+    pub host: Option<String>,
     pub(super) fields: Vec<(String, Vec<u8>)>,
     /// As it was sent.
     #[cfg(any(test, fuzzing))]
@@ -58,12 +62,6 @@ pub struct Request {
 }
 
 impl Request {
-    /// The path, percent-decoded once; `*` for `OPTIONS *`. It has no `.` or `..` segment, no
-    /// encoded backslash and no control character but [`SLASH`](super::SLASH), an encoded slash.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     /// How long its body may be, at most so many bytes.
     pub fn announced(&self, most: usize) -> usize {
         match self.framing {
@@ -71,16 +69,6 @@ impl Request {
             BodyFraming::Length(length) => usize::try_from(length).unwrap_or(most).min(most),
             BodyFraming::Chunked => most,
         }
-    }
-
-    /// What follows the `?`, as it was sent.
-    pub fn query(&self) -> Option<&str> {
-        self.query.as_deref()
-    }
-
-    /// `host[:port]` of the target, else of the Host field. Always there in HTTP/1.1.
-    pub fn host(&self) -> Option<&str> {
-        self.host.as_deref()
     }
 
     /// The first field of that name, in any case. Values may hold bytes beyond ASCII.

@@ -13,16 +13,20 @@ pub mod streams;
 
 use std::time::Duration;
 
-use super::Limits;
+use crate::config::Limits;
 
 /// Short enough that a test which runs into one still ends soon, long enough for a busy machine.
-pub const LIMITS: Limits = Limits {
-    max_body: 1 << 20,
-    head_timeout: Duration::from_secs(10),
-    idle_timeout: Duration::from_secs(10),
-    body_timeout: Duration::from_secs(10),
-    write_timeout: Duration::from_secs(10),
-};
+pub fn test_limits() -> Limits {
+    let time = Duration::from_secs(10);
+    Limits {
+        max_body: 1 << 20,
+        head_timeout: time,
+        idle_timeout: time,
+        body_timeout: time,
+        write_timeout: time,
+        ..Limits::default()
+    }
+}
 
 /// A case: its name, what is sent before the client's side ends, and what comes of it, as
 /// [`fake::Run::outcome`] puts it.

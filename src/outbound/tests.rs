@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use super::Client;
 use super::client::Error;
 use crate::http::TOO_LARGE;
-use crate::http::tests::LIMITS;
 use crate::http::tests::fake::Fake;
 use crate::http::tests::server::{SHORT, echo, serve, unix};
 use crate::http::tests::streams::stream;
+use crate::http::tests::test_limits;
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
@@ -18,8 +18,9 @@ fn soon() -> Instant {
 #[test]
 fn bodies_come_back_over_one_connection() {
     let (client, socket) = unix();
-    let server = serve(socket, LIMITS, echo);
-    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
+    let server = serve(socket, test_limits(), echo);
+    let mut client =
+        Client::new(Arc::new(client), "localhost", test_limits().write_timeout).unwrap();
     for size in [0, 1, 2000, 70_000, 1_000_000, 5] {
         let body = vec![b'b'; size];
         let fields = [("Content-Type", "text/plain")];
@@ -37,8 +38,9 @@ fn bodies_come_back_over_one_connection() {
 #[test]
 fn events_arrive_and_the_connection_goes_on() {
     let (client, socket) = unix();
-    let server = serve(socket, LIMITS, stream);
-    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
+    let server = serve(socket, test_limits(), stream);
+    let mut client =
+        Client::new(Arc::new(client), "localhost", test_limits().write_timeout).unwrap();
     for _ in 0..2 {
         let answer = client.send("GET", "/whole", &[], None, soon()).unwrap();
         assert_eq!(answer.status, 200);
@@ -55,8 +57,9 @@ fn events_arrive_and_the_connection_goes_on() {
 #[test]
 fn a_broken_stream_is_not_taken_for_a_whole_one() {
     let (client, socket) = unix();
-    let server = serve(socket, LIMITS, stream);
-    let mut client = Client::new(Arc::new(client), "localhost", LIMITS.write_timeout).unwrap();
+    let server = serve(socket, test_limits(), stream);
+    let mut client =
+        Client::new(Arc::new(client), "localhost", test_limits().write_timeout).unwrap();
     let answer = client.send("GET", "/broken", &[], None, soon()).unwrap();
     let mut events = answer.events();
     assert!(events.next(soon()).unwrap().is_some());

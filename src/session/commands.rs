@@ -143,7 +143,7 @@ impl Hub {
 }
 
 fn not_done(refusal: &Refusal) -> String {
-    format!("It was not done: {}.", escaped(&refusal.to_string(), false))
+    format!("It was not done. {}", escaped(&refusal.to_string(), false))
 }
 
 #[cfg(test)]

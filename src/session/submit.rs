@@ -61,21 +61,26 @@ pub enum Refusal {
     Failed(String),
 }
 
+/// A sentence for the sender.
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
+        let words = match self {
             Refusal::Full(Full::Queue(reached))
             | Refusal::Share(reached)
-            | Refusal::Transcripts(reached) => f.write_str(reached.message.trim_end_matches('.')),
-            Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
-            Refusal::Erased => f.write_str("the session of its first sending was reset"),
-            Refusal::Journal(refused) => refused.fmt(f),
-            Refusal::Stopping => f.write_str("the gateway is stopping"),
-            Refusal::Unknown => f.write_str("there is no such message"),
-            Refusal::TooLate => f.write_str("it is over already"),
-            Refusal::Failed(why) => f.write_str(why),
-        }
+            | Refusal::Transcripts(reached) => &reached.message,
+            Refusal::Full(Full::Session) => "Too many messages wait in this session.",
+            Refusal::Conflict => "This idempotency key was used for another request; take another.",
+            Refusal::Erased => "The session of this message was reset: what it said is forgotten.",
+            Refusal::Journal(refused) => &format!("The message was not accepted: {refused}."),
+            Refusal::Stopping => "The gateway is stopping; try again in a moment.",
+            Refusal::Unknown => "There is no message of this id.",
+            Refusal::TooLate => {
+                "The message's state does not allow that: only what waits or runs can be cancelled, \
+                 only a failed turn or a dead letter tried again, only a dead letter dropped."
+            }
+            Refusal::Failed(why) => &format!("The gateway is short of resources: {why}."),
+        };
+        f.write_str(words)
     }
 }
 

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::thread;
 
-use super::super::{Closed, Connection, Limits, Request, Response, ShutdownFlag};
-use super::LIMITS;
+use super::super::{Closed, Connection, Request, Response, ShutdownFlag};
 use super::fake::Fake;
+use super::test_limits;
+use crate::config::Limits;
 
 #[path = "../../../tests/http-corpus/read.rs"]
 pub mod read;
@@ -32,7 +33,7 @@ fn run(case: &Case, pieces: &[&[u8]]) -> Outcome {
     }
     let fake = Fake::new(&pieces);
     let log = Arc::clone(&fake.log);
-    let limits = Limits { max_body: read::CAP, ..LIMITS };
+    let limits = Limits { max_body: read::CAP, ..test_limits() };
     let mut connection =
         Connection::new(Box::new(fake), limits, Arc::<ShutdownFlag>::default()).unwrap();
     let mut answers = Vec::new();
@@ -82,7 +83,13 @@ fn word(request: &Request, number: usize) -> &str {
 }
 
 fn seen(request: &Request, body: &[u8]) -> String {
-    read::seen(method(request), request.host(), request.path(), request.query(), body)
+    read::seen(
+        method(request),
+        request.host.as_deref(),
+        &request.path,
+        request.query.as_deref(),
+        body,
+    )
 }
 
 /// Where a case is cut in two: everywhere; the few of some kilobytes only where something happens

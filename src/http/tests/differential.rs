@@ -11,10 +11,10 @@ use std::thread;
 
 use super::super::request::{Request, Version};
 use super::super::{Connection, Response, ShutdownFlag};
-use super::LIMITS;
 use super::corpus;
 use super::fake::Fake;
 use super::mutations::{SEED, damage};
+use super::test_limits;
 use crate::testing::Random;
 
 /// How a reader took a connection's bytes apart.
@@ -50,7 +50,7 @@ fn ours(bytes: &[u8]) -> Vec<Message> {
     let fake = Fake::new(&[bytes]);
     let log = Arc::clone(&fake.log);
     let mut connection =
-        Connection::new(Box::new(fake), LIMITS, Arc::<ShutdownFlag>::default()).unwrap();
+        Connection::new(Box::new(fake), test_limits(), Arc::<ShutdownFlag>::default()).unwrap();
     let mut messages = Vec::new();
     while let Ok(Some(request)) = connection.next_request() {
         let Ok(body) = connection.read_body(&request, usize::MAX) else { break };

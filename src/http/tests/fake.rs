@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use super::super::{Closed, Connection, Method, Response, ShutdownFlag, Socket};
-use super::LIMITS;
+use super::test_limits;
 
 /// `Socket` wants a descriptor; nothing happens on this one.
 static DESCRIPTOR: LazyLock<UnixStream> = LazyLock::new(|| UnixStream::pair().unwrap().0);
@@ -107,7 +107,7 @@ pub fn run(pieces: &[&[u8]]) -> Run {
     let log = Arc::clone(&fake.log);
     let mut requests = Vec::new();
     let mut connection =
-        Connection::new(Box::new(fake), LIMITS, Arc::<ShutdownFlag>::default()).unwrap();
+        Connection::new(Box::new(fake), test_limits(), Arc::<ShutdownFlag>::default()).unwrap();
     let end = match serve(&mut connection, &mut requests) {
         Ok(()) => String::new(),
         Err(Closed::Refused(refusal)) => format!("{} {}", refusal.status, refusal.reason),
@@ -128,8 +128,8 @@ fn serve(connection: &mut Connection, requests: &mut Vec<String>) -> Result<(), 
             Method::Other => "other".to_owned(),
             known => format!("{known:?}").to_uppercase(),
         };
-        let mut line = format!("{name} {}", request.path());
-        if let Some(query) = request.query() {
+        let mut line = format!("{name} {}", &request.path);
+        if let Some(query) = request.query.as_deref() {
             line += &format!("?{query}");
         }
         if !body.is_empty() {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use super::super::{Connection, Response, ShutdownFlag};
-use super::LIMITS;
 use super::fake::{self, Fake};
+use super::test_limits;
 use crate::limits::{MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 
 /// The status that `bytes` get, at a few ways of cutting them; `200` for a request.
@@ -68,7 +68,7 @@ fn a_request_costs_one_read_and_one_write() {
     let fake = Fake::new(&[request.as_slice(); COUNT]);
     let log = Arc::clone(&fake.log);
     let mut connection =
-        Connection::new(Box::new(fake), LIMITS, Arc::<ShutdownFlag>::default()).unwrap();
+        Connection::new(Box::new(fake), test_limits(), Arc::<ShutdownFlag>::default()).unwrap();
     while let Some(request) = connection.next_request().unwrap() {
         let response = Response::text(200, "fine");
         connection.respond(&request, response).unwrap();

@@ -13,8 +13,8 @@ use crate::limits::{MAX_EVENT, MAX_FIELDS, MAX_HEAD, MAX_TARGET};
 fn told(request: &Request) -> String {
     let fields: Vec<_> = request.headers().collect();
     let Request { version, framing, keep_alive, expect_continue, .. } = request;
-    let (method, path) = (corpus::method(request), request.path());
-    let line = (method, path, request.query(), request.host(), version);
+    let (method, path) = (corpus::method(request), &request.path);
+    let line = (method, path, request.query.as_deref(), request.host.as_deref(), version);
     format!("{line:?} {framing:?} {keep_alive} {expect_continue} {fields:?}")
 }
 
@@ -49,7 +49,7 @@ pub fn head(bytes: &[u8]) {
 }
 
 fn harmless(request: &Request) {
-    let path = request.path();
+    let path = &request.path;
     assert!(request.head.len() <= MAX_HEAD && path.len() <= MAX_TARGET);
     assert!(path.starts_with('/') || path == "*", "{path:?}");
     let acts = |c: char| c.is_control() && c != target::SLASH;
@@ -58,7 +58,7 @@ fn harmless(request: &Request) {
         path.split(['/', target::SLASH]).all(|segment| segment != "." && segment != ".."),
         "{path:?}"
     );
-    let host = request.host();
+    let host = request.host.as_deref();
     assert!(host.is_none_or(|host| target::is_authority(host.as_bytes())), "{host:?}");
     assert!(host.is_some() || request.version == Version::Http10);
     assert!(request.headers().count() <= MAX_FIELDS);

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::super::{Closed, Connection, Limits, Refusal, Response, ShutdownFlag, Socket};
-use super::LIMITS;
+use super::super::{Closed, Connection, Refusal, Response, ShutdownFlag, Socket};
+use super::test_limits;
+use crate::config::Limits;
 
 /// Short, for the time-out that a test means to run into.
 pub const SHORT: Duration = Duration::from_millis(80);
@@ -111,7 +112,7 @@ fn read_head(client: &mut impl Read) -> String {
 #[test]
 fn a_head_that_trickles_has_a_total_deadline() {
     let (mut client, socket) = unix();
-    let limits = Limits { head_timeout: SHORT, ..LIMITS };
+    let limits = Limits { head_timeout: SHORT, ..test_limits() };
     let begun = Instant::now();
     let server = serve(socket, limits, echo);
     let mut reader = client.try_clone().unwrap();
@@ -136,10 +137,10 @@ fn a_head_that_trickles_has_a_total_deadline() {
 
 #[test]
 fn an_idle_connection_ends_in_silence() {
-    let limits = Limits { idle_timeout: SHORT, ..LIMITS };
+    let limits = Limits { idle_timeout: SHORT, ..test_limits() };
     for sent in ["", "\r\n"] {
         let (mut client, socket) = unix();
-        let limits = Limits { head_timeout: SHORT, ..limits };
+        let limits = Limits { head_timeout: SHORT, ..limits.clone() };
         client.write_all(sent.as_bytes()).unwrap();
         let server = serve(socket, limits, echo);
         assert!(server.join().is_ok());
@@ -153,12 +154,12 @@ fn an_idle_connection_ends_in_silence() {
 #[test]
 fn silence_has_the_deadline_of_a_head_at_first_and_the_idle_timeout_between_requests() {
     for (sent, idle, head) in
-        [(&b""[..], LIMITS.idle_timeout, SHORT), (GET, SHORT, LIMITS.head_timeout)]
+        [(&b""[..], test_limits().idle_timeout, SHORT), (GET, SHORT, test_limits().head_timeout)]
     {
         let (mut client, socket) = unix();
         let begun = Instant::now();
         client.write_all(sent).unwrap();
-        let limits = Limits { idle_timeout: idle, head_timeout: head, ..LIMITS };
+        let limits = Limits { idle_timeout: idle, head_timeout: head, ..test_limits() };
         let server = serve(socket, limits, echo);
         assert!(server.join().is_ok());
         assert!(begun.elapsed() >= SHORT);
@@ -169,10 +170,10 @@ fn silence_has_the_deadline_of_a_head_at_first_and_the_idle_timeout_between_requ
 
 #[test]
 fn a_body_that_stalls_has_a_deadline() {
-    let limits = Limits { body_timeout: SHORT, ..LIMITS };
+    let limits = Limits { body_timeout: SHORT, ..test_limits() };
     for head in ["Content-Length: 9\r\n\r\n", "Transfer-Encoding: chunked\r\n\r\n9\r\n"] {
         let (mut client, socket) = unix();
-        let server = serve(socket, limits, echo);
+        let server = serve(socket, limits.clone(), echo);
         write!(client, "POST / HTTP/1.1\r\nHost: a\r\n{head}1234").unwrap();
         assert!(read_all(&mut client).starts_with("HTTP/1.1 408 "));
         server.refused_with(408);
@@ -182,7 +183,7 @@ fn a_body_that_stalls_has_a_deadline() {
 #[test]
 fn a_client_that_does_not_read_is_cut_off() {
     let (mut client, socket) = unix();
-    let limits = Limits { write_timeout: SHORT, ..LIMITS };
+    let limits = Limits { write_timeout: SHORT, ..test_limits() };
     let server = serve(socket, limits, |connection| {
         let request = connection.next_request()?.unwrap();
         let response = Response::new(200, "text/plain", vec![b'x'; 8 << 20]);
@@ -198,7 +199,7 @@ fn a_client_that_does_not_read_is_cut_off() {
 #[test]
 fn continue_is_said_when_the_body_is_wanted() {
     let (mut client, socket) = unix();
-    let _server = serve(socket, LIMITS, echo);
+    let _server = serve(socket, test_limits(), echo);
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
     client.write_all(head).unwrap();
     assert_eq!(read_head(&mut client), "HTTP/1.1 100 Continue\r\n\r\n");
@@ -211,7 +212,7 @@ fn continue_is_said_when_the_body_is_wanted() {
 fn continue_is_not_said_otherwise() {
     let head = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n";
     let (mut client, socket) = unix();
-    let server = serve(socket, LIMITS, ignore);
+    let server = serve(socket, test_limits(), ignore);
     client.write_all(head).unwrap();
     let answer = read_head(&mut client);
     // Whether the client still sends its body is unknown: nothing can follow.
@@ -220,7 +221,7 @@ fn continue_is_not_said_otherwise() {
     assert!(server.join().is_ok());
 
     let (mut client, socket) = unix();
-    let server = serve(socket, Limits { max_body: 1, ..LIMITS }, echo);
+    let server = serve(socket, Limits { max_body: 1, ..test_limits() }, echo);
     client.write_all(head).unwrap();
     assert!(read_all(&mut client).starts_with("HTTP/1.1 413 "));
     server.refused_with(413);
@@ -229,7 +230,7 @@ fn continue_is_not_said_otherwise() {
 #[test]
 fn head_gets_no_body() {
     let (mut client, socket) = unix();
-    let _server = serve(socket, LIMITS, ignore);
+    let _server = serve(socket, test_limits(), ignore);
     client.write_all(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     client.write_all(GET).unwrap();
     let first = read_head(&mut client);
@@ -240,7 +241,7 @@ fn head_gets_no_body() {
 #[test]
 fn http_1_0_is_told_whether_the_connection_stays() {
     let (mut client, socket) = unix();
-    let _server = serve(socket, LIMITS, echo);
+    let _server = serve(socket, test_limits(), echo);
     client.write_all(b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
     assert!(read_head(&mut client).contains("\r\nConnection: keep-alive\r\n"));
     client.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
@@ -250,7 +251,7 @@ fn http_1_0_is_told_whether_the_connection_stays() {
 #[test]
 fn a_small_unread_body_is_skipped() {
     let (mut client, socket) = unix();
-    let _server = serve(socket, LIMITS, ignore);
+    let _server = serve(socket, test_limits(), ignore);
     write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 60000\r\n\r\n").unwrap();
     let head = read_head(&mut client);
     assert!(!head.contains("Connection: close"));
@@ -264,7 +265,7 @@ fn a_small_unread_body_is_skipped() {
 #[test]
 fn a_large_unread_body_does_not_eat_the_answer() {
     let (mut client, socket) = tcp();
-    let server = serve(socket, LIMITS, ignore);
+    let server = serve(socket, test_limits(), ignore);
     write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 900000\r\n\r\n").unwrap();
     // All of it, before a look at the answer.
     client.write_all(&vec![b'x'; 900_000]).unwrap();
@@ -279,7 +280,7 @@ fn a_drain_tells_busy_connections_to_close() {
     let (mut client, socket) = unix();
     let shutdown = Arc::<ShutdownFlag>::default();
     let closer = Arc::clone(&shutdown);
-    let server = serve_behind(shutdown, socket, LIMITS, move |connection| {
+    let server = serve_behind(shutdown, socket, test_limits(), move |connection| {
         let request = connection.next_request()?.unwrap();
         closer.close();
         connection.respond(&request, Response::text(200, "last"))?;
@@ -296,7 +297,7 @@ fn a_drain_tells_busy_connections_to_close() {
 fn a_response_larger_than_a_piece_is_whole() {
     let (mut client, socket) = unix();
     let body = vec![b'z'; 300_000];
-    let _server = serve(socket, LIMITS, echo);
+    let _server = serve(socket, test_limits(), echo);
     write!(client, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 300000\r\n\r\n").unwrap();
     client.write_all(&body).unwrap();
     read_head(&mut client);

@@ -3,14 +3,15 @@
 use std::io::{ErrorKind, Read, Write};
 use std::sync::Arc;
 
-use super::super::{Closed, Connection, Limits, Response, sse};
-use super::LIMITS;
+use super::super::{Closed, Connection, Response, sse};
 use super::server::{SHORT, serve, tcp, unix};
+use super::test_limits;
+use crate::config::Limits;
 
 /// `/whole` ends as it should, `/broken` does not.
 pub fn stream(connection: &mut Connection) -> Result<(), Closed> {
     while let Some(request) = connection.next_request()? {
-        let whole = request.path() == "/whole";
+        let whole = request.path == "/whole";
         let mut stream = connection
             .start_stream(&request, Response::new(200, "text/event-stream", b"".as_slice()))?;
         for word in ["one", "two\nlines"] {
@@ -29,7 +30,7 @@ pub fn stream(connection: &mut Connection) -> Result<(), Closed> {
 #[test]
 fn http_1_0_gets_no_chunks_and_a_reset_when_broken() {
     let (mut client, socket) = tcp();
-    let server = serve(socket, LIMITS, stream);
+    let server = serve(socket, test_limits(), stream);
     write!(client, "GET /whole HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").unwrap();
     let mut all = String::new();
     client.read_to_string(&mut all).unwrap();
@@ -39,7 +40,7 @@ fn http_1_0_gets_no_chunks_and_a_reset_when_broken() {
     assert!(server.join().is_ok());
 
     let (mut client, socket) = tcp();
-    let server = serve(socket, LIMITS, stream);
+    let server = serve(socket, test_limits(), stream);
     write!(client, "GET /broken HTTP/1.0\r\n\r\n").unwrap();
     let error = client.read_to_end(&mut Vec::new()).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
@@ -49,7 +50,7 @@ fn http_1_0_gets_no_chunks_and_a_reset_when_broken() {
 #[test]
 fn head_gets_no_pieces() {
     let (mut client, socket) = unix();
-    let _server = serve(socket, LIMITS, stream);
+    let _server = serve(socket, test_limits(), stream);
     write!(client, "HEAD /whole HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
     write!(client, "HEAD /whole HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").unwrap();
     let mut all = String::new();
@@ -61,7 +62,7 @@ fn head_gets_no_pieces() {
 #[test]
 fn a_reader_that_stops_is_cut_off() {
     let (mut client, socket) = unix();
-    let limits = Limits { write_timeout: SHORT, ..LIMITS };
+    let limits = Limits { write_timeout: SHORT, ..test_limits() };
     let server = serve(socket, limits, |connection| {
         let request = connection.next_request()?.unwrap();
         let mut stream =
@@ -82,7 +83,7 @@ fn each_piece_is_one_write() {
     use super::fake::Fake;
     let fake = Fake::new(&[b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"]);
     let log = Arc::clone(&fake.log);
-    let mut connection = Connection::new(Box::new(fake), LIMITS, Arc::default()).unwrap();
+    let mut connection = Connection::new(Box::new(fake), test_limits(), Arc::default()).unwrap();
     let request = connection.next_request().unwrap().unwrap();
     let mut stream = connection
         .start_stream(&request, Response::new(200, "text/plain", b"".as_slice()))
