@@ -10,7 +10,7 @@ use crate::cancel::CancelReason;
 use crate::escape::quoted;
 use crate::http::{self, Closed, Response};
 use crate::journal::WriteError;
-use crate::session::{AcquireError, Full, Refusal};
+use crate::session::{AcquireError, Refusal};
 use crate::shares::{Over, Reached};
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
@@ -69,18 +69,13 @@ impl ApiError {
         ApiError::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
-    fn full(full: &Full) -> ApiError {
-        match full {
-            Full::Session => {
-                ApiError::new(429, "session_queue_full", "Too many messages wait in this session.")
-            }
-            Full::Queue(reached) => ApiError::reached(429, "queue_full", reached),
-        }
-    }
-
-    /// A limit that was reached; `code`: unless it is the principal's share.
+    /// A limit that was reached; `code`: where it is the gateway's.
     pub fn reached(status: u16, code: &'static str, reached: &Reached) -> ApiError {
-        let code = if reached.over == Over::Principal { "share_reached" } else { code };
+        let code = match reached.over {
+            Over::Session => "session_queue_full",
+            Over::Principal => "share_reached",
+            Over::Gateway => code,
+        };
         ApiError::new(status, code, reached.message.clone())
     }
 
@@ -160,7 +155,7 @@ impl HandlerError {
 impl From<AcquireError> for HandlerError {
     fn from(error: AcquireError) -> HandlerError {
         match error {
-            AcquireError::Full(full) => ApiError::full(&full).into(),
+            AcquireError::Full(reached) => ApiError::reached(429, "queue_full", &reached).into(),
             AcquireError::Failed(e) => ApiError::out_of_resources(&e).into(),
             AcquireError::Ended(CancelReason::TimedOut) => {
                 ApiError::new(503, "no_turn", "No turn came free in time.").into()
@@ -193,7 +188,7 @@ impl From<Outcome> for HandlerError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
         match refusal {
-            Refusal::Full(full) => ApiError::full(&full),
+            Refusal::Full(reached) => ApiError::reached(429, "queue_full", &reached),
             Refusal::Conflict => {
                 let message = "This idempotency key was used for another request; take a new one.";
                 ApiError::new(409, "idempotency_conflict", message)

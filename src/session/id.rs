@@ -2,8 +2,8 @@
 
 use std::fmt::{self, Write};
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::time::now;
 use crate::sys::random;
 
 /// Crockford's alphabet: no I, L, O, U, so that an id survives being read aloud.
@@ -19,8 +19,7 @@ impl Id {
     pub fn after(last: Option<Id>) -> io::Result<Id> {
         let mut chance = [0; 10];
         random::fill(&mut chance)?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let id = Id::made_of(since.as_millis(), chance);
+        let id = Id::made_of(now().into(), chance);
         Ok(match last {
             // By a random step, so that the next one cannot be guessed from this one either.
             Some(last) if last >= id => Id(last.0 + 1 + (id.0 & u128::from(u64::MAX))),

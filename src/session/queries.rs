@@ -79,11 +79,10 @@ impl Hub {
 
     /// The newest record whose effect an entry shows.
     fn newest(&self, entry: &Entry) -> u64 {
-        let newest = entry.outcome.max(entry.accepted).max(entry.delivery_error_record());
         match entry.delivery_state() {
             Some(DeliveryState::Delivered | DeliveryState::Dropped) => self.journal.last(),
             _ if entry.erased => self.journal.last(),
-            _ => newest,
+            _ => entry.outcome.max(entry.accepted).max(entry.delivery_error_record()),
         }
     }
 
@@ -118,11 +117,7 @@ impl Hub {
     pub fn running_in(&self, session: Digest) -> Option<Id> {
         let state = self.lock();
         let first = state.dispatch.tickets(session).next()?;
-        state
-            .table
-            .get(first)
-            .is_some_and(|entry| entry.turn == TurnState::Running)
-            .then_some(first)
+        (state.table.get(first)?.turn == TurnState::Running).then_some(first)
     }
 
     /// The sessions of a principal with `wanted` keys, in the order of these, at most [`MAX_LISTED`];

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
 
-use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Owner};
@@ -42,7 +41,8 @@ pub enum Submitted {
 /// Why a message was not taken, or something cannot be done to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    Full(Full),
+    /// The queue, of the session or of all, or the principal's share of it.
+    Full(Reached),
     /// The idempotency key is known with another body.
     Conflict,
     /// The idempotency key is that of a message whose session was reset.
@@ -64,10 +64,9 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Full(Full::Session) => f.write_str("too many messages wait in this session"),
-            Refusal::Full(Full::Queue(reached))
-            | Refusal::Share(reached)
-            | Refusal::Transcripts(reached) => f.write_str(reached.message.trim_end_matches('.')),
+            Refusal::Full(reached) | Refusal::Share(reached) | Refusal::Transcripts(reached) => {
+                f.write_str(reached.message.trim_end_matches('.'))
+            }
             Refusal::Conflict => f.write_str("its idempotency key was used for another message"),
             Refusal::Erased => f.write_str("the session of its first sending was reset"),
             Refusal::Journal(refused) => refused.fmt(f),
@@ -232,8 +231,8 @@ impl Hub {
         let ((held, _), limit, shares) = self.share(&self.lock(), principal)?;
         let length = reply.len() as u64;
         (held + length > shares.most(limit)).then(|| {
-            let whose = Over::Principal.message(principal, "limits.max_journal", (held, limit));
-            format!("the reply of {length} bytes does not fit: {whose}")
+            let whose = Over::Principal.reached(principal, "limits.max_journal", (held, limit));
+            format!("the reply of {length} bytes does not fit: {}", whose.message)
         })
     }
 
