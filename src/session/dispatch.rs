@@ -208,10 +208,9 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// Whether there is a place for one more turn of this principal.
     fn may_run(&self, principal: usize) -> bool {
-        let (principal, QueueLimits { shares, turns, .. }) =
-            (&self.principals[principal], self.limits);
+        let (principal, limits) = (&self.principals[principal], self.limits);
         let held = (principal.running as u64, self.counts().0 as u64);
-        shares.check(&principal.name, held, 1, turns as u64).is_ok()
+        limits.shares.check(&principal.name, held, 1, limits.turns as u64).is_ok()
     }
 
     /// So many more of a principal run and wait.

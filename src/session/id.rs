@@ -10,7 +10,7 @@ use crate::sys::random;
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// An id as ULID has it: 48 bits of milliseconds since 1970, 80 bits of chance. Printed as text.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(pub u128);
 
 impl Id {
@@ -45,12 +45,6 @@ impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digit = |place: u32| usize::try_from(self.0 >> (5 * place) & 31).unwrap_or(0);
         (0..26).rev().try_for_each(|place| f.write_char(ALPHABET[digit(place)].into()))
-    }
-}
-
-impl fmt::Debug for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

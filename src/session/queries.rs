@@ -11,7 +11,7 @@ use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
-use crate::journal::{Loss, WriteError};
+use crate::journal::{Health, WriteError};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::named::ByName;
 use crate::threads::pause;
@@ -220,14 +220,9 @@ impl Hub {
         (self.journal.size(), self.journal.last())
     }
 
-    /// That the disk has not answered for longer than this.
-    pub fn stalled(&self, longer_than: Duration) -> Option<String> {
-        self.journal.health().stalled(longer_than)
-    }
-
-    /// What happened to the journal's file while it was open.
-    pub fn loss(&self) -> Option<Loss> {
-        self.journal.health().loss()
+    /// What is known of the journal without waiting for the disk.
+    pub fn health(&self) -> &Health {
+        self.journal.health()
     }
 
     /// Makes all that was written durable, under a name that leads to it: the last thing before the
