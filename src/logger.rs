@@ -15,7 +15,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LoggerBackend};
 
 use crate::config::LogTarget;
-use crate::escape::escaped;
+use crate::escape::{escaped, prefix};
 use crate::limits::LOG_TIMEOUT;
 use crate::sys::clock::Utc;
 use crate::sys::poll::{Interest, wait_any};
@@ -91,12 +91,8 @@ impl Log for Logger {
     }
 
     fn log(&self, record: &Record<'_>) {
-        let mut message = escaped(&record.args().to_string(), false);
-        if message.len() > MAX_LOG_LINE {
-            let end = (0..=MAX_LOG_LINE).rev().find(|at| message.is_char_boundary(*at));
-            message.truncate(end.unwrap_or(0));
-        }
-        lock(&self.0).write(record.level(), &message);
+        let message = escaped(&record.args().to_string(), false);
+        lock(&self.0).write(record.level(), prefix(&message, MAX_LOG_LINE));
     }
 
     /// Says what was lost, where that can be said by now.

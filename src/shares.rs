@@ -13,6 +13,8 @@ const OWNERS_PART: u64 = 16;
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Over {
+    /// As many wait in one session as may.
+    Session,
     /// The principal holds its share.
     Principal,
     /// All principals together hold all that there is.
@@ -21,13 +23,15 @@ pub enum Over {
 
 impl Over {
     /// What the principal is told that holds `own` of `limit`, which `key` sets.
-    pub fn message(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> String {
-        match self {
+    pub fn reached(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> Reached {
+        let message = match self {
+            Over::Session => format!("This session's {key} ({limit}) is reached; try again later."),
             Over::Principal => {
                 format!("{principal} holds its share of {key} ({own} of {limit}); try again later.")
             }
             Over::Gateway => format!("The gateway's {key} ({limit}) is reached; try again later."),
-        }
+        };
+        Reached { over: self, message }
     }
 }
 
@@ -86,10 +90,8 @@ impl Shares {
         more: u64,
         (key, limit): (&str, u64),
     ) -> Result<(), Reached> {
-        self.check(principal, held, more, limit).map_err(|over| {
-            let message = over.message(principal, key, (held.0, limit));
-            Reached { over, message }
-        })
+        let checked = self.check(principal, held, more, limit);
+        checked.map_err(|over| over.reached(principal, key, (held.0, limit)))
     }
 
     /// What a principal may hold of a limit when nobody else holds anything.

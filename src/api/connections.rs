@@ -14,7 +14,7 @@ use super::error::ApiError;
 use crate::config::{ClientKey, OWNER};
 use crate::http::{Activity, ConnectionActivity};
 use crate::named::ByName;
-use crate::shares::{Over, Reached, Shares};
+use crate::shares::{Over, Shares};
 use crate::threads::lock;
 
 /// Unauthenticated connections. Each may be one of an attack; 1,000 of them are some 12 MB.
@@ -248,8 +248,8 @@ impl Table {
         if self.evict(&may_go, Instant::now()) {
             return Ok(());
         }
-        let message = over.message(name, "limits.max_connections", (own, capacity.all as u64));
-        Err(ApiError::reached(503, "overloaded", &Reached { over, message }).after(1))
+        let reached = over.reached(name, "limits.max_connections", (own, capacity.all as u64));
+        Err(ApiError::reached(503, "overloaded", &reached).after(1))
     }
 
     /// Closes one of those of which `may_go` says so. Says whether there was one.

@@ -10,7 +10,7 @@ use crate::cancel::CancelReason;
 use crate::escape::quoted;
 use crate::http::{self, Closed, Response};
 use crate::journal::WriteError;
-use crate::session::{AcquireError, Full, Refusal};
+use crate::session::{AcquireError, Refusal};
 use crate::shares::{Over, Reached};
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
@@ -63,9 +63,13 @@ impl ApiError {
         ApiError::new(503, "no_turn", format!("The gateway is short of resources: {e}."))
     }
 
-    /// A limit that was reached; `code`: unless it is the principal's share.
+    /// A limit that was reached; `code`: where it is the gateway's.
     pub fn reached(status: u16, code: &'static str, reached: &Reached) -> ApiError {
-        let code = if reached.over == Over::Principal { "share_reached" } else { code };
+        let code = match reached.over {
+            Over::Session => "session_queue_full",
+            Over::Principal => "share_reached",
+            Over::Gateway => code,
+        };
         ApiError::new(status, code, reached.message.clone())
     }
 
@@ -145,7 +149,7 @@ impl HandlerError {
 impl From<AcquireError> for HandlerError {
     fn from(error: AcquireError) -> HandlerError {
         match error {
-            AcquireError::Full(full) => ApiError::from(Refusal::Full(full)).into(),
+            AcquireError::Full(reached) => ApiError::reached(429, "queue_full", &reached).into(),
             AcquireError::Failed(e) => ApiError::out_of_resources(&e).into(),
             AcquireError::Ended(CancelReason::TimedOut) => {
                 ApiError::new(503, "no_turn", "No turn came free in time.").into()
@@ -178,10 +182,9 @@ impl From<Outcome> for HandlerError {
 impl From<Refusal> for ApiError {
     fn from(refusal: Refusal) -> ApiError {
         let (status, code) = match &refusal {
-            Refusal::Full(Full::Queue(full)) => return ApiError::reached(429, "queue_full", full),
+            Refusal::Full(full) => return ApiError::reached(429, "queue_full", full),
             Refusal::Transcripts(full) => return ApiError::reached(507, "transcripts_full", full),
             Refusal::Share(full) => return ApiError::reached(507, "journal_full", full),
-            Refusal::Full(Full::Session) => (429, "session_queue_full"),
             Refusal::Conflict => (409, "idempotency_conflict"),
             Refusal::Erased => (410, "session_reset"),
             Refusal::Journal(WriteError::Full(_)) => (507, "journal_full"),

@@ -268,7 +268,7 @@ impl Found<'_> {
             return Err(ApiError::new(403, "route_not_allowed", message).into());
         }
         if !matches!(class, Memory | Reload)
-            && let Some(why) = service.hub.stalled(DISK_HANGS)
+            && let Some(why) = service.hub.health().stalled(DISK_HANGS)
         {
             let message = format!("Try again later: {why}.");
             return Err(ApiError::new(503, "journal_unavailable", message).into());

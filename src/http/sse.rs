@@ -1,6 +1,7 @@
 //! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
 
 use super::{Refusal, bad};
+use crate::escape::prefix;
 use crate::limits::{MAX_CHUNK, MAX_EVENT};
 
 /// One event. Line ends in `data` (LF, CR LF, CR) come out as LF on the other side.
@@ -44,10 +45,8 @@ fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
 pub fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let most = MAX_CHUNK.min(rest.len());
-        let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at))?;
-        let (chunk, after) = rest.split_at(border);
-        rest = after;
+        let chunk = prefix(rest, MAX_CHUNK);
+        rest = &rest[chunk.len()..];
         (!chunk.is_empty()).then_some(chunk)
     })
 }

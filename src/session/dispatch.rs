@@ -10,7 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use crate::shares::{Reached, Shares};
+use crate::shares::{Over, Reached, Shares};
 
 /// How much may run and wait.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,14 +19,6 @@ pub struct QueueLimits {
     pub queue: usize,
     pub queue_per_session: usize,
     pub shares: Shares,
-}
-
-/// No room: too many wait in its session, of its principal, or in all.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Full {
-    Session,
-    /// The queue, or the principal's share of it.
-    Queue(Reached),
 }
 
 /// What the first ticket of a line does.
@@ -85,12 +77,15 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// A new ticket arrives, of this principal. Returns how many of its session are before it, the
     /// running one included.
+    ///
+    /// # Errors
+    /// No room: too many wait in its session, of its principal, or in all.
     pub fn submit(
         &mut self,
         ticket: T,
         principal: &str,
         session: Option<K>,
-    ) -> Result<usize, Full> {
+    ) -> Result<usize, Reached> {
         let line = self.line_of(session).map(|at| &self.lines[at]);
         let before = line.map_or(0, |line| line.tickets.len());
         let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
@@ -98,9 +93,11 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         if before > 0 || !self.may_run(owner) {
             let held = (self.principals[owner].waiting as u64, self.counts().1 as u64);
             let limit = ("limits.max_queue", self.limits.queue as u64);
-            self.limits.shares.admit(principal, held, 1, limit).map_err(Full::Queue)?;
-            if waiting >= self.limits.queue_per_session {
-                return Err(Full::Session);
+            self.limits.shares.admit(principal, held, 1, limit)?;
+            let most = self.limits.queue_per_session;
+            if waiting >= most {
+                let (key, held) = ("limits.max_queue_per_session", (waiting as u64, most as u64));
+                return Err(Over::Session.reached(principal, key, held));
             }
         }
         self.restore(ticket, principal, session);
@@ -211,10 +208,9 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// Whether there is a place for one more turn of this principal.
     fn may_run(&self, principal: usize) -> bool {
-        let (principal, QueueLimits { shares, turns, .. }) =
-            (&self.principals[principal], self.limits);
+        let (principal, limits) = (&self.principals[principal], self.limits);
         let held = (principal.running as u64, self.counts().0 as u64);
-        shares.check(&principal.name, held, 1, turns as u64).is_ok()
+        limits.shares.check(&principal.name, held, 1, limits.turns as u64).is_ok()
     }
 
     /// So many more of a principal run and wait.

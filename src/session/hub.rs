@@ -256,7 +256,7 @@ impl Hub {
     /// A journal that broke is the end of the process. One that was removed is not before operators
     /// could be told: see [`Hub::watch_journal`].
     pub(super) fn note_refusal(&self, refused: WriteError) -> WriteError {
-        if matches!(refused, WriteError::Broken(_)) && self.loss().is_none() {
+        if matches!(refused, WriteError::Broken(_)) && self.health().loss().is_none() {
             self.end_process();
         } else if let WriteError::Full(_) = refused {
             // It may find something to let go.

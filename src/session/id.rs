@@ -2,15 +2,15 @@
 
 use std::fmt::{self, Write};
 use std::io;
-use std::time::{SystemTime, UNIX_EPOCH};
 
+use super::time::now;
 use crate::sys::random;
 
 /// Crockford's alphabet: no I, L, O, U, so that an id survives being read aloud.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
 /// An id as ULID has it: 48 bits of milliseconds since 1970, 80 bits of chance. Printed as text.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(pub u128);
 
 impl Id {
@@ -19,8 +19,7 @@ impl Id {
     pub fn after(last: Option<Id>) -> io::Result<Id> {
         let mut chance = [0; 10];
         random::fill(&mut chance)?;
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let id = Id::made_of(since.as_millis(), chance);
+        let id = Id::made_of(now().into(), chance);
         Ok(match last {
             // By a random step, so that the next one cannot be guessed from this one either.
             Some(last) if last >= id => Id(last.0 + 1 + (id.0 & u128::from(u64::MAX))),
@@ -46,12 +45,6 @@ impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digit = |place: u32| usize::try_from(self.0 >> (5 * place) & 31).unwrap_or(0);
         (0..26).rev().try_for_each(|place| f.write_char(ALPHABET[digit(place)].into()))
-    }
-}
-
-impl fmt::Debug for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }
 

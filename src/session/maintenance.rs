@@ -153,7 +153,7 @@ impl Hub {
     pub(super) fn watch_journal(self: Arc<Self>) {
         while !self.is_draining() || self.busy() > 0 {
             self.journal.check_file();
-            let loss = self.loss().filter(|loss| loss.saved.is_some());
+            let loss = self.health().loss().filter(|loss| loss.saved.is_some());
             if loss.is_some_and(|loss| loss.at.elapsed() >= LOSS_SHOWN) {
                 return self.end_process();
             }

@@ -38,7 +38,6 @@ mod wait;
 mod worker;
 
 pub use commands::Command;
-pub use dispatch::Full;
 pub use hub::{Hub, Settings};
 pub use id::Id;
 pub use message::{Message, rfc3339};

@@ -6,7 +6,6 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::dispatch::Full;
 use super::hub::Hub;
 use super::id::Id;
 use super::submit::Draft;
@@ -14,6 +13,7 @@ use crate::agent::{Outcome, Reply};
 use crate::cancel::{Cancel, CancelReason};
 use crate::journal::record::Stamp;
 use crate::limits::KEEP_ALIVE;
+use crate::shares::Reached;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
@@ -31,7 +31,7 @@ pub struct TurnPermit {
 #[derive(Debug)]
 pub enum AcquireError {
     /// The queue is full.
-    Full(Full),
+    Full(Reached),
     /// The wait was ended; TimedOut: it was as long as a turn may take.
     Ended(CancelReason),
     /// No descriptor, or another error of the system.

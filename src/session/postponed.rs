@@ -46,14 +46,9 @@ impl PendingRetry {
 }
 
 impl Hub {
-    /// How old this process is, without the time for which the machine slept.
-    pub(super) fn age(&self) -> Duration {
-        self.began.elapsed()
-    }
-
     /// Postpones a turn whose attempt has just failed.
     pub(super) fn postpone_retry(&self, state: &mut State, id: Id) {
-        state.table.mark_failure(id, self.age());
+        state.table.mark_failure(id, self.began.elapsed());
         let Some(entry) = state.table.get(id) else { return };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
@@ -65,7 +60,7 @@ impl Hub {
     /// The failed attempts of a message that is not over.
     pub(super) fn retry_of(&self, state: &State, id: Id) -> Option<PendingRetry> {
         let failing = state.table.get(id)?.failing.as_deref()?;
-        let (now, spent) = (Instant::now(), failing.spent(self.age()));
+        let (now, spent) = (Instant::now(), failing.spent(self.began.elapsed()));
         let next = state.dispatch.postponed().find(|(other, _)| *other == id).map(|(_, at)| at);
         let last = now + self.settings().config.agent.retry_for.saturating_sub(spent);
         Some(PendingRetry {

@@ -11,7 +11,7 @@ use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
-use crate::journal::{Loss, WriteError};
+use crate::journal::{Health, WriteError};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::named::ByName;
 use crate::threads::pause;
@@ -79,11 +79,10 @@ impl Hub {
 
     /// The newest record whose effect an entry shows.
     fn newest(&self, entry: &Entry) -> u64 {
-        let newest = entry.outcome.max(entry.accepted).max(entry.delivery_error_record());
         match entry.delivery_state() {
             Some(DeliveryState::Delivered | DeliveryState::Dropped) => self.journal.last(),
             _ if entry.erased => self.journal.last(),
-            _ => newest,
+            _ => entry.outcome.max(entry.accepted).max(entry.delivery_error_record()),
         }
     }
 
@@ -118,11 +117,7 @@ impl Hub {
     pub fn running_in(&self, session: Digest) -> Option<Id> {
         let state = self.lock();
         let first = state.dispatch.tickets(session).next()?;
-        state
-            .table
-            .get(first)
-            .is_some_and(|entry| entry.turn == TurnState::Running)
-            .then_some(first)
+        (state.table.get(first)?.turn == TurnState::Running).then_some(first)
     }
 
     /// The sessions of a principal with `wanted` keys, in the order of these, at most [`MAX_LISTED`];
@@ -225,14 +220,9 @@ impl Hub {
         (self.journal.size(), self.journal.last())
     }
 
-    /// That the disk has not answered for longer than this.
-    pub fn stalled(&self, longer_than: Duration) -> Option<String> {
-        self.journal.health().stalled(longer_than)
-    }
-
-    /// What happened to the journal's file while it was open.
-    pub fn loss(&self) -> Option<Loss> {
-        self.journal.health().loss()
+    /// What is known of the journal without waiting for the disk.
+    pub fn health(&self) -> &Health {
+        self.journal.health()
     }
 
     /// Makes all that was written durable, under a name that leads to it: the last thing before the

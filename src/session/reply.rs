@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use super::id::Id;
 use crate::agent::{Reply, Report};
+use crate::escape::prefix;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::WRITE_CHUNK;
 use crate::sys::fd::EventFd;
@@ -16,9 +17,7 @@ use crate::threads::lock;
 
 /// What happens to a message while somebody runs it or waits for it.
 #[derive(Debug, Default)]
-pub struct ReplyBuffer {
-    state: Mutex<State>,
-}
+pub struct ReplyBuffer(Mutex<State>);
 
 #[derive(Debug, Default)]
 pub struct State {
@@ -81,7 +80,7 @@ impl ReplyBuffer {
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
-        lock(&self.state)
+        lock(&self.0)
     }
 
     /// What there is after `offset` bytes of attempt `attempt`, or the first of it; from the beginning
@@ -90,12 +89,9 @@ impl ReplyBuffer {
         let state = self.lock();
         let from = if attempt == state.attempt { offset } else { 0 };
         let rest = state.text.get(from..).unwrap_or("");
-        let most = WRITE_CHUNK.min(rest.len());
-        let border = (0..=most).rev().find(|at| rest.is_char_boundary(*at));
-        let text = &rest[..border.unwrap_or(0)];
-        let over = state.over && text.len() == rest.len();
+        let text = prefix(rest, WRITE_CHUNK).to_owned();
         let more = text.len() < rest.len();
-        Snapshot { attempt: state.attempt, text: text.to_owned(), more, over }
+        Snapshot { attempt: state.attempt, text, more, over: state.over && !more }
     }
 
     /// Notifies this event of everything new, for as long as the [`Watch`] lives.

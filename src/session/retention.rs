@@ -110,6 +110,6 @@ impl Hub {
             }
         }
         let idle = || self.lock().table.is_idle(session);
-        Ok(self.transcripts.remove(session, false, &idle)?.unwrap_or(0))
+        self.transcripts.remove(session, false, &idle)
     }
 }

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
 
-use super::dispatch::Full;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Owner};
@@ -42,7 +41,8 @@ pub enum Submitted {
 /// Why a message was not taken, or something cannot be done to it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    Full(Full),
+    /// The queue, of the session or of all, or the principal's share of it.
+    Full(Reached),
     /// The idempotency key is known with another body.
     Conflict,
     /// The idempotency key is that of a message whose session was reset.
@@ -65,10 +65,9 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self {
-            Refusal::Full(Full::Queue(reached))
-            | Refusal::Share(reached)
-            | Refusal::Transcripts(reached) => &reached.message,
-            Refusal::Full(Full::Session) => "Too many messages wait in this session.",
+            Refusal::Full(reached) | Refusal::Share(reached) | Refusal::Transcripts(reached) => {
+                &reached.message
+            }
             Refusal::Conflict => "This idempotency key was used for another request; take another.",
             Refusal::Erased => "The session of this message was reset: what it said is forgotten.",
             Refusal::Journal(refused) => &format!("The message was not accepted: {refused}."),
@@ -239,8 +238,8 @@ impl Hub {
         let ((held, _), limit, shares) = self.share(&self.lock(), principal)?;
         let length = reply.len() as u64;
         (held + length > shares.most(limit)).then(|| {
-            let whose = Over::Principal.message(principal, "limits.max_journal", (held, limit));
-            format!("the reply of {length} bytes does not fit: {whose}")
+            let whose = Over::Principal.reached(principal, "limits.max_journal", (held, limit));
+            format!("the reply of {length} bytes does not fit: {}", whose.message)
         })
     }
 

@@ -96,7 +96,7 @@ impl Hub {
             return self.release_turn(id);
         };
         let at = self.stamp();
-        let ages = [began.saturating_duration_since(self.began), self.age()];
+        let ages = [began.saturating_duration_since(self.began), self.began.elapsed()];
         let chance = (Duration::from_millis(now()), random::number());
         let config = &self.settings().config;
         let step = step_after(outcome, (text, report), &entry, ages, chance, config);

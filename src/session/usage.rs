@@ -87,10 +87,9 @@ impl TranscriptUsage {
     /// Sessions of a principal, or of all, that were not used after `before`; the longest idle first.
     pub fn oldest(&self, principal: Option<&str>, before: u64) -> Vec<Digest> {
         let is_mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
-        let old =
-            self.sessions.iter().filter(|(_, kept)| kept.used <= before && is_mine(kept.principal));
-        let mut old: Vec<(u64, Digest)> =
-            old.map(|(session, kept)| (kept.used, *session)).collect();
+        let is_old = |kept: &SessionUsage| kept.used <= before && is_mine(kept.principal);
+        let old = self.sessions.iter().filter(|(_, kept)| is_old(kept));
+        let mut old: Vec<_> = old.map(|(session, kept)| (kept.used, *session)).collect();
         old.sort_unstable();
         old.into_iter().map(|(_, session)| session).collect()
     }

@@ -115,10 +115,8 @@ pub fn find_on(name: &str, path: &OsStr) -> io::Result<PathBuf> {
         file.metadata().is_ok_and(|meta| meta.is_file() && meta.permissions().mode() & 0o111 != 0)
     };
     places.find_map(|dir| Some(dir.join(name)).filter(runs)).ok_or_else(|| {
-        io::Error::new(
-            io::ErrorKind::NotFound,
-            format!("there is no {name} on PATH or in /usr/bin"),
-        )
+        let words = format!("there is no {name} on PATH or in /usr/bin");
+        io::Error::new(io::ErrorKind::NotFound, words)
     })
 }
 

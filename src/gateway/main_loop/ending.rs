@@ -139,7 +139,7 @@ impl Main {
     }
 
     fn is_stalled(&self) -> bool {
-        self.started.as_ref().is_some_and(|s| s.service.hub.stalled(DISK_SLOW).is_some())
+        self.started.as_ref().is_some_and(|s| s.service.hub.health().stalled(DISK_SLOW).is_some())
     }
 
     /// Ends the process. Between the manager's last answer and the exit somebody may still stop
@@ -164,7 +164,7 @@ impl Main {
 
     /// Writes down how it ends; returns the status to exit with.
     fn record_outcome(&mut self, outcome: Outcome) -> Exit {
-        let loss = self.started.as_ref().and_then(|started| started.service.hub.loss());
+        let loss = self.started.as_ref().and_then(|started| started.service.hub.health().loss());
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,

@@ -36,10 +36,10 @@ impl Transcripts {
         session: Digest,
         durably: bool,
         still: &dyn Fn() -> bool,
-    ) -> io::Result<Option<u64>> {
+    ) -> io::Result<u64> {
         let mut reconciled = lock(&self.reconciled);
         if !still() {
-            return Ok(None);
+            return Ok(0);
         }
         reconciled.remove(&session);
         for path in [self.path(session), self.info_path(session)] {
@@ -47,7 +47,7 @@ impl Transcripts {
                 files::sync_dir_of(&self.path(session))?;
             }
         }
-        Ok(Some(lock(&self.usage).remove(session)))
+        Ok(lock(&self.usage).remove(session))
     }
 
     /// Counts what earlier processes have left, unless it was counted already.
