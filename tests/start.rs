@@ -323,7 +323,7 @@ fn a_wrong_configuration_changes_nothing() {
             "\"never\"",
         ),
         ("[agent]\ncommand = [\"echo\", \"new\"\n", "expected"),
-        ("\u{0}", "U+0000"),
+        ("\u{0}", "does not belong here"),
     ] {
         home.configure(wrong);
         gateway.signal(libc::SIGHUP);

@@ -5,6 +5,7 @@ use super::builder::ConfigBuilder;
 use super::did_you_mean::nearest;
 use super::error::{Origin, shown};
 use super::render;
+use super::schema::Section;
 use super::toml_errors::Source;
 
 impl<'a> ConfigBuilder<'a> {
@@ -12,12 +13,15 @@ impl<'a> ConfigBuilder<'a> {
     pub fn read_set(&mut self, argument: &'a str) {
         let label = label(argument);
         let result = argument.split_once('=').and_then(|(name, text)| {
-            self.diagnostics.source = Source::Set { label: label.clone(), name, text };
+            let name = Some(name.trim()).filter(|name| is_key(name))?;
             // A line break must not bring in a second key.
-            let line = format!("{name} = {text}");
-            let toml = toml_span::parse(&line).ok().filter(|_| !text.contains(['\n', '\r']));
-            let line = format!("{name} = {}", render::string(text));
-            self.read_root(&toml.or_else(|| toml_span::parse(&line).ok())?);
+            let line = format!("v = {text}");
+            let is_toml = toml_span::parse(&line)
+                .is_ok_and(|it| it.as_table().is_some_and(|it| it.len() == 1));
+            self.diagnostics.source = Source::Set { label: label.clone(), name, text, is_toml };
+            let quoted = render::string(text);
+            let line = format!("{name} = {}", if is_toml { text } else { &quoted });
+            self.read_root(&toml_span::parse(&line).ok()?);
             Some(())
         });
         let example = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
@@ -26,10 +30,19 @@ impl<'a> ConfigBuilder<'a> {
     }
 }
 
+/// Whether this may be the name of a key, without quotes; a section is none.
+fn is_key(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
+    let is_part = |part: &str| !part.is_empty() && part.chars().all(is_plain);
+    Section::of(name).is_none() && name.split('.').all(is_part)
+}
+
 /// The argument as errors show it: on one line, not too long, and without a variable's value.
 fn label(argument: &str) -> String {
     match argument.split_once('=') {
-        Some((name, _)) if is_env(name) => format!("--set {}=…", shown(name)),
+        Some((name, text)) if is_env(name) || text.contains("env") => {
+            format!("--set {}=…", shown(name))
+        }
         Some(_) | None => format!("--set {}", shown(argument)),
     }
 }

@@ -8,8 +8,8 @@ use toml_span::{ErrorKind, Span, Value};
 pub enum Source<'a> {
     /// A file's text.
     File(&'a str),
-    /// A `--set` argument: as errors name it, and its two sides.
-    Set { label: String, name: &'a str, text: &'a str },
+    /// A `--set` argument: as errors name it, its two sides, and whether the second is TOML.
+    Set { label: String, name: &'a str, text: &'a str, is_toml: bool },
 }
 
 impl<'a> Source<'a> {
@@ -21,18 +21,18 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// The text that stands for a value which is no string, where only a string is taken.
-    pub fn text(&self) -> Option<&'a str> {
+    /// The text that stands for the value of this key where that is no string, and only a string is taken.
+    pub fn text(&self, key: &str) -> Option<&'a str> {
         match self {
-            Source::File(_) => None,
-            Source::Set { text, .. } => Some(text),
+            Source::Set { name, text, .. } if *name == key => Some(text),
+            Source::Set { .. } | Source::File(_) => None,
         }
     }
 
     /// Whether it sets a single entry of this table.
     pub fn is_entry_of(&self, table: &str) -> bool {
         let Source::Set { name, .. } = self else { return false };
-        name.trim().strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
+        name.strip_prefix(table).is_some_and(|rest| rest.starts_with('.'))
     }
 }
 

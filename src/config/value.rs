@@ -57,9 +57,13 @@ impl Diagnostics<'_> {
     /// A list's items and a table's variables report their own places. The list is left as it was
     /// then; variables take the place of all that were given before.
     fn read(&mut self, field: Field<'_>, key: &KeyInfo, value: &Value<'_>) -> Result<(), String> {
-        let (name, example, got) = (&key.name, key.example, type_of(value));
+        let (name, example) = (&key.name, key.example);
+        let got = match self.source {
+            Source::Set { is_toml: false, .. } => "text that is not TOML",
+            Source::Set { .. } | Source::File(_) => type_of(value),
+        };
         let wrong = format!("{name} must be written like {example}; got {got}");
-        let text = value.as_str().or(self.source.text()).ok_or(&wrong);
+        let text = value.as_str().or(self.source.text(name)).ok_or(&wrong);
         match field {
             Field::Address(at) => {
                 let reason = "it must be an IP address and a port";
@@ -142,7 +146,7 @@ impl Diagnostics<'_> {
                 self.problems.push(origin, fault);
                 continue;
             }
-            let text = value.as_str().or(self.source.text().filter(|_| entry));
+            let text = value.as_str().or(self.source.text(&full_name));
             let fault = match text.map(|text| (text, check(name, text))) {
                 Some((text, Ok(_))) => {
                     self.origins.insert(full_name, origin);

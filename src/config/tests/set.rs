@@ -1,6 +1,6 @@
 //! `--set` arguments.
 
-use super::{FULL, good, set_error, sources};
+use super::{FULL, errors_of, good, set_error, sources};
 use crate::config::load::from_bytes;
 use std::time::Duration;
 
@@ -45,6 +45,34 @@ fn set_takes_toml_or_plain_text() {
 }
 
 #[test]
+fn a_value_of_set_may_have_several_lines() {
+    let many = ["agent.command=[\n\"a\",\n\"b\"]\n", "agent.turn_timeout=90\n"];
+    let config = good(FULL, &many).config;
+    assert_eq!(config.agent.command, ["a", "b"]);
+    assert_eq!(config.agent.turn_timeout, Duration::from_secs(90));
+    let config = good(FULL, &["agent.env.P=\"\"\"a\nb\"\"\""]).config;
+    assert_eq!(config.agent.env.get("P").map(String::as_str), Some("a\nb"));
+    // But no second key.
+    let config = good(FULL, &["agent.env.P=1\nlog.level = 'warn'"]).config;
+    assert_eq!(config.agent.env.get("P").map(String::as_str), Some("1\nlog.level = 'warn'"));
+}
+
+#[test]
+fn set_reaches_the_key_that_it_names_and_no_other() {
+    let way = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
+    for name in ["#http.listen", "agent.\"env\".A", "agent . env . A", "agent", "agent..model"] {
+        let lines = errors_of(FULL.as_bytes(), &[&format!("{name}=x")]);
+        assert!(lines.len() == 1 && lines[0].ends_with(way), "{lines:?}");
+    }
+    for name in ["agent.model.x", "http.listen.port", "agent.env.A.B", "agent.models.gpt-4.1"] {
+        let lines = errors_of(FULL.as_bytes(), &[&format!("{name}=127.0.0.1:1")]);
+        assert!(lines.len() == 1 && lines[0].contains(" must be "), "{lines:?}");
+    }
+    let lines = errors_of(b"", &["agent={env={TOKEN=\"s3cret\"},modle=\"x\"}"]);
+    assert!(!lines.concat().contains("s3cret"), "{lines:?}");
+}
+
+#[test]
 fn errors_of_set_name_the_option() {
     let way = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
     set_error("agent.url", &format!("--set agent.url: {way}"));
@@ -66,12 +94,12 @@ fn errors_of_set_name_the_option() {
     set_error(
         "agent.command=cat",
         "--set agent.command=cat: agent.command must be written \
-         like [\"my-agent\", \"--flag\"]; got a string",
+         like [\"my-agent\", \"--flag\"]; got text that is not TOML",
     );
     set_error(
         "limits.max_queue=many",
         "--set limits.max_queue=many: limits.max_queue must be written like 1000; \
-         got a string",
+         got text that is not TOML",
     );
     set_error(
         "http.listen=x\n[http]\u{1b}[2J",
@@ -81,7 +109,7 @@ fn errors_of_set_name_the_option() {
     set_error(
         "limits.max_queue=1\nw = 2",
         "--set limits.max_queue=1\\nw = 2: limits.max_queue must be written like 1000; \
-         got a string",
+         got text that is not TOML",
     );
 }
 

@@ -98,7 +98,7 @@ fn deep_nesting_is_rejected() {
         &format!("agent.command={}", "[".repeat(100_000)),
         &format!(
             "--set agent.command={}…: agent.command must be written \
-             like [\"my-agent\", \"--flag\"]; got a string",
+             like [\"my-agent\", \"--flag\"]; got text that is not TOML",
             "[".repeat(limits::MAX_SHOWN_VALUE - "agent.command=".len())
         ),
     );
