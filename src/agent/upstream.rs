@@ -21,7 +21,7 @@ use crate::config::Url;
 use crate::escape::{escaped, quoted};
 use crate::json::{elements, member, string};
 use crate::outbound::client::{Error, Response};
-use crate::outbound::{OutboundRequest, open};
+use crate::outbound::{Request, open};
 use crate::subprocess::environment;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::is_shortage;
@@ -189,8 +189,8 @@ impl<'a> UpstreamClient<'a> {
         headers.extend(body.map(|_| ("Content-Type", "application/json")));
         let escaped = body.filter(|_| self.url.secure).map(|body| body.replace('@', "\\u0040"));
         let body = escaped.as_deref().or(body).map(str::as_bytes);
-        let (url, target, headers) = (self.url, &*self.url.below(path), &headers[..]);
-        let request = OutboundRequest { method, url, target, headers, body };
+        let (target, headers) = (&*self.url.below(path), &headers[..]);
+        let request = Request { method, target, headers, body };
         loop {
             let kept = self.agent.upstream.take();
             let reused = kept.is_some();
@@ -223,16 +223,15 @@ impl<'a> UpstreamClient<'a> {
     /// One try. An error comes with whether there was anything of an answer.
     fn once(
         &self,
-        request: &OutboundRequest<'_>,
+        request: &Request<'_>,
         mut stream: Option<TcpStream>,
         take: &mut dyn FnMut(Response<'_, '_>) -> Result<(), Outcome>,
     ) -> Result<Result<(), Outcome>, (Error, bool)> {
         let (Agent { config, children, .. }, cancel) = (self.agent, &self.cancel);
         let environment = environment(&config.env, &config.pass_env);
-        let client = open(request, children, environment, &mut stream, cancel);
+        let client = open((self.url, request), children, environment, &mut stream, cancel);
         let mut client = client.map_err(|e| (Error::Io(e), false))?;
-        let OutboundRequest { method, target, headers, body, .. } = *request;
-        let result = match client.send(method, target, headers, body, cancel.deadline) {
+        let result = match client.send(request, cancel.deadline) {
             Ok(answer) => take(answer),
             Err(error) => return Err((error, client.has_answered())),
         };

@@ -13,7 +13,7 @@ use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
-use crate::outbound::client::{Client, Error, Response};
+use crate::outbound::client::{Client, Error, Request, Response};
 use crate::sys::socket::connect_unix;
 use crate::threads::pause;
 
@@ -126,7 +126,7 @@ pub fn exchange(
     body: Option<&[u8]>,
     deadline: Instant,
 ) -> Result<Value, Failure> {
-    let answer = client.send(method, target, headers, body, deadline)?;
+    let answer = client.send(&Request { method, target, headers, body }, deadline)?;
     if !(200..300).contains(&answer.status) {
         return Err(refused(answer, deadline));
     }

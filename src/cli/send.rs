@@ -17,8 +17,8 @@ use crate::api;
 use crate::escape::{escaped, quoted};
 use crate::exit::{Exit, Failure};
 use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
-use crate::outbound::Client;
 use crate::outbound::client::Error;
+use crate::outbound::{Client, Request};
 
 /// Sends a message, as a durable one or else to print the reply as it comes; or prints the reply of one
 /// that was sent.
@@ -145,8 +145,9 @@ fn converse<W: Write>(
     let body = format!(r#"{{"stream":true,"messages":[{{"role":"user","content":{text}}}]}}"#);
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(session.map(|key| ("X-Hermes-Session-Id", key)));
-    let (path, body) = ("/v1/chat/completions", Some(body.as_bytes()));
-    let answer = client.send("POST", path, &headers, body, deadline)?;
+    let (target, body) = ("/v1/chat/completions", Some(body.as_bytes()));
+    let request = Request { method: "POST", target, headers: &headers, body };
+    let answer = client.send(&request, deadline)?;
     if answer.status != 200 {
         return Err(refused(answer, Instant::now() + CONTROL_TIMEOUT));
     }

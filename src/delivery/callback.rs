@@ -11,7 +11,7 @@ use crate::digest::{hmac_sha256, to_base64};
 use crate::escape::quoted;
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
 use crate::outbound::client::Error;
-use crate::outbound::{OutboundRequest, open};
+use crate::outbound::{Request, open};
 use crate::subprocess::{Children, environment};
 
 pub fn send(
@@ -41,13 +41,12 @@ fn post(
     let headers = headers(target, payload, &body, now);
     let mut headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
     headers.push(("Connection", "close"));
-    let (method, path, headers) = ("POST", &*url.target, &headers[..]);
-    let body = Some(body.as_bytes());
-    let request = OutboundRequest { method, url, target: path, headers, body };
+    let (method, headers, body) = ("POST", &headers[..], Some(body.as_bytes()));
+    let request = Request { method, target: &url.target, headers, body };
     let environment = environment(&target.env, &target.pass_env);
     let mut stream = None;
-    let mut client = open(&request, children, environment, &mut stream, cancel)?;
-    let answer = client.send(method, path, headers, body, cancel.deadline)?;
+    let mut client = open((url, &request), children, environment, &mut stream, cancel)?;
+    let answer = client.send(&request, cancel.deadline)?;
     let (status, after) = (answer.status, answer.header("Retry-After").map(str::to_owned));
     // Its body means nothing to us; but a socket closed before it came would reset the connection.
     let _ = answer.body(MAX_SKIPPED_BODY, cancel.deadline.min(Instant::now() + SKIP_TIMEOUT));

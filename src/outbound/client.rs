@@ -15,6 +15,15 @@ use crate::limits::MAX_FIELDS;
 /// Interim responses (1xx) that may precede one response; one is usual, more is a game.
 const MAX_INTERIM: usize = 4;
 
+/// What is asked of a server; a body comes with its length.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    pub method: &'a str,
+    pub target: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: Option<&'a [u8]>,
+}
+
 /// The client's side of a connection.
 pub struct Client<'s> {
     transport: Transport<'s>,
@@ -56,12 +65,10 @@ impl<'s> Client<'s> {
     /// last answer was not read to its end or ended the connection; else see [`Error`].
     pub fn send(
         &mut self,
-        method: &str,
-        target: &str,
-        headers: &[(&str, &str)],
-        body: Option<&[u8]>,
+        request: &Request<'_>,
         deadline: Instant,
     ) -> Result<Response<'_, 's>, Error> {
+        let Request { method, target, headers, body } = *request;
         let sound = is_token(method.as_bytes())
             && target.bytes().all(|b| b.is_ascii_graphic())
             && !target.is_empty()

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::client::Client;
+use super::client::{Client, Request};
 use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::escape::{one_line, quoting};
@@ -27,32 +27,21 @@ const CURL_MARGIN: Duration = Duration::from_secs(1);
 /// ended at 100 KiB.
 const CURL_PIECE: usize = 48 << 10;
 
-/// A request to a server that the configuration names.
-#[derive(Clone, Copy)]
-pub struct OutboundRequest<'a> {
-    pub method: &'a str,
-    pub url: &'a Url,
-    /// What is asked for at the URL's host.
-    pub target: &'a str,
-    pub headers: &'a [(&'a str, &'a str)],
-    /// JSON without any `@`, which curl takes for a file's name at the front of a piece; JSON has
-    /// another way to write it.
-    pub body: Option<&'a [u8]>,
-}
-
-/// Starts curl with these variables and hands it the request; what the client is told to send after that
-/// is not read. Curl ends with the client.
+/// Starts curl with these variables and hands it the request for the URL's host; what the client is told to
+/// send after that is not read. Curl ends with the client. A body is JSON without any `@`, which curl takes
+/// for a file's name at the front of a piece; JSON has another way to write it.
 pub fn client<'s>(
     children: &Arc<Children>,
     environment: Environment,
-    request: &OutboundRequest<'_>,
+    (url, request): (&Url, &Request<'_>),
     cancel: &Cancel<'s>,
 ) -> io::Result<Client<'s>> {
     let curl = find_program("curl")
         .map_err(|e| io::Error::new(e.kind(), format!("https takes curl: {e}")))?;
     // -q: no .curlrc, and only as the first.
     let curl = Program::with_environment(curl, environment).args(["-q", "--config", "-"]);
-    let (input, grace) = (Some(configuration(request, cancel.deadline).into()), Duration::ZERO);
+    let (input, grace) =
+        (Some(configuration(url, request, cancel.deadline).into()), Duration::ZERO);
     let options = RunOptions { kind: ChildKind::Helper, input, cancel: *cancel, grace };
     let (child, until) = (children.spawn(&curl, options)?, Cell::new(cancel.deadline));
     Client::new(CurlStream { child, stderr: Vec::new(), until }, "", WRITE_TIMEOUT.default)
@@ -60,7 +49,7 @@ pub fn client<'s>(
 
 /// The response goes to stdout as it comes, chunks and all. The URL's scheme is the only one that it
 /// may speak.
-fn configuration(request: &OutboundRequest<'_>, deadline: Instant) -> Vec<u8> {
+fn configuration(url: &Url, request: &Request<'_>, deadline: Instant) -> Vec<u8> {
     let timeout = deadline.saturating_duration_since(Instant::now());
     let mut text = Vec::with_capacity(request.body.map_or(0, <[u8]>::len) + 2048);
     text.extend_from_slice(
@@ -68,14 +57,14 @@ fn configuration(request: &OutboundRequest<'_>, deadline: Instant) -> Vec<u8> {
           no-buffer\n",
     );
     let mut put = |name: &str, value: &[u8]| setting(&mut text, name, value);
-    put("proto", if request.url.secure { b"=https" } else { b"=http" });
+    put("proto", if url.secure { b"=https" } else { b"=http" });
     // It is ended at the deadline anyhow, unless the gateway itself ends before that.
     let [whole, connect] = [timeout + CURL_MARGIN, timeout.min(CONNECT_TIMEOUT)]
         .map(|time| format!("{}.{:03}", time.as_secs(), time.subsec_millis()));
     put("max-time", whole.as_bytes());
     put("connect-timeout", connect.as_bytes());
     put("request", request.method.as_bytes());
-    put("url", format!("{}{}", request.url.origin(), request.target).as_bytes());
+    put("url", format!("{}{}", url.origin(), request.target).as_bytes());
     for (name, value) in request.headers {
         put("header", format!("{name}: {value}").as_bytes());
     }
@@ -206,10 +195,10 @@ mod tests {
         let url = Url::parse(&format!("http://{address}/a/../b?c=d")).unwrap();
         let headers = [("Content-Type", "application/json"), ("X-Secret", "\"s\\")];
         let (method, target, body) = ("POST", url.target.as_str(), Some(body.as_bytes()));
-        let call = OutboundRequest { method, url: &url, target, headers: &headers, body };
-        let cancel = soon();
-        let mut client = client(&Children::new(), Environment::new(), &call, &cancel).unwrap();
-        let answer = client.send("POST", target, &headers, body, cancel.deadline).unwrap();
+        let call = Request { method, target, headers: &headers, body };
+        let (children, cancel) = (Children::new(), soon());
+        let mut client = client(&children, Environment::new(), (&url, &call), &cancel).unwrap();
+        let answer = client.send(&call, cancel.deadline).unwrap();
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("9")));
         assert_eq!(answer.body(10, cancel.deadline).unwrap(), b"no");
         drop(client);
@@ -242,11 +231,10 @@ mod tests {
         let url = format!("https://{}/", listener.local_addr().unwrap());
         let url = Url::parse(&url).unwrap();
         drop(listener);
-        let call =
-            OutboundRequest { method: "GET", url: &url, target: "/", headers: &[], body: None };
-        let cancel = soon();
-        let mut client = client(&Children::new(), Environment::new(), &call, &cancel).unwrap();
-        let error = client.send("GET", "/", &[], None, cancel.deadline).err().unwrap().to_string();
+        let call = Request { method: "GET", target: "/", headers: &[], body: None };
+        let (children, cancel) = (Children::new(), soon());
+        let mut client = client(&children, Environment::new(), (&url, &call), &cancel).unwrap();
+        let error = client.send(&call, cancel.deadline).err().unwrap().to_string();
         assert!(error.contains("exit status 7: curl: (7)"), "{error}");
     }
 }

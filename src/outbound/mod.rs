@@ -12,29 +12,29 @@ use std::net::TcpStream;
 use std::sync::Arc;
 
 use crate::cancel::Cancel;
+use crate::config::Url;
 use crate::subprocess::{Children, Environment};
 
-pub use client::Client;
-pub use curl::OutboundRequest;
+pub use client::{Client, Request};
 
 #[cfg(test)]
 mod tests;
 
-/// A client for a request: through curl with these variables where its URL is https, else over `stream`,
-/// which is connected first where there is none.
+/// A client for a request to the URL's host: through curl with these variables where that is https, else
+/// over `stream`, which is connected first where there is none.
 ///
 /// # Errors
 /// Those of the connection, or of starting curl; ConnectionAborted where it was cancelled.
 pub fn open<'s>(
-    request: &OutboundRequest<'_>,
+    (url, request): (&Url, &Request<'_>),
     children: &Arc<Children>,
     environment: Environment,
     stream: &'s mut Option<TcpStream>,
     cancel: &'s Cancel<'s>,
 ) -> io::Result<Client<'s>> {
-    if request.url.secure {
-        curl::client(children, environment, request, cancel)
+    if url.secure {
+        curl::client(children, environment, (url, request), cancel)
     } else {
-        tcp::client(stream, request.url, cancel)
+        tcp::client(stream, url, cancel)
     }
 }

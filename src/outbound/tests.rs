@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::Client;
 use super::client::Error;
+use super::{Client, Request};
 use crate::http::TOO_LARGE;
 use crate::http::tests::fake::Fake;
 use crate::http::tests::server::{SHORT, echo, serve, unix};
@@ -13,6 +13,10 @@ use crate::http::tests::test_limits;
 
 fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
+}
+
+fn get(target: &str) -> Request<'_> {
+    Request { method: "GET", target, headers: &[], body: None }
 }
 
 #[test]
@@ -24,12 +28,14 @@ fn bodies_come_back_over_one_connection() {
     for size in [0, 1, 2000, 70_000, 1_000_000, 5] {
         let body = vec![b'b'; size];
         let fields = [("Content-Type", "text/plain")];
-        let answer = client.send("POST", "/x?y", &fields, Some(&body), soon()).unwrap();
+        let (method, target) = ("POST", "/x?y");
+        let call = Request { method, target, headers: &fields, body: Some(&body) };
+        let answer = client.send(&call, soon()).unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("content-length"), Some(size.to_string().as_str()));
         assert!(answer.body(1 << 20, soon()).unwrap() == body, "{size} bytes");
     }
-    let answer = client.send("GET", "/", &[], None, soon()).unwrap();
+    let answer = client.send(&get("/"), soon()).unwrap();
     assert_eq!(answer.body(0, soon()).unwrap(), b"");
     drop(client);
     assert!(server.join().is_ok());
@@ -42,7 +48,7 @@ fn events_arrive_and_the_connection_goes_on() {
     let mut client =
         Client::new(Arc::new(client), "localhost", test_limits().write_timeout).unwrap();
     for _ in 0..2 {
-        let answer = client.send("GET", "/whole", &[], None, soon()).unwrap();
+        let answer = client.send(&get("/whole"), soon()).unwrap();
         assert_eq!(answer.status, 200);
         assert_eq!(answer.header("content-type"), Some("text/event-stream"));
         let mut events = answer.events();
@@ -60,7 +66,7 @@ fn a_broken_stream_is_not_taken_for_a_whole_one() {
     let server = serve(socket, test_limits(), stream);
     let mut client =
         Client::new(Arc::new(client), "localhost", test_limits().write_timeout).unwrap();
-    let answer = client.send("GET", "/broken", &[], None, soon()).unwrap();
+    let answer = client.send(&get("/broken"), soon()).unwrap();
     let mut events = answer.events();
     assert!(events.next(soon()).unwrap().is_some());
     assert!(events.next(soon()).unwrap().is_some());
@@ -79,7 +85,8 @@ fn what_would_break_the_framing_is_not_sent() {
         ("GET", "/", "A\r\n", "b"),
         ("GET", "/", "A", "b\r\nC: d"),
     ] {
-        let sent = client.send(method, target, &[(name, value)], None, soon());
+        let sent =
+            client.send(&Request { method, headers: &[(name, value)], ..get(target) }, soon());
         let Err(Error::Io(error)) = sent else {
             panic!("{method} {target} {name} {value}");
         };
@@ -91,8 +98,8 @@ fn what_would_break_the_framing_is_not_sent() {
 fn an_unread_answer_is_not_taken_for_the_next_one() {
     let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi".as_slice();
     let mut client = Client::new(Fake::new(&[answer, answer]), "a", SHORT).unwrap();
-    assert_eq!(client.send("GET", "/", &[], None, soon()).unwrap().status, 200);
-    let second = client.send("GET", "/", &[], None, soon());
+    assert_eq!(client.send(&get("/"), soon()).unwrap().status, 200);
+    let second = client.send(&get("/"), soon());
     assert!(matches!(second, Err(Error::Io(_))));
 }
 
@@ -100,7 +107,7 @@ fn an_unread_answer_is_not_taken_for_the_next_one() {
 fn a_silent_server_has_a_deadline() {
     let (client, _server) = unix();
     let mut client = Client::new(Arc::new(client), "a", SHORT).unwrap();
-    let answer = client.send("GET", "/", &[], None, Instant::now() + SHORT);
+    let answer = client.send(&get("/"), Instant::now() + SHORT);
     assert!(matches!(answer, Err(Error::TimedOut)));
 }
 
@@ -109,7 +116,7 @@ fn a_silent_server_has_a_deadline() {
 fn reads(method: &str, bytes: &[u8]) -> String {
     let read = |pieces: &[&[u8]]| {
         let mut client = Client::new(Fake::new(pieces), "a", SHORT).unwrap();
-        let answer = client.send(method, "/", &[], None, soon());
+        let answer = client.send(&Request { method, ..get("/") }, soon());
         match answer.and_then(|answer| answer.body(20, soon())) {
             Ok(body) => String::from_utf8(body).unwrap(),
             Err(Error::Refused(TOO_LARGE)) => "too large".to_owned(),
