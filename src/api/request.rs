@@ -11,7 +11,7 @@ use super::auth::Authenticated;
 use super::buffers::Lease;
 use super::error::{ApiError, HandlerError, bad};
 use super::service::Exchange;
-use crate::http::{Request, SLASH, has_dot_segment};
+use crate::http::{Request, SLASH, has_dot_segment, number};
 use crate::json::{self, Raw, elements};
 use crate::limits::{MAX_SHOWN_VALUE, MAX_WAIT};
 use crate::session::{Digest, Owner, digest_of};
@@ -82,8 +82,7 @@ pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
     let most = MAX_WAIT.as_secs();
     let usage = format!("The one parameter is wait=SECONDS: 0 to {most} whole seconds.");
     let wait = parameter(request, "wait=", &usage)?;
-    // "+5".parse::<u64>() is Ok(5).
-    let seconds = |text: &str| text.parse().ok().filter(|s| *s <= most && !text.starts_with('+'));
+    let seconds = |text: &str| number(text.as_bytes()).filter(|seconds| *seconds <= most);
     let seconds = wait.map_or(Some(0), seconds);
     seconds.map(Duration::from_secs).ok_or_else(|| bad(usage))
 }

@@ -14,7 +14,7 @@ use super::response::{self, sse_head};
 use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
-use crate::http::{Closed, Request, SLASH, Stream, decode, sse};
+use crate::http::{Closed, Request, SLASH, Stream, decode, number, sse};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
 use crate::sys::fd::EventFd;
@@ -122,10 +122,8 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
 }
 
 fn last_event(request: &Request) -> Result<Option<u64>, ApiError> {
-    let Some(id) = request.header(LAST_EVENT_ID) else { return Ok(None) };
-    let text = std::str::from_utf8(id).ok().filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
-    let number = text.and_then(|text| text.parse().ok());
-    number.map(Some).ok_or_else(|| bad("Last-Event-ID takes the id of an event."))
+    let wrong = || bad("Last-Event-ID takes the id of an event.");
+    request.header(LAST_EVENT_ID).map(|id| number(id).ok_or_else(wrong)).transpose()
 }
 
 /// One event stream.

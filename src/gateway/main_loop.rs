@@ -163,19 +163,15 @@ impl Main {
                 self.extend_timeout();
                 self.event(Event::Signal);
             }
-            Kind::Reload => self.reload(),
+            Kind::Reload => match &self.started {
+                Some(started) => drop(started.service.reloads.request()),
+                None => {
+                    log::info!("a reload was asked for during the start: it follows at its end");
+                    self.timers.reload = Some(Instant::now());
+                }
+            },
             Kind::Child => drop(self.plan.children.reap_orphans()),
         }
-    }
-
-    fn reload(&mut self) {
-        let now = Instant::now();
-        let Some(started) = &self.started else {
-            log::info!("a reload was asked for during the start: it follows at its end");
-            self.timers.reload = Some(now);
-            return;
-        };
-        started.service.reloads.request();
     }
 
     /// Begins what was asked for, and tells the service manager what came of it.
@@ -245,8 +241,10 @@ impl Main {
     fn check_timers(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
-        if self.started.is_some() && due(&mut self.timers.reload, now) {
-            self.reload();
+        if let Some(started) = &self.started
+            && due(&mut self.timers.reload, now)
+        {
+            started.service.reloads.request();
         }
         self.check_reloads(now);
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {

@@ -7,7 +7,7 @@ use std::mem::MaybeUninit;
 
 use super::request::{BodyFraming, Method, Request, Version};
 use super::scan::Scan;
-use super::{Refusal, bad, is_token, target};
+use super::{Refusal, bad, is_token, number, target};
 use crate::limits::{MAX_FIELDS, MAX_TARGET};
 
 /// Reads a head, with its length, from the beginning of `bytes`, which must start with all that earlier
@@ -37,15 +37,15 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
         return Err(Refusal::new(414, "The target is longer than 8 KiB."));
     }
     let method = Method::new(method);
-    let target = target::split(uri, method == Method::Options)?;
+    let (authority, path, query) = target::split(uri, method == Method::Options)?;
     // An http URL with an empty path means the root (RFC 9110 section 4.2.3).
-    let path = if target.path.is_empty() { "/" } else { target.path };
+    let path = if path.is_empty() { "/" } else { path };
     let path = target::decode(path)?.unwrap_or_else(|| path.to_owned());
     let fields = Fields::gather(parsed.headers)?;
     let host = fields.host(version)?;
     let framing = fields.framing(version)?;
     // The target's host outranks the field (RFC 9112 section 3.2.2).
-    let host = target.authority.map(str::as_bytes).or(host);
+    let host = authority.map(str::as_bytes).or(host);
     let owned = |field: &httparse::Header<'_>| (field.name.to_owned(), field.value.to_owned());
     Ok(Request {
         method,
@@ -54,7 +54,7 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
         keep_alive: fields.keep_alive(version),
         expect_continue: fields.expect_continue(version)? && framing != BodyFraming::None,
         path,
-        query: target.query.map(str::to_owned),
+        query: query.map(str::to_owned),
         host: host.map(|host| String::from_utf8_lossy(host).into_owned()),
         fields: parsed.headers.iter().map(owned).collect(),
         #[cfg(any(test, fuzzing))]
@@ -117,7 +117,9 @@ impl<'a> Fields<'a> {
     pub fn framing(&self, version: Version) -> Result<BodyFraming, Refusal> {
         match (self.length, self.coding, version) {
             (None, None, _) => Ok(BodyFraming::None),
-            (Some(length), None, _) => Ok(BodyFraming::Length(content_length(length)?)),
+            (Some(length), None, _) => number(length)
+                .map(BodyFraming::Length)
+                .ok_or(Refusal::new(400, "The Content-Length is not a number.")),
             (Some(_), Some(_), _) => bad("Both Content-Length and Transfer-Encoding."),
             (None, Some(_), Version::Http10) => bad("Transfer-Encoding in HTTP/1.0."),
             (None, Some(coding), Version::Http11) => {
@@ -139,14 +141,6 @@ impl<'a> Fields<'a> {
             expect => Ok(expect.is_some()),
         }
     }
-}
-
-/// 1*DIGIT that fits. Not `parse` alone, which takes `+5`.
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
-    let is_number = value.iter().all(u8::is_ascii_digit);
-    let text = str::from_utf8(value).ok().filter(|_| is_number);
-    let length = text.and_then(|text| text.parse().ok());
-    length.ok_or(Refusal::new(400, "The Content-Length is not a number."))
 }
 
 /// `chunked` and nothing else.

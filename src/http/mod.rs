@@ -97,6 +97,12 @@ pub fn bad<T>(reason: &'static str) -> Result<T, Refusal> {
     Err(Refusal::new(400, reason))
 }
 
+/// 1*DIGIT that fits. Not `parse` alone, which takes `+5`.
+pub fn number(digits: &[u8]) -> Option<u64> {
+    let text = str::from_utf8(digits).ok().filter(|_| digits.iter().all(u8::is_ascii_digit));
+    text?.parse().ok()
+}
+
 /// tchar, RFC 9110 section 5.6.2.
 fn is_token_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)

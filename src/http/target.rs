@@ -6,23 +6,19 @@
 
 use std::net::Ipv6Addr;
 
-use super::{Refusal, bad};
+use super::{Refusal, bad, number};
 
 /// An encoded slash (`%2F`), which belongs to a name in the path; no other control character is in one.
 pub const SLASH: char = '\0';
 
-/// A target, taken apart; the path is still encoded, and empty for an absolute form without one.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Target<'a> {
-    pub authority: Option<&'a str>,
-    pub path: &'a str,
-    pub query: Option<&'a str>,
-}
+/// A target's authority, path and query. The path is still encoded, and empty for an absolute form
+/// without one.
+pub type Parts<'a> = (Option<&'a str>, &'a str, Option<&'a str>);
 
 /// Takes `target` apart. `options`: the method is OPTIONS, which may ask for `*`.
-pub fn split(target: &str, options: bool) -> Result<Target<'_>, Refusal> {
+pub fn split(target: &str, options: bool) -> Result<Parts<'_>, Refusal> {
     if target == "*" && options {
-        return Ok(Target { authority: None, path: target, query: None });
+        return Ok((None, target, None));
     }
     if !target.bytes().all(|b| b.is_ascii_graphic() && b != b'#') {
         return bad("The target has a fragment or a character that must be percent-encoded.");
@@ -45,7 +41,7 @@ pub fn split(target: &str, options: bool) -> Result<Target<'_>, Refusal> {
     };
     let parts = rest.split_once('?');
     let (path, query) = parts.map_or((rest, None), |(path, query)| (path, Some(query)));
-    Ok(Target { authority, path, query })
+    Ok((authority, path, query))
 }
 
 /// Decodes `%XX` once; `None` where there is nothing to decode.
@@ -104,18 +100,14 @@ pub fn is_authority(authority: &[u8]) -> bool {
         let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
         (is_name(host), rest)
     };
-    host_is_valid && (rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port))
+    let port = || number(rest.strip_prefix(':')?.as_bytes());
+    host_is_valid && (rest.is_empty() || port().is_some_and(|port| port <= u16::MAX.into()))
 }
 
 fn is_name(host: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
     // 255: RFC 1035 section 2.3.4.
     !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed)
-}
-
-fn is_port(port: &str) -> bool {
-    // "+80".parse::<u16>() is Ok(80): look at the digits first.
-    port.bytes().all(|b| b.is_ascii_digit()) && port.parse::<u16>().is_ok()
 }
 
 /// pchar without the percent sign, and the slash (RFC 3986 section 3.3).
