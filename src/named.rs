@@ -9,10 +9,6 @@ use std::fmt;
 pub struct ByName<T>(Vec<(String, T)>);
 
 impl<T> ByName<T> {
-    pub const fn new() -> ByName<T> {
-        ByName(Vec::new())
-    }
-
     pub fn get(&self, name: &str) -> Option<&T> {
         Some(&self.0[self.place(name).ok()?].1)
     }
@@ -87,6 +83,6 @@ impl<T> fmt::Debug for ByName<T> {
 
 impl<T> Default for ByName<T> {
     fn default() -> ByName<T> {
-        ByName::new()
+        ByName(Vec::new())
     }
 }

@@ -151,7 +151,7 @@ mod tests {
 
     #[test]
     fn each_principal_that_holds_something_has_a_row() {
-        let mut usage = Usage::new();
+        let mut usage = Usage::default();
         assert_eq!(rows(&usage).to_string(), "[]");
         *usage.of("b") = vec![("queued", 1), ("results", 3)];
         usage.of("a\"").push(("queued", 0));

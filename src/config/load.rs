@@ -145,7 +145,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
 pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, Failure> {
     let diagnostics = Diagnostics {
-        origins: ByName::new(),
+        origins: ByName::default(),
         problems: Problems::default(),
         file: name(&sources.file),
         home: sources.home.clone(),

@@ -328,7 +328,7 @@ impl MessageTable {
 
     /// What each principal holds.
     pub fn usage(&self) -> Usage {
-        let mut usage = Usage::new();
+        let mut usage = Usage::default();
         for (name, own) in self.accounts.iter().filter(|(_, own)| own.counts.kept > 0) {
             *usage.of(name) = vec![
                 ("running", own.counts.running as u64),

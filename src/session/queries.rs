@@ -132,7 +132,7 @@ impl Hub {
         principal: &str,
         wanted: &dyn Fn(&str) -> bool,
     ) -> io::Result<(Vec<Session>, bool)> {
-        let mut found: ByName<u64> = ByName::new();
+        let mut found: ByName<u64> = ByName::default();
         let mut add = |owner: &Owner, bytes: u64| {
             let is_wanted = |key: &&str| owner.principal == principal && wanted(key);
             if let Some(key) = owner.session.as_deref().filter(is_wanted) {

@@ -93,10 +93,10 @@ fn what_is_written_loads_to_the_same() {
         assert_eq!(first.agent.env.names(), second.agent.env.names());
         assert!(second.agent.env.iter().all(|(_, value)| value == "***"));
         for target in first.deliver.values_mut().chain(second.deliver.values_mut()) {
-            target.env = ByName::new();
+            target.env = ByName::default();
         }
-        first.agent.env = ByName::new();
-        second.agent.env = ByName::new();
+        first.agent.env = ByName::default();
+        second.agent.env = ByName::default();
         assert_eq!(first, second, "{rendered}");
         let model = "models.\"a b.c\" = \"d\" ";
         let mut lines = rendered.lines();
