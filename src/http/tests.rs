@@ -11,12 +11,14 @@ pub mod properties;
 pub mod server;
 pub mod streams;
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use crate::config::Limits;
 
-/// Short enough that a test which runs into one still ends soon, long enough for a busy machine.
-pub fn test_limits() -> Limits {
+/// Short enough that a test which runs into one still ends soon, long enough for a busy machine. Made once:
+/// the default asks the system for its cores.
+static LIMITS: LazyLock<Limits> = LazyLock::new(|| {
     let time = Duration::from_secs(10);
     Limits {
         max_body: 1 << 20,
@@ -26,6 +28,10 @@ pub fn test_limits() -> Limits {
         write_timeout: time,
         ..Limits::default()
     }
+});
+
+pub fn test_limits() -> Limits {
+    LIMITS.clone()
 }
 
 /// A case: its name, what is sent before the client's side ends, and what comes of it, as
