@@ -10,6 +10,7 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
+use crate::named::ByName;
 use crate::shares::{Over, Reached, Shares};
 
 /// How much may run and wait.
@@ -35,8 +36,7 @@ enum Head {
 struct Line<T, K> {
     /// `None`: a ticket without a session, which has a line to itself.
     session: Option<K>,
-    /// Its principal's place in [`Dispatch::principals`].
-    principal: usize,
+    principal: String,
     head: Head,
     tickets: VecDeque<T>,
 }
@@ -44,7 +44,6 @@ struct Line<T, K> {
 /// A principal.
 #[derive(Debug, Default)]
 struct PrincipalLoad {
-    name: String,
     running: usize,
     waiting: usize,
     /// When it last got a place, by [`Dispatch::started`].
@@ -60,7 +59,7 @@ pub struct Dispatch<T, K> {
     /// Those that do not run stand in the order of their turn.
     lines: Vec<Line<T, K>>,
     /// Forgotten when there are no lines: a key of the configuration each.
-    principals: Vec<PrincipalLoad>,
+    principals: ByName<PrincipalLoad>,
     /// Turns that have started.
     started: u64,
 }
@@ -89,9 +88,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let line = self.line_of(session).map(|at| &self.lines[at]);
         let before = line.map_or(0, |line| line.tickets.len());
         let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
-        let owner = self.principal(principal);
-        if before > 0 || !self.may_run(owner) {
-            let held = (self.principals[owner].waiting as u64, self.counts().1 as u64);
+        if before > 0 || !self.may_run(principal) {
+            let held = (self.principals.of(principal).waiting as u64, self.counts().1 as u64);
             let limit = ("limits.max_queue", self.limits.queue as u64);
             self.limits.shares.admit(principal, held, 1, limit)?;
             let most = self.limits.queue_per_session;
@@ -106,12 +104,11 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// A ticket from before the start comes back, whatever the limits say.
     pub fn restore(&mut self, ticket: T, principal: &str, session: Option<K>) {
-        let owner = self.principal(principal);
-        self.count(owner, 0, 1);
-        let tickets = VecDeque::from([ticket]);
+        self.count(principal, 0, 1);
+        let (principal, tickets) = (principal.to_owned(), VecDeque::from([ticket]));
         match self.line_of(session) {
             Some(at) => self.lines[at].tickets.push_back(ticket),
-            None => self.lines.push(Line { session, principal: owner, head: Head::Waits, tickets }),
+            None => self.lines.push(Line { session, principal, head: Head::Waits, tickets }),
         }
     }
 
@@ -123,7 +120,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let mut line = self.lines.remove(at);
         line.tickets.remove(place);
         let ran = line.head == Head::Runs && place == 0;
-        self.count(line.principal, -isize::from(ran), -isize::from(!ran));
+        self.count(&line.principal, -isize::from(ran), -isize::from(!ran));
         if place == 0 {
             line.head = Head::Waits;
         }
@@ -142,8 +139,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let headed = |line: &&mut Line<T, K>| line.tickets.front() == Some(&ticket);
         let Some(line) = self.lines.iter_mut().find(headed) else { return };
         let ran = std::mem::replace(&mut line.head, Head::Postponed(until)) == Head::Runs;
-        let principal = line.principal;
-        self.count(principal, -isize::from(ran), isize::from(ran));
+        let principal = line.principal.clone();
+        self.count(&principal, -isize::from(ran), isize::from(ran));
     }
 
     /// Those that were postponed until now want to run again.
@@ -168,7 +165,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let add = |(running, waiting), principal: &PrincipalLoad| {
             (running + principal.running, waiting + principal.waiting)
         };
-        self.principals.iter().fold((0, 0), add)
+        self.principals.values().fold((0, 0), add)
     }
 
     /// How many sessions have a turn that runs or waits.
@@ -184,49 +181,40 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// How many tickets of each principal wait.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.principals.iter().map(|principal| (principal.name.as_str(), principal.waiting as u64))
+        self.principals.iter().map(|(name, load)| (name.as_str(), load.waiting as u64))
     }
 
     /// Starts the ticket whose turn it is. `None`: no place is free, or nobody waits for it. To be
     /// called until then after every change.
     pub fn start_next(&mut self) -> Option<T> {
-        let waits = |line: &Line<T, K>| line.head == Head::Waits && self.may_run(line.principal);
+        let waits = |line: &Line<T, K>| line.head == Head::Waits && self.may_run(&line.principal);
         let order = |at: &usize| {
-            let principal = &self.principals[self.lines[*at].principal];
-            (principal.running, principal.served)
+            let load = self.principals.get(&self.lines[*at].principal);
+            load.map(|load| (load.running, load.served))
         };
         let lines = (0..self.lines.len()).filter(|at| waits(&self.lines[*at]));
         let next = lines.min_by_key(order)?;
         let line = &mut self.lines[next];
         line.head = Head::Runs;
-        let (first, principal) = (line.tickets.front().copied(), line.principal);
-        self.count(principal, 1, -1);
+        let (first, principal) = (line.tickets.front().copied(), line.principal.clone());
+        self.count(&principal, 1, -1);
         self.started += 1;
-        self.principals[principal].served = self.started;
+        self.principals.of(&principal).served = self.started;
         first
     }
 
     /// Whether there is a place for one more turn of this principal.
-    fn may_run(&self, principal: usize) -> bool {
-        let (principal, limits) = (&self.principals[principal], self.limits);
-        let held = (principal.running as u64, self.counts().0 as u64);
-        limits.shares.check(&principal.name, held, 1, limits.turns as u64).is_ok()
+    fn may_run(&self, principal: &str) -> bool {
+        let own = self.principals.get(principal).map_or(0, |load| load.running);
+        let (held, limits) = ((own as u64, self.counts().0 as u64), self.limits);
+        limits.shares.check(principal, held, 1, limits.turns as u64).is_ok()
     }
 
     /// So many more of a principal run and wait.
-    fn count(&mut self, principal: usize, running: isize, waiting: isize) {
-        let principal = &mut self.principals[principal];
-        principal.running = principal.running.saturating_add_signed(running);
-        principal.waiting = principal.waiting.saturating_add_signed(waiting);
-    }
-
-    fn principal(&mut self, name: &str) -> usize {
-        let known = self.principals.iter().position(|principal| principal.name == name);
-        known.unwrap_or_else(|| {
-            let name = name.to_owned();
-            self.principals.push(PrincipalLoad { name, ..PrincipalLoad::default() });
-            self.principals.len() - 1
-        })
+    fn count(&mut self, principal: &str, running: isize, waiting: isize) {
+        let load = self.principals.of(principal);
+        load.running = load.running.saturating_add_signed(running);
+        load.waiting = load.waiting.saturating_add_signed(waiting);
     }
 
     fn line_of(&self, session: Option<K>) -> Option<usize> {

@@ -103,7 +103,7 @@ pub(super) struct CompactionState {
     pub(super) compact_after: Option<Instant>,
     /// Nor before then only because sessions were reset.
     pub(super) erase_after: Option<Instant>,
-    /// When it was last idle_checked for idle sessions.
+    /// When idle sessions were last looked for.
     pub(super) idle_checked: Option<Instant>,
 }
 

@@ -34,8 +34,8 @@ impl Hub {
         self.write(state, &Record::step(id, n, self.stamp(), step))
     }
 
-    /// Appends a record with its JSON and applies it to the table. Follows the journal's order: the lock is held,
-    /// and the JSON of a long one was made before.
+    /// Appends a record with its JSON and applies it to the table. Follows the journal's order: the
+    /// lock is held, and the JSON of a long one was made before.
     pub(super) fn write_json(
         &self,
         state: &mut State,

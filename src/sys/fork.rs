@@ -22,9 +22,10 @@ pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::R
     let (read, mut write) = io::pipe()?;
     let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
     keep.push(write.as_raw_fd());
-    // SAFETY: in the child there is only this thread; the C library keeps its memory usable over a fork, and the child runs nothing but
-    // `work`, which takes no lock of ours, and ends without a destructor or exit handler. Signals are
-    // blocked in it from its first moment: their handler would write to a pipe that it shares.
+    // SAFETY: in the child there is only this thread; the C library keeps its memory usable over a
+    // fork, and the child runs nothing but `work`, which takes no lock of ours, and ends without a
+    // destructor or exit handler. Signals are blocked in it from its first moment: their handler would
+    // write to a pipe that it shares.
     let pid = with_all_blocked(|| unsafe {
         let pid = libc::fork();
         if pid == 0 {
