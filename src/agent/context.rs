@@ -70,9 +70,9 @@ pub fn instructions(messages: &str) -> String {
 
 /// The place of the message that a turn is about: the last one of a user, else the last one.
 pub fn own(messages: &str) -> usize {
-    let all: Vec<&RawValue> = elements(messages).collect();
-    let of_user = all.iter().rposition(|message| role(message) == "user");
-    of_user.unwrap_or(all.len().saturating_sub(1))
+    let all = || elements(messages).enumerate();
+    let of_user = all().filter(|(_, message)| role(message) == "user").last();
+    of_user.or_else(|| all().last()).map_or(0, |(at, _)| at)
 }
 
 #[cfg(test)]
