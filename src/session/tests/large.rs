@@ -111,6 +111,8 @@ fn an_event_stream_is_woken_by_its_own_session_alone() {
 /// The least processor time of some (schedstat, proc(5)): what else the machine does makes it more only.
 fn work(mut some: impl FnMut()) -> Duration {
     let spent = || {
+        // Only then is it up to date.
+        std::thread::yield_now();
         let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap();
         Duration::from_nanos(text.split(' ').next().unwrap().parse().unwrap())
     };
