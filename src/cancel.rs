@@ -1,6 +1,5 @@
 //! What ends work from outside: a deadline, the gateway's end, whoever takes the work back, and a client
 //! that goes away. Whatever such work waits for, it waits for it here.
-#![forbid(unsafe_code)]
 
 use std::array;
 use std::io;

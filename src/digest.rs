@@ -1,5 +1,4 @@
 //! SHA-256, signatures with it, and how their bytes are written. Pure.
-#![forbid(unsafe_code)]
 
 use base64ct::{Base64, Encoding};
 use hmac::{Hmac, KeyInit, Mac};

@@ -1,5 +1,4 @@
 //! The exit statuses, in one place: what the service manager, shells and monitors read.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 use std::io;

@@ -1,6 +1,5 @@
 //! JSON that others wrote, read as what it has to be. What is unknown is skipped and never built: it
 //! takes no memory beside its text, however it is nested.
-#![forbid(unsafe_code)]
 
 use std::borrow::Cow;
 

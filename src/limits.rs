@@ -1,6 +1,5 @@
 //! Every limit of the program, each with its reason: first the ones that the configuration can
 //! move (default and range), then the fixed ones. Only constants live here.
-#![forbid(unsafe_code)]
 
 use std::ops::RangeInclusive;
 use std::time::Duration;

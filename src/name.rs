@@ -1,5 +1,4 @@
 //! The gateway's name: where it comes from and what is named after it.
-#![forbid(unsafe_code)]
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;

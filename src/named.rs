@@ -1,6 +1,5 @@
 //! A short map by name, in order. For the handfuls of things that have names here a sorted vector does what
 //! a tree does, and costs a tenth of a tree's code in the binary.
-#![forbid(unsafe_code)]
 
 use std::fmt;
 

@@ -3,7 +3,6 @@
 //! A limit is shared by dynamic thresholds (Choudhury and Hahne, "Dynamic queue length thresholds",
 //! 1998): what a principal holds may not grow beyond a multiple of what is left free. At a share of
 //! half, one alone holds half of the limit, a second one half of the rest, and nobody is shut out.
-#![forbid(unsafe_code)]
 
 use crate::config::{Config, OWNER};
 

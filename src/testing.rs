@@ -1,5 +1,4 @@
 //! For unit tests only: directories of their own, and numbers by chance.
-#![forbid(unsafe_code)]
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,4 @@
 //! Starting threads: one way, so that its machinery is in the binary once; and what they share.
-#![forbid(unsafe_code)]
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -3,7 +3,6 @@
 //!
 //! What may enter: running a turn to its end. Who may have one, and where the reply goes, is
 //! decided above.
-#![forbid(unsafe_code)]
 
 mod command;
 pub mod context;

@@ -1,6 +1,5 @@
 //! The command line: one file a command. A command does what it says and
 //! returns the exit status or an error message; it prints no success that it did not see.
-#![forbid(unsafe_code)]
 
 mod args;
 mod config;

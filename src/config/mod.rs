@@ -4,7 +4,6 @@
 //! [`schema`] lists the keys once, with type and range. [`builder`] and [`set`] find what was given,
 //! [`value`] checks it and puts it in its place, [`consistency`] has the checks between keys, [`render`]
 //! writes all out again.
-#![forbid(unsafe_code)]
 
 mod builder;
 mod client_key;

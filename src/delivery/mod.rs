@@ -2,7 +2,6 @@
 //!
 //! What may enter: how a target is reached, and what its answer means. What is sent when, and what is
 //! written down about it, is decided in `session`.
-#![forbid(unsafe_code)]
 
 pub mod backoff;
 mod callback;

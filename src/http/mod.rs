@@ -6,7 +6,6 @@
 //!
 //! What two parsers could read differently is refused and the connection closed; a verdict depends on
 //! the bytes alone, never on how packets cut them.
-#![forbid(unsafe_code)]
 
 mod activity;
 mod body;

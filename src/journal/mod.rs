@@ -2,7 +2,6 @@
 //!
 //! What may enter: how records get to disk and back, when they are durable, and what is wrong with a
 //! file. What a record says is in [`record`]; what follows from it is decided above.
-#![forbid(unsafe_code)]
 
 mod compact;
 mod file;

@@ -3,7 +3,6 @@
 //! What belongs here: signals, the evidence about them, the verdict, the phases, and the files that
 //! carry these from one process to the next (lock, marker, history). Requests and turns are not
 //! known here.
-#![forbid(unsafe_code)]
 
 pub mod evidence;
 pub mod history;

@@ -3,7 +3,6 @@
 //!
 //! What may enter: messages and what becomes of them, in the journal and out of it. What a turn does is
 //! `agent`'s, how a reply travels `delivery`'s.
-#![forbid(unsafe_code)]
 
 mod cancel;
 mod clock;

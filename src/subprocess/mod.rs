@@ -3,7 +3,6 @@
 //!
 //! What may enter: starting, feeding, reading, signalling, waiting. What a child is for, and what its
 //! output means, belongs to the caller.
-#![forbid(unsafe_code)]
 
 mod cgroup;
 mod child;

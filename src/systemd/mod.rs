@@ -3,7 +3,6 @@
 //!
 //! What belongs here: the forms of systemd's interfaces. What an answer means for us is decided in
 //! `lifecycle`.
-#![forbid(unsafe_code)]
 
 pub mod cgroup;
 pub mod notify;
