@@ -55,12 +55,6 @@ pub fn quoting(words: &str, said: &[u8]) -> String {
     escaped(&format!("{words}{colon}{said}"), false)
 }
 
-/// The beginning of a text: at most so many bytes, and no part of a character.
-pub fn prefix(text: &str, most: usize) -> &str {
-    let border = (0..=most.min(text.len())).rev().find(|at| text.is_char_boundary(*at));
-    &text[..border.unwrap_or(0)]
-}
-
 /// `1 message`, `2 messages`.
 pub fn counted(count: &dyn Display, noun: &str) -> String {
     let count = count.to_string();

@@ -14,7 +14,7 @@ use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LoggerBackend};
 
 use crate::config::LogTarget;
-use crate::escape::{escaped, prefix};
+use crate::escape::escaped;
 use crate::limits::LOG_TIMEOUT;
 use crate::sys::clock::Utc;
 use crate::sys::poll::{Interest, wait_any};
@@ -91,7 +91,7 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         let message = escaped(&record.args().to_string(), false);
-        lock(&self.0).write(record.level(), prefix(&message, MAX_LOG_LINE));
+        lock(&self.0).write(record.level(), &message[..message.floor_char_boundary(MAX_LOG_LINE)]);
     }
 
     /// Says what was lost, where that can be said by now.

@@ -1,7 +1,6 @@
 //! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
 
 use super::{Refusal, bad};
-use crate::escape::prefix;
 use crate::limits::{MAX_CHUNK, MAX_EVENT};
 
 /// One event. Line ends in `data` (LF, CR LF, CR) come out as LF on the other side.
@@ -45,8 +44,8 @@ fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
 pub fn chunks(text: &str) -> impl Iterator<Item = &str> {
     let mut rest = text;
     std::iter::from_fn(move || {
-        let chunk = prefix(rest, MAX_CHUNK);
-        rest = &rest[chunk.len()..];
+        let (chunk, after) = rest.split_at(rest.floor_char_boundary(MAX_CHUNK));
+        rest = after;
         (!chunk.is_empty()).then_some(chunk)
     })
 }

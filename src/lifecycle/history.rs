@@ -16,7 +16,7 @@ use super::signals::Caught;
 use crate::dirs::Dirs;
 use crate::exit::Exit;
 use crate::sys::clock::Utc;
-use crate::sys::lock::{release, try_hold};
+use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
 
@@ -162,7 +162,8 @@ pub fn record_end(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     }
     let entered = append(dirs, line, sync);
     if let Some(state) = held {
-        release(&state);
+        // To close it is not enough while a child that is being started has it, too.
+        let _ = state.unlock();
     }
     if !run.is_null() && run_record(dirs)["id"] == *run {
         // Even without the line: no entry is better than one that calls it unclean. Not

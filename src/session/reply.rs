@@ -9,7 +9,6 @@ use std::time::Instant;
 
 use super::id::Id;
 use crate::agent::{Reply, Report};
-use crate::escape::prefix;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::WRITE_CHUNK;
 use crate::sys::fd::EventFd;
@@ -89,7 +88,7 @@ impl ReplyBuffer {
         let state = self.lock();
         let from = if attempt == state.attempt { offset } else { 0 };
         let rest = state.text.get(from..).unwrap_or("");
-        let text = prefix(rest, WRITE_CHUNK).to_owned();
+        let text = rest[..rest.floor_char_boundary(WRITE_CHUNK)].to_owned();
         let more = text.len() < rest.len();
         Snapshot { attempt: state.attempt, text, more, over: state.over && !more }
     }

@@ -1,9 +1,9 @@
-//! One holder a file: flock(2) for the holding, an open-file-description lock for the asking.
+//! One holder a file: flock(2) for the holding, by std, an open-file-description lock for the asking.
 //!
 //! flock has no way to ask without taking, so the holder also takes an OFD lock (fcntl(2)) on the
 //! same descriptor: F_OFD_GETLK on it tells whether there is a holder and changes nothing.
 
-use std::fs::File;
+use std::fs::{File, TryLockError};
 use std::io;
 use std::os::fd::AsRawFd;
 
@@ -12,19 +12,11 @@ use super::check;
 /// Takes the lock of a file or directory for as long as it stays open, or says at once that it is
 /// held (`false`).
 pub fn try_hold(file: &File) -> io::Result<bool> {
-    // SAFETY: flock takes a descriptor that is borrowed here, and flags.
-    match check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }) {
-        Ok(_) => Ok(true),
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
-        Err(e) => Err(e),
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(e)) => Err(e),
     }
-}
-
-/// Gives the lock of [`try_hold`] back. To close the file is not enough while a child that is being
-/// started has it, too.
-pub fn release(file: &File) {
-    // SAFETY: flock takes a descriptor that is borrowed here, and flags.
-    let _ = check(unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_UN) });
 }
 
 /// Like [`try_hold`] for a file that is open for writing, and visible to [`is_held`].
