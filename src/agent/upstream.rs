@@ -254,9 +254,9 @@ impl<'a> UpstreamClient<'a> {
 fn model_ids(list: &str) -> Vec<String> {
     let data = member(list, "data").map_or("", RawValue::get);
     let mut ids = Vec::new();
-    // Each is compared with all before it.
-    for id in elements(data).take(MAX_MODELS).filter_map(|model| string(model.get(), "id")) {
-        if !ids.contains(&id) {
+    // Each is compared with all before it, so that there is a bound on the repeated ones too.
+    for id in elements(data).take(2 * MAX_MODELS).filter_map(|it| string(it.get(), "id")) {
+        if ids.len() < MAX_MODELS && !ids.contains(&id) {
             ids.push(id);
         }
     }

@@ -26,9 +26,9 @@ const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
 /// it looks at. More than turns end at one time, and no more.
 const MAX_SWEEPS: usize = 64;
 
-/// Searches of one sweep in which a process could not be looked at: it may have ended meanwhile, or be
-/// hidden from us for as long as it lives (`hidepid`, proc(5)).
-const MAX_UNSEEN: usize = 50;
+/// For how long a process that could not be looked at may have ended meanwhile: later it is one that is
+/// hidden from us (`hidepid`, proc(5)).
+const HIDDEN_PATIENCE: Duration = Duration::from_millis(100);
 
 /// The variable that a child's mark is in: `GATEWAY:RUN:NUMBER:`.
 const MARK: &str = "HERMES_MARK";
@@ -211,12 +211,11 @@ fn sweep(find: impl Fn() -> Found + Send + Sync + 'static) -> bool {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     let deadline = Instant::now() + LEFTOVERS_PATIENCE;
     let work = Arc::new(move || {
-        let mut unseen = 0;
+        let hidden_at = Instant::now() + HIDDEN_PATIENCE;
         loop {
             let found = find();
             found.living.iter().for_each(kill);
-            unseen += usize::from(!found.all_seen);
-            let done = found.all_seen || unseen > MAX_UNSEEN;
+            let done = found.all_seen || Instant::now() >= hidden_at;
             if found.living.is_empty() && done || Instant::now() >= deadline {
                 return found.living.is_empty();
             }
