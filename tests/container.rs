@@ -56,7 +56,7 @@ impl Contained {
 }
 
 #[test]
-fn ctrl_c() {
+fn ctrl_c_in_a_container_is_a_planned_stop() {
     let home = Home::new();
     let Some(contained) = Contained::start(&home) else {
         return;
@@ -76,7 +76,7 @@ fn ctrl_c_at_the_terminal_of_the_host() {
 }
 
 #[test]
-fn stop_from_inside() {
+fn a_stop_from_inside_a_container_is_planned() {
     let home = Home::new();
     let Some(contained) = Contained::start(&home) else {
         return;

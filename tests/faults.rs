@@ -274,7 +274,7 @@ fn a_call_on_any_file_fails() {
 
 /// From one call on, everything that would write fails, until the next start.
 #[test]
-fn a_disk_dies_for_good() {
+fn after_a_disk_has_failed_nothing_acknowledged_is_lost() {
     let step = if full() { 1 } else { 4 };
     for error in [libc::EIO, libc::EROFS, libc::ENOSPC] {
         for number in (1..60).step_by(step) {

@@ -302,7 +302,7 @@ fn a_pod_whose_home_is_the_root() {
 }
 
 #[test]
-fn a_pod_without_a_home() {
+fn a_pod_without_a_home_directory_runs() {
     Private::new().run(|| live(NO_HOME, false));
 }
 

@@ -52,7 +52,7 @@ fn finds(doctor: impl FnOnce(&mut Ledger), complaint: &str) {
 }
 
 #[test]
-fn honest_books_pass() {
+fn a_ledger_without_faults_passes() {
     assert_eq!(books().audit(), [""; 0]);
     assert_eq!((books().dispatched(), books().duplicates()), (6, 0));
 }

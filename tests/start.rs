@@ -49,7 +49,7 @@ fn the_second_of_a_name_is_told_who_is_first() {
 }
 
 #[test]
-fn names_do_not_meet() {
+fn two_names_are_two_gateways() {
     let (one, two) = (Home::named("one"), Home::named("two"));
     let (one, two) = (one.start(), two.start());
     assert_eq!(one.status()["name"], "one");

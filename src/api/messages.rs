@@ -261,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_message_may_say() {
+    fn members_of_a_message_are_checked() {
         let body = r#"{"text":"hi","mode":"interrupt","deliver":"out","attachments":["a"]}"#;
         let draft = text(body, Some("s")).unwrap();
         assert_eq!((draft.text.as_str(), draft.mode), ("hi", Busy::Interrupt));

@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_piece_by_piece() {
+    fn a_streamed_reply_is_printed_chunk_by_chunk() {
         let role = "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
         let pieces = delta("He\x1b[2J") + &delta("llo\r\n\tä");
         let whole = format!("{HEAD}{role}{pieces}data: [DONE]\n\n");

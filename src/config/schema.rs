@@ -10,11 +10,11 @@ use super::validate::{self, OWNER};
 use crate::limits;
 use crate::named::ByName;
 use crate::subprocess::Leftovers;
+use crate::sys::process::cores;
 use log::LevelFilter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
-use std::thread;
 use std::time::Duration;
 
 /// The effective configuration; [`Config::default`] is what an empty file means.
@@ -308,11 +308,9 @@ section! {
     }
 }
 
-/// What `max_turns = 0` stands for: by the cores that we may run on, and what a control group gives us of
-/// them.
+/// What `max_turns = 0` stands for: by the cores that we may run on.
 pub fn default_turns() -> usize {
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    cores.saturating_mul(limits::TURNS_PER_CORE).min(*limits::MAX_TURNS_RANGE.end())
+    cores().saturating_mul(limits::TURNS_PER_CORE).min(*limits::MAX_TURNS_RANGE.end())
 }
 
 section! {

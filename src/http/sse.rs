@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn any_line_end_any_split() {
+    fn events_are_read_with_any_line_end_however_split() {
         let text = b"event: e\r\ndata: a\rdata:b\n\r\n: c\n\ndata: \xc3\xa4\n\n";
         let whole = read_all(text);
         assert_eq!(whole.len(), 2);

@@ -149,7 +149,7 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Refusal> {
     Ok((status, headers, framing, last))
 }
 
-/// A response whose head has come; its body is read with [`Answer::body`] or [`Answer::events`].
+/// A response whose head has come; its body is read with [`Response::body`] or [`Response::events`].
 pub struct Response<'c, 's> {
     pub status: u16,
     headers: Vec<(String, String)>,

@@ -94,6 +94,19 @@ pub fn signal_group(leader: Pid, signal: Signal) -> io::Result<bool> {
     }
 }
 
+/// How many processors we may run on (sched_getaffinity(2)); 1 where the kernel does not say.
+pub fn cores() -> usize {
+    // SAFETY: all-zero is an empty set, which the kernel fills up to its size; CPU_COUNT reads it.
+    let count = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        match libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set) {
+            0 => libc::CPU_COUNT(&set),
+            _ => 1,
+        }
+    };
+    usize::try_from(count).unwrap_or(1).max(1)
+}
+
 /// Ends the process this instant: no destructors, no exit handlers (_exit(2)).
 pub fn exit_now(status: u8) -> ! {
     // SAFETY: _exit takes any status and does not return; what is buffered was written before.

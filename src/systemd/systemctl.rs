@@ -221,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn the_type_of_a_job() {
+    fn the_type_of_a_job_is_read_from_the_list() {
         let list = "12 a.service start waiting\n 7 b.service restart running\n";
         assert_eq!(job_type_in(list, 7).as_deref(), Some("restart"));
         assert_eq!(job_type_in(list, 12).as_deref(), Some("start"));

@@ -9,7 +9,7 @@ use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 
 #[test]
-fn names_and_keys() {
+fn names_and_settings_of_targets_are_checked() {
     error(
         "[deliver.\"a b\"]\nurl = 'http://a'",
         "1:10: deliver has \"a b\"; a target's name must be of letters, digits, _ and -, at most 64",

@@ -157,7 +157,7 @@ fn request_lines_are_parsed_strictly() {
 }
 
 #[test]
-fn targets() {
+fn request_targets_are_parsed_strictly() {
     hold(TARGETS);
 }
 

@@ -266,7 +266,7 @@ fn a_repair_cuts_and_keeps() {
 }
 
 #[test]
-fn a_look_changes_nothing() {
+fn verification_changes_no_file() {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
     let (journal, _) = open(&dir);

@@ -146,7 +146,7 @@ fn an_answer_that_cannot_be_written_is_a_turn() {
 }
 
 #[test]
-fn an_answer_has_no_turn() {
+fn a_command_is_answered_without_a_turn() {
     let house = House::new(None);
     let answered = house.hub.command(Command::Help, keyed("s", "/help", 3)).unwrap();
     let Submitted::New { id, position: 0, interrupted: None } = answered else {
