@@ -65,11 +65,11 @@ pub fn one_line(json: &str) -> String {
 }
 
 /// Appends an element to a list, or a member with its name to an object.
-pub fn add(json: &mut String, name: &str, value: &str) {
+pub fn add(json: &mut String, name: Option<&str>, value: &str) {
     if !json.ends_with(['[', '{']) {
         json.push(',');
     }
-    if !name.is_empty() {
+    if let Some(name) = name {
         json.push_str(&quoted(name));
         json.push(':');
     }

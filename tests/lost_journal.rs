@@ -95,6 +95,7 @@ fn comes_back(home: &Home, ids: &[String]) {
     let journal = home.state_dir().join("journal");
     let remedy = format!("mv {} {}", copy.display(), journal.display());
     assert!(refused.stderr.contains(&remedy), "{}", refused.stderr);
+    home.run(&["journal", "compact"]).assert_code(78);
     // What refused to start is known as that, and not as a run that was killed.
     let status = home.run(&["status"]).assert_code(3).stdout;
     assert!(status.contains("failed") && status.contains(&remedy), "{status}");

@@ -79,12 +79,12 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let context = (options.upstream || kept().nth(1).is_some()).then(|| {
         let mut context = String::with_capacity(body.json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
-        kept().for_each(|(_, message)| add(&mut context, "", message.get()));
+        kept().for_each(|(_, message)| add(&mut context, None, message.get()));
         context += r#"],"options":{"#;
         for (name, value) in members(body.json).filter(|(name, _)| !READ.contains(&&**name)) {
             let is_tool = TOOLS.split(", ").any(|tool| tool == name);
             if !options.durable || !(is_tool || name == "stream_options") {
-                add(&mut context, &name, value.get());
+                add(&mut context, Some(&name), value.get());
             }
         }
         context + "}}"

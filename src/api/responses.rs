@@ -189,7 +189,7 @@ fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), ApiError> {
     };
     let mut messages = "[".to_owned();
     for (at, item) in elements(items).enumerate() {
-        add(&mut messages, "", &message(item, at)?);
+        add(&mut messages, None, &message(item, at)?);
     }
     messages.push(']');
     let own = own(&messages);
@@ -327,7 +327,7 @@ fn usage(usage: &str) -> String {
 fn object_of(members: &[(&str, Option<&str>)]) -> String {
     let mut object = "{".to_owned();
     for (name, value) in members {
-        value.iter().for_each(|value| add(&mut object, name, value));
+        value.iter().for_each(|value| add(&mut object, Some(name), value));
     }
     object + "}"
 }

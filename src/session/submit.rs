@@ -70,7 +70,7 @@ impl fmt::Display for Refusal {
             }
             Refusal::Conflict => "This idempotency key was used for another request; take another.",
             Refusal::Erased => "The session of this message was reset: what it said is forgotten.",
-            Refusal::Journal(refused) => &format!("The message was not accepted: {refused}."),
+            Refusal::Journal(refused) => &format!("The journal did not accept it: {refused}."),
             Refusal::Stopping => "The gateway is stopping; try again in a moment.",
             Refusal::Unknown => "There is no message of this id.",
             Refusal::TooLate => {

@@ -28,11 +28,11 @@ pub fn body(
     for (name, value) in members(options) {
         let wanted = streams && !for_text && value.get() != "null";
         if (name == "stream_options" && wanted) || !OURS.contains(&&*name) {
-            add(&mut body, &name, value.get());
+            add(&mut body, Some(&name), value.get());
         }
     }
     if usage {
-        add(&mut body, "stream_options", r#"{"include_usage":true}"#);
+        add(&mut body, Some("stream_options"), r#"{"include_usage":true}"#);
     }
     body += r#","messages":["#;
     add_messages(&mut body, turn, max_history)?;
@@ -46,12 +46,14 @@ fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::R
     let (mut given, in_session) = (elements(given).peekable(), turn.transcript.is_some());
     let alone = given.peek().is_none();
     let said = given.filter(|message| !in_session || is_instruction(message));
-    said.for_each(|message| add(body, "", message.get()));
+    said.for_each(|message| add(body, None, message.get()));
     if let Some(transcript) = turn.transcript {
-        history(&read(transcript)?, max_history).iter().for_each(|message| add(body, "", message));
+        history(&read(transcript)?, max_history)
+            .iter()
+            .for_each(|message| add(body, None, message));
     }
     if in_session || alone {
-        add(body, "", &message("user", turn.text));
+        add(body, None, &message("user", turn.text));
     }
     Ok(())
 }

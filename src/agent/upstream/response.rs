@@ -176,7 +176,7 @@ impl ResponseReader<'_, '_> {
         for (name, value) in members(object) {
             let model = (name == "model").then(|| quoted(self.alias));
             let value = model.unwrap_or_else(|| json::one_line(value.get()));
-            add(&mut all, &name, &value);
+            add(&mut all, Some(&name), &value);
         }
         all + "}"
     }
