@@ -40,7 +40,7 @@ fn is_key(name: &str) -> bool {
 /// The argument as errors show it: on one line, not too long, and without a variable's value.
 fn label(argument: &str) -> String {
     match argument.split_once('=') {
-        Some((name, text)) if is_env(name) || text.contains("env") => {
+        Some((name, text)) if is_env(name) || text.contains("env") || text.contains('{') => {
             format!("--set {}=…", shown(name))
         }
         Some(_) | None => format!("--set {}", shown(argument)),

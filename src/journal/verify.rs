@@ -139,10 +139,9 @@ pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corr
             Err(reason) => reason.to_owned(),
         };
         // What a compaction kept was synced before it got its name: that cannot be torn.
-        let (places, durable) = behind(file, at, length).map_err(io)?;
+        let (places, durable, lines) = behind(file, at, length).map_err(io)?;
         // Records of version 1 do not say what was durable: there only the last can have been cut short,
         // which leaves no line end.
-        let lines = places > 1 || ends_line(file, end, length).map_err(io)?;
         let acknowledged = if header.version == 1 { lines } else { durable >= next };
         if kept || acknowledged {
             return Err(corrupt(at, next, reason, false));
@@ -165,9 +164,10 @@ fn ends_line(file: &File, end: u64, length: u64) -> io::Result<bool> {
 }
 
 /// What there is from a corrupt place on: how many records and places that are none, NULs aside, which
-/// are the end of the journal; and the highest number that a whole record says was durable.
-fn behind(file: &File, at: u64, length: u64) -> io::Result<(u64, u64)> {
-    let (mut places, mut highest) = (0, 0);
+/// are the end of the journal; the highest number that a whole record says was durable; and whether a
+/// line ends there with something behind it.
+fn behind(file: &File, at: u64, length: u64) -> io::Result<(u64, u64, bool)> {
+    let (mut places, mut highest, mut lines) = (0, 0, false);
     let mut scanner = Scanner::new(Part { file, at, end: length });
     while let Some(segment) = scanner.next()? {
         if let Ok(Entry { number, durable: Some(durable), .. }) = segment.record {
@@ -175,6 +175,7 @@ fn behind(file: &File, at: u64, length: u64) -> io::Result<(u64, u64)> {
             highest = highest.max(if durable < number { durable } else { 0 });
         }
         places += u64::from(!segment.nuls);
+        lines |= !segment.nuls && ends_line(file, segment.end, length)?;
     }
-    Ok((places, highest))
+    Ok((places, highest, lines))
 }

@@ -199,7 +199,7 @@ fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Found
             found.living.push(process);
             open.extend(proc::children(pid).into_iter().map(|child| (child, true)));
         } else {
-            found.all_seen &= living(pid) == Some(process);
+            found.all_seen &= living(pid) == Some(process) && !proc::is_exiting(pid);
         }
     }
     found
@@ -211,11 +211,16 @@ fn sweep(find: impl Fn() -> Found + Send + Sync + 'static) -> bool {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     let deadline = Instant::now() + LEFTOVERS_PATIENCE;
     let work = Arc::new(move || {
-        let hidden_at = Instant::now() + HIDDEN_PATIENCE;
+        let mut hidden_at = Instant::now() + HIDDEN_PATIENCE;
         loop {
+            let looked = Instant::now();
             let found = find();
             found.living.iter().for_each(kill);
-            let done = found.all_seen || Instant::now() >= hidden_at;
+            if !found.living.is_empty() {
+                hidden_at = Instant::now() + HIDDEN_PATIENCE;
+            }
+            // A look that took long is no sign of it.
+            let done = found.all_seen || looked >= hidden_at;
             if found.living.is_empty() && done || Instant::now() >= deadline {
                 return found.living.is_empty();
             }

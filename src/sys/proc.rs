@@ -144,9 +144,10 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
     all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
 
-/// Flags of processes that never get an environment: threads of the kernel, and what is about to have
-/// ended (PF_KTHREAD, PF_EXITING in linux/sched.h).
-const WITHOUT_ENVIRONMENT: u64 = 0x0020_0004;
+/// Flags of processes without an environment: threads of the kernel (PF_KTHREAD in linux/sched.h), and
+/// what is about to have ended.
+const KERNEL_THREAD: u64 = 0x0020_0000;
+const EXITING: u64 = 4;
 
 /// Whether a process has not got its environment yet, where that looked empty before: execve(2) says
 /// where the code ends (`end_code`) once it is there.
@@ -155,10 +156,16 @@ fn is_executing(pid: Pid) -> bool {
         let fields = stat(pid)?;
         let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
         let may_have = !["Z", "X"].contains(&fields.first()?.as_str())
-            && number(6)? & WITHOUT_ENVIRONMENT == 0;
+            && number(6)? & (KERNEL_THREAD | EXITING) == 0;
         may_have.then(|| Some((number(24)?, number(47)?, number(48)?)))?
     };
     numbers().is_some_and(|(code_end, start, end)| code_end == 0 || start != end)
+}
+
+/// Whether a process is about to have ended: its environment is gone, and its children are still its own.
+pub fn is_exiting(pid: Pid) -> bool {
+    let flags = stat(pid).and_then(|fields| fields.get(6)?.parse::<u64>().ok());
+    flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
 /// The process that listens on a TCP address, where our rights let us see it.
