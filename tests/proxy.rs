@@ -107,8 +107,8 @@ fn example(name: &str) -> String {
 
 #[test]
 fn the_manual_has_the_configurations_that_are_tested() {
-    let page = "/src/man/hermes-gateway-operation.7";
-    let page = fs::read_to_string(format!("{}{page}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/src/man/hermes-gateway-operation.7");
+    let page = fs::read_to_string(page).unwrap();
     for name in ["nginx.conf", "haproxy.cfg"] {
         assert!(page.contains(&example(name)), "{name}");
     }
