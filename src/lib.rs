@@ -72,8 +72,9 @@
 //! ```
 //!
 //! A step is written to the journal before its effect is visible, and what is shown to anybody is synced first;
-//! only the chunks of a reply that is still being made are shown before that. An *ephemeral* message, which is a chat without a session and without an idempotency
-//! key, takes the same way through the same queue and limits (`session::permit`), without the journal.
+//! only the chunks of a reply that is still being made are shown before that. An *ephemeral* message, which is a
+//! chat without a session and without an idempotency key, takes the same way through the same queue and limits
+//! (`session::permit`), without the journal.
 //!
 //! The state of a message follows from its records alone: `session::message_table` applies them in the same way
 //! when they are written and when a start reads them back. Texts and replies stay in the journal; the table has
