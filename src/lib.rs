@@ -1,8 +1,156 @@
-//! hermes-gateway: puts an AI agent behind HTTP and chat, keeps what it accepted, and tells its
-//! service manager the truth when it stops.
+//! hermes-gateway: a daemon that puts an AI agent behind HTTP, keeps every message that it has accepted, and
+//! tells its service manager the truth when it stops.
 //!
-//! Arguments in, command run, exit status out: every status that the process can end with is decided by the
-//! command line or, for the daemon, by its verdict.
+//! This page is for those who read or change the code. It has the modules, the way of a message, the life of
+//! the process, the rules that tests keep, and the words. The crate has one public function, [`main`]: the
+//! program hands it its arguments and exits with what it returns.
+//!
+//! # Modules
+//!
+//! A module imports only from modules below it, and files do not import each other in cycles.
+//!
+//! ```text
+//!                          cli                 arguments → command → exit status
+//!                           │
+//!                        gateway               start, main loop, connections, reload, stop
+//!                  ┌────────┴────────┐
+//!                 api            lifecycle     routes, keys, formats │ signals, verdict, history
+//!                  │                 │
+//!               session           systemd      order, turns, retries │ systemctl, sd_notify, units
+//!        ┌─────────┼─────────┐
+//!     journal    agent    delivery             what is durable │ who answers │ where replies go
+//!                  └────┬────┘
+//!                    outbound                  HTTP client, curl
+//!                       │
+//!                     http                     HTTP/1.1: server and formats
+//!  ────────────────────────────────────────────────────────────────────────────────────────────
+//!  cancel config digest dirs escape exit extent json limits logger name named shares subprocess
+//!  threads trusted                             used by all of the above, and by each other
+//!  ────────────────────────────────────────────────────────────────────────────────────────────
+//!  sys                                         system calls: the only `unsafe`, the only `libc`
+//! ```
+//!
+//! | module | content |
+//! |---|---|
+//! | `cli` | one file a command; the help pages, which also list each command's options, are `help.txt` |
+//! | `gateway` | start-up in a thread of its own, the main loop, accepting connections, reload |
+//! | `lifecycle` | `signals`, `evidence`, `verdict` (pure), `phase` (pure), `marker`, `instance`, `history` |
+//! | `systemd` | `systemctl` as a subprocess, `sd_notify`, control groups, unit files |
+//! | `http` | bytes ↔ requests and responses: strict framing, time-outs, server-sent events. It knows no routes |
+//! | `api` | the table of routes, authentication, connections of each principal, wire formats. It reaches agents only through `session` |
+//! | `session` | the one way in: queue, order, turns, retries, transcripts, retention |
+//! | `agent` | who answers: `echo`, `command`, `upstream` (an OpenAI-compatible server) |
+//! | `delivery` | one attempt to bring a reply to a target, and what its result means |
+//! | `outbound` | the HTTP client: over a socket, or the system's `curl` |
+//! | `journal` | the durable log: on disk and in memory, its records, verification, compaction and repair |
+//! | `subprocess` | every child process, from its start to the end of all that it leaves behind |
+//! | `config` | TOML → one plain value; every mistake has its place and a suggested fix |
+//! | `limits` | every limit of the program, with its reason |
+//! | `trusted` | which files of others may be relied on |
+//! | `cancel` | what ends a turn, a delivery or a request from outside, and the one wait for it |
+//!
+//! # The way of a message
+//!
+//! ```text
+//!  client ──HTTP──▶ http ──▶ api ──▶ session::submit
+//!                             │            │ record `accepted` is appended and synced
+//!                             │ 202 ◀──────┤
+//!                             │            ▼
+//!                             │      session::dispatch    one turn in a session, `max_turns` in all
+//!                             │            │ record `started` is synced
+//!                             │            ▼
+//!                             │      session::worker ──▶ agent ──▶ a process, or an upstream server
+//!                             │            │   chunks ◀───┘
+//!                             │            ▼
+//!  client ◀── api::reply_writer ◀── session::reply        the buffer that all who wait read from
+//!                                          │ record `done`, with the reply, is appended
+//!                                          ▼
+//!                                    session::sender      one reply to a target at a time
+//!                                          │ the record that an attempt begins is synced
+//!                                          ▼
+//!                                    delivery ──▶ a URL, or a command
+//! ```
+//!
+//! A step is written to the journal before its effect is visible, and what is shown to anybody is synced first;
+//! only the chunks of a reply that is still being made are shown before that. An *ephemeral* message, which is a
+//! chat without a session and without an idempotency key, takes the same way through the same queue and limits
+//! (`session::permit`), without the journal.
+//!
+//! The state of a message follows from its records alone: `session::message_table` applies them in the same way
+//! when they are written and when a start reads them back. Texts and replies stay in the journal; the table has
+//! the numbers of their records. One lock, that of `session::hub`, guards the table, the queue and the order of
+//! records. Nobody waits for the disk under it: a record is appended there and synced outside, by whoever needs
+//! it durable, and one sync serves all that wait.
+//!
+//! # The life of the process
+//!
+//! ```text
+//!  Starting → Serving → Draining → Confirming → Stopped        any of them → Failing → Stopped
+//! ```
+//!
+//! Start-up runs beside the main loop, so that a signal is judged whatever the start waits for. A signal is
+//! carried out of its handler with its whole siginfo; `lifecycle::evidence` asks the service manager what it
+//! means, and `lifecycle::verdict` decides. The question is asked at the signal and again just before the exit.
+//! `lifecycle::phase` is a table of states and events; the main loop carries its actions out.
+//!
+//! # Rules
+//!
+//! `tests/house.rs` holds these:
+//!
+//! - Imports run downward between modules, and without cycles between files.
+//! - Files that decide (`PURE` there) name no I/O, no clock and no thread: values in, values out.
+//! - State machines (`TOTAL` there) match `(state, event)` without a wildcard.
+//! - A file has at most 400 lines without its tests; clippy holds a function to 70.
+//! - Only `sys` has `unsafe` and `libc`.
+//! - Every file begins by saying what it is for; nothing unfinished is committed.
+//! - Dependencies and exit statuses are as the documents say; the binary has at most 1.3 MB.
+//!
+//! And these are kept by review:
+//!
+//! - Every queue, cache, buffer, file, thread and wait has a limit, in `limits` with its reason, and no
+//!   principal may hold more than its share.
+//! - No lock is held over work that grows with what a client sends.
+//! - A failed sync is never repeated on the same descriptor: the next start reads what the disk has.
+//! - Deadlines use the monotonic clock, ages that outlive the process the time since boot. The wall clock is
+//!   for people and signatures.
+//! - Durable state and state of a run are two types; only the first has records.
+//! - A command prints no success that it did not see. Where something cannot be told, it says so.
+//!
+//! # Decisions
+//!
+//! - *Blocking I/O, a thread a connection.* A connection that waits costs some 20 kB, and code that reads from
+//!   top to bottom. At the default limit of 10,000 connections that is what a small host can give.
+//! - *`systemctl`, not the bus.* It uses the manager's private socket, which answers until the manager ends.
+//! - *The state directory is locked as well as the lock file*: two runtime directories must not share one state.
+//!   A unit of the machine has its socket in the state directory, since a user's runtime directory goes at logout.
+//! - *Programs are started by clone(2), as posix_spawn(3) does it.* A child is in its control group and on the
+//!   list of children before its exec, which may hang; std's `Command` cannot, and is 40 kB of the binary.
+//! - *No TLS.* Inbound it is a reverse proxy's job. Outbound the system's `curl` does it, with URL, headers and
+//!   body on its stdin, and nothing in its arguments.
+//! - *No unwind tables in a release, and no reader of symbols* (`build.rs`, `sys::unwind`): a stripped program
+//!   that aborts at a panic has no use for them, and they are a tenth of the binary.
+//!
+//! # Words
+//!
+//! One thing has one word, in code, messages and documents.
+//!
+//! | word | meaning |
+//! |---|---|
+//! | gateway | the process; its *name* says which one |
+//! | principal | who is authenticated: `owner`, or the name of a key |
+//! | session | an ordered conversation of one principal |
+//! | message | what was accepted; *ephemeral*: without session and key, not in the journal |
+//! | turn | one run of the agent for a message; *attempt* n of it |
+//! | reply | the agent's text; *chunk*: a piece of it |
+//! | transcript | what was said in a session |
+//! | delivery | bringing a reply to a *target*; *dead letter*: a delivery that was given up |
+//! | upstream | an OpenAI-compatible server that answers as the agent |
+//! | drain | ending of work before the exit; *abort*: ending a turn before it is done |
+//! | verdict | whether a stop is *planned* or *external*; *evidence*: what it is made from |
+//! | unclean exit | a run that left no record of its end |
+//! | record | one line of the journal; *mark*: a record that says that all before it is durable |
+//! | share | how much of a limit one principal may hold |
+//! | temporary, permanent failure | one that may pass, and one that will not |
 
 // Tests may panic: that is how they fail.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]

@@ -109,11 +109,14 @@ const TOP_LEVEL: &[&str] = &[
     ".clippy.toml",
     ".gitignore",
     ".rustfmt.toml",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
     "Cargo.lock",
     "Cargo.toml",
     "LICENSE-APACHE",
     "LICENSE-MIT",
     "README.md",
+    "SECURITY.md",
     "src",
     "systemd",
     "tests",
@@ -479,7 +482,7 @@ fn the_top_level_is_tidy() {
 }
 
 #[test]
-fn the_readme_lists_the_dependencies() {
+fn the_dependencies_are_listed_with_their_reasons() {
     let direct = paper::manifest_dependencies(&read("Cargo.toml"));
     let tree = Command::new(env!("CARGO"))
         .args(["tree", "--offline", "--locked", "-e", "normal,no-proc-macro", "--prefix", "none"])
@@ -491,7 +494,8 @@ fn the_readme_lists_the_dependencies() {
     assert!(tree.status.success(), "{}", String::from_utf8_lossy(&tree.stderr));
     let linked = words.lines().filter_map(|line| line.split(' ').next());
     let linked = linked.filter(|name| *name != env!("CARGO_PKG_NAME"));
-    keep(&paper::dependencies(&read("README.md"), &direct, &linked.map(str::to_owned).collect()));
+    let linked = linked.map(str::to_owned).collect();
+    keep(&paper::dependencies(&read("CONTRIBUTING.md"), &direct, &linked));
 }
 
 #[test]

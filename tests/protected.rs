@@ -94,7 +94,7 @@ fn an_agent_of_another_user_reads_neither_the_key_nor_the_journal() {
         return skip("only root may run an agent as another user");
     }
     let home = Home::new();
-    // As the README has it.
+    // As SECURITY.md has it.
     let look = format!(
         "id -u; cat {}/api.key {}/journal 2>&1 | grep -c denied; {LOOK}",
         home.state_dir().display(),

@@ -1,6 +1,6 @@
 //! Two gateways behind nginx and behind HAProxy, with TLS: sessions stay with their gateway, streams come
 //! through as they are made, and a gateway that is stopped loses nothing that was acknowledged. The
-//! configurations are those of the README.
+//! configurations are those of hermes-gateway-operation(7).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod util;
@@ -106,10 +106,11 @@ fn example(name: &str) -> String {
 }
 
 #[test]
-fn the_readme_has_the_configurations_that_are_tested() {
-    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).unwrap();
+fn the_manual_has_the_configurations_that_are_tested() {
+    let page = concat!(env!("CARGO_MANIFEST_DIR"), "/src/man/hermes-gateway-operation.7");
+    let page = fs::read_to_string(page).unwrap();
     for name in ["nginx.conf", "haproxy.cfg"] {
-        assert!(readme.contains(&example(name)), "{name}");
+        assert!(page.contains(&example(name)), "{name}");
     }
 }
 

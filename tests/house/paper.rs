@@ -1,4 +1,4 @@
-//! What the README promises in tables, held against what is there.
+//! What documents promise in tables, held against what is there.
 
 use std::collections::BTreeSet;
 
@@ -57,18 +57,18 @@ pub fn manifest_dependencies(manifest: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Holds the README's table of dependencies against the manifest and against what is linked. The
-/// table has a column for the crate and one, "brings", for the crates that come with it.
+/// Holds the table of dependencies in CONTRIBUTING.md against the manifest and against what is linked.
+/// It has a column for the crate and one, "brings", for the crates that come with it.
 pub fn dependencies(
-    readme: &str,
+    document: &str,
     direct: &BTreeSet<String>,
     linked: &BTreeSet<String>,
 ) -> Vec<String> {
-    let Some(table) = table_below(readme, "Dependencies") else {
-        return vec!["README.md: no section \"Dependencies\" with a table".to_owned()];
+    let Some(table) = table_below(document, "Dependencies") else {
+        return vec!["CONTRIBUTING.md: no section \"Dependencies\" with a table".to_owned()];
     };
     let Some(brings) = table.column("brings") else {
-        return vec!["README.md: the table of dependencies has no column \"brings\"".to_owned()];
+        return vec!["CONTRIBUTING.md: its table has no column \"brings\"".to_owned()];
     };
     let listed: BTreeSet<String> = table.rows.iter().map(|row| row[0].clone()).collect();
     let name = |c: char| !c.is_alphanumeric() && c != '-' && c != '_';
@@ -83,7 +83,7 @@ pub fn dependencies(
 
     let mut complaints = Vec::new();
     let mut complain = |names: BTreeSet<String>, what: &str| {
-        complaints.extend(names.iter().map(|name| format!("README.md: `{name}` {what}")));
+        complaints.extend(names.iter().map(|name| format!("CONTRIBUTING.md: `{name}` {what}")));
     };
     complain(direct - &listed, "is in Cargo.toml and not in the table");
     complain(&listed - direct, "is not in Cargo.toml and in the table");
