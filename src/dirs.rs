@@ -140,6 +140,11 @@ impl Dirs {
         self.state.join("sessions")
     }
 
+    /// The same of an ephemeral run: they go with it.
+    pub fn ephemeral_sessions(&self) -> PathBuf {
+        self.runtime.join("sessions")
+    }
+
     pub fn run_record(&self) -> PathBuf {
         self.state.join("run.json")
     }

@@ -21,8 +21,8 @@ pub enum Exit {
     Usage = 64,
     /// Something it needs is unavailable (`EX_UNAVAILABLE`); the service manager tries again.
     Unavailable = 69,
-    /// A restart was asked for, or try again later (`EX_TEMPFAIL`).
-    Restart = 75,
+    /// A command may succeed later (`EX_TEMPFAIL`). The gateway itself does not end with it.
+    TryLater = 75,
     /// The operator must act (`EX_CONFIG`), and the service manager does not try again. Never for
     /// an error that may pass.
     Config = 78,

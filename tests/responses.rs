@@ -241,6 +241,33 @@ fn a_stream_that_fails_says_so() {
     assert!(!text.contains("response.completed"), "{text}");
 }
 
+#[test]
+fn a_response_that_is_deleted_while_it_runs_ends_with_that_reason() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    home.configure(&script(&format!("printf half; {}", gate.wait())));
+    let gateway = home.start();
+    let api = gateway.api();
+    for stream in [true, false] {
+        let body = json!({"input": "x", "stream": stream}).to_string();
+        let mut reader = api.begin("POST", "/v1/responses", &[], &body);
+        gateway.wait_for_turns(1);
+        let dump = home.run(&["journal", "dump"]).assert_code(0).stdout;
+        let started = dump.lines().rfind(|line| line.contains(r#""t":"started""#)).unwrap();
+        let (_, id) = started.split_once(r#""id":""#).unwrap();
+        let path = format!("/v1/responses/resp_{}", id.split_once('"').unwrap().0);
+        api.delete(&path).assert_status(200);
+        if stream {
+            let text = reader.response().text();
+            assert!(text.contains(r#""code":"response_deleted""#), "{text}");
+            assert!(text.contains("event: response.failed") && !text.contains("stopping"), "{text}");
+        } else {
+            assert_eq!(code_of(reader.response(), 410), "response_deleted");
+        }
+        assert_eq!(code_of(api.get(&path), 404), "not_found");
+    }
+}
+
 /// What nothing comes from is kept alive: before a place is free, and while the agent thinks.
 #[test]
 fn silent_streams_say_that_they_are_still_there() {

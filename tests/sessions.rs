@@ -149,6 +149,28 @@ fn dots_between_slashes_are_refused_wherever_a_session_is_named() {
 }
 
 #[test]
+fn the_header_puts_a_message_into_a_session_unless_it_has_another() {
+    let gateway = Gateway::start();
+    let api = gateway.api();
+    let header = |name: &'static str| [("X-Hermes-Session-Id", name)];
+    let (plain, named) = (r#"{"text":"x"}"#, r#"{"text":"x","session":"a/b"}"#);
+    for (path, body) in [
+        ("/v1/messages", plain),
+        ("/v1/messages", named),
+        ("/v1/sessions/a%2Fb/messages", plain),
+    ] {
+        let accepted = api.call("POST", path, &header("a/b"), body).assert_status(202).json();
+        assert_eq!(accepted["session"], "a/b", "{path} {body}");
+    }
+    for (path, body) in [("/v1/messages", named), ("/v1/sessions/a%2Fb/messages", plain)] {
+        let error = api.call("POST", path, &header("c"), body).error(400);
+        assert!(error.contains("X-Hermes-Session-Id"), "{error}");
+    }
+    let answer = api.call("POST", "/v1/messages", &header("a/.."), plain);
+    assert_eq!(code_of(answer, 400), "bad_session");
+}
+
+#[test]
 fn a_header_field_that_names_something_comes_once() {
     let gateway = Gateway::start();
     let api = gateway.api();

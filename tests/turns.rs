@@ -191,9 +191,17 @@ fn nothing_is_kept_where_nothing_shall_be() {
     let id = gateway.api().accepted("s", "x");
     assert_eq!(gateway.api().reply(&id), "x");
     assert!(!home.state_dir().join("journal").exists());
+    let transcripts = home.runtime_dir().join("sessions");
+    let count = || fs::read_dir(&transcripts).map_or(0, Iterator::count);
+    assert!(count() > 0 && !home.state_dir().join("sessions").exists());
     let home = gateway.end(libc::SIGKILL);
     let gateway = home.launch().arg("--ephemeral").start();
     gateway.api().get(&format!("/v1/messages/{id}")).assert_status(404);
+    assert_eq!(count(), 0, "the transcripts of a run that was killed");
+    gateway.api().reply(&gateway.api().accepted("s", "x"));
+    assert!(count() > 0);
+    gateway.end(libc::SIGTERM);
+    assert!(!transcripts.exists(), "the transcripts of a run that ended");
 }
 
 // ------------------------------------------------------------------ failures ----

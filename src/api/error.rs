@@ -52,6 +52,12 @@ impl ApiError {
         Refusal::Stopping.into()
     }
 
+    /// 410 for the reply of a response that was deleted while it was waited for; what is asked for
+    /// later is 404.
+    pub fn deleted() -> ApiError {
+        ApiError::new(410, "response_deleted", "The response was deleted.")
+    }
+
     /// 404 for a `previous_response_id`, with OpenAI's code for it.
     pub fn previous_not_found() -> ApiError {
         let message = "The response that this one builds upon is not known (any more).";

@@ -12,7 +12,10 @@ use serde_json::value::RawValue;
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad};
-use super::request::{Body, excerpt, idempotency_key, json_body, owner_of, parameter, wait_of};
+use super::request::{
+    Body, SESSION, excerpt, idempotency_key, json_body, owner_of, parameter, session_header,
+    wait_of,
+};
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
@@ -47,6 +50,14 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     let wait = wait_of(request)?;
     let parsing = parse_lock(proof, &body);
     let mut draft = parse(&body, session, proof, busy)?;
+    match (session_header(request), draft.who.session.as_deref()) {
+        (Some(header), None) => draft.who = owner_of(proof, Some(header))?,
+        (Some(header), Some(session)) if header != session => {
+            let message = format!("{SESSION} names another session than the path or the body.");
+            return Err(bad(message).into());
+        }
+        _ => {}
+    }
     drop(parsing);
     draft.deliver.as_deref().map_or(Ok(()), |target| check_target(service, proof, target))?;
     draft.key = idempotency_key(request, proof, &body)?;

@@ -87,6 +87,11 @@ pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
     seconds.map(Duration::from_secs).ok_or_else(|| bad(usage))
 }
 
+/// The session that the header names. What is no text is as good as an empty key, which is rejected.
+pub fn session_header(request: &Request) -> Option<&str> {
+    request.header(SESSION).map(|it| std::str::from_utf8(it).unwrap_or_default())
+}
+
 /// The principal with this session, if its key may use it.
 pub fn owner_of(proof: &Authenticated, session: Option<&str>) -> Result<Owner, ApiError> {
     if let Some(session) = session {

@@ -9,7 +9,7 @@ use std::time::Instant;
 use super::error::{ApiError, Handled, HandlerError, bad};
 use super::messages::submit;
 use super::reply_writer::{Encoder, ReplyWriter};
-use super::request::{SESSION, idempotency_key, json_body, owner_of, text};
+use super::request::{idempotency_key, json_body, owner_of, session_header, text};
 use super::service::{Exchange, Service};
 use crate::agent::context::instructions;
 use crate::agent::{Outcome, Reply};
@@ -58,8 +58,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let (body, mut lease) = json_body(&mut exchange)?;
     let Exchange { connection, request, service, proof } = exchange;
     let settings = service.settings();
-    // What is no text is as good as no session.
-    let session = request.header(SESSION).map(|it| std::str::from_utf8(it).unwrap_or_default());
+    let session = session_header(request);
     let who = owner_of(proof, session)?;
     let key = idempotency_key(request, proof, &body)?;
     let in_session = session.is_some();
@@ -138,7 +137,7 @@ fn run_durable(
     (answer.id, answer.replayed) = (id.to_string(), replayed);
     let waiter = Waiter { hub, id, client, keyed, came: Instant::now() };
     let streamed = waiter.stream_reply(event, answer)?;
-    let message = hub.message(id)?.ok_or_else(ApiError::stopping)?;
+    let message = hub.message(id)?.ok_or_else(ApiError::deleted)?;
     if message.entry.erased {
         return Err(Refusal::Erased.into());
     }

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use pico_args::{Arguments, Keys};
 
-use super::help;
+use super::{help, man};
 use crate::config::{Busy, EnumSetting};
 use crate::exit::{Exit, Failure};
 use crate::name::{Name, OWN_VARIABLE};
@@ -155,12 +155,21 @@ impl Parsed {
         let most = match (self.command, words.first().copied().unwrap_or_default()) {
             ("journal", "retry" | "drop") => 2,
             ("send", _) if self.has("--result") => 0,
-            ("send" | "help", _)
+            ("send" | "help" | "man", _)
             | ("config", "check")
             | ("journal", "check" | "dump" | "compact" | "repair") => 1,
             _ => 0,
         };
         let what = match (self.command, &words[..]) {
+            ("install", []) if self.has("--man") => {
+                let alone = self.options.len() == 1 && self.config.is_none() && self.set.is_empty();
+                let empty = self.value("--man") == Some("");
+                match (alone, empty) {
+                    (true, false) => return None,
+                    (true, true) => "--man takes a directory, and got nothing",
+                    (false, _) => "--man goes with no other option: it installs no unit",
+                }
+            }
             ("install", []) if self.has("--user") && !self.has("--system") => {
                 "--user names the user that a system unit runs as: it goes with --system"
             }
@@ -187,6 +196,7 @@ impl Parsed {
             }
             ("journal", ["retry" | "drop", id @ ..]) => return not_an_id(id.first().copied()),
             ("help", [word]) => return help::command(word).err(),
+            ("man", [word]) => return man::page(word).err(),
             _ => return None,
         };
         Some(what.to_owned())
@@ -286,6 +296,9 @@ mod tests {
             ("send --async -s a x", "send --async --session=a x"),
             ("send --deliver out x", "send --deliver=out x"),
             ("send --result 01J --wait 5", "send --result=01J --wait=5"),
+            ("man", "man"),
+            ("man toml", "man toml"),
+            ("install --man /x", "install --man=/x"),
             ("journal", "journal"),
             ("journal retry 01J", "journal retry 01J"),
             ("journal retry --all", "journal --all retry"),
@@ -373,6 +386,12 @@ mod tests {
             ("send --system x", "--system is not supported"),
             ("install --user bob", "--system"),
             ("install --system --move", "--move is for"),
+            ("install --man", "--man"),
+            ("install --man=", "--man"),
+            ("install --man /x --now", "no other option"),
+            ("install --man /x --set a.b=1", "no other option"),
+            ("man tmol", "hermes-gateway.toml(5)"),
+            ("man toml api", "\"api\""),
             ("-p", "-p"),
             ("-p Bad stop", "not a gateway's name"),
             ("history -n x", "-n takes a number"),

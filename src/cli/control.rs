@@ -155,7 +155,7 @@ pub fn refused(answer: Response<'_, '_>, deadline: Instant) -> Failure {
 
 /// 75 where the same may succeed later, as EX_TEMPFAIL has it; alike for every way to send a message.
 pub fn exit_for(status: Option<u64>) -> Exit {
-    if matches!(status, Some(429 | 503 | 507)) { Exit::Restart } else { Exit::Failed }
+    if matches!(status, Some(429 | 503 | 507)) { Exit::TryLater } else { Exit::Failed }
 }
 
 pub fn problem(status: Option<u64>, error: &Value) -> Failure {

@@ -54,8 +54,9 @@ fn as_table(stops: &[Value]) -> String {
 
 /// One record: `2026-11-22 18:54:55 UTC, 2 min ago: planned, SIGTERM from systemd[7] uid 0, exit 0`.
 pub fn in_a_line(stop: &Value, now: i64) -> String {
-    let time = time_format::with_age(stop["time"].as_str().unwrap_or("at an unknown time"), now);
-    let mut line = format!("{time}: {}", word(&stop["verdict"]));
+    // A run that left no record of its end has no time either.
+    let time = stop["time"].as_str().map(|time| time_format::with_age(time, now) + ": ");
+    let mut line = time.unwrap_or_default() + &word(&stop["verdict"]);
     let sender = sender(stop).map(|sender| format!(" from {sender}")).unwrap_or_default();
     line += &match &stop["signal"] {
         // What nobody announced says why itself.
@@ -146,7 +147,7 @@ TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
              exit 143, turns in flight: 2 (1 cut)"
         );
         // Whatever stands in the file.
-        assert_eq!(in_a_line(&json!({}), 0), "at an unknown time: - (-)");
+        assert_eq!(in_a_line(&json!({}), 0), "- (-)");
         assert!(as_table(&[json!({ "time": 5, "sender": [] })]).contains('-'));
     }
 }

@@ -11,6 +11,7 @@ mod install;
 mod journal;
 mod list;
 mod logs;
+mod man;
 mod output;
 mod places;
 mod program;
@@ -56,6 +57,11 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     match args.command {
         "help" => return say(help::page(args.words.first().map(String::as_str))),
         "version" => return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
+        // A package is built without a home.
+        "man" => return man::show(args.words.first().map(String::as_str)),
+        "install" if args.has("--man") => {
+            return man::install(args.value("--man").unwrap_or_default());
+        }
         // Before anything else can take time: from here on a signal is judged, not fatal.
         "run" => {
             signals = Some(Signals::catch().map_err(cannot_catch)?);

@@ -12,7 +12,7 @@ use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
 
-/// Runs until it is stopped. `ephemeral`: messages are kept in memory only.
+/// Runs until it is stopped. `ephemeral`: messages and transcripts end with the run.
 pub fn run(context: &Context, signals: Signals, ephemeral: bool) -> Exit {
     let mut plan = Plan { ephemeral, ..config::plan(context) };
     if is_system_service() {

@@ -98,7 +98,7 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
                 let waits = waits.map(|why| format!("; it waits for the agent: {why}"));
                 let waits = waits.unwrap_or_default();
                 let words = format!("message {id} has no reply yet: {status}{place}{waits}");
-                return Err(Failure::new(Exit::Restart, words));
+                return Err(Failure::new(Exit::TryLater, words));
             }
             _ => continue,
         };

@@ -34,6 +34,6 @@ pub struct Plan {
     /// This run's configuration came from a file, so that a missing or empty one is a mistake.
     pub had_file: Arc<AtomicBool>,
     pub children: Arc<Children>,
-    /// Messages are kept in memory only (`run --ephemeral`).
+    /// Messages are kept in memory, transcripts in the runtime directory (`run --ephemeral`).
     pub ephemeral: bool,
 }

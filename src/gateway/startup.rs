@@ -138,7 +138,11 @@ fn open(
 /// What the journal has, in a hub that begins nothing before it is opened. The lock is held.
 pub fn hub(plan: &Plan, config: Config, wake: Arc<EventFd>) -> Result<Arc<Hub>, Failure> {
     let (journal, table) = open_journal(plan, &config)?;
-    let transcripts = Transcripts::new(plan.dirs.sessions());
+    // An ephemeral run that was killed has left its own.
+    let temporary = plan.dirs.ephemeral_sessions();
+    let _ = fs::remove_dir_all(&temporary);
+    let sessions = if plan.ephemeral { temporary } else { plan.dirs.sessions() };
+    let transcripts = Transcripts::new(sessions);
     let shared = (Arc::clone(&plan.children), wake);
     Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(System))
         .map_err(|e| Failure::cannot("make an event counter", &e))

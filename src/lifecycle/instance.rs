@@ -178,11 +178,17 @@ pub fn holder(dirs: &Dirs) -> Option<Holder> {
 }
 
 fn held_by(name: &Name, dirs: &Dirs) -> String {
-    let who = holder(dirs).map_or("another process".to_owned(), |holder| {
+    let (holder, elsewhere) = match probe(dirs) {
+        Ok(Probe::Held { holder, dirs: other }) => (holder, other.runtime != dirs.runtime),
+        _ => (None, false),
+    };
+    let who = holder.map_or("another process".to_owned(), |holder| {
         let process = proc::name(holder.pid).unwrap_or_default();
         format!("pid {} ({})", holder.pid, escaped(&process, false))
     });
-    let (command, lock) = (name.command(), dirs.lock());
+    let command = name.command();
+    // The one of the two that is shared.
+    let lock = if elsewhere { dirs.state_lock() } else { dirs.lock() };
     format!(
         "gateway {name} is already running: {who} holds {}; `{command} status` tells more, \
          `{command} stop` ends it",

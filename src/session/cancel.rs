@@ -39,12 +39,21 @@ impl Hub {
 
     /// Deletes a message; one that is not over is cancelled first.
     pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
-        match self.cancel(id, why) {
-            Ok(()) | Err(Refusal::TooLate) => {}
-            Err(denied) => return Err(denied),
+        let mut state = self.lock();
+        let over = state.table.get(id).ok_or(Refusal::Unknown)?.turn.is_over();
+        if !over {
+            self.mark_cancelled(&mut state, id, why)?;
         }
+        // Under the same lock: who waits for it finds it deleted and not cancelled.
+        let deleted = Record::step(id, 0, self.stamp(), Step::Forgotten);
         // Too late for a reply that is still to be delivered.
-        self.write_operation(id, Step::Forgotten)
+        let written = match state.table.check(&deleted) {
+            Ok(()) => self.write(&mut state, &deleted).map_err(Refusal::Journal),
+            Err(_) => Err(Refusal::TooLate),
+        };
+        let begun = self.begin_attempts(&mut state);
+        self.confirm(state, begun)?;
+        written.map(drop)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its

@@ -1,6 +1,7 @@
 //! File descriptors: flags, pipes, event counters.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
@@ -30,6 +31,18 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
         check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK))?;
     }
     Ok(())
+}
+
+/// Makes this text what standard input reads, by a file in memory.
+pub fn give_stdin(text: &[u8]) -> io::Result<()> {
+    // SAFETY: memfd_create takes a name that ends with NUL, and returns a new descriptor that nobody
+    // else owns.
+    let file = unsafe { OwnedFd::from_raw_fd(check(libc::memfd_create(c"text".as_ptr(), 0))?) };
+    let mut file = File::from(file);
+    file.write_all(text)?;
+    file.rewind()?;
+    // SAFETY: both are open, and nothing owns descriptor 0.
+    check(unsafe { libc::dup2(file.as_raw_fd(), 0) }).map(drop)
 }
 
 /// A counter that wakes a `poll` (eventfd(2)): close-on-exec, non-blocking, starting at 0.

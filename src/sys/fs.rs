@@ -212,6 +212,12 @@ pub fn create_new(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)
 }
 
+/// Has files and directories that this process makes be readable by all, as far as their modes say.
+pub fn share_new_files() {
+    // SAFETY: umask takes a plain integer and cannot fail.
+    unsafe { libc::umask(0o022) };
+}
+
 /// Whether a file can be made in this directory, which is made where it is missing.
 pub fn can_write_in(dir: &Path) -> bool {
     let probe = temporary_path(&dir.join("probe"));

@@ -80,7 +80,7 @@ impl ResponseReader<'_, '_> {
         let mut reply = self.reply.borrow_mut();
         if reply.native().is_none() {
             if so_far.text == 0 && so_far.tools {
-                let words = "the model asked for tools, which nobody here can offer it";
+                let words = "the model called tools and wrote no text; the reply of a durable message is text";
                 return Err(Outcome::Failed(words.to_owned()));
             }
             reply.report(so_far.report);

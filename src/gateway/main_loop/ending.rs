@@ -210,8 +210,10 @@ impl Main {
             return Err(hangs());
         }
         let (dirs, started) = (self.plan.dirs.clone(), self.started.is_some());
+        let ephemeral = started && self.plan.ephemeral;
         let work = move || {
             let _ = started.then(|| fs::remove_file(dirs.control_socket()));
+            let _ = ephemeral.then(|| fs::remove_dir_all(dirs.ephemeral_sessions()));
             let entered = history::record_end(&dirs, &line, sync);
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
