@@ -260,7 +260,10 @@ fn a_response_that_is_deleted_while_it_runs_ends_with_that_reason() {
         if stream {
             let text = reader.response().text();
             assert!(text.contains(r#""code":"response_deleted""#), "{text}");
-            assert!(text.contains("event: response.failed") && !text.contains("stopping"), "{text}");
+            assert!(
+                text.contains("event: response.failed") && !text.contains("stopping"),
+                "{text}"
+            );
         } else {
             assert_eq!(code_of(reader.response(), 410), "response_deleted");
         }

@@ -154,11 +154,9 @@ fn the_header_puts_a_message_into_a_session_unless_it_has_another() {
     let api = gateway.api();
     let header = |name: &'static str| [("X-Hermes-Session-Id", name)];
     let (plain, named) = (r#"{"text":"x"}"#, r#"{"text":"x","session":"a/b"}"#);
-    for (path, body) in [
-        ("/v1/messages", plain),
-        ("/v1/messages", named),
-        ("/v1/sessions/a%2Fb/messages", plain),
-    ] {
+    for (path, body) in
+        [("/v1/messages", plain), ("/v1/messages", named), ("/v1/sessions/a%2Fb/messages", plain)]
+    {
         let accepted = api.call("POST", path, &header("a/b"), body).assert_status(202).json();
         assert_eq!(accepted["session"], "a/b", "{path} {body}");
     }
