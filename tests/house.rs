@@ -127,8 +127,11 @@ const HOMES: &[&str] = &["tester", "me", "you", "user", "alice", "bob", "$user",
 
 const MAX_FILE: usize = 400;
 const MAX_MEDIAN: usize = 200;
-const MAX_TOTAL: usize = 21_700;
-const MAX_BINARY: u64 = 1_300_000;
+const MAX_TOTAL: usize = 21_850;
+/// Of these the manual pages, which the program has in it, are 125,000.
+const MAX_BINARY: u64 = 1_330_000;
+/// It is for the first half an hour; what is longer belongs into the manual pages.
+const MAX_README: usize = 200;
 
 // ------------------------------------------------------------------- the rules ----
 
@@ -501,6 +504,12 @@ fn the_dependencies_are_listed_with_their_reasons() {
 #[test]
 fn the_readme_lists_the_exit_statuses() {
     keep(&paper::exit_statuses(&read("README.md"), &read("src/exit.rs")));
+}
+
+#[test]
+fn the_readme_is_short() {
+    let lines = read("README.md").lines().count();
+    assert!(lines <= MAX_README, "README.md: {lines} lines, {MAX_README} at most");
 }
 
 #[test]

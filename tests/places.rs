@@ -58,6 +58,19 @@ fn a_gateway_is_found_from_another_runtime_directory() {
 }
 
 #[test]
+fn a_second_gateway_elsewhere_is_told_which_lock_is_held() {
+    let gateway = Gateway::start();
+    let home = gateway.home();
+    let other = home.path().join("other");
+    fs::create_dir(&other).unwrap();
+    let launch = home.launch().env("XDG_RUNTIME_DIR", other.to_str().unwrap());
+    let second = launch.spawn().finish(DEADLINE).assert_code(69);
+    let lock = home.state_dir().join("state.lock");
+    let words = format!("pid {} (hermes-gateway) holds {};", gateway.pid(), lock.display());
+    assert!(second.stderr.contains(&words), "no {words:?} in {}", second.stderr);
+}
+
+#[test]
 fn a_removed_control_socket_is_made_again() {
     let gateway = Gateway::start();
     let home = gateway.home();
