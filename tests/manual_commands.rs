@@ -67,7 +67,7 @@ fn steps(block: &str) -> Vec<Step> {
     steps
 }
 
-fn has_commands(block: &String) -> bool {
+fn has_commands(block: &str) -> bool {
     block.lines().any(|line| line.starts_with("$ "))
 }
 
@@ -75,7 +75,7 @@ fn has_commands(block: &String) -> bool {
 #[track_caller]
 fn commands_of(page: &str) -> (Vec<Step>, Vec<Step>) {
     let blocks = if page == "README.md" { fenced("console\n") } else { literal_blocks(page) };
-    let blocks = blocks.into_iter().filter(has_commands);
+    let blocks = blocks.into_iter().filter(|block| has_commands(block));
     let (systemd, shell): (Vec<String>, Vec<String>) =
         blocks.partition(|block| block.contains("systemctl"));
     let all = |blocks: Vec<String>| blocks.iter().flat_map(|block| steps(block)).collect();
