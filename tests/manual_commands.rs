@@ -87,7 +87,8 @@ fn commands_of(page: &str) -> (Vec<Step>, Vec<Step>) {
 #[track_caller]
 fn run(steps: &[Step], shell: impl FnOnce(&str) -> Outcome) {
     assert!(!steps.is_empty(), "there are no commands");
-    let mut script = "set -e\n".to_owned();
+    // What runs in the background must not outlive a command that failed.
+    let mut script = "trap '[ $? = 0 ] || kill 0' EXIT\nset -e\n".to_owned();
     for (n, step) in steps.iter().enumerate() {
         writeln!(script, "echo '@@{n}'\n{}", step.command).unwrap();
     }

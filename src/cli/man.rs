@@ -27,7 +27,8 @@ pub fn page(word: &str) -> Result<&'static str, String> {
             .iter()
             .find_map(|end| word.strip_suffix(end.as_str()))
             .unwrap_or(word);
-        let short = name.trim_start_matches("hermes-gateway").trim_start_matches(['.', '-']);
+        let short =
+            name.strip_prefix("hermes-gateway").unwrap_or(name).trim_start_matches(['.', '-']);
         let is_name = !bare.is_empty() && (bare == *name || bare == short);
         // There are several pages in section 7.
         is_name || (word == *section && word != "7")
