@@ -139,11 +139,13 @@ fn man_shows_a_page_on_a_terminal() {
     let mut command = home.command(&["man", "api"]);
     command.env("PATH", format!("{}:/usr/bin:/bin", dir.path().display()));
     command.stdin(Stdio::null()).stderr(theirs.try_clone().unwrap()).stdout(theirs);
-    assert!(command.status().expect("start it").success());
+    let mut child = command.spawn().expect("start it");
+    // The command holds the terminal's other end, which must go with the child.
     drop(command);
     let mut said = Vec::new();
     // The other end of a terminal that is closed is an I/O error.
     let _ = ours.read_to_end(&mut said);
+    assert!(child.wait().unwrap().success());
     let said = String::from_utf8(said).unwrap();
     assert_eq!(said, "formatted by man /dev/stdin\r\n.Dt HERMES-GATEWAY-API 7\r\n");
 }
