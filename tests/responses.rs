@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use util::api::code_of;
-use util::{Api, Gate, Gateway, Home, script};
+use util::{Api, DEADLINE, Gate, Gateway, Home, script};
 
 /// Prints the text, the instructions, and what was said before.
 const TELLER: &str = r#"printf 'text=%s told=%s' "$(cat)" "$HERMES_INSTRUCTIONS"
@@ -268,7 +268,9 @@ fn a_response_that_is_deleted_while_it_runs_ends_with_that_reason() {
             assert_eq!(code_of(reader.response(), 410), "response_deleted");
         }
         assert_eq!(code_of(api.get(&path), 404), "not_found");
+        gateway.wait_for_log("attempt 1, ", DEADLINE);
     }
+    assert!(!gateway.stderr().contains("attempt 0"), "{}", gateway.stderr());
 }
 
 /// What nothing comes from is kept alive: before a place is free, and while the agent thinks.

@@ -20,7 +20,7 @@ pub struct ReplyBuffer(Mutex<State>);
 
 #[derive(Debug, Default)]
 pub struct State {
-    attempt: u32,
+    pub(super) attempt: u32,
     /// When that began.
     pub(super) began: Option<Instant>,
     /// The message that runs: it need not be read back.

@@ -83,13 +83,14 @@ impl Hub {
             let mut state = self.lock();
             (state.table.copy(id), state.replies.of(id))
         };
-        let (began, text, report, message) = {
+        let (began, attempt, text, report, message) = {
             let mut run = run.lock();
             let began = run.began.unwrap_or_else(Instant::now);
-            (began, run.text.clone(), run.report.to_json(), run.message.take())
+            (began, run.attempt, run.text.clone(), run.report.to_json(), run.message.take())
         };
         let session = entry.as_ref().and_then(|entry| entry.owner.session.as_deref());
-        let attempt = entry.as_ref().map_or(0, |entry| entry.attempts);
+        // One that was deleted has no entry.
+        let attempt = entry.as_ref().map_or(attempt, |entry| entry.attempts);
         outcome.log(&id.to_string(), session, attempt, began, text.len());
         let Some(entry) = entry.filter(|entry| !entry.turn.is_over()) else {
             // It was taken back while it ran, and its agent has ended by now.
