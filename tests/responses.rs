@@ -10,7 +10,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use util::api::code_of;
-use util::{Api, DEADLINE, Gate, Gateway, Home, script};
+use util::{Api, DEADLINE, Gate, Gateway, Home, eventually, script};
 
 /// Prints the text, the instructions, and what was said before.
 const TELLER: &str = r#"printf 'text=%s told=%s' "$(cat)" "$HERMES_INSTRUCTIONS"
@@ -252,13 +252,27 @@ fn a_response_that_is_deleted_while_it_runs_ends_with_that_reason() {
         let body = json!({"input": "x", "stream": stream}).to_string();
         let mut reader = api.begin("POST", "/v1/responses", &[], &body);
         gateway.wait_for_turns(1);
-        let dump = home.run(&["journal", "dump"]).assert_code(0).stdout;
-        let started = dump.lines().rfind(|line| line.contains(r#""t":"started""#)).unwrap();
-        let (_, id) = started.split_once(r#""id":""#).unwrap();
-        let path = format!("/v1/responses/resp_{}", id.split_once('"').unwrap().0);
+        let mut text = String::new();
+        if stream {
+            // Before its first chunk it would be an error with a status.
+            assert_eq!(reader.head().status, 200);
+            while !text.contains("half") {
+                text += &String::from_utf8(reader.chunk().unwrap()).unwrap();
+            }
+        }
+        let path = eventually("a response that runs", || {
+            let dump = home.run(&["journal", "dump"]).assert_code(0).stdout;
+            let started = dump.lines().rfind(|line| line.contains(r#""t":"started""#))?;
+            let (_, id) = started.split_once(r#""id":""#)?;
+            let path = format!("/v1/responses/resp_{}", id.split_once('"')?.0);
+            // The one before it is deleted.
+            (api.get(&path).status() == 200).then_some(path)
+        });
         api.delete(&path).assert_status(200);
         if stream {
-            let text = reader.response().text();
+            while let Some(chunk) = reader.chunk() {
+                text += &String::from_utf8(chunk).unwrap();
+            }
             assert!(text.contains(r#""code":"response_deleted""#), "{text}");
             assert!(
                 text.contains("event: response.failed") && !text.contains("stopping"),
