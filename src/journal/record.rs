@@ -2,9 +2,12 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::value::RawValue;
 
-use crate::json::Raw;
+use crate::escape::quoted;
+use crate::json;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,34 +47,23 @@ pub enum Record {
     Unknown { id: Option<String> },
 }
 
-/// Its members are written in this order, behind the id and the stamp.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
-    #[serde(skip)]
     pub id: String,
-    #[serde(skip)]
     pub at: Stamp,
     pub principal: String,
-    #[serde(skip_serializing_if = "absent")]
     pub session: Option<String>,
     pub text: String,
-    #[serde(skip_serializing_if = "absent")]
     pub deliver: Option<String>,
     /// Hashes of the idempotency key and of the body that came with it.
-    #[serde(skip_serializing_if = "absent")]
     pub key: Option<String>,
-    #[serde(skip_serializing_if = "absent")]
     pub body: Option<String>,
     /// `interrupt`, where it interrupts the turn that runs.
-    #[serde(skip_serializing_if = "absent")]
     pub mode: Option<String>,
-    #[serde(default, skip_serializing_if = "absent")]
     pub attachments: Vec<String>,
     /// What the request said beside its text, as JSON.
-    #[serde(skip_serializing_if = "absent")]
     pub context: Option<String>,
     /// Its session was reset, and a compaction has taken out what it said.
-    #[serde(default, skip_serializing_if = "absent")]
     pub erased: bool,
 }
 
@@ -106,26 +98,20 @@ pub enum Step {
 }
 
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Retry {
     pub error: String,
     /// Attempts that failed one after the other.
-    #[serde(default, skip_serializing_if = "absent")]
     pub failures: u32,
     /// Milliseconds since the first of them in which the gateway ran and the machine was awake.
-    #[serde(default, skip_serializing_if = "absent")]
     pub spent: u64,
     /// Milliseconds until the next attempt.
-    #[serde(default, skip_serializing_if = "absent")]
     pub pause: u64,
     /// The upstream asked for at least that pause.
-    #[serde(default, skip_serializing_if = "absent")]
     pub asked: bool,
     /// A crash or kill cut the attempt short: it counts against `limits.max_attempts`.
-    #[serde(default, skip_serializing_if = "absent")]
     pub crash: bool,
     /// The upstream's own error, as JSON.
-    #[serde(skip_serializing_if = "absent")]
     pub detail: Option<String>,
 }
 
@@ -169,27 +155,27 @@ impl Record {
     pub fn to_json(&self) -> String {
         let json = Json::begin(self.word(), self.id());
         let json = match self {
-            Record::Accepted(accepted) => json.stamp(accepted.at).members(accepted),
+            Record::Accepted(accepted) => accepted.write(json.stamp(accepted.at)),
             Record::Step { n, at, step, .. } => {
                 let json = json.add("n", n).stamp(*at);
                 match step {
-                    Step::Done(reply, report) => json.put("reply", reply).add("report", report),
-                    Step::Failed(error, detail) => json.put("error", error).add("detail", detail),
+                    Step::Done(reply, report) => json.add("reply", reply).add("report", report),
+                    Step::Failed(error, detail) => json.add("error", error).add("detail", detail),
                     Step::Cancelled(error) | Step::Deferred(error) | Step::Dead(error) => {
-                        json.put("error", error)
+                        json.add("error", error)
                     }
-                    Step::Retry(retry) => json.members(retry),
+                    Step::Retry(retry) => retry.write(json),
                     // A version that ignores it takes the turn for one that is over.
-                    Step::Requeued => json.put("essential", &true),
+                    Step::Requeued => json.add("essential", &true),
                     _ => json,
                 }
             }
             Record::Reset { principal, session, at, transcript_only } => {
-                let json = json.put("principal", principal).put("session", session).stamp(*at);
+                let json = json.add("principal", principal).add("session", session).stamp(*at);
                 json.add("transcript_only", transcript_only)
             }
             Record::Clock { boot, since_boot, at } => {
-                json.put("boot", boot).put("since_boot", since_boot).stamp(*at)
+                json.add("boot", boot).add("since_boot", since_boot).stamp(*at)
             }
             Record::Unknown { .. } => json,
         };
@@ -202,119 +188,135 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let head: Head = read(json)?;
-        let t = &*head.t;
-        let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
-        let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
-        let error = || text("error", head.error);
-        let at = || {
-            let at = get(head.at)?.ok_or_else(|| lacks("at"))?;
-            let (age, off) = (get(head.age)?.unwrap_or(0), get(head.off)?.unwrap_or(0));
-            Ok::<Stamp, String>(Stamp { at, age, off })
-        };
-        let step = match t {
+        let members = Members::parse(json)?;
+        let (kind, text) = (&*members.kind, |name| members.get::<String>(name));
+        let step = match kind {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
-                let accepted = Accepted { id: text("id", head.id)?, at: at()?, ..read(json)? };
+                let (id, at) = (text("id")?, members.stamp()?);
+                let accepted = Accepted { id, at, ..Accepted::default() }.read(&members)?;
                 return Ok(Record::Accepted(Box::new(accepted)));
             }
             "reset" => {
-                let principal = text("principal", head.principal)?;
-                let session = text("session", head.session)?;
-                let transcript_only = get(head.transcript_only)?.unwrap_or(false);
-                return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
+                let (principal, session) = (text("principal")?, text("session")?);
+                let (at, transcript_only) = (members.stamp()?, members.get("transcript_only")?);
+                return Ok(Record::Reset { principal, session, at, transcript_only });
             }
             "clock" => {
-                let since_boot = get(head.since_boot)?.unwrap_or(0);
-                return Ok(Record::Clock { boot: text("boot", head.boot)?, since_boot, at: at()? });
+                let (boot, since_boot) = (text("boot")?, members.get("since_boot")?);
+                return Ok(Record::Clock { boot, since_boot, at: members.stamp()? });
             }
             "started" => Step::Started,
-            "retry" => Step::Retry(read(json)?),
-            "done" => Step::Done(text("reply", head.reply)?, get(head.report)?),
-            "failed" => Step::Failed(error()?, get(head.detail)?),
+            "retry" => Step::Retry(Box::new(Retry::default().read(&members)?)),
+            "done" => Step::Done(text("reply")?, members.get("report")?),
+            "failed" => Step::Failed(text("error")?, members.get("detail")?),
             "requeued" => Step::Requeued,
             "released" => Step::Released,
-            "cancelled" => Step::Cancelled(error()?),
+            "cancelled" => Step::Cancelled(text("error")?),
             "sending" => Step::Sending,
-            "deferred" => Step::Deferred(error()?),
+            "deferred" => Step::Deferred(text("error")?),
             "delivered" => Step::Delivered,
-            "dead" => Step::Dead(error()?),
+            "dead" => Step::Dead(text("error")?),
             "revived" => Step::Revived,
             "dropped" => Step::Dropped,
             "forgotten" => Step::Forgotten,
-            _ if head.essential.is_some_and(|raw| raw.get() == "true") => {
-                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
+            _ if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
+                return Err(format!("a record of kind {kind:?} {ESSENTIAL}"));
             }
-            _ => return Ok(Record::Unknown { id: get(head.id).unwrap_or(None) }),
+            _ => return Ok(Record::Unknown { id: members.get("id").unwrap_or(None) }),
         };
-        Ok(Record::Step { id: text("id", head.id)?, n: get(head.n)?.unwrap_or(0), at: at()?, step })
+        Ok(Record::Step { id: text("id")?, n: members.get("n")?, at: members.stamp()?, step })
     }
 }
 
-/// The members of records, but for what only `accepted` and `retry` have, as they stand: in a record of a
-/// newer gateway they may be anything.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Head<'a> {
-    #[serde(borrow)]
-    t: Cow<'a, str>,
-    id: Raw<'a>,
-    n: Raw<'a>,
-    at: Raw<'a>,
-    age: Raw<'a>,
-    off: Raw<'a>,
-    essential: Raw<'a>,
-    error: Raw<'a>,
-    detail: Raw<'a>,
-    reply: Raw<'a>,
-    report: Raw<'a>,
-    principal: Raw<'a>,
-    session: Raw<'a>,
-    transcript_only: Raw<'a>,
-    boot: Raw<'a>,
-    since_boot: Raw<'a>,
+/// What a member can be. Where one is absent, it is its default; a text must be there.
+trait Member: Serialize + DeserializeOwned + Default + PartialEq {
+    const OPTIONAL: bool = true;
 }
 
-fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
-    serde_json::from_str(json).map_err(|e| e.to_string())
+impl Member for String {
+    const OPTIONAL: bool = false;
+}
+impl Member for Option<String> {}
+impl Member for Option<u64> {}
+impl Member for Vec<String> {}
+impl Member for bool {}
+impl Member for u32 {}
+impl Member for u64 {}
+
+/// The members of a record as they stand: in a record of a newer gateway they may be anything.
+struct Members<'a> {
+    kind: String,
+    all: Vec<(Cow<'a, str>, &'a RawValue)>,
 }
 
-fn get<'a, T: Deserialize<'a>>(member: Raw<'a>) -> Result<Option<T>, String> {
-    member.map(|raw| read(raw.get())).transpose()
+impl<'a> Members<'a> {
+    fn parse(json: &'a str) -> Result<Members<'a>, String> {
+        let json = serde_json::from_str::<&RawValue>(json).map_err(|e| e.to_string())?.get();
+        let mut members = Members { kind: String::new(), all: json::members(json).collect() };
+        members.kind = members.get::<Option<String>>("t")?.unwrap_or_default();
+        Ok(members)
+    }
+
+    fn raw(&self, name: &str) -> json::Raw<'a> {
+        let found = self.all.iter().rfind(|(known, _)| known == name)?.1;
+        Some(found).filter(|found| found.get() != "null")
+    }
+
+    fn get<T: Member>(&self, name: &str) -> Result<T, String> {
+        match self.raw(name) {
+            Some(raw) => serde_json::from_str(raw.get()).map_err(|e| e.to_string()),
+            None if T::OPTIONAL => Ok(T::default()),
+            None => Err(self.lacks(name)),
+        }
+    }
+
+    fn stamp(&self) -> Result<Stamp, String> {
+        let at = self.get::<Option<u64>>("at")?.ok_or_else(|| self.lacks("at"))?;
+        Ok(Stamp { at, age: self.get("age")?, off: self.get("off")? })
+    }
+
+    fn lacks(&self, name: &str) -> String {
+        format!("a record of kind {:?} has no {name:?}", self.kind)
+    }
 }
 
-/// Whether a member says no more than its absence.
-fn absent<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
+/// Writes and reads the members of a struct under the names of its fields, in this order.
+macro_rules! members {
+    ($of:ident: $($field:ident),*) => {
+        impl $of {
+            fn write(&self, json: Json) -> Json {
+                json$(.add(stringify!($field), &self.$field))*
+            }
+
+            fn read(mut self, members: &Members<'_>) -> Result<$of, String> {
+                $(self.$field = members.get(stringify!($field))?;)*
+                Ok(self)
+            }
+        }
+    };
 }
+
+members!(Accepted: principal, session, text, deliver, key, body, mode, attachments, context, erased);
+members!(Retry: error, failures, spent, pause, asked, crash, detail);
 
 /// The JSON of a record in the making.
 struct Json(Vec<u8>);
 
 impl Json {
     fn begin(kind: &str, id: Option<&str>) -> Json {
-        Json(format!(r#"{{"t":"{kind}""#).into_bytes()).add("id", &id)
-    }
-
-    /// Adds a member.
-    fn put<T: Serialize>(mut self, key: &str, value: &T) -> Json {
-        [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
-        // Strings, numbers and lists of them can be written, and to memory.
-        let _ = serde_json::to_writer(&mut self.0, value);
-        self
+        let id = id.map_or(String::new(), |id| format!(r#","id":{}"#, quoted(id)));
+        Json(format!(r#"{{"t":"{kind}"{id}"#).into_bytes())
     }
 
     /// Adds a member, unless it says no more than its absence.
-    fn add<T: Serialize + Default + PartialEq>(self, key: &str, value: &T) -> Json {
-        if absent(value) { self } else { self.put(key, value) }
-    }
-
-    /// Adds the members of a struct.
-    fn members(mut self, of: &impl Serialize) -> Json {
-        let start = self.0.len();
-        let _ = serde_json::to_writer(&mut self.0, of);
-        self.0[start] = b',';
-        self.0.pop();
+    fn add<T: Member>(mut self, key: &str, value: &T) -> Json {
+        if T::OPTIONAL && *value == T::default() {
+            return self;
+        }
+        [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
+        // Strings, numbers and lists of them can be written, and to memory.
+        let _ = serde_json::to_writer(&mut self.0, value);
         self
     }
 
@@ -325,7 +327,7 @@ impl Json {
     }
 
     fn stamp(self, Stamp { at, age, off }: Stamp) -> Json {
-        self.put("at", &at).add("age", &age).add("off", &off)
+        self.add("at", &Some(at)).add("age", &age).add("off", &off)
     }
 }
 
