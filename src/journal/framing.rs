@@ -3,6 +3,8 @@
 //! The last member of the JSON is the journal's own, `"d"`: the number of the last record that was
 //! durable when this one was written. A start learns from it what may have been acknowledged.
 
+use std::sync::LazyLock;
+
 use crc::{CRC_32_ISCSI, Crc, Table};
 use serde_json::value::RawValue;
 
@@ -10,8 +12,9 @@ use crate::json::member;
 use crate::limits::MAX_RECORD;
 
 /// Sixteen kilobytes for a thirtieth of the time: a long record's sum is taken under the locks, and a start
-/// takes those of all.
-pub static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+/// takes those of all. Filled in at the first use, so that the program file does not hold them.
+pub static CRC: LazyLock<Crc<u32, Table<16>>> =
+    LazyLock::new(|| Crc::<u32, Table<16>>::new(&CRC_32_ISCSI));
 
 const FORMAT: &str = r#""hermes-gateway journal""#;
 /// Version 1 had no marks, and did not say what was durable.

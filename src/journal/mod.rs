@@ -42,7 +42,7 @@ pub type Visit<'a> = &'a mut dyn FnMut(u64, &str) -> Result<(), String>;
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
 /// Two implementations stand behind it: a file, and memory for tests and `--ephemeral`.
-pub trait Journal: Send + Sync + fmt::Debug {
+pub trait Journal: Send + Sync {
     /// Appends a record and returns its number. It survives a power cut, or the end of this process in
     /// the last moment of a compaction, only once [`Journal::sync`] has returned for its number.
     ///
@@ -124,6 +124,12 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// Whether new work can be taken.
     fn condition(&self) -> Condition {
         self.health().condition()
+    }
+}
+
+impl fmt::Debug for dyn Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Journal")
     }
 }
 
