@@ -28,6 +28,7 @@ mod logger;
 mod name;
 mod named;
 mod outbound;
+mod permissions;
 mod session;
 mod shares;
 mod subprocess;
@@ -36,7 +37,6 @@ mod systemd;
 #[cfg(test)]
 mod testing;
 mod threads;
-mod trusted;
 
 #[cfg(fuzzing)]
 pub use {api::tests::properties as bodies, http::tests::properties as wire};

@@ -30,12 +30,12 @@ const BASE: &[&str] = &[
     "logger",
     "name",
     "named",
+    "permissions",
     "shares",
     "subprocess",
     "testing",
     "escape",
     "threads",
-    "trusted",
 ];
 
 /// What each room may import, beside itself, [`BASE`] and `sys`. `main` may import all. Imports run

@@ -17,9 +17,9 @@ use super::{config, places, program, start, starter, unit_file};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::UNIT_FILES_TIMEOUT;
+use crate::permissions;
 use crate::sys::{fs as files, user};
 use crate::systemd::unit::{self as text, Origin};
-use crate::trusted;
 
 /// Installs the unit, or brings it up to date.
 pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
@@ -133,7 +133,7 @@ fn as_owner<T>(owner: &Context, act: impl FnOnce() -> T) -> Result<T, Failure> {
 fn check_program(owner: &Context, unit: &str) -> Result<(), Failure> {
     let program = text::program_in(unit, &owner.name);
     let (Some(program), Some(user)) = (program, &owner.user) else { return Ok(()) };
-    as_owner(owner, || trusted::check_program(&program))?.map_err(|e| {
+    as_owner(owner, || permissions::check_program(&program))?.map_err(|e| {
         let (program, user) = (program.display(), user.name.display());
         Failure::failed(if e.kind() == ErrorKind::PermissionDenied {
             format!(

@@ -30,7 +30,7 @@ use crate::session::{Hub, MessageTable, Settings, System, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::threads::{lock, spawn};
-use crate::{digest, logger, sys, systemd, trusted};
+use crate::{digest, logger, permissions, sys, systemd};
 
 /// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
 /// (net.core.somaxconn) since Linux 5.4.
@@ -280,7 +280,7 @@ pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyrin
         Failure::new(Exit::for_file(&e), words)
     };
     let read = || match configured {
-        true => trusted::read_secret(path, MAX_KEY_FILE),
+        true => permissions::read_secret(path, MAX_KEY_FILE),
         false => files::read_own_secret(path, MAX_KEY_FILE),
     };
     let text = match read() {

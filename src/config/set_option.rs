@@ -3,7 +3,7 @@
 
 use super::builder::ConfigBuilder;
 use super::did_you_mean::nearest;
-use super::error::{Origin, shown};
+use super::error::{Location, shown};
 use super::render;
 use super::schema::Section;
 use super::toml_errors::Source;
@@ -26,7 +26,7 @@ impl<'a> ConfigBuilder<'a> {
         });
         let example = "write --set section.key=value, like --set http.listen=127.0.0.1:8642";
         let result = result.ok_or_else(|| example.to_owned());
-        self.diagnostics.problems.report(Origin::Set(label), result);
+        self.diagnostics.problems.report(Location::Set(label), result);
     }
 }
 

@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_secret_is_ours_or_of_root_and_other_users_cannot_read_it() {
-        let dir = TempDir::new("trusted");
+        let dir = TempDir::new("permissions");
         let path = dir.path().join("key");
         for mode in [0o600, 0o400] {
             file(&path, mode);
@@ -266,7 +266,7 @@ mod tests {
         if user::own_uid() != 0 {
             return;
         }
-        let dir = TempDir::new("trusted");
+        let dir = TempDir::new("permissions");
         let path = dir.path().join("c.toml");
         file(&path, 0o664);
         chown(&path, Some(0), Some(0)).unwrap();
@@ -291,7 +291,7 @@ mod tests {
 
     #[test]
     fn an_access_control_list_is_not_taken_for_a_private_group() {
-        let dir = TempDir::new("trusted");
+        let dir = TempDir::new("permissions");
         let path = dir.path().join("c.toml");
         file(&path, 0o660);
         assert!(open_trusted(&path).is_ok());
@@ -303,7 +303,7 @@ mod tests {
 
     #[test]
     fn symlinks_are_followed_where_nobody_else_can_redirect_them() {
-        let root = TempDir::new("trusted");
+        let root = TempDir::new("permissions");
         let shared = directory(&root.path().join("shared"), 0o755);
         let (path, target) = (shared.join("..data/key"), root.path().join("real"));
         file(&target, 0o600);
