@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::compact::copy_all;
-use super::framing::{Header, MARK, VERSION};
+use super::framing::{CHECKPOINT, Header, VERSION};
 use super::health::{Health, Status};
 use super::paths::{NAME, keep, temporary};
 use super::scanner::{Part, Scanner};
@@ -58,7 +58,7 @@ impl FileJournal {
             index,
             status: Status { last: found.last, size: end, cap, ..Status::default() },
             durable: 0,
-            marked: found.marked,
+            known_durable: found.known_durable,
             syncing: false,
             preallocated: 0,
         };
@@ -95,7 +95,7 @@ impl FileJournal {
         while let Some(segment) = scanner.next()? {
             match segment.record {
                 Ok(entry) if entry.number < number => corrupt = None,
-                Ok(entry) if entry.is_mark() || visit(entry.number, entry.json) => {}
+                Ok(entry) if entry.is_checkpoint() || visit(entry.number, entry.json) => {}
                 Ok(_) => break,
                 Err(why) => {
                     corrupt = corrupt.or_else(|| Some(invalid(segment.at, why)));
@@ -183,17 +183,17 @@ impl Journal for FileJournal {
         self.sync(number)
     }
 
-    fn mark(&self) -> Result<(), WriteError> {
+    fn checkpoint(&self) -> Result<(), WriteError> {
         self.sync(self.last())?;
         let _call = self.health.call("a write to the journal");
         let number = {
             let mut inner = self.lock();
             // While writes go on, the next record says it.
-            if inner.marked == inner.status.last || inner.durable < inner.status.last {
+            if inner.known_durable == inner.status.last || inner.durable < inner.status.last {
                 return Ok(());
             }
-            let number = self.append_to(&mut inner, MARK, Purpose::Completion);
-            inner.marked = number.as_ref().map_or(inner.marked, |number| *number);
+            let number = self.append_to(&mut inner, CHECKPOINT, Purpose::Completion);
+            inner.known_durable = number.as_ref().map_or(inner.known_durable, |number| *number);
             number
         };
         self.sync(number?)

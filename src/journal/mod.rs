@@ -63,7 +63,7 @@ pub trait Journal: Send + Sync {
     ///
     /// # Errors
     /// As with [`Journal::sync`]; or there was no room for it, which costs nothing else.
-    fn mark(&self) -> Result<(), WriteError> {
+    fn checkpoint(&self) -> Result<(), WriteError> {
         Ok(())
     }
 

@@ -51,7 +51,7 @@ fn cut(path: &Path, offset: u64, found: Corruption) -> io::Result<Repaired> {
     while let Some(segment) = scanner.next()? {
         let entry = segment.record.ok();
         let number = entry.map(|entry| entry.number);
-        let counts = u64::from(entry.is_some_and(|entry| !entry.is_mark()));
+        let counts = u64::from(entry.is_some_and(|entry| !entry.is_checkpoint()));
         before &= if offset == 0 { number > Some(highest) } else { segment.at < offset };
         if before {
             records += counts;

@@ -70,7 +70,7 @@ pub struct Report {
     /// The number of the last record that there ever was.
     pub last: u64,
     /// All up to this number is known to have been durable by what the file says.
-    pub marked: u64,
+    pub known_durable: u64,
     pub(super) index: Index,
     /// Where the first record begins, and where the last one ends.
     pub start: u64,
@@ -89,7 +89,7 @@ pub fn inspect(path: &Path, visit: Visit<'_>) -> Result<Report, Corruption> {
     verify(path, &file, visit)
 }
 
-/// Shows every record of a file: its number and its JSON; not the journal's own marks. What is
+/// Shows every record of a file: its number and its JSON; not the journal's own checkpoints. What is
 /// appended meanwhile is not looked at.
 ///
 /// # Errors
@@ -111,7 +111,7 @@ pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corr
         if !kept {
             // A compaction may have kept nothing: its base still says how far the numbers got.
             found.last = found.last.max(header.base - 1);
-            found.marked = found.marked.max(header.base - 1);
+            found.known_durable = found.known_durable.max(header.base - 1);
         }
         let next = found.last + 1;
         let Some(segment) = scanner.next().map_err(io)? else { break };
@@ -121,8 +121,8 @@ pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corr
                 let number = entry.number;
                 let gap = if kept { number >= header.base } else { number > next };
                 if !gap && number >= next {
-                    if entry.is_mark() {
-                        found.marked = entry.durable.map_or(0, |durable| durable + 1);
+                    if entry.is_checkpoint() {
+                        found.known_durable = entry.durable.map_or(0, |durable| durable + 1);
                     } else {
                         index_offset(&mut found.index, number, at);
                         visit(number, entry.json).map_err(|why| {

@@ -299,7 +299,7 @@ impl Hub {
         if self.busy.load(Ordering::SeqCst) == 0 {
             self.lock().recent.clear();
         }
-        self.journal.mark().map_err(|refused| self.note_refusal(refused))
+        self.journal.checkpoint().map_err(|refused| self.note_refusal(refused))
     }
 
     pub fn is_broken(&self) -> bool {

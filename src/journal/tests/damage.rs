@@ -8,14 +8,14 @@ use crate::journal::framing::{Header, line};
 type Records = Vec<(u64, String)>;
 
 /// A journal of about `size` bytes, in its two forms: as written, and after a compaction. `quiet`:
-/// with a mark at its end.
+/// with a checkpoint at its end.
 fn examples(size: u64, quiet: bool) -> [(Vec<u8>, Records); 2] {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
     let (journal, _) = open(&dir);
     let rest = || {
         if quiet {
-            journal.mark().unwrap();
+            journal.checkpoint().unwrap();
         }
     };
     while journal.size() < size {
@@ -120,7 +120,7 @@ fn flip(bytes: &[u8], whole: &[(u64, String)], half: usize) {
                 Ok(())
             };
             let found = inspect(&path, &mut note);
-            // Only of the last line nothing says that it was durable. Behind a mark that is the mark.
+            // Only of the last line nothing says that it was durable. Behind a checkpoint that is the checkpoint.
             let tail = (at > last_but_one).then_some(last_but_one + 1);
             match found {
                 Err(damage) => {
