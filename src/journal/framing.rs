@@ -13,8 +13,8 @@ use crate::limits::MAX_RECORD;
 
 /// Sixteen kilobytes for a thirtieth of the time: a long record's sum is taken under the locks, and a start
 /// takes those of all. Filled in at the first use, so that the program file does not hold them.
-pub static CRC: LazyLock<Crc<u32, Table<16>>> =
-    LazyLock::new(|| Crc::<u32, Table<16>>::new(&CRC_32_ISCSI));
+pub static CRC: LazyLock<Box<Crc<u32, Table<16>>>> =
+    LazyLock::new(|| Box::new(Crc::<u32, Table<16>>::new(&CRC_32_ISCSI)));
 
 const FORMAT: &str = r#""hermes-gateway journal""#;
 /// Version 1 had no checkpoints, and did not say what was durable.

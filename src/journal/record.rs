@@ -153,8 +153,9 @@ impl Record {
 
     /// Its JSON, on one line.
     pub fn to_json(&self) -> String {
-        let json = Json::begin(self.word(), self.id());
-        let json = match self {
+        let id = self.id().map_or(String::new(), |id| format!(r#","id":{}"#, quoted(id)));
+        let json = Json(format!(r#"{{"t":"{}"{id}"#, self.word()).into_bytes());
+        let mut json = match self {
             Record::Accepted(accepted) => accepted.write(json.stamp(accepted.at)),
             Record::Step { n, at, step, .. } => {
                 let json = json.add("n", n).stamp(*at);
@@ -179,7 +180,9 @@ impl Record {
             }
             Record::Unknown { .. } => json,
         };
-        json.end()
+        json.0.push(b'}');
+        // What serde_json writes is text.
+        String::from_utf8(json.0).unwrap_or_default()
     }
 
     /// Reads what [`Record::to_json`] writes, here or in another version of this program. A member
@@ -304,11 +307,6 @@ members!(Retry: error, failures, spent, pause, asked, crash, detail);
 struct Json(Vec<u8>);
 
 impl Json {
-    fn begin(kind: &str, id: Option<&str>) -> Json {
-        let id = id.map_or(String::new(), |id| format!(r#","id":{}"#, quoted(id)));
-        Json(format!(r#"{{"t":"{kind}"{id}"#).into_bytes())
-    }
-
     /// Adds a member, unless it says no more than its absence.
     fn add<T: Member>(mut self, key: &str, value: &T) -> Json {
         if T::OPTIONAL && *value == T::default() {
@@ -318,12 +316,6 @@ impl Json {
         // Strings, numbers and lists of them can be written, and to memory.
         let _ = serde_json::to_writer(&mut self.0, value);
         self
-    }
-
-    fn end(mut self) -> String {
-        self.0.push(b'}');
-        // What serde_json writes is text.
-        String::from_utf8(self.0).unwrap_or_default()
     }
 
     fn stamp(self, Stamp { at, age, off }: Stamp) -> Json {
