@@ -11,7 +11,7 @@ use crate::json;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
+pub struct Timestamp {
     /// The wall clock: milliseconds since 1970.
     pub at: u64,
     /// Milliseconds of the journal's own time, which no operator sets. 0 in what an older gateway
@@ -21,7 +21,7 @@ pub struct Stamp {
     pub off: u64,
 }
 
-impl Stamp {
+impl Timestamp {
     /// Milliseconds of `age` for which the machine was on.
     pub fn uptime(self) -> u64 {
         self.age.saturating_sub(self.off)
@@ -35,13 +35,13 @@ pub enum Record {
     Accepted(Box<Accepted>),
     /// Something became of it. `n`: the attempt, from 1; 0, and absent in JSON, for a step that
     /// belongs to none.
-    Step { id: String, n: u32, at: Stamp, step: Step },
+    Step { id: String, n: u32, at: Timestamp, step: Step },
     /// A session begins anew: what it was is forgotten; where there was no room for it, what was said
     /// there, and not its results.
-    Reset { principal: String, session: String, at: Stamp, transcript_only: bool },
+    Reset { principal: String, session: String, at: Timestamp, transcript_only: bool },
     /// What CLOCK_BOOTTIME said in which boot, in milliseconds: by the newest of these a start knows
     /// how much time has passed.
-    Clock { boot: String, since_boot: u64, at: Stamp },
+    Clock { boot: String, since_boot: u64, at: Timestamp },
     /// Written by a newer gateway, which can do without this one understanding it: it is kept as it
     /// is.
     Unknown { id: Option<String> },
@@ -50,7 +50,7 @@ pub enum Record {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Accepted {
     pub id: String,
-    pub at: Stamp,
+    pub at: Timestamp,
     pub principal: String,
     pub session: Option<String>,
     pub text: String,
@@ -118,7 +118,7 @@ pub struct Retry {
 impl Record {
     /// A step of a message.
     #[expect(clippy::needless_pass_by_value, reason = "ids are as small as their pointers")]
-    pub fn step(id: impl ToString, n: u32, at: impl Into<Stamp>, step: Step) -> Record {
+    pub fn step(id: impl ToString, n: u32, at: impl Into<Timestamp>, step: Step) -> Record {
         Record::Step { id: id.to_string(), n, at: at.into(), step }
     }
 
@@ -156,9 +156,9 @@ impl Record {
         let id = self.id().map_or(String::new(), |id| format!(r#","id":{}"#, quoted(id)));
         let json = Json(format!(r#"{{"t":"{}"{id}"#, self.word()).into_bytes());
         let mut json = match self {
-            Record::Accepted(accepted) => accepted.write(json.stamp(accepted.at)),
+            Record::Accepted(accepted) => accepted.write(json.timestamp(accepted.at)),
             Record::Step { n, at, step, .. } => {
-                let json = json.add("n", n).stamp(*at);
+                let json = json.add("n", n).timestamp(*at);
                 match step {
                     Step::Done(reply, report) => json.add("reply", reply).add("report", report),
                     Step::Failed(error, detail) => json.add("error", error).add("detail", detail),
@@ -172,11 +172,11 @@ impl Record {
                 }
             }
             Record::Reset { principal, session, at, transcript_only } => {
-                let json = json.add("principal", principal).add("session", session).stamp(*at);
+                let json = json.add("principal", principal).add("session", session).timestamp(*at);
                 json.add("transcript_only", transcript_only)
             }
             Record::Clock { boot, since_boot, at } => {
-                json.add("boot", boot).add("since_boot", since_boot).stamp(*at)
+                json.add("boot", boot).add("since_boot", since_boot).timestamp(*at)
             }
             Record::Unknown { .. } => json,
         };
@@ -196,18 +196,18 @@ impl Record {
         let step = match kind {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
-                let (id, at) = (text("id")?, members.stamp()?);
+                let (id, at) = (text("id")?, members.timestamp()?);
                 let accepted = Accepted { id, at, ..Accepted::default() }.read(&members)?;
                 return Ok(Record::Accepted(Box::new(accepted)));
             }
             "reset" => {
                 let (principal, session) = (text("principal")?, text("session")?);
-                let (at, transcript_only) = (members.stamp()?, members.get("transcript_only")?);
+                let (at, transcript_only) = (members.timestamp()?, members.get("transcript_only")?);
                 return Ok(Record::Reset { principal, session, at, transcript_only });
             }
             "clock" => {
                 let (boot, since_boot) = (text("boot")?, members.get("since_boot")?);
-                return Ok(Record::Clock { boot, since_boot, at: members.stamp()? });
+                return Ok(Record::Clock { boot, since_boot, at: members.timestamp()? });
             }
             "started" => Step::Started,
             "retry" => Step::Retry(Box::new(Retry::default().read(&members)?)),
@@ -228,7 +228,7 @@ impl Record {
             }
             _ => return Ok(Record::Unknown { id: members.get("id").unwrap_or(None) }),
         };
-        Ok(Record::Step { id: text("id")?, n: members.get("n")?, at: members.stamp()?, step })
+        Ok(Record::Step { id: text("id")?, n: members.get("n")?, at: members.timestamp()?, step })
     }
 }
 
@@ -274,9 +274,9 @@ impl<'a> Members<'a> {
         }
     }
 
-    fn stamp(&self) -> Result<Stamp, String> {
+    fn timestamp(&self) -> Result<Timestamp, String> {
         let at = self.get::<Option<u64>>("at")?.ok_or_else(|| self.lacks("at"))?;
-        Ok(Stamp { at, age: self.get("age")?, off: self.get("off")? })
+        Ok(Timestamp { at, age: self.get("age")?, off: self.get("off")? })
     }
 
     fn lacks(&self, name: &str) -> String {
@@ -318,7 +318,7 @@ impl Json {
         self
     }
 
-    fn stamp(self, Stamp { at, age, off }: Stamp) -> Json {
+    fn timestamp(self, Timestamp { at, age, off }: Timestamp) -> Json {
         self.add("at", &Some(at)).add("age", &age).add("off", &off)
     }
 }

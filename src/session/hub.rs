@@ -20,7 +20,7 @@ use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::journal::record::Stamp;
+use crate::journal::record::Timestamp;
 use crate::journal::{Condition, Journal, WriteError};
 use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
@@ -277,7 +277,7 @@ impl Hub {
     }
 
     /// The time for a record of now.
-    pub(super) fn stamp(&self) -> Stamp {
+    pub(super) fn stamp(&self) -> Timestamp {
         self.clock.stamp(self.clocks.read())
     }
 

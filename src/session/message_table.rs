@@ -19,7 +19,7 @@ use std::time::Duration;
 use super::clock::{ClockRecord, millis};
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
-use crate::journal::record::{Accepted, Record, Stamp, Step};
+use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
 use accounts::Account;
@@ -56,7 +56,7 @@ pub struct MessageTable {
     /// The newest id.
     pub last: Option<Id>,
     /// The stamp of the newest record.
-    pub newest: Stamp,
+    pub newest: Timestamp,
     /// The newest record of the clock.
     pub clock: Option<ClockRecord>,
 }
@@ -230,7 +230,7 @@ impl MessageTable {
     }
 
     /// Takes a step that was checked, of attempt `n`: the record of this number and time.
-    fn advance(&mut self, id: Id, step: &Step, (number, n, at): (u64, u32, Stamp)) {
+    fn advance(&mut self, id: Id, step: &Step, (number, n, at): (u64, u32, Timestamp)) {
         self.change(id, |entry| {
             let before = entry.turn;
             entry.turn = before.after(step).unwrap_or(before);
@@ -251,7 +251,7 @@ impl MessageTable {
                 }
                 // Nothing was tried yet; its reply is delivered as if there had been none before.
                 Step::Requeued => {
-                    (entry.queued, entry.outcome, entry.ended) = (number, 0, Stamp::default());
+                    (entry.queued, entry.outcome, entry.ended) = (number, 0, Timestamp::default());
                     (entry.attempts, entry.crashes, entry.failing) = (0, 0, None);
                     (outgoing.state, outgoing.attempts, outgoing.error_record) = (None, 0, 0);
                 }

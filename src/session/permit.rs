@@ -11,7 +11,7 @@ use super::id::Id;
 use super::submit::Draft;
 use crate::agent::{Outcome, Reply};
 use crate::cancel::{Cancel, CancelReason};
-use crate::journal::record::Stamp;
+use crate::journal::record::Timestamp;
 use crate::limits::KEEP_ALIVE;
 use crate::shares::Reached;
 use crate::sys::fd::EventFd;
@@ -89,7 +89,7 @@ impl TurnPermit {
         reply: &mut dyn Reply,
     ) -> io::Result<Outcome> {
         let (hub, began) = (&self.hub, Instant::now());
-        let message = draft.accept(self.id, Stamp::default());
+        let message = draft.accept(self.id, Timestamp::default());
         let outcome = hub.run_agent(&message, (1, None), reply, (Some(client), None))?;
         // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
         let echoed = outcome == Outcome::Done && hub.settings().agent.kind() == "echo";

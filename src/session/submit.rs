@@ -8,7 +8,7 @@ use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::{DeliveryState, TurnState};
 use crate::config::{Busy, OWNER};
-use crate::journal::record::{Accepted, Record, Stamp, Step};
+use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::journal::{self, WriteError};
 use crate::shares::{Over, Reached, Shares};
 
@@ -257,7 +257,7 @@ impl Hub {
 }
 
 impl Draft {
-    pub(super) fn accept(self, id: Id, at: Stamp) -> Accepted {
+    pub(super) fn accept(self, id: Id, at: Timestamp) -> Accepted {
         let hex = |digest: Digest| format!("{digest:032x}");
         Accepted {
             id: id.to_string(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::accounts::Account;
 use super::{Counts, Id, MessageTable};
-use crate::journal::record::Stamp;
+use crate::journal::record::Timestamp;
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 use crate::session::clock::millis;
 
@@ -22,7 +22,7 @@ impl MessageTable {
     /// to.
     pub fn overdue(
         &self,
-        now: Stamp,
+        now: Timestamp,
         keep: usize,
         (most, goes): (usize, &dyn Fn(Id) -> bool),
     ) -> Vec<Id> {
@@ -69,10 +69,10 @@ impl MessageTable {
 
     /// The stamp that a record counts with. Ages only grow, and by steps that can be: one that is
     /// odd, or none, as older gateways wrote, counts as that of the record before it.
-    pub(super) fn next_stamp(&mut self, at: Stamp) -> Stamp {
-        let last = Stamp { at: at.at, ..self.newest };
+    pub(super) fn next_stamp(&mut self, at: Timestamp) -> Timestamp {
+        let last = Timestamp { at: at.at, ..self.newest };
         let most = last.age.saturating_add(millis(MAX_AGE_STEP));
-        let first = self.newest == Stamp::default();
+        let first = self.newest == Timestamp::default();
         let sound = at.age >= last.age && at.off >= last.off && at.uptime() >= last.uptime();
         self.newest = if sound && (at.age <= most || first) { at } else { last };
         self.newest

@@ -822,7 +822,7 @@ fn one_odd_age_blocks_none_behind_it_and_lets_none_expire() {
     assert_eq!(scribe.overdue(day() + 3000, 100).len(), ages.len());
     // A part of the age for which the machine was off cannot shrink, or be more than the age.
     for off in [7000, u64::MAX] {
-        let odd = Stamp { at: 0, age: 6000, off };
+        let odd = Timestamp { at: 0, age: 6000, off };
         scribe.accept(scribe.last() + 1, None, None, false);
         scribe.write(&Record::step(Id::from(scribe.last()), 1, odd, Step::Started));
         assert_eq!(scribe.table.newest.age, 3000, "{off}");
@@ -851,7 +851,7 @@ fn nothing_expires_before_the_machine_was_on_for_a_while() {
     let mut scribe = Scribe::default();
     scribe.accept(1, None, Some(1), false);
     scribe.done(1, 1000);
-    let overdue = |age, off| scribe.table.overdue(Stamp { at: 0, age, off }, 9, ALL);
+    let overdue = |age, off| scribe.table.overdue(Timestamp { at: 0, age, off }, 9, ALL);
     assert!(overdue(40 * day(), 40 * day() - 1000).is_empty());
     assert!(overdue(40 * day(), 40 * day() - 999 - hour).is_empty());
     assert_eq!(overdue(40 * day(), 40 * day() - 1000 - hour), [Id::from(1)]);

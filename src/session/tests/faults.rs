@@ -292,7 +292,7 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
     config.deliver.insert("out".to_owned(), target());
     let id = Id::after(None).unwrap();
     let (old, two_days) = (1_795_000_000_000, 48 * 3_600_000);
-    let old = crate::journal::record::Stamp { at: old, age: 1, off: 0 };
+    let old = crate::journal::record::Timestamp { at: old, age: 1, off: 0 };
     let accepted = crate::journal::record::Accepted {
         id: id.to_string(),
         at: old,
