@@ -46,16 +46,10 @@ impl Diagnostics<'_> {
         self.problems.push(location, format!("{full_name} {what}"));
     }
 
-    /// Puts a value into its field; `location` is where its key stands.
-    pub fn assign(
-        &mut self,
-        field: Field<'_>,
-        key: KeyInfo,
-        location: Location,
-        value: &Value<'_>,
-    ) {
+    /// Puts a value into its field; its key stands at `at`.
+    pub fn assign(&mut self, field: Field<'_>, key: KeyInfo, at: Location, value: &Value<'_>) {
         match self.read(field, &key, value) {
-            Ok(()) => self.locations.insert(key.name, location),
+            Ok(()) => self.locations.insert(key.name, at),
             Err(fault) => self.problems.push(self.source.at(value.span), fault),
         }
     }
