@@ -112,7 +112,7 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
         let fix = home(name).unwrap_or_else(known_sections);
         return format!("unknown key {} outside of a section; {fix}", quoted(name));
     }
-    let near = nearest(name, SECTIONS.iter().map(|section| section.name)).and_then(Section::of);
+    let near = nearest(name, &SECTIONS.map(|section| section.name)).and_then(Section::of);
     let fix = near.map_or_else(known_sections, |near| format!("did you mean {}?", near.head()));
     format!("unknown section [{}]; {fix}", shown(name))
 }
@@ -124,7 +124,7 @@ fn known_sections() -> String {
 /// The error about a key that its section does not have.
 fn unknown_key(section: &Section, own: &str, name: &str) -> String {
     let known = section.key_names();
-    let fix = match (nearest(name, known.iter().copied()), home(name)) {
+    let fix = match (nearest(name, &known), home(name)) {
         (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),
         (None, None) => format!("its keys are {}", known.join(", ")),

@@ -87,7 +87,7 @@ fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {
 /// or deliveries away.
 fn names(given: &[String], at: &str, why: &str, known: &[&str], diagnostics: &mut Diagnostics<'_>) {
     for name in given.iter().filter(|name| !known.contains(&name.as_str())) {
-        let hint = did_you_mean::hint(name, known.iter().copied());
+        let hint = did_you_mean::hint(name, known);
         diagnostics.fault(at, &format!("has {}, {why}{hint}", quoted(name)));
     }
 }

@@ -49,6 +49,6 @@ fn label(argument: &str) -> String {
 
 /// Also where it is misspelt: better a value too many hidden than a secret in a log.
 fn is_env(name: &str) -> bool {
-    let near = |key: &str| nearest(key.trim_matches([' ', '"', '\'']), ["env"]).is_some();
+    let near = |key: &str| nearest(key.trim_matches([' ', '"', '\'']), &["env"]).is_some();
     name.split('.').skip(1).any(near)
 }

@@ -88,7 +88,7 @@ impl Diagnostics<'_> {
                 let text = text?;
                 if !setting.choose(text) {
                     let words = setting.words();
-                    let (hint, text) = (hint(text, words.iter().copied()), quoted(text));
+                    let (hint, text) = (hint(text, words), quoted(text));
                     let all = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
                     return Err(format!("{name} is {text}; it must be one of {all}{hint}"));
                 }
