@@ -191,44 +191,40 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let members = Members::parse(json)?;
-        let (kind, text) = (&*members.kind, |name| members.get::<String>(name));
-        let step = match kind {
+        let whole: &RawValue = serde_json::from_str(json).map_err(|e| e.to_string())?;
+        let mut members = Members { all: json::members(whole.get()).collect(), fault: None };
+        let kind = members.get::<Option<String>>("t").unwrap_or_default();
+        let record = match &*kind {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
-                let (id, at) = (text("id")?, members.timestamp()?);
-                let accepted = Accepted { id, at, ..Accepted::default() }.read(&members)?;
-                return Ok(Record::Accepted(Box::new(accepted)));
+                let (id, at) = (members.get("id"), members.timestamp());
+                let accepted = Accepted { id, at, ..Accepted::default() };
+                Record::Accepted(Box::new(accepted.read(&mut members)))
             }
-            "reset" => {
-                let (principal, session) = (text("principal")?, text("session")?);
-                let (at, transcript_only) = (members.timestamp()?, members.get("transcript_only")?);
-                return Ok(Record::Reset { principal, session, at, transcript_only });
-            }
-            "clock" => {
-                let (boot, since_boot) = (text("boot")?, members.get("since_boot")?);
-                return Ok(Record::Clock { boot, since_boot, at: members.timestamp()? });
-            }
-            "started" => Step::Started,
-            "retry" => Step::Retry(Box::new(Retry::default().read(&members)?)),
-            "done" => Step::Done(text("reply")?, members.get("report")?),
-            "failed" => Step::Failed(text("error")?, members.get("detail")?),
-            "requeued" => Step::Requeued,
-            "released" => Step::Released,
-            "cancelled" => Step::Cancelled(text("error")?),
-            "sending" => Step::Sending,
-            "deferred" => Step::Deferred(text("error")?),
-            "delivered" => Step::Delivered,
-            "dead" => Step::Dead(text("error")?),
-            "revived" => Step::Revived,
-            "dropped" => Step::Dropped,
-            "forgotten" => Step::Forgotten,
-            _ if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
-                return Err(format!("a record of kind {kind:?} {ESSENTIAL}"));
-            }
-            _ => return Ok(Record::Unknown { id: members.get("id").unwrap_or(None) }),
+            "reset" => Record::Reset {
+                principal: members.get("principal"),
+                session: members.get("session"),
+                at: members.timestamp(),
+                transcript_only: members.get("transcript_only"),
+            },
+            "clock" => Record::Clock {
+                boot: members.get("boot"),
+                since_boot: members.get("since_boot"),
+                at: members.timestamp(),
+            },
+            _ => match Step::read(&kind, &mut members) {
+                Some(step) => {
+                    let (id, n) = (members.get("id"), members.get("n"));
+                    Record::Step { id, n, at: members.timestamp(), step }
+                }
+                None if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
+                    return Err(format!("a record of kind {kind:?} {ESSENTIAL}"));
+                }
+                None => return Ok(Record::Unknown { id: members.get("id") }),
+            },
         };
-        Ok(Record::Step { id: text("id")?, n: members.get("n")?, at: members.timestamp()?, step })
+        let wrong = |fault| Err(format!("a record of kind {kind:?} has {fault}"));
+        members.fault.map_or(Ok(record), wrong)
     }
 }
 
@@ -249,38 +245,34 @@ impl Member for u64 {}
 
 /// The members of a record as they stand: in a record of a newer gateway they may be anything.
 struct Members<'a> {
-    kind: String,
     all: Vec<(Cow<'a, str>, &'a RawValue)>,
+    /// The first that is wrong among those that were read.
+    fault: Option<String>,
 }
 
 impl<'a> Members<'a> {
-    fn parse(json: &'a str) -> Result<Members<'a>, String> {
-        let json = serde_json::from_str::<&RawValue>(json).map_err(|e| e.to_string())?.get();
-        let mut members = Members { kind: String::new(), all: json::members(json).collect() };
-        members.kind = members.get::<Option<String>>("t")?.unwrap_or_default();
-        Ok(members)
-    }
-
     fn raw(&self, name: &str) -> json::Raw<'a> {
         let found = self.all.iter().rfind(|(known, _)| known == name)?.1;
         Some(found).filter(|found| found.get() != "null")
     }
 
-    fn get<T: Member>(&self, name: &str) -> Result<T, String> {
-        match self.raw(name) {
-            Some(raw) => serde_json::from_str(raw.get()).map_err(|e| e.to_string()),
-            None if T::OPTIONAL => Ok(T::default()),
-            None => Err(self.lacks(name)),
+    fn get<T: Member>(&mut self, name: &str) -> T {
+        let fault = match self.raw(name).map(|raw| serde_json::from_str(raw.get())) {
+            Some(Ok(value)) => return value,
+            None if T::OPTIONAL => return T::default(),
+            Some(Err(e)) => format!("a wrong {name:?}: {e}"),
+            None => format!("no {name:?}"),
+        };
+        self.fault.get_or_insert(fault);
+        T::default()
+    }
+
+    fn timestamp(&mut self) -> Timestamp {
+        let at = self.get::<Option<u64>>("at");
+        if at.is_none() {
+            self.fault.get_or_insert("no \"at\"".to_owned());
         }
-    }
-
-    fn timestamp(&self) -> Result<Timestamp, String> {
-        let at = self.get::<Option<u64>>("at")?.ok_or_else(|| self.lacks("at"))?;
-        Ok(Timestamp { at, age: self.get("age")?, off: self.get("off")? })
-    }
-
-    fn lacks(&self, name: &str) -> String {
-        format!("a record of kind {:?} has no {name:?}", self.kind)
+        Timestamp { at: at.unwrap_or(0), age: self.get("age"), off: self.get("off") }
     }
 }
 
@@ -292,9 +284,9 @@ macro_rules! members {
                 json$(.add(stringify!($field), &self.$field))*
             }
 
-            fn read(mut self, members: &Members<'_>) -> Result<$of, String> {
-                $(self.$field = members.get(stringify!($field))?;)*
-                Ok(self)
+            fn read(mut self, members: &mut Members<'_>) -> $of {
+                $(self.$field = members.get(stringify!($field));)*
+                self
             }
         }
     };
@@ -342,6 +334,27 @@ impl Step {
             Step::Dropped => "dropped",
             Step::Forgotten => "forgotten",
         }
+    }
+
+    /// A step of this kind, with what it has beside its id, attempt and time.
+    fn read(kind: &str, members: &mut Members<'_>) -> Option<Step> {
+        Some(match kind {
+            "started" => Step::Started,
+            "retry" => Step::Retry(Box::new(Retry::default().read(members))),
+            "done" => Step::Done(members.get("reply"), members.get("report")),
+            "failed" => Step::Failed(members.get("error"), members.get("detail")),
+            "requeued" => Step::Requeued,
+            "released" => Step::Released,
+            "cancelled" => Step::Cancelled(members.get("error")),
+            "sending" => Step::Sending,
+            "deferred" => Step::Deferred(members.get("error")),
+            "delivered" => Step::Delivered,
+            "dead" => Step::Dead(members.get("error")),
+            "revived" => Step::Revived,
+            "dropped" => Step::Dropped,
+            "forgotten" => Step::Forgotten,
+            _ => return None,
+        })
     }
 }
 
