@@ -60,10 +60,6 @@ impl Problems {
         result.unwrap_or_else(|fault| self.push(location, fault));
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
-    }
-
     /// One line a problem, each with its place in this file: the first [`MAX_CONFIG_PROBLEMS`], the
     /// others are counted.
     pub fn lines(&self, file: &str) -> Vec<String> {

@@ -158,10 +158,9 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
     let from_file = !builder.diagnostics.locations.is_empty();
     sources.set.iter().for_each(|argument| builder.read_set(argument));
     let ConfigBuilder { mut config, mut diagnostics } = builder;
+    diagnostics.problems.check(&diagnostics.file)?;
     // What keys mean together can only be judged where each is good.
-    if diagnostics.problems.is_empty() {
-        consistency::check(&mut config, &mut diagnostics);
-    }
+    consistency::check(&mut config, &mut diagnostics);
     let Diagnostics { locations, problems, file, .. } = diagnostics;
     problems.check(&file)?;
     Ok(Loaded { config, file: bytes.map(|_| sources.file.clone()), from_file, locations })

@@ -192,11 +192,10 @@ impl Journal for FileJournal {
             if inner.known_durable == inner.status.last || inner.durable < inner.status.last {
                 return Ok(());
             }
-            let number = self.append_to(&mut inner, CHECKPOINT, Purpose::Completion);
-            inner.known_durable = number.as_ref().map_or(inner.known_durable, |number| *number);
-            number
+            inner.known_durable = self.append_to(&mut inner, CHECKPOINT, Purpose::Completion)?;
+            inner.known_durable
         };
-        self.sync(number?)
+        self.sync(number)
     }
 
     fn read(&self, number: u64) -> io::Result<String> {

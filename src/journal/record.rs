@@ -237,7 +237,6 @@ impl Member for String {
     const OPTIONAL: bool = false;
 }
 impl Member for Option<String> {}
-impl Member for Option<u64> {}
 impl Member for Vec<String> {}
 impl Member for bool {}
 impl Member for u32 {}
@@ -268,11 +267,10 @@ impl<'a> Members<'a> {
     }
 
     fn timestamp(&mut self) -> Timestamp {
-        let at = self.get::<Option<u64>>("at");
-        if at.is_none() {
+        if self.raw("at").is_none() {
             self.fault.get_or_insert("no \"at\"".to_owned());
         }
-        Timestamp { at: at.unwrap_or(0), age: self.get("age"), off: self.get("off") }
+        Timestamp { at: self.get("at"), age: self.get("age"), off: self.get("off") }
     }
 }
 
@@ -310,8 +308,9 @@ impl Json {
         self
     }
 
-    fn timestamp(self, Timestamp { at, age, off }: Timestamp) -> Json {
-        self.add("at", &Some(at)).add("age", &age).add("off", &off)
+    fn timestamp(mut self, Timestamp { at, age, off }: Timestamp) -> Json {
+        self.0.extend(format!(r#","at":{at}"#).bytes());
+        self.add("age", &age).add("off", &off)
     }
 }
 

@@ -47,17 +47,12 @@ pub struct Clock {
 
 impl Clock {
     /// Goes on where a journal ends: with its last record of the clock, and its newest stamp.
-    pub fn new(
-        known: Option<&ClockRecord>,
-        newest: Timestamp,
-        boot: String,
-        now: Reading,
-    ) -> Clock {
-        let same = known.filter(|known| !boot.is_empty() && known.boot == boot);
+    pub fn new(last: Option<&ClockRecord>, newest: Timestamp, boot: String, now: Reading) -> Clock {
+        let same = last.filter(|last| !boot.is_empty() && last.boot == boot);
         let start = match same {
-            Some(known) => {
-                let since = now.since_boot.saturating_sub(known.since_boot);
-                Timestamp { age: newest.age.max(known.at.age.saturating_add(since)), ..newest }
+            Some(last) => {
+                let since = now.since_boot.saturating_sub(last.since_boot);
+                Timestamp { age: newest.age.max(last.at.age.saturating_add(since)), ..newest }
             }
             None if newest == Timestamp::default() => newest,
             None => {
