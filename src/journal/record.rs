@@ -2,12 +2,9 @@
 
 use std::borrow::Cow;
 
-use serde::Serialize;
-use serde::de::DeserializeOwned;
-use serde_json::value::RawValue;
+use serde::{Deserialize, Serialize};
 
-use crate::escape::quoted;
-use crate::json;
+use crate::json::Raw;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -47,23 +44,34 @@ pub enum Record {
     Unknown { id: Option<String> },
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// Its members are written in this order, behind the id and the timestamp.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
+    #[serde(skip)]
     pub id: String,
+    #[serde(skip)]
     pub at: Timestamp,
     pub principal: String,
+    #[serde(skip_serializing_if = "absent")]
     pub session: Option<String>,
     pub text: String,
+    #[serde(skip_serializing_if = "absent")]
     pub deliver: Option<String>,
     /// Hashes of the idempotency key and of the body that came with it.
+    #[serde(skip_serializing_if = "absent")]
     pub key: Option<String>,
+    #[serde(skip_serializing_if = "absent")]
     pub body: Option<String>,
     /// `interrupt`, where it interrupts the turn that runs.
+    #[serde(skip_serializing_if = "absent")]
     pub mode: Option<String>,
+    #[serde(default, skip_serializing_if = "absent")]
     pub attachments: Vec<String>,
     /// What the request said beside its text, as JSON.
+    #[serde(skip_serializing_if = "absent")]
     pub context: Option<String>,
     /// Its session was reset, and a compaction has taken out what it said.
+    #[serde(default, skip_serializing_if = "absent")]
     pub erased: bool,
 }
 
@@ -98,20 +106,26 @@ pub enum Step {
 }
 
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Retry {
     pub error: String,
     /// Attempts that failed one after the other.
+    #[serde(default, skip_serializing_if = "absent")]
     pub failures: u32,
     /// Milliseconds since the first of them in which the gateway ran and the machine was awake.
+    #[serde(default, skip_serializing_if = "absent")]
     pub spent: u64,
     /// Milliseconds until the next attempt.
+    #[serde(default, skip_serializing_if = "absent")]
     pub pause: u64,
     /// The upstream asked for at least that pause.
+    #[serde(default, skip_serializing_if = "absent")]
     pub asked: bool,
     /// A crash or kill cut the attempt short: it counts against `limits.max_attempts`.
+    #[serde(default, skip_serializing_if = "absent")]
     pub crash: bool,
     /// The upstream's own error, as JSON.
+    #[serde(skip_serializing_if = "absent")]
     pub detail: Option<String>,
 }
 
@@ -153,36 +167,33 @@ impl Record {
 
     /// Its JSON, on one line.
     pub fn to_json(&self) -> String {
-        let id = self.id().map_or(String::new(), |id| format!(r#","id":{}"#, quoted(id)));
-        let json = Json(format!(r#"{{"t":"{}"{id}"#, self.word()).into_bytes());
-        let mut json = match self {
-            Record::Accepted(accepted) => accepted.write(json.timestamp(accepted.at)),
+        let json = Json::begin(self.word(), self.id());
+        let json = match self {
+            Record::Accepted(accepted) => json.timestamp(accepted.at).members(accepted),
             Record::Step { n, at, step, .. } => {
                 let json = json.add("n", n).timestamp(*at);
                 match step {
-                    Step::Done(reply, report) => json.add("reply", reply).add("report", report),
-                    Step::Failed(error, detail) => json.add("error", error).add("detail", detail),
+                    Step::Done(reply, report) => json.put("reply", reply).add("report", report),
+                    Step::Failed(error, detail) => json.put("error", error).add("detail", detail),
                     Step::Cancelled(error) | Step::Deferred(error) | Step::Dead(error) => {
-                        json.add("error", error)
+                        json.put("error", error)
                     }
-                    Step::Retry(retry) => retry.write(json),
+                    Step::Retry(retry) => json.members(retry),
                     // A version that ignores it takes the turn for one that is over.
-                    Step::Requeued => json.add("essential", &true),
+                    Step::Requeued => json.put("essential", &true),
                     _ => json,
                 }
             }
             Record::Reset { principal, session, at, transcript_only } => {
-                let json = json.add("principal", principal).add("session", session).timestamp(*at);
+                let json = json.put("principal", principal).put("session", session).timestamp(*at);
                 json.add("transcript_only", transcript_only)
             }
             Record::Clock { boot, since_boot, at } => {
-                json.add("boot", boot).add("since_boot", since_boot).timestamp(*at)
+                json.put("boot", boot).put("since_boot", since_boot).timestamp(*at)
             }
             Record::Unknown { .. } => json,
         };
-        json.0.push(b'}');
-        // What serde_json writes is text.
-        String::from_utf8(json.0).unwrap_or_default()
+        json.end()
     }
 
     /// Reads what [`Record::to_json`] writes, here or in another version of this program. A member
@@ -191,126 +202,130 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let whole: &RawValue = serde_json::from_str(json).map_err(|e| e.to_string())?;
-        let mut members = Members { all: json::members(whole.get()).collect(), fault: None };
-        let kind = members.get::<Option<String>>("t").unwrap_or_default();
-        let record = match &*kind {
+        let head: Head = read(json)?;
+        let t = &*head.t;
+        let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
+        let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
+        let error = || text("error", head.error);
+        let at = || {
+            let at = get(head.at)?.ok_or_else(|| lacks("at"))?;
+            let (age, off) = (get(head.age)?.unwrap_or(0), get(head.off)?.unwrap_or(0));
+            Ok::<Timestamp, String>(Timestamp { at, age, off })
+        };
+        let step = match t {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
             "accepted" => {
-                let (id, at) = (members.get("id"), members.timestamp());
-                let accepted = Accepted { id, at, ..Accepted::default() };
-                Record::Accepted(Box::new(accepted.read(&mut members)))
+                let accepted = Accepted { id: text("id", head.id)?, at: at()?, ..read(json)? };
+                return Ok(Record::Accepted(Box::new(accepted)));
             }
-            "reset" => Record::Reset {
-                principal: members.get("principal"),
-                session: members.get("session"),
-                at: members.timestamp(),
-                transcript_only: members.get("transcript_only"),
-            },
-            "clock" => Record::Clock {
-                boot: members.get("boot"),
-                since_boot: members.get("since_boot"),
-                at: members.timestamp(),
-            },
-            _ => match Step::read(&kind, &mut members) {
-                Some(step) => {
-                    let (id, n) = (members.get("id"), members.get("n"));
-                    Record::Step { id, n, at: members.timestamp(), step }
-                }
-                None if members.raw("essential").is_some_and(|raw| raw.get() == "true") => {
-                    return Err(format!("a record of kind {kind:?} {ESSENTIAL}"));
-                }
-                None => return Ok(Record::Unknown { id: members.get("id") }),
-            },
+            "reset" => {
+                let principal = text("principal", head.principal)?;
+                let session = text("session", head.session)?;
+                let transcript_only = get(head.transcript_only)?.unwrap_or(false);
+                return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
+            }
+            "clock" => {
+                let since_boot = get(head.since_boot)?.unwrap_or(0);
+                return Ok(Record::Clock { boot: text("boot", head.boot)?, since_boot, at: at()? });
+            }
+            "started" => Step::Started,
+            "retry" => Step::Retry(read(json)?),
+            "done" => Step::Done(text("reply", head.reply)?, get(head.report)?),
+            "failed" => Step::Failed(error()?, get(head.detail)?),
+            "requeued" => Step::Requeued,
+            "released" => Step::Released,
+            "cancelled" => Step::Cancelled(error()?),
+            "sending" => Step::Sending,
+            "deferred" => Step::Deferred(error()?),
+            "delivered" => Step::Delivered,
+            "dead" => Step::Dead(error()?),
+            "revived" => Step::Revived,
+            "dropped" => Step::Dropped,
+            "forgotten" => Step::Forgotten,
+            _ if head.essential.is_some_and(|raw| raw.get() == "true") => {
+                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
+            }
+            _ => return Ok(Record::Unknown { id: get(head.id).unwrap_or(None) }),
         };
-        let wrong = |fault| Err(format!("a record of kind {kind:?} has {fault}"));
-        members.fault.map_or(Ok(record), wrong)
+        Ok(Record::Step { id: text("id", head.id)?, n: get(head.n)?.unwrap_or(0), at: at()?, step })
     }
 }
 
-/// What a member can be. Where one is absent, it is its default; a text must be there.
-trait Member: Serialize + DeserializeOwned + Default + PartialEq {
-    const OPTIONAL: bool = true;
+/// The members of records, but for what only `accepted` and `retry` have, as they stand: in a record of a
+/// newer gateway they may be anything.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Head<'a> {
+    #[serde(borrow)]
+    t: Cow<'a, str>,
+    id: Raw<'a>,
+    n: Raw<'a>,
+    at: Raw<'a>,
+    age: Raw<'a>,
+    off: Raw<'a>,
+    essential: Raw<'a>,
+    error: Raw<'a>,
+    detail: Raw<'a>,
+    reply: Raw<'a>,
+    report: Raw<'a>,
+    principal: Raw<'a>,
+    session: Raw<'a>,
+    transcript_only: Raw<'a>,
+    boot: Raw<'a>,
+    since_boot: Raw<'a>,
 }
 
-impl Member for String {
-    const OPTIONAL: bool = false;
-}
-impl Member for Option<String> {}
-impl Member for Vec<String> {}
-impl Member for bool {}
-impl Member for u32 {}
-impl Member for u64 {}
-
-/// The members of a record as they stand: in a record of a newer gateway they may be anything.
-struct Members<'a> {
-    all: Vec<(Cow<'a, str>, &'a RawValue)>,
-    /// The first that is wrong among those that were read.
-    fault: Option<String>,
+fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
+    serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
-impl<'a> Members<'a> {
-    fn raw(&self, name: &str) -> json::Raw<'a> {
-        let found = self.all.iter().rfind(|(known, _)| known == name)?.1;
-        Some(found).filter(|found| found.get() != "null")
-    }
-
-    fn get<T: Member>(&mut self, name: &str) -> T {
-        let fault = match self.raw(name).map(|raw| serde_json::from_str(raw.get())) {
-            Some(Ok(value)) => return value,
-            None if T::OPTIONAL => return T::default(),
-            Some(Err(e)) => format!("a wrong {name:?}: {e}"),
-            None => format!("no {name:?}"),
-        };
-        self.fault.get_or_insert(fault);
-        T::default()
-    }
-
-    fn timestamp(&mut self) -> Timestamp {
-        if self.raw("at").is_none() {
-            self.fault.get_or_insert("no \"at\"".to_owned());
-        }
-        Timestamp { at: self.get("at"), age: self.get("age"), off: self.get("off") }
-    }
+fn get<'a, T: Deserialize<'a>>(member: Raw<'a>) -> Result<Option<T>, String> {
+    member.map(|raw| read(raw.get())).transpose()
 }
 
-/// Writes and reads the members of a struct under the names of its fields, in this order.
-macro_rules! members {
-    ($of:ident: $($field:ident),*) => {
-        impl $of {
-            fn write(&self, json: Json) -> Json {
-                json$(.add(stringify!($field), &self.$field))*
-            }
-
-            fn read(mut self, members: &mut Members<'_>) -> $of {
-                $(self.$field = members.get(stringify!($field));)*
-                self
-            }
-        }
-    };
+/// Whether a member says no more than its absence.
+fn absent<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
-
-members!(Accepted: principal, session, text, deliver, key, body, mode, attachments, context, erased);
-members!(Retry: error, failures, spent, pause, asked, crash, detail);
 
 /// The JSON of a record in the making.
 struct Json(Vec<u8>);
 
 impl Json {
-    /// Adds a member, unless it says no more than its absence.
-    fn add<T: Member>(mut self, key: &str, value: &T) -> Json {
-        if T::OPTIONAL && *value == T::default() {
-            return self;
-        }
+    fn begin(kind: &str, id: Option<&str>) -> Json {
+        Json(format!(r#"{{"t":"{kind}""#).into_bytes()).add("id", &id)
+    }
+
+    /// Adds a member.
+    fn put<T: Serialize>(mut self, key: &str, value: &T) -> Json {
         [",\"", key, "\":"].iter().for_each(|part| self.0.extend(part.bytes()));
         // Strings, numbers and lists of them can be written, and to memory.
         let _ = serde_json::to_writer(&mut self.0, value);
         self
     }
 
-    fn timestamp(mut self, Timestamp { at, age, off }: Timestamp) -> Json {
-        self.0.extend(format!(r#","at":{at}"#).bytes());
-        self.add("age", &age).add("off", &off)
+    /// Adds a member, unless it says no more than its absence.
+    fn add<T: Serialize + Default + PartialEq>(self, key: &str, value: &T) -> Json {
+        if absent(value) { self } else { self.put(key, value) }
+    }
+
+    /// Adds the members of a struct.
+    fn members(mut self, of: &impl Serialize) -> Json {
+        let start = self.0.len();
+        let _ = serde_json::to_writer(&mut self.0, of);
+        self.0[start] = b',';
+        self.0.pop();
+        self
+    }
+
+    fn end(mut self) -> String {
+        self.0.push(b'}');
+        // What serde_json writes is text.
+        String::from_utf8(self.0).unwrap_or_default()
+    }
+
+    fn timestamp(self, Timestamp { at, age, off }: Timestamp) -> Json {
+        self.put("at", &at).add("age", &age).add("off", &off)
     }
 }
 
@@ -333,27 +348,6 @@ impl Step {
             Step::Dropped => "dropped",
             Step::Forgotten => "forgotten",
         }
-    }
-
-    /// A step of this kind, with what it has beside its id, attempt and time.
-    fn read(kind: &str, members: &mut Members<'_>) -> Option<Step> {
-        Some(match kind {
-            "started" => Step::Started,
-            "retry" => Step::Retry(Box::new(Retry::default().read(members))),
-            "done" => Step::Done(members.get("reply"), members.get("report")),
-            "failed" => Step::Failed(members.get("error"), members.get("detail")),
-            "requeued" => Step::Requeued,
-            "released" => Step::Released,
-            "cancelled" => Step::Cancelled(members.get("error")),
-            "sending" => Step::Sending,
-            "deferred" => Step::Deferred(members.get("error")),
-            "delivered" => Step::Delivered,
-            "dead" => Step::Dead(members.get("error")),
-            "revived" => Step::Revived,
-            "dropped" => Step::Dropped,
-            "forgotten" => Step::Forgotten,
-            _ => return None,
-        })
     }
 }
 
