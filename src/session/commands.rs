@@ -69,7 +69,7 @@ impl Hub {
     }
 
     fn status_text(&self, who: &Owner) -> String {
-        let (counts, (running, waiting, sessions), ..) = self.glance_of(&self.lock());
+        let (counts, (running, waiting, sessions), ..) = self.status_of(&self.lock());
         let (bytes, _) = self.journal_size();
         let here = self
             .session(who)

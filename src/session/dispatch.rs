@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::named::ByName;
-use crate::shares::{Over, Reached, Shares};
+use crate::shares::{LimitReached, LimitScope, Shares};
 
 /// How much may run and wait.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,7 +84,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         ticket: T,
         principal: &str,
         session: Option<K>,
-    ) -> Result<usize, Reached> {
+    ) -> Result<usize, LimitReached> {
         let line = self.line_of(session).map(|at| &self.lines[at]);
         let before = line.map_or(0, |line| line.tickets.len());
         let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
@@ -95,7 +95,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
             let most = self.limits.queue_per_session;
             if waiting >= most {
                 let (key, held) = ("limits.max_queue_per_session", (waiting as u64, most as u64));
-                return Err(Over::Session.reached(principal, key, held));
+                return Err(LimitScope::Session.reached(principal, key, held));
             }
         }
         self.restore(ticket, principal, session);
@@ -174,7 +174,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     }
 
     /// The tickets of a session in their order.
-    pub fn tickets(&self, session: K) -> impl Iterator<Item = T> {
+    pub fn turns_of(&self, session: K) -> impl Iterator<Item = T> {
         let line = self.line_of(Some(session)).map(|at| &self.lines[at]);
         line.into_iter().flat_map(|line| line.tickets.iter().copied())
     }

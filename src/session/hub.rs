@@ -10,10 +10,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
+use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
 use super::message_table::{Digest, MessageTable};
-use super::outboxes::Outboxes;
 use super::reply::{Recent, ReplyBuffers};
 use super::states::TurnState;
 use super::time::Clocks;
@@ -44,7 +44,7 @@ pub struct Settings {
 pub struct Hub {
     pub(super) state: Mutex<State>,
     /// Wakes maintenance.
-    pub(super) alarm: Condvar,
+    pub(super) maintenance_wakeup: Condvar,
     pub(super) journal: Box<dyn Journal>,
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
@@ -60,7 +60,7 @@ pub struct Hub {
     /// Readable once every turn has to end.
     pub abort: EventFd,
     /// Notified whenever the last work has ended during a drain, and when the journal breaks.
-    quiet: Arc<EventFd>,
+    main_wakeup: Arc<EventFd>,
     /// Workers and senders. Like what follows readable without the lock, which a hung disk may hold.
     busy: AtomicUsize,
     draining: AtomicBool,
@@ -79,7 +79,7 @@ pub(super) struct State {
     pub(super) replies: ReplyBuffers,
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
-    pub(super) outboxes: Outboxes,
+    pub(super) delivery_queues: DeliveryQueues,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) pinned: Vec<Weak<Id>>,
     /// Event streams, some of which have ended, and the session of each.
@@ -128,7 +128,7 @@ impl Hub {
         mut table: MessageTable,
         transcripts: Transcripts,
         settings: Settings,
-        (children, quiet): (Arc<Children>, Arc<EventFd>),
+        (children, main_wakeup): (Arc<Children>, Arc<EventFd>),
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
         table.requeue();
@@ -146,7 +146,7 @@ impl Hub {
         }
         let state = State {
             dispatch,
-            outboxes: Outboxes::new(&table),
+            delivery_queues: DeliveryQueues::new(&table),
             // What a start has read may be in the page cache only.
             mark_at: Some(now),
             last_id: table.last,
@@ -155,7 +155,7 @@ impl Hub {
         };
         Ok(Arc::new(Hub {
             state: Mutex::new(state),
-            alarm: Condvar::new(),
+            maintenance_wakeup: Condvar::new(),
             journal,
             transcripts,
             children,
@@ -166,7 +166,7 @@ impl Hub {
             began: now,
             settings: RwLock::new(Arc::new(settings)),
             abort: EventFd::new()?,
-            quiet,
+            main_wakeup,
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -190,7 +190,7 @@ impl Hub {
         }
         // It may be what they wait for.
         state.retry_soon();
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
         self.start_turns(state);
     }
 
@@ -216,7 +216,7 @@ impl Hub {
             state.replies.end(id);
             self.end_work();
         }
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
     }
 
     pub fn is_draining(&self) -> bool {
@@ -249,7 +249,7 @@ impl Hub {
     pub(super) fn sync_soon(&self, state: &mut State) {
         if state.sync_at.is_none() {
             state.sync_at = Some(Instant::now() + LAZY_SYNC);
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
     }
 
@@ -260,7 +260,7 @@ impl Hub {
             self.end_process();
         } else if let WriteError::Full(_) = refused {
             // It may find something to let go.
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
         refused
     }
@@ -268,7 +268,7 @@ impl Hub {
     /// Tells the main thread that only another start can help.
     pub(super) fn end_process(&self) {
         self.broken.store(true, Ordering::SeqCst);
-        self.quiet.notify();
+        self.main_wakeup.notify();
     }
 
     /// Waits until a record is durable.
@@ -310,7 +310,7 @@ impl Hub {
     pub(super) fn end_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.is_draining() {
-            self.quiet.notify();
+            self.main_wakeup.notify();
         }
     }
 }

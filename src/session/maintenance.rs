@@ -67,7 +67,7 @@ impl Hub {
         state.open = true;
         state.dispatch.set_limits(queue_limits(&self.settings().config));
         self.start_turns(state);
-        self.spawn_senders();
+        self.spawn_delivery_workers();
     }
 
     fn maintain(self: Arc<Self>) {
@@ -84,7 +84,7 @@ impl Hub {
             let round = if soon { MAINTENANCE_SOON } else { MAINTENANCE_ROUND };
             let next = state.next_due(now, short.unwrap_or(round).min(round));
             if next > now {
-                let waited = self.alarm.wait_timeout(state, next - now);
+                let waited = self.maintenance_wakeup.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if self.is_draining() {
@@ -101,7 +101,7 @@ impl Hub {
             );
             drop(state);
             self.spawn_workers(begun);
-            self.spawn_senders();
+            self.spawn_delivery_workers();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
             self.settings().agent.close_idle();
@@ -143,7 +143,7 @@ impl Hub {
                     return;
                 }
             } else {
-                drop(self.alarm.wait_timeout(state, due.unwrap_or(MAINTENANCE_SOON)));
+                drop(self.maintenance_wakeup.wait_timeout(state, due.unwrap_or(MAINTENANCE_SOON)));
             }
         }
     }
@@ -284,7 +284,7 @@ impl State {
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
         let postponed = self.dispatch.postponed().map(|(_, until)| until);
         let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
-        let sending = self.outboxes.next_due(now);
+        let sending = self.delivery_queues.next_due(now);
         let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending);
         all.fold(now + round, Instant::min)
     }

@@ -7,9 +7,9 @@ mod accounts;
 mod entries;
 mod entry;
 mod erase;
-mod expiry;
 mod owner;
-mod records;
+mod record_index;
+mod retention;
 mod sessions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -24,7 +24,7 @@ use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
 use accounts::Account;
 use entries::Entries;
-use records::{Records, Reset};
+use record_index::{RecordIndex, Reset};
 
 pub use accounts::{Counts, Usage};
 pub use entry::{Entry, Key, Outgoing, RetryState};
@@ -36,14 +36,14 @@ pub struct MessageTable {
     /// In the order of their ids, which is that of acceptance.
     entries: Entries,
     /// What each session has in the journal.
-    records: Records,
+    records: RecordIndex,
     /// Sessions that were reset.
     resets: BTreeMap<Digest, Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
     to_erase: VecDeque<Digest>,
     /// The ids of messages by the digest of principal and idempotency key: numbers, as in `records`,
     /// since each type of map takes 10 kB of the binary.
-    keys: BTreeMap<Digest, u128>,
+    idempotency_keys: BTreeMap<Digest, u128>,
     /// How many messages of a session are queued, run, are to be delivered or could not be.
     busy: BTreeMap<Digest, u128>,
     /// What each principal has.
@@ -162,7 +162,7 @@ impl MessageTable {
         let delivery = record.deliver.clone();
         let delivery = delivery.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
         if let Some(key) = &key {
-            self.keys.insert(key.key, id.0);
+            self.idempotency_keys.insert(key.key, id.0);
         }
         let entry = Entry {
             owner: self.shared(owner),
@@ -327,8 +327,8 @@ impl MessageTable {
     }
 
     /// The message that this idempotency key began.
-    pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
-        let id = Id(*self.keys.get(&key)?);
+    pub fn find_by_idempotency_key(&self, key: Digest) -> Option<(Id, &Entry)> {
+        let id = Id(*self.idempotency_keys.get(&key)?);
         Some((id, self.get(id)?))
     }
 

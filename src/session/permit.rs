@@ -13,12 +13,12 @@ use crate::agent::{Outcome, Reply};
 use crate::cancel::{Cancel, CancelReason};
 use crate::journal::record::Stamp;
 use crate::limits::KEEP_ALIVE;
-use crate::shares::Reached;
+use crate::shares::LimitReached;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
 /// How long the main thread tries, for a figure in the status line or the history.
-const HINT_PATIENCE: Duration = Duration::from_millis(20);
+const HINT_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 
 /// A place that is taken; dropping it gives it to the next.
 #[derive(Debug)]
@@ -31,7 +31,7 @@ pub struct TurnPermit {
 #[derive(Debug)]
 pub enum AcquireError {
     /// The queue is full.
-    Full(Reached),
+    Full(LimitReached),
     /// The wait was ended; TimedOut: it was as long as a turn may take.
     Ended(CancelReason),
     /// No descriptor, or another error of the system.
@@ -72,7 +72,7 @@ impl Hub {
 
     /// How many turns run, told without waiting long for the lock.
     pub fn turns_hint(&self) -> usize {
-        let state = self.lock_within(HINT_PATIENCE);
+        let state = self.lock_within(HINT_LOCK_TIMEOUT);
         state.map_or_else(|| self.busy(), |state| state.dispatch.counts().0)
     }
 }

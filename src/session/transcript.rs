@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::id::Id;
 use super::message_table::{Digest, Owner};
-use super::usage::TranscriptUsage;
+use super::transcript_usage::TranscriptUsage;
 use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};

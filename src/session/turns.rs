@@ -62,7 +62,7 @@ impl Hub {
     /// Has a turn wait for so long before its next attempt.
     pub(super) fn postpone(&self, state: &mut State, id: Id, pause: Duration) {
         state.dispatch.postpone(id, Instant::now() + pause);
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
     }
 
     /// What follows the last record of a turn.

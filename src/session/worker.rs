@@ -42,7 +42,7 @@ impl Hub {
             if self.is_draining() {
                 self.announce_drain(&mut state);
             }
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
     }
 
@@ -73,17 +73,17 @@ impl Hub {
     fn work(self: Arc<Self>, first: Id) {
         let mut next = Some(first);
         while let Some(id) = next {
-            let mut ids = self.finish_turn(id, self.attempt_with_patience(id));
+            let mut ids = self.finish_turn(id, self.run_attempt(id));
             next = (!ids.is_empty()).then(|| ids.remove(0));
             self.spawn_workers(ids);
         }
     }
 
     /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
-    fn attempt_with_patience(&self, id: Id) -> Outcome {
+    fn run_attempt(&self, id: Id) -> Outcome {
         let mut logged = false;
         loop {
-            match self.attempt(id) {
+            match self.try_attempt(id) {
                 Outcome::Short(why) => {
                     self.note_shortage(&why);
                     if !std::mem::replace(&mut logged, true) {
@@ -112,7 +112,7 @@ impl Hub {
     }
 
     /// Runs one attempt of a message's turn, once the record that says so is durable.
-    fn attempt(&self, id: Id) -> Outcome {
+    fn try_attempt(&self, id: Id) -> Outcome {
         let (entry, run, number) = {
             let mut state = self.lock();
             let entry = state.table.get(id).filter(|entry| !entry.turn.is_over()).cloned();

@@ -26,23 +26,24 @@ type Round = Result<(), Option<Instant>>;
 impl Hub {
     /// Puts the reply of a message that is over on its way.
     pub(super) fn enqueue_delivery(&self, state: &mut State, id: Id) {
-        let State { table, outboxes, .. } = state;
+        let State { table, delivery_queues, .. } = state;
         let Some(entry) = table.get(id) else { return };
         let Some(outgoing) = &entry.delivery else { return };
         if outgoing.state == Some(DeliveryState::Pending) {
-            outboxes.push(&outgoing.target, &entry.owner.principal, id);
-            self.alarm.notify_all();
+            delivery_queues.push(&outgoing.target, &entry.owner.principal, id);
+            self.maintenance_wakeup.notify_all();
         }
     }
 
     /// Gives each target that can be sent to a sender.
-    pub(super) fn spawn_senders(self: &Arc<Self>) {
+    pub(super) fn spawn_delivery_workers(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
             let now = Instant::now();
-            let due = if self.is_draining() { Vec::new() } else { state.outboxes.take_due(now) };
+            let due =
+                if self.is_draining() { Vec::new() } else { state.delivery_queues.take_due(now) };
             self.begin_work(due.len());
             self.end_work();
             due
@@ -61,9 +62,9 @@ impl Hub {
 
     fn stop_sending(&self, target: &str, until: Option<Instant>) {
         let mut state = self.lock();
-        state.outboxes.release(target, until);
+        state.delivery_queues.release(target, until);
         self.end_work();
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
     }
 
     /// Sends the reply whose turn it is in a target's queue.
@@ -71,10 +72,10 @@ impl Hub {
         let settings = self.settings();
         let (id, entry) = {
             let mut state = self.lock();
-            let first = state.outboxes.next(name, Instant::now());
+            let first = state.delivery_queues.next(name, Instant::now());
             let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
             let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
-                state.outboxes.advance(name, id, None);
+                state.delivery_queues.advance(name, id, None);
                 return Ok(());
             };
             (id, entry)
@@ -171,7 +172,7 @@ impl Hub {
             }
         }
         let until = pause.map(|pause| Instant::now() + pause);
-        self.lock().outboxes.advance(name, id, until);
+        self.lock().delivery_queues.advance(name, id, until);
         Ok(())
     }
 

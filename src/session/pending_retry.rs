@@ -52,7 +52,7 @@ impl Hub {
         let Some(entry) = state.table.get(id) else { return };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
-        let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
+        let line = entry.session().into_iter().flat_map(|session| state.dispatch.turns_of(session));
         line.chain([id]).filter_map(|id| state.replies.get(id)).for_each(|run| run.lock().notify());
         self.postpone(state, id, Duration::from_millis(pause));
     }
@@ -85,7 +85,7 @@ impl Hub {
     pub fn pending_retry(&self, id: Id) -> Option<PendingRetry> {
         let state = self.lock();
         let entry = state.table.get(id).filter(|entry| !entry.turn.is_over())?;
-        let first = entry.session().and_then(|session| state.dispatch.tickets(session).next());
+        let first = entry.session().and_then(|session| state.dispatch.turns_of(session).next());
         self.retry_of(&state, first.unwrap_or(id))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::message_table::Digest;
 use crate::limits::SESSION_PAGE;
-use crate::shares::{Reached, Shares};
+use crate::shares::{LimitReached, Shares};
 
 /// What one session keeps on disk.
 #[derive(Clone, Copy, Debug)]
@@ -75,7 +75,7 @@ impl TranscriptUsage {
         (session, principal): (Digest, &str),
         shares: Shares,
         limit: u64,
-    ) -> Result<(), Reached> {
+    ) -> Result<(), LimitReached> {
         let own = self.principals.iter().find(|(name, _)| name == principal);
         let all = self.principals.iter().map(|(_, bytes)| bytes).sum();
         // The page of a first turn, and that of its file's owner.
@@ -99,7 +99,7 @@ impl TranscriptUsage {
 mod tests {
     use super::*;
     use crate::config::{ClientKey, Config};
-    use crate::shares::Over;
+    use crate::shares::LimitScope;
 
     #[test]
     fn sizes_are_counted_in_pages_by_principal() {
@@ -139,6 +139,6 @@ mod tests {
         assert_eq!(full, [7, 4, 2, 3]);
         assert_eq!(usage.check((0, "owner"), shares, limit), Ok(()), "it is there already");
         let full = usage.check((99, "owner"), shares, limit).unwrap_err();
-        assert_eq!(full.over, Over::Gateway);
+        assert_eq!(full.over, LimitScope::Gateway);
     }
 }

@@ -93,9 +93,9 @@ impl MessageTable {
             self.recount(*id, before, Counts::default());
             let Some(entry) = self.entries.remove(*id) else { continue };
             if let Some(key) = entry.key.as_ref().map(|key| key.key)
-                && self.keys.get(&key) == Some(&id.0)
+                && self.idempotency_keys.get(&key) == Some(&id.0)
             {
-                self.keys.remove(&key);
+                self.idempotency_keys.remove(&key);
             }
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
