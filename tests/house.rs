@@ -68,6 +68,7 @@ const PURE: &[&str] = &[
     "src/session/clock.rs",
     "src/session/message_table.rs",
     "src/session/message_table/accounts.rs",
+    "src/session/message_table/digest_map.rs",
     "src/session/message_table/entries.rs",
     "src/session/message_table/entry.rs",
     "src/session/message_table/erase.rs",

@@ -18,7 +18,7 @@ pub struct DeliveryQueues(ByName<TargetQueue>);
 #[derive(Debug, Default)]
 struct TargetQueue {
     /// Those that wait, in the order of their turn.
-    queues: VecDeque<PrincipalQueue>,
+    queues: Vec<PrincipalQueue>,
     /// A sender works on it.
     sending: bool,
     /// The target is left alone until then.
@@ -52,7 +52,7 @@ impl DeliveryQueues {
             Some(queue) => queue.ids.push_back(id),
             None => {
                 let (principal, ids) = (principal.to_owned(), VecDeque::from([id]));
-                queues.push_back(PrincipalQueue { principal, ids, until: None });
+                queues.push(PrincipalQueue { principal, ids, until: None });
             }
         }
     }
@@ -82,13 +82,13 @@ impl DeliveryQueues {
     pub fn advance(&mut self, target: &str, id: Id, until: Option<Instant>) {
         let queues = &mut self.0.of(target).queues;
         let at = queues.iter().position(|queue| queue.ids.front() == Some(&id));
-        if let Some(mut queue) = at.and_then(|at| queues.remove(at)) {
+        if let Some(mut queue) = at.map(|at| queues.remove(at)) {
             queue.until = until;
             if until.is_none() {
                 queue.ids.pop_front();
             }
             if !queue.ids.is_empty() {
-                queues.push_back(queue);
+                queues.push(queue);
             }
         }
     }

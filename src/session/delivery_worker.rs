@@ -99,7 +99,9 @@ impl Hub {
             }
             other => {
                 // Nothing else than the reply may arrive in its name.
-                log::error!("the reply of message {id} cannot be read for {name}: {other:?}");
+                let why =
+                    other.map_or_else(|e| e.to_string(), |_| "its record has none".to_owned());
+                log::error!("the reply of message {id} cannot be read for {name}: {why}");
                 return Err(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
         };

@@ -4,7 +4,6 @@
 //! Nothing waits for the disk under the lock: a record is appended there and synced outside, by whoever
 //! is about to show its effect to somebody.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -13,7 +12,7 @@ use super::clock::Clock;
 use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
-use super::message_table::{Digest, MessageTable};
+use super::message_table::{Digest, DigestMap, MessageTable};
 use super::reply::{Recent, ReplyBuffers};
 use super::states::TurnState;
 use super::time::Clocks;
@@ -96,7 +95,7 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct CompactionState {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    pub(super) forgotten: BTreeSet<Digest>,
+    pub(super) forgotten: DigestMap<()>,
     /// It was said that a transcript is behind.
     pub(super) reported: bool,
     /// Not before then: the last compaction failed.

@@ -1,14 +1,13 @@
 //! The maintenance thread: what comes due by time. It starts turns again, syncs what nobody
 //! waits for, forgets old results and has the journal compacted.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
-use super::message_table::{Digest, Entry, Owner};
+use super::message_table::{DigestMap, Entry, Owner};
 use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock, pause};
@@ -164,14 +163,14 @@ impl Hub {
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
     fn forget(&self, compaction: &mut CompactionState) {
-        let mut behind = BTreeSet::new();
+        let mut behind = DigestMap::default();
         while self.forget_some(compaction, &mut behind) {}
-        compaction.reported &= !behind.is_empty();
+        compaction.reported &= behind.any().is_some();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
     /// cannot be brought up to date.
-    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut BTreeSet<Digest>) -> bool {
+    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut DigestMap<()>) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, owners) = {
             let state = self.lock_in_turn();
@@ -185,7 +184,7 @@ impl Hub {
             (ids, owners)
         };
         for who in owners {
-            let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
+            let Some(session) = who.digest().filter(|session| !behind.contains(*session)) else {
                 continue;
             };
             match self.reconcile_transcript(session, &who) {
@@ -193,9 +192,9 @@ impl Hub {
                     if !std::mem::replace(&mut compaction.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
-                    behind.insert(session);
+                    behind.get_or_insert(session);
                 }
-                Ok(()) => drop(compaction.forgotten.insert(session)),
+                Ok(()) => *compaction.forgotten.get_or_insert(session) = (),
             }
         }
         let mut state = self.lock();
@@ -244,9 +243,9 @@ impl Hub {
         let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut compaction);
         // The journal is about to let go of turns: their transcripts must be durable.
-        while let Some(session) = compaction.forgotten.first().copied() {
+        while let Some(session) = compaction.forgotten.any() {
             self.transcripts.sync(session)?;
-            compaction.forgotten.remove(&session);
+            compaction.forgotten.remove(session);
         }
         while self.lock_in_turn().table.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
@@ -273,9 +272,9 @@ impl Hub {
 impl State {
     /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
     /// ids come after the newest, also where the clock was set back over a restart.
-    fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
+    fn may_forget(&self, id: Id, behind: &DigestMap<()>) -> bool {
         let session = self.table.get(id).and_then(Entry::session);
-        let is_behind = session.is_some_and(|session| behind.contains(&session));
+        let is_behind = session.is_some_and(|session| behind.contains(session));
         let is_pinned = self.pinned.iter().any(|pin| pin.upgrade().is_some_and(|pin| *pin == id));
         !is_behind && Some(id) != self.table.last && !is_pinned
     }

@@ -2,7 +2,6 @@
 //!
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
 
-use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
@@ -188,7 +187,7 @@ pub const MAX_RECENT_RECORD: usize = 8 << 10;
 /// Ends of turns that were just written: their clients and targets are about to be given them. Emptied
 /// as soon as nothing more is written or under way.
 #[derive(Debug, Default)]
-pub struct Recent(VecDeque<(u64, Step)>);
+pub struct Recent(Vec<(u64, Step)>);
 
 impl Recent {
     pub fn add(&mut self, number: u64, record: &Record, bytes: usize) {
@@ -197,7 +196,7 @@ impl Recent {
         };
         if bytes <= MAX_RECENT_RECORD {
             self.0.truncate(MAX_RECENT - 1);
-            self.0.push_front((number, step.clone()));
+            self.0.insert(0, (number, step.clone()));
         }
     }
 
@@ -206,7 +205,7 @@ impl Recent {
     }
 
     pub fn clear(&mut self) {
-        self.0 = VecDeque::new();
+        self.0 = Vec::new();
     }
 }
 

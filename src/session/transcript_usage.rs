@@ -2,12 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::message_table::Digest;
+use super::message_table::{Digest, DigestMap};
 use crate::limits::SESSION_PAGE;
 use crate::shares::{LimitReached, Shares};
 
 /// What one session keeps on disk.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 struct SessionUsage {
     /// When it was last used, in milliseconds of the journal's time.
     used: u64,
@@ -20,7 +20,7 @@ struct SessionUsage {
 /// The sessions that have files, some 60 bytes of memory each.
 #[derive(Debug, Default)]
 pub struct TranscriptUsage {
-    sessions: BTreeMap<Digest, SessionUsage>,
+    sessions: DigestMap<SessionUsage>,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
     /// What the journal's time was when it was last told, in milliseconds.
@@ -39,30 +39,30 @@ impl TranscriptUsage {
         // One more page for the file that says whose it is.
         let bytes = (bytes.div_ceil(SESSION_PAGE) + 1) * SESSION_PAGE;
         self.principals[principal].1 += bytes;
-        self.sessions.insert(session, SessionUsage { used, bytes, principal });
+        *self.sessions.get_or_insert(session) = SessionUsage { used, bytes, principal };
     }
 
     /// A session is used now, or has room set aside for its first turn.
     pub fn touch(&mut self, session: Digest, principal: &str, now: u64) {
-        let kept = self.sessions.get(&session);
+        let kept = self.sessions.get(session);
         let bytes = kept.map_or(SESSION_PAGE, |kept| kept.bytes - SESSION_PAGE);
         self.set(session, principal, bytes, now);
     }
 
     /// Returns how many bytes it had.
     pub fn remove(&mut self, session: Digest) -> u64 {
-        let Some(kept) = self.sessions.remove(&session) else { return 0 };
+        let Some(kept) = self.sessions.remove(session) else { return 0 };
         self.principals[kept.principal].1 -= kept.bytes;
         kept.bytes
     }
 
     pub fn contains(&self, session: Digest) -> bool {
-        self.sessions.contains_key(&session)
+        self.sessions.contains(session)
     }
 
     /// Whether a session is this principal's, or not counted yet.
     pub fn may_be_of(&self, session: Digest, principal: &str) -> bool {
-        let kept = self.sessions.get(&session);
+        let kept = self.sessions.get(session);
         kept.is_none_or(|kept| self.principals[kept.principal].0 == principal)
     }
 
@@ -89,9 +89,12 @@ impl TranscriptUsage {
         let is_mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
         let is_old = |kept: &SessionUsage| kept.used <= before && is_mine(kept.principal);
         let old = self.sessions.iter().filter(|(_, kept)| is_old(kept));
-        let mut old: Vec<_> = old.map(|(session, kept)| (kept.used, *session)).collect();
-        old.sort_unstable();
-        old.into_iter().map(|(_, session)| session).collect()
+        // By the time and, where that is the same, by the place in the list.
+        let mut order: BTreeMap<u128, Digest> = BTreeMap::new();
+        for (at, (session, kept)) in old.enumerate() {
+            order.insert(u128::from(kept.used) << 64 | at as u128, *session);
+        }
+        order.values().copied().collect()
     }
 }
 

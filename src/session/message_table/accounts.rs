@@ -1,6 +1,6 @@
 //! What each principal has, for its share of what is kept. Pure.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::entry::Entry;
 use crate::named::ByName;
@@ -57,8 +57,8 @@ pub(super) struct Account {
     pub counts: Counts,
     /// Settled messages without a key, in the order in which they settled.
     pub unkeyed: VecDeque<Id>,
-    /// Ids of dead letters.
-    pub dead_letters: BTreeSet<u128>,
+    /// Dead letters in the order of their ids.
+    pub dead_letters: VecDeque<Id>,
 }
 
 /// What each principal holds of something, by name.

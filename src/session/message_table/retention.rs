@@ -45,7 +45,7 @@ impl MessageTable {
         let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.dead_letters.len());
         let dead = self.accounts.values().flat_map(|own| {
             let too_many = own.dead_letters.len().saturating_sub(kept);
-            let dead = own.dead_letters.iter().map(|id| Id(*id)).enumerate();
+            let dead = own.dead_letters.iter().copied().enumerate();
             // By id: one that was revived is younger than those behind it.
             let overdue =
                 move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
@@ -99,7 +99,7 @@ impl MessageTable {
             }
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
-                let reset = self.resets.get_mut(&session).filter(|_| entry.erased);
+                let reset = self.resets.get_mut(session).filter(|_| entry.erased);
                 reset.into_iter().for_each(|reset| reset.erased -= 1);
             }
         }
