@@ -46,10 +46,6 @@ impl<T> ByName<T> {
         self.0.truncate(most);
     }
 
-    pub fn clear(&mut self) {
-        self.0.clear();
-    }
-
     /// All of them, ordered by name.
     pub fn iter(&self) -> impl Iterator<Item = (&String, &T)> {
         self.0.iter().map(|(name, value)| (name, value))

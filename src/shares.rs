@@ -11,7 +11,7 @@ const OWNERS_PART: u64 = 16;
 
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LimitScope {
+pub enum Limit {
     /// As many wait in one session as may.
     Session,
     /// The principal holds its share.
@@ -20,17 +20,17 @@ pub enum LimitScope {
     Gateway,
 }
 
-impl LimitScope {
+impl Limit {
     /// What the principal is told that holds `own` of `limit`, which `key` sets.
     pub fn reached(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> LimitReached {
         let message = match self {
-            LimitScope::Session => {
+            Limit::Session => {
                 format!("This session's {key} ({limit}) is reached; try again later.")
             }
-            LimitScope::Principal => {
+            Limit::Principal => {
                 format!("{principal} holds its share of {key} ({own} of {limit}); try again later.")
             }
-            LimitScope::Gateway => {
+            Limit::Gateway => {
                 format!("The gateway's {key} ({limit}) is reached; try again later.")
             }
         };
@@ -41,7 +41,7 @@ impl LimitScope {
 /// A limit that was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LimitReached {
-    pub over: LimitScope,
+    pub over: Limit,
     /// Whose limit it was, and which key of the configuration has it.
     pub message: String,
 }
@@ -70,17 +70,16 @@ impl Shares {
         (own, all): (u64, u64),
         more: u64,
         limit: u64,
-    ) -> Result<(), LimitScope> {
+    ) -> Result<(), Limit> {
         let shared = principal != OWNER && self.percent < 100;
         let kept = if shared { limit / OWNERS_PART } else { 0 };
-        let free =
-            (limit - kept).checked_sub(all.saturating_add(more)).ok_or(LimitScope::Gateway)?;
+        let free = (limit - kept).checked_sub(all.saturating_add(more)).ok_or(Limit::Gateway)?;
         let mine = own.saturating_add(more);
         // Whoever holds nothing may have one while there is room.
         let fits = !shared
             || own == 0
             || mine.saturating_mul(100 - self.percent) <= free.saturating_mul(self.percent);
-        fits.then_some(()).ok_or(LimitScope::Principal)
+        fits.then_some(()).ok_or(Limit::Principal)
     }
 
     /// [`Shares::check`] for the limit that the configuration calls `key`.
@@ -138,12 +137,12 @@ mod tests {
     #[test]
     fn whose_limit_it_was_is_told() {
         let shares = Shares { percent: 50 };
-        assert_eq!(shares.check("a", (8, 8), 1, 16), Err(LimitScope::Principal));
-        assert_eq!(shares.check("a", (0, 15), 1, 16), Err(LimitScope::Gateway));
+        assert_eq!(shares.check("a", (8, 8), 1, 16), Err(Limit::Principal));
+        assert_eq!(shares.check("a", (0, 15), 1, 16), Err(Limit::Gateway));
         assert_eq!(shares.check("owner", (0, 15), 1, 16), Ok(()));
-        assert_eq!(shares.check("owner", (1, 16), 1, 16), Err(LimitScope::Gateway));
+        assert_eq!(shares.check("owner", (1, 16), 1, 16), Err(Limit::Gateway));
         assert_eq!(shares.check("a", (0, 0), 1, 1), Ok(()), "a small limit keeps nothing back");
-        assert_eq!(shares.check("a", (u64::MAX, 3), 1, 16), Err(LimitScope::Principal));
+        assert_eq!(shares.check("a", (u64::MAX, 3), 1, 16), Err(Limit::Principal));
         let message = |held| shares.admit("a", held, 1, ("limits.x", 16)).unwrap_err().message;
         assert_eq!(message((8, 8)), "a holds its share of limits.x (8 of 16); try again later.");
         assert_eq!(message((0, 15)), "The gateway's limits.x (16) is reached; try again later.");

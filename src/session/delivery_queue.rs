@@ -37,13 +37,13 @@ struct PrincipalQueue {
 impl DeliveryQueues {
     /// What the table has, in the order in which the replies were recorded.
     pub fn new(table: &MessageTable) -> DeliveryQueues {
-        let mut delivery_queues = DeliveryQueues::default();
+        let mut queues = DeliveryQueues::default();
         for (id, entry) in table.sorted(Entry::is_to_be_sent, |entry| entry.outcome) {
             if let Some(outgoing) = &entry.delivery {
-                delivery_queues.push(&outgoing.target, &entry.owner.principal, id);
+                queues.push(&outgoing.target, &entry.owner.principal, id);
             }
         }
-        delivery_queues
+        queues
     }
 
     pub fn push(&mut self, target: &str, principal: &str, id: Id) {
@@ -114,10 +114,10 @@ mod tests {
     use std::time::Duration;
 
     /// What a sender sends that is never refused, from what is there.
-    fn sent(delivery_queues: &mut DeliveryQueues, target: &str, now: Instant) -> Vec<Id> {
+    fn sent(queues: &mut DeliveryQueues, target: &str, now: Instant) -> Vec<Id> {
         let next = || {
-            let id = delivery_queues.next(target, now)?;
-            delivery_queues.advance(target, id, None);
+            let id = queues.next(target, now)?;
+            queues.advance(target, id, None);
             Some(id)
         };
         std::iter::from_fn(next).collect()
@@ -125,62 +125,53 @@ mod tests {
 
     #[test]
     fn a_target_that_rests_holds_up_no_other() {
-        let (now, mut delivery_queues) = (Instant::now(), DeliveryQueues::default());
+        let (now, mut queues) = (Instant::now(), DeliveryQueues::default());
         let later = now + Duration::from_secs(1);
         for (target, id) in [("a", 1), ("b", 2), ("a", 3)] {
-            delivery_queues.push(target, "owner", Id::from(id));
+            queues.push(target, "owner", Id::from(id));
         }
-        assert_eq!(delivery_queues.next_due(now), Some(now));
-        assert_eq!(delivery_queues.take_due(now), ["a", "b"]);
-        assert!(
-            delivery_queues.take_due(now).is_empty() && delivery_queues.next_due(now).is_none()
-        );
-        delivery_queues.release("a", Some(later));
-        delivery_queues.advance("b", Id::from(2), None);
-        assert_eq!(delivery_queues.next("b", now), None);
-        assert_eq!(delivery_queues.next_due(now), Some(later));
-        assert!(delivery_queues.take_due(now).is_empty());
-        assert_eq!(delivery_queues.take_due(later), ["a"]);
-        assert_eq!(
-            delivery_queues.next("a", now),
-            Some(Id::from(1)),
-            "what was put off is the first"
-        );
-        delivery_queues.advance("a", Id::from(1), None);
-        assert_eq!(delivery_queues.next("a", now), Some(Id::from(3)));
+        assert_eq!(queues.next_due(now), Some(now));
+        assert_eq!(queues.take_due(now), ["a", "b"]);
+        assert!(queues.take_due(now).is_empty() && queues.next_due(now).is_none());
+        queues.release("a", Some(later));
+        queues.advance("b", Id::from(2), None);
+        assert_eq!(queues.next("b", now), None);
+        assert_eq!(queues.next_due(now), Some(later));
+        assert!(queues.take_due(now).is_empty());
+        assert_eq!(queues.take_due(later), ["a"]);
+        assert_eq!(queues.next("a", now), Some(Id::from(1)), "what was put off is the first");
+        queues.advance("a", Id::from(1), None);
+        assert_eq!(queues.next("a", now), Some(Id::from(3)));
     }
 
     #[test]
     fn a_principal_with_a_thousand_replies_does_not_hold_up_one_with_one() {
-        let (now, mut delivery_queues) = (Instant::now(), DeliveryQueues::default());
+        let (now, mut queues) = (Instant::now(), DeliveryQueues::default());
         for id in 1..=1000 {
-            delivery_queues.push("t", "a", Id::from(id));
+            queues.push("t", "a", Id::from(id));
         }
-        delivery_queues.push("t", "b", Id::from(2000));
-        delivery_queues.push("t", "b", Id::from(2001));
-        let sent = sent(&mut delivery_queues, "t", now);
+        queues.push("t", "b", Id::from(2000));
+        queues.push("t", "b", Id::from(2001));
+        let sent = sent(&mut queues, "t", now);
         assert_eq!(sent[..5], [1, 2000, 2, 2001, 3].map(Id::from), "in rotation");
         assert!(sent.len() == 1002 && sent[4..].is_sorted(), "and each in its own order");
     }
 
     #[test]
     fn a_reply_that_is_put_off_holds_up_its_principal_alone() {
-        let (now, mut delivery_queues) = (Instant::now(), DeliveryQueues::default());
+        let (now, mut queues) = (Instant::now(), DeliveryQueues::default());
         let later = now + Duration::from_secs(1);
         for (principal, id) in [("a", 1), ("a", 2), ("b", 3), ("b", 4)] {
-            delivery_queues.push("t", principal, Id::from(id));
+            queues.push("t", principal, Id::from(id));
         }
-        delivery_queues.take_due(now);
-        delivery_queues.advance("t", Id::from(1), Some(later));
-        assert_eq!(sent(&mut delivery_queues, "t", now), [3, 4].map(Id::from));
-        delivery_queues.release("t", None);
-        assert_eq!(
-            (delivery_queues.next_due(now), delivery_queues.take_due(now).len()),
-            (Some(later), 0)
-        );
-        delivery_queues.push("t", "b", Id::from(5));
-        assert_eq!(delivery_queues.take_due(now), ["t"], "somebody else need not wait");
-        assert_eq!(sent(&mut delivery_queues, "t", now), [Id::from(5)]);
-        assert_eq!(sent(&mut delivery_queues, "t", later), [1, 2].map(Id::from));
+        queues.take_due(now);
+        queues.advance("t", Id::from(1), Some(later));
+        assert_eq!(sent(&mut queues, "t", now), [3, 4].map(Id::from));
+        queues.release("t", None);
+        assert_eq!((queues.next_due(now), queues.take_due(now).len()), (Some(later), 0));
+        queues.push("t", "b", Id::from(5));
+        assert_eq!(queues.take_due(now), ["t"], "somebody else need not wait");
+        assert_eq!(sent(&mut queues, "t", now), [Id::from(5)]);
+        assert_eq!(sent(&mut queues, "t", later), [1, 2].map(Id::from));
     }
 }

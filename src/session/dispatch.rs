@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::named::ByName;
-use crate::shares::{LimitReached, LimitScope, Shares};
+use crate::shares::{Limit, LimitReached, Shares};
 
 /// How much may run and wait.
 #[derive(Clone, Copy, Debug, Default)]
@@ -95,7 +95,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
             let most = self.limits.queue_per_session;
             if waiting >= most {
                 let (key, held) = ("limits.max_queue_per_session", (waiting as u64, most as u64));
-                return Err(LimitScope::Session.reached(principal, key, held));
+                return Err(Limit::Session.reached(principal, key, held));
             }
         }
         self.restore(ticket, principal, session);
@@ -130,7 +130,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
             self.lines.insert(to, line);
         }
         if self.lines.is_empty() {
-            self.principals.clear();
+            self.principals = ByName::default();
         }
     }
 

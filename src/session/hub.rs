@@ -12,11 +12,12 @@ use super::clock::Clock;
 use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
-use super::message_table::{Digest, DigestMap, MessageTable};
+use super::message_table::{Digest, MessageTable};
 use super::reply::{Recent, ReplyBuffers};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
+use super::u128_map::U128Map;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Stamp;
@@ -95,7 +96,7 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct CompactionState {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    pub(super) forgotten: DigestMap<()>,
+    pub(super) forgotten: U128Map<()>,
     /// It was said that a transcript is behind.
     pub(super) reported: bool,
     /// Not before then: the last compaction failed.

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
-use super::message_table::{DigestMap, Entry, Owner};
+use super::message_table::{Entry, Owner};
+use super::u128_map::U128Map;
 use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock, pause};
@@ -163,14 +164,14 @@ impl Hub {
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
     fn forget(&self, compaction: &mut CompactionState) {
-        let mut behind = DigestMap::default();
+        let mut behind = U128Map::default();
         while self.forget_some(compaction, &mut behind) {}
         compaction.reported &= behind.any().is_some();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
     /// cannot be brought up to date.
-    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut DigestMap<()>) -> bool {
+    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut U128Map<()>) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, owners) = {
             let state = self.lock_in_turn();
@@ -184,7 +185,8 @@ impl Hub {
             (ids, owners)
         };
         for who in owners {
-            let Some(session) = who.digest().filter(|session| !behind.contains(*session)) else {
+            let Some(session) = who.digest().filter(|session| behind.get(*session).is_none())
+            else {
                 continue;
             };
             match self.reconcile_transcript(session, &who) {
@@ -272,9 +274,9 @@ impl Hub {
 impl State {
     /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
     /// ids come after the newest, also where the clock was set back over a restart.
-    fn may_forget(&self, id: Id, behind: &DigestMap<()>) -> bool {
+    fn may_forget(&self, id: Id, behind: &U128Map<()>) -> bool {
         let session = self.table.get(id).and_then(Entry::session);
-        let is_behind = session.is_some_and(|session| behind.contains(session));
+        let is_behind = session.is_some_and(|session| behind.get(session).is_some());
         let is_pinned = self.pinned.iter().any(|pin| pin.upgrade().is_some_and(|pin| *pin == id));
         !is_behind && Some(id) != self.table.last && !is_pinned
     }

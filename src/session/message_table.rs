@@ -4,7 +4,6 @@
 //! Texts and replies stay in the journal; here are the numbers of the records that hold them.
 
 mod accounts;
-mod digest_map;
 mod entries;
 mod entry;
 mod erase;
@@ -20,6 +19,7 @@ use std::time::Duration;
 use super::clock::{ClockRecord, millis};
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
+use super::u128_map::U128Map;
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
@@ -28,7 +28,6 @@ use entries::Entries;
 use record_index::{RecordIndex, Reset};
 
 pub use accounts::{Counts, Usage};
-pub use digest_map::DigestMap;
 pub use entry::{Entry, Key, Outgoing, RetryState};
 pub use owner::{Digest, Owner, digest_of, session_digest};
 
@@ -40,7 +39,7 @@ pub struct MessageTable {
     /// What each session has in the journal.
     records: RecordIndex,
     /// Sessions that were reset.
-    resets: DigestMap<Reset>,
+    resets: U128Map<Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
     to_erase: VecDeque<Digest>,
     /// The ids of messages by the digest of principal and idempotency key: numbers, as in `records`,
@@ -219,11 +218,10 @@ impl MessageTable {
         let account = self.accounts.of(&entry.owner.principal);
         self.counts.replace(before, after);
         account.counts.replace(before, after);
-        let dead_letters = &mut account.dead_letters;
-        match dead_letters.binary_search(&id) {
-            Ok(at) if after.dead_letters == 0 => drop(dead_letters.remove(at)),
-            Err(at) if after.dead_letters > 0 => dead_letters.insert(at, id),
-            Ok(_) | Err(_) => {}
+        if before.dead_letters > after.dead_letters {
+            account.dead_letters.remove(id.0);
+        } else if after.dead_letters > before.dead_letters {
+            account.dead_letters.get_or_insert(id.0);
         }
         if before.is_busy() && !after.is_busy() && after.kept > 0 {
             let keyed = entry.key.is_some();
@@ -327,8 +325,8 @@ impl MessageTable {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.values().flat_map(|own| &own.dead_letters);
-        ids.filter_map(|id| Some((*id, self.get(*id)?)))
+        let ids = self.accounts.values().flat_map(|own| own.dead_letters.keys(0)).map(Id);
+        ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 
     /// The message that this idempotency key began.
@@ -351,7 +349,7 @@ impl MessageTable {
                 ("journal_bytes", own.counts.bytes),
                 ("results", own.unkeyed.len() as u64),
                 ("outbox", own.counts.outbox as u64),
-                ("dead_letters", own.dead_letters.len() as u64),
+                ("dead_letters", own.counts.dead_letters as u64),
             ];
         }
         usage

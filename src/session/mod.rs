@@ -33,6 +33,7 @@ mod time;
 mod transcript;
 mod transcript_usage;
 mod turns;
+mod u128_map;
 mod wait;
 mod worker;
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use super::id::Id;
+use super::u128_map::U128Map;
 use crate::agent::{Reply, Report};
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::WRITE_CHUNK;
@@ -137,21 +138,16 @@ pub struct Watch {
 
 /// The replies of messages that run, and of those that somebody waits for.
 #[derive(Debug, Default)]
-pub struct ReplyBuffers(Vec<(Id, Arc<ReplyBuffer>)>);
+pub struct ReplyBuffers(U128Map<Arc<ReplyBuffer>>);
 
 impl ReplyBuffers {
     pub fn get(&self, id: Id) -> Option<&Arc<ReplyBuffer>> {
-        self.0.iter().find(|(known, _)| *known == id).map(|(_, reply)| reply)
+        self.0.get(id.0)
     }
 
     /// The reply buffer of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
-        if let Some(reply) = self.get(id) {
-            return Arc::clone(reply);
-        }
-        let reply = Arc::default();
-        self.0.push((id, Arc::clone(&reply)));
-        reply
+        Arc::clone(self.0.get_or_insert(id.0))
     }
 
     /// Ends a reply whose text nobody may read any more.
@@ -165,8 +161,7 @@ impl ReplyBuffers {
 
     /// Ends a reply: who watches it is notified.
     pub fn end(&mut self, id: Id) {
-        if let Some(at) = self.0.iter().position(|(known, _)| *known == id) {
-            let (_, reply) = self.0.swap_remove(at);
+        if let Some(reply) = self.0.remove(id.0) {
             let mut state = reply.lock();
             state.over = true;
             state.notify();
@@ -215,7 +210,7 @@ mod tests {
 
     impl ReplyBuffers {
         pub fn is_empty(&self) -> bool {
-            self.0.is_empty()
+            self.0.any().is_none()
         }
     }
 

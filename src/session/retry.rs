@@ -26,22 +26,22 @@ pub fn step_after(
     config: &Config,
 ) -> Option<Step> {
     let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
-    let (detail, passes) = match &outcome {
+    let (detail, passes, asked) = match &outcome {
         Outcome::Done => return Some(Step::Done(text, report)),
         Outcome::Ended(CancelReason::TimedOut) => {
-            (Some(ErrorResponse::timed_out().to_json()), false)
+            (Some(ErrorResponse::timed_out().to_json()), false, None)
         }
         Outcome::Ended(_) | Outcome::Short(_) => return None,
-        Outcome::Failed(_) => (None, false),
-        Outcome::ErrorResponse(refused) => (Some(refused.to_json()), refused.is_temporary()),
-        Outcome::Temporary(_) | Outcome::Crashed(_) => (None, true),
+        Outcome::Failed(_) => (None, false, None),
+        Outcome::ErrorResponse(refused) => {
+            (Some(refused.to_json()), refused.is_temporary(), refused.retry_after.as_deref())
+        }
+        Outcome::Temporary(_) | Outcome::Crashed(_) => (None, true, None),
     };
     if !passes {
         return Some(Step::Failed(error, detail));
     }
-    let asked =
-        if let Outcome::ErrorResponse(refused) = outcome { refused.retry_after } else { None };
-    let asked = asked.and_then(|value| retry_after(&value, now));
+    let asked = asked.and_then(|value| retry_after(value, now));
     let failing = entry.failing.as_deref();
     let [began, spent] = ages.map(|age| failing.map(|failing| failing.spent(age)));
     let attempt = Attempt {

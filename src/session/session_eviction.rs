@@ -8,7 +8,7 @@ use super::clock::millis;
 use super::hub::Hub;
 use super::message_table::{Digest, Owner};
 use crate::limits::SESSION_PAGE;
-use crate::shares::{LimitReached, LimitScope, Shares};
+use crate::shares::{Limit, LimitReached, Shares};
 use crate::threads::lock;
 
 /// One session may take this part of what all may: many have room.
@@ -63,13 +63,12 @@ impl Hub {
 
     /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where
     /// that holds its share, else of the one that holds most. Not under the hub's lock.
-    pub(super) fn make_room(&self, owner: &Owner, over: LimitScope) {
+    pub(super) fn make_room(&self, owner: &Owner, over: Limit) {
         let (oldest, goal) = {
             let usage = lock(&self.transcripts.usage);
             let holders = usage.principals.iter();
-            let holds = |(name, _): &&(String, u64)| {
-                over == LimitScope::Gateway || *name == owner.principal
-            };
+            let holds =
+                |(name, _): &&(String, u64)| over == Limit::Gateway || *name == owner.principal;
             let most = holders.filter(holds).max_by_key(|(_, bytes)| *bytes);
             let Some((name, bytes)) = most else { return };
             (usage.oldest(Some(name), u64::MAX), bytes / EVICTED_PART + 2 * SESSION_PAGE)

@@ -10,7 +10,7 @@ use super::states::{DeliveryState, TurnState};
 use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Stamp, Step};
 use crate::journal::{self, WriteError};
-use crate::shares::{LimitReached, LimitScope, Shares};
+use crate::shares::{Limit, LimitReached, Shares};
 
 /// A message as its sender gives it.
 #[derive(Clone, Debug)]
@@ -238,8 +238,7 @@ impl Hub {
         let ((held, _), limit, shares) = self.share(&self.lock(), principal)?;
         let length = reply.len() as u64;
         (held + length > shares.most(limit)).then(|| {
-            let whose =
-                LimitScope::Principal.reached(principal, "limits.max_journal", (held, limit));
+            let whose = Limit::Principal.reached(principal, "limits.max_journal", (held, limit));
             format!("the reply of {length} bytes does not fit: {}", whose.message)
         })
     }

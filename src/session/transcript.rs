@@ -15,8 +15,9 @@ use std::sync::Mutex;
 use serde_json::Value;
 
 use super::id::Id;
-use super::message_table::{Digest, DigestMap, Owner};
+use super::message_table::{Digest, Owner};
 use super::transcript_usage::TranscriptUsage;
+use super::u128_map::U128Map;
 use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
@@ -49,7 +50,7 @@ impl Turn {
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
-    reconciled: Mutex<DigestMap<()>>,
+    reconciled: Mutex<U128Map<()>>,
     /// What there is of all sessions. Held for moments.
     pub(super) usage: Mutex<TranscriptUsage>,
 }
@@ -80,7 +81,7 @@ impl Transcripts {
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let mut reconciled = lock(&self.reconciled);
-        if reconciled.contains(session) {
+        if reconciled.get(session).is_some() {
             return Ok(());
         }
         let Known { answered: said, unanswered: unsaid, reset } = known();

@@ -2,7 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use super::message_table::{Digest, DigestMap};
+use super::message_table::Digest;
+use super::u128_map::U128Map;
 use crate::limits::SESSION_PAGE;
 use crate::shares::{LimitReached, Shares};
 
@@ -20,7 +21,7 @@ struct SessionUsage {
 /// The sessions that have files, some 60 bytes of memory each.
 #[derive(Debug, Default)]
 pub struct TranscriptUsage {
-    sessions: DigestMap<SessionUsage>,
+    sessions: U128Map<SessionUsage>,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
     /// What the journal's time was when it was last told, in milliseconds.
@@ -57,7 +58,7 @@ impl TranscriptUsage {
     }
 
     pub fn contains(&self, session: Digest) -> bool {
-        self.sessions.contains(session)
+        self.sessions.get(session).is_some()
     }
 
     /// Whether a session is this principal's, or not counted yet.
@@ -102,7 +103,7 @@ impl TranscriptUsage {
 mod tests {
     use super::*;
     use crate::config::{ClientKey, Config};
-    use crate::shares::LimitScope;
+    use crate::shares::Limit;
 
     #[test]
     fn sizes_are_counted_in_pages_by_principal() {
@@ -142,6 +143,6 @@ mod tests {
         assert_eq!(full, [7, 4, 2, 3]);
         assert_eq!(usage.check((0, "owner"), shares, limit), Ok(()), "it is there already");
         let full = usage.check((99, "owner"), shares, limit).unwrap_err();
-        assert_eq!(full.over, LimitScope::Gateway);
+        assert_eq!(full.over, Limit::Gateway);
     }
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::OWNER;
-use crate::shares::LimitScope;
+use crate::shares::Limit;
 use crate::testing::Random;
 
 type Ticket = u64;
@@ -95,7 +95,7 @@ fn queues_are_bounded_and_say_which() {
         submit(&mut dispatch, ticket, OWNER, Some("a")).unwrap();
     }
     let full = submit(&mut dispatch, 5, OWNER, Some("a")).unwrap_err();
-    assert_eq!(full.over, LimitScope::Session);
+    assert_eq!(full.over, Limit::Session);
     let words = "This session's limits.max_queue_per_session (4) is reached; try again later.";
     assert_eq!(full.message, words);
     assert_eq!(submit(&mut dispatch, 6, OWNER, Some("b")), Ok((0, true)));
@@ -104,7 +104,7 @@ fn queues_are_bounded_and_say_which() {
     }
     assert_eq!(submit(&mut dispatch, 11, OWNER, Some("c")), Ok((0, true)));
     let reached = submit(&mut dispatch, 12, OWNER, None).unwrap_err();
-    assert_eq!(reached.over, LimitScope::Gateway);
+    assert_eq!(reached.over, Limit::Gateway);
     assert_eq!(reached.message, "The gateway's limits.max_queue (8) is reached; try again later.");
     assert!(leave(&mut dispatch, 5).is_empty(), "a refused ticket is not known");
 }
@@ -274,7 +274,7 @@ fn a_principal_fills_its_share_of_the_queue_and_no_more() {
         let took = |ticket: &u64| {
             let admission = submit(&mut dispatch, *ticket, principal, Some(*ticket));
             if let Err(reached) = &admission {
-                assert_eq!(reached.over, LimitScope::Principal);
+                assert_eq!(reached.over, Limit::Principal);
                 let words = format!("{principal} holds its share of limits.max_queue (");
                 assert!(reached.message.starts_with(&words), "{}", reached.message);
             }

@@ -6,6 +6,7 @@ use super::entry::Entry;
 use crate::named::ByName;
 use crate::session::id::Id;
 use crate::session::states::{DeliveryState, TurnState};
+use crate::session::u128_map::U128Map;
 
 /// How many messages there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +58,8 @@ pub(super) struct Account {
     pub counts: Counts,
     /// Settled messages without a key, in the order in which they settled.
     pub unkeyed: VecDeque<Id>,
-    /// Dead letters in the order of their ids.
-    pub dead_letters: VecDeque<Id>,
+    /// The ids of dead letters.
+    pub dead_letters: U128Map<()>,
 }
 
 /// What each principal holds of something, by name.

@@ -42,10 +42,10 @@ impl MessageTable {
             plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
         });
         let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
-        let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.dead_letters.len());
+        let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.counts.dead_letters);
         let dead = self.accounts.values().flat_map(|own| {
-            let too_many = own.dead_letters.len().saturating_sub(kept);
-            let dead = own.dead_letters.iter().copied().enumerate();
+            let too_many = own.counts.dead_letters.saturating_sub(kept);
+            let dead = own.dead_letters.keys(0).map(Id).enumerate();
             // By id: one that was revived is younger than those behind it.
             let overdue =
                 move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
@@ -99,8 +99,9 @@ impl MessageTable {
             }
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
-                let reset = self.resets.get_mut(session).filter(|_| entry.erased);
-                reset.into_iter().for_each(|reset| reset.erased -= 1);
+                if entry.erased {
+                    self.resets.get_or_insert(session).erased -= 1;
+                }
             }
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.unkeyed);

@@ -75,7 +75,7 @@ impl MessageTable {
 
     /// The sessions that were reset, from this one on.
     pub fn reset_sessions(&self, from: Digest) -> impl Iterator<Item = Digest> {
-        self.resets.digests(from)
+        self.resets.keys(from)
     }
 
     /// Drops the resets of sessions that nothing is known of any more, of so many from this session

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::ClientKey;
-use crate::shares::LimitScope;
+use crate::shares::Limit;
 
 /// A hub with the keys of two users beside the owner's.
 fn shared(script: Option<&str>, change: impl Fn(&mut Config)) -> House {
@@ -21,7 +21,7 @@ fn of(principal: &str, draft: Draft) -> Draft {
 
 fn is_share(refusal: &Refusal, words: &str) -> bool {
     let Refusal::Share(reached) = refusal else { panic!("{refusal:?}") };
-    reached.over == LimitScope::Principal && reached.message.starts_with(words)
+    reached.over == Limit::Principal && reached.message.starts_with(words)
 }
 
 #[test]

@@ -1,0 +1,57 @@
+//! A map by digest or id. Pure.
+
+use std::collections::BTreeMap;
+
+/// A map by numbers of 128 bits, or without values a set. The values are in a vector and their positions
+/// in a tree of the one type that all maps share: each further type takes 6 kB of the binary.
+#[derive(Debug, Default)]
+pub struct U128Map<T> {
+    positions: BTreeMap<u128, u128>,
+    values: Vec<(u128, T)>,
+}
+
+impl<T: Default> U128Map<T> {
+    pub fn get(&self, key: u128) -> Option<&T> {
+        Some(&self.values[self.position(key)?].1)
+    }
+
+    /// The value of this key, a new one where there is none.
+    pub fn get_or_insert(&mut self, key: u128) -> &mut T {
+        let at = self.position(key).unwrap_or_else(|| {
+            let at = self.values.len();
+            self.positions.insert(key, at as u128);
+            self.values.push((key, T::default()));
+            at
+        });
+        &mut self.values[at].1
+    }
+
+    pub fn remove(&mut self, key: u128) -> Option<T> {
+        let at = self.position(key)?;
+        self.positions.remove(&key);
+        let (_, value) = self.values.swap_remove(at);
+        if let Some((moved, _)) = self.values.get(at) {
+            self.positions.insert(*moved, at as u128);
+        }
+        Some(value)
+    }
+
+    /// One of the keys.
+    pub fn any(&self) -> Option<u128> {
+        Some(self.values.last()?.0)
+    }
+
+    /// All of them, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = &(u128, T)> {
+        self.values.iter()
+    }
+
+    /// The keys from this one on, in order.
+    pub fn keys(&self, from: u128) -> impl Iterator<Item = u128> {
+        self.positions.range(from..).map(|(key, _)| *key)
+    }
+
+    fn position(&self, key: u128) -> Option<usize> {
+        usize::try_from(*self.positions.get(&key)?).ok()
+    }
+}
