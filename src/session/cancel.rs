@@ -48,7 +48,7 @@ impl Hub {
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
-    /// place until it has; a place that comes free is to be given away by [`Hub::begin_attempts`].
+    /// slot until it has; a slot that comes free is to be given away by [`Hub::begin_attempts`].
     pub(super) fn mark_cancelled(
         &self,
         state: &mut State,

@@ -82,9 +82,9 @@ impl Hub {
     }
 
     fn queue_text(&self, who: &Owner, command: Id) -> String {
-        let line = self.messages_of(who);
-        let line = line.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
-        let lines: Vec<String> = line
+        let messages = self.messages_of(who);
+        let queue = messages.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
+        let lines: Vec<String> = queue
             .enumerate()
             .map(|(at, (id, turn))| format!("{}. {id} {}", at + 1, turn.word()))
             .collect();
@@ -92,9 +92,9 @@ impl Hub {
     }
 
     fn stop_turn(self: &Arc<Self>, who: &Owner) -> String {
-        let line = self.messages_of(who);
+        let messages = self.messages_of(who);
         let stops = |turn: &TurnState| matches!(turn, TurnState::Running | TurnState::Backoff);
-        let Some((id, _)) = line.iter().find(|(_, turn)| stops(turn)) else {
+        let Some((id, _)) = messages.iter().find(|(_, turn)| stops(turn)) else {
             return "No turn runs.".to_owned();
         };
         match self.cancel(*id, "/stop") {
@@ -115,8 +115,8 @@ impl Hub {
             let ran = entry.attempts > 0 || entry.turn != TurnState::Done;
             (entry.turn.is_over() && ran).then(|| self.accepted(&entry))
         };
-        let line = self.messages_of(who);
-        let before = line.iter().rev().filter(|(id, _)| *id < command);
+        let messages = self.messages_of(who);
+        let before = messages.iter().rev().filter(|(id, _)| *id < command);
         let message = match before.clone().find_map(|(id, _)| is_said(id)) {
             None => return "There is no message that could be sent once more.".to_owned(),
             Some(Err(e)) => return format!("The message cannot be read back: {e}."),

@@ -19,7 +19,7 @@ pub struct DeliveryQueues(ByName<TargetQueue>);
 struct TargetQueue {
     /// Those that wait, in the order of their turn.
     queues: Vec<PrincipalQueue>,
-    /// A sender works on it.
+    /// A delivery worker sends from it.
     sending: bool,
     /// The target is left alone until then.
     until: Option<Instant>,
@@ -57,7 +57,7 @@ impl DeliveryQueues {
         }
     }
 
-    /// The targets that can be sent to now, each to be given a sender.
+    /// The targets that can be sent to now, each to be given a worker.
     pub fn take_due(&mut self, now: Instant) -> Vec<String> {
         let due = self.0.iter().filter(|(_, queue)| queue.due(now).is_some_and(|at| at <= now));
         let due: Vec<String> = due.map(|(target, _)| target.to_owned()).collect();
@@ -70,7 +70,7 @@ impl DeliveryQueues {
         self.0.values().filter_map(|queue| queue.due(now)).min()
     }
 
-    /// What a sender is to send next.
+    /// What a target's worker is to send next.
     pub fn next(&self, target: &str, now: Instant) -> Option<Id> {
         let queues = &self.0.get(target)?.queues;
         let queue = queues.iter().find(|queue| queue.until.is_none_or(|until| until <= now))?;
@@ -93,7 +93,7 @@ impl DeliveryQueues {
         }
     }
 
-    /// A sender stops. `until`: the target is left alone until then.
+    /// A worker stops. `until`: the target is left alone until then.
     pub fn release(&mut self, target: &str, until: Option<Instant>) {
         let queue = self.0.of(target);
         (queue.sending, queue.until) = (false, until);
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    /// What a sender sends that is never refused, from what is there.
+    /// What a worker sends that is never refused, from what is there.
     fn sent(queues: &mut DeliveryQueues, target: &str, now: Instant) -> Vec<Id> {
         let next = || {
             let id = queues.next(target, now)?;

@@ -1,4 +1,4 @@
-//! Sending replies to their targets: one thread a target, while there is something for it.
+//! Delivery workers, which send replies to their targets: one thread a target, while there is something for it.
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -20,7 +20,7 @@ use crate::sys::random;
 /// The longest pause between two attempts of a delivery that did not ask for more.
 const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
 
-/// Whether a sender goes on. If not, the target is left alone until then.
+/// Whether a worker goes on. If not, the target is left alone until then.
 type Round = Result<(), Option<Instant>>;
 
 impl Hub {
@@ -35,7 +35,7 @@ impl Hub {
         }
     }
 
-    /// Gives each target that can be sent to a sender.
+    /// Gives each target that can be sent to a worker.
     pub(super) fn spawn_delivery_workers(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();

@@ -11,8 +11,8 @@ use crate::stored_text::StoredText;
 use crate::sys::fd::EventFd;
 use crate::threads::in_turn;
 
-/// A session's next record that is no further behind the last one is read in the same walk: others of
-/// so many are passed over sooner than a walk from a remembered place takes.
+/// A session's next record that is no further behind the last one is read in the same walk: to skip so
+/// many of others takes less than a walk from an index entry.
 const NEAR_RECORDS: u64 = 16;
 
 impl Hub {

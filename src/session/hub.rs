@@ -54,14 +54,14 @@ pub struct Hub {
     pub(super) compaction: Mutex<CompactionState>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
-    /// The clock of patience, which stands still while the machine sleeps.
+    /// What `agent.retry_for` is measured from: a clock that stands still while the machine sleeps.
     pub(super) began: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Readable once every turn has to end.
     pub abort: EventFd,
     /// Notified whenever the last work has ended during a drain, and when the journal breaks.
     main_wakeup: Arc<EventFd>,
-    /// Workers and senders. Like what follows readable without the lock, which a hung disk may hold.
+    /// Turn and delivery workers. Like what follows readable without the lock, which a hung disk may hold.
     busy: AtomicUsize,
     draining: AtomicBool,
     broken: AtomicBool,
@@ -73,7 +73,7 @@ pub(super) struct State {
     pub(super) open: bool,
     pub(super) table: MessageTable,
     pub(super) dispatch: Dispatch<Id, Digest>,
-    /// Messages without a record that wait on their connection for a place.
+    /// Messages without a record that wait on their connection for a slot.
     pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
     pub(super) replies: ReplyBuffers,
@@ -137,7 +137,7 @@ impl Hub {
         // What comes before the hub is open waits behind what was there.
         let mut dispatch =
             Dispatch::new(QueueLimits { turns: 0, ..queue_limits(&settings.config) });
-        // In the order in which they took their places.
+        // In the order in which they entered their queues.
         for (id, entry) in table.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
             dispatch.restore(id, &entry.owner.principal, entry.session());
             if let (TurnState::Backoff, Some(failing)) = (entry.turn, &entry.failing) {
@@ -295,7 +295,7 @@ impl Hub {
 
     /// Makes all that was written durable and has the journal say so.
     pub(super) fn mark(&self) -> Result<(), WriteError> {
-        // A sender may have begun that has not looked yet.
+        // A delivery worker may have begun that has not looked yet.
         if self.busy.load(Ordering::SeqCst) == 0 {
             self.lock().recent.clear();
         }

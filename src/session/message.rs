@@ -26,7 +26,7 @@ pub struct Message {
     pub refused: Option<ErrorResponse>,
     /// What it waits for between two attempts.
     pub waiting: Option<PendingRetry>,
-    /// Its place in its session's line, from 1, while it is not over.
+    /// Its position in its session's queue, from 1, while it is not over.
     pub position: Option<usize>,
     /// Why the last attempt of its delivery failed.
     pub delivery_error: Option<String>,

@@ -28,7 +28,7 @@ use entries::Entries;
 use record_index::{RecordIndex, Reset};
 
 pub use accounts::{Counts, Usage};
-pub use entry::{Entry, Key, Outgoing, RetryState};
+pub use entry::{Entry, IdempotencyKey, Outgoing, RetryState};
 pub use owner::{Digest, Owner, digest_of, session_digest};
 
 /// All messages that are known.
@@ -159,7 +159,7 @@ impl MessageTable {
         let hex = |text: &String| Digest::from_str_radix(text, 16).map_err(|_| wrong(text));
         let body = record.body.as_ref().map_or(Ok(0), hex)?;
         let key = record.key.as_ref().map(hex).transpose()?;
-        let key = key.map(|key| Box::new(Key { key, body }));
+        let key = key.map(|key| Box::new(IdempotencyKey { key, body }));
         let delivery = record.deliver.clone();
         let delivery = delivery.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
         if let Some(key) = &key {

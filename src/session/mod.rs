@@ -1,4 +1,4 @@
-//! Sessions: what wants a turn comes in here, waits for its place, in order within its session and
+//! Sessions: what wants a turn comes in here, waits for a slot, in order within its session and
 //! fairly among sessions, and is carried to its end and to its target.
 //!
 //! What may enter: messages and what becomes of them, in the journal and out of it. What a turn does is

@@ -25,7 +25,7 @@ pub struct PendingRetry {
     pub reason: String,
     /// When the first of them failed.
     pub since: Instant,
-    /// When the next one is made; `None`: it runs, or waits for a place.
+    /// When the next one is made; `None`: it runs, or waits for a slot.
     pub next: Option<Instant>,
     /// When the last one will be made.
     pub last: Instant,
@@ -52,8 +52,12 @@ impl Hub {
         let Some(entry) = state.table.get(id) else { return };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
-        let line = entry.session().into_iter().flat_map(|session| state.dispatch.turns_of(session));
-        line.chain([id]).filter_map(|id| state.replies.get(id)).for_each(|run| run.lock().notify());
+        let queue =
+            entry.session().into_iter().flat_map(|session| state.dispatch.turns_of(session));
+        queue
+            .chain([id])
+            .filter_map(|id| state.replies.get(id))
+            .for_each(|run| run.lock().notify());
         self.postpone(state, id, Duration::from_millis(pause));
     }
 

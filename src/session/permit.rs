@@ -20,14 +20,14 @@ use crate::sys::poll::Interest;
 /// How long the main thread tries, for a figure in the status line or the history.
 const HINT_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// A place that is taken; dropping it gives it to the next.
+/// A slot in which a turn may run; dropping it gives the slot to the next.
 #[derive(Debug)]
 pub struct TurnPermit {
     hub: Arc<Hub>,
     pub id: Id,
 }
 
-/// Why there is no place.
+/// Why no slot was acquired.
 #[derive(Debug)]
 pub enum AcquireError {
     /// The queue is full.
@@ -39,7 +39,7 @@ pub enum AcquireError {
 }
 
 impl Hub {
-    /// Takes a place, waiting for it in order. `client`: a socket whose hang-up ends the wait;
+    /// Acquires a slot, waiting for it in order. `client`: a socket whose hang-up ends the wait;
     /// `reply`: notified now and then that the wait goes on.
     pub fn acquire_turn(
         self: &Arc<Self>,
@@ -56,7 +56,7 @@ impl Hub {
         state.dispatch.submit(id, principal, None).map_err(AcquireError::Full)?;
         state.waiting_permits.push((id, Arc::clone(&event)));
         self.start_turns(state);
-        // An early return drops it, and with it the ticket leaves the queue.
+        // An early return drops it, and with it the turn leaves the queue.
         let permit = TurnPermit { hub: Arc::clone(self), id };
         loop {
             let turn = [Interest::read(event.as_fd())];

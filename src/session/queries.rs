@@ -42,9 +42,9 @@ impl Hub {
         let (entry, position) = {
             let state = self.lock();
             let Some(entry) = state.table.copy(id) else { return Ok(None) };
-            let place = |session| state.dispatch.turns_of(session).position(|other| other == id);
-            let place = entry.session().map_or(Some(0), place).filter(|_| !entry.turn.is_over());
-            (entry, place.map(|place| place + 1))
+            let before = |session| state.dispatch.turns_of(session).position(|other| other == id);
+            let before = entry.session().map_or(Some(0), before).filter(|_| !entry.turn.is_over());
+            (entry, before.map(|before| before + 1))
         };
         self.sync(self.newest(&entry))?;
         let mut message = Message { id, entry, position, ..Message::default() };
@@ -107,9 +107,9 @@ impl Hub {
 
     fn session_of(&self, owner: Owner, transcript_bytes: u64) -> Session {
         let session = owner.digest().unwrap_or_default();
-        let line = self.lock().dispatch.turns_of(session).count();
+        let turns = self.lock().dispatch.turns_of(session).count();
         let running = self.running_in(session);
-        let queued = line - usize::from(running.is_some()).min(line);
+        let queued = turns - usize::from(running.is_some()).min(turns);
         Session { owner, running, queued, transcript_bytes }
     }
 
@@ -187,9 +187,9 @@ impl Hub {
         Ok(listed)
     }
 
-    /// The state, if its lock is free within `patience`: a hung disk may hold it.
-    pub(super) fn lock_within(&self, patience: Duration) -> Option<MutexGuard<'_, State>> {
-        let deadline = Instant::now() + patience;
+    /// The state, if its lock is free within `timeout`: a hung disk may hold it.
+    pub(super) fn lock_within(&self, timeout: Duration) -> Option<MutexGuard<'_, State>> {
+        let deadline = Instant::now() + timeout;
         loop {
             match self.state.try_lock() {
                 Ok(state) => return Some(state),

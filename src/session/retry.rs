@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_attempt_comes_when_the_patience_is_over() {
+    fn the_last_attempt_comes_when_retry_for_is_over() {
         for random in [0, u64::MAX / 3, u64::MAX] {
             let began = attempts(HOUR, random, None);
             assert_eq!(began.last(), Some(&HOUR), "{random}");
@@ -179,7 +179,7 @@ mod tests {
             let pauses = began.windows(2).map(|two| two[1] - two[0]);
             assert!(pauses.max() <= Some(MAX_TURN_RETRY_DELAY), "{random}");
         }
-        // None fails at once where its turn comes late in an outage: each has its own patience.
+        // None fails at once where its turn comes late in an outage: each has its own `retry_for`.
         assert!(attempts(Duration::from_millis(1), 0, None).len() == 2);
         assert!(attempts(Duration::ZERO, 0, None).len() == 1, "0 tries nothing again");
     }
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_took_longer_than_the_patience_is_followed_by_the_last_one() {
+    fn an_attempt_that_took_longer_than_retry_for_is_followed_by_the_last_one() {
         let long = Attempt {
             began: Some(Duration::from_secs(10)),
             spent: Duration::from_secs(5000),

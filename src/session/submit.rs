@@ -31,7 +31,7 @@ pub struct Draft {
 /// What became of a draft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// It is durable. `position` counts its session's line from 1, 0 where it is answered already;
+    /// It is durable. `position` in its session's queue, from 1; 0 where it is answered already;
     /// `interrupted`: the message whose turn was told to end.
     New { id: Id, position: usize, interrupted: Option<Id> },
     /// Its idempotency key is known, and the message that began with it is durable.
@@ -245,16 +245,12 @@ impl Hub {
 
     /// The message of the draft's idempotency key, and the number of its record.
     fn find_duplicate(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
-        match draft
-            .key
-            .and_then(|(key, body)| Some((state.table.find_by_idempotency_key(key)?, body)))
-        {
-            None => Ok(None),
-            Some(((_, entry), _)) if state.table.is_erased(entry) => Err(Refusal::Erased),
-            Some(((_, entry), body)) if entry.key.as_ref().is_none_or(|key| key.body != body) => {
-                Err(Refusal::Conflict)
-            }
-            Some(((id, entry), _)) => Ok(Some((id, entry.accepted))),
+        let known = |(key, body)| Some((state.table.find_by_idempotency_key(key)?, body));
+        let Some(((id, entry), body)) = draft.key.and_then(known) else { return Ok(None) };
+        match &entry.key {
+            _ if state.table.is_erased(entry) => Err(Refusal::Erased),
+            Some(key) if key.body == body => Ok(Some((id, entry.accepted))),
+            Some(_) | None => Err(Refusal::Conflict),
         }
     }
 }

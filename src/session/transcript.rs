@@ -268,7 +268,7 @@ fn pair(text: &str) -> Option<(Id, usize)> {
     (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
 }
 
-/// Puts a turn in its place, in the order of acceptance: one that failed at first may have come to its
+/// Inserts a turn in the order of acceptance: one that failed at first may have come to its
 /// reply late.
 fn insert<'a>(turns: &mut Vec<(Id, &'a str)>, id: Id, lines: &'a str) {
     let at = turns.partition_point(|(known, _)| *known <= id);

@@ -14,7 +14,7 @@ struct SessionUsage {
     used: u64,
     /// Whole pages.
     bytes: u64,
-    /// The place of its principal in the list.
+    /// The index of its principal in the list.
     principal: usize,
 }
 

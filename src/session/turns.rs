@@ -20,7 +20,7 @@ use crate::sys::random;
 use crate::threads::lock;
 
 impl Hub {
-    /// Gives free places away and begins the attempts of those who get one. Returns them: each needs a
+    /// Gives free slots away and begins the attempts of those who get one. Returns them: each needs a
     /// worker.
     pub(super) fn begin_attempts(&self, state: &mut State) -> Vec<Id> {
         let most = self.settings().config.limits.max_attempts;
@@ -153,7 +153,7 @@ impl Hub {
         self.write_with_retry(&what, &Record::step(id, entry.attempts, self.stamp(), failed))
     }
 
-    /// Gives the place of a turn away that needs no more record.
+    /// Frees the slot of a turn that needs no more record.
     fn release_turn(&self, id: Id) -> Vec<Id> {
         let mut state = self.lock();
         state.replies.end(id);

@@ -24,7 +24,7 @@ const WORKER_STACK: usize = 256 << 10;
 
 impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
-    /// place, and is tried again by maintenance.
+    /// slot, and is tried again by maintenance.
     pub(super) fn spawn_workers(self: &Arc<Self>, ids: Vec<Id>) {
         for id in ids {
             let hub = Arc::clone(self);
@@ -46,7 +46,7 @@ impl Hub {
         }
     }
 
-    /// Gives free places away, and each turn that begins a worker.
+    /// Gives free slots away, and each turn that begins a worker.
     pub(super) fn start_turns(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let begun = self.begin_attempts(&mut state);
         drop(state);
@@ -130,7 +130,7 @@ impl Hub {
             }
             Err(e) => {
                 let why = format!("the message cannot be read now: {e}");
-                // A disk may stay like this, and others want the place meanwhile.
+                // A disk may stay like this, and others want the slot meanwhile.
                 let short = is_shortage(&e);
                 return if short { Outcome::Short(why) } else { Outcome::Temporary(why) };
             }
