@@ -210,7 +210,7 @@ impl Hub {
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn announce_drain(&self, state: &mut State) {
-        state.replies.nudge();
+        state.replies.notify_watchers();
         state.notify_followers(None);
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.replies.end(id);

@@ -169,7 +169,7 @@ impl ReplyBuffers {
     }
 
     /// Makes all watchers look again.
-    pub fn nudge(&self) {
+    pub fn notify_watchers(&self) {
         self.0.iter().for_each(|(_, reply)| reply.lock().notify());
     }
 }

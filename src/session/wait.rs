@@ -62,7 +62,7 @@ impl Hub {
     }
 
     /// Whether a message has begun to run, and when it was accepted.
-    pub fn glance(&self, id: Id) -> Option<(bool, u64)> {
+    pub fn progress_of(&self, id: Id) -> Option<(bool, u64)> {
         let state = self.lock();
         let entry = state.table.get(id)?;
         Some((!matches!(entry.turn, TurnState::Queued | TurnState::Backoff), entry.at))
