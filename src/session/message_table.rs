@@ -94,7 +94,7 @@ impl MessageTable {
                 } else if self.get(id).is_some_and(|entry| self.is_erased(entry)) {
                     // An older gateway went on with its delivery; its end is what a compaction leaves.
                     if let Step::Cancelled(_) = step {
-                        self.change(id, |entry| {
+                        self.change(id, &mut |entry| {
                             (entry.outcome, entry.ended) = (number, at);
                             entry.bytes += bytes;
                         });
@@ -145,7 +145,7 @@ impl MessageTable {
     fn add_record(&mut self, id: Option<Id>, number: u64, bytes: u64) {
         let Some(id) = id.filter(|id| self.get(*id).is_some()) else { return };
         let (mut before, mut session) = (0, None);
-        self.change(id, |entry| {
+        self.change(id, &mut |entry| {
             entry.bytes += bytes;
             (before, session) = (std::mem::replace(&mut entry.latest, number), entry.session());
         });
@@ -181,7 +181,7 @@ impl MessageTable {
         self.recount(id, Counts::default(), after);
         self.add_record(Some(id), number, bytes);
         if record.erased {
-            self.change(id, |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
+            self.change(id, &mut |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
             self.erase(id);
         }
         Ok(())
@@ -195,7 +195,7 @@ impl MessageTable {
     }
 
     /// Changes an entry and keeps count of it.
-    fn change(&mut self, id: Id, change: impl FnOnce(&mut Entry)) {
+    fn change(&mut self, id: Id, change: &mut dyn FnMut(&mut Entry)) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let before = Counts::of(entry);
         change(entry);
@@ -232,7 +232,7 @@ impl MessageTable {
 
     /// Takes a step that was checked, of attempt `n`: the record of this number and time.
     fn advance(&mut self, id: Id, step: &Step, (number, n, at): (u64, u32, Stamp)) {
-        self.change(id, |entry| {
+        self.change(id, &mut |entry| {
             let before = entry.turn;
             entry.turn = before.after(step).unwrap_or(before);
             let mut unused = Outgoing::default();
@@ -286,7 +286,7 @@ impl MessageTable {
     /// After a start: what ran when the last process ended waits for another attempt.
     pub fn requeue(&mut self) {
         for (id, _) in self.running() {
-            self.change(id, |entry| {
+            self.change(id, &mut |entry| {
                 (entry.turn, entry.crashes) = (TurnState::Queued, entry.crashes + 1);
             });
         }

@@ -18,7 +18,7 @@ use crate::limits::MAX_TURN_RETRY_DELAY;
 /// `limits.max_attempts` allows it. The `ages` are those of the process at the attempt's beginning and
 /// end, `now` is the wall clock as time since 1970.
 pub fn step_after(
-    outcome: Outcome,
+    outcome: &Outcome,
     (text, report): (String, Option<String>),
     entry: &Entry,
     ages: [Duration; 2],
@@ -26,7 +26,7 @@ pub fn step_after(
     config: &Config,
 ) -> Option<Step> {
     let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
-    let (detail, passes, asked) = match &outcome {
+    let (detail, passes, asked) = match outcome {
         Outcome::Done => return Some(Step::Done(text, report)),
         Outcome::Ended(CancelReason::TimedOut) => {
             (Some(ErrorResponse::timed_out().to_json()), false, None)
@@ -136,7 +136,7 @@ mod tests {
         let after = |outcome| {
             let (reply, chance) = (("text".to_owned(), None), (HOUR, 0));
             let ages = [Duration::ZERO; 2];
-            step_after(outcome, reply, &Entry::default(), ages, chance, &Config::default())
+            step_after(&outcome, reply, &Entry::default(), ages, chance, &Config::default())
         };
         let why = || "why".to_owned();
         assert_eq!(after(Outcome::Done), Some(Step::Done("text".to_owned(), None)));

@@ -78,7 +78,7 @@ impl Hub {
     }
 
     /// Writes down how an attempt ended; returns whose turn it is now.
-    pub(super) fn finish_turn(&self, id: Id, outcome: Outcome) -> Vec<Id> {
+    pub(super) fn finish_turn(&self, id: Id, outcome: &Outcome) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
             (state.table.copy(id), state.replies.of(id))

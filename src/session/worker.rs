@@ -35,7 +35,7 @@ impl Hub {
             if state.table.get(id).is_none_or(|entry| entry.turn.is_over()) {
                 // It was taken back meanwhile, and that takes no thread.
                 drop(state);
-                self.spawn_workers(self.finish_turn(id, Outcome::Ended(CancelReason::Cancelled)));
+                self.spawn_workers(self.finish_turn(id, &Outcome::Ended(CancelReason::Cancelled)));
                 continue;
             }
             state.without_thread.push((Instant::now() + THREAD_RETRY_DELAY, id));
@@ -73,7 +73,7 @@ impl Hub {
     fn work(self: Arc<Self>, first: Id) {
         let mut next = Some(first);
         while let Some(id) = next {
-            let mut ids = self.finish_turn(id, self.run_attempt(id));
+            let mut ids = self.finish_turn(id, &self.run_attempt(id));
             next = (!ids.is_empty()).then(|| ids.remove(0));
             self.spawn_workers(ids);
         }
