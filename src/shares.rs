@@ -23,18 +23,12 @@ pub enum Limit {
 impl Limit {
     /// What the principal is told that holds `own` of `limit`, which `key` sets.
     pub fn reached(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> LimitReached {
-        let message = match self {
-            Limit::Session => {
-                format!("This session's {key} ({limit}) is reached; try again later.")
-            }
-            Limit::Principal => {
-                format!("{principal} holds its share of {key} ({own} of {limit}); try again later.")
-            }
-            Limit::Gateway => {
-                format!("The gateway's {key} ({limit}) is reached; try again later.")
-            }
+        let what = match self {
+            Limit::Session => format!("This session's {key} ({limit}) is reached"),
+            Limit::Principal => format!("{principal} holds its share of {key} ({own} of {limit})"),
+            Limit::Gateway => format!("The gateway's {key} ({limit}) is reached"),
         };
-        LimitReached { over: self, message }
+        LimitReached { over: self, message: format!("{what}; try again later.") }
     }
 }
 

@@ -74,7 +74,7 @@ impl Hub {
         let known = self.session(who).is_some();
         let mut state = self.lock();
         let open = |id: &Id| state.table.get(*id).is_some_and(|entry| !entry.turn.is_over());
-        let ids: Vec<Id> = state.dispatch.turns_of(session).filter(open).collect();
+        let ids: Vec<Id> = state.dispatch.turns_of(Some(session)).filter(open).collect();
         if ids.is_empty() && !known {
             return Ok(0);
         }
@@ -91,7 +91,7 @@ impl Hub {
         self.start_turns(state);
         self.sync(written?)?;
         // Somebody may already work with the file for a new message.
-        let idle = self.lock().dispatch.turns_of(session).next().is_none();
+        let idle = self.lock().dispatch.turns_of(Some(session)).next().is_none();
         let forgotten = if idle {
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {

@@ -26,11 +26,11 @@ type Round = Result<(), Option<Instant>>;
 impl Hub {
     /// Puts the reply of a message that is over on its way.
     pub(super) fn enqueue_delivery(&self, state: &mut State, id: Id) {
-        let State { table, delivery_queues, .. } = state;
+        let State { table, deliveries, .. } = state;
         let Some(entry) = table.get(id) else { return };
         let Some(outgoing) = &entry.delivery else { return };
         if outgoing.state == Some(DeliveryState::Pending) {
-            delivery_queues.push(&outgoing.target, &entry.owner.principal, id);
+            deliveries.push(&outgoing.target, &entry.owner.principal, id);
             self.maintenance_wakeup.notify_all();
         }
     }
@@ -42,8 +42,7 @@ impl Hub {
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
             let now = Instant::now();
-            let due =
-                if self.is_draining() { Vec::new() } else { state.delivery_queues.take_due(now) };
+            let due = if self.is_draining() { Vec::new() } else { state.deliveries.take_due(now) };
             self.begin_work(due.len());
             self.end_work();
             due
@@ -62,7 +61,7 @@ impl Hub {
 
     fn stop_sending(&self, target: &str, until: Option<Instant>) {
         let mut state = self.lock();
-        state.delivery_queues.release(target, until);
+        state.deliveries.release(target, until);
         self.end_work();
         self.maintenance_wakeup.notify_all();
     }
@@ -72,10 +71,10 @@ impl Hub {
         let settings = self.settings();
         let (id, entry) = {
             let mut state = self.lock();
-            let first = state.delivery_queues.next(name, Instant::now());
+            let first = state.deliveries.next(name, Instant::now());
             let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
             let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
-                state.delivery_queues.advance(name, id, None);
+                state.deliveries.advance(name, id, None);
                 return Ok(());
             };
             (id, entry)
@@ -85,13 +84,12 @@ impl Hub {
         // What nobody could send while the machine was off does not grow old meanwhile.
         let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
         let give_up = |why| self.record_delivery(name, (id, attempts), Step::Dead(why), None);
-        let target = match settings.config.deliver.get(name) {
-            Some(target) if age < target.expire => target,
-            Some(_) => return give_up(format!("it expired after {attempts} attempts")),
-            None => {
-                return give_up(format!("the configuration has no target {name:?} any more"));
-            }
+        let Some(target) = settings.config.deliver.get(name) else {
+            return give_up(format!("the configuration has no target {name:?} any more"));
         };
+        if age >= target.expire {
+            return give_up(format!("it expired after {attempts} attempts"));
+        }
         let text = match self.outcome(&entry) {
             Ok(Some(Step::Done(text, _) | Step::Failed(text, _))) => text,
             Err(e) if e.kind() == ErrorKind::InvalidData => {
@@ -99,8 +97,7 @@ impl Hub {
             }
             other => {
                 // Nothing else than the reply may arrive in its name.
-                let why =
-                    other.map_or_else(|e| e.to_string(), |_| "its record has none".to_owned());
+                let why = other.map_or_else(|e| e.to_string(), |_| "there is none".to_owned());
                 log::error!("the reply of message {id} cannot be read for {name}: {why}");
                 return Err(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
@@ -174,7 +171,7 @@ impl Hub {
             }
         }
         let until = pause.map(|pause| Instant::now() + pause);
-        self.lock().delivery_queues.advance(name, id, until);
+        self.lock().deliveries.advance(name, id, until);
         Ok(())
     }
 

@@ -173,9 +173,9 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         self.queues.iter().filter(|queue| queue.session.is_some()).count()
     }
 
-    /// The turns of a session in their order.
-    pub fn turns_of(&self, session: K) -> impl Iterator<Item = T> {
-        let queue = self.queue_of(Some(session)).map(|at| &self.queues[at]);
+    /// The turns of a session in their order; none without a session.
+    pub fn turns_of(&self, session: Option<K>) -> impl Iterator<Item = T> {
+        let queue = self.queue_of(session).map(|at| &self.queues[at]);
         queue.into_iter().flat_map(|queue| queue.turns.iter().copied())
     }
 

@@ -79,7 +79,7 @@ pub(super) struct State {
     pub(super) replies: ReplyBuffers,
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
-    pub(super) delivery_queues: DeliveryQueues,
+    pub(super) deliveries: DeliveryQueues,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) pinned: Vec<Weak<Id>>,
     /// Event streams, some of which have ended, and the session of each.
@@ -146,7 +146,7 @@ impl Hub {
         }
         let state = State {
             dispatch,
-            delivery_queues: DeliveryQueues::new(&table),
+            deliveries: DeliveryQueues::new(&table),
             // What a start has read may be in the page cache only.
             mark_at: Some(now),
             last_id: table.last,

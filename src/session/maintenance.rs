@@ -166,7 +166,7 @@ impl Hub {
     fn forget(&self, compaction: &mut CompactionState) {
         let mut behind = U128Map::default();
         while self.forget_some(compaction, &mut behind) {}
-        compaction.reported &= behind.any().is_some();
+        compaction.reported &= behind.iter().next().is_some();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
@@ -245,7 +245,7 @@ impl Hub {
         let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut compaction);
         // The journal is about to let go of turns: their transcripts must be durable.
-        while let Some(session) = compaction.forgotten.any() {
+        for session in compaction.forgotten.keys(0).collect::<Vec<_>>() {
             self.transcripts.sync(session)?;
             compaction.forgotten.remove(session);
         }
@@ -285,7 +285,7 @@ impl State {
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
         let postponed = self.dispatch.postponed().map(|(_, until)| until);
         let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
-        let sending = self.delivery_queues.next_due(now);
+        let sending = self.deliveries.next_due(now);
         let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending);
         all.fold(now + round, Instant::min)
     }

@@ -42,7 +42,8 @@ impl Hub {
         let (entry, position) = {
             let state = self.lock();
             let Some(entry) = state.table.copy(id) else { return Ok(None) };
-            let before = |session| state.dispatch.turns_of(session).position(|other| other == id);
+            let before =
+                |session| state.dispatch.turns_of(Some(session)).position(|other| other == id);
             let before = entry.session().map_or(Some(0), before).filter(|_| !entry.turn.is_over());
             (entry, before.map(|before| before + 1))
         };
@@ -107,7 +108,7 @@ impl Hub {
 
     fn session_of(&self, owner: Owner, transcript_bytes: u64) -> Session {
         let session = owner.digest().unwrap_or_default();
-        let turns = self.lock().dispatch.turns_of(session).count();
+        let turns = self.lock().dispatch.turns_of(Some(session)).count();
         let running = self.running_in(session);
         let queued = turns - usize::from(running.is_some()).min(turns);
         Session { owner, running, queued, transcript_bytes }
@@ -116,7 +117,7 @@ impl Hub {
     /// The message whose turn runs in a session.
     pub fn running_in(&self, session: Digest) -> Option<Id> {
         let state = self.lock();
-        let first = state.dispatch.turns_of(session).next()?;
+        let first = state.dispatch.turns_of(Some(session)).next()?;
         (state.table.get(first)?.turn == TurnState::Running).then_some(first)
     }
 

@@ -210,7 +210,7 @@ mod tests {
 
     impl ReplyBuffers {
         pub fn is_empty(&self) -> bool {
-            self.0.any().is_none()
+            self.0.iter().next().is_none()
         }
     }
 

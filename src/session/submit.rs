@@ -134,7 +134,7 @@ impl Hub {
 
     /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was.
     fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<Id> {
-        let first = state.dispatch.turns_of(session).next()?;
+        let first = state.dispatch.turns_of(Some(session)).next()?;
         if !matches!(state.table.get(first)?.turn, TurnState::Running | TurnState::Backoff) {
             return None;
         }

@@ -36,11 +36,6 @@ impl<T: Default> U128Map<T> {
         Some(value)
     }
 
-    /// One of the keys.
-    pub fn any(&self) -> Option<u128> {
-        Some(self.values.last()?.0)
-    }
-
     /// All of them, in no order.
     pub fn iter(&self) -> impl Iterator<Item = &(u128, T)> {
         self.values.iter()

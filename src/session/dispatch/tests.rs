@@ -204,7 +204,7 @@ fn what_comes_back_from_before_the_start_keeps_its_order() {
     }
     assert_eq!(dispatch.counts(), (0, 4));
     assert_eq!(fill(&mut dispatch), [1, 3]);
-    assert_eq!(dispatch.turns_of("a").collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(dispatch.turns_of(Some("a")).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(leave(&mut dispatch, 1), [4], "c has waited for longer than the second of a");
 }
 

@@ -192,7 +192,7 @@ fn not_delivered_unread(end: Step) {
     };
     house.until("it is put off", || {
         let later = Instant::now() + Duration::from_secs(1);
-        house.hub.lock().delivery_queues.next_due(Instant::now()).is_some_and(|due| due > later)
+        house.hub.lock().deliveries.next_due(Instant::now()).is_some_and(|due| due > later)
     });
     assert!(!sent("\"sending\""), "something else than the reply was sent");
 }
@@ -323,14 +323,14 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
 /// A sender that finds nothing more stops a moment later; what comes in between has another sender.
 #[test]
 fn a_target_never_has_two_senders() {
-    let (now, mut delivery_queues) = (Instant::now(), DeliveryQueues::default());
-    delivery_queues.push("a", "owner", Id::from(1));
-    assert_eq!(delivery_queues.take_due(now), ["a"]);
-    delivery_queues.advance("a", Id::from(1), None);
-    assert_eq!(delivery_queues.next("a", now), None, "the first sender is about to stop");
-    delivery_queues.push("a", "owner", Id::from(2));
-    let second = delivery_queues.take_due(now);
-    delivery_queues.release("a", None);
-    let third = delivery_queues.take_due(now);
+    let (now, mut deliveries) = (Instant::now(), DeliveryQueues::default());
+    deliveries.push("a", "owner", Id::from(1));
+    assert_eq!(deliveries.take_due(now), ["a"]);
+    deliveries.advance("a", Id::from(1), None);
+    assert_eq!(deliveries.next("a", now), None, "the first sender is about to stop");
+    deliveries.push("a", "owner", Id::from(2));
+    let second = deliveries.take_due(now);
+    deliveries.release("a", None);
+    let third = deliveries.take_due(now);
     assert_eq!(second.len() + third.len(), 1, "message 2 is sent twice at once");
 }
