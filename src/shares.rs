@@ -44,7 +44,7 @@ pub struct LimitReached {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
     /// Percent of a limit that one principal may hold at most; 100: there is nobody to share with.
-    percent: u64,
+    pub percent: u64,
 }
 
 impl Shares {
@@ -94,12 +94,6 @@ impl Shares {
     /// What a principal may hold of a limit when nobody else holds anything.
     pub fn most(self, limit: u64) -> u64 {
         limit / 100 * self.percent + limit % 100 * self.percent / 100
-    }
-
-    /// Shares of so many percent.
-    #[cfg(test)]
-    pub const fn new(percent: u64) -> Shares {
-        Shares { percent }
     }
 }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::escape::quoted;
 use crate::limits::MAX_CHUNK;
 
-/// What stands for an extent in a text around it: JSON has it only escaped.
+/// What stands for a stored text in one around it: JSON has it only escaped.
 pub const PLACEHOLDER: char = '\0';
 
 /// Where it lies. A file stays what it is, also when another has taken its name.
@@ -113,13 +113,13 @@ mod tests {
             let surrogates = json.replace('\u{1f600}', r"\ud83d\ude00");
             for json in [json, surrogates] {
                 let inside = json[1..json.len() - 1].to_owned();
-                let (extent, mut whole) = (StoredText::Memory(Arc::new(inside)), String::new());
+                let (stored, mut whole) = (StoredText::Memory(Arc::new(inside)), String::new());
                 let mut add = |chunk: &str| {
                     assert!(!chunk.is_empty() && chunk.len() <= MAX_CHUNK);
                     whole += chunk;
                     Ok(())
                 };
-                extent.text_chunks(&mut add).unwrap();
+                stored.text_chunks(&mut add).unwrap();
                 assert!(whole == text, "{shift}");
             }
         }

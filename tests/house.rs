@@ -24,7 +24,7 @@ const BASE: &[&str] = &[
     "digest",
     "dirs",
     "exit",
-    "extent",
+    "stored_text",
     "json",
     "limits",
     "logger",

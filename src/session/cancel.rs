@@ -40,11 +40,10 @@ impl Hub {
     /// Deletes a message; one that is not over is cancelled first.
     pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         match self.cancel(id, why) {
-            Ok(()) | Err(Refusal::TooLate) => {}
-            Err(denied) => return Err(denied),
+            // It is too late for that while its reply is still to be delivered.
+            Ok(()) | Err(Refusal::TooLate) => self.write_operation(id, Step::Forgotten),
+            denied => denied,
         }
-        // Too late for a reply that is still to be delivered.
-        self.write_operation(id, Step::Forgotten)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its

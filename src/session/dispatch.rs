@@ -33,7 +33,7 @@ enum Head {
 
 /// Those of one session, or one without a session, in the order of their arrival.
 #[derive(Debug)]
-struct SessionQueue<T, K> {
+struct Queue<T, K> {
     /// `None`: a turn without a session, which has a queue to itself.
     session: Option<K>,
     principal: String,
@@ -55,9 +55,10 @@ struct PrincipalLoad {
 /// take microseconds.
 #[derive(Debug, Default)]
 pub struct Dispatch<T, K> {
-    limits: QueueLimits,
+    /// What runs or waits already stays when they change.
+    pub limits: QueueLimits,
     /// Those that do not run stand in the order in which they are served.
-    queues: Vec<SessionQueue<T, K>>,
+    queues: Vec<Queue<T, K>>,
     /// Forgotten when there are no queues: a key of the configuration each.
     principals: ByName<PrincipalLoad>,
     /// Turns that have started.
@@ -67,11 +68,6 @@ pub struct Dispatch<T, K> {
 impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K> {
     pub fn new(limits: QueueLimits) -> Dispatch<T, K> {
         Dispatch { limits, ..Dispatch::default() }
-    }
-
-    /// Changes the limits. What runs or waits already stays.
-    pub fn set_limits(&mut self, limits: QueueLimits) {
-        self.limits = limits;
     }
 
     /// A new turn arrives, of this principal. Returns how many of its session are before it, the
@@ -108,13 +104,13 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let (principal, turns) = (principal.to_owned(), VecDeque::from([turn]));
         match self.queue_of(session) {
             Some(at) => self.queues[at].turns.push_back(turn),
-            None => self.queues.push(SessionQueue { session, principal, head: Head::Waits, turns }),
+            None => self.queues.push(Queue { session, principal, head: Head::Waits, turns }),
         }
     }
 
     /// A turn is done, or does not want to wait any more.
     pub fn leave(&mut self, turn: T) {
-        let position = |queue: &SessionQueue<T, K>| queue.turns.iter().position(|t| *t == turn);
+        let position = |queue: &Queue<T, K>| queue.turns.iter().position(|t| *t == turn);
         let found = (0..self.queues.len()).find_map(|at| Some((at, position(&self.queues[at])?)));
         let Some((at, position)) = found else { return };
         let mut queue = self.queues.remove(at);
@@ -136,7 +132,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// The first turn of its session waits until then; one that runs gives its slot away.
     pub fn postpone(&mut self, turn: T, until: Instant) {
-        let headed = |queue: &&mut SessionQueue<T, K>| queue.turns.front() == Some(&turn);
+        let headed = |queue: &&mut Queue<T, K>| queue.turns.front() == Some(&turn);
         let Some(queue) = self.queues.iter_mut().find(headed) else { return };
         let ran = std::mem::replace(&mut queue.head, Head::Postponed(until)) == Head::Runs;
         let principal = queue.principal.clone();
@@ -187,9 +183,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     /// Starts the next turn. `None`: no slot is free, or nobody waits for it. To be
     /// called until then after every change.
     pub fn start_next(&mut self) -> Option<T> {
-        let waits = |queue: &SessionQueue<T, K>| {
-            queue.head == Head::Waits && self.may_run(&queue.principal)
-        };
+        let waits =
+            |queue: &Queue<T, K>| queue.head == Head::Waits && self.may_run(&queue.principal);
         let order = |at: &usize| {
             let load = self.principals.get(&self.queues[*at].principal);
             load.map(|load| (load.running, load.served))

@@ -186,7 +186,7 @@ impl Hub {
         // Whose key was taken away stops following.
         state.notify_followers(None);
         if state.open {
-            state.dispatch.set_limits(bounds);
+            state.dispatch.limits = bounds;
         }
         // It may be what they wait for.
         state.retry_soon();
@@ -297,7 +297,7 @@ impl Hub {
     pub(super) fn mark(&self) -> Result<(), WriteError> {
         // A delivery worker may have begun that has not looked yet.
         if self.busy.load(Ordering::SeqCst) == 0 {
-            self.lock().recent.clear();
+            self.lock().recent = Recent::default();
         }
         self.journal.mark().map_err(|refused| self.note_refusal(refused))
     }

@@ -65,7 +65,7 @@ impl Hub {
         self.transcripts.remove_temporary();
         let mut state = self.lock();
         state.open = true;
-        state.dispatch.set_limits(queue_limits(&self.settings().config));
+        state.dispatch.limits = queue_limits(&self.settings().config);
         self.start_turns(state);
         self.spawn_delivery_workers();
     }
@@ -95,10 +95,8 @@ impl Hub {
             let mut begun = self.begin_attempts(&mut state);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
             let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
-            let without_thread = &mut state.without_thread;
-            begun.extend(
-                without_thread.extract_if(.., |(at, _)| *at <= Instant::now()).map(|(_, id)| id),
-            );
+            let due = state.without_thread.extract_if(.., |(at, _)| *at <= Instant::now());
+            begun.extend(due.map(|(_, id)| id));
             drop(state);
             self.spawn_workers(begun);
             self.spawn_delivery_workers();

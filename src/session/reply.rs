@@ -198,10 +198,6 @@ impl Recent {
     pub fn get(&self, number: u64) -> Option<Step> {
         self.0.iter().find(|(known, _)| *known == number).map(|(_, step)| step.clone())
     }
-
-    pub fn clear(&mut self) {
-        self.0 = Vec::new();
-    }
 }
 
 #[cfg(test)]

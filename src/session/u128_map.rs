@@ -17,12 +17,11 @@ impl<T: Default> U128Map<T> {
 
     /// The value of this key, a new one where there is none.
     pub fn get_or_insert(&mut self, key: u128) -> &mut T {
-        let at = self.position(key).unwrap_or_else(|| {
-            let at = self.values.len();
+        let at = self.position(key).unwrap_or(self.values.len());
+        if at == self.values.len() {
             self.positions.insert(key, at as u128);
             self.values.push((key, T::default()));
-            at
-        });
+        }
         &mut self.values[at].1
     }
 
@@ -48,5 +47,29 @@ impl<T: Default> U128Map<T> {
 
     fn position(&self, key: u128) -> Option<usize> {
         usize::try_from(*self.positions.get(&key)?).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::Random;
+
+    #[test]
+    fn it_holds_what_a_tree_holds() {
+        let (mut random, mut map) = (Random::new(1), U128Map::default());
+        let mut tree: BTreeMap<u128, usize> = BTreeMap::new();
+        for _ in 0..2000 {
+            let (key, value) = (random.below(40) as u128, random.below(1000));
+            if random.one_in(2) {
+                assert_eq!(map.remove(key), tree.remove(&key));
+            } else {
+                *map.get_or_insert(key) = value;
+                tree.insert(key, value);
+            }
+            assert!((0..40).all(|key| map.get(key) == tree.get(&key)));
+            assert!(map.keys(20).eq(tree.range(20..).map(|(key, _)| *key)));
+            assert_eq!(map.iter().count(), tree.len());
+        }
     }
 }

@@ -53,7 +53,7 @@ fn wake(dispatch: &mut Dispatch<TurnId, &str>) -> Vec<TurnId> {
 const MINUTE: Duration = Duration::from_secs(60);
 
 const BOUNDS: QueueLimits =
-    QueueLimits { turns: 3, queue: 8, queue_per_session: 4, shares: Shares::new(100) };
+    QueueLimits { turns: 3, queue: 8, queue_per_session: 4, shares: Shares { percent: 100 } };
 
 #[test]
 fn one_session_runs_in_order() {
@@ -115,7 +115,7 @@ fn more_places_start_those_who_wait() {
     for turn in 1..4 {
         submit(&mut dispatch, turn, OWNER, None).unwrap();
     }
-    dispatch.set_limits(BOUNDS);
+    dispatch.limits = BOUNDS;
     assert_eq!(fill(&mut dispatch), [2, 3]);
 }
 
@@ -233,7 +233,7 @@ fn drained(dispatch: &mut Dispatch<TurnId, u64>, running: TurnId) -> Vec<TurnId>
 }
 
 const SHARED: QueueLimits =
-    QueueLimits { turns: 1, queue: 1600, queue_per_session: 32, shares: Shares::new(50) };
+    QueueLimits { turns: 1, queue: 1600, queue_per_session: 32, shares: Shares { percent: 50 } };
 
 #[test]
 fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
