@@ -95,10 +95,8 @@ impl StoredText {
 
 /// A text as JSON has it, without the quotes.
 pub fn inside(text: &str) -> String {
-    let mut json = quoted(text);
-    json.pop();
-    json.remove(0);
-    json
+    let json = quoted(text);
+    json[1..json.len() - 1].to_owned()
 }
 
 #[cfg(test)]

@@ -71,9 +71,8 @@ impl Hub {
     fn status_text(&self, who: &Owner) -> String {
         let (counts, (running, waiting, sessions), ..) = self.status_of(&self.lock());
         let (bytes, _) = self.journal_size();
-        let here = self
-            .session(who)
-            .map_or((0, 0), |session| (usize::from(session.running.is_some()), session.queued));
+        let here = self.session(who);
+        let here = here.map_or((0, 0), |it| (usize::from(it.running.is_some()), it.queued));
         format!(
             "Here: turns: {} running, {} waiting.\nGateway: turns: {running} running, {waiting} waiting, sessions: {sessions}; replies to deliver: \
              {}, dead letters: {}; journal: {bytes} bytes.",

@@ -158,10 +158,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// How many run and how many wait.
     pub fn counts(&self) -> (usize, usize) {
-        let add = |(running, waiting), principal: &PrincipalLoad| {
-            (running + principal.running, waiting + principal.waiting)
-        };
-        self.principals.values().fold((0, 0), add)
+        let sum = |of: fn(&PrincipalLoad) -> usize| self.principals.values().map(of).sum();
+        (sum(|load| load.running), sum(|load| load.waiting))
     }
 
     /// How many sessions have a turn that runs or waits.

@@ -107,9 +107,8 @@ impl Hub {
     }
 
     fn session_of(&self, owner: Owner, transcript_bytes: u64) -> Session {
-        let session = owner.digest().unwrap_or_default();
-        let turns = self.lock().dispatch.turns_of(Some(session)).count();
-        let running = self.running_in(session);
+        let turns = self.lock().dispatch.turns_of(owner.digest()).count();
+        let running = owner.digest().and_then(|session| self.running_in(session));
         let queued = turns - usize::from(running.is_some()).min(turns);
         Session { owner, running, queued, transcript_bytes }
     }

@@ -139,8 +139,7 @@ impl Hub {
             return None;
         }
         let why = format!("interrupted by message {by}");
-        self.mark_cancelled(state, first, &why).ok()?;
-        Some(first)
+        self.mark_cancelled(state, first, &why).ok().map(|()| first)
     }
 
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.

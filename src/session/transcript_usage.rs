@@ -9,7 +9,7 @@ use crate::shares::{LimitReached, Shares};
 
 /// What one session keeps on disk.
 #[derive(Clone, Copy, Debug, Default)]
-struct SessionUsage {
+pub struct SessionUsage {
     /// When it was last used, in milliseconds of the journal's time.
     used: u64,
     /// Whole pages.
@@ -21,7 +21,7 @@ struct SessionUsage {
 /// The sessions that have files, some 60 bytes of memory each.
 #[derive(Debug, Default)]
 pub struct TranscriptUsage {
-    sessions: U128Map<SessionUsage>,
+    pub sessions: U128Map<SessionUsage>,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
     /// What the journal's time was when it was last told, in milliseconds.
@@ -57,10 +57,6 @@ impl TranscriptUsage {
         kept.bytes
     }
 
-    pub fn contains(&self, session: Digest) -> bool {
-        self.sessions.get(session).is_some()
-    }
-
     /// Whether a session is this principal's, or not counted yet.
     pub fn may_be_of(&self, session: Digest, principal: &str) -> bool {
         let kept = self.sessions.get(session);
@@ -80,7 +76,7 @@ impl TranscriptUsage {
         let own = self.principals.iter().find(|(name, _)| name == principal);
         let all = self.principals.iter().map(|(_, bytes)| bytes).sum();
         // The page of a first turn, and that of its file's owner.
-        let more = if self.contains(session) { 0 } else { 2 * SESSION_PAGE };
+        let more = if self.sessions.get(session).is_some() { 0 } else { 2 * SESSION_PAGE };
         let held = (own.map_or(0, |(_, bytes)| *bytes), all);
         shares.admit(principal, held, more, ("limits.max_transcripts", limit))
     }
@@ -121,7 +117,7 @@ mod tests {
         assert_eq!(usage.oldest(None, 20), [2, 1]);
         assert_eq!(usage.oldest(None, u64::MAX), [2, 1, 3]);
         assert_eq!((usage.remove(2), usage.remove(2)), (2 * SESSION_PAGE, 0));
-        assert_eq!((bytes(&usage), usage.contains(2)), (vec![3, 3], false));
+        assert_eq!((bytes(&usage), usage.sessions.get(2).is_some()), (vec![3, 3], false));
     }
 
     #[test]
