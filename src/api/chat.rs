@@ -14,10 +14,10 @@ use super::turn::{self, ParseOptions, Parsed, TurnRequest};
 use crate::agent::context::{self, is_instruction, own, role};
 use crate::agent::{DEFAULT_MODEL, Report};
 use crate::escape::quoted;
-use crate::extent::PLACEHOLDER;
 use crate::http::sse;
 use crate::json::{add, elements, member, members};
 use crate::session::now;
+use crate::stored_text::PLACEHOLDER;
 
 /// `POST /v1/chat/completions`.
 pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {

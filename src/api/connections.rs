@@ -14,7 +14,7 @@ use super::error::ApiError;
 use crate::config::{ClientKey, OWNER};
 use crate::http::{Activity, ConnectionActivity};
 use crate::named::ByName;
-use crate::shares::{Over, Shares};
+use crate::shares::{Limit, Shares};
 use crate::threads::lock;
 
 /// Unauthenticated connections. Each may be one of an attack; 1,000 of them are some 12 MB.
@@ -238,7 +238,7 @@ impl Table {
         let Err(over) = checked else { return Ok(()) };
         let may_go = |entry: &Entry, activity, held| {
             let Some(key) = &entry.key else { return false };
-            let holds_more = over == Over::Gateway && held > own + 1;
+            let holds_more = over == Limit::Gateway && held > own + 1;
             match activity {
                 Activity::Idle(_) => key.name == name || holds_more,
                 Activity::Streaming(_) => holds_more && key.name != OWNER,

@@ -11,7 +11,7 @@ use crate::escape::quoted;
 use crate::http::{self, Closed, Response};
 use crate::journal::WriteError;
 use crate::session::{AcquireError, Refusal};
-use crate::shares::{Over, Reached};
+use crate::shares::{Limit, LimitReached};
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
 const RETRY_AFTER: u64 = 5;
@@ -64,11 +64,11 @@ impl ApiError {
     }
 
     /// A limit that was reached; `code`: where it is the gateway's.
-    pub fn reached(status: u16, code: &'static str, reached: &Reached) -> ApiError {
+    pub fn reached(status: u16, code: &'static str, reached: &LimitReached) -> ApiError {
         let code = match reached.over {
-            Over::Session => "session_queue_full",
-            Over::Principal => "share_reached",
-            Over::Gateway => code,
+            Limit::Session => "session_queue_full",
+            Limit::Principal => "share_reached",
+            Limit::Gateway => code,
         };
         ApiError::new(status, code, reached.message.clone())
     }

@@ -71,7 +71,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
     }
-    let (begun, at) = service.hub.glance(id).unwrap_or((true, now()));
+    let (begun, at) = service.hub.progress_of(id).unwrap_or((true, now()));
     let body = json!({
         "id": id.to_string(),
         "session": session,

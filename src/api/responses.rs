@@ -19,10 +19,10 @@ use super::turn::{self, Parsed, TurnRequest};
 use crate::agent::Report;
 use crate::agent::context::{self, own, role};
 use crate::escape::quoted;
-use crate::extent::PLACEHOLDER;
 use crate::http::sse;
 use crate::json::{Raw, add, elements, member, one_line};
 use crate::session::{Id, Message, TurnState, now};
+use crate::stored_text::PLACEHOLDER;
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
 /// most. Each event of its stream repeats them.

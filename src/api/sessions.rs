@@ -13,10 +13,10 @@ use super::request::{LAST_EVENT_ID, owner_of, parameter};
 use super::response::{self, sse_head};
 use super::service::{Exchange, Service};
 use crate::escape::quoted;
-use crate::extent::PLACEHOLDER;
 use crate::http::{Closed, Request, SLASH, Stream, decode, number, sse};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
+use crate::stored_text::PLACEHOLDER;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 

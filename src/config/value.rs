@@ -136,7 +136,7 @@ impl Diagnostics<'_> {
     ) {
         let entry = self.source.is_entry_of(&key.name);
         if !entry {
-            at.clear();
+            *at = ByName::default();
         }
         for (name, value) in table {
             let (location, name) = (self.source.at(name.span), name.name.as_ref());

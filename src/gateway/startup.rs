@@ -26,7 +26,7 @@ use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance::Instance;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
-use crate::session::{Hub, MessageTable, Settings, System, Transcripts};
+use crate::session::{Hub, MessageTable, Settings, SystemClocks, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::threads::{lock, spawn};
@@ -140,7 +140,7 @@ pub fn hub(plan: &Plan, config: Config, wake: Arc<EventFd>) -> Result<Arc<Hub>, 
     let (journal, table) = open_journal(plan, &config)?;
     let transcripts = Transcripts::new(plan.dirs.sessions());
     let shared = (Arc::clone(&plan.children), wake);
-    Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(System))
+    Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(SystemClocks))
         .map_err(|e| Failure::cannot("make an event counter", &e))
 }
 

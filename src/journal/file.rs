@@ -16,8 +16,8 @@ use super::writer::{Disk, FileJournal, Inner};
 use super::{
     Condition, Decision, Journal, Loss, Purpose, Visit, WriteError, check_json, long_record,
 };
-use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
+use crate::stored_text::StoredText;
 use crate::sys::fs as files;
 use crate::threads::lock;
 
@@ -211,7 +211,7 @@ impl Journal for FileJournal {
         &self,
         number: u64,
         room: &mut dyn FnMut(u64) -> io::Result<()>,
-    ) -> io::Result<(String, Option<Extent>)> {
+    ) -> io::Result<(String, Option<StoredText>)> {
         let (file, from, next, _) = self.locate(number);
         // A long record is always followed by a place that is indexed.
         if let Some((json, text)) = long_record::read(&file, (from, next), number, room)? {

@@ -29,8 +29,8 @@ pub use repair::repair;
 pub use verify::{Corruption, Report, inspect};
 pub use writer::FileJournal;
 
-use crate::extent::Extent;
 use crate::limits::{JOURNAL_PREALLOCATED, MAX_RECORD};
+use crate::stored_text::StoredText;
 
 /// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
 /// at least [`JOURNAL_PREALLOCATED`], but never more than half of a small journal.
@@ -83,7 +83,7 @@ pub trait Journal: Send + Sync {
         &self,
         number: u64,
         _room: &mut dyn FnMut(u64) -> io::Result<()>,
-    ) -> io::Result<(String, Option<Extent>)> {
+    ) -> io::Result<(String, Option<StoredText>)> {
         self.read(number).map(|json| (json, None))
     }
 

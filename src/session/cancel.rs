@@ -40,15 +40,14 @@ impl Hub {
     /// Deletes a message; one that is not over is cancelled first.
     pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         match self.cancel(id, why) {
-            Ok(()) | Err(Refusal::TooLate) => {}
-            Err(denied) => return Err(denied),
+            // It is too late for that while its reply is still to be delivered.
+            Ok(()) | Err(Refusal::TooLate) => self.write_operation(id, Step::Forgotten),
+            denied => denied,
         }
-        // Too late for a reply that is still to be delivered.
-        self.write_operation(id, Step::Forgotten)
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
-    /// place until it has; a place that comes free is to be given away by [`Hub::begin_attempts`].
+    /// slot until it has; a slot that comes free is to be given away by [`Hub::begin_attempts`].
     pub(super) fn mark_cancelled(
         &self,
         state: &mut State,
@@ -74,7 +73,7 @@ impl Hub {
         let known = self.session(who).is_some();
         let mut state = self.lock();
         let open = |id: &Id| state.table.get(*id).is_some_and(|entry| !entry.turn.is_over());
-        let ids: Vec<Id> = state.dispatch.tickets(session).filter(open).collect();
+        let ids: Vec<Id> = state.dispatch.turns_of(Some(session)).filter(open).collect();
         if ids.is_empty() && !known {
             return Ok(0);
         }
@@ -86,12 +85,12 @@ impl Hub {
         if written.is_ok() {
             // Who waits for one of them need not wait for its agent.
             ids.iter().for_each(|id| state.replies.forget(*id));
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
         self.start_turns(state);
         self.sync(written?)?;
         // Somebody may already work with the file for a new message.
-        let idle = self.lock().dispatch.tickets(session).next().is_none();
+        let idle = self.lock().dispatch.turns_of(Some(session)).next().is_none();
         let forgotten = if idle {
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {

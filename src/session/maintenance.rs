@@ -1,14 +1,14 @@
 //! The maintenance thread: what comes due by time. It starts turns again, syncs what nobody
 //! waits for, forgets old results and has the journal compacted.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
-use super::message_table::{Digest, Entry, Owner};
+use super::message_table::{Entry, Owner};
+use super::u128_map::U128Map;
 use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock, pause};
@@ -65,9 +65,9 @@ impl Hub {
         self.transcripts.remove_temporary();
         let mut state = self.lock();
         state.open = true;
-        state.dispatch.set_limits(queue_limits(&self.settings().config));
+        state.dispatch.limits = queue_limits(&self.settings().config);
         self.start_turns(state);
-        self.spawn_senders();
+        self.spawn_delivery_workers();
     }
 
     fn maintain(self: Arc<Self>) {
@@ -84,7 +84,7 @@ impl Hub {
             let round = if soon { MAINTENANCE_SOON } else { MAINTENANCE_ROUND };
             let next = state.next_due(now, short.unwrap_or(round).min(round));
             if next > now {
-                let waited = self.alarm.wait_timeout(state, next - now);
+                let waited = self.maintenance_wakeup.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if self.is_draining() {
@@ -95,13 +95,11 @@ impl Hub {
             let mut begun = self.begin_attempts(&mut state);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
             let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
-            let without_thread = &mut state.without_thread;
-            begun.extend(
-                without_thread.extract_if(.., |(at, _)| *at <= Instant::now()).map(|(_, id)| id),
-            );
+            let due = state.without_thread.extract_if(.., |(at, _)| *at <= Instant::now());
+            begun.extend(due.map(|(_, id)| id));
             drop(state);
             self.spawn_workers(begun);
-            self.spawn_senders();
+            self.spawn_delivery_workers();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
             self.settings().agent.close_idle();
@@ -143,7 +141,7 @@ impl Hub {
                     return;
                 }
             } else {
-                drop(self.alarm.wait_timeout(state, due.unwrap_or(MAINTENANCE_SOON)));
+                drop(self.maintenance_wakeup.wait_timeout(state, due.unwrap_or(MAINTENANCE_SOON)));
             }
         }
     }
@@ -164,14 +162,14 @@ impl Hub {
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
     fn forget(&self, compaction: &mut CompactionState) {
-        let mut behind = BTreeSet::new();
+        let mut behind = U128Map::default();
         while self.forget_some(compaction, &mut behind) {}
-        compaction.reported &= !behind.is_empty();
+        compaction.reported &= behind.iter().next().is_some();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
     /// cannot be brought up to date.
-    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut BTreeSet<Digest>) -> bool {
+    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut U128Map<()>) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, owners) = {
             let state = self.lock_in_turn();
@@ -185,7 +183,8 @@ impl Hub {
             (ids, owners)
         };
         for who in owners {
-            let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
+            let Some(session) = who.digest().filter(|session| behind.get(*session).is_none())
+            else {
                 continue;
             };
             match self.reconcile_transcript(session, &who) {
@@ -193,9 +192,9 @@ impl Hub {
                     if !std::mem::replace(&mut compaction.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
-                    behind.insert(session);
+                    behind.get_or_insert(session);
                 }
-                Ok(()) => drop(compaction.forgotten.insert(session)),
+                Ok(()) => *compaction.forgotten.get_or_insert(session) = (),
             }
         }
         let mut state = self.lock();
@@ -244,9 +243,9 @@ impl Hub {
         let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut compaction);
         // The journal is about to let go of turns: their transcripts must be durable.
-        while let Some(session) = compaction.forgotten.first().copied() {
+        for session in compaction.forgotten.keys(0).collect::<Vec<_>>() {
             self.transcripts.sync(session)?;
-            compaction.forgotten.remove(&session);
+            compaction.forgotten.remove(session);
         }
         while self.lock_in_turn().table.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
@@ -273,9 +272,9 @@ impl Hub {
 impl State {
     /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
     /// ids come after the newest, also where the clock was set back over a restart.
-    fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
+    fn may_forget(&self, id: Id, behind: &U128Map<()>) -> bool {
         let session = self.table.get(id).and_then(Entry::session);
-        let is_behind = session.is_some_and(|session| behind.contains(&session));
+        let is_behind = session.is_some_and(|session| behind.get(session).is_some());
         let is_pinned = self.pinned.iter().any(|pin| pin.upgrade().is_some_and(|pin| *pin == id));
         !is_behind && Some(id) != self.table.last && !is_pinned
     }
@@ -284,7 +283,7 @@ impl State {
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
         let postponed = self.dispatch.postponed().map(|(_, until)| until);
         let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
-        let sending = self.outboxes.next_due(now);
+        let sending = self.deliveries.next_due(now);
         let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending);
         all.fold(now + round, Instant::min)
     }

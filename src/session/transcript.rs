@@ -6,7 +6,6 @@
 
 mod info;
 
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +16,8 @@ use serde_json::Value;
 
 use super::id::Id;
 use super::message_table::{Digest, Owner};
-use super::usage::TranscriptUsage;
+use super::transcript_usage::TranscriptUsage;
+use super::u128_map::U128Map;
 use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
@@ -50,7 +50,7 @@ impl Turn {
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
-    reconciled: Mutex<BTreeSet<Digest>>,
+    reconciled: Mutex<U128Map<()>>,
     /// What there is of all sessions. Held for moments.
     pub(super) usage: Mutex<TranscriptUsage>,
 }
@@ -81,7 +81,7 @@ impl Transcripts {
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let mut reconciled = lock(&self.reconciled);
-        if reconciled.contains(&session) {
+        if reconciled.get(session).is_some() {
             return Ok(());
         }
         let Known { answered: said, unanswered: unsaid, reset } = known();
@@ -116,13 +116,13 @@ impl Transcripts {
             missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
             self.write(session, owner, &rolled(kept, cap))?;
         }
-        reconciled.insert(session);
+        reconciled.get_or_insert(session);
         Ok(())
     }
 
     /// The file may lack a turn: it is looked at again before the next one.
     pub fn mark_stale(&self, session: Digest) {
-        lock(&self.reconciled).remove(&session);
+        lock(&self.reconciled).remove(session);
     }
 
     /// Adds a turn; the oldest ones go where more than `cap` bytes would be there. `late`: some that
@@ -244,15 +244,16 @@ fn read(path: &Path) -> io::Result<(String, u64)> {
     Ok((text.to_owned(), length))
 }
 
-/// The turns in a transcript: both lines of each. It ends where a line is not of a turn.
+/// The turns in a transcript in the order of acceptance: both lines of each. It ends where a line is not
+/// of a turn.
 fn pairs(mut text: &str) -> Vec<(Id, &str)> {
-    let next = || {
-        let (id, length) = pair(text)?;
+    let mut turns = Vec::new();
+    while let Some((id, length)) = pair(text) {
         let (lines, rest) = text.split_at(length);
+        insert(&mut turns, id, lines);
         text = rest;
-        Some((id, lines))
-    };
-    std::iter::from_fn(next).collect()
+    }
+    turns
 }
 
 fn pair(text: &str) -> Option<(Id, usize)> {
@@ -267,18 +268,16 @@ fn pair(text: &str) -> Option<(Id, usize)> {
     (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
 }
 
-/// Puts a turn in its place, in the order of acceptance: one that failed at first may have come to its
+/// Inserts a turn in the order of acceptance: one that failed at first may have come to its
 /// reply late.
 fn insert<'a>(turns: &mut Vec<(Id, &'a str)>, id: Id, lines: &'a str) {
-    let at = turns.partition_point(|(known, _)| *known < id);
+    let at = turns.partition_point(|(known, _)| *known <= id);
     turns.insert(at, (id, lines));
 }
 
 /// The text of some turns; without the oldest where that is longer than `cap`, so that there is room for
 /// some more.
 fn rolled(mut turns: Vec<(Id, &str)>, cap: usize) -> String {
-    // A turn that was run again may stand behind newer ones that are forgotten.
-    turns.sort_by_key(|(id, _)| *id);
     if turns.iter().map(|(_, lines)| lines.len()).sum::<usize>() > cap {
         let mut size = 0;
         let newest = turns.iter().rev().take_while(|(_, lines)| {

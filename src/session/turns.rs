@@ -20,7 +20,7 @@ use crate::sys::random;
 use crate::threads::lock;
 
 impl Hub {
-    /// Gives free places away and begins the attempts of those who get one. Returns them: each needs a
+    /// Gives free slots away and begins the attempts of those who get one. Returns them: each needs a
     /// worker.
     pub(super) fn begin_attempts(&self, state: &mut State) -> Vec<Id> {
         let most = self.settings().config.limits.max_attempts;
@@ -62,7 +62,7 @@ impl Hub {
     /// Has a turn wait for so long before its next attempt.
     pub(super) fn postpone(&self, state: &mut State, id: Id, pause: Duration) {
         state.dispatch.postpone(id, Instant::now() + pause);
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
     }
 
     /// What follows the last record of a turn.
@@ -78,7 +78,7 @@ impl Hub {
     }
 
     /// Writes down how an attempt ended; returns whose turn it is now.
-    pub(super) fn finish_turn(&self, id: Id, outcome: Outcome) -> Vec<Id> {
+    pub(super) fn finish_turn(&self, id: Id, outcome: &Outcome) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
             (state.table.copy(id), state.replies.of(id))
@@ -153,7 +153,7 @@ impl Hub {
         self.write_with_retry(&what, &Record::step(id, entry.attempts, self.stamp(), failed))
     }
 
-    /// Gives the place of a turn away that needs no more record.
+    /// Frees the slot of a turn that needs no more record.
     fn release_turn(&self, id: Id) -> Vec<Id> {
         let mut state = self.lock();
         state.replies.end(id);

@@ -3,8 +3,8 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::extent::inside;
 use crate::journal::record::{Record, Step};
+use crate::stored_text::inside;
 
 fn done(n: u64, reply: &str, report: Option<String>) -> Record {
     Record::step(format!("M{n}"), 1, n, Step::Done(reply.to_owned(), report))

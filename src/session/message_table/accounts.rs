@@ -1,11 +1,12 @@
 //! What each principal has, for its share of what is kept. Pure.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::entry::Entry;
 use crate::named::ByName;
 use crate::session::id::Id;
 use crate::session::states::{DeliveryState, TurnState};
+use crate::session::u128_map::U128Map;
 
 /// How many messages there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -24,12 +25,11 @@ pub struct Counts {
 impl Counts {
     /// A message as it is counted.
     pub(super) fn of(entry: &Entry) -> Counts {
-        let count = usize::from;
         Counts {
-            queued: count(matches!(entry.turn, TurnState::Queued | TurnState::Backoff)),
-            running: count(entry.turn == TurnState::Running),
-            outbox: count(entry.is_to_be_sent()),
-            dead_letters: count(entry.delivery_state() == Some(DeliveryState::Dead)),
+            queued: usize::from(matches!(entry.turn, TurnState::Queued | TurnState::Backoff)),
+            running: usize::from(entry.turn == TurnState::Running),
+            outbox: usize::from(entry.is_to_be_sent()),
+            dead_letters: usize::from(entry.delivery_state() == Some(DeliveryState::Dead)),
             kept: 1,
             bytes: entry.bytes,
         }
@@ -57,8 +57,8 @@ pub(super) struct Account {
     pub counts: Counts,
     /// Settled messages without a key, in the order in which they settled.
     pub unkeyed: VecDeque<Id>,
-    /// Ids of dead letters.
-    pub dead_letters: BTreeSet<u128>,
+    /// The ids of dead letters.
+    pub dead_letters: U128Map<()>,
 }
 
 /// What each principal holds of something, by name.

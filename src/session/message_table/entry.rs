@@ -59,7 +59,7 @@ impl RetryState {
 
 /// An idempotency key and what was asked with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct IdempotencyKey {
     pub key: Digest,
     pub body: Digest,
 }
@@ -76,7 +76,7 @@ pub struct Entry {
     pub failing: Option<Box<RetryState>>,
     /// The record that holds the text.
     pub accepted: u64,
-    /// The record by which it took its place in the line: that one, or that of its new beginning.
+    /// The record by which it entered its session's queue: that one, or that of its new beginning.
     pub queued: u64,
     /// Its newest record; kept where there is a session.
     pub(super) latest: u64,
@@ -86,7 +86,7 @@ pub struct Entry {
     pub at: u64,
     /// All 0 for an end that has not come.
     pub ended: Timestamp,
-    pub key: Option<Box<Key>>,
+    pub key: Option<Box<IdempotencyKey>>,
     pub delivery: Option<Box<Outgoing>>,
     /// What its records take in the journal.
     pub(super) bytes: u64,

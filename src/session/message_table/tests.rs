@@ -159,7 +159,9 @@ fn seen(table: &MessageTable, numbers: u64) -> Seen {
     Seen {
         entries,
         counts: table.counts,
-        keys: KEYS.map(|key| (key, table.by_key(key).map(|(id, _)| number_of(id)))).to_vec(),
+        keys: KEYS
+            .map(|key| (key, table.find_by_idempotency_key(key).map(|(id, _)| number_of(id))))
+            .to_vec(),
         dead: BTreeSet::from_iter(table.dead_letters().map(|(id, _)| number_of(id))),
         last: table.last.map(number_of),
         resets: resets.collect(),
@@ -663,7 +665,7 @@ fn results_are_kept_by_age_and_by_number() {
     scribe.table.forget(&gone);
     let Counts { queued, kept, .. } = scribe.table.counts;
     assert_eq!((queued, kept), (1, 1));
-    assert!(scribe.table.by_key(1).is_none(), "a key goes with its message");
+    assert!(scribe.table.find_by_idempotency_key(1).is_none(), "a key goes with its message");
     let step = |id: u32| Record::step(Id::from(id), 1, 0, Step::Started).to_json();
     assert!(!scribe.table.is_needed(1, &step(1)) && scribe.table.is_needed(8, &step(8)));
     let nonsense = step(8).replace(&Id::from(8).to_string(), "nonsense");
@@ -678,11 +680,15 @@ fn a_key_names_its_newest_message() {
         scribe.accept(id, None, Some(5), false);
         scribe.done(id, 0);
     }
-    assert_eq!(scribe.table.by_key(5).unwrap().0, Id::from(2));
+    assert_eq!(scribe.table.find_by_idempotency_key(5).unwrap().0, Id::from(2));
     scribe.table.forget(&[Id::from(1)]);
-    assert_eq!(scribe.table.by_key(5).unwrap().0, Id::from(2), "the older one goes alone");
+    assert_eq!(
+        scribe.table.find_by_idempotency_key(5).unwrap().0,
+        Id::from(2),
+        "the older one goes alone"
+    );
     scribe.table.forget(&[Id::from(2)]);
-    assert!(scribe.table.by_key(5).is_none());
+    assert!(scribe.table.find_by_idempotency_key(5).is_none());
 }
 
 #[test]

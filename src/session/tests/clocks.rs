@@ -8,7 +8,7 @@ use crate::journal::record::{Accepted, Timestamp};
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR};
 use crate::session::clock::{Reading, millis};
 use crate::session::states::DeliveryState;
-use crate::session::time::{Clocks, System};
+use crate::session::time::{Clocks, SystemClocks};
 use std::sync::Mutex;
 
 /// The clocks of a machine that the test sets; those of this machine, in an unknown boot, until then.
@@ -21,7 +21,7 @@ impl Clocks for Fake {
     }
 
     fn read(&self) -> Reading {
-        self.0.lock().unwrap().as_ref().map_or_else(|| System.read(), |(_, now)| *now)
+        self.0.lock().unwrap().as_ref().map_or_else(|| SystemClocks.read(), |(_, now)| *now)
     }
 }
 

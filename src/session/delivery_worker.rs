@@ -1,4 +1,4 @@
-//! Sending replies to their targets: one thread a target, while there is something for it.
+//! Delivery workers, which send replies to their targets: one thread a target, while there is something for it.
 
 use std::io::ErrorKind;
 use std::os::fd::AsFd;
@@ -20,29 +20,29 @@ use crate::sys::random;
 /// The longest pause between two attempts of a delivery that did not ask for more.
 const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
 
-/// Whether a sender goes on. If not, the target is left alone until then.
+/// Whether a worker goes on. If not, the target is left alone until then.
 type Round = Result<(), Option<Instant>>;
 
 impl Hub {
     /// Puts the reply of a message that is over on its way.
     pub(super) fn enqueue_delivery(&self, state: &mut State, id: Id) {
-        let State { table, outboxes, .. } = state;
+        let State { table, deliveries, .. } = state;
         let Some(entry) = table.get(id) else { return };
         let Some(outgoing) = &entry.delivery else { return };
         if outgoing.state == Some(DeliveryState::Pending) {
-            outboxes.push(&outgoing.target, &entry.owner.principal, id);
-            self.alarm.notify_all();
+            deliveries.push(&outgoing.target, &entry.owner.principal, id);
+            self.maintenance_wakeup.notify_all();
         }
     }
 
-    /// Gives each target that can be sent to a sender.
-    pub(super) fn spawn_senders(self: &Arc<Self>) {
+    /// Gives each target that can be sent to a worker.
+    pub(super) fn spawn_delivery_workers(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
             let now = Instant::now();
-            let due = if self.is_draining() { Vec::new() } else { state.outboxes.take_due(now) };
+            let due = if self.is_draining() { Vec::new() } else { state.deliveries.take_due(now) };
             self.begin_work(due.len());
             self.end_work();
             due
@@ -61,9 +61,9 @@ impl Hub {
 
     fn stop_sending(&self, target: &str, until: Option<Instant>) {
         let mut state = self.lock();
-        state.outboxes.release(target, until);
+        state.deliveries.release(target, until);
         self.end_work();
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
     }
 
     /// Sends the reply whose turn it is in a target's queue.
@@ -71,10 +71,10 @@ impl Hub {
         let settings = self.settings();
         let (id, entry) = {
             let mut state = self.lock();
-            let first = state.outboxes.next(name, Instant::now());
+            let first = state.deliveries.next(name, Instant::now());
             let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
             let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
-                state.outboxes.advance(name, id, None);
+                state.deliveries.advance(name, id, None);
                 return Ok(());
             };
             (id, entry)
@@ -84,13 +84,12 @@ impl Hub {
         // What nobody could send while the machine was off does not grow old meanwhile.
         let age = Duration::from_millis(self.stamp().uptime().saturating_sub(since));
         let give_up = |why| self.record_delivery(name, (id, attempts), Step::Dead(why), None);
-        let target = match settings.config.deliver.get(name) {
-            Some(target) if age < target.expire => target,
-            Some(_) => return give_up(format!("it expired after {attempts} attempts")),
-            None => {
-                return give_up(format!("the configuration has no target {name:?} any more"));
-            }
+        let Some(target) = settings.config.deliver.get(name) else {
+            return give_up(format!("the configuration has no target {name:?} any more"));
         };
+        if age >= target.expire {
+            return give_up(format!("it expired after {attempts} attempts"));
+        }
         let text = match self.outcome(&entry) {
             Ok(Some(Step::Done(text, _) | Step::Failed(text, _))) => text,
             Err(e) if e.kind() == ErrorKind::InvalidData => {
@@ -98,7 +97,8 @@ impl Hub {
             }
             other => {
                 // Nothing else than the reply may arrive in its name.
-                log::error!("the reply of message {id} cannot be read for {name}: {other:?}");
+                let why = other.map_or_else(|e| e.to_string(), |_| "there is none".to_owned());
+                log::error!("the reply of message {id} cannot be read for {name}: {why}");
                 return Err(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
         };
@@ -171,7 +171,7 @@ impl Hub {
             }
         }
         let until = pause.map(|pause| Instant::now() + pause);
-        self.lock().outboxes.advance(name, id, until);
+        self.lock().deliveries.advance(name, id, until);
         Ok(())
     }
 

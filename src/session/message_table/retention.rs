@@ -33,27 +33,32 @@ impl MessageTable {
                     && since.uptime().saturating_add(millis(KEEP_UPTIME)) <= now.uptime()
             })
         };
+        let mut ids = Vec::new();
+        let mut add = |listed: &mut dyn Iterator<Item = Id>| {
+            // What was forgotten from the middle is still listed.
+            let going = listed.filter(|id| self.get(*id).is_some() && goes(*id));
+            let room = most - ids.len();
+            ids.extend(going.take(room));
+        };
         let day = KEEP_RESULTS_FOR;
         // In the order in which they settled: `next_stamp` lets no age go back.
         let kept = self.fair_cap(keep, |own| own.unkeyed.len());
-        let plain = self.accounts.values().flat_map(|own| {
+        for own in self.accounts.values() {
             let (plain, too_many) = (own.unkeyed.iter(), own.unkeyed.len().saturating_sub(kept));
             let plain = plain.copied().enumerate();
-            plain.take_while(move |(at, id)| *at < too_many || old(*id, day)).map(|(_, id)| id)
-        });
-        let keyed = self.keyed.iter().copied().take_while(|id| old(*id, day));
-        let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.dead_letters.len());
-        let dead = self.accounts.values().flat_map(|own| {
-            let too_many = own.dead_letters.len().saturating_sub(kept);
-            let dead = own.dead_letters.iter().map(|id| Id(*id)).enumerate();
+            let overdue = plain.take_while(|(at, id)| *at < too_many || old(*id, day));
+            add(&mut overdue.map(|(_, id)| id));
+        }
+        add(&mut self.keyed.iter().copied().take_while(|id| old(*id, day)));
+        let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.counts.dead_letters);
+        for own in self.accounts.values() {
+            let too_many = own.counts.dead_letters.saturating_sub(kept);
+            let dead = own.dead_letters.keys(0).map(Id).enumerate();
             // By id: one that was revived is younger than those behind it.
-            let overdue =
-                move |(at, id): &(usize, Id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS);
-            dead.filter(overdue).map(|(_, id)| id)
-        });
-        // What was forgotten from the middle is still listed.
-        let goes = |id: &Id| self.get(*id).is_some() && goes(*id);
-        plain.chain(keyed).chain(dead).filter(goes).take(most).collect()
+            let overdue = dead.filter(|(at, id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS));
+            add(&mut overdue.map(|(_, id)| id));
+        }
+        ids
     }
 
     /// The most of something that each principal may keep, so that all together keep no more than `most`.
@@ -93,14 +98,15 @@ impl MessageTable {
             self.recount(*id, before, Counts::default());
             let Some(entry) = self.entries.remove(*id) else { continue };
             if let Some(key) = entry.key.as_ref().map(|key| key.key)
-                && self.keys.get(&key) == Some(&id.0)
+                && self.idempotency_keys.get(&key) == Some(&id.0)
             {
-                self.keys.remove(&key);
+                self.idempotency_keys.remove(&key);
             }
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
-                let reset = self.resets.get_mut(&session).filter(|_| entry.erased);
-                reset.into_iter().for_each(|reset| reset.erased -= 1);
+                if entry.erased {
+                    self.resets.get_or_insert(session).erased -= 1;
+                }
             }
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.unkeyed);

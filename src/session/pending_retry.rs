@@ -25,7 +25,7 @@ pub struct PendingRetry {
     pub reason: String,
     /// When the first of them failed.
     pub since: Instant,
-    /// When the next one is made; `None`: it runs, or waits for a place.
+    /// When the next one is made; `None`: it runs, or waits for a slot.
     pub next: Option<Instant>,
     /// When the last one will be made.
     pub last: Instant,
@@ -52,8 +52,8 @@ impl Hub {
         let Some(entry) = state.table.get(id) else { return };
         let pause = entry.failing.as_ref().map_or(0, |failing| failing.retry.pause);
         // Its clients, and those behind it, may have waited long enough.
-        let line = entry.session().into_iter().flat_map(|session| state.dispatch.tickets(session));
-        line.chain([id]).filter_map(|id| state.replies.get(id)).for_each(|run| run.lock().notify());
+        let waiting = state.dispatch.turns_of(entry.session()).chain([id]);
+        waiting.filter_map(|id| state.replies.get(id)).for_each(|run| run.lock().notify());
         self.postpone(state, id, Duration::from_millis(pause));
     }
 
@@ -85,7 +85,7 @@ impl Hub {
     pub fn pending_retry(&self, id: Id) -> Option<PendingRetry> {
         let state = self.lock();
         let entry = state.table.get(id).filter(|entry| !entry.turn.is_over())?;
-        let first = entry.session().and_then(|session| state.dispatch.tickets(session).next());
+        let first = state.dispatch.turns_of(entry.session()).next();
         self.retry_of(&state, first.unwrap_or(id))
     }
 }

@@ -73,7 +73,7 @@ fn what_is_left_of_a_pause_is_waited_for_after_a_restart() {
 }
 
 #[test]
-fn patience_counts_what_earlier_runs_have_waited_and_not_the_time_between_them() {
+fn retry_for_counts_what_earlier_runs_have_waited_and_not_the_time_between_them() {
     let (over, records) = failed_once("over", 0, retry(0, HOUR, false));
     let (down, more) = failed_once("down", 10 * HOUR, retry(0, 0, false));
     let house = started(vec![records, more], Some("exit 75"));

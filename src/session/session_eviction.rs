@@ -8,7 +8,7 @@ use super::clock::millis;
 use super::hub::Hub;
 use super::message_table::{Digest, Owner};
 use crate::limits::SESSION_PAGE;
-use crate::shares::{Over, Reached, Shares};
+use crate::shares::{Limit, LimitReached, Shares};
 use crate::threads::lock;
 
 /// One session may take this part of what all may: many have room.
@@ -34,7 +34,7 @@ impl Hub {
     ///
     /// # Errors
     /// Whose limit is reached: see [`Hub::make_room`].
-    pub(super) fn reserve_session(&self, owner: &Owner) -> Result<(), Reached> {
+    pub(super) fn reserve_session(&self, owner: &Owner) -> Result<(), LimitReached> {
         let Some(session) = owner.digest() else { return Ok(()) };
         let config = &self.settings().config;
         let (shares, limit) = (Shares::of(config), config.limits.max_transcripts as u64);
@@ -63,12 +63,12 @@ impl Hub {
 
     /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where
     /// that holds its share, else of the one that holds most. Not under the hub's lock.
-    pub(super) fn make_room(&self, owner: &Owner, over: Over) {
+    pub(super) fn make_room(&self, owner: &Owner, over: Limit) {
         let (oldest, goal) = {
             let usage = lock(&self.transcripts.usage);
             let holders = usage.principals.iter();
             let holds =
-                |(name, _): &&(String, u64)| over == Over::Gateway || *name == owner.principal;
+                |(name, _): &&(String, u64)| over == Limit::Gateway || *name == owner.principal;
             let most = holders.filter(holds).max_by_key(|(_, bytes)| *bytes);
             let Some((name, bytes)) = most else { return };
             (usage.oldest(Some(name), u64::MAX), bytes / EVICTED_PART + 2 * SESSION_PAGE)

@@ -3,24 +3,25 @@
 use std::collections::BTreeMap;
 
 use super::message_table::Digest;
+use super::u128_map::U128Map;
 use crate::limits::SESSION_PAGE;
-use crate::shares::{Reached, Shares};
+use crate::shares::{LimitReached, Shares};
 
 /// What one session keeps on disk.
-#[derive(Clone, Copy, Debug)]
-struct SessionUsage {
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SessionUsage {
     /// When it was last used, in milliseconds of the journal's time.
     used: u64,
     /// Whole pages.
     bytes: u64,
-    /// The place of its principal in the list.
+    /// The index of its principal in the list.
     principal: usize,
 }
 
 /// The sessions that have files, some 60 bytes of memory each.
 #[derive(Debug, Default)]
 pub struct TranscriptUsage {
-    sessions: BTreeMap<Digest, SessionUsage>,
+    pub sessions: U128Map<SessionUsage>,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
     /// What the journal's time was when it was last told, in milliseconds.
@@ -39,30 +40,26 @@ impl TranscriptUsage {
         // One more page for the file that says whose it is.
         let bytes = (bytes.div_ceil(SESSION_PAGE) + 1) * SESSION_PAGE;
         self.principals[principal].1 += bytes;
-        self.sessions.insert(session, SessionUsage { used, bytes, principal });
+        *self.sessions.get_or_insert(session) = SessionUsage { used, bytes, principal };
     }
 
     /// A session is used now, or has room set aside for its first turn.
     pub fn touch(&mut self, session: Digest, principal: &str, now: u64) {
-        let kept = self.sessions.get(&session);
+        let kept = self.sessions.get(session);
         let bytes = kept.map_or(SESSION_PAGE, |kept| kept.bytes - SESSION_PAGE);
         self.set(session, principal, bytes, now);
     }
 
     /// Returns how many bytes it had.
     pub fn remove(&mut self, session: Digest) -> u64 {
-        let Some(kept) = self.sessions.remove(&session) else { return 0 };
+        let Some(kept) = self.sessions.remove(session) else { return 0 };
         self.principals[kept.principal].1 -= kept.bytes;
         kept.bytes
     }
 
-    pub fn contains(&self, session: Digest) -> bool {
-        self.sessions.contains_key(&session)
-    }
-
     /// Whether a session is this principal's, or not counted yet.
     pub fn may_be_of(&self, session: Digest, principal: &str) -> bool {
-        let kept = self.sessions.get(&session);
+        let kept = self.sessions.get(session);
         kept.is_none_or(|kept| self.principals[kept.principal].0 == principal)
     }
 
@@ -75,11 +72,11 @@ impl TranscriptUsage {
         (session, principal): (Digest, &str),
         shares: Shares,
         limit: u64,
-    ) -> Result<(), Reached> {
+    ) -> Result<(), LimitReached> {
         let own = self.principals.iter().find(|(name, _)| name == principal);
         let all = self.principals.iter().map(|(_, bytes)| bytes).sum();
         // The page of a first turn, and that of its file's owner.
-        let more = if self.contains(session) { 0 } else { 2 * SESSION_PAGE };
+        let more = if self.sessions.get(session).is_some() { 0 } else { 2 * SESSION_PAGE };
         let held = (own.map_or(0, |(_, bytes)| *bytes), all);
         shares.admit(principal, held, more, ("limits.max_transcripts", limit))
     }
@@ -89,9 +86,12 @@ impl TranscriptUsage {
         let is_mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
         let is_old = |kept: &SessionUsage| kept.used <= before && is_mine(kept.principal);
         let old = self.sessions.iter().filter(|(_, kept)| is_old(kept));
-        let mut old: Vec<_> = old.map(|(session, kept)| (kept.used, *session)).collect();
-        old.sort_unstable();
-        old.into_iter().map(|(_, session)| session).collect()
+        // By the time and, where that is the same, by the place in the list.
+        let mut order: BTreeMap<u128, Digest> = BTreeMap::new();
+        for (at, (session, kept)) in old.enumerate() {
+            order.insert(u128::from(kept.used) << 64 | at as u128, *session);
+        }
+        order.values().copied().collect()
     }
 }
 
@@ -99,7 +99,7 @@ impl TranscriptUsage {
 mod tests {
     use super::*;
     use crate::config::{ClientKey, Config};
-    use crate::shares::Over;
+    use crate::shares::Limit;
 
     #[test]
     fn sizes_are_counted_in_pages_by_principal() {
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(usage.oldest(None, 20), [2, 1]);
         assert_eq!(usage.oldest(None, u64::MAX), [2, 1, 3]);
         assert_eq!((usage.remove(2), usage.remove(2)), (2 * SESSION_PAGE, 0));
-        assert_eq!((bytes(&usage), usage.contains(2)), (vec![3, 3], false));
+        assert_eq!((bytes(&usage), usage.sessions.get(2).is_some()), (vec![3, 3], false));
     }
 
     #[test]
@@ -139,6 +139,6 @@ mod tests {
         assert_eq!(full, [7, 4, 2, 3]);
         assert_eq!(usage.check((0, "owner"), shares, limit), Ok(()), "it is there already");
         let full = usage.check((99, "owner"), shares, limit).unwrap_err();
-        assert_eq!(full.over, Over::Gateway);
+        assert_eq!(full.over, Limit::Gateway);
     }
 }

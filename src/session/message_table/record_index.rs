@@ -21,9 +21,9 @@ pub(super) struct Reset {
 /// The records of each session. A key is half of the session's digest and the record's number; its
 /// value the number of the record before it of the same message, or 0.
 #[derive(Debug, Default)]
-pub(super) struct Records(BTreeMap<u128, u128>);
+pub(super) struct RecordIndex(BTreeMap<u128, u128>);
 
-impl Records {
+impl RecordIndex {
     pub fn add(&mut self, session: Digest, number: u64, before: u64) {
         self.0.insert(key(session, number), before.into());
     }

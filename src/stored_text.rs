@@ -10,21 +10,21 @@ use std::sync::Arc;
 use crate::escape::quoted;
 use crate::limits::MAX_CHUNK;
 
-/// What stands for an extent in a text around it: JSON has it only escaped.
+/// What stands for a stored text in one around it: JSON has it only escaped.
 pub const PLACEHOLDER: char = '\0';
 
 /// Where it lies. A file stays what it is, also when another has taken its name.
 #[derive(Clone, Debug)]
-pub enum Extent {
+pub enum StoredText {
     File(Arc<File>, Range<u64>),
     Memory(Arc<String>),
 }
 
-impl Extent {
+impl StoredText {
     pub fn len(&self) -> u64 {
         match self {
-            Extent::File(_, range) => range.end - range.start,
-            Extent::Memory(text) => text.len() as u64,
+            StoredText::File(_, range) => range.end - range.start,
+            StoredText::Memory(text) => text.len() as u64,
         }
     }
 
@@ -35,12 +35,12 @@ impl Extent {
     pub fn read(&self, at: u64, most: usize, out: &mut Vec<u8>) -> io::Result<()> {
         let start = out.len();
         match self {
-            Extent::File(file, range) => {
+            StoredText::File(file, range) => {
                 let left = usize::try_from(self.len() - at).map_or(most, |left| left.min(most));
                 out.resize(start + left, 0);
                 file.read_exact_at(&mut out[start..], range.start + at)
             }
-            Extent::Memory(text) => {
+            StoredText::Memory(text) => {
                 let rest = usize::try_from(at).ok().and_then(|at| text.as_bytes().get(at..));
                 out.extend(rest.unwrap_or_default().iter().take(most));
                 Ok(())
@@ -95,10 +95,8 @@ impl Extent {
 
 /// A text as JSON has it, without the quotes.
 pub fn inside(text: &str) -> String {
-    let mut json = quoted(text);
-    json.pop();
-    json.remove(0);
-    json
+    let json = quoted(text);
+    json[1..json.len() - 1].to_owned()
 }
 
 #[cfg(test)]
@@ -113,13 +111,13 @@ mod tests {
             let surrogates = json.replace('\u{1f600}', r"\ud83d\ude00");
             for json in [json, surrogates] {
                 let inside = json[1..json.len() - 1].to_owned();
-                let (extent, mut whole) = (Extent::Memory(Arc::new(inside)), String::new());
+                let (stored, mut whole) = (StoredText::Memory(Arc::new(inside)), String::new());
                 let mut add = |chunk: &str| {
                     assert!(!chunk.is_empty() && chunk.len() <= MAX_CHUNK);
                     whole += chunk;
                     Ok(())
                 };
-                extent.text_chunks(&mut add).unwrap();
+                stored.text_chunks(&mut add).unwrap();
                 assert!(whole == text, "{shift}");
             }
         }
