@@ -2,18 +2,19 @@
 
 use super::args::Parsed;
 use super::context::Context;
-use super::{config, unit};
+use super::{config, unit_control};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
-use crate::lifecycle::instance::holder;
+use crate::lifecycle::instance_lock::holder;
 use crate::systemd::Scope;
 
 /// Replaces this process by journalctl, for the unit that runs it, else the installed one.
 pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let system = args.has("--system");
-    let unit = unit::running(context, system).or_else(|| unit::find(context, system));
+    let unit =
+        unit_control::running(context, system).or_else(|| unit_control::find(context, system));
     if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
         context.refuse_foreign("logs")?;
     }

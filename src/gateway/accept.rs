@@ -10,7 +10,7 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
-use super::fallback::{self, Waiting};
+use super::spare_thread::{self, Waiting};
 use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
 use crate::api::{ApiError, Origin, Service, source_prefix};
 use crate::config::Config;
@@ -56,7 +56,7 @@ impl Listeners {
     /// # Errors
     /// No thread.
     pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Listeners> {
-        let (tasks, fallback) = (proc::task_limit(), fallback::start()?);
+        let (tasks, fallback) = (proc::task_limit(), spare_thread::start()?);
         let (next, full) = Default::default();
         Ok(Listeners { tcp, control, tasks, fallback, next, full })
     }

@@ -11,13 +11,13 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::startup;
-use super::{Plan, control, greeting, reload, stop_time};
+use super::{Plan, banner, control_socket, reload, stop_timeout};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
 use crate::lifecycle::history::Begun;
-use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
+use crate::lifecycle::phase::{self, Action, Event, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
@@ -87,9 +87,9 @@ impl Main {
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
                 startup::after_ready(&plan, &service, run, &supervisor);
-                stop_time::read(&supervisor, &service);
+                stop_timeout::read(&supervisor, &service);
                 let replace = move |listener| mailbox.put(News::Control(listener));
-                let watch = move || control::watch(&plan.dirs, &service, &replace);
+                let watch = move || control_socket::watch(&plan.dirs, &service, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
                     log::warn!("no thread for the watch of the control socket: {e}");
                 }
@@ -228,12 +228,12 @@ impl Main {
         }
         // A guess at the signal is asked about again before the exit; there it counts.
         let is_last = matches!(self.phase, Phase::Confirming { .. });
-        let judged = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
-            Judged::Planned
+        let verdict = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
+            VerdictKind::Planned
         } else {
-            Judged::External { may_change: finding.may_change || finding.verdict.is_guess() }
+            VerdictKind::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
-        self.event(Event::Judged(judged));
+        self.event(Event::Verdict(verdict));
         // A stop that has begun with our own STOPPING=1 has a time, too.
         self.extend_timeout();
     }
@@ -283,6 +283,6 @@ impl Main {
         started.service.ready.store(true, Ordering::SeqCst);
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
-        greeting::greet(&self.plan, started);
+        banner::print(&self.plan, started);
     }
 }

@@ -14,7 +14,7 @@ use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
-use super::{Plan, control};
+use super::{Plan, control_socket};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -24,7 +24,7 @@ use crate::journal::record::Record;
 use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, WriteError};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
-use crate::lifecycle::instance::Instance;
+use crate::lifecycle::instance_lock::InstanceLock;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
 use crate::session::{Hub, MessageTable, Settings, System, Transcripts};
 use crate::sys::fd::EventFd;
@@ -48,7 +48,7 @@ pub struct Started {
     pub service: Arc<Service>,
     pub listeners: Listeners,
     /// Held until the process ends.
-    pub instance: Instance,
+    pub instance: InstanceLock,
 }
 
 /// Starts everything that has to be there before READY=1.
@@ -68,7 +68,7 @@ pub fn start(
             log::warn!("the history could not be written: {e}");
         }
     };
-    let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
+    let instance = InstanceLock::take(&plan.name, &plan.dirs).inspect_err(|failure| {
         if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
@@ -111,7 +111,7 @@ fn open(
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let path = plan.dirs.control_socket();
-    let control = control::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
+    let control = control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {

@@ -11,8 +11,8 @@ use std::time::{Duration, SystemTime};
 use serde_json::{Value, json};
 
 use super::evidence::Finding;
-use super::record::{named, object};
 use super::signals::Caught;
+use super::state_file::{named, object};
 use crate::dirs::Dirs;
 use crate::exit::Exit;
 use crate::sys::clock::Utc;

@@ -77,7 +77,7 @@ pub mod reason {
 
 /// Decides. Total over its input: every combination has a verdict. `marker`: there was a planned-stop
 /// marker that names us, fresh and from somebody who may write it.
-pub fn judge(signal: Kind, sender: Sender, supervision: Supervision, marker: bool) -> Verdict {
+pub fn decide(signal: Kind, sender: Sender, supervision: Supervision, marker: bool) -> Verdict {
     let main = matches!(supervision, Supervision::Unit { main: true, .. });
     // Ctrl-C is the user in front of us. For a unit's main process SIGINT is no key but a signal
     // like any other (`systemctl kill -s INT`, KillSignal=SIGINT).

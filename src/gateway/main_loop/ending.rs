@@ -16,7 +16,7 @@ use crate::cancel::Cancel;
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::gateway::startup::Started;
-use crate::gateway::stop_time;
+use crate::gateway::stop_timeout;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history::{self, Ending};
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
@@ -49,7 +49,7 @@ impl Main {
             service.shutdown.close();
             service.hub.drain();
             was_started = service.ready.load(Ordering::SeqCst);
-            drain = stop_time::drain(service);
+            drain = stop_timeout::drain(service);
         }
         let now = Instant::now();
         self.timers.drain = Some(now + drain);
@@ -62,7 +62,7 @@ impl Main {
     /// Asks the service manager for more time, where the unit's own is shorter than what a stop may take:
     /// enough for all that follows a drain, again and again while it goes on.
     pub(super) fn extend_timeout(&self) {
-        if self.started.as_ref().is_some_and(|started| stop_time::is_short(&started.service)) {
+        if self.started.as_ref().is_some_and(|started| stop_timeout::is_short(&started.service)) {
             self.notifier.send(&format!("EXTEND_TIMEOUT_USEC={}", STOP_HEADROOM.as_micros()));
         }
     }

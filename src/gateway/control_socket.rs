@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use crate::api::Service;
 use crate::dirs::Dirs;
-use crate::lifecycle::instance::retake;
+use crate::lifecycle::instance_lock::retake;
 use crate::sys::{fs as files, memory, socket};
 use crate::threads::pause;
 

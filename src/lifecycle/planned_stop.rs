@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::instance::Holder;
-use super::record::object;
+use super::instance_lock::Holder;
+use super::state_file::object;
 use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};

@@ -9,10 +9,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::context::Context;
 use super::output::say;
-use super::unit_file::{scopes, unit_dir};
+use super::unit_paths::{scopes, unit_dir};
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Holder, holder};
+use crate::lifecycle::instance_lock::{Holder, holder};
 use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::subprocess::{Program, capture, find_program};
 use crate::sys::process::Pid;

@@ -1,4 +1,4 @@
-//! What a user in the foreground sees first: where it listens and what to try next.
+//! The banner: what a user in the foreground sees first: where it listens and what to try next.
 
 use std::env;
 use std::io::{self, IsTerminal};
@@ -11,8 +11,8 @@ use crate::escape::escaped;
 use crate::limits::LOG_TIMEOUT;
 use crate::logger;
 
-/// Prints the greeting on a terminal. Elsewhere nobody reads it, and the log has what counts.
-pub fn greet(plan: &Plan, started: &Started) {
+/// Prints it on a terminal. Elsewhere nobody reads it, and the log has what counts.
+pub fn print(plan: &Plan, started: &Started) {
     if !io::stdout().is_terminal() {
         return;
     }
@@ -45,7 +45,7 @@ Ctrl-C stops it.
         listen = facts.listen,
         agent = settings.agent.kind(),
     );
-    // A terminal that takes no greeting is no reason to stop.
+    // A terminal that takes no text is no reason to stop.
     logger::write_within(io::stdout().lock(), &text, LOG_TIMEOUT);
 }
 
