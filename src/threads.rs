@@ -1,7 +1,7 @@
 //! Starting threads: one way, so that its machinery is in the binary once; and what they share.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -50,6 +50,26 @@ pub fn spawn_with_retry(name: &str, work: Work, patience: Duration) -> io::Resul
             Err(_) if Instant::now() < deadline => pause(THREAD_RETRY_DELAY),
             spawned => return spawned,
         }
+    }
+}
+
+/// A value that a thread gives once, and another waits for. std's channels are queues of three kinds for
+/// each type: 24 kB of code.
+#[derive(Clone, Debug, Default)]
+pub struct OneShot<T>(Arc<(Mutex<Option<T>>, Condvar)>);
+
+impl<T> OneShot<T> {
+    pub fn send(&self, value: T) {
+        let (slot, filled) = &*self.0;
+        *lock(slot) = Some(value);
+        filled.notify_one();
+    }
+
+    /// `None`: it was not sent in time.
+    pub fn wait(&self, patience: Duration) -> Option<T> {
+        let (slot, filled) = &*self.0;
+        let waited = filled.wait_timeout_while(lock(slot), patience, |slot| slot.is_none());
+        waited.unwrap_or_else(PoisonError::into_inner).0.take()
     }
 }
 

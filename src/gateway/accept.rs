@@ -6,10 +6,10 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
+use super::mailbox::Mailbox;
 use super::spare_thread::{self, Waiting};
 use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
 use crate::api::{ApiError, Origin, Service, source_prefix};
@@ -45,7 +45,7 @@ pub struct Listeners {
     pub control: UnixListener,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
-    fallback: Sender<Waiting>,
+    spare_thread: Arc<Mailbox<Waiting>>,
     /// A connection that waits for another to end.
     next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
     /// Since when there has been no room for it.
@@ -54,11 +54,11 @@ pub struct Listeners {
 
 impl Listeners {
     /// # Errors
-    /// No thread.
+    /// No thread, or no descriptor.
     pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Listeners> {
-        let (tasks, fallback) = (proc::task_limit(), spare_thread::start()?);
+        let (tasks, spare_thread) = (proc::task_limit(), spare_thread::start()?);
         let (next, full) = Default::default();
-        Ok(Listeners { tcp, control, tasks, fallback, next, full })
+        Ok(Listeners { tcp, control, tasks, spare_thread, next, full })
     }
 
     /// Whether an accepted connection waits for another to end.
@@ -133,8 +133,7 @@ impl Listeners {
         if start(Box::new(Arc::clone(&stream)), guard(false)).is_err() {
             service.connections.shed_load(Instant::now());
             let since = Instant::now();
-            // The thread lives as long as we do.
-            let _ = self.fallback.send(Waiting { stream, guard: guard(true), since });
+            self.spare_thread.put(Waiting { stream, guard: guard(true), since });
         }
         Ok(())
     }

@@ -5,11 +5,12 @@ mod ending;
 mod state;
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::mailbox::Mailbox;
 use super::startup;
 use super::{Plan, banner, control_socket, reload, stop_timeout};
 use crate::config::LogTarget;
@@ -21,11 +22,10 @@ use crate::lifecycle::phase::{self, Action, Event, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
-use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::threads::spawn;
-use state::{Mailbox, Main, News, Stop, Timers, due};
+use state::{Main, News, Stop, Timers, due};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
 const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
@@ -52,8 +52,7 @@ fn end_early(failure: &Failure) -> Exit {
 impl Main {
     fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
-        let mailbox =
-            Mailbox { news: Mutex::default(), wake: Arc::new(EventFd::new().map_err(failed)?) };
+        let mailbox = Mailbox::new().map_err(failed)?;
         let (marker, unit) = (plan.dirs.planned_stop(), plan.name.unit());
         let supervisor = Supervisor::find(marker, unit, Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));

@@ -5,10 +5,10 @@ use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Instant;
 
 use super::connection::{ConnectionGuard, serve};
+use super::mailbox::Mailbox;
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK};
 use crate::sys::poll::{Interest, poll};
 use crate::threads::{pause, spawn};
@@ -23,34 +23,30 @@ pub struct Waiting {
 /// Starts the thread. It is sent no more connections than the control socket may have.
 ///
 /// # Errors
-/// No thread.
-pub fn start() -> io::Result<Sender<Waiting>> {
-    let (sender, incoming) = channel();
-    spawn("spare", CONNECTION_STACK, Box::new(move || run(&incoming)))?;
-    Ok(sender)
+/// No thread, or no descriptor.
+pub fn start() -> io::Result<Arc<Mailbox<Waiting>>> {
+    let mailbox = Arc::new(Mailbox::new()?);
+    let own = Arc::clone(&mailbox);
+    spawn("spare", CONNECTION_STACK, Box::new(move || run(&own)))?;
+    Ok(mailbox)
 }
 
-fn run(incoming: &Receiver<Waiting>) {
-    let mut waiting = Vec::new();
+fn run(mailbox: &Mailbox<Waiting>) {
+    let mut waiting: Vec<Waiting> = Vec::new();
     loop {
-        if waiting.is_empty() {
-            let Ok(first) = incoming.recv() else { return };
-            waiting.push(first);
-        }
-        waiting.extend(incoming.try_iter());
-        waiting.retain(|w: &Waiting| {
-            w.since.elapsed() < w.guard.service.settings().config.limits.head_timeout
-        });
-        let mut interests: Vec<Interest<'_>> =
-            waiting.iter().map(|w| Interest::read(w.stream.as_fd())).collect();
-        // Not for longer: others may come.
-        if poll(&mut interests, Some(ACCEPT_BACK_OFF)).is_err() {
+        let mut interests = vec![Interest::read(mailbox.wake.as_fd())];
+        interests.extend(waiting.iter().map(|w| Interest::read(w.stream.as_fd())));
+        // Now and then those whose request does not come are let go.
+        let timeout = (!waiting.is_empty()).then_some(ACCEPT_BACK_OFF);
+        if poll(&mut interests, timeout).is_err() {
             pause(ACCEPT_BACK_OFF);
         }
-        let speaks = interests.iter().position(Interest::ready);
-        if let Some(at) = speaks {
+        if let Some(at) = interests[1..].iter().position(Interest::ready) {
             let Waiting { stream, guard, .. } = waiting.remove(at);
             serve(Box::new(stream), &guard);
         }
+        waiting.extend(mailbox.empty());
+        waiting
+            .retain(|w| w.since.elapsed() < w.guard.service.settings().config.limits.head_timeout);
     }
 }

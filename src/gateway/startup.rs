@@ -10,7 +10,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
@@ -29,7 +28,7 @@ use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTO
 use crate::session::{Hub, MessageTable, Settings, System, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
-use crate::threads::{lock, spawn};
+use crate::threads::{OneShot, lock, spawn};
 use crate::{digest, logger, sys, systemd, trusted};
 
 /// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
@@ -243,15 +242,16 @@ pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
 
 /// What the configuration is warned of, said in the log. A disk that hangs is not waited for long.
 pub fn warnings(loaded: &Loaded) -> Vec<String> {
-    let (tell, told) = channel();
+    let found = OneShot::default();
     let (copy, path) = (loaded.clone(), env::var_os("PATH").unwrap_or_default());
-    let look = move || drop(tell.send(copy.warnings(&path, &path)));
+    let answer = found.clone();
+    let look = move || answer.send(copy.warnings(&path, &path));
     match loaded.config.agent.is_echo() && loaded.config.deliver.is_empty() {
         true => look(),
         false => drop(spawn("warnings", THREAD_STACK, Box::new(look))),
     }
-    let unknown = |_| vec!["the disk with the configured programs does not answer".to_owned()];
-    let found = told.recv_timeout(PROGRAM_PATIENCE).unwrap_or_else(unknown);
+    let unknown = || vec!["the disk with the configured programs does not answer".to_owned()];
+    let found = found.wait(PROGRAM_PATIENCE).unwrap_or_else(unknown);
     found.iter().for_each(|warning| log::warn!("{warning}"));
     found
 }

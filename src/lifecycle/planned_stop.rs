@@ -6,7 +6,6 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,7 +15,7 @@ use super::state_file::object;
 use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
-use crate::threads;
+use crate::threads::{self, OneShot};
 
 /// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.
 const MARKER_FRESH: Duration = Duration::from_secs(60);
@@ -43,28 +42,26 @@ pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> 
 /// Whether a stop of this process was announced. Whatever stood there is gone afterwards, unless the
 /// disk hangs: that holds up no verdict.
 pub fn consume(path: &Path) -> bool {
-    let (tell, told) = mpsc::channel();
-    let own = path.to_owned();
-    let work = move || {
-        take(&own, &tell);
-    };
+    let (counts, removed) = (OneShot::default(), OneShot::default());
+    let (own, tell_counts, tell_removed) = (path.to_owned(), counts.clone(), removed.clone());
+    let work = move || tell_removed.send(take(&own, &tell_counts));
     if threads::spawn("marker", THREAD_STACK, Box::new(work)).is_err() {
-        return take(path, &mpsc::channel().0);
+        return take(path, &counts);
     }
-    let announced = told.recv_timeout(MARKER_PATIENCE).unwrap_or(false);
-    // The sender is dropped when the file is gone.
-    let _ = told.recv_timeout(MARKER_PATIENCE);
+    let announced = counts.wait(MARKER_PATIENCE).unwrap_or(false);
+    let _ = removed.wait(MARKER_PATIENCE);
     announced
 }
 
 /// Says first whether one counts, and then removes it.
-fn take(path: &Path, tell: &Sender<bool>) -> bool {
+fn take(path: &Path, counts: &OneShot<bool>) -> bool {
     let read = files::read_own(path, MAX_MARKER);
-    if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+    let missing = read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let checked = read.map_err(|e| e.to_string()).and_then(|text| check(&text));
+    counts.send(checked.is_ok());
+    if missing {
         return false;
     }
-    let checked = read.map_err(|e| e.to_string()).and_then(|text| check(&text));
-    let _ = tell.send(checked.is_ok());
     let _ = fs::remove_file(path);
     if let Err(e) = &checked {
         log::warn!("the planned-stop marker {} does not count: {e}", path.display());

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -30,7 +29,7 @@ use crate::sys::fs as files;
 use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
 use crate::systemd::stop_waiters;
-use crate::threads::{lock, spawn, spawn_with_retry};
+use crate::threads::{OneShot, lock, spawn, spawn_with_retry};
 
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
 const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
@@ -226,11 +225,10 @@ impl Main {
                 files::read_text(told, MAX_CHILD_WORDS)?
             }
             Err(e) => {
-                let (tell, told) = channel();
-                // As a list: one type of channel less in the binary.
-                let work = move || drop(tell.send(vec![work()]));
-                spawn_with_retry("end", Box::new(work), HISTORY_TIMEOUT)?;
-                told.recv_timeout(HISTORY_TIMEOUT).map_err(|_| e)?.concat()
+                let told = OneShot::default();
+                let answer = told.clone();
+                spawn_with_retry("end", Box::new(move || answer.send(work())), HISTORY_TIMEOUT)?;
+                told.wait(HISTORY_TIMEOUT).ok_or(e)?
             }
         };
         self.disk_hangs = false;
@@ -243,21 +241,22 @@ impl Main {
         let Some(started) = &self.started else { return };
         started.service.await_streams();
         let (hub, starter) = (Arc::clone(&started.service.hub), self.starter.take());
-        let (tell, told) = channel();
+        let (closed, ended) = (OneShot::default(), OneShot::default());
+        let (tell_closed, tell_ended) = (closed.clone(), ended.clone());
         let work = move || {
             hub.close(planned);
-            let _ = tell.send(true);
+            tell_closed.send(true);
             // It may still ask the service manager, and prune the history that the end is written to.
             drop(starter.map(JoinHandle::join));
+            tell_ended.send(true);
         };
         // Another thread that waits for a disk that hangs would not help.
         let begun =
             !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_PATIENCE).is_ok();
         let deadline = Instant::now() + CLOSE_PATIENCE;
-        let wait = || told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        if begun && wait().is_ok() {
-            // The end of the thread.
-            let _ = wait();
+        let wait = |of: &OneShot<bool>| of.wait(deadline.saturating_duration_since(Instant::now()));
+        if begun && wait(&closed).is_some() {
+            let _ = wait(&ended);
         } else {
             log::warn!("the journal could not be synced in time; what was acknowledged is durable");
         }

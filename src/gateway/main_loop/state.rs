@@ -1,20 +1,19 @@
 //! What the main loop holds, and what other threads tell it.
 
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::exit::Failure;
 use crate::gateway::Plan;
+use crate::gateway::mailbox::Mailbox;
 use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, Supervisor};
 use crate::lifecycle::history::Begun;
 use crate::lifecycle::phase::Phase;
 use crate::lifecycle::signals::Caught;
-use crate::sys::fd::EventFd;
 use crate::systemd::notify::Notifier;
-use crate::threads::lock;
 
 /// What other threads tell the main one.
 pub enum News {
@@ -24,29 +23,11 @@ pub enum News {
     Control(UnixListener),
 }
 
-/// Where other threads leave their news.
-pub struct Mailbox {
-    pub news: Mutex<Vec<News>>,
-    pub wake: Arc<EventFd>,
-}
-
-impl Mailbox {
-    pub fn put(&self, news: News) {
-        lock(&self.news).push(news);
-        self.wake.notify();
-    }
-
-    pub fn empty(&self) -> Vec<News> {
-        self.wake.clear();
-        std::mem::take(&mut *lock(&self.news))
-    }
-}
-
 pub struct Main {
     pub plan: Plan,
     pub supervisor: Supervisor,
     pub notifier: Notifier,
-    pub mailbox: Arc<Mailbox>,
+    pub mailbox: Arc<Mailbox<News>>,
     pub phase: Phase,
     pub timers: Timers,
     pub starter: Option<JoinHandle<()>>,
