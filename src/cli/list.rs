@@ -39,7 +39,9 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
 }
 
 fn some_keys(mut status: Value) -> Value {
-    KEYS.into_iter().map(|key| (key, status[key].take())).collect()
+    let mut shown = Value::Null;
+    KEYS.into_iter().for_each(|key| shown[key] = status[key].take());
+    shown
 }
 
 fn as_table(gateways: &[Value]) -> String {

@@ -272,10 +272,8 @@ pub fn assemble(
         _ => Value::Null,
     };
     let shown = |name| facts.map(|facts| facts.shown.get(name));
-    let of_answer = ANSWERED.split(' ').map(|key| (key, answer[key].clone()));
-    let own_version = env!("CARGO_PKG_VERSION");
-    let other = (answer["version"] != own_version).then(|| ("client_version", own_version.into()));
-    let status = [
+    let mut status = Value::Null;
+    for (key, value) in [
         ("name", name.as_str().into()),
         ("state", state.word().into()),
         ("pid", pid.into()),
@@ -288,8 +286,14 @@ pub fn assemble(
         ("unit_restarts", facts.map(UnitStatus::restarts).into()),
         ("last_stop", last_stop),
         ("note", note(state, contact, run, facts, pid).into()),
-    ];
-    let status = status.into_iter().chain(of_answer).chain(other).collect();
+    ] {
+        status[key] = value;
+    }
+    ANSWERED.split(' ').for_each(|key| status[key] = answer[key].clone());
+    let own_version = env!("CARGO_PKG_VERSION");
+    if answer["version"] != own_version {
+        status["client_version"] = own_version.into();
+    }
     Report { state, unit, status }
 }
 

@@ -206,8 +206,10 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     // Of runs that kept nothing and could not write the state directory.
     let aside = Dirs { state: dirs.runtime.clone(), ..dirs.clone() }.history();
     if let Some(text) = read(&aside).filter(|_| aside != path) {
-        stops.extend(records(&text));
-        stops.sort_by(|a, b| a["time"].as_str().cmp(&b["time"].as_str()));
+        for stop in records(&text) {
+            let at = stops.partition_point(|s| s["time"].as_str() <= stop["time"].as_str());
+            stops.insert(at, stop);
+        }
     }
     // A run that learned better at the last moment wrote twice: the later line counts.
     stops.reverse();
