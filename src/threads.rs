@@ -6,6 +6,7 @@ use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::limits::{THREAD_RETRY_DELAY, THREAD_STACK};
+use crate::sys::fd::EventFd;
 
 /// Waits for a mutex, and takes it also where a thread has died with it: nothing here leaves half a change.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -70,6 +71,29 @@ impl<T> OneShot<T> {
         let (slot, filled) = &*self.0;
         let waited = filled.wait_timeout_while(lock(slot), patience, |slot| slot.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.take()
+    }
+}
+
+/// What threads hand to one that waits in a poll.
+pub struct Mailbox<T> {
+    items: Mutex<Vec<T>>,
+    /// Ready while there is something in it.
+    pub wake: Arc<EventFd>,
+}
+
+impl<T> Mailbox<T> {
+    pub fn new() -> io::Result<Mailbox<T>> {
+        Ok(Mailbox { items: Mutex::default(), wake: Arc::new(EventFd::new()?) })
+    }
+
+    pub fn put(&self, item: T) {
+        lock(&self.items).push(item);
+        self.wake.notify();
+    }
+
+    pub fn empty(&self) -> Vec<T> {
+        self.wake.clear();
+        std::mem::take(&mut *lock(&self.items))
     }
 }
 

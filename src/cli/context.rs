@@ -18,7 +18,7 @@ use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
-use crate::systemd::unit_template::{self, Spec};
+use crate::systemd::unit_template::{Spec, program_in, render, user_in};
 
 /// What every command knows.
 #[derive(Clone, Debug)]
@@ -88,9 +88,8 @@ impl Context {
             let user = || User { name: user::display_name(uid).into(), uid, gid, home };
             return (uid != own).then(|| (user(), dirs.clone()));
         }
-        let by_unit = read(unit_file(base, name, Scope::System))
-            .ok()
-            .and_then(|text| unit_template::user_in(&text));
+        let by_unit =
+            read(unit_file(base, name, Scope::System)).ok().and_then(|text| user_in(&text));
         let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0 && !dirs.config_file.exists());
         let located = |user: User| (Base::of(&user).gateway(name), user);
         let of = |user: String| user::by_name(&user).filter(|user| user.uid != own).map(located);
@@ -107,9 +106,7 @@ impl Context {
     pub fn of_unit(&self, scope: Scope, installed: &str) -> Option<Context> {
         match scope {
             Scope::User => Some(self.clone()),
-            Scope::System => {
-                Some(self.of_user(&user::by_name(&unit_template::user_in(installed)?)?))
-            }
+            Scope::System => Some(self.of_user(&user::by_name(&user_in(installed)?)?)),
         }
     }
 
@@ -136,18 +133,10 @@ impl Context {
         let user = self.user.as_ref().map(|user| user.name.to_str().ok_or(why)).transpose()?;
         let (name, scope) = (&self.name, self.scope());
         let installed = read(unit_file(&self.base, name, scope)).unwrap_or_default();
-        let installed = unit_template::program_in(&installed, name);
+        let installed = program_in(&installed, name);
         let uid = self.user.as_ref().map_or_else(user::own_uid, |user| user.uid);
         let (program, environment) = (&exec_path::for_unit(installed, uid)?, &self.environment());
-        unit_template::render(&Spec {
-            name,
-            scope,
-            version,
-            program,
-            user,
-            environment,
-            drain_timeout,
-        })
+        render(&Spec { name, scope, version, program, user, environment, drain_timeout })
     }
 
     /// What this shell has set and the manager may not have.

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::context::Context;
 use super::output::say;
-use super::unit_control::{self, Unit};
+use super::unit_control::{Unit, describe_end, find, running};
 use super::{args, config};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
@@ -28,7 +28,7 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let installed = || installed_unit(context, system, "restart");
-    let unit = unit_control::running(context, system).map_or_else(installed, Ok)?;
+    let unit = running(context, system).map_or_else(installed, Ok)?;
     let shown = unit.show()?;
     check_config(&unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label());
@@ -43,7 +43,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// The installed unit, unless it would be another user's gateway that a user's manager runs. Where there
 /// is none, one that runs all the same is named.
 fn installed_unit<'c>(context: &'c Context, system: bool, verb: &str) -> Result<Unit<'c>, Failure> {
-    let unit = unit_control::find(context, system);
+    let unit = find(context, system);
     if !system && unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
         context.refuse_foreign(verb)?;
     }
@@ -103,7 +103,7 @@ fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Ex
             Err(Failure::failed(words))
         }
         (done, state) => {
-            let (how, exit) = unit_control::describe_end(&shown);
+            let (how, exit) = describe_end(&shown);
             let never_ran = shown.get("ExecMainCode") == "0" || shown.get("Result") == "success";
             let why = match done {
                 Err(failure) if never_ran => failure.message,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::config;
 use super::context::Context;
 use super::output::say;
-use super::unit_control::{self, Unit};
+use super::unit_control::{Unit, describe_end, find, say_enqueued};
 use crate::cancel::Cancel;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
@@ -30,13 +30,13 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let name = &context.name;
     // What is left to say where nothing else runs.
     let mut rest = format!("{name} is not running\n");
-    let installed = unit_control::find(context, system);
+    let installed = find(context, system);
     if let Some(unit) = &installed {
         match unit.show() {
             Ok(shown) => match shown.get("ActiveState") {
                 "inactive" => {}
                 "failed" => {
-                    let how = unit_control::describe_end(&shown).0;
+                    let how = describe_end(&shown).0;
                     rest = format!("{name} is not running (its unit failed: {how})\n");
                 }
                 _ if !stop_unit(unit, &shown)? => return Ok(Exit::Planned),
@@ -100,7 +100,7 @@ pub fn report_unit(unit: &Unit<'_>, done: Result<(), Failure>) -> Result<(), Fai
         ("inactive", _) => say(&format!("{name} has stopped\n")).map(drop),
         ("failed", _) => Err(Failure::failed(format!(
             "{name} has stopped, but its unit failed: {}; `{command} logs` tells more",
-            unit_control::describe_end(&shown).0
+            describe_end(&shown).0
         ))),
         (state, Err(failure)) => {
             Err(Failure::failed(format!("{name} has not stopped (its unit is {state}): {failure}")))
@@ -134,7 +134,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         return Err(failed("signal process", e));
     }
     if proc::is_ancestor(pid) {
-        return unit_control::say_enqueued("stop", name.as_str());
+        return say_enqueued("stop", name.as_str());
     }
     let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
     let timeout = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;

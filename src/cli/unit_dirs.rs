@@ -11,7 +11,7 @@ use crate::dirs::{Base, Dirs, UNITS};
 use crate::exit::Failure;
 use crate::name::Name;
 use crate::sys::user;
-use crate::systemd::unit_template;
+use crate::systemd::unit_template::environment_in;
 
 /// The directories that a command works on; says so where they are not this shell's.
 pub fn for_command(own: Base, args: &Parsed) -> Base {
@@ -58,9 +58,7 @@ pub fn from_unit(own: &Base, name: &Name) -> Base {
     // What the unit is silent about is where its manager's HOME says.
     let owner = units.metadata().ok().and_then(|meta| user::by_uid(meta.uid()));
     let home = owner.map_or(own.home.clone(), |user| user.home);
-    let place = |variable, usual| {
-        unit_template::environment_in(&text, variable).unwrap_or(home.join(usual))
-    };
+    let place = |variable, usual| environment_in(&text, variable).unwrap_or(home.join(usual));
     let config = place("XDG_CONFIG_HOME", ".config");
     Base { units, config, state: place("XDG_STATE_HOME", ".local/state"), ..own.clone() }
 }

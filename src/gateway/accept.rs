@@ -9,7 +9,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
-use super::mailbox::Mailbox;
 use super::spare_thread::{self, Waiting};
 use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
 use crate::api::{ApiError, Origin, Service, source_prefix};
@@ -19,6 +18,7 @@ use crate::shares::Shares;
 use crate::sys::fd::{max_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
+use crate::threads::Mailbox;
 
 /// Connections on the control socket at once: commands of one user.
 const MAX_CONTROL_CONNECTIONS: usize = 64;

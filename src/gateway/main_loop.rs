@@ -10,22 +10,21 @@ use std::sync::atomic::Ordering;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::mailbox::Mailbox;
 use super::startup;
 use super::{Plan, banner, control_socket, reload, stop_timeout};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
-use crate::lifecycle::history::Begun;
+use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::{self, Action, Event, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
 use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
-use crate::threads::spawn;
-use state::{Main, News, Stop, Timers, due};
+use crate::threads::{Mailbox, spawn};
+use state::{Main, News, Timers, due};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
 const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);

@@ -6,7 +6,6 @@ mod accept;
 mod banner;
 mod connection;
 mod control_socket;
-mod mailbox;
 mod main_loop;
 mod reload;
 mod spare_thread;

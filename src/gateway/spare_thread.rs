@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::connection::{ConnectionGuard, serve};
-use super::mailbox::Mailbox;
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK};
 use crate::sys::poll::{Interest, poll};
-use crate::threads::{pause, spawn};
+use crate::threads::{Mailbox, pause, spawn};
 
 /// A connection that waits for its request.
 pub struct Waiting {

@@ -277,7 +277,7 @@ pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyrin
     let wrong = |e: io::Error| {
         let fix = if configured { config::fix(&e, path) } else { String::new() };
         let words = format!("the key file {} cannot be used: {e}{fix}", path.display());
-        Failure::new(Exit::for_file(&e), words)
+        Failure::new(if files::is_temporary(&e) { Exit::Unavailable } else { Exit::Config }, words)
     };
     let read = || match configured {
         true => trusted::read_secret(path, MAX_KEY_FILE),

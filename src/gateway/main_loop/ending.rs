@@ -17,7 +17,7 @@ use crate::exit::Exit;
 use crate::gateway::startup::Started;
 use crate::gateway::stop_timeout;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
-use crate::lifecycle::history::{self, Ending};
+use crate::lifecycle::history;
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
@@ -178,11 +178,10 @@ impl Main {
         // The line is made here: the child that writes it is another process.
         let (why, line) = match found.filter(|_| outcome != Outcome::Failed) {
             Some((stop, found)) => {
-                let mut why = format!("{}: {}", found.verdict.word(), found.verdict.reason);
-                why.extend(note.iter().flat_map(|note| ["; ", note]));
-                let (drain, in_flight, cut) = (stop.at.elapsed(), stop.in_flight, stop.aborted);
-                let ending = Ending { exit, note, drain, in_flight, cut };
-                (why, history::line(run, stop.first, found, &ending))
+                let mut reason = found.verdict.reason.to_owned();
+                reason.extend(note.iter().flat_map(|note| ["; ", note]));
+                let line = history::line(run, stop, found, &reason, exit);
+                (format!("{}: {reason}", found.verdict.word()), line)
             }
             None => {
                 let broken = || "the journal is broken; the next start reads it anew".to_owned();

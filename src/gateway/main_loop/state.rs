@@ -7,13 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::exit::Failure;
 use crate::gateway::Plan;
-use crate::gateway::mailbox::Mailbox;
 use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, Supervisor};
-use crate::lifecycle::history::Begun;
+use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::Phase;
-use crate::lifecycle::signals::Caught;
 use crate::systemd::notify::Notifier;
+use crate::threads::Mailbox;
 
 /// What other threads tell the main one.
 pub enum News {
@@ -33,22 +32,12 @@ pub struct Main {
     pub starter: Option<JoinHandle<()>>,
     pub begun: Begun,
     pub started: Option<Started>,
+    /// The stop that is going on.
     pub stop: Option<Stop>,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
     /// The disk did not answer when the end was to be recorded.
     pub disk_hangs: bool,
-}
-
-/// The stop that is going on.
-pub struct Stop {
-    pub first: Caught,
-    pub latest: Caught,
-    pub at: Instant,
-    /// The last finding, with the sender of the first signal.
-    pub finding: Option<Finding>,
-    pub in_flight: usize,
-    pub aborted: usize,
 }
 
 impl Main {

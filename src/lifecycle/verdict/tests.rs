@@ -129,7 +129,7 @@ fn without_a_manager_only_a_marker_plans() {
         for sender in [OurManager, FROM_OTHER, Outside, Forged] {
             let kill = |marker| decide(Kind::Terminate, sender, supervision, marker);
             assert!(!kill(false).planned, "{supervision:?} {sender:?}");
-            assert_eq!(kill(true), Verdict { planned: true, reason: reason::MARKER });
+            assert_eq!(kill(true), Verdict { planned: true, reason: "a stop that was announced" });
         }
     }
 }
@@ -173,20 +173,23 @@ fn the_type_is_asked_for_only_where_the_job_does_not_settle_it() {
 #[test]
 fn an_interrupt_that_a_process_sent_is_not_called_a_key() {
     let interrupt = |sender| decide(Kind::Interrupt, sender, Supervision::None, false).reason;
-    assert_eq!(interrupt(Terminal), reason::INTERRUPT);
+    assert_eq!(interrupt(Terminal), "Ctrl-C");
     for sender in [OurManager, FROM_OTHER, Outside, Forged] {
-        assert_eq!(interrupt(sender), reason::INTERRUPT_BY_PROCESS);
+        assert_eq!(interrupt(sender), "an interrupt (SIGINT) that a process sent");
     }
 }
 
 #[test]
 fn a_closed_terminal_plans_nothing_and_is_no_reason_for_a_unit() {
     let closed = |supervision| decide(Kind::HangUp, Terminal, supervision, false);
-    let expected = Verdict { planned: false, reason: reason::TERMINAL_CLOSED };
+    let expected = Verdict { planned: false, reason: "the terminal was closed" };
     for supervision in [Supervision::None, Supervision::NotOurs, unit(ACTIVE, Job::None, false)] {
         assert_eq!(closed(supervision), expected);
     }
-    assert_eq!(closed(unit(ACTIVE, Job::None, true)).reason, reason::NO_JOB);
+    assert_eq!(
+        closed(unit(ACTIVE, Job::None, true)).reason,
+        "a signal from outside: the unit is not being stopped"
+    );
     assert!(closed(unit(DEACTIVATING, Job::Stop, true)).planned);
 }
 
@@ -201,11 +204,14 @@ fn every_other_signal_is_judged_like_sigterm() {
 #[test]
 fn the_first_reason_stays_unless_the_verdict_changes_or_it_was_a_guess() {
     let found = |planned, reason| Verdict { planned, reason };
-    let (kill, stop) = (found(false, reason::NO_JOB), found(true, reason::STOP_JOB));
-    let coloured = found(false, reason::MANAGER_WITHOUT_JOB);
+    let (kill, stop) = (
+        found(false, "a signal from outside: the unit is not being stopped"),
+        found(true, "the service manager is stopping the unit"),
+    );
+    let coloured = found(false, "the service manager ended it on its own account");
     assert_eq!(coloured.after(kill), kill);
     assert_eq!(stop.after(kill), stop);
     assert_eq!(kill.after(stop), kill);
-    assert_eq!(kill.after(found(false, reason::GUESS_BY_OTHER)), kill);
-    assert_eq!(found(false, reason::GUESS_BY_OTHER).after(kill), kill);
+    assert_eq!(kill.after(found(false, GUESS_BY_OTHER)), kill);
+    assert_eq!(found(false, GUESS_BY_OTHER).after(kill), kill);
 }
