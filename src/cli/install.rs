@@ -18,7 +18,7 @@ use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::sys::{fs as files, user};
-use crate::systemd::unit_template::{self as text, Provenance};
+use crate::systemd::unit_template::{self as text, Author};
 use crate::trusted;
 
 /// Installs the unit, or brings it up to date.
@@ -161,11 +161,11 @@ fn compare(unit: &Unit<'_>, wanted: &str, force: bool) -> Result<Option<&'static
     }
     let why = match unit_paths::read(&unit.file) {
         Ok(installed) if installed == wanted => return Ok(None),
-        Ok(installed) => match text::provenance(&installed) {
-            Provenance::Ours if link.is_some() => "is a symlink",
-            Provenance::Ours => return Ok(Some("updated")),
-            Provenance::Edited => "was changed by hand",
-            Provenance::Foreign => "was not written by hermes-gateway",
+        Ok(installed) => match text::author(&installed) {
+            Author::Ours if link.is_some() => "is a symlink",
+            Author::Ours => return Ok(Some("updated")),
+            Author::Edited => "was changed by hand",
+            Author::Foreign => "was not written by hermes-gateway",
         },
         Err(e) if e.kind() == ErrorKind::NotFound && link.is_none() => return Ok(Some("wrote")),
         Err(e) if e.kind() == ErrorKind::InvalidData => "was not written by hermes-gateway",

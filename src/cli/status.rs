@@ -15,7 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::sys::clock::parse_rfc3339;
 use crate::systemd::Scope;
-use crate::systemd::unit_template::{Provenance, provenance};
+use crate::systemd::unit_template::{Author, author};
 
 /// Where values begin: behind a label of at most nine letters and two spaces.
 const INDENT: usize = 11;
@@ -36,13 +36,13 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 
 /// Whether the installed unit is what this program would write, and who wrote it; `None` where that
 /// cannot be told.
-fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Provenance)> {
+fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Author)> {
     let installed = unit_paths::read(unit.path.as_ref()?).ok()?;
     let owner = context.of_unit(unit.scope, &installed)?;
     let drain = config::load(&owner.unit_sources()).ok()?.config.stop.drain_timeout;
     let systemctl = Unit::new(context, unit.scope).systemctl;
     let version = systemctl.version(Instant::now() + CONTROL_TIMEOUT).ok()?;
-    Some((owner.unit_text(version, drain).ok()? == installed, provenance(&installed)))
+    Some((owner.unit_text(version, drain).ok()? == installed, author(&installed)))
 }
 
 /// A report for people. `unit`: what there is to say of its unit. `now`: seconds since 1970.
@@ -87,7 +87,7 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
 }
 
 /// `current`: see [`compare`].
-fn unit_line(unit: &UnitReport, current: Option<(bool, Provenance)>) -> String {
+fn unit_line(unit: &UnitReport, current: Option<(bool, Author)>) -> String {
     let scope = if unit.scope == Scope::System { "system unit, " } else { "" };
     let state = match &unit.facts {
         Ok(facts) => {
@@ -101,11 +101,9 @@ fn unit_line(unit: &UnitReport, current: Option<(bool, Provenance)>) -> String {
     let current = match current {
         None => "",
         Some((true, _)) => ", up to date",
-        Some((_, Provenance::Ours)) => ", not what this program would write: `install` updates it",
-        Some((_, Provenance::Edited)) => {
-            ", changed by hand: `install --force` would overwrite that"
-        }
-        Some((_, Provenance::Foreign)) => ", not written by hermes-gateway",
+        Some((_, Author::Ours)) => ", not what this program would write: `install` updates it",
+        Some((_, Author::Edited)) => ", changed by hand: `install --force` would overwrite that",
+        Some((_, Author::Foreign)) => ", not written by hermes-gateway",
     };
     format!("{}: {scope}{state}{current}", unit.name)
 }
@@ -203,7 +201,7 @@ mod tests {
     }
 
     fn text_of(report: &Report, now: i64) -> String {
-        let unit = report.unit.as_ref().map(|unit| unit_line(unit, Some((true, Provenance::Ours))));
+        let unit = report.unit.as_ref().map(|unit| unit_line(unit, Some((true, Author::Ours))));
         to_text(&report.status, unit.as_deref(), now)
     }
 

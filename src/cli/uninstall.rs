@@ -7,13 +7,13 @@ use super::context::Context;
 use super::output::say;
 use super::start::outside_unit;
 use super::unit_control::{Unit, own_lingering};
-use super::unit_dirs::shell_word;
 use super::{stop, unit_paths};
+use crate::escape::shell_word;
 use crate::exit::{Exit, Failure};
 use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::sys::fs as files;
 use crate::systemd::Scope;
-use crate::systemd::unit_template::{self as text, Provenance};
+use crate::systemd::unit_template::{self as text, Author};
 
 /// Removes the unit; what was made with it stays, and is named.
 pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
@@ -35,8 +35,8 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };
-    let provenance = text::provenance(&installed);
-    if provenance == Provenance::Foreign {
+    let author = text::author(&installed);
+    if author == Author::Foreign {
         return Err(Failure::failed(format!(
             "{file} was not written by hermes-gateway: remove it yourself if you mean it"
         )));
@@ -70,8 +70,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     unit.act(&["daemon-reload"])?;
     // A unit that failed would stay in the manager's lists without a file. It may not be there.
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
-    let edited =
-        if provenance == Provenance::Edited { " (it had been changed by hand)" } else { "" };
+    let edited = if author == Author::Edited { " (it had been changed by hand)" } else { "" };
     say(&format!("removed {file}{edited}\n"))?;
     let owner = context.of_unit(scope, &installed);
     say(&kept_files(owner.as_ref().unwrap_or(context), &unit))

@@ -3,11 +3,11 @@
 //! `install --move` changes them.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use super::args::Parsed;
 use super::unit_paths::read_ours;
 use crate::dirs::{Base, Dirs, UNITS};
+use crate::escape::shell_word;
 use crate::exit::Failure;
 use crate::name::Name;
 use crate::sys::user;
@@ -90,11 +90,6 @@ pub fn left_behind(old: &Dirs, new: &Dirs, command: &str) -> Result<String, Fail
     Ok(text)
 }
 
-/// A path as one word for a shell.
-pub fn shell_word(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::args::parse;
@@ -158,10 +153,5 @@ mod tests {
             let install = args.command == "install" || kept;
             assert_eq!(base.units == usual, install, "{command:?}");
         }
-    }
-
-    #[test]
-    fn a_path_is_one_word_for_a_shell() {
-        assert_eq!(shell_word(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

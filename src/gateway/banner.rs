@@ -2,12 +2,12 @@
 
 use std::env;
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::Plan;
 use super::startup::Started;
-use crate::escape::escaped;
+use crate::escape::shell_word;
 use crate::limits::LOG_TIMEOUT;
 use crate::logger;
 
@@ -47,11 +47,4 @@ Ctrl-C stops it.
     );
     // A terminal that takes no text is no reason to stop.
     logger::write_within(io::stdout().lock(), &text, LOG_TIMEOUT);
-}
-
-/// A path as a shell reads it.
-fn shell_word(path: &Path) -> String {
-    let text = escaped(&path.display().to_string(), false);
-    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
