@@ -40,9 +40,9 @@ pub fn spawn(name: &str, stack: usize, work: Work) -> io::Result<JoinHandle<()>>
 }
 
 /// The same for work that has to be done: where there is no thread it tries again for so long.
-pub fn spawn_with_retry(name: &str, work: Work, patience: Duration) -> io::Result<JoinHandle<()>> {
+pub fn spawn_with_retry(name: &str, work: Work, timeout: Duration) -> io::Result<JoinHandle<()>> {
     // One that cannot be started drops what it was given.
-    let (work, deadline) = (Arc::new(Mutex::new(Some(work))), Instant::now() + patience);
+    let (work, deadline) = (Arc::new(Mutex::new(Some(work))), Instant::now() + timeout);
     loop {
         let work = Arc::clone(&work);
         let take = move || lock(&work).take();
@@ -67,9 +67,9 @@ impl<T> OneShot<T> {
     }
 
     /// `None`: it was not sent in time.
-    pub fn wait(&self, patience: Duration) -> Option<T> {
+    pub fn wait(&self, timeout: Duration) -> Option<T> {
         let (slot, filled) = &*self.0;
-        let waited = filled.wait_timeout_while(lock(slot), patience, |slot| slot.is_none());
+        let waited = filled.wait_timeout_while(lock(slot), timeout, |slot| slot.is_none());
         waited.unwrap_or_else(PoisonError::into_inner).0.take()
     }
 }

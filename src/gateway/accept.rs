@@ -38,7 +38,7 @@ const FEW_CONNECTIONS: usize = 64;
 
 /// How long a connection waits for another to end where descriptors are few, before it and those after
 /// it are told that there is no room: most clients wait for as long to be connected.
-const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Listeners {
     pub tcp: TcpListener,
@@ -101,8 +101,8 @@ impl Listeners {
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
             let short = service.settings().config.limits.within(max_open()).short_of.is_some();
-            let patience = if capacity.few { ROOM_PATIENCE } else { AUTHENTICATION_PATIENCE };
-            if (capacity.few || !short) && now - full < patience {
+            let timeout = if capacity.few { ROOM_TIMEOUT } else { AUTHENTICATION_PATIENCE };
+            if (capacity.few || !short) && now - full < timeout {
                 self.next.replace(Some((stream, peer)));
                 let words = "no connection can be closed for another (see `status`)";
                 return Err(io::Error::other(words));

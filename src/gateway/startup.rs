@@ -40,7 +40,7 @@ const KEY_BYTES: usize = 32;
 
 /// How long a start waits for what the files of agents' programs tell, which is only warned of: they
 /// may be on a disk that hangs.
-const PROGRAM_PATIENCE: Duration = Duration::from_millis(500);
+const PROGRAM_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A gateway that can serve.
 pub struct Started {
@@ -251,7 +251,7 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
         false => drop(spawn("warnings", THREAD_STACK, Box::new(look))),
     }
     let unknown = || vec!["the disk with the configured programs does not answer".to_owned()];
-    let found = found.wait(PROGRAM_PATIENCE).unwrap_or_else(unknown);
+    let found = found.wait(PROGRAM_TIMEOUT).unwrap_or_else(unknown);
     found.iter().for_each(|warning| log::warn!("{warning}"));
     found
 }

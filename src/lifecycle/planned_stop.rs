@@ -21,7 +21,7 @@ use crate::threads::{self, OneShot};
 const MARKER_FRESH: Duration = Duration::from_secs(60);
 
 /// How long a verdict waits for the planned-stop marker: it is in a memory file system as a rule.
-const MARKER_PATIENCE: Duration = Duration::from_secs(1);
+const MARKER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A marker is about 100 bytes; what is larger was not written by us.
 const MAX_MARKER: u64 = 4096;
@@ -48,8 +48,8 @@ pub fn consume(path: &Path) -> bool {
     if threads::spawn("marker", THREAD_STACK, Box::new(work)).is_err() {
         return take(path, &counts);
     }
-    let announced = counts.wait(MARKER_PATIENCE).unwrap_or(false);
-    let _ = removed.wait(MARKER_PATIENCE);
+    let announced = counts.wait(MARKER_TIMEOUT).unwrap_or(false);
+    let _ = removed.wait(MARKER_TIMEOUT);
     announced
 }
 

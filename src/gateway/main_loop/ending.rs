@@ -32,7 +32,7 @@ use crate::systemd::stop_waiters;
 use crate::threads::{OneShot, lock, spawn, spawn_with_retry};
 
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
@@ -251,8 +251,8 @@ impl Main {
         };
         // Another thread that waits for a disk that hangs would not help.
         let begun =
-            !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_PATIENCE).is_ok();
-        let deadline = Instant::now() + CLOSE_PATIENCE;
+            !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_TIMEOUT).is_ok();
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
         let wait = |of: &OneShot<bool>| of.wait(deadline.saturating_duration_since(Instant::now()));
         if begun && wait(&closed).is_some() {
             let _ = wait(&ended);
