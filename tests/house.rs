@@ -27,6 +27,7 @@ const BASE: &[&str] = &[
     "extent",
     "json",
     "limits",
+    "log_macros",
     "logger",
     "name",
     "named",

@@ -17,9 +17,8 @@ use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::subprocess::{Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
-use crate::systemd::Scope;
-use crate::systemd::cgroup;
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
+use crate::systemd::{Scope, cgroup};
 
 /// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -15,11 +15,11 @@ pub fn read(supervisor: &Supervisor, service: &Service) {
     *lock(&service.stop_timeout) = Some(limit);
     let needed = needed(service);
     if !is_short(service) {
-        log::info!("a stop fits into the time that the unit gives it ({needed:?})");
+        info!("a stop fits into the time that the unit gives it ({needed:?})");
         return;
     }
     let then = if can_extend() { "more is asked for" } else { "the drain is cut to fit" };
-    log::warn!(
+    warn!(
         "the unit gives a stop {limit:?} (TimeoutStopSec=), and stop.drain_timeout with what follows \
          it takes up to {needed:?}: {then}. `install` writes a unit that fits"
     );
