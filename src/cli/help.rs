@@ -18,7 +18,7 @@ pub fn commands() -> impl Iterator<Item = (&'static str, &'static str, &'static 
 /// The command that a word names; or that there is none, and which one it may have meant.
 pub fn command(word: &str) -> Result<&'static str, String> {
     let names = || commands().map(|(name, ..)| name);
-    let unknown = || format!("there is no command {word:?}{}", hint(word, &mut names()));
+    let unknown = || format!("there is no command {word:?}{}", config::hint(word, names()));
     names().find(|name| *name == word).ok_or_else(unknown)
 }
 
@@ -43,12 +43,7 @@ pub fn is_known(option: &str) -> bool {
 /// Suggests the option that a mistyped one may have meant: one of the command, or of every command.
 pub fn suggest_option(word: &str, command: &str) -> String {
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    hint(word, &mut options(command).map(|(_, long, _)| long).chain(all))
-}
-
-/// One type of iterator for [`config::hint`]: its code is in the binary once.
-fn hint(word: &str, known: &mut dyn Iterator<Item = &'static str>) -> String {
-    config::hint(word, known)
+    config::hint(word, options(command).map(|(_, long, _)| long).chain(all))
 }
 
 /// A command's page, or the overview.
