@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use super::cgroup;
@@ -230,15 +230,14 @@ fn sweep(find: impl Fn() -> Found + Send + Sync + 'static) -> bool {
     if RUNNING.load(Ordering::Relaxed) >= MAX_SWEEPS {
         return false;
     }
-    let (ended, there) = (threads::OneShot::default(), Arc::clone(&work));
-    let tell_ended = ended.clone();
+    let ((sender, receiver), there) = (mpsc::channel(), Arc::clone(&work));
     let counted = move || {
         RUNNING.fetch_add(1, Ordering::Relaxed);
-        tell_ended.send(there());
+        let _ = sender.send(there());
         RUNNING.fetch_sub(1, Ordering::Relaxed);
     };
     match threads::spawn("sweep", CONNECTION_STACK, Box::new(counted)) {
-        Ok(_) => ended.wait(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
+        Ok(_) => receiver.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
         Err(_) => work(),
     }
 }
