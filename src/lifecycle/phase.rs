@@ -94,18 +94,17 @@ pub enum Action {
 
 /// The next phase and what to do on the way.
 pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
-    use Action::Nothing;
-    use Event::{Broken, Expired, Quiet, Signal, Started};
+    use Action::{AbortTurns, AskAgain, Exit, Nothing};
+    use Event::{Broken, Expired, Quiet, Signal, Started, Verdict};
     use Phase::{Confirming, Draining, Failing, Serving, Starting, Stopped};
+    use VerdictKind::{External, Planned};
     match (phase, event) {
         (Starting, Started) => (Serving, Action::AnnounceReady),
         (Starting | Serving, Signal) => (Draining(Drain::default()), Action::BeginDrain),
-        (Starting | Serving | Draining(_) | Confirming { .. }, Broken) => {
-            (Failing, Action::AbortTurns)
-        }
-        (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Action::Exit),
+        (Starting | Serving | Draining(_) | Confirming { .. }, Broken) => (Failing, AbortTurns),
+        (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Exit),
 
-        (Draining(drain), Event::Verdict(verdict)) => {
+        (Draining(drain), Verdict(verdict)) => {
             match end_if_done(Drain { verdict: Some(verdict), ..drain }) {
                 (phase, Nothing) => (phase, Action::AnnounceStopping),
                 ended => ended,
@@ -117,24 +116,22 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         (Draining(drain), Expired) if drain.aborting => end_if_done(Drain { quiet: true, ..drain }),
         (Draining(drain), Expired) => abort_turns(drain),
 
-        (Confirming { .. }, Event::Verdict(VerdictKind::Planned)) => {
-            (Stopped(Outcome::Planned), Action::Exit)
-        }
+        (Confirming { .. }, Verdict(Planned)) => (Stopped(Outcome::Planned), Exit),
         // A signal came while the manager answered: perhaps the stop that its answer missed.
-        (Confirming { again: true }, Event::Verdict(VerdictKind::External { .. })) => {
-            (Confirming { again: false }, Action::AskAgain)
+        (Confirming { again: true }, Verdict(External { .. })) => {
+            (Confirming { again: false }, AskAgain)
         }
-        (Confirming { again: false }, Event::Verdict(VerdictKind::External { .. })) => {
-            (Stopped(Outcome::Terminated), Action::Exit)
+        (Confirming { again: false }, Verdict(External { .. })) => {
+            (Stopped(Outcome::Terminated), Exit)
         }
         (Confirming { .. }, Signal) => (Confirming { again: true }, Nothing),
 
-        (Starting, Event::Verdict(_) | Quiet | Expired)
-        | (Serving, Started | Event::Verdict(_) | Quiet | Expired)
+        (Starting, Verdict(_) | Quiet | Expired)
+        | (Serving, Started | Verdict(_) | Quiet | Expired)
         | (Draining(_), Started)
         | (Confirming { .. }, Started | Quiet | Expired)
-        | (Failing, Started | Signal | Event::Verdict(_) | Broken)
-        | (Stopped(_), Started | Signal | Event::Verdict(_) | Quiet | Broken | Expired) => {
+        | (Failing, Started | Signal | Verdict(_) | Broken)
+        | (Stopped(_), Started | Signal | Verdict(_) | Quiet | Broken | Expired) => {
             (phase, Nothing)
         }
     }
