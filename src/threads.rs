@@ -115,4 +115,24 @@ mod tests {
         thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(work))));
         assert_eq!((*lock(&running), *lock(&most)), (0, 1));
     }
+
+    #[test]
+    fn a_value_is_waited_for_until_it_is_sent_or_the_time_is_over() {
+        let (value, early) = (OneShot::default(), OneShot::default());
+        let theirs = value.clone();
+        let sender = thread::spawn(move || theirs.send(7));
+        assert_eq!(value.wait(Duration::from_secs(20)), Some(7));
+        sender.join().unwrap();
+        early.send(1);
+        assert_eq!(early.wait(Duration::ZERO), Some(1));
+        assert_eq!(early.wait(Duration::from_millis(1)), None);
+    }
+
+    #[test]
+    fn a_mailbox_hands_over_all_that_came_and_is_empty_then() {
+        let mailbox = Mailbox::new().unwrap();
+        mailbox.put(1);
+        mailbox.put(2);
+        assert_eq!((mailbox.empty(), mailbox.empty()), (vec![1, 2], vec![]));
+    }
 }
