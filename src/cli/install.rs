@@ -72,9 +72,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     }
     let (command, flag) = (context.name.command(), if system { " --system" } else { "" });
     match (running, change) {
-        (true, Some(_)) => {
-            say(&format!("it runs with the unit as it was: {command} restart{flag}\n"))
-        }
+        (true, Some(_)) => say(&format!("it runs with its old unit: {command} restart{flag}\n")),
         (false, _) if !now => say(&format!("next: {command} start{flag}\n")),
         _ => Ok(Exit::Planned),
     }

@@ -321,9 +321,7 @@ fn note(
         }
         (_, Ok((_, status)), Some(facts)) if pid.is_some() && facts.main_pid != pid => {
             Some(match (facts.main_pid, facts.state, status["unit"].as_str()) {
-                (Some(main), State::Running, _) => {
-                    format!("its unit runs pid {main}, not this one")
-                }
+                (Some(main), State::Running, _) => format!("its unit runs pid {main} instead"),
                 (.., Some(other)) => format!("it runs in {other}, and not as its own unit"),
                 (.., None) => "its unit did not start it".to_owned(),
             })

@@ -179,9 +179,7 @@ impl From<Corruption> for Failure {
                 ". Nothing was changed. `journal check` looks at it; `journal repair` goes on with \
                  what is before that byte, and keeps the file",
             ),
-            None if found.newer => {
-                (Exit::Config, ": use the gateway that wrote it, or a newer one")
-            }
+            None if found.newer => (Exit::Config, ": use the gateway that wrote it or a newer one"),
             None => (Exit::Failed, ""),
         };
         Failure::new(exit, format!("{found}{advice}"))

@@ -91,9 +91,7 @@ pub fn decide(signal: Kind, sender: Sender, supervision: Supervision, marker: bo
         },
         Supervision::Silent if sender == Sender::OurManager => planned(GUESS_BY_MANAGER),
         Supervision::Silent => external(GUESS_BY_OTHER),
-        Supervision::NotOurs => {
-            external("a signal that nobody announced, outside of any unit of ours")
-        }
+        Supervision::NotOurs => external("a signal that nobody announced, outside of our units"),
         Supervision::None => external("a signal that nobody announced"),
     }
 }
