@@ -27,6 +27,7 @@ const BASE: &[&str] = &[
     "stored_text",
     "json",
     "limits",
+    "log_macros",
     "logger",
     "name",
     "named",

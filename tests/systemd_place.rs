@@ -117,8 +117,7 @@ fn with_a_forged_invocation_id_in_a_login_session() {
             process.signal(libc::SIGTERM);
             let line = process.wait_for_log("Shutdown context", DEADLINE);
             assert_eq!(process.wait_for_exit(DEADLINE), 143);
-            for word in [" under_systemd=yes ", " verdict=external ", "outside of any unit of ours"]
-            {
+            for word in [" under_systemd=yes ", " verdict=external ", "outside of our units"] {
                 assert!(line.contains(word), "{id}: {line}");
             }
         }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::Parsed;
 use super::config;
 use super::context::Context;
-use super::control::{
+use super::control_client::{
     connect_to, escaped_lines, exchange, exit_for, parse, problem, refused, request,
 };
 use super::output::{printed, say};
@@ -210,8 +210,8 @@ impl<W: Write> Printer<W> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::control::contact;
-    use super::super::control::tests::{dirs, fake, hold, json as answer};
+    use super::super::control_client::contact;
+    use super::super::control_client::tests::{dirs, fake, hold, json as answer};
     use super::*;
     use crate::testing::TempDir;
 

@@ -5,27 +5,25 @@ mod ending;
 mod state;
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::startup;
-use super::{Plan, control, greeting, reload, stop_time};
+use super::{Plan, banner, control_socket, reload, startup, stop_timeout};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
-use crate::lifecycle::history::Begun;
-use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
+use crate::lifecycle::history::{Begun, Stop};
+use crate::lifecycle::phase::{self, Action, Event, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
-use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
-use crate::threads::spawn;
-use state::{Mailbox, Main, News, Stop, Timers, due};
+use crate::threads::{Mailbox, spawn};
+use state::{Main, News, Timers, due};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
 const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
@@ -44,16 +42,15 @@ pub fn run(plan: Plan, mut signals: Signals) -> Exit {
 
 /// The end of a start that failed.
 fn end_early(failure: &Failure) -> Exit {
-    failure.message.lines().for_each(|line| log::error!("{line}"));
-    log::error!("Exiting with code {} (the start failed)", failure.exit.code());
+    failure.message.lines().for_each(|line| error!("{line}"));
+    error!("Exiting with code {} (the start failed)", failure.exit.code());
     failure.exit
 }
 
 impl Main {
     fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
-        let mailbox =
-            Mailbox { news: Mutex::default(), wake: Arc::new(EventFd::new().map_err(failed)?) };
+        let mailbox = Mailbox::new().map_err(failed)?;
         let (marker, unit) = (plan.dirs.planned_stop(), plan.name.unit());
         let supervisor = Supervisor::find(marker, unit, Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
@@ -87,11 +84,11 @@ impl Main {
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
                 startup::after_ready(&plan, &service, run, &supervisor);
-                stop_time::read(&supervisor, &service);
+                stop_timeout::read(&supervisor, &service);
                 let replace = move |listener| mailbox.put(News::Control(listener));
-                let watch = move || control::watch(&plan.dirs, &service, &replace);
+                let watch = move || control_socket::watch(&plan.dirs, &service, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
-                    log::warn!("no thread for the watch of the control socket: {e}");
+                    warn!("no thread for the watch of the control socket: {e}");
                 }
             }
         };
@@ -103,7 +100,7 @@ impl Main {
             if let Err(e) = self.wait(signals) {
                 // EBADF or EINVAL: a bug of ours. To go on would be to spin.
                 self.clean_up(false);
-                log::error!("Exiting with code {} (poll failed: {e})", Exit::Failed.code());
+                error!("Exiting with code {} (poll failed: {e})", Exit::Failed.code());
                 return Exit::Failed;
             }
             // Signals before news: a stop that came with the answer to a kill must be seen first.
@@ -145,7 +142,7 @@ impl Main {
         {
             let now = Instant::now();
             if self.timers.reported_shortage.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
-                log::warn!("cannot accept connections: {e}; trying again in a moment");
+                warn!("cannot accept connections: {e}; trying again in a moment");
                 self.timers.reported_shortage = Some(now);
             }
             self.timers.accept = Some(now + ACCEPT_BACK_OFF);
@@ -166,7 +163,7 @@ impl Main {
             Kind::Reload => match &self.started {
                 Some(started) => drop(started.service.reloads.request()),
                 None => {
-                    log::info!("a reload was asked for during the start: it follows at its end");
+                    info!("a reload was asked for during the start: it follows at its end");
                     self.timers.reload = Some(Instant::now());
                 }
             },
@@ -182,7 +179,7 @@ impl Main {
             && let Some(number) = reloads.begin()
             && let Err(e) = reload::read(&self.plan, &self.supervisor, &started.service, number)
         {
-            log::warn!("no thread for the reload ({e}): it is tried again");
+            warn!("no thread for the reload ({e}): it is tried again");
             reloads.end(None);
             self.timers.reload = Some(now + THREAD_RETRY_DELAY);
         }
@@ -209,7 +206,7 @@ impl Main {
                     self.event(Event::Started);
                 }
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
-                Err(failure) => log::warn!("the start had failed already: {failure}"),
+                Err(failure) => warn!("the start had failed already: {failure}"),
             },
             News::Found(finding) => self.handle_finding(*finding),
             News::Control(listener) => {
@@ -224,16 +221,16 @@ impl Main {
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
         if finding.verdict.is_guess() {
-            log::warn!("the verdict is a guess: the service manager did not answer");
+            warn!("the verdict is a guess: the service manager did not answer");
         }
         // A guess at the signal is asked about again before the exit; there it counts.
         let is_last = matches!(self.phase, Phase::Confirming { .. });
-        let judged = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
-            Judged::Planned
+        let verdict = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
+            VerdictKind::Planned
         } else {
-            Judged::External { may_change: finding.may_change || finding.verdict.is_guess() }
+            VerdictKind::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
-        self.event(Event::Judged(judged));
+        self.event(Event::Verdict(verdict));
         // A stop that has begun with our own STOPPING=1 has a time, too.
         self.extend_timeout();
     }
@@ -282,7 +279,7 @@ impl Main {
         let facts = &started.service.facts;
         started.service.ready.store(true, Ordering::SeqCst);
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
-        log::info!("gateway {} serves on {}", facts.name, facts.listen);
-        greeting::greet(&self.plan, started);
+        info!("gateway {} serves on {}", facts.name, facts.listen);
+        banner::print(&self.plan, started);
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::startup::{check, keys, settings, warnings};
-use super::{Plan, stop_time};
+use super::{Plan, stop_timeout};
 use crate::api::Service;
 use crate::api::reload::Outcome;
 use crate::config::{self, Config, Loaded};
@@ -35,7 +35,7 @@ pub fn read(
         let time = Utc::new(SystemTime::now()).rfc3339();
         service.reloads.end(Some((number, Outcome { time, exit, message })));
         service.wake.notify();
-        stop_time::read(&supervisor, &service);
+        stop_timeout::read(&supervisor, &service);
     };
     spawn("reload", THREAD_STACK, Box::new(work)).map(drop)
 }
@@ -52,8 +52,8 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     let (keys, loaded) = match read {
         Ok(read) => read,
         Err(failure) => {
-            failure.message.lines().for_each(|line| log::error!("not reloaded: {line}"));
-            log::warn!("the configuration stays as it was");
+            failure.message.lines().for_each(|line| error!("not reloaded: {line}"));
+            warn!("the configuration stays as it was");
             return (failure.exit, failure.message);
         }
     };
@@ -68,7 +68,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     ];
     for (name, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
         let words = format!("{name} has changed: that takes a restart");
-        log::warn!("{words}");
+        warn!("{words}");
         said = format!("{said}\n{words}");
     }
     new.http.listen = old.config.http.listen;
@@ -78,7 +78,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
     service.hub.reload(settings(plan, new));
-    log::info!("{READ_AGAIN}");
+    info!("{READ_AGAIN}");
     (Exit::Planned, said)
 }
 

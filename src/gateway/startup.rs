@@ -10,11 +10,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
-use super::{Plan, control};
+use super::{Plan, control_socket};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -24,12 +23,12 @@ use crate::journal::record::Record;
 use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, WriteError};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
-use crate::lifecycle::instance::Instance;
+use crate::lifecycle::instance_lock::InstanceLock;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
 use crate::session::{Hub, MessageTable, Settings, SystemClocks, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
-use crate::threads::{lock, spawn};
+use crate::threads::{OneShot, lock, spawn};
 use crate::{digest, logger, permissions, sys, systemd};
 
 /// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
@@ -41,14 +40,14 @@ const KEY_BYTES: usize = 32;
 
 /// How long a start waits for what the files of agents' programs tell, which is only warned of: they
 /// may be on a disk that hangs.
-const PROGRAM_PATIENCE: Duration = Duration::from_millis(500);
+const PROGRAM_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A gateway that can serve.
 pub struct Started {
     pub service: Arc<Service>,
     pub listeners: Listeners,
     /// Held until the process ends.
-    pub instance: Instance,
+    pub instance: InstanceLock,
 }
 
 /// Starts everything that has to be there before READY=1.
@@ -65,10 +64,10 @@ pub fn start(
     let failed = |run: Option<&Run>, failure: &Failure| {
         let Failure { exit, message } = failure;
         if let Err(e) = history::record_failed_start(&plan.dirs, run, *exit, message) {
-            log::warn!("the history could not be written: {e}");
+            warn!("the history could not be written: {e}");
         }
     };
-    let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
+    let instance = InstanceLock::take(&plan.name, &plan.dirs).inspect_err(|failure| {
         if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
@@ -96,11 +95,11 @@ fn open(
     logger::set(config.log.level, config.log.target, &log_name);
 
     if let Err(e) = sys::fd::raise_limit(WANTED_DESCRIPTORS) {
-        log::warn!("the limit on open descriptors cannot be raised: {e}");
+        warn!("the limit on open descriptors cannot be raised: {e}");
     }
     if plan.ephemeral && plan.dirs.state == plan.dirs.runtime {
         let place = plan.dirs.state.display();
-        log::warn!("the state directory cannot be written: key and history are in {place} instead");
+        warn!("the state directory cannot be written: key and history are in {place} instead");
     }
     // From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
     // holds: no other that runs on this machine has the same, and its next run has.
@@ -111,7 +110,7 @@ fn open(
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let path = plan.dirs.control_socket();
-    let control = control::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
+    let control = control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
@@ -158,11 +157,11 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Messa
         table.apply(number, &record, json.len())
     };
     let (journal, changed) = FileJournal::open(dir, cap, &mut read)?;
-    changed.iter().for_each(|words| log::warn!("{words}"));
+    changed.iter().for_each(|words| warn!("{words}"));
     let counts = table.counts;
     if counts.kept > 0 {
         let (queued, took) = (counts.queued + counts.running, began.elapsed().as_millis());
-        log::info!(
+        info!(
             "the journal has {}, {queued} of them to run, replies to deliver: {} (read in {took} ms)",
             counted(&counts.kept, "message"),
             counts.outbox
@@ -180,9 +179,7 @@ impl From<Corruption> for Failure {
                 ". Nothing was changed. `journal check` looks at it; `journal repair` goes on with \
                  what is before that byte, and keeps the file",
             ),
-            None if found.newer => {
-                (Exit::Config, ": use the gateway that wrote it, or a newer one")
-            }
+            None if found.newer => (Exit::Config, ": use the gateway that wrote it or a newer one"),
             None => (Exit::Failed, ""),
         };
         Failure::new(exit, format!("{found}{advice}"))
@@ -215,10 +212,10 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
-        log::warn!("the run before this one (started {started}) had an unclean exit: {reason}");
+        warn!("the run before this one (started {started}) had an unclean exit: {reason}");
     }
     if let Err(e) = run.make_durable(&plan.dirs) {
-        log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
+        warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
@@ -243,16 +240,17 @@ pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
 
 /// What the configuration is warned of, said in the log. A disk that hangs is not waited for long.
 pub fn warnings(loaded: &Loaded) -> Vec<String> {
-    let (tell, told) = channel();
+    let found = OneShot::default();
     let (copy, path) = (loaded.clone(), env::var_os("PATH").unwrap_or_default());
-    let look = move || drop(tell.send(copy.warnings(&path, &path)));
+    let answer = found.clone();
+    let look = move || answer.send(copy.warnings(&path, &path));
     match loaded.config.agent.is_echo() && loaded.config.deliver.is_empty() {
         true => look(),
         false => drop(spawn("warnings", THREAD_STACK, Box::new(look))),
     }
-    let unknown = |_| vec!["the disk with the configured programs does not answer".to_owned()];
-    let found = told.recv_timeout(PROGRAM_PATIENCE).unwrap_or_else(unknown);
-    found.iter().for_each(|warning| log::warn!("{warning}"));
+    let unknown = || vec!["the disk with the configured programs does not answer".to_owned()];
+    let found = found.wait(PROGRAM_TIMEOUT).unwrap_or_else(unknown);
+    found.iter().for_each(|warning| warn!("{warning}"));
     found
 }
 
@@ -261,9 +259,7 @@ pub fn settings(plan: &Plan, mut config: Config) -> Settings {
     let (connections, turns) = (config.limits.max_connections, config.limits.max_turns);
     config.limits = config.limits.within(sys::fd::max_open());
     if let Some(words) = config.limits.shortage() {
-        log::warn!(
-            "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"
-        );
+        warn!("limits.max_connections is {connections} and limits.max_turns {turns}, but {words}");
     }
     let agent = Agent::new(config.agent.clone(), Arc::clone(&plan.children));
     Settings { config, agent }
@@ -277,7 +273,7 @@ pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyrin
     let wrong = |e: io::Error| {
         let fix = if configured { config::fix(&e, path) } else { String::new() };
         let words = format!("the key file {} cannot be used: {e}{fix}", path.display());
-        Failure::new(Exit::for_file(&e), words)
+        Failure::new(if files::is_temporary(&e) { Exit::Unavailable } else { Exit::Config }, words)
     };
     let read = || match configured {
         true => permissions::read_secret(path, MAX_KEY_FILE),
@@ -286,7 +282,7 @@ pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyrin
     let text = match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
             make_key(path).map_err(wrong)?;
-            log::info!("a new API key was made: {}", path.display());
+            info!("a new API key was made: {}", path.display());
             read()
         }
         found => found,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::sys::process::Pid;
 
 /// How long a service manager that does not read may hold the main loop up for a message.
-const NOTIFY_PATIENCE: Duration = Duration::from_millis(200);
+const NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The way to the service manager; silent where there is none.
 #[derive(Debug)]
@@ -24,7 +24,7 @@ impl Notifier {
     pub fn from_environment() -> Notifier {
         let socket = env::var_os("NOTIFY_SOCKET").and_then(|address| {
             let warn = |e: &io::Error| {
-                log::warn!("NOTIFY_SOCKET={} cannot be reached: {e}", address.display());
+                warn!("NOTIFY_SOCKET={} cannot be reached: {e}", address.display());
             };
             connect(&address).inspect_err(warn).ok()
         });
@@ -35,7 +35,7 @@ impl Notifier {
     /// decide what comes of it.
     pub fn send(&self, message: &str) {
         if let Some(Err(e)) = self.socket.as_ref().map(|s| s.send(message.as_bytes())) {
-            log::warn!("the service manager was not told {message:?}: {e}");
+            warn!("the service manager was not told {message:?}: {e}");
         }
     }
 
@@ -53,7 +53,7 @@ fn connect(address: &OsString) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
     // The main loop sends: a manager that does not read may not hold it for long.
-    socket.set_write_timeout(Some(NOTIFY_PATIENCE))?;
+    socket.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
     Ok(socket)
 }
 

@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,9 +15,9 @@ use crate::cancel::Cancel;
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::gateway::startup::Started;
-use crate::gateway::stop_time;
+use crate::gateway::stop_timeout;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
-use crate::lifecycle::history::{self, Ending};
+use crate::lifecycle::history;
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{
@@ -30,10 +29,10 @@ use crate::sys::fs as files;
 use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
 use crate::systemd::stop_waiters;
-use crate::threads::{lock, spawn, spawn_with_retry};
+use crate::threads::{OneShot, lock, spawn, spawn_with_retry};
 
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(2);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
@@ -49,7 +48,7 @@ impl Main {
             service.shutdown.close();
             service.hub.drain();
             was_started = service.ready.load(Ordering::SeqCst);
-            drain = stop_time::drain(service);
+            drain = stop_timeout::drain(service);
         }
         let now = Instant::now();
         self.timers.drain = Some(now + drain);
@@ -62,7 +61,7 @@ impl Main {
     /// Asks the service manager for more time, where the unit's own is shorter than what a stop may take:
     /// enough for all that follows a drain, again and again while it goes on.
     pub(super) fn extend_timeout(&self) {
-        if self.started.as_ref().is_some_and(|started| stop_time::is_short(&started.service)) {
+        if self.started.as_ref().is_some_and(|started| stop_timeout::is_short(&started.service)) {
             self.notifier.send(&format!("EXTEND_TIMEOUT_USEC={}", STOP_HEADROOM.as_micros()));
         }
     }
@@ -75,7 +74,7 @@ impl Main {
             finding.verdict = finding.verdict.after(last.verdict);
             finding.sender.clone_from(&last.sender);
         }
-        log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
+        info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
         if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
             *lock(&started.service.stop_timeout) = Some(limit);
         }
@@ -97,7 +96,7 @@ impl Main {
             }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
-            log::warn!("no thread for the question ({e}): the main one asks");
+            warn!("no thread for the question ({e}): the main one asks");
             let finding = self.supervisor.examine(caught, point);
             self.mailbox.put(News::Found(Box::new(finding)));
         }
@@ -112,7 +111,7 @@ impl Main {
             started.service.shutdown.close();
             started.service.hub.drain();
             if turns > 0 {
-                log::warn!("ending what is still in flight (turns: {turns})");
+                warn!("ending what is still in flight (turns: {turns})");
             }
             started.service.hub.abort.notify();
         }
@@ -179,11 +178,10 @@ impl Main {
         // The line is made here: the child that writes it is another process.
         let (why, line) = match found.filter(|_| outcome != Outcome::Failed) {
             Some((stop, found)) => {
-                let mut why = format!("{}: {}", found.verdict.word(), found.verdict.reason);
-                why.extend(note.iter().flat_map(|note| ["; ", note]));
-                let (drain, in_flight, cut) = (stop.at.elapsed(), stop.in_flight, stop.aborted);
-                let ending = Ending { exit, note, drain, in_flight, cut };
-                (why, history::line(run, stop.first, found, &ending))
+                let mut reason = found.verdict.reason.to_owned();
+                reason.extend(note.iter().flat_map(|note| ["; ", note]));
+                let line = history::line(run, stop, found, &reason, exit);
+                (format!("{}: {reason}", found.verdict.word()), line)
             }
             None => {
                 let broken = || "the journal is broken; the next start reads it anew".to_owned();
@@ -193,11 +191,11 @@ impl Main {
             }
         };
         if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
-            log::warn!("the history could not be written: {e}");
+            warn!("the history could not be written: {e}");
         }
         // Else an inactive unit would go on showing what the gateway last said of itself.
         self.notifier.status(&escaped(&format!("Stopped ({why})"), false));
-        log::info!("Exiting with code {} ({why})", exit.code());
+        info!("Exiting with code {} ({why})", exit.code());
         exit
     }
 
@@ -226,11 +224,10 @@ impl Main {
                 files::read_text(told, MAX_CHILD_WORDS)?
             }
             Err(e) => {
-                let (tell, told) = channel();
-                // As a list: one type of channel less in the binary.
-                let work = move || drop(tell.send(vec![work()]));
-                spawn_with_retry("end", Box::new(work), HISTORY_TIMEOUT)?;
-                told.recv_timeout(HISTORY_TIMEOUT).map_err(|_| e)?.concat()
+                let told = OneShot::default();
+                let answer = told.clone();
+                spawn_with_retry("end", Box::new(move || answer.send(work())), HISTORY_TIMEOUT)?;
+                told.wait(HISTORY_TIMEOUT).ok_or(e)?
             }
         };
         self.disk_hangs = false;
@@ -243,23 +240,24 @@ impl Main {
         let Some(started) = &self.started else { return };
         started.service.await_streams();
         let (hub, starter) = (Arc::clone(&started.service.hub), self.starter.take());
-        let (tell, told) = channel();
+        let (closed, ended) = (OneShot::default(), OneShot::default());
+        let (tell_closed, tell_ended) = (closed.clone(), ended.clone());
         let work = move || {
             hub.close(planned);
-            let _ = tell.send(true);
+            tell_closed.send(true);
             // It may still ask the service manager, and prune the history that the end is written to.
             drop(starter.map(JoinHandle::join));
+            tell_ended.send(true);
         };
         // Another thread that waits for a disk that hangs would not help.
         let begun =
-            !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_PATIENCE).is_ok();
-        let deadline = Instant::now() + CLOSE_PATIENCE;
-        let wait = || told.recv_timeout(deadline.saturating_duration_since(Instant::now()));
-        if begun && wait().is_ok() {
-            // The end of the thread.
-            let _ = wait();
+            !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_TIMEOUT).is_ok();
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let wait = |of: &OneShot<bool>| of.wait(deadline.saturating_duration_since(Instant::now()));
+        if begun && wait(&closed).is_some() {
+            let _ = wait(&ended);
         } else {
-            log::warn!("the journal could not be synced in time; what was acknowledged is durable");
+            warn!("the journal could not be synced in time; what was acknowledged is durable");
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::name::Name;
 use crate::sys::fs::read_any;
 use crate::sys::user;
 use crate::systemd::Scope;
-use crate::systemd::unit::{Origin, inspect, user_in};
+use crate::systemd::unit_template::{Author, author, user_in};
 
 /// A unit file of ours has 4 kB; one that is larger is somebody else's.
 const MAX_UNIT_FILE: u64 = 1 << 20;
@@ -38,7 +38,7 @@ pub fn read(file: impl AsRef<Path>) -> io::Result<String> {
 
 /// The text of a unit file that `install` wrote, whoever has edited it since.
 pub fn read_ours(file: impl AsRef<Path>) -> Option<String> {
-    read(file).ok().filter(|text| inspect(text) != Origin::Foreign)
+    read(file).ok().filter(|text| author(text) != Author::Foreign)
 }
 
 /// The unit file of this gateway: the user's, or with `system` the machine's.

@@ -1,18 +1,18 @@
-//! What a user in the foreground sees first: where it listens and what to try next.
+//! The banner: what a user in the foreground sees first: where it listens and what to try next.
 
 use std::env;
 use std::io::{self, IsTerminal};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::Plan;
 use super::startup::Started;
-use crate::escape::escaped;
+use crate::escape::shell_word;
 use crate::limits::LOG_TIMEOUT;
 use crate::logger;
 
-/// Prints the greeting on a terminal. Elsewhere nobody reads it, and the log has what counts.
-pub fn greet(plan: &Plan, started: &Started) {
+/// Prints it on a terminal. Elsewhere nobody reads it, and the log has what counts.
+pub fn print(plan: &Plan, started: &Started) {
     if !io::stdout().is_terminal() {
         return;
     }
@@ -45,13 +45,6 @@ Ctrl-C stops it.
         listen = facts.listen,
         agent = settings.agent.kind(),
     );
-    // A terminal that takes no greeting is no reason to stop.
+    // A terminal that takes no text is no reason to stop.
     logger::write_within(io::stdout().lock(), &text, LOG_TIMEOUT);
-}
-
-/// A path as a shell reads it.
-fn shell_word(path: &Path) -> String {
-    let text = escaped(&path.display().to_string(), false);
-    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
-    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

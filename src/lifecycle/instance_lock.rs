@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::record::{named, object};
+use super::state_file::{named, object};
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
@@ -32,7 +32,7 @@ const MAX_LOCK_FILE: u64 = 8 << 10;
 
 /// The locks, held until the process ends.
 #[derive(Debug)]
-pub struct Instance([File; 3]);
+pub struct InstanceLock([File; 3]);
 
 /// Who holds the lock: a process that lives, by pid and start time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub enum Probe {
     Held { dirs: Dirs, holder: Option<Holder> },
 }
 
-impl Instance {
+impl InstanceLock {
     /// The locks, for a child that must finish before another gateway begins.
     pub fn descriptors(&self) -> [BorrowedFd<'_>; 3] {
         self.0.each_ref().map(File::as_fd)
@@ -65,7 +65,7 @@ impl Instance {
     /// # Errors
     /// `Unavailable`, naming the holder, when another gateway of this name runs; `Failed` for
     /// directories that cannot be made ours.
-    pub fn take(name: &Name, dirs: &Dirs) -> Result<Instance, Failure> {
+    pub fn take(name: &Name, dirs: &Dirs) -> Result<InstanceLock, Failure> {
         let private = |dir: &Path| {
             let parent = dir.parent().unwrap_or(dir);
             files::private_dir(parent).and_then(|()| files::private_dir(dir))
@@ -102,10 +102,10 @@ impl Instance {
         for (file, path) in [(&state_lock, state_path), (&runtime, path)] {
             if let Err(e) = write_holder(file, dirs) {
                 // The lock holds without it; only who holds it cannot be told.
-                log::warn!("{} cannot be written: {e}", path.display());
+                warn!("{} cannot be written: {e}", path.display());
             }
         }
-        Ok(Instance([runtime, state, state_lock]))
+        Ok(InstanceLock([runtime, state, state_lock]))
     }
 }
 
@@ -218,8 +218,8 @@ mod tests {
         }
     }
 
-    fn take(dirs: &Dirs) -> Result<Instance, Failure> {
-        Instance::take(&Name::parse("coder").unwrap(), dirs)
+    fn take(dirs: &Dirs) -> Result<InstanceLock, Failure> {
+        InstanceLock::take(&Name::parse("coder").unwrap(), dirs)
     }
 
     #[test]

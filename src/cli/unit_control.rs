@@ -9,17 +9,16 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::context::Context;
 use super::output::say;
-use super::unit_file::{scopes, unit_dir};
+use super::unit_paths::{scopes, unit_dir};
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Holder, holder};
+use crate::lifecycle::instance_lock::{Holder, holder};
 use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::subprocess::{Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
-use crate::systemd::Scope;
-use crate::systemd::cgroup;
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
+use crate::systemd::{Scope, cgroup};
 
 /// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,6 +1,6 @@
 //! A gateway that does not run, one that does not answer, and one that does; also for the tests of `send`.
 use super::*;
-use crate::lifecycle::instance::Instance;
+use crate::lifecycle::instance_lock::InstanceLock;
 use crate::name::Name;
 use crate::testing::TempDir;
 use std::io::{Read, Write};
@@ -16,8 +16,8 @@ pub fn dirs(root: &TempDir) -> Dirs {
     }
 }
 
-pub fn hold(dirs: &Dirs) -> Instance {
-    Instance::take(&Name::parse("coder").unwrap(), dirs).unwrap()
+pub fn hold(dirs: &Dirs) -> InstanceLock {
+    InstanceLock::take(&Name::parse("coder").unwrap(), dirs).unwrap()
 }
 
 /// A gateway that answers one request after the other with these bytes and hangs up; gives the

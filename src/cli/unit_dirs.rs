@@ -1,27 +1,27 @@
-//! The places of an installed gateway. Its unit hands them on (`Environment=`): they, and not the
+//! The directories of an installed gateway. Its unit hands them on (`Environment=`): they, and not the
 //! variables of whatever shell a command is typed in, say where its files are. Only
 //! `install --move` changes them.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 
 use super::args::Parsed;
-use super::unit_file::read_ours;
+use super::unit_paths::read_ours;
 use crate::dirs::{Base, Dirs, UNITS};
+use crate::escape::shell_word;
 use crate::exit::Failure;
 use crate::name::Name;
 use crate::sys::user;
-use crate::systemd::unit;
+use crate::systemd::unit_template::environment_in;
 
-/// The places that a command works on; says so where they are not this shell's.
-pub fn of_command(own: Base, args: &Parsed) -> Base {
+/// The directories that a command works on; says so where they are not this shell's.
+pub fn for_command(own: Base, args: &Parsed) -> Base {
     let name = &args.name;
     // `run` runs with this shell's variables, and looks at no disk before signals are judged; `stop`
     // stops what does, `list` asks for each gateway.
     if ["run", "stop", "list"].contains(&args.command) {
         return own;
     }
-    let kept = of_unit(&own, name);
+    let kept = from_unit(&own, name);
     match args.command {
         "install" if args.has("--move") => return Base { units: kept.units, ..own },
         // They find the manager and the control socket from any shell.
@@ -44,9 +44,9 @@ pub fn of_command(own: Base, args: &Parsed) -> Base {
     kept
 }
 
-/// The places that the user's unit names, where `install` wrote it; else this shell's. The unit may
+/// The directories that the user's unit names, where `install` wrote it; else this shell's. The unit may
 /// be where this shell's `XDG_CONFIG_HOME` does not lead.
-pub fn of_unit(own: &Base, name: &Name) -> Base {
+pub fn from_unit(own: &Base, name: &Name) -> Base {
     let usual = own.home.join(".config").join(UNITS);
     // Without a home there is no usual place.
     let places = [&own.units, &usual].into_iter().filter(|units| units.is_absolute());
@@ -58,12 +58,12 @@ pub fn of_unit(own: &Base, name: &Name) -> Base {
     // What the unit is silent about is where its manager's HOME says.
     let owner = units.metadata().ok().and_then(|meta| user::by_uid(meta.uid()));
     let home = owner.map_or(own.home.clone(), |user| user.home);
-    let place = |variable, usual| unit::environment_in(&text, variable).unwrap_or(home.join(usual));
+    let place = |variable, usual| environment_in(&text, variable).unwrap_or(home.join(usual));
     let config = place("XDG_CONFIG_HOME", ".config");
     Base { units, config, state: place("XDG_STATE_HOME", ".local/state"), ..own.clone() }
 }
 
-/// What a move leaves in the old places, and how to take it along: it moves no files itself.
+/// What a move leaves in the old directories, and how to take it along: it moves no files itself.
 ///
 /// # Errors
 /// `Failed` where only the old place has a configuration: a new one would answer with echo.
@@ -90,11 +90,6 @@ pub fn left_behind(old: &Dirs, new: &Dirs, command: &str) -> Result<String, Fail
     Ok(text)
 }
 
-/// A path as one word for a shell.
-pub fn shell_word(path: &Path) -> String {
-    format!("'{}'", path.display().to_string().replace('\'', r"'\''"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::args::parse;
@@ -117,22 +112,22 @@ mod tests {
     fn the_units_places_count_wherever_this_shell_would_put_it() {
         let root = TempDir::new("places");
         let (own, name) = (shell(&root), Name::parse("coder").unwrap());
-        assert_eq!(of_unit(&own, &name).state, own.state);
+        assert_eq!(from_unit(&own, &name).state, own.state);
         let usual = own.home.join(".config").join(UNITS);
         for units in [&usual, &own.units] {
             fs::create_dir_all(units).unwrap();
             fs::write(units.join(name.unit()), UNIT).unwrap();
-            let kept = of_unit(&own, &name);
+            let kept = from_unit(&own, &name);
             assert_eq!(kept.units, *units);
             assert_eq!((kept.config.to_str(), kept.state.to_str()), (Some("/c%1"), Some("/a b")));
-            assert_eq!(of_unit(&kept, &name).units, *units, "and stay");
+            assert_eq!(from_unit(&kept, &name).units, *units, "and stay");
         }
         let other = Name::parse("other").unwrap();
-        assert_eq!(of_unit(&own, &other).units, own.units);
+        assert_eq!(from_unit(&own, &other).units, own.units);
         // A unit that somebody else wrote tells nothing.
         fs::remove_file(usual.join(name.unit())).unwrap();
         fs::write(own.units.join(name.unit()), UNIT.replace('#', ";")).unwrap();
-        assert_eq!(of_unit(&own, &name).state, own.state);
+        assert_eq!(from_unit(&own, &name).state, own.state);
     }
 
     #[test]
@@ -152,16 +147,11 @@ mod tests {
         ] {
             let words = ["-p", "coder"].into_iter().chain(command.split(' '));
             let args = parse(None, words.map(OsString::from).collect(), &[]).unwrap();
-            let base = of_command(own.clone(), &args);
+            let base = for_command(own.clone(), &args);
             assert_eq!(base.state != own.state, kept, "{command:?}");
             // A move leaves the unit where its manager reads it.
             let install = args.command == "install" || kept;
             assert_eq!(base.units == usual, install, "{command:?}");
         }
-    }
-
-    #[test]
-    fn a_path_is_one_word_for_a_shell() {
-        assert_eq!(shell_word(Path::new("/a b/it's")), r"'/a b/it'\''s'");
     }
 }

@@ -6,23 +6,22 @@
 use std::fs;
 use std::io;
 use std::path::Path;
-use std::sync::mpsc::{self, Sender};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::instance::Holder;
-use super::record::object;
+use super::instance_lock::Holder;
+use super::state_file::object;
 use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
-use crate::threads;
+use crate::threads::{self, OneShot};
 
 /// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.
 const MARKER_FRESH: Duration = Duration::from_secs(60);
 
 /// How long a verdict waits for the planned-stop marker: it is in a memory file system as a rule.
-const MARKER_PATIENCE: Duration = Duration::from_secs(1);
+const MARKER_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A marker is about 100 bytes; what is larger was not written by us.
 const MAX_MARKER: u64 = 4096;
@@ -43,31 +42,29 @@ pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> 
 /// Whether a stop of this process was announced. Whatever stood there is gone afterwards, unless the
 /// disk hangs: that holds up no verdict.
 pub fn consume(path: &Path) -> bool {
-    let (tell, told) = mpsc::channel();
-    let own = path.to_owned();
-    let work = move || {
-        take(&own, &tell);
-    };
+    let (counts, removed) = (OneShot::default(), OneShot::default());
+    let (own, tell_counts, tell_removed) = (path.to_owned(), counts.clone(), removed.clone());
+    let work = move || tell_removed.send(take(&own, &tell_counts));
     if threads::spawn("marker", THREAD_STACK, Box::new(work)).is_err() {
-        return take(path, &mpsc::channel().0);
+        return take(path, &counts);
     }
-    let announced = told.recv_timeout(MARKER_PATIENCE).unwrap_or(false);
-    // The sender is dropped when the file is gone.
-    let _ = told.recv_timeout(MARKER_PATIENCE);
+    let announced = counts.wait(MARKER_TIMEOUT).unwrap_or(false);
+    let _ = removed.wait(MARKER_TIMEOUT);
     announced
 }
 
 /// Says first whether one counts, and then removes it.
-fn take(path: &Path, tell: &Sender<bool>) -> bool {
+fn take(path: &Path, counts: &OneShot<bool>) -> bool {
     let read = files::read_own(path, MAX_MARKER);
-    if read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound) {
+    let missing = read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+    let checked = read.map_err(|e| e.to_string()).and_then(|text| check(&text));
+    counts.send(checked.is_ok());
+    if missing {
         return false;
     }
-    let checked = read.map_err(|e| e.to_string()).and_then(|text| check(&text));
-    let _ = tell.send(checked.is_ok());
     let _ = fs::remove_file(path);
     if let Err(e) = &checked {
-        log::warn!("the planned-stop marker {} does not count: {e}", path.display());
+        warn!("the planned-stop marker {} does not count: {e}", path.display());
     }
     checked.is_ok()
 }

@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::context::Context;
-use super::unit_file::installed_file;
+use super::unit_paths::installed_file;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::lifecycle::instance_lock::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
 use crate::outbound::client::{Client, Error, Request, Response};
 use crate::sys::socket::connect_unix;

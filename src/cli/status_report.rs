@@ -10,15 +10,15 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::context::Context;
-use super::control::NoAnswer::{NotRunning, Unreachable, Unresponsive};
-use super::control::{Contacted, fetch_foreign_status, fetch_status};
+use super::control_client::NoAnswer::{NotRunning, Unreachable, Unresponsive};
+use super::control_client::{Contacted, fetch_foreign_status, fetch_status};
 use super::time_format;
-use super::unit::{PROPERTIES, describe_end};
-use super::unit_file::installed_file;
+use super::unit_control::{PROPERTIES, describe_end};
+use super::unit_paths::installed_file;
 use crate::dirs::{Base, Dirs};
 use crate::exit::Exit;
 use crate::lifecycle::history;
-use crate::lifecycle::instance::{Holder, Probe, probe};
+use crate::lifecycle::instance_lock::{Holder, Probe, probe};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::name::Name;
 use crate::sys::{proc, user};
@@ -272,10 +272,8 @@ pub fn assemble(
         _ => Value::Null,
     };
     let shown = |name| facts.map(|facts| facts.shown.get(name));
-    let of_answer = ANSWERED.split(' ').map(|key| (key, answer[key].clone()));
-    let own_version = env!("CARGO_PKG_VERSION");
-    let other = (answer["version"] != own_version).then(|| ("client_version", own_version.into()));
-    let status = [
+    let mut status = Value::Null;
+    for (key, value) in [
         ("name", name.as_str().into()),
         ("state", state.word().into()),
         ("pid", pid.into()),
@@ -288,8 +286,14 @@ pub fn assemble(
         ("unit_restarts", facts.map(UnitStatus::restarts).into()),
         ("last_stop", last_stop),
         ("note", note(state, contact, run, facts, pid).into()),
-    ];
-    let status = status.into_iter().chain(of_answer).chain(other).collect();
+    ] {
+        status[key] = value;
+    }
+    ANSWERED.split(' ').for_each(|key| status[key] = answer[key].clone());
+    let own_version = env!("CARGO_PKG_VERSION");
+    if answer["version"] != own_version {
+        status["client_version"] = own_version.into();
+    }
     Report { state, unit, status }
 }
 
@@ -317,9 +321,7 @@ fn note(
         }
         (_, Ok((_, status)), Some(facts)) if pid.is_some() && facts.main_pid != pid => {
             Some(match (facts.main_pid, facts.state, status["unit"].as_str()) {
-                (Some(main), State::Running, _) => {
-                    format!("its unit runs pid {main}, not this one")
-                }
+                (Some(main), State::Running, _) => format!("its unit runs pid {main} instead"),
                 (.., Some(other)) => format!("it runs in {other}, and not as its own unit"),
                 (.., None) => "its unit did not start it".to_owned(),
             })

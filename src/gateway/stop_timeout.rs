@@ -13,15 +13,18 @@ use crate::threads::lock;
 pub fn read(supervisor: &Supervisor, service: &Service) {
     let Some(limit) = supervisor.stop_timeout() else { return };
     *lock(&service.stop_timeout) = Some(limit);
-    let needed = needed(service);
+    // Whole seconds, rounded up.
+    let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let needed = seconds(needed(service));
     if !is_short(service) {
-        log::info!("a stop fits into the time that the unit gives it ({needed:?})");
+        info!("a stop fits into the time that the unit gives it ({needed}s)");
         return;
     }
     let then = if can_extend() { "more is asked for" } else { "the drain is cut to fit" };
-    log::warn!(
-        "the unit gives a stop {limit:?} (TimeoutStopSec=), and stop.drain_timeout with what follows \
-         it takes up to {needed:?}: {then}. `install` writes a unit that fits"
+    warn!(
+        "the unit gives a stop {}s (TimeoutStopSec=), and stop.drain_timeout with what follows it takes \
+         up to {needed}s: {then}. `install` writes a unit that fits",
+        seconds(limit)
     );
 }
 

@@ -38,7 +38,7 @@ pub struct Spec<'a> {
 
 /// Who wrote a unit file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum Author {
     /// Some version of this program, and nobody since.
     Ours,
     /// This program first, somebody else since.
@@ -51,7 +51,7 @@ pub enum Origin {
 ///
 /// # Errors
 /// One line when a path cannot be written into a unit file.
-pub fn expected(spec: &Spec<'_>) -> Result<String, String> {
+pub fn render(spec: &Spec<'_>) -> Result<String, String> {
     let body = body(spec)?;
     let edit = format!("{} edit {}", spec.scope.systemctl(), spec.name.unit());
     let below =
@@ -65,16 +65,16 @@ pub fn expected(spec: &Spec<'_>) -> Result<String, String> {
 }
 
 /// Tells by the first two lines and the checksum who wrote a unit file.
-pub fn inspect(text: &str) -> Origin {
+pub fn author(text: &str) -> Author {
     let first = text.split_once('\n').filter(|(first, _)| first.starts_with(SIGNATURE));
     let Some((_, rest)) = first else {
-        return Origin::Foreign;
+        return Author::Foreign;
     };
     let sum = rest.split_once('\n').and_then(|(second, below)| {
         let sum = u64::from_str_radix(second.strip_prefix(CHECKSUM)?, 16).ok()?;
-        (sum == fnv1a(below.as_bytes())).then_some(Origin::Ours)
+        (sum == fnv1a(below.as_bytes())).then_some(Author::Ours)
     });
-    sum.unwrap_or(Origin::Edited)
+    sum.unwrap_or(Author::Edited)
 }
 
 /// The user that a unit file of ours names: a system unit is compared as one for the same user.
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     fn render(scope: Scope, version: u32, program: &str) -> Result<String, String> {
-        expected(&Spec {
+        super::render(&Spec {
             name: &Name::parse("coder")?,
             scope,
             version,
@@ -284,19 +284,19 @@ mod tests {
     #[test]
     fn signature_and_checksum_tell_who_wrote_a_unit_file() {
         let ours = render(Scope::User, 252, "/bin/hg").unwrap();
-        assert_eq!(inspect(&ours), Origin::Ours);
+        assert_eq!(author(&ours), Author::Ours);
         let older = ours.replacen(env!("CARGO_PKG_VERSION"), "0.0.1", 1);
-        assert_eq!(inspect(&older), Origin::Ours);
+        assert_eq!(author(&older), Author::Ours);
         for edited in [
             ours.replace("RestartSec=1s", "RestartSec=2s"),
             format!("{ours}\n"),
             ours.replace("Checksum", "checksum"),
             ours.lines().next().unwrap().to_owned() + "\n",
         ] {
-            assert_eq!(inspect(&edited), Origin::Edited, "{edited}");
+            assert_eq!(author(&edited), Author::Edited, "{edited}");
         }
         for foreign in ["", "[Unit]\nDescription=x\n", "\n\n"] {
-            assert_eq!(inspect(foreign), Origin::Foreign);
+            assert_eq!(author(foreign), Author::Foreign);
         }
     }
 
