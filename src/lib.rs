@@ -7,10 +7,6 @@
 // Tests may panic: that is how they fail.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-// First: its macros are for all that follow.
-#[macro_use]
-mod log_macros;
-
 mod agent;
 mod api;
 mod cancel;

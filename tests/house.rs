@@ -27,7 +27,6 @@ const BASE: &[&str] = &[
     "stored_text",
     "json",
     "limits",
-    "log_macros",
     "logger",
     "name",
     "named",

@@ -121,7 +121,7 @@ impl Listeners {
     fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
         let Ok((_, uid)) = socket::peer(&stream) else { return Ok(()) };
         if uid != user::own_uid() && uid != 0 {
-            warn!("uid {uid} was turned away from the control socket");
+            log::warn!("uid {uid} was turned away from the control socket");
             return Ok(());
         }
         let mut stream = Arc::new(stream);

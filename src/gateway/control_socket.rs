@@ -48,11 +48,11 @@ pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)
         let (shown, failed) = (path.display(), made.is_err());
         match made {
             Ok(listener) => {
-                warn!("the control socket {shown} was removed: it is made again");
+                log::warn!("the control socket {shown} was removed: it is made again");
                 bound = identity(path);
                 replace(listener);
             }
-            Err(e) if !told => warn!("the control socket {shown} cannot be made again: {e}"),
+            Err(e) if !told => log::warn!("the control socket {shown} cannot be made again: {e}"),
             Err(_) => {}
         }
         told = failed;

@@ -42,8 +42,8 @@ pub fn run(plan: Plan, mut signals: Signals) -> Exit {
 
 /// The end of a start that failed.
 fn end_early(failure: &Failure) -> Exit {
-    failure.message.lines().for_each(|line| error!("{line}"));
-    error!("Exiting with code {} (the start failed)", failure.exit.code());
+    failure.message.lines().for_each(|line| log::error!("{line}"));
+    log::error!("Exiting with code {} (the start failed)", failure.exit.code());
     failure.exit
 }
 
@@ -88,7 +88,7 @@ impl Main {
                 let replace = move |listener| mailbox.put(News::Control(listener));
                 let watch = move || control_socket::watch(&plan.dirs, &service, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
-                    warn!("no thread for the watch of the control socket: {e}");
+                    log::warn!("no thread for the watch of the control socket: {e}");
                 }
             }
         };
@@ -100,7 +100,7 @@ impl Main {
             if let Err(e) = self.wait(signals) {
                 // EBADF or EINVAL: a bug of ours. To go on would be to spin.
                 self.clean_up(false);
-                error!("Exiting with code {} (poll failed: {e})", Exit::Failed.code());
+                log::error!("Exiting with code {} (poll failed: {e})", Exit::Failed.code());
                 return Exit::Failed;
             }
             // Signals before news: a stop that came with the answer to a kill must be seen first.
@@ -142,7 +142,7 @@ impl Main {
         {
             let now = Instant::now();
             if self.timers.reported_shortage.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
-                warn!("cannot accept connections: {e}; trying again in a moment");
+                log::warn!("cannot accept connections: {e}; trying again in a moment");
                 self.timers.reported_shortage = Some(now);
             }
             self.timers.accept = Some(now + ACCEPT_BACK_OFF);
@@ -163,7 +163,7 @@ impl Main {
             Kind::Reload => match &self.started {
                 Some(started) => drop(started.service.reloads.request()),
                 None => {
-                    info!("a reload was asked for during the start: it follows at its end");
+                    log::info!("a reload was asked for during the start: it follows at its end");
                     self.timers.reload = Some(Instant::now());
                 }
             },
@@ -179,7 +179,7 @@ impl Main {
             && let Some(number) = reloads.begin()
             && let Err(e) = reload::read(&self.plan, &self.supervisor, &started.service, number)
         {
-            warn!("no thread for the reload ({e}): it is tried again");
+            log::warn!("no thread for the reload ({e}): it is tried again");
             reloads.end(None);
             self.timers.reload = Some(now + THREAD_RETRY_DELAY);
         }
@@ -206,7 +206,7 @@ impl Main {
                     self.event(Event::Started);
                 }
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
-                Err(failure) => warn!("the start had failed already: {failure}"),
+                Err(failure) => log::warn!("the start had failed already: {failure}"),
             },
             News::Found(finding) => self.handle_finding(*finding),
             News::Control(listener) => {
@@ -221,7 +221,7 @@ impl Main {
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
         if finding.verdict.is_guess() {
-            warn!("the verdict is a guess: the service manager did not answer");
+            log::warn!("the verdict is a guess: the service manager did not answer");
         }
         // A guess at the signal is asked about again before the exit; there it counts.
         let is_last = matches!(self.phase, Phase::Confirming { .. });
@@ -279,7 +279,7 @@ impl Main {
         let facts = &started.service.facts;
         started.service.ready.store(true, Ordering::SeqCst);
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
-        info!("gateway {} serves on {}", facts.name, facts.listen);
+        log::info!("gateway {} serves on {}", facts.name, facts.listen);
         banner::print(&self.plan, started);
     }
 }

@@ -52,8 +52,8 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     let (keys, loaded) = match read {
         Ok(read) => read,
         Err(failure) => {
-            failure.message.lines().for_each(|line| error!("not reloaded: {line}"));
-            warn!("the configuration stays as it was");
+            failure.message.lines().for_each(|line| log::error!("not reloaded: {line}"));
+            log::warn!("the configuration stays as it was");
             return (failure.exit, failure.message);
         }
     };
@@ -68,7 +68,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     ];
     for (name, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
         let words = format!("{name} has changed: that takes a restart");
-        warn!("{words}");
+        log::warn!("{words}");
         said = format!("{said}\n{words}");
     }
     new.http.listen = old.config.http.listen;
@@ -78,7 +78,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
     service.hub.reload(settings(plan, new));
-    info!("{READ_AGAIN}");
+    log::info!("{READ_AGAIN}");
     (Exit::Planned, said)
 }
 

@@ -64,7 +64,7 @@ pub fn start(
     let failed = |run: Option<&Run>, failure: &Failure| {
         let Failure { exit, message } = failure;
         if let Err(e) = history::record_failed_start(&plan.dirs, run, *exit, message) {
-            warn!("the history could not be written: {e}");
+            log::warn!("the history could not be written: {e}");
         }
     };
     let instance = InstanceLock::take(&plan.name, &plan.dirs).inspect_err(|failure| {
@@ -95,11 +95,11 @@ fn open(
     logger::set(config.log.level, config.log.target, &log_name);
 
     if let Err(e) = sys::fd::raise_limit(WANTED_DESCRIPTORS) {
-        warn!("the limit on open descriptors cannot be raised: {e}");
+        log::warn!("the limit on open descriptors cannot be raised: {e}");
     }
     if plan.ephemeral && plan.dirs.state == plan.dirs.runtime {
         let place = plan.dirs.state.display();
-        warn!("the state directory cannot be written: key and history are in {place} instead");
+        log::warn!("the state directory cannot be written: key and history are in {place} instead");
     }
     // From now on what agents leave is ours. The gateway is known by its state directory, whose lock it
     // holds: no other that runs on this machine has the same, and its next run has.
@@ -157,11 +157,11 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Messa
         table.apply(number, &record, json.len())
     };
     let (journal, changed) = FileJournal::open(dir, cap, &mut read)?;
-    changed.iter().for_each(|words| warn!("{words}"));
+    changed.iter().for_each(|words| log::warn!("{words}"));
     let counts = table.counts;
     if counts.kept > 0 {
         let (queued, took) = (counts.queued + counts.running, began.elapsed().as_millis());
-        info!(
+        log::info!(
             "the journal has {}, {queued} of them to run, replies to deliver: {} (read in {took} ms)",
             counted(&counts.kept, "message"),
             counts.outbox
@@ -212,10 +212,10 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));
-        warn!("the run before this one (started {started}) had an unclean exit: {reason}");
+        log::warn!("the run before this one (started {started}) had an unclean exit: {reason}");
     }
     if let Err(e) = run.make_durable(&plan.dirs) {
-        warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
+        log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
@@ -250,7 +250,7 @@ pub fn warnings(loaded: &Loaded) -> Vec<String> {
     }
     let unknown = || vec!["the disk with the configured programs does not answer".to_owned()];
     let found = found.wait(PROGRAM_TIMEOUT).unwrap_or_else(unknown);
-    found.iter().for_each(|warning| warn!("{warning}"));
+    found.iter().for_each(|warning| log::warn!("{warning}"));
     found
 }
 
@@ -259,7 +259,9 @@ pub fn settings(plan: &Plan, mut config: Config) -> Settings {
     let (connections, turns) = (config.limits.max_connections, config.limits.max_turns);
     config.limits = config.limits.within(sys::fd::max_open());
     if let Some(words) = config.limits.shortage() {
-        warn!("limits.max_connections is {connections} and limits.max_turns {turns}, but {words}");
+        log::warn!(
+            "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"
+        );
     }
     let agent = Agent::new(config.agent.clone(), Arc::clone(&plan.children));
     Settings { config, agent }
@@ -282,7 +284,7 @@ pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyrin
     let text = match read() {
         Err(e) if e.kind() == io::ErrorKind::NotFound && !configured => {
             make_key(path).map_err(wrong)?;
-            info!("a new API key was made: {}", path.display());
+            log::info!("a new API key was made: {}", path.display());
             read()
         }
         found => found,

@@ -17,11 +17,11 @@ pub fn read(supervisor: &Supervisor, service: &Service) {
     let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
     let needed = seconds(needed(service));
     if !is_short(service) {
-        info!("a stop fits into the time that the unit gives it ({needed}s)");
+        log::info!("a stop fits into the time that the unit gives it ({needed}s)");
         return;
     }
     let then = if can_extend() { "more is asked for" } else { "the drain is cut to fit" };
-    warn!(
+    log::warn!(
         "the unit gives a stop {}s (TimeoutStopSec=), and stop.drain_timeout with what follows it takes \
          up to {needed}s: {then}. `install` writes a unit that fits",
         seconds(limit)

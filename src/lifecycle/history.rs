@@ -79,7 +79,7 @@ impl Run {
         });
         let record = format!("{record}\n");
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
-            warn!("{} cannot be written: {e}", path.display());
+            log::warn!("{} cannot be written: {e}", path.display());
         }
     }
 
@@ -110,7 +110,7 @@ fn record_unclean(dirs: &Dirs, left: &Value) -> Option<Value> {
     }
     let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
     if let Err(e) = append(dirs, &line, false) {
-        warn!("{} cannot be written: {e}", dirs.history().display());
+        log::warn!("{} cannot be written: {e}", dirs.history().display());
     }
     Some(line)
 }

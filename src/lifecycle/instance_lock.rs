@@ -102,7 +102,7 @@ impl InstanceLock {
         for (file, path) in [(&state_lock, state_path), (&runtime, path)] {
             if let Err(e) = write_holder(file, dirs) {
                 // The lock holds without it; only who holds it cannot be told.
-                warn!("{} cannot be written: {e}", path.display());
+                log::warn!("{} cannot be written: {e}", path.display());
             }
         }
         Ok(InstanceLock([runtime, state, state_lock]))

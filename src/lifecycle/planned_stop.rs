@@ -64,7 +64,7 @@ fn take(path: &Path, counts: &OneShot<bool>) -> bool {
     }
     let _ = fs::remove_file(path);
     if let Err(e) = &checked {
-        warn!("the planned-stop marker {} does not count: {e}", path.display());
+        log::warn!("the planned-stop marker {} does not count: {e}", path.display());
     }
     checked.is_ok()
 }

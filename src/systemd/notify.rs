@@ -24,7 +24,7 @@ impl Notifier {
     pub fn from_environment() -> Notifier {
         let socket = env::var_os("NOTIFY_SOCKET").and_then(|address| {
             let warn = |e: &io::Error| {
-                warn!("NOTIFY_SOCKET={} cannot be reached: {e}", address.display());
+                log::warn!("NOTIFY_SOCKET={} cannot be reached: {e}", address.display());
             };
             connect(&address).inspect_err(warn).ok()
         });
@@ -35,7 +35,7 @@ impl Notifier {
     /// decide what comes of it.
     pub fn send(&self, message: &str) {
         if let Some(Err(e)) = self.socket.as_ref().map(|s| s.send(message.as_bytes())) {
-            warn!("the service manager was not told {message:?}: {e}");
+            log::warn!("the service manager was not told {message:?}: {e}");
         }
     }
 

@@ -22,9 +22,9 @@ pub fn end(own: &OwnUnit) {
         if inside.as_ref() == Some(own) && waits(&words, own) {
             let line = escaped(&words.join(" "), false);
             // Said first: the turn that goes on may be the last that this process waits for.
-            info!("a turn waits for this stop ({line}): that call is ended now");
+            log::info!("a turn waits for this stop ({line}): that call is ended now");
             if let Err(e) = held.and_then(|held| held.send(Signal::Term)) {
-                warn!("that call cannot be ended: {e}");
+                log::warn!("that call cannot be ended: {e}");
             }
         }
     }

@@ -131,7 +131,8 @@ pub fn delegated_cgroup(own: &OwnUnit, children: &Arc<Children>) -> Option<Strin
     let systemctl = Systemctl::new(own.scope, Arc::clone(children));
     let deadline = Instant::now() + QUERY_DEADLINE;
     let shown = systemctl.show("Delegate,ControlGroup,MainPID", &own.unit, deadline);
-    let warn = |e: &String| warn!("whether the control group is delegated cannot be told: {e}");
+    let warn =
+        |e: &String| log::warn!("whether the control group is delegated cannot be told: {e}");
     let shown = shown.inspect_err(warn).ok()?;
     let is_ours = shown.get("Delegate") == "yes"
         && shown.get("ControlGroup") == group

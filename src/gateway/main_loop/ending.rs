@@ -74,7 +74,7 @@ impl Main {
             finding.verdict = finding.verdict.after(last.verdict);
             finding.sender.clone_from(&last.sender);
         }
-        info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
+        log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
         if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
             *lock(&started.service.stop_timeout) = Some(limit);
         }
@@ -96,7 +96,7 @@ impl Main {
             }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
-            warn!("no thread for the question ({e}): the main one asks");
+            log::warn!("no thread for the question ({e}): the main one asks");
             let finding = self.supervisor.examine(caught, point);
             self.mailbox.put(News::Found(Box::new(finding)));
         }
@@ -111,7 +111,7 @@ impl Main {
             started.service.shutdown.close();
             started.service.hub.drain();
             if turns > 0 {
-                warn!("ending what is still in flight (turns: {turns})");
+                log::warn!("ending what is still in flight (turns: {turns})");
             }
             started.service.hub.abort.notify();
         }
@@ -191,11 +191,11 @@ impl Main {
             }
         };
         if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
-            warn!("the history could not be written: {e}");
+            log::warn!("the history could not be written: {e}");
         }
         // Else an inactive unit would go on showing what the gateway last said of itself.
         self.notifier.status(&escaped(&format!("Stopped ({why})"), false));
-        info!("Exiting with code {} ({why})", exit.code());
+        log::info!("Exiting with code {} ({why})", exit.code());
         exit
     }
 
@@ -257,7 +257,7 @@ impl Main {
         if begun && wait(&closed).is_some() {
             let _ = wait(&ended);
         } else {
-            warn!("the journal could not be synced in time; what was acknowledged is durable");
+            log::warn!("the journal could not be synced in time; what was acknowledged is durable");
         }
     }
 }
