@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::children::{Children, PidSlot};
-use super::leftovers::{Leftovers, Run, Tree};
+use super::process_tree::{Leftovers, ProcessTracker, ProcessTree};
 use super::program::{Environment, Program};
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{AGENT_READ, KEEP_ALIVE, REAP_TIMEOUT};
@@ -78,8 +78,12 @@ impl Children {
         let (mut own, mut tree) = (Environment::new(), None);
         if let ChildKind::Tree(leftovers) = kind {
             own.extend(self.name.get().map(|name| (OWN_VARIABLE.into(), name.into())));
-            tree = self.run.get().filter(|_| leftovers == Leftovers::Kill).map(Run::tree);
-            own.extend(tree.as_ref().map(Tree::variable));
+            tree = self
+                .tracker
+                .get()
+                .filter(|_| leftovers == Leftovers::Kill)
+                .map(ProcessTracker::new_tree);
+            own.extend(tree.as_ref().map(ProcessTree::variable));
         }
         let variables = program.variables(own);
         let slot = PidSlot::default();
@@ -125,7 +129,7 @@ impl Children {
 pub struct Child<'a> {
     process: Spawned,
     /// What it starts; `None`: a helper, or it is kept.
-    tree: Option<Tree>,
+    tree: Option<ProcessTree>,
     /// Set once it is reaped, or left behind.
     status: Option<Result<Status, ErrorKind>>,
     slot: PidSlot,

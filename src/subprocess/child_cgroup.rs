@@ -1,8 +1,8 @@
-//! A control group for each turn (cgroups(7), version 2), below our unit's own: what is born in it
-//! stays in it, whatever it forks and however it detaches, and is ended with it.
+//! A control group for each turn or delivery (cgroups(7), version 2), below our unit's own: what is born in
+//! it stays in it, whatever it forks and however it detaches, and is killed with it.
 //!
 //! The kernel lets us do so with any directory that we may write to. Ours to use is only what the
-//! service manager has delegated to us: the caller of [`usable`] has asked it.
+//! service manager has delegated to us: the caller of [`usable_base`] has asked it.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -20,13 +20,13 @@ const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 const PREFIX: &str = "turn-";
 
 /// Makes the group with this number below `base`.
-pub fn make(base: &Path, number: u64) -> io::Result<PathBuf> {
+pub fn create(base: &Path, number: u64) -> io::Result<PathBuf> {
     let path = base.join(format!("{PREFIX}{number}"));
     fs::create_dir(&path).map(|()| path)
 }
 
 /// The directory of our own group, where it is in version 2 and groups can be made below it.
-pub fn usable(own: &str) -> Option<PathBuf> {
+pub fn usable_base(own: &str) -> Option<PathBuf> {
     let bases = ROOTS.iter().map(|root| Path::new(root).join(own.trim_start_matches('/')));
     let base = bases.into_iter().find(|base| base.join("cgroup.freeze").exists())?;
     let probe = base.join(format!("{PREFIX}probe"));
@@ -36,12 +36,12 @@ pub fn usable(own: &str) -> Option<PathBuf> {
 }
 
 /// The groups below `base`: those of turns that run, and what a killed predecessor left.
-pub fn below(base: &Path) -> Vec<PathBuf> {
+pub fn list(base: &Path) -> Vec<PathBuf> {
     nested(base, PREFIX)
 }
 
 /// Kills all that is in a group and removes it; false where something outlives the deadline.
-pub fn end(path: &Path, deadline: Instant) -> bool {
+pub fn kill(path: &Path, deadline: Instant) -> bool {
     while !remove(path) {
         if write(path, "cgroup.kill", "1").is_err() {
             kill_frozen(path);
@@ -130,12 +130,12 @@ mod tests {
     #[test]
     fn what_is_born_in_a_group_ends_with_it() {
         let Some(base) = base("kill") else { return };
-        let group = make(&base, 1).unwrap();
+        let group = create(&base, 1).unwrap();
         let born = family(&group);
         fs::create_dir_all(group.join("nested/deeper")).unwrap();
-        assert_eq!(below(&base), std::slice::from_ref(&group));
-        assert!(end(&group, Instant::now() + Duration::from_secs(20)));
-        assert!(below(&base).is_empty());
+        assert_eq!(list(&base), std::slice::from_ref(&group));
+        assert!(kill(&group, Instant::now() + Duration::from_secs(20)));
+        assert!(list(&base).is_empty());
         wait(born.pid).unwrap();
         fs::remove_dir(base).unwrap();
     }
@@ -143,7 +143,7 @@ mod tests {
     #[test]
     fn a_kernel_that_cannot_kill_a_group_freezes_it_first() {
         let Some(base) = base("freeze") else { return };
-        let group = make(&base, 1).unwrap();
+        let group = create(&base, 1).unwrap();
         let born = family(&group);
         kill_frozen(&group);
         eventually(|| remove(&group));
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn a_group_of_another_unit_is_not_ours() {
-        assert_eq!(usable("/"), None);
-        assert_eq!(usable("/no/such.service"), None);
+        assert_eq!(usable_base("/"), None);
+        assert_eq!(usable_base("/no/such.service"), None);
     }
 }
