@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use serde_json::Deserializer;
 use serde_json::value::RawValue;
+use serde_json::{Deserializer, Value};
 
 use crate::escape::quoted;
 
@@ -74,6 +74,17 @@ pub fn add(json: &mut String, name: Option<&str>, value: &str) {
         json.push(':');
     }
     json.push_str(value);
+}
+
+/// An object with these members, which it takes out of the list: `json!` would write the insertion of each
+/// into the code.
+pub fn object(members: &mut [(&str, Value)]) -> Value {
+    members.iter_mut().map(|(name, value)| (name.to_owned(), value.take())).collect()
+}
+
+/// A text as JSON; `null` for none.
+pub fn text_or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), quoted)
 }
 
 /// How many lists and objects are open at most at once.

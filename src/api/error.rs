@@ -2,14 +2,13 @@
 
 use std::io;
 
-use serde_json::json;
-
 use super::response;
 use crate::agent::{ErrorResponse as Upstream, Outcome};
 use crate::cancel::CancelReason;
 use crate::escape::quoted;
 use crate::http::{self, Closed, Response};
 use crate::journal::WriteError;
+use crate::json::text_or_null;
 use crate::session::{AcquireError, Refusal};
 use crate::shares::{Over, Reached};
 
@@ -98,7 +97,7 @@ impl ApiError {
             _ => "server_error",
         };
         let code = Some(self.code).filter(|code| !code.is_empty());
-        let (message, code) = (quoted(&self.message), json!(code));
+        let (message, code) = (quoted(&self.message), text_or_null(code));
         self.upstream.clone().unwrap_or_else(|| {
             format!(r#"{{"message":{message},"type":"{kind}","param":null,"code":{code}}}"#)
         })

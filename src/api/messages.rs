@@ -6,7 +6,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
@@ -18,7 +17,7 @@ use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
 use crate::journal::WriteError;
-use crate::json::{self, Raw, elements, members};
+use crate::json::{self, Raw, elements, members, object};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
 
@@ -72,15 +71,15 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         }
     }
     let (begun, at) = service.hub.glance(id).unwrap_or((true, now()));
-    let body = json!({
-        "id": id.to_string(),
-        "session": session,
-        "status": if begun { "running" } else { "queued" },
-        "position": position,
-        "mode": mode.word(),
-        "interrupted": interrupted.map(|id| id.to_string()),
-        "created_at": rfc3339(at),
-    });
+    let body = object(&mut [
+        ("id", id.to_string().into()),
+        ("session", session.into()),
+        ("status", if begun { "running" } else { "queued" }.into()),
+        ("position", position.into()),
+        ("mode", mode.word().into()),
+        ("interrupted", interrupted.map(|id| id.to_string()).into()),
+        ("created_at", rfc3339(at).into()),
+    ]);
     exchange.respond(response::json(202, body.to_string()))
 }
 

@@ -1,16 +1,17 @@
 //! `/v1/models`: what the agent answers to, as OpenAI's clients want it.
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{ApiError, Handled};
 use super::service::Exchange;
 use crate::agent::Agent;
+use crate::json::object;
 
 /// `GET /v1/models`.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let agent = &exchange.service.settings().agent;
     let models: Vec<Value> = agent.models().iter().map(|name| model(agent, name)).collect();
-    exchange.json(&json!({"object": "list", "data": models}))
+    exchange.json(&object(&mut [("object", "list".into()), ("data", models.into())]))
 }
 
 /// `GET /v1/models/{model}`.
@@ -24,5 +25,10 @@ pub fn get(exchange: Exchange<'_>, name: &str) -> Handled {
 }
 
 fn model(agent: &Agent, name: &str) -> Value {
-    json!({"id": name, "object": "model", "created": 0, "owned_by": agent.kind()})
+    object(&mut [
+        ("id", name.into()),
+        ("object", "model".into()),
+        ("created", 0.into()),
+        ("owned_by", agent.kind().into()),
+    ])
 }

@@ -3,7 +3,6 @@
 
 use std::io;
 
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
@@ -21,7 +20,7 @@ use crate::agent::context::{self, own, role};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::sse;
-use crate::json::{Raw, add, elements, member, one_line};
+use crate::json::{Raw, add, elements, member, object, one_line, text_or_null};
 use crate::session::{Id, Message, TurnState, now};
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
@@ -104,7 +103,9 @@ pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     let (message, _) = stored(service, proof, id)?;
     service.hub.delete(message.id, &format!("deleted by {}", proof.principal()))?;
-    exchange.json(&json!({"id": id, "object": "response", "deleted": true}))
+    let object =
+        object(&mut [("id", id.into()), ("object", "response".into()), ("deleted", true.into())]);
+    exchange.json(&object)
 }
 
 /// What a response repeats of its request.
@@ -222,10 +223,15 @@ impl ResponsesEncoder {
     /// The response in this state. `error`: a message.
     fn object(&self, id: &str, status: &str, report: &Report, error: Option<&str>) -> String {
         let About { model, previous, instructions, metadata, stored } = &self.about;
-        let [model, previous, instructions] = [json!(model), json!(previous), json!(instructions)];
-        let (created, cut) = (self.created, status == "incomplete");
-        let details = json!(cut.then(|| json!({"reason": "max_output_tokens"})));
-        let error = json!(error.map(|words| json!({"code": "server_error", "message": words})));
+        let (model, created) = (quoted(model), self.created);
+        let [previous, instructions] =
+            [previous, instructions].map(|text| text_or_null(text.as_deref()));
+        let cut = status == "incomplete";
+        let details = if cut { r#"{"reason":"max_output_tokens"}"# } else { "null" };
+        let error = error.map_or_else(
+            || "null".to_owned(),
+            |words| format!(r#"{{"code":"server_error","message":{}}}"#, quoted(words)),
+        );
         let has_output = cut || status == "completed";
         let output = if has_output { Self::item(id, status, true) } else { String::new() };
         let usage = report.usage.as_ref().map(|it| format!(r#","usage":{}"#, usage(it)));

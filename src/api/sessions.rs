@@ -4,8 +4,6 @@ use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
 
-use serde_json::json;
-
 use super::auth::Authenticated;
 use super::buffers::Lease;
 use super::error::{ApiError, Handled, HandlerError, bad};
@@ -15,6 +13,7 @@ use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::{Closed, Request, SLASH, Stream, decode, number, sse};
+use crate::json::{object, text_or_null};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
 use crate::sys::fd::EventFd;
@@ -25,9 +24,9 @@ fn row(session: &Session, more: &str) -> String {
     let Session { owner: who, running, queued, transcript_bytes } = session;
     format!(
         r#"{{"session":{},"principal":{},"running":{},"queued":{queued},"transcript_bytes":{transcript_bytes}{more}}}"#,
-        json!(who.session),
+        text_or_null(who.session.as_deref()),
         quoted(&who.principal),
-        json!(running.map(|id| id.to_string())),
+        text_or_null(running.map(|id| id.to_string()).as_deref()),
     )
 }
 
@@ -79,7 +78,7 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
     let who = owner_of(exchange.proof, Some(session))?;
     let why = format!("the session was reset by {}", exchange.proof.principal());
     let count = exchange.service.hub.reset(&who, &why)?;
-    exchange.json(&json!({"session": session, "cancelled": count}))
+    exchange.json(&object(&mut [("session", session.into()), ("cancelled", count.into())]))
 }
 
 /// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that

@@ -4,13 +4,14 @@ use std::process;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
 use crate::http::Response;
 use crate::journal::Condition;
+use crate::json::object;
 use crate::session::{Counts, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
@@ -32,7 +33,8 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
     if !opens_status() {
         why = "a key that opens /v1/status is told the reason here and there".to_owned();
     }
-    response::json(503, json!({"status": "degraded", "reason": why}).to_string())
+    let body = object(&mut [("status", "degraded".into()), ("reason", why.into())]);
+    response::json(503, body.to_string())
 }
 
 /// Why new durable work is not taken.
@@ -48,7 +50,8 @@ fn degraded(service: &Service) -> Option<String> {
 pub fn reload(exchange: Exchange<'_>, _: &str) -> Handled {
     let late = || ApiError::new(503, "reload_pending", "The configuration is still being read.");
     let outcome = exchange.service.reloads.wait(&exchange.service.wake).ok_or_else(late)?;
-    exchange.json(&json!({"exit": outcome.exit.code(), "message": outcome.message}))
+    let (exit, message) = (outcome.exit.code(), outcome.message);
+    exchange.json(&object(&mut [("exit", exit.into()), ("message", message.into())]))
 }
 
 /// `POST /v1/journal/compact`.
@@ -57,7 +60,7 @@ pub fn compact(exchange: Exchange<'_>, _: &str) -> Handled {
         let message = format!("The journal could not be compacted: {e}.");
         ApiError::new(503, "journal_unavailable", message)
     })?;
-    exchange.json(&json!({"before": before, "after": after}))
+    exchange.json(&object(&mut [("before", before.into()), ("after", after.into())]))
 }
 
 /// `GET /v1/status`; `null` where a disk that hangs keeps something from being told.
@@ -72,56 +75,68 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let limit = lock(&service.stop_timeout).filter(|limit| *limit < Duration::MAX);
     // A whole number where it is one.
     let limit = limit.map(|limit| match limit.subsec_nanos() {
-        0 => json!(limit.as_secs()),
-        _ => json!(limit.as_secs_f64()),
+        0 => Value::from(limit.as_secs()),
+        _ => limit.as_secs_f64().into(),
     });
     let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
     let glance = service.hub.glance_at_counts();
-    let of = |pick: fn(&Counts) -> usize| glance.as_ref().map(|(counts, ..)| pick(counts));
+    let of =
+        |pick: fn(&Counts) -> usize| Value::from(glance.as_ref().map(|(counts, ..)| pick(counts)));
     let turns = glance.as_ref().map(|&(_, turns, ..)| turns);
     let waits = glance.as_ref().and_then(|(.., waits, _)| waits.as_ref());
     let (_, refused) = service.reloads.refused();
-    exchange.json(&json!({
-        "name": facts.name,
-        "version": env!("CARGO_PKG_VERSION"),
-        "state": state,
-        "pid": process::id(),
-        "since": facts.since,
-        "state_since": service.draining_since.get().unwrap_or(&facts.since),
-        "uptime_seconds": facts.began.elapsed().as_secs(),
-        "listen": facts.listen,
-        "unit": facts.unit.get(),
-        "stop_timeout_seconds": limit,
-        "agent": service.settings().agent.kind(),
-        "connections": service.connections.count(),
-        "sessions": turns.map(|(_, _, sessions)| sessions),
-        "turns": {
-            "running": turns.map(|(running, _, _)| running),
-            "waiting": turns.map(|(_, waiting, _)| waiting),
-        },
-        "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
-        "limits": {
-            "max_connections": limits.max_connections,
-            "max_turns": limits.max_turns,
-            "descriptors": max_open(),
-            "shortage": limits.shortage(),
-        },
-        "degraded": degraded(service),
-        "warnings": *lock(&service.warnings),
-        "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
-        "journal": {
-            "bytes": bytes,
-            "last": last,
-            "queued": of(|c| c.queued),
-            "running": of(|c| c.running),
-            "kept": of(|c| c.kept),
-            "outbox": of(|c| c.outbox),
-            "dead_letters": of(|c| c.dead_letters),
-        },
-        "principals": glance.map(|(.., usage)| principals(service, usage)),
-        "last_stop": *lock(&service.last_stop),
-    }))
+    let reload_error =
+        refused.map(|it| object(&mut [("time", it.time.into()), ("message", it.message.into())]));
+    exchange.json(&object(&mut [
+        ("name", facts.name.as_str().into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("state", state.into()),
+        ("pid", process::id().into()),
+        ("since", facts.since.as_str().into()),
+        ("state_since", service.draining_since.get().unwrap_or(&facts.since).as_str().into()),
+        ("uptime_seconds", facts.began.elapsed().as_secs().into()),
+        ("listen", facts.listen.as_str().into()),
+        ("unit", facts.unit.get().map(String::as_str).into()),
+        ("stop_timeout_seconds", limit.into()),
+        ("agent", service.settings().agent.kind().into()),
+        ("connections", service.connections.count().into()),
+        ("sessions", turns.map(|(_, _, sessions)| sessions).into()),
+        (
+            "turns",
+            object(&mut [
+                ("running", turns.map(|(running, _, _)| running).into()),
+                ("waiting", turns.map(|(_, waiting, _)| waiting).into()),
+            ]),
+        ),
+        ("waiting", waits.and_then(|waits| waits.parse::<Value>().ok()).into()),
+        (
+            "limits",
+            object(&mut [
+                ("max_connections", limits.max_connections.into()),
+                ("max_turns", limits.max_turns.into()),
+                ("descriptors", max_open().into()),
+                ("shortage", limits.shortage().into()),
+            ]),
+        ),
+        ("degraded", degraded(service).into()),
+        ("warnings", lock(&service.warnings).clone().into()),
+        ("reload_error", reload_error.into()),
+        (
+            "journal",
+            object(&mut [
+                ("bytes", bytes.into()),
+                ("last", last.into()),
+                ("queued", of(|c| c.queued)),
+                ("running", of(|c| c.running)),
+                ("kept", of(|c| c.kept)),
+                ("outbox", of(|c| c.outbox)),
+                ("dead_letters", of(|c| c.dead_letters)),
+            ]),
+        ),
+        ("principals", glance.map(|(.., usage)| principals(service, usage)).into()),
+        ("last_stop", lock(&service.last_stop).clone()),
+    ]))
 }
 
 /// A JSON object for each principal that holds something.
@@ -138,9 +153,9 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 
 fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
-        let mut row = json!({"name": name});
-        held.iter().for_each(|(what, count)| row[what] = json!(count));
-        row
+        let mut row = vec![("name", Value::from(name.as_str()))];
+        row.extend(held.iter().map(|(what, count)| (*what, (*count).into())));
+        object(&mut row)
     };
     usage.iter().map(row).collect()
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::limits::LEFTOVERS_PAUSE;
-use crate::sys::fs::if_exists;
+use crate::sys::fs::{if_exists, read_any};
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::threads::pause;
 
@@ -18,6 +18,9 @@ use crate::threads::pause;
 const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 const PREFIX: &str = "turn-";
+
+/// Bytes of a list of processes: hundreds of thousands; the next look finds the others.
+const MAX_PROCS: u64 = 4 << 20;
 
 /// Makes the group with this number below `base`.
 pub fn create(base: &Path, number: u64) -> io::Result<PathBuf> {
@@ -67,7 +70,7 @@ fn kill_frozen(path: &Path) {
     let _ = write(path, "cgroup.freeze", "1");
     let mut groups = vec![path.to_owned()];
     while let Some(group) = groups.pop() {
-        let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        let list = read_any(group.join("cgroup.procs"), MAX_PROCS).unwrap_or_default();
         for pid in list.lines().filter_map(|pid| Pid::new(pid.parse().ok()?)) {
             let _ = PidFd::open(pid).and_then(|process| process.send(Signal::Kill));
         }

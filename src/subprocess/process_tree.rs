@@ -110,8 +110,9 @@ fn kill_cgroups(base: &Path) -> bool {
 
 fn warn_of_leftovers(mark: &str) {
     log::warn!(
-        "processes that a turn or delivery has left could not be ended within {LEFTOVERS_PATIENCE:?}; \
-         look for {MARK}={mark} in /proc/PID/environ"
+        "processes that a turn or delivery has left could not be ended within {} s; look for \
+         {MARK}={mark} in /proc/PID/environ",
+        LEFTOVERS_PATIENCE.as_secs()
     );
 }
 
