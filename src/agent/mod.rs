@@ -272,7 +272,7 @@ impl Agent {
 
     /// The models that a client may name.
     pub fn models(&self) -> Vec<String> {
-        let cancel = Cancel::at(Instant::now() + upstream::MODELS_PATIENCE);
+        let cancel = Cancel::at(Instant::now() + upstream::MODELS_TIMEOUT);
         let client = upstream::UpstreamClient::new(self, cancel);
         client.map_or_else(|| vec![DEFAULT_MODEL.to_owned()], |client| client.models())
     }

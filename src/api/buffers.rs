@@ -13,7 +13,7 @@ use crate::threads::{self, lock};
 
 /// How long a body or reply waits for its part of `max_buffered`: slow clients of a principal that holds
 /// much are cut off sooner.
-const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
+const BUFFER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests of one principal that wait for it: each is woken whenever some is given back.
 const MAX_BUFFER_WAITS: usize = 64;
@@ -92,7 +92,7 @@ impl Lease {
         if bytes <= SMALL_BUFFER || more == 0 {
             return Ok(false);
         }
-        let until = Instant::now() + BUFFER_PATIENCE;
+        let until = Instant::now() + BUFFER_TIMEOUT;
         let mut used = lock(&self.buffers.used);
         loop {
             let (all, account) = (used.all(), used.by.of(&self.principal));

@@ -37,10 +37,10 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     turn::serve(exchange, &|body, session, _| {
         let parsing = parse_lock(proof, body);
-        let (ask, about) = parse(body)?;
+        let (ask, echoed) = parse(body)?;
         drop(parsing);
-        check_previous(service, proof, session, &about)?;
-        Ok((ask, Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 })))
+        check_previous(service, proof, session, &echoed)?;
+        Ok((ask, Box::new(ResponsesEncoder { echoed, number: 0, created: now() / 1000 })))
     })
 }
 
@@ -49,9 +49,9 @@ fn check_previous(
     service: &Service,
     proof: &Authenticated,
     session: Option<&str>,
-    about: &About,
+    echoed: &EchoedFields,
 ) -> Result<(), ApiError> {
-    let Some(previous) = &about.previous else { return Ok(()) };
+    let Some(previous) = &echoed.previous else { return Ok(()) };
     let (message, _) = stored(service, proof, previous).map_err(|p| {
         if matches!(p.status, 404 | 410) { ApiError::previous_not_found() } else { p }
     })?;
@@ -73,20 +73,20 @@ fn stored(
     service: &Service,
     proof: &Authenticated,
     id: &str,
-) -> Result<(Message, About), ApiError> {
+) -> Result<(Message, EchoedFields), ApiError> {
     let unknown =
         || ApiError::new(404, "not_found", format!("There is no response {id:?} (any more)."));
     let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?);
     let message = message.map_err(|p| if p.status == 404 { unknown() } else { p })?;
     let context = service.hub.context_of(message.id).map_err(|_| unknown())?;
-    let about = About::parse(&context.ok_or_else(unknown)?).filter(|about| about.stored);
-    Ok((message, about.ok_or_else(unknown)?))
+    let echoed = EchoedFields::parse(&context.ok_or_else(unknown)?).filter(|echoed| echoed.stored);
+    Ok((message, echoed.ok_or_else(unknown)?))
 }
 
 /// `GET /v1/responses/{id}`.
 pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
-    let (message, about) = stored(exchange.service, exchange.proof, id)?;
-    let words = ResponsesEncoder { about, number: 0, created: message.entry.at / 1000 };
+    let (message, echoed) = stored(exchange.service, exchange.proof, id)?;
+    let words = ResponsesEncoder { echoed, number: 0, created: message.entry.at / 1000 };
     let (status, error) = match message.entry.turn {
         TurnState::Queued | TurnState::Backoff => ("queued", None),
         TurnState::Running => ("in_progress", None),
@@ -110,7 +110,7 @@ pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
 
 /// What a response repeats of its request.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct About {
+pub(super) struct EchoedFields {
     model: String,
     /// As the client names it.
     previous: Option<String>,
@@ -120,13 +120,13 @@ pub(super) struct About {
     stored: bool,
 }
 
-impl About {
+impl EchoedFields {
     /// Parses a message's context, which [`parse`] has made.
-    pub(super) fn parse(context: &str) -> Option<About> {
+    pub(super) fn parse(context: &str) -> Option<EchoedFields> {
         let words = |name: &str| member(context, name).and_then(|it| crate::json::text(it).ok());
         let response = member(context, "response")?.get();
         let metadata = member(response, "metadata").map_or("null", RawValue::get);
-        Some(About {
+        Some(EchoedFields {
             model: words("model")?.into(),
             previous: words("previous").map(|id| PREFIX.to_owned() + &id),
             instructions: words("instructions").map(Into::into),
@@ -140,7 +140,7 @@ impl About {
 const FIELDS: &str = "model, stream, user, instructions, store, background, conversation, \
     previous_response_id, metadata, input, temperature, top_p, max_output_tokens";
 
-pub(super) fn parse(body: &[u8]) -> Parsed<About> {
+pub(super) fn parse(body: &[u8]) -> Parsed<EchoedFields> {
     let body = Body::parse(body, FIELDS)?;
     let (model, stream) = common(&body)?;
     let instructions = body.text("instructions")?;
@@ -177,7 +177,7 @@ pub(super) fn parse(body: &[u8]) -> Parsed<About> {
     ]));
     let ask = TurnRequest { text, stream, stored, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
-    Ok((ask, About { model, previous, instructions, metadata, stored }))
+    Ok((ask, EchoedFields { model, previous, instructions, metadata, stored }))
 }
 
 /// The text of a turn, and the chat messages if there are others: no text is stored twice.
@@ -212,7 +212,7 @@ fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
 }
 
 struct ResponsesEncoder {
-    about: About,
+    echoed: EchoedFields,
     /// Of the next event.
     number: u64,
     /// Seconds since 1970.
@@ -222,7 +222,7 @@ struct ResponsesEncoder {
 impl ResponsesEncoder {
     /// The response in this state. `error`: a message.
     fn object(&self, id: &str, status: &str, report: &Report, error: Option<&str>) -> String {
-        let About { model, previous, instructions, metadata, stored } = &self.about;
+        let EchoedFields { model, previous, instructions, metadata, stored } = &self.echoed;
         let (model, created) = (quoted(model), self.created);
         let [previous, instructions] =
             [previous, instructions].map(|text| text_or_null(text.as_deref()));
@@ -340,12 +340,12 @@ fn object_of(members: &[(&str, Option<&str>)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::About;
+    use super::EchoedFields;
 
     #[test]
     fn metadata_that_an_older_gateway_stored_too_deep_are_read_all_the_same() {
         let deep = format!("{}1{}", "{\"a\":".repeat(125), "}".repeat(125));
         let context = format!(r#"{{"model":"m","response":{{"stored":true,"metadata":{deep}}}}}"#);
-        assert_eq!(About::parse(&context).unwrap().metadata, deep);
+        assert_eq!(EchoedFields::parse(&context).unwrap().metadata, deep);
     }
 }

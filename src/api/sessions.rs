@@ -87,7 +87,8 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
 pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let Exchange { connection, request, service, proof } = exchange;
     let who = owner_of(proof, Some(session))?;
-    let last = last_event(request)?;
+    let wrong = || bad("Last-Event-ID takes the id of an event.");
+    let last = request.header(LAST_EVENT_ID).map(|id| number(id).ok_or_else(wrong)).transpose()?;
     let session = session_digest(&who.principal, session);
     let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
     let follow = service.hub.follow(session).map_err(short)?;
@@ -118,11 +119,6 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
             [..] => {}
         }
     }
-}
-
-fn last_event(request: &Request) -> Result<Option<u64>, ApiError> {
-    let wrong = || bad("Last-Event-ID takes the id of an event.");
-    request.header(LAST_EVENT_ID).map(|id| number(id).ok_or_else(wrong)).transpose()
 }
 
 /// One event stream.

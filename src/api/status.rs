@@ -88,6 +88,25 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let (_, refused) = service.reloads.refused();
     let reload_error =
         refused.map(|it| object(&mut [("time", it.time.into()), ("message", it.message.into())]));
+    let turn_counts = object(&mut [
+        ("running", turns.map(|(running, _, _)| running).into()),
+        ("waiting", turns.map(|(_, waiting, _)| waiting).into()),
+    ]);
+    let in_force = object(&mut [
+        ("max_connections", limits.max_connections.into()),
+        ("max_turns", limits.max_turns.into()),
+        ("descriptors", max_open().into()),
+        ("shortage", limits.shortage().into()),
+    ]);
+    let journal = object(&mut [
+        ("bytes", bytes.into()),
+        ("last", last.into()),
+        ("queued", of(|c| c.queued)),
+        ("running", of(|c| c.running)),
+        ("kept", of(|c| c.kept)),
+        ("outbox", of(|c| c.outbox)),
+        ("dead_letters", of(|c| c.dead_letters)),
+    ]);
     exchange.json(&object(&mut [
         ("name", facts.name.as_str().into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
@@ -102,38 +121,13 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         ("agent", service.settings().agent.kind().into()),
         ("connections", service.connections.count().into()),
         ("sessions", turns.map(|(_, _, sessions)| sessions).into()),
-        (
-            "turns",
-            object(&mut [
-                ("running", turns.map(|(running, _, _)| running).into()),
-                ("waiting", turns.map(|(_, waiting, _)| waiting).into()),
-            ]),
-        ),
+        ("turns", turn_counts),
         ("waiting", waits.and_then(|waits| waits.parse::<Value>().ok()).into()),
-        (
-            "limits",
-            object(&mut [
-                ("max_connections", limits.max_connections.into()),
-                ("max_turns", limits.max_turns.into()),
-                ("descriptors", max_open().into()),
-                ("shortage", limits.shortage().into()),
-            ]),
-        ),
+        ("limits", in_force),
         ("degraded", degraded(service).into()),
         ("warnings", lock(&service.warnings).clone().into()),
         ("reload_error", reload_error.into()),
-        (
-            "journal",
-            object(&mut [
-                ("bytes", bytes.into()),
-                ("last", last.into()),
-                ("queued", of(|c| c.queued)),
-                ("running", of(|c| c.running)),
-                ("kept", of(|c| c.kept)),
-                ("outbox", of(|c| c.outbox)),
-                ("dead_letters", of(|c| c.dead_letters)),
-            ]),
-        ),
+        ("journal", journal),
         ("principals", glance.map(|(.., usage)| principals(service, usage)).into()),
         ("last_stop", lock(&service.last_stop).clone()),
     ]))

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
 use super::fallback::{self, Waiting};
-use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
+use crate::api::connections::{AUTHENTICATION_GRACE, Capacity};
 use crate::api::{ApiError, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
@@ -101,7 +101,7 @@ impl Listeners {
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
             let short = service.settings().config.limits.within(max_open()).short_of.is_some();
-            let patience = if capacity.few { ROOM_PATIENCE } else { AUTHENTICATION_PATIENCE };
+            let patience = if capacity.few { ROOM_PATIENCE } else { AUTHENTICATION_GRACE };
             if (capacity.few || !short) && now - full < patience {
                 self.next.replace(Some((stream, peer)));
                 let words = "no connection can be closed for another (see `status`)";

@@ -20,7 +20,7 @@ use crate::threads::{self, lock, pause};
 
 /// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
 /// processes to be put down, and little enough for the stop budget.
-const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Threads that search at once for what turns have left: each is there for as long as a process hangs that
 /// it looks at. More than turns end at one time, and no more.
@@ -28,7 +28,7 @@ const MAX_KILLERS: usize = 64;
 
 /// For how long a process that could not be looked at may have ended meanwhile: later it is one that is
 /// hidden from us (`hidepid`, proc(5)).
-const HIDDEN_PATIENCE: Duration = Duration::from_millis(100);
+const HIDDEN_AFTER: Duration = Duration::from_millis(100);
 
 /// The variable that a child's mark is in: `GATEWAY:RUN:NUMBER:`.
 const MARK: &str = "HERMES_MARK";
@@ -103,7 +103,7 @@ impl ProcessTracker {
 }
 
 fn kill_cgroups(base: &Path) -> bool {
-    let deadline = Instant::now() + LEFTOVERS_PATIENCE;
+    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
     child_cgroup::list(base).into_iter().filter(|path| !child_cgroup::kill(path, deadline)).count()
         == 0
 }
@@ -112,7 +112,7 @@ fn warn_of_leftovers(mark: &str) {
     log::warn!(
         "processes that a turn or delivery has left could not be ended within {} s; look for \
          {MARK}={mark} in /proc/PID/environ",
-        LEFTOVERS_PATIENCE.as_secs()
+        LEFTOVERS_TIMEOUT.as_secs()
     );
 }
 
@@ -152,7 +152,7 @@ impl ProcessTree {
         let ProcessTree { mark, cgroup, descendants } = self;
         let own = mark.clone();
         let ended = match cgroup {
-            Some(group) => child_cgroup::kill(&group, Instant::now() + LEFTOVERS_PATIENCE),
+            Some(group) => child_cgroup::kill(&group, Instant::now() + LEFTOVERS_TIMEOUT),
             None if orphans().is_empty() => true,
             None => {
                 let found = move || find(orphans(), &|mark| mark == own, &descendants);
@@ -223,7 +223,7 @@ fn kill_until_gone(find: Find) -> bool {
     if RUNNING.load(Ordering::Relaxed) >= MAX_KILLERS {
         return false;
     }
-    let deadline = Instant::now() + LEFTOVERS_PATIENCE;
+    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
     let outcome = Arc::new((Mutex::new(None), Condvar::new()));
     let (found, theirs) = (Arc::clone(&find), Arc::clone(&outcome));
     let work = move || {
@@ -236,18 +236,18 @@ fn kill_until_gone(find: Find) -> bool {
         return kill_found(&*find, deadline);
     }
     let (gone, changed) = &*outcome;
-    let waited = changed.wait_timeout_while(lock(gone), LEFTOVERS_PATIENCE * 2, |it| it.is_none());
+    let waited = changed.wait_timeout_while(lock(gone), LEFTOVERS_TIMEOUT * 2, |it| it.is_none());
     waited.unwrap_or_else(PoisonError::into_inner).0.unwrap_or(false)
 }
 
 fn kill_found(find: &dyn Fn() -> Found, deadline: Instant) -> bool {
-    let mut hidden_at = Instant::now() + HIDDEN_PATIENCE;
+    let mut hidden_at = Instant::now() + HIDDEN_AFTER;
     loop {
         let looked = Instant::now();
         let found = find();
         found.living.iter().for_each(kill);
         if !found.living.is_empty() {
-            hidden_at = Instant::now() + HIDDEN_PATIENCE;
+            hidden_at = Instant::now() + HIDDEN_AFTER;
         }
         // A look that took long is no sign of it.
         let done = found.all_seen || looked >= hidden_at;

@@ -78,7 +78,7 @@ fn unauthenticated_connections_go_first_and_have_a_moment() {
     let numbers = FAR[..3].iter().map(|from| clients.connect(from, room(3, 2, false)).unwrap());
     let numbers: Vec<u64> = numbers.collect();
     assert_eq!(clients.connect(FAR[3], room(3, 2, false)), None, "all have just come");
-    clients.now += AUTHENTICATION_PATIENCE;
+    clients.now += AUTHENTICATION_GRACE;
     clients.authenticate(numbers[0], OWNER).unwrap();
     assert!(clients.connect(FAR[3], room(3, 2, false)).is_some());
     assert_eq!(clients.evicted(), [numbers[1]]);
@@ -106,7 +106,7 @@ fn one_address_takes_only_its_share() {
     let numbers: Vec<u64> = (0..2).map(|_| clients.connect(FAR[0], room).unwrap()).collect();
     assert_eq!(clients.connect(FAR[0], room), None);
     let other = clients.connect(FAR[1], room).unwrap();
-    clients.now += AUTHENTICATION_PATIENCE;
+    clients.now += AUTHENTICATION_GRACE;
     // Another one of the same address goes for it, and no other.
     assert!(clients.connect(FAR[0], room).is_some());
     assert_eq!(clients.evicted(), [numbers[0]]);
@@ -131,7 +131,7 @@ fn a_shortage_lowers_the_capacity_for_a_while() {
     assert_eq!(clients.evicted(), numbers[2..EVICTED_AT_ONCE + 2]);
     let next = || numbers[EVICTED_AT_ONCE + 2];
     assert_eq!(clients.connect(FAR[0], room), None, "the others have just come");
-    clients.now += AUTHENTICATION_PATIENCE;
+    clients.now += AUTHENTICATION_GRACE;
     assert!(clients.connect(FAR[0], room).is_some());
     assert!(clients.evicted().contains(&next()));
     clients.now += SHORTAGE_LASTS;
@@ -146,7 +146,7 @@ fn an_evicted_connection_counts_until_its_thread_has_ended() {
     // Threads that hang: no connection that is evicted ever ends.
     for _ in 0..5 {
         came += (0..20).filter(|_| clients.connect("127.0.0.1", room).is_some()).count();
-        clients.now += EVICTION_PATIENCE;
+        clients.now += EVICTION_GRACE;
     }
     assert!(came <= room.all + may_end(room.all), "{came} threads at {} places", room.all);
     let gone = clients.evicted();

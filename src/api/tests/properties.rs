@@ -31,7 +31,11 @@ pub fn json(bytes: &[u8]) {
             let context = ask.context.unwrap();
             sound(&context, bytes.len());
             // A stored response can be told from its context alone.
-            assert_eq!(responses_api::About::parse(&context).as_ref(), Some(&about), "{context}");
+            assert_eq!(
+                responses_api::EchoedFields::parse(&context).as_ref(),
+                Some(&about),
+                "{context}"
+            );
         }
         Err(problem) => refused(problem.status, &problem.message),
     }
