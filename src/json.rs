@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use serde_json::value::RawValue;
-use serde_json::{Deserializer, Value};
+use serde_json::{Deserializer, Map, Value};
 
 use crate::escape::quoted;
 
@@ -79,7 +79,18 @@ pub fn add(json: &mut String, name: Option<&str>, value: &str) {
 /// An object with these members, which it takes out of the list: `json!` would write the insertion of each
 /// into the code.
 pub fn object(members: &mut [(&str, Value)]) -> Value {
-    members.iter_mut().map(|(name, value)| (name.to_owned(), value.take())).collect()
+    let mut object = Map::new();
+    for (name, value) in members {
+        object.insert((*name).to_owned(), value.take());
+    }
+    object.into()
+}
+
+/// A list of these elements.
+pub fn list(elements: &mut dyn Iterator<Item = String>) -> String {
+    let mut list = "[".to_owned();
+    elements.for_each(|element| add(&mut list, None, &element));
+    list + "]"
 }
 
 /// A text as JSON; `null` for none.

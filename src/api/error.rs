@@ -29,6 +29,8 @@ pub struct ApiError {
 }
 
 impl ApiError {
+    // Out of line: it is in the code of each error otherwise.
+    #[inline(never)]
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
         let after = matches!(status, 429 | 503 | 507).then(|| RETRY_AFTER.to_string());
         ApiError { status, code, message: message.into(), after, upstream: None }
@@ -74,11 +76,14 @@ impl ApiError {
 
     pub fn response(&self) -> Response {
         let body = format!(r#"{{"error":{}}}"#, self.object());
-        let after = self.after.iter().map(|after| ("Retry-After", after.clone()));
-        let bearer = || ("WWW-Authenticate", "Bearer".to_owned());
-        let key = (self.code == "invalid_api_key").then(bearer);
-        let add = |response: Response, (name, value)| response.header(name, value);
-        after.chain(key).fold(response::json(self.status, body), add)
+        let mut response = response::json(self.status, body);
+        if let Some(after) = &self.after {
+            response = response.header("Retry-After", after.clone());
+        }
+        if self.code == "invalid_api_key" {
+            response = response.header("WWW-Authenticate", "Bearer");
+        }
+        response
     }
 
     /// The same as an event of a stream, whose status was sent before.

@@ -155,11 +155,11 @@ fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
     let mut lease = exchange.lease();
     lease.grow(MAX_LISTED_BYTES)?;
     let found = find(&exchange.service.hub, &|who| exchange.proof.sees(who))?;
-    let all: Vec<String> = found.iter().map(Message::to_json).collect();
-    let body = format!(r#"{{"{name}":[{}]}}"#, all.join(","));
+    let all = json::list(&mut found.iter().map(Message::to_json));
+    let body = format!(r#"{{"{name}":{all}}}"#);
     drop((all, lease));
-    let long = found.into_iter().filter_map(|message| message.long);
-    exchange.respond(response::json(200, body).extents(long))
+    let mut long = found.into_iter().filter_map(|message| message.long);
+    exchange.respond(response::json(200, body).extents(&mut long))
 }
 
 /// `POST /v1/messages/{id}/retry`.
@@ -247,7 +247,7 @@ fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
 
 /// A message as JSON; a long reply is sent from its file.
 fn whole(status: u16, message: Message) -> Response {
-    response::json(status, message.to_json()).extents(message.long)
+    response::json(status, message.to_json()).extents(&mut message.long.into_iter())
 }
 
 #[cfg(test)]

@@ -95,7 +95,7 @@ pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
         TurnState::Cancelled => ("cancelled", None),
     };
     let body = words.object(&message.id.to_string(), status, &message.report, error);
-    exchange.respond(response::json(200, body).extents([message.extent()]))
+    exchange.respond(response::json(200, body).extents(&mut [message.extent()].into_iter()))
 }
 
 /// `DELETE /v1/responses/{id}`: one that is not over is cancelled.

@@ -13,7 +13,7 @@ use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::{Closed, Request, SLASH, Stream, decode, number, sse};
-use crate::json::{object, text_or_null};
+use crate::json::{self, object, text_or_null};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
 use crate::sys::fd::EventFd;
@@ -41,8 +41,8 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let (sessions, has_more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
         ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
     })?;
-    let rows: Vec<String> = sessions.iter().map(|session| row(session, "")).collect();
-    let body = format!(r#"{{"sessions":[{}],"has_more":{has_more}}}"#, rows.join(","));
+    let rows = json::list(&mut sessions.iter().map(|session| row(session, "")));
+    let body = format!(r#"{{"sessions":{rows},"has_more":{has_more}}}"#);
     drop((rows, lease));
     exchange.respond(response::json(200, body))
 }
@@ -67,8 +67,8 @@ pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
     lease.grow(messages.len() << 8)?;
     let shown =
         |(id, turn): &(Id, TurnState)| format!(r#"{{"id":"{id}","status":"{}"}}"#, turn.word());
-    let messages: Vec<String> = messages.iter().map(shown).collect();
-    let body = row(&found, &format!(r#","messages":[{}]"#, messages.join(",")));
+    let messages = json::list(&mut messages.iter().map(shown));
+    let body = row(&found, &format!(r#","messages":{messages}"#));
     drop((messages, lease));
     exchange.respond(response::json(200, body))
 }

@@ -85,7 +85,7 @@ impl Children {
                 .map(ProcessTracker::new_tree);
             own.extend(tree.as_ref().map(ProcessTree::variable));
         }
-        let variables = program.variables(own);
+        let variables = program.variables(&own);
         let slot = PidSlot::default();
         lock(&self.known).push(Arc::clone(&slot));
         let cgroup = tree.as_ref().and_then(|tree| File::open(tree.cgroup.as_ref()?).ok());

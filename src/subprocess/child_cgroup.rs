@@ -4,13 +4,13 @@
 //! The kernel lets us do so with any directory that we may write to. Ours to use is only what the
 //! service manager has delegated to us: the caller of [`usable_base`] has asked it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirEntry, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::limits::LEFTOVERS_PAUSE;
-use crate::sys::fs::{if_exists, read_any};
+use crate::sys::fs::{entries, if_exists, read_any};
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::threads::pause;
 
@@ -79,10 +79,12 @@ fn kill_frozen(path: &Path) {
 }
 
 fn nested(path: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    let is_meant = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
-    entries.filter(is_dir).filter(is_meant).map(|entry| entry.path()).collect()
+    let is_meant = |entry: &DirEntry| {
+        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        is_dir && entry.file_name().to_string_lossy().starts_with(prefix)
+    };
+    let all = entries(path).into_iter();
+    all.filter(is_meant).map(|entry| entry.path()).collect()
 }
 
 fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {
