@@ -20,7 +20,7 @@ use crate::agent::context::{self, own, role};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::sse;
-use crate::json::{Raw, add, elements, member, object, one_line, text_or_null};
+use crate::json::{Raw, add, elements, member, one_line, text_or_null};
 use crate::session::{Id, Message, TurnState, now};
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
@@ -103,9 +103,7 @@ pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     let (message, _) = stored(service, proof, id)?;
     service.hub.delete(message.id, &format!("deleted by {}", proof.principal()))?;
-    let object =
-        object(&mut [("id", id.into()), ("object", "response".into()), ("deleted", true.into())]);
-    exchange.json(&object)
+    exchange.json(format!(r#"{{"deleted":true,"id":{},"object":"response"}}"#, quoted(id)))
 }
 
 /// What a response repeats of its request.

@@ -204,8 +204,8 @@ impl Exchange<'_> {
         Ok(self.connection.respond(self.request, response)?)
     }
 
-    /// Answers 200 with a JSON object.
-    pub fn json(self, body: &Value) -> Handled {
-        self.respond(json(200, body.to_string()))
+    /// Answers 200 with a JSON text.
+    pub fn json(self, body: String) -> Handled {
+        self.respond(json(200, body))
     }
 }

@@ -8,12 +8,12 @@ use super::auth::Authenticated;
 use super::buffers::Lease;
 use super::error::{ApiError, Handled, HandlerError, bad};
 use super::request::{LAST_EVENT_ID, owner_of, parameter};
-use super::response::{self, sse_head};
+use super::response::sse_head;
 use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::{Closed, Request, SLASH, Stream, decode, number, sse};
-use crate::json::{self, object, text_or_null};
+use crate::json::{self, text_or_null};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
 use crate::sys::fd::EventFd;
@@ -44,7 +44,7 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let rows = json::list(&mut sessions.iter().map(|session| row(session, "")));
     let body = format!(r#"{{"sessions":{rows},"has_more":{has_more}}}"#);
     drop((rows, lease));
-    exchange.respond(response::json(200, body))
+    exchange.json(body)
 }
 
 /// The key of the session behind which a page begins; empty for the first page.
@@ -70,7 +70,7 @@ pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
     let messages = json::list(&mut messages.iter().map(shown));
     let body = row(&found, &format!(r#","messages":{messages}"#));
     drop((messages, lease));
-    exchange.respond(response::json(200, body))
+    exchange.json(body)
 }
 
 /// `DELETE /v1/sessions/{session}`: what runs and waits is cancelled, what was said forgotten.
@@ -78,7 +78,7 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
     let who = owner_of(exchange.proof, Some(session))?;
     let why = format!("the session was reset by {}", exchange.proof.principal());
     let count = exchange.service.hub.reset(&who, &why)?;
-    exchange.json(&object(&mut [("session", session.into()), ("cancelled", count.into())]))
+    exchange.json(format!(r#"{{"cancelled":{count},"session":{}}}"#, quoted(session)))
 }
 
 /// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
+use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
 use crate::json::object;
@@ -33,8 +34,8 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
     if !opens_status() {
         why = "a key that opens /v1/status is told the reason here and there".to_owned();
     }
-    let body = object(&mut [("status", "degraded".into()), ("reason", why.into())]);
-    response::json(503, body.to_string())
+    let why = quoted(&why);
+    response::json(503, format!(r#"{{"reason":{why},"status":"degraded"}}"#))
 }
 
 /// Why new durable work is not taken.
@@ -50,8 +51,8 @@ fn degraded(service: &Service) -> Option<String> {
 pub fn reload(exchange: Exchange<'_>, _: &str) -> Handled {
     let late = || ApiError::new(503, "reload_pending", "The configuration is still being read.");
     let outcome = exchange.service.reloads.wait(&exchange.service.wake).ok_or_else(late)?;
-    let (exit, message) = (outcome.exit.code(), outcome.message);
-    exchange.json(&object(&mut [("exit", exit.into()), ("message", message.into())]))
+    let (exit, message) = (outcome.exit.code(), quoted(&outcome.message));
+    exchange.json(format!(r#"{{"exit":{exit},"message":{message}}}"#))
 }
 
 /// `POST /v1/journal/compact`.
@@ -60,7 +61,7 @@ pub fn compact(exchange: Exchange<'_>, _: &str) -> Handled {
         let message = format!("The journal could not be compacted: {e}.");
         ApiError::new(503, "journal_unavailable", message)
     })?;
-    exchange.json(&object(&mut [("before", before.into()), ("after", after.into())]))
+    exchange.json(format!(r#"{{"after":{after},"before":{before}}}"#))
 }
 
 /// `GET /v1/status`; `null` where a disk that hangs keeps something from being told.
@@ -107,7 +108,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         ("outbox", of(|c| c.outbox)),
         ("dead_letters", of(|c| c.dead_letters)),
     ]);
-    exchange.json(&object(&mut [
+    let status = object(&mut [
         ("name", facts.name.as_str().into()),
         ("version", env!("CARGO_PKG_VERSION").into()),
         ("state", state.into()),
@@ -130,7 +131,8 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         ("journal", journal),
         ("principals", glance.map(|(.., usage)| principals(service, usage)).into()),
         ("last_stop", lock(&service.last_stop).clone()),
-    ]))
+    ]);
+    exchange.json(status.to_string())
 }
 
 /// A JSON object for each principal that holds something.

@@ -78,11 +78,8 @@ impl Children {
         let (mut own, mut tree) = (Environment::new(), None);
         if let ChildKind::Tree(leftovers) = kind {
             own.extend(self.name.get().map(|name| (OWN_VARIABLE.into(), name.into())));
-            tree = self
-                .tracker
-                .get()
-                .filter(|_| leftovers == Leftovers::Kill)
-                .map(ProcessTracker::new_tree);
+            let tracker = self.tracker.get().filter(|_| leftovers == Leftovers::Kill);
+            tree = tracker.map(ProcessTracker::new_tree);
             own.extend(tree.as_ref().map(ProcessTree::variable));
         }
         let variables = program.variables(&own);

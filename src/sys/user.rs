@@ -62,51 +62,37 @@ pub fn display_name(uid: u32) -> String {
 /// # Errors
 /// EPERM when we are not root. What cannot be taken back ends the process.
 pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
-    let ours = Rights::own()?;
-    ours.exchange(user)?;
-    let result = act();
-    ours.take_back();
-    Ok(result)
+    let (mut act, mut result) = (Some(act), None);
+    act_with_rights(user, &mut || result = act.take().map(|act| act()))?;
+    result.ok_or_else(|| io::ErrorKind::Other.into())
 }
 
-/// What a process may do: its groups and its effective user and group.
-struct Rights(Vec<libc::gid_t>, libc::uid_t, libc::gid_t);
-
-impl Rights {
-    fn own() -> io::Result<Rights> {
-        // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
-        unsafe {
-            let count = check(libc::getgroups(0, ptr::null_mut()))?;
-            let mut groups = vec![0; usize::try_from(count).unwrap_or(0)];
-            check(libc::getgroups(count, groups.as_mut_ptr()))?;
-            Ok(Rights(groups, libc::geteuid(), libc::getegid()))
-        }
+fn act_with_rights(user: &User, act: &mut dyn FnMut()) -> io::Result<()> {
+    // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
+    let (groups, uid, gid) = unsafe {
+        let count = check(libc::getgroups(0, ptr::null_mut()))?;
+        let mut groups = vec![0; usize::try_from(count).unwrap_or(0)];
+        check(libc::getgroups(count, groups.as_mut_ptr()))?;
+        (groups, libc::geteuid(), libc::getegid())
+    };
+    let name = CString::new(user.name.as_bytes())?;
+    // SAFETY: as above, and the name lives through the call; groups first, since only root may set them.
+    let taken = unsafe {
+        check(libc::initgroups(name.as_ptr(), user.gid))?;
+        check(libc::setegid(user.gid)).and_then(|_| check(libc::seteuid(user.uid)))
+    };
+    let result = taken.map(|_| act());
+    // SAFETY: as above, in the reverse order.
+    let back = unsafe {
+        check(libc::seteuid(uid))
+            .and_then(|_| check(libc::setegid(gid)))
+            .and_then(|_| check(libc::setgroups(groups.len(), groups.as_ptr())))
+    };
+    if back.is_err() {
+        // To go on with another user's rights would be worse than any error.
+        std::process::abort();
     }
-
-    /// Puts the user's in the place of ours, or leaves ours.
-    fn exchange(&self, user: &User) -> io::Result<()> {
-        let name = CString::new(user.name.as_bytes())?;
-        // SAFETY: the name lives through the call; groups first, since only root may set them.
-        let taken = unsafe {
-            check(libc::initgroups(name.as_ptr(), user.gid))?;
-            check(libc::setegid(user.gid)).and_then(|_| check(libc::seteuid(user.uid)))
-        };
-        taken.map(drop).inspect_err(|_| self.take_back())
-    }
-
-    fn take_back(&self) {
-        let Rights(groups, uid, gid) = self;
-        // SAFETY: the calls take plain numbers and a list that lives here, in the reverse order.
-        let back = unsafe {
-            check(libc::seteuid(*uid))
-                .and_then(|_| check(libc::setegid(*gid)))
-                .and_then(|_| check(libc::setgroups(groups.len(), groups.as_ptr())))
-        };
-        if back.is_err() {
-            // To go on with another user's rights would be worse than any error.
-            std::process::abort();
-        }
-    }
+    result
 }
 
 type Found = *mut *mut libc::passwd;
