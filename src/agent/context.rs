@@ -30,12 +30,9 @@ impl Context {
     /// What was said before the turn's own message, and after it, as JSON lines with `role` and
     /// `content`; the form of a session's transcript.
     pub fn lines(&self) -> String {
-        let (own, mut lines) = (own(&self.messages), String::new());
-        for (_, said) in elements(&self.messages).enumerate().filter(|(at, _)| *at != own) {
-            lines += &message(&role(said), &text(said));
-            lines.push('\n');
-        }
-        lines
+        let own = own(&self.messages);
+        let others = elements(&self.messages).enumerate().filter(|(at, _)| *at != own);
+        others.map(|(_, said)| message(&role(said), &text(said)) + "\n").collect()
     }
 }
 

@@ -203,7 +203,7 @@ mod tests {
     const PLAIN: ParseOptions = ParseOptions { in_session: false, durable: false, upstream: false };
 
     fn text(body: &str) -> Result<String, String> {
-        parse(body.as_bytes(), PLAIN).map(|(ask, _)| ask.text).map_err(|problem| problem.message)
+        parse(body.as_bytes(), PLAIN).map(|(ask, _)| ask.text).map_err(|problem| problem.0.message)
     }
 
     #[test]

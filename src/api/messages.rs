@@ -256,7 +256,7 @@ mod tests {
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
         let owner = Authenticated(Arc::new(ClientKey::new("owner")));
-        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.message)
+        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.0.message)
     }
 
     #[test]

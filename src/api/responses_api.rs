@@ -53,7 +53,7 @@ fn check_previous(
 ) -> Result<(), ApiError> {
     let Some(previous) = &echoed.previous else { return Ok(()) };
     let (message, _) = stored(service, proof, previous).map_err(|p| {
-        if matches!(p.status, 404 | 410) { ApiError::previous_not_found() } else { p }
+        if matches!(p.0.status, 404 | 410) { ApiError::previous_not_found() } else { p }
     })?;
     if session.is_some() && message.entry.owner.session.as_deref() != session {
         return Err(bad("previous_response_id is of another session than this request."));
@@ -77,7 +77,7 @@ fn stored(
     let unknown =
         || ApiError::new(404, "not_found", format!("There is no response {id:?} (any more)."));
     let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?);
-    let message = message.map_err(|p| if p.status == 404 { unknown() } else { p })?;
+    let message = message.map_err(|p| if p.0.status == 404 { unknown() } else { p })?;
     let context = service.hub.context_of(message.id).map_err(|_| unknown())?;
     let echoed = EchoedFields::parse(&context.ok_or_else(unknown)?).filter(|echoed| echoed.stored);
     Ok((message, echoed.ok_or_else(unknown)?))
@@ -303,7 +303,7 @@ impl Encoder for ResponsesEncoder {
     }
 
     fn fail(&mut self, id: &str, problem: &ApiError, out: &mut Vec<u8>) {
-        let (code, words) = (problem.code, &problem.message);
+        let (code, words) = (problem.0.code, &problem.0.message);
         let error = format!(r#""code":"{code}","message":{},"param":null"#, quoted(words));
         self.event("error", &error, out);
         let response = self.object(id, "failed", &Report::default(), Some(words));

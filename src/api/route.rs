@@ -186,7 +186,7 @@ fn answer(
 impl From<ApiError> for Response {
     fn from(problem: ApiError) -> Response {
         let response = problem.response();
-        match problem.code {
+        match problem.0.code {
             "share_reached" | "overloaded" | "too_many_failures" => response.close(),
             _ => response,
         }

@@ -12,7 +12,7 @@ use super::response::sse_head;
 use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
-use crate::http::{Closed, Request, SLASH, Stream, decode, number, sse};
+use crate::http::{Closed, SLASH, Stream, decode, number, sse};
 use crate::json::{self, text_or_null};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
@@ -33,7 +33,11 @@ fn row(session: &Session, more: &str) -> String {
 /// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
-    let after = after(request)?;
+    let words = "A list of sessions takes one parameter: after=SESSION, percent-encoded.";
+    let text = parameter(request, "after=", words)?.unwrap_or_default().replace('+', "%20");
+    let decoded = decode(&text).map_err(|_| bad(words))?;
+    // Empty for the first page.
+    let after = decoded.unwrap_or(text).replace(SLASH, "/");
     let wanted = |session: &str| session > after.as_str() && proof.0.may_touch(session);
     // While it is put together: a name is short.
     let mut lease = exchange.lease();
@@ -45,14 +49,6 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let body = format!(r#"{{"sessions":{rows},"has_more":{has_more}}}"#);
     drop((rows, lease));
     exchange.json(body)
-}
-
-/// The key of the session behind which a page begins; empty for the first page.
-fn after(request: &Request) -> Result<String, ApiError> {
-    let words = "A list of sessions takes one parameter: after=SESSION, percent-encoded.";
-    let text = parameter(request, "after=", words)?.unwrap_or_default().replace('+', "%20");
-    let decoded = decode(&text).map_err(|_| bad(words))?;
-    Ok(decoded.unwrap_or(text).replace(SLASH, "/"))
 }
 
 /// `GET /v1/sessions/{session}`.
@@ -146,7 +142,7 @@ impl EventStream<'_> {
             (Vec::new(), RefCell::new(Lease::new(&self.service.buffers, self.proof.principal())));
         let grow = |bytes: usize| {
             let grown = lease.borrow_mut().grow(bytes);
-            grown.map_err(|p| io::Error::new(io::ErrorKind::OutOfMemory, p.message))
+            grown.map_err(|p| io::Error::new(io::ErrorKind::OutOfMemory, p.0.message))
         };
         self.after = self.service.hub.records_of(
             self.session,

@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
 use super::child_cgroup;
@@ -16,7 +16,7 @@ use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::sys::random;
-use crate::threads::{self, lock, pause};
+use crate::threads::{self, pause};
 
 /// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
 /// processes to be put down, and little enough for the stop budget.
@@ -104,8 +104,8 @@ impl ProcessTracker {
 
 fn kill_cgroups(base: &Path) -> bool {
     let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
-    child_cgroup::list(base).into_iter().filter(|path| !child_cgroup::kill(path, deadline)).count()
-        == 0
+    let groups = child_cgroup::list(base).into_iter();
+    groups.filter(|path| !child_cgroup::kill(path, deadline)).count() == 0
 }
 
 fn warn_of_leftovers(mark: &str) {
@@ -224,20 +224,16 @@ fn kill_until_gone(find: Find) -> bool {
         return false;
     }
     let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
-    let outcome = Arc::new((Mutex::new(None), Condvar::new()));
-    let (found, theirs) = (Arc::clone(&find), Arc::clone(&outcome));
+    let ((sender, receiver), theirs) = (mpsc::channel(), Arc::clone(&find));
     let work = move || {
         RUNNING.fetch_add(1, Ordering::Relaxed);
-        *lock(&theirs.0) = Some(kill_found(&*found, deadline));
+        let _ = sender.send(kill_found(&*theirs, deadline));
         RUNNING.fetch_sub(1, Ordering::Relaxed);
-        theirs.1.notify_all();
     };
-    if threads::spawn("kill", CONNECTION_STACK, Box::new(work)).is_err() {
-        return kill_found(&*find, deadline);
+    match threads::spawn("kill", CONNECTION_STACK, Box::new(work)) {
+        Ok(_) => receiver.recv_timeout(LEFTOVERS_TIMEOUT * 2).unwrap_or(false),
+        Err(_) => kill_found(&*find, deadline),
     }
-    let (gone, changed) = &*outcome;
-    let waited = changed.wait_timeout_while(lock(gone), LEFTOVERS_TIMEOUT * 2, |it| it.is_none());
-    waited.unwrap_or_else(PoisonError::into_inner).0.unwrap_or(false)
 }
 
 fn kill_found(find: &dyn Fn() -> Found, deadline: Instant) -> bool {

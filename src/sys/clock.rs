@@ -49,9 +49,7 @@ pub fn parse_http_date(text: &str) -> Option<Duration> {
 fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
     let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
     let number = |part| Some(part).filter(digits)?.parse().ok();
-    let mut parts = text.split(separator).map(number);
-    let three = [parts.next()??, parts.next()??, parts.next()??];
-    parts.next().is_none().then_some(three)
+    text.split(separator).map(number).collect::<Option<Vec<i64>>>()?.try_into().ok()
 }
 
 /// Seconds since 1970 of a moment in UTC, or `None` where no calendar or clock has it.

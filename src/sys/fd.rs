@@ -1,12 +1,9 @@
 //! File descriptors: flags, pipes, event counters.
 
-use std::fs::DirEntry;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
 
 use super::check;
-use super::fs::entries;
 use super::process::Pid;
 
 /// Marks every inherited descriptor from 3 up close-on-exec, so that no child of ours can get
@@ -17,9 +14,9 @@ pub fn close_inherited_on_exec() {
     if unsafe { libc::syscall(libc::SYS_close_range, 3u32, all, flag) } == 0 {
         return;
     }
-    let open = entries(Path::new("/proc/self/fd"));
-    let number = |entry: &DirEntry| entry.file_name().to_str()?.parse().ok();
-    for fd in open.iter().filter_map(number).filter(|fd: &libc::c_int| *fd > 2) {
+    let open = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    for fd in numbers.filter(|fd: &libc::c_int| *fd > 2) {
         // SAFETY: F_SETFD with FD_CLOEXEC only sets a flag, of a descriptor that is open or not.
         unsafe { libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC) };
     }

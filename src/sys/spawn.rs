@@ -267,12 +267,8 @@ type Pointers = Vec<*mut libc::c_char>;
 
 /// The strings, and an array of pointers to them that ends with a null one.
 fn c_strings(texts: &[OsString]) -> io::Result<(Pointers, Vec<CString>)> {
-    let (mut pointers, mut strings) = (Vec::new(), Vec::new());
-    for text in texts {
-        let string = CString::new(text.as_bytes())?;
-        pointers.push(string.as_ptr().cast_mut());
-        strings.push(string);
-    }
-    pointers.push(ptr::null_mut());
-    Ok((pointers, strings))
+    let strings = texts.iter().map(|text| CString::new(text.as_bytes()));
+    let strings = strings.collect::<Result<Vec<CString>, _>>()?;
+    let pointers = strings.iter().map(|s| s.as_ptr().cast_mut());
+    Ok((pointers.chain([ptr::null_mut()]).collect(), strings))
 }

@@ -39,7 +39,7 @@ impl Clients {
         let key = known.unwrap_or_else(|| Arc::new(ClientKey::new(principal)));
         self.keys.push(Arc::clone(&key));
         let told = self.table.authenticate(&self.activity(number), &key);
-        told.map_err(|problem| problem.message)
+        told.map_err(|problem| problem.0.message)
     }
 
     fn activity(&self, number: u64) -> Arc<ConnectionActivity> {

@@ -23,7 +23,7 @@ pub fn json(bytes: &[u8]) {
                     sound(&context, bytes.len());
                 }
             }
-            Err(problem) => refused(problem.status, &problem.message),
+            Err(problem) => refused(problem.0.status, &problem.0.message),
         }
     }
     match responses_api::parse(bytes) {
@@ -37,12 +37,12 @@ pub fn json(bytes: &[u8]) {
                 "{context}"
             );
         }
-        Err(problem) => refused(problem.status, &problem.message),
+        Err(problem) => refused(problem.0.status, &problem.0.message),
     }
     let owner = Authenticated(Arc::new(ClientKey::new("owner")));
     match messages::parse(bytes, None, &owner, Busy::Queue) {
         Ok(draft) => assert!(!draft.text.is_empty() && draft.text.len() <= bytes.len()),
-        Err(problem) => refused(problem.status, &problem.message),
+        Err(problem) => refused(problem.0.status, &problem.0.message),
     }
 }
 
