@@ -54,28 +54,19 @@ impl<'a> Cancel<'a> {
         interests: [Interest<'_>; N],
         until: Instant,
     ) -> io::Result<([bool; N], Option<CancelReason>)> {
-        let mut all = interests.to_vec();
-        let reason = self.wait_for_all(&mut all, until)?;
-        Ok((array::from_fn(|at| all[at].ready()), reason))
-    }
-
-    /// The same for any number of `interests`, behind which it adds its own.
-    fn wait_for_all<'b>(
-        &'b self,
-        all: &mut Vec<Interest<'b>>,
-        until: Instant,
-    ) -> io::Result<Option<CancelReason>> {
         let until = until.min(self.deadline);
         let left = || until.saturating_duration_since(Instant::now());
         let (cancel, client) = (Interest::read(self.cancel), Interest::hangup(self.client));
-        all.extend([cancel, client, Interest::read(self.abort)]);
+        let ends = [cancel, client, Interest::read(self.abort)];
+        let mut all: Vec<Interest<'_>> = interests.into_iter().chain(ends).collect();
         // A signal ends a wait early.
-        while poll(all, Some(left()))? == 0 && !left().is_zero() {}
+        while poll(&mut all, Some(left()))? == 0 && !left().is_zero() {}
         let reasons = [CancelReason::Cancelled, CancelReason::ClientGone, CancelReason::Aborted];
-        let mut ended = all[all.len() - 3..].iter().zip(reasons).filter(|(end, _)| end.ready());
+        let mut ended = all[N..].iter().zip(reasons).filter(|(end, _)| end.ready());
         let late = Instant::now() >= self.deadline;
         let reason = ended.next().map(|(_, reason)| reason);
-        Ok(reason.or(late.then_some(CancelReason::TimedOut)))
+        let reason = reason.or(late.then_some(CancelReason::TimedOut));
+        Ok((array::from_fn(|at| all[at].ready()), reason))
     }
 }
 

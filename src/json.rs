@@ -76,9 +76,16 @@ pub fn add(json: &mut String, name: Option<&str>, value: &str) {
     json.push_str(value);
 }
 
-/// An object with these members, which it takes out of the list: `json!` would write the insertion of each
-/// into the code.
-pub fn object(members: &mut [(&str, Value)]) -> Value {
+/// `json!` for an object, with one loop in place of code for each member.
+macro_rules! object {
+    ($($name:literal: $value:expr),* $(,)?) => {
+        $crate::json::object_of(&mut [$(($name, $value.into())),*])
+    };
+}
+pub(crate) use object;
+
+/// An object with these members, which it takes out of the list.
+pub fn object_of(members: &mut [(&str, Value)]) -> Value {
     let mut object = Map::new();
     for (name, value) in members {
         object.insert((*name).to_owned(), value.take());

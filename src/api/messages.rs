@@ -1,7 +1,6 @@
 //! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
 //! retried.
 
-use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,15 +70,15 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         }
     }
     let (begun, at) = service.hub.glance(id).unwrap_or((true, now()));
-    let body = object(&mut [
-        ("id", id.to_string().into()),
-        ("session", session.into()),
-        ("status", if begun { "running" } else { "queued" }.into()),
-        ("position", position.into()),
-        ("mode", mode.word().into()),
-        ("interrupted", interrupted.map(|id| id.to_string()).into()),
-        ("created_at", rfc3339(at).into()),
-    ]);
+    let body = object! {
+        "id": id.to_string(),
+        "session": session,
+        "status": if begun { "running" } else { "queued" },
+        "position": position,
+        "mode": mode.word(),
+        "interrupted": interrupted.map(|id| id.to_string()),
+        "created_at": rfc3339(at),
+    };
     exchange.respond(response::json(202, body.to_string()))
 }
 
@@ -231,18 +230,25 @@ pub(super) fn parse(
 
 fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
     let json = raw.map_or("[]", RawValue::get);
-    let fits = |text: &Cow<'_, str>| {
-        (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control)
-    };
-    let read = |item| json::text(item).ok().filter(fits).map(Cow::into_owned);
-    let all: Option<Vec<String>> = elements(json).take(MAX_ATTACHMENTS + 1).map(read).collect();
-    let all = all.filter(|all| json.starts_with('[') && all.len() <= MAX_ATTACHMENTS);
-    all.ok_or_else(|| {
+    let wrong = || {
         bad(format!(
             "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
              {MAX_ATTACHMENT} bytes of text each."
         ))
-    })
+    };
+    if !json.starts_with('[') {
+        return Err(wrong());
+    }
+    let mut all = Vec::new();
+    for item in elements(json) {
+        let text = json::text(item).unwrap_or_default();
+        let fits = (1..=MAX_ATTACHMENT).contains(&text.len()) && all.len() < MAX_ATTACHMENTS;
+        if !fits || text.contains(char::is_control) {
+            return Err(wrong());
+        }
+        all.push(text.into_owned());
+    }
+    Ok(all)
 }
 
 /// A message as JSON; a long reply is sent from its file.

@@ -12,7 +12,7 @@ use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
-use crate::json::object;
+use crate::json::{object, object_of};
 use crate::session::{Counts, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
@@ -87,51 +87,49 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let turns = glance.as_ref().map(|&(_, turns, ..)| turns);
     let waits = glance.as_ref().and_then(|(.., waits, _)| waits.as_ref());
     let (_, refused) = service.reloads.refused();
-    let reload_error =
-        refused.map(|it| object(&mut [("time", it.time.into()), ("message", it.message.into())]));
-    let turn_counts = object(&mut [
-        ("running", turns.map(|(running, _, _)| running).into()),
-        ("waiting", turns.map(|(_, waiting, _)| waiting).into()),
-    ]);
-    let in_force = object(&mut [
-        ("max_connections", limits.max_connections.into()),
-        ("max_turns", limits.max_turns.into()),
-        ("descriptors", max_open().into()),
-        ("shortage", limits.shortage().into()),
-    ]);
-    let journal = object(&mut [
-        ("bytes", bytes.into()),
-        ("last", last.into()),
-        ("queued", of(|c| c.queued)),
-        ("running", of(|c| c.running)),
-        ("kept", of(|c| c.kept)),
-        ("outbox", of(|c| c.outbox)),
-        ("dead_letters", of(|c| c.dead_letters)),
-    ]);
-    let status = object(&mut [
-        ("name", facts.name.as_str().into()),
-        ("version", env!("CARGO_PKG_VERSION").into()),
-        ("state", state.into()),
-        ("pid", process::id().into()),
-        ("since", facts.since.as_str().into()),
-        ("state_since", service.draining_since.get().unwrap_or(&facts.since).as_str().into()),
-        ("uptime_seconds", facts.began.elapsed().as_secs().into()),
-        ("listen", facts.listen.as_str().into()),
-        ("unit", facts.unit.get().map(String::as_str).into()),
-        ("stop_timeout_seconds", limit.into()),
-        ("agent", service.settings().agent.kind().into()),
-        ("connections", service.connections.count().into()),
-        ("sessions", turns.map(|(_, _, sessions)| sessions).into()),
-        ("turns", turn_counts),
-        ("waiting", waits.and_then(|waits| waits.parse::<Value>().ok()).into()),
-        ("limits", in_force),
-        ("degraded", degraded(service).into()),
-        ("warnings", lock(&service.warnings).clone().into()),
-        ("reload_error", reload_error.into()),
-        ("journal", journal),
-        ("principals", glance.map(|(.., usage)| principals(service, usage)).into()),
-        ("last_stop", lock(&service.last_stop).clone()),
-    ]);
+    // No lock is held while others are waited for.
+    let warnings = lock(&service.warnings).clone();
+    let last_stop = lock(&service.last_stop).clone();
+    let status = object! {
+        "name": facts.name.as_str(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": state,
+        "pid": process::id(),
+        "since": facts.since.as_str(),
+        "state_since": service.draining_since.get().unwrap_or(&facts.since).as_str(),
+        "uptime_seconds": facts.began.elapsed().as_secs(),
+        "listen": facts.listen.as_str(),
+        "unit": facts.unit.get().map(String::as_str),
+        "stop_timeout_seconds": limit,
+        "agent": service.settings().agent.kind(),
+        "connections": service.connections.count(),
+        "sessions": turns.map(|(_, _, sessions)| sessions),
+        "turns": object! {
+            "running": turns.map(|(running, _, _)| running),
+            "waiting": turns.map(|(_, waiting, _)| waiting),
+        },
+        "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
+        "limits": object! {
+            "max_connections": limits.max_connections,
+            "max_turns": limits.max_turns,
+            "descriptors": max_open(),
+            "shortage": limits.shortage(),
+        },
+        "degraded": degraded(service),
+        "warnings": warnings,
+        "reload_error": refused.map(|it| object! { "time": it.time, "message": it.message }),
+        "journal": object! {
+            "bytes": bytes,
+            "last": last,
+            "queued": of(|c| c.queued),
+            "running": of(|c| c.running),
+            "kept": of(|c| c.kept),
+            "outbox": of(|c| c.outbox),
+            "dead_letters": of(|c| c.dead_letters),
+        },
+        "principals": glance.map(|(.., usage)| principals(service, usage)),
+        "last_stop": last_stop,
+    };
     exchange.json(status.to_string())
 }
 
@@ -151,7 +149,7 @@ fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
         let mut row = vec![("name", Value::from(name.as_str()))];
         row.extend(held.iter().map(|(what, count)| (*what, (*count).into())));
-        object(&mut row)
+        object_of(&mut row)
     };
     usage.iter().map(row).collect()
 }

@@ -31,9 +31,13 @@ pub struct Program {
 impl Program {
     /// A program with our own environment, less what is for us alone.
     pub fn new(path: PathBuf) -> Program {
-        let alone = |name: &OsString| name.to_str().is_some_and(is_service_manager_variable);
-        let all = env::vars_os().filter(|(name, _)| !alone(name));
-        Program::with_environment(path, all.collect())
+        let mut program = Program::with_environment(path, Environment::new());
+        for (name, value) in env::vars_os() {
+            if !name.to_str().is_some_and(is_service_manager_variable) {
+                program.environment.push((name, value));
+            }
+        }
+        program
     }
 
     /// The program of a `command` in the configuration: a path, or a name on `PATH`.
@@ -94,10 +98,12 @@ const ALLOWED: &str = "HOME USER LOGNAME SHELL PATH LANG LANGUAGE LC_ALL LC_CTYP
 /// The environment that agents and targets get: the allow list, `pass_env` and `env`, of which the
 /// later ones win.
 pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Environment {
-    let inherited = ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str));
-    let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
-    let configured = env.iter().map(|(name, value)| (name.into(), value.into()));
-    inherited.chain(configured).collect()
+    let mut all = Environment::new();
+    for name in ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str)) {
+        all.extend(env::var_os(name).map(|value| (name.into(), value)));
+    }
+    env.iter().for_each(|(name, value)| all.push((name.into(), value.into())));
+    all
 }
 
 /// Finds a program on `PATH`, else in the places where systemd's own are.
