@@ -96,7 +96,7 @@ impl Children {
             Ok(process) => process,
             Err(e) => {
                 self.forget(&slot);
-                self.end_tree(tree);
+                self.kill_tree(tree);
                 return Err(e);
             }
         };
@@ -183,7 +183,7 @@ impl Child<'_> {
         (process.stdin, process.stdout, process.stderr) = (None, None, None);
         let status = self.reap().map_err(|e| e.kind());
         self.status = Some(status);
-        self.children.end_tree(self.tree.take());
+        self.children.kill_tree(self.tree.take());
         status.map_err(Into::into)
     }
 

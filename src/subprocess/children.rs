@@ -100,7 +100,7 @@ impl Children {
         }));
     }
 
-    pub(super) fn end_tree(self: &Arc<Self>, tree: Option<ProcessTree>) {
+    pub(super) fn kill_tree(self: &Arc<Self>, tree: Option<ProcessTree>) {
         if let Some(tree) = tree {
             let all = Arc::clone(self);
             tree.kill(Box::new(move || all.reap_orphans()));

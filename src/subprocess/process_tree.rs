@@ -97,7 +97,8 @@ impl ProcessTracker {
         }
         let run = self.run.clone();
         if !ours().is_empty() {
-            kill_until_gone(Arc::new(move || find(ours(), &|mark| mark.starts_with(&run), &[])));
+            let found = move || find(ours(), &|mark| mark.starts_with(&run), &[]);
+            kill_until_gone(Arc::new(found));
         }
     }
 }
@@ -224,15 +225,15 @@ fn kill_until_gone(find: Find) -> bool {
         return false;
     }
     let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
-    let ((sender, receiver), theirs) = (mpsc::channel(), Arc::clone(&find));
+    let ((sender, receiver), kept) = (mpsc::channel(), Arc::clone(&find));
     let work = move || {
         RUNNING.fetch_add(1, Ordering::Relaxed);
-        let _ = sender.send(kill_found(&*theirs, deadline));
+        let _ = sender.send(kill_found(&*find, deadline));
         RUNNING.fetch_sub(1, Ordering::Relaxed);
     };
     match threads::spawn("kill", CONNECTION_STACK, Box::new(work)) {
         Ok(_) => receiver.recv_timeout(LEFTOVERS_TIMEOUT * 2).unwrap_or(false),
-        Err(_) => kill_found(&*find, deadline),
+        Err(_) => kill_found(&*kept, deadline),
     }
 }
 
