@@ -19,7 +19,6 @@ const BUFFER_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_BUFFER_WAITS: usize = 64;
 
 /// What is taken of the budget.
-#[derive(Debug)]
 pub struct Buffers {
     hub: Arc<Hub>,
     used: Mutex<Used>,
@@ -66,7 +65,6 @@ impl Buffers {
 }
 
 /// What one request holds of the budget; dropping it gives it back.
-#[derive(Debug)]
 pub struct Lease {
     buffers: Arc<Buffers>,
     principal: String,

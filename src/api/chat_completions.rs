@@ -134,7 +134,6 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
     Err(ApiError::new(400, "unsupported_content", message))
 }
 
-#[derive(Debug)]
 pub(super) struct ChatEncoder {
     model: String,
     /// A stream ends with what the turn has used, where that is known.

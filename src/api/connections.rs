@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::error::ApiError;
 use crate::config::{ClientKey, OWNER};
-use crate::http::{Activity, ConnectionActivity};
+use crate::http::{Activity, ConnectionActivity, Stage};
 use crate::named::ByName;
 use crate::shares::{Over, Shares};
 use crate::threads::lock;
@@ -59,10 +59,10 @@ impl Capacity {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ConnectionTable(Mutex<Table>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Table {
     /// In the order in which they came.
     entries: Vec<Entry>,
@@ -76,7 +76,6 @@ struct Table {
     shortage: Option<(usize, Instant)>,
 }
 
-#[derive(Debug)]
 struct Entry {
     stream: Arc<TcpStream>,
     activity: Arc<ConnectionActivity>,
@@ -147,7 +146,7 @@ impl ConnectionTable {
     pub(super) fn revoke(&self, holds: &dyn Fn(&ClientKey) -> bool) {
         let table = lock(&self.0);
         let gone = |entry: &&Entry| entry.key.as_ref().is_some_and(|key| !holds(key));
-        table.entries.iter().filter(gone).for_each(|entry| entry.activity.revoke());
+        table.entries.iter().filter(gone).for_each(|entry| entry.activity.enter(Stage::Revoked));
     }
 
     /// How many connections each principal holds.

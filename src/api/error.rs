@@ -121,7 +121,6 @@ pub fn bad(message: impl Into<String>) -> ApiError {
 }
 
 /// Why a handler has sent no answer, or not all of it.
-#[derive(Debug)]
 pub enum HandlerError {
     /// The answer is this error.
     Api(ApiError),

@@ -34,7 +34,6 @@ pub struct Facts {
     pub began: Instant,
 }
 
-#[derive(Debug)]
 pub struct Service {
     pub facts: Facts,
     keys: Mutex<Arc<Keyring>>,

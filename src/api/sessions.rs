@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use super::auth::Authenticated;
 use super::buffers::Lease;
@@ -12,7 +13,7 @@ use super::response::sse_head;
 use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
-use crate::http::{Closed, SLASH, Stream, decode, number, sse};
+use crate::http::{Closed, SLASH, Stage, Stream, decode, number, sse};
 use crate::json::{self, text_or_null};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
@@ -91,7 +92,10 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     // After an id of a journal that was removed there would be no events.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
-    connection.activity.iter().for_each(|activity| activity.set_streaming());
+    connection
+        .activity
+        .iter()
+        .for_each(|activity| activity.enter(Stage::Streaming(Instant::now())));
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
     let mut events = EventStream { service, proof, session, after, running: None };

@@ -25,7 +25,6 @@ use crate::sys::poll::Interest;
 const MAX_INSTRUCTIONS: usize = 120 * 1024;
 
 /// What a request asks for.
-#[derive(Debug)]
 pub struct TurnRequest {
     /// The message that the turn is about.
     pub text: String,

@@ -46,7 +46,6 @@ pub struct RunOptions<'a> {
 }
 
 /// What a child has done.
-#[derive(Debug)]
 pub enum ChildEvent {
     /// So many bytes of its stdout are in the buffer.
     Stdout(usize),

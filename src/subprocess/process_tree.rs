@@ -84,7 +84,7 @@ impl ProcessTracker {
         let grouped = base.as_deref().is_none_or(kill_cgroups);
         // Processes of others come and go all the time.
         let theirs = move || Found { all_seen: true, ..find(proc::processes(), &is_theirs, &[]) };
-        if !(kill_until_gone(Arc::new(theirs)) && grouped) {
+        if !(kill_until_gone(Box::new(theirs)) && grouped) {
             warn_of_leftovers(&self.gateway);
         }
         let _ = self.base.set(base);
@@ -98,7 +98,7 @@ impl ProcessTracker {
         let run = self.run.clone();
         if !ours().is_empty() {
             let found = move || find(ours(), &|mark| mark.starts_with(&run), &[]);
-            kill_until_gone(Arc::new(found));
+            kill_until_gone(Box::new(found));
         }
     }
 }
@@ -118,7 +118,6 @@ fn warn_of_leftovers(mark: &str) {
 }
 
 /// What one child starts.
-#[derive(Debug)]
 pub struct ProcessTree {
     /// With a `:` at its end, so that none is the beginning of another.
     mark: String,
@@ -157,7 +156,7 @@ impl ProcessTree {
             None if orphans().is_empty() => true,
             None => {
                 let found = move || find(orphans(), &|mark| mark == own, &descendants);
-                kill_until_gone(Arc::new(found))
+                kill_until_gone(Box::new(found))
             }
         };
         if !ended {
@@ -170,7 +169,7 @@ impl ProcessTree {
 type PidList = Box<dyn Fn() -> Vec<Pid> + Send + Sync>;
 
 /// Looks for processes of children, anew each time.
-type Find = Arc<dyn Fn() -> Found + Send + Sync>;
+type Find = Box<dyn Fn() -> Found + Send + Sync>;
 
 /// A process that has not ended: its number, and when it started.
 type Living = (Pid, u64);
@@ -221,36 +220,35 @@ fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Found
 /// read the environment of a process that hangs in the kernel may hang too.
 fn kill_until_gone(find: Find) -> bool {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
+    let work = Arc::new(move || {
+        let mut hidden_at = Instant::now() + HIDDEN_AFTER;
+        loop {
+            let looked = Instant::now();
+            let found = find();
+            found.living.iter().for_each(kill);
+            if !found.living.is_empty() {
+                hidden_at = Instant::now() + HIDDEN_AFTER;
+            }
+            // A look that took long is no sign of it.
+            let done = found.all_seen || looked >= hidden_at;
+            if found.living.is_empty() && done || Instant::now() >= deadline {
+                return found.living.is_empty();
+            }
+            pause(LEFTOVERS_PAUSE);
+        }
+    });
     if RUNNING.load(Ordering::Relaxed) >= MAX_KILLERS {
         return false;
     }
-    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
-    let ((sender, receiver), kept) = (mpsc::channel(), Arc::clone(&find));
-    let work = move || {
+    let ((sender, receiver), there) = (mpsc::channel(), Arc::clone(&work));
+    let counted = move || {
         RUNNING.fetch_add(1, Ordering::Relaxed);
-        let _ = sender.send(kill_found(&*find, deadline));
+        let _ = sender.send(there());
         RUNNING.fetch_sub(1, Ordering::Relaxed);
     };
-    match threads::spawn("kill", CONNECTION_STACK, Box::new(work)) {
+    match threads::spawn("kill", CONNECTION_STACK, Box::new(counted)) {
         Ok(_) => receiver.recv_timeout(LEFTOVERS_TIMEOUT * 2).unwrap_or(false),
-        Err(_) => kill_found(&*kept, deadline),
-    }
-}
-
-fn kill_found(find: &dyn Fn() -> Found, deadline: Instant) -> bool {
-    let mut hidden_at = Instant::now() + HIDDEN_AFTER;
-    loop {
-        let looked = Instant::now();
-        let found = find();
-        found.living.iter().for_each(kill);
-        if !found.living.is_empty() {
-            hidden_at = Instant::now() + HIDDEN_AFTER;
-        }
-        // A look that took long is no sign of it.
-        let done = found.all_seen || looked >= hidden_at;
-        if found.living.is_empty() && done || Instant::now() >= deadline {
-            return found.living.is_empty();
-        }
-        pause(LEFTOVERS_PAUSE);
+        Err(_) => work(),
     }
 }
