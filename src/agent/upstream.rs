@@ -237,8 +237,9 @@ impl<'a> UpstreamClient<'a> {
         };
         let free = client.is_reusable();
         drop(client);
-        if let Some(stream) = stream.filter(|_| free) {
-            self.agent.upstream.keep(stream);
+        let mut idle = lock(&self.agent.upstream.idle);
+        if let Some(stream) = stream.filter(|_| free && idle.len() < UPSTREAM_KEPT) {
+            idle.push((Instant::now(), stream));
         }
         Ok(result)
     }
@@ -280,13 +281,6 @@ impl ConnectionPool {
             }
         }
         None
-    }
-
-    fn keep(&self, stream: TcpStream) {
-        let mut idle = lock(&self.idle);
-        if idle.len() < UPSTREAM_KEPT {
-            idle.push((Instant::now(), stream));
-        }
     }
 
     pub fn close_idle(&self) {

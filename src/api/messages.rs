@@ -230,25 +230,19 @@ pub(super) fn parse(
 
 fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
     let json = raw.map_or("[]", RawValue::get);
-    let wrong = || {
-        bad(format!(
-            "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
-             {MAX_ATTACHMENT} bytes of text each."
-        ))
-    };
-    if !json.starts_with('[') {
-        return Err(wrong());
-    }
-    let mut all = Vec::new();
-    for item in elements(json) {
+    let (mut all, mut fit) = (Vec::new(), json.starts_with('['));
+    for item in elements(json).take(MAX_ATTACHMENTS + 1) {
         let text = json::text(item).unwrap_or_default();
-        let fits = (1..=MAX_ATTACHMENT).contains(&text.len()) && all.len() < MAX_ATTACHMENTS;
-        if !fits || text.contains(char::is_control) {
-            return Err(wrong());
-        }
+        fit &= (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control);
         all.push(text.into_owned());
     }
-    Ok(all)
+    if fit && all.len() <= MAX_ATTACHMENTS {
+        return Ok(all);
+    }
+    Err(bad(format!(
+        "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
+         {MAX_ATTACHMENT} bytes of text each."
+    )))
 }
 
 /// A message as JSON; a long reply is sent from its file.

@@ -3,6 +3,7 @@
 
 use std::io;
 
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
@@ -20,7 +21,7 @@ use crate::agent::context::{self, own, role};
 use crate::escape::quoted;
 use crate::extent::PLACEHOLDER;
 use crate::http::sse;
-use crate::json::{Raw, add, elements, member, one_line, text_or_null};
+use crate::json::{Raw, add, elements, member, object, one_line, text_or_null};
 use crate::session::{Id, Message, TurnState, now};
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
@@ -226,10 +227,8 @@ impl ResponsesEncoder {
             [previous, instructions].map(|text| text_or_null(text.as_deref()));
         let cut = status == "incomplete";
         let details = if cut { r#"{"reason":"max_output_tokens"}"# } else { "null" };
-        let error = error.map_or_else(
-            || "null".to_owned(),
-            |words| format!(r#"{{"code":"server_error","message":{}}}"#, quoted(words)),
-        );
+        let error = error.map(|words| object! { "code": "server_error", "message": words });
+        let error = Value::from(error);
         let has_output = cut || status == "completed";
         let output = if has_output { Self::item(id, status, true) } else { String::new() };
         let usage = report.usage.as_ref().map(|it| format!(r#","usage":{}"#, usage(it)));

@@ -100,16 +100,12 @@ pub fn is_authority(authority: &[u8]) -> bool {
         (address.parse::<Ipv6Addr>().is_ok(), rest)
     } else {
         let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-        (is_name(host), rest)
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        // 255: RFC 1035 section 2.3.4.
+        ((1..=255).contains(&host.len()) && host.bytes().all(allowed), rest)
     };
     let port = || number(rest.strip_prefix(':')?.as_bytes());
     host_is_valid && (rest.is_empty() || port().is_some_and(|port| port <= u16::MAX.into()))
-}
-
-fn is_name(host: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    // 255: RFC 1035 section 2.3.4.
-    !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed)
 }
 
 /// The value of a hexadecimal digit.

@@ -7,6 +7,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::child_cgroup;
 use super::children::{Children, PidSlot};
 use super::process_tree::{Leftovers, ProcessTracker, ProcessTree};
 use super::program::{Environment, Program};
@@ -102,8 +103,10 @@ impl Children {
         if let Some(soft) = self.descriptors {
             let _ = set_limit_of(process.pid, soft);
         }
-        if let Some(tree) = tree.as_mut().filter(|_| !process.joined) {
-            tree.leave_cgroup();
+        // It could not enter its control group, which is empty: it goes.
+        let empty = tree.as_mut().filter(|_| !process.joined).and_then(|tree| tree.cgroup.take());
+        if let Some(group) = empty {
+            child_cgroup::kill(&group, Instant::now());
         }
         Ok(Child {
             process,

@@ -79,12 +79,10 @@ fn kill_frozen(path: &Path) {
 }
 
 fn nested(path: &Path, prefix: &str) -> Vec<PathBuf> {
-    let is_meant = |entry: &DirEntry| {
-        let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
-        is_dir && entry.file_name().to_string_lossy().starts_with(prefix)
-    };
-    let all = entries(path).into_iter();
-    all.filter(is_meant).map(|entry| entry.path()).collect()
+    let is_dir = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let is_meant = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    let groups = entries(path).into_iter().filter(is_dir).filter(is_meant);
+    groups.map(|entry| entry.path()).collect()
 }
 
 fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {

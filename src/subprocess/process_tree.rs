@@ -132,13 +132,6 @@ impl ProcessTree {
         (MARK.into(), (&self.mark).into())
     }
 
-    /// The child could not enter the control group.
-    pub fn leave_cgroup(&mut self) {
-        if let Some(group) = self.cgroup.take() {
-            child_cgroup::kill(&group, Instant::now());
-        }
-    }
-
     /// Notes what descends from the child, while that can be seen.
     pub fn note_descendants(&mut self, child: Pid) {
         if self.cgroup.is_none() {

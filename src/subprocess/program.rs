@@ -31,12 +31,9 @@ pub struct Program {
 impl Program {
     /// A program with our own environment, less what is for us alone.
     pub fn new(path: PathBuf) -> Program {
+        let alone = |name: &OsString| name.to_str().is_some_and(is_service_manager_variable);
         let mut program = Program::with_environment(path, Environment::new());
-        for (name, value) in env::vars_os() {
-            if !name.to_str().is_some_and(is_service_manager_variable) {
-                program.environment.push((name, value));
-            }
-        }
+        program.environment.extend(env::vars_os().filter(|(name, _)| !alone(name)));
         program
     }
 
