@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-use serde_json::Deserializer;
 use serde_json::value::RawValue;
+use serde_json::{Deserializer, Map, Value};
 
 use crate::escape::quoted;
 
@@ -74,6 +74,35 @@ pub fn add(json: &mut String, name: Option<&str>, value: &str) {
         json.push(':');
     }
     json.push_str(value);
+}
+
+/// `json!` for an object, with one loop in place of code for each member.
+macro_rules! object {
+    ($($name:literal: $value:expr),* $(,)?) => {
+        $crate::json::object_of(&mut [$(($name, $value.into())),*])
+    };
+}
+pub(crate) use object;
+
+/// An object with these members, which it takes out of the list.
+pub fn object_of(members: &mut [(&str, Value)]) -> Value {
+    let mut object = Map::new();
+    for (name, value) in members {
+        object.insert((*name).to_owned(), value.take());
+    }
+    object.into()
+}
+
+/// A list of these elements.
+pub fn list(elements: &mut dyn Iterator<Item = String>) -> String {
+    let mut list = "[".to_owned();
+    elements.for_each(|element| add(&mut list, None, &element));
+    list + "]"
+}
+
+/// A text as JSON; `null` for none.
+pub fn text_or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), quoted)
 }
 
 /// How many lists and objects are open at most at once.

@@ -1,12 +1,10 @@
 //! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
 //! retried.
 
-use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
@@ -18,7 +16,7 @@ use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
 use crate::journal::WriteError;
-use crate::json::{self, Raw, elements, members};
+use crate::json::{self, Raw, elements, members, object};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
 
@@ -72,7 +70,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         }
     }
     let (begun, at) = service.hub.progress_of(id).unwrap_or((true, now()));
-    let body = json!({
+    let body = object! {
         "id": id.to_string(),
         "session": session,
         "status": if begun { "running" } else { "queued" },
@@ -80,7 +78,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         "mode": mode.word(),
         "interrupted": interrupted.map(|id| id.to_string()),
         "created_at": rfc3339(at),
-    });
+    };
     exchange.respond(response::json(202, body.to_string()))
 }
 
@@ -156,11 +154,11 @@ fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
     let mut lease = exchange.lease();
     lease.grow(MAX_LISTED_BYTES)?;
     let found = find(&exchange.service.hub, &|who| exchange.proof.sees(who))?;
-    let all: Vec<String> = found.iter().map(Message::to_json).collect();
-    let body = format!(r#"{{"{name}":[{}]}}"#, all.join(","));
+    let all = json::list(&mut found.iter().map(Message::to_json));
+    let body = format!(r#"{{"{name}":{all}}}"#);
     drop((all, lease));
-    let long = found.into_iter().filter_map(|message| message.long);
-    exchange.respond(response::json(200, body).extents(long))
+    let mut long = found.into_iter().filter_map(|message| message.long);
+    exchange.respond(response::json(200, body).extents(&mut long))
 }
 
 /// `POST /v1/messages/{id}/retry`.
@@ -232,23 +230,24 @@ pub(super) fn parse(
 
 fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
     let json = raw.map_or("[]", RawValue::get);
-    let fits = |text: &Cow<'_, str>| {
-        (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control)
-    };
-    let read = |item| json::text(item).ok().filter(fits).map(Cow::into_owned);
-    let all: Option<Vec<String>> = elements(json).take(MAX_ATTACHMENTS + 1).map(read).collect();
-    let all = all.filter(|all| json.starts_with('[') && all.len() <= MAX_ATTACHMENTS);
-    all.ok_or_else(|| {
-        bad(format!(
-            "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
-             {MAX_ATTACHMENT} bytes of text each."
-        ))
-    })
+    let (mut all, mut fit) = (Vec::new(), json.starts_with('['));
+    for item in elements(json).take(MAX_ATTACHMENTS + 1) {
+        let text = json::text(item).unwrap_or_default();
+        fit &= (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control);
+        all.push(text.into_owned());
+    }
+    if fit && all.len() <= MAX_ATTACHMENTS {
+        return Ok(all);
+    }
+    Err(bad(format!(
+        "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
+         {MAX_ATTACHMENT} bytes of text each."
+    )))
 }
 
 /// A message as JSON; a long reply is sent from its file.
 fn whole(status: u16, message: Message) -> Response {
-    response::json(status, message.to_json()).extents(message.long)
+    response::json(status, message.to_json()).extents(&mut message.long.into_iter())
 }
 
 #[cfg(test)]
@@ -257,7 +256,7 @@ mod tests {
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
         let owner = Authenticated(Arc::new(ClientKey::new("owner")));
-        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.message)
+        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.0.message)
     }
 
     #[test]

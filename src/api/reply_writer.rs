@@ -119,7 +119,8 @@ impl<'c> ReplyWriter<'c> {
                     None if self.native => json(200, PLACEHOLDER.to_string()),
                     None => json(200, self.encoder.whole(&self.id, &self.report)),
                 };
-                let response = mark_replayed(response.extents(self.stored), self.replayed);
+                let response =
+                    mark_replayed(response.extents(&mut self.stored.into_iter()), self.replayed);
                 return connection.respond(request, response);
             }
             state => self.state = state,

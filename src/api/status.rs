@@ -4,13 +4,15 @@ use std::process;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
+use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
+use crate::json::{object, object_of};
 use crate::session::{Counts, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
@@ -32,7 +34,8 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
     if !opens_status() {
         why = "a key that opens /v1/status is told the reason here and there".to_owned();
     }
-    response::json(503, json!({"status": "degraded", "reason": why}).to_string())
+    let why = quoted(&why);
+    response::json(503, format!(r#"{{"reason":{why},"status":"degraded"}}"#))
 }
 
 /// Why new durable work is not taken.
@@ -48,7 +51,8 @@ fn degraded(service: &Service) -> Option<String> {
 pub fn reload(exchange: Exchange<'_>, _: &str) -> Handled {
     let late = || ApiError::new(503, "reload_pending", "The configuration is still being read.");
     let outcome = exchange.service.reloads.wait(&exchange.service.wake).ok_or_else(late)?;
-    exchange.json(&json!({"exit": outcome.exit.code(), "message": outcome.message}))
+    let (exit, message) = (outcome.exit.code(), quoted(&outcome.message));
+    exchange.json(format!(r#"{{"exit":{exit},"message":{message}}}"#))
 }
 
 /// `POST /v1/journal/compact`.
@@ -57,7 +61,7 @@ pub fn compact(exchange: Exchange<'_>, _: &str) -> Handled {
         let message = format!("The journal could not be compacted: {e}.");
         ApiError::new(503, "journal_unavailable", message)
     })?;
-    exchange.json(&json!({"before": before, "after": after}))
+    exchange.json(format!(r#"{{"after":{after},"before":{before}}}"#))
 }
 
 /// `GET /v1/status`; `null` where a disk that hangs keeps something from being told.
@@ -72,8 +76,8 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let limit = lock(&service.stop_timeout).filter(|limit| *limit < Duration::MAX);
     // A whole number where it is one.
     let limit = limit.map(|limit| match limit.subsec_nanos() {
-        0 => json!(limit.as_secs()),
-        _ => json!(limit.as_secs_f64()),
+        0 => Value::from(limit.as_secs()),
+        _ => limit.as_secs_f64().into(),
     });
     let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
@@ -82,35 +86,38 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let turns = glance.as_ref().map(|&(_, turns, ..)| turns);
     let waits = glance.as_ref().and_then(|(.., waits, _)| waits.as_ref());
     let (_, refused) = service.reloads.refused();
-    exchange.json(&json!({
-        "name": facts.name,
+    // No lock is held while others are waited for.
+    let warnings = lock(&service.warnings).clone();
+    let last_stop = lock(&service.last_stop).clone();
+    let status = object! {
+        "name": facts.name.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "state": state,
         "pid": process::id(),
-        "since": facts.since,
-        "state_since": service.draining_since.get().unwrap_or(&facts.since),
+        "since": facts.since.as_str(),
+        "state_since": service.draining_since.get().unwrap_or(&facts.since).as_str(),
         "uptime_seconds": facts.began.elapsed().as_secs(),
-        "listen": facts.listen,
-        "unit": facts.unit.get(),
+        "listen": facts.listen.as_str(),
+        "unit": facts.unit.get().map(String::as_str),
         "stop_timeout_seconds": limit,
         "agent": service.settings().agent.kind(),
         "connections": service.connections.count(),
         "sessions": turns.map(|(_, _, sessions)| sessions),
-        "turns": {
+        "turns": object! {
             "running": turns.map(|(running, _, _)| running),
             "waiting": turns.map(|(_, waiting, _)| waiting),
         },
         "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
-        "limits": {
+        "limits": object! {
             "max_connections": limits.max_connections,
             "max_turns": limits.max_turns,
             "descriptors": max_open(),
             "shortage": limits.shortage(),
         },
         "degraded": degraded(service),
-        "warnings": *lock(&service.warnings),
-        "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
-        "journal": {
+        "warnings": warnings,
+        "reload_error": refused.map(|it| object! { "time": it.time, "message": it.message }),
+        "journal": object! {
             "bytes": bytes,
             "last": last,
             "queued": of(|c| c.queued),
@@ -120,8 +127,9 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
             "dead_letters": of(|c| c.dead_letters),
         },
         "principals": glance.map(|(.., usage)| principals(service, usage)),
-        "last_stop": *lock(&service.last_stop),
-    }))
+        "last_stop": last_stop,
+    };
+    exchange.json(status.to_string())
 }
 
 /// A JSON object for each principal that holds something.
@@ -138,9 +146,9 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 
 fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
-        let mut row = json!({"name": name});
-        held.iter().for_each(|(what, count)| row[what] = json!(count));
-        row
+        let mut row = vec![("name", Value::from(name.as_str()))];
+        row.extend(held.iter().map(|(what, count)| (*what, (*count).into())));
+        object_of(&mut row)
     };
     usage.iter().map(row).collect()
 }

@@ -110,7 +110,7 @@ fn check_session(session: Option<&str>) -> Result<(), Failure> {
     let Some(key) = session else { return Ok(()) };
     // A header loses them on its way: it would be another session.
     let checked = match key.trim_matches(' ') == key {
-        true => api::check_session(key).map_err(|problem| problem.message),
+        true => api::check_session(key).map_err(|problem| problem.0.message),
         false => Err("A session's key begins and ends with no space.".to_owned()),
     };
     checked.map_err(|words| Failure::new(Exit::Usage, format!("--session: {words}")))

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
 use super::spare_thread::{self, Waiting};
-use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
+use crate::api::connections::{AUTHENTICATION_GRACE, Capacity};
 use crate::api::{ApiError, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
@@ -101,7 +101,7 @@ impl Listeners {
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
             let short = service.settings().config.limits.within(max_open()).short_of.is_some();
-            let timeout = if capacity.few { ROOM_TIMEOUT } else { AUTHENTICATION_PATIENCE };
+            let timeout = if capacity.few { ROOM_TIMEOUT } else { AUTHENTICATION_GRACE };
             if (capacity.few || !short) && now - full < timeout {
                 self.next.replace(Some((stream, peer)));
                 let words = "no connection can be closed for another (see `status`)";

@@ -57,9 +57,10 @@ impl Response {
 
     /// Puts these in the places of the body, as far as there are places.
     #[must_use]
-    pub fn extents(self, extents: impl IntoIterator<Item = StoredText>) -> Response {
+    pub fn extents(mut self, extents: &mut dyn Iterator<Item = StoredText>) -> Response {
         let places = self.body.iter().filter(|byte| **byte == PLACEHOLDER as u8).count();
-        Response { extents: extents.into_iter().take(places).collect(), ..self }
+        self.extents.extend(extents.take(places));
+        self
     }
 
     /// Memory that it takes until it is sent: what it holds, and buffers for what it does not.

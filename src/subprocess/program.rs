@@ -32,8 +32,9 @@ impl Program {
     /// A program with our own environment, less what is for us alone.
     pub fn new(path: PathBuf) -> Program {
         let alone = |name: &OsString| name.to_str().is_some_and(is_service_manager_variable);
-        let all = env::vars_os().filter(|(name, _)| !alone(name));
-        Program::with_environment(path, all.collect())
+        let mut program = Program::with_environment(path, Environment::new());
+        program.environment.extend(env::vars_os().filter(|(name, _)| !alone(name)));
+        program
     }
 
     /// The program of a `command` in the configuration: a path, or a name on `PATH`.
@@ -52,7 +53,7 @@ impl Program {
 
     #[must_use]
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Program {
-        self.argv.extend(arguments.into_iter().map(Into::into));
+        arguments.into_iter().for_each(|argument| self.argv.push(argument.into()));
         self
     }
 
@@ -74,18 +75,16 @@ impl Program {
     }
 
     /// `NAME=VALUE`; those in `own` come instead of others with their names.
-    pub(super) fn variables(&self, own: Environment) -> Vec<OsString> {
-        let mut all = Environment::new();
-        for (name, value) in self.environment.iter().cloned().chain(own) {
-            all.retain(|(known, _)| *known != name);
-            all.push((name, value));
+    pub(super) fn variables(&self, own: &[(OsString, OsString)]) -> Vec<OsString> {
+        let all = [&self.environment[..], own].concat();
+        let mut texts = Vec::new();
+        for (at, (name, value)) in all.iter().enumerate() {
+            if !all[at + 1..].iter().any(|(later, _)| later == name) {
+                let equals: &OsStr = "=".as_ref();
+                texts.push([name, equals, value].into_iter().collect());
+            }
         }
-        let text = |(mut text, value): (OsString, OsString)| {
-            text.push("=");
-            text.push(value);
-            text
-        };
-        all.into_iter().map(text).collect()
+        texts
     }
 }
 
@@ -96,10 +95,12 @@ const ALLOWED: &str = "HOME USER LOGNAME SHELL PATH LANG LANGUAGE LC_ALL LC_CTYP
 /// The environment that agents and targets get: the allow list, `pass_env` and `env`, of which the
 /// later ones win.
 pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Environment {
-    let inherited = ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str));
-    let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
-    let configured = env.iter().map(|(name, value)| (name.into(), value.into()));
-    inherited.chain(configured).collect()
+    let mut all = Environment::new();
+    for name in ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str)) {
+        all.extend(env::var_os(name).map(|value| (name.into(), value)));
+    }
+    env.iter().for_each(|(name, value)| all.push((name.into(), value.into())));
+    all
 }
 
 /// Finds a program on `PATH`, else in the places where systemd's own are.

@@ -134,6 +134,11 @@ pub fn read_bytes(file: File, cap: u64) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// What is in a directory, as far as it can be read.
+pub fn entries(dir: &Path) -> Vec<fs::DirEntry> {
+    fs::read_dir(dir).into_iter().flatten().flatten().collect()
+}
+
 /// Opens for reading and writing, creating with mode 0600; a symlink fails with ELOOP.
 pub fn open_or_create(path: &Path) -> io::Result<File> {
     let mut options = OpenOptions::new();

@@ -1,16 +1,16 @@
-//! A control group for each turn (cgroups(7), version 2), below our unit's own: what is born in it
-//! stays in it, whatever it forks and however it detaches, and is ended with it.
+//! A control group for each turn or delivery (cgroups(7), version 2), below our unit's own: what is born in
+//! it stays in it, whatever it forks and however it detaches, and is killed with it.
 //!
 //! The kernel lets us do so with any directory that we may write to. Ours to use is only what the
-//! service manager has delegated to us: the caller of [`usable`] has asked it.
+//! service manager has delegated to us: the caller of [`usable_base`] has asked it.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirEntry, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::limits::LEFTOVERS_PAUSE;
-use crate::sys::fs::if_exists;
+use crate::sys::fs::{entries, if_exists, read_any};
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::threads::pause;
 
@@ -19,14 +19,17 @@ const ROOTS: [&str; 2] = ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"];
 
 const PREFIX: &str = "turn-";
 
+/// Bytes of a list of processes: hundreds of thousands; the next look finds the others.
+const MAX_PROCS: u64 = 4 << 20;
+
 /// Makes the group with this number below `base`.
-pub fn make(base: &Path, number: u64) -> io::Result<PathBuf> {
+pub fn create(base: &Path, number: u64) -> io::Result<PathBuf> {
     let path = base.join(format!("{PREFIX}{number}"));
     fs::create_dir(&path).map(|()| path)
 }
 
 /// The directory of our own group, where it is in version 2 and groups can be made below it.
-pub fn usable(own: &str) -> Option<PathBuf> {
+pub fn usable_base(own: &str) -> Option<PathBuf> {
     let bases = ROOTS.iter().map(|root| Path::new(root).join(own.trim_start_matches('/')));
     let base = bases.into_iter().find(|base| base.join("cgroup.freeze").exists())?;
     let probe = base.join(format!("{PREFIX}probe"));
@@ -36,12 +39,12 @@ pub fn usable(own: &str) -> Option<PathBuf> {
 }
 
 /// The groups below `base`: those of turns that run, and what a killed predecessor left.
-pub fn below(base: &Path) -> Vec<PathBuf> {
+pub fn list(base: &Path) -> Vec<PathBuf> {
     nested(base, PREFIX)
 }
 
 /// Kills all that is in a group and removes it; false where something outlives the deadline.
-pub fn end(path: &Path, deadline: Instant) -> bool {
+pub fn kill(path: &Path, deadline: Instant) -> bool {
     while !remove(path) {
         if write(path, "cgroup.kill", "1").is_err() {
             kill_frozen(path);
@@ -67,7 +70,7 @@ fn kill_frozen(path: &Path) {
     let _ = write(path, "cgroup.freeze", "1");
     let mut groups = vec![path.to_owned()];
     while let Some(group) = groups.pop() {
-        let list = fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        let list = read_any(group.join("cgroup.procs"), MAX_PROCS).unwrap_or_default();
         for pid in list.lines().filter_map(|pid| Pid::new(pid.parse().ok()?)) {
             let _ = PidFd::open(pid).and_then(|process| process.send(Signal::Kill));
         }
@@ -76,10 +79,10 @@ fn kill_frozen(path: &Path) {
 }
 
 fn nested(path: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = fs::read_dir(path).into_iter().flatten().flatten();
-    let is_dir = |entry: &fs::DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
-    let is_meant = |entry: &fs::DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
-    entries.filter(is_dir).filter(is_meant).map(|entry| entry.path()).collect()
+    let is_dir = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
+    let is_meant = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
+    let groups = entries(path).into_iter().filter(is_dir).filter(is_meant);
+    groups.map(|entry| entry.path()).collect()
 }
 
 fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {
@@ -130,12 +133,12 @@ mod tests {
     #[test]
     fn what_is_born_in_a_group_ends_with_it() {
         let Some(base) = base("kill") else { return };
-        let group = make(&base, 1).unwrap();
+        let group = create(&base, 1).unwrap();
         let born = family(&group);
         fs::create_dir_all(group.join("nested/deeper")).unwrap();
-        assert_eq!(below(&base), std::slice::from_ref(&group));
-        assert!(end(&group, Instant::now() + Duration::from_secs(20)));
-        assert!(below(&base).is_empty());
+        assert_eq!(list(&base), std::slice::from_ref(&group));
+        assert!(kill(&group, Instant::now() + Duration::from_secs(20)));
+        assert!(list(&base).is_empty());
         wait(born.pid).unwrap();
         fs::remove_dir(base).unwrap();
     }
@@ -143,7 +146,7 @@ mod tests {
     #[test]
     fn a_kernel_that_cannot_kill_a_group_freezes_it_first() {
         let Some(base) = base("freeze") else { return };
-        let group = make(&base, 1).unwrap();
+        let group = create(&base, 1).unwrap();
         let born = family(&group);
         kill_frozen(&group);
         eventually(|| remove(&group));
@@ -153,7 +156,7 @@ mod tests {
 
     #[test]
     fn a_group_of_another_unit_is_not_ours() {
-        assert_eq!(usable("/"), None);
-        assert_eq!(usable("/no/such.service"), None);
+        assert_eq!(usable_base("/"), None);
+        assert_eq!(usable_base("/no/such.service"), None);
     }
 }

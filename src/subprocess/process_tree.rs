@@ -1,5 +1,5 @@
-//! What one child starts, to be ended with it: its control group where we may make one, and else what
-//! the process tree and a variable in the environment show.
+//! What one child starts, killed with it: its control group ([`child_cgroup`]) where we may make one, and
+//! else what the process tree and a variable in the environment show.
 //!
 //! We are a subreaper: whatever a child leaves behind becomes ours, or descends from what did. So
 //! nothing of a turn is left where no orphan is; among orphans, the mark and the descent tell whose.
@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, mpsc};
 use std::time::{Duration, Instant};
 
-use super::cgroup;
+use super::child_cgroup;
 use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
@@ -20,15 +20,15 @@ use crate::threads::{self, pause};
 
 /// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
 /// processes to be put down, and little enough for the stop budget.
-const LEFTOVERS_PATIENCE: Duration = Duration::from_secs(1);
+const LEFTOVERS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Searches for what turns have left, at once: each is a thread for as long as a process hangs that
+/// Threads that search at once for what turns have left: each is there for as long as a process hangs that
 /// it looks at. More than turns end at one time, and no more.
-const MAX_SWEEPS: usize = 64;
+const MAX_KILLERS: usize = 64;
 
 /// For how long a process that could not be looked at may have ended meanwhile: later it is one that is
 /// hidden from us (`hidepid`, proc(5)).
-const HIDDEN_PATIENCE: Duration = Duration::from_millis(100);
+const HIDDEN_AFTER: Duration = Duration::from_millis(100);
 
 /// The variable that a child's mark is in: `GATEWAY:RUN:NUMBER:`.
 const MARK: &str = "HERMES_MARK";
@@ -43,9 +43,10 @@ pub enum Leftovers {
     Keep,
 }
 
-/// One run of one gateway: the beginning of its marks, and where its control groups are.
+/// Tells what the children of one run of one gateway have started: the beginning of its marks, and where its
+/// control groups are.
 #[derive(Debug)]
-pub struct Run {
+pub struct ProcessTracker {
     /// `GATEWAY:`, the same for every run.
     gateway: String,
     /// `GATEWAY:RUN:`.
@@ -56,65 +57,68 @@ pub struct Run {
     base: OnceLock<Option<PathBuf>>,
 }
 
-impl Run {
+impl ProcessTracker {
     /// `gateway` must be nobody else's on this machine, and the same after a restart.
-    pub fn begin(gateway: &str) -> io::Result<Run> {
+    pub fn new(gateway: &str) -> io::Result<ProcessTracker> {
         let mut chance = [0; 8];
         random::fill(&mut chance)?;
         let gateway = format!("{gateway}:");
         let run = format!("{gateway}{:x}:", u64::from_ne_bytes(chance));
-        Ok(Run { gateway, run, number: AtomicU64::new(0), base: OnceLock::new() })
+        Ok(ProcessTracker { gateway, run, number: AtomicU64::new(0), base: OnceLock::new() })
     }
 
-    /// A place for what one child will start.
-    pub fn tree(&self) -> Tree {
+    /// For what one child will start.
+    pub fn new_tree(&self) -> ProcessTree {
         let number = self.number.fetch_add(1, Ordering::Relaxed);
         // Without a group the other way is gone.
-        let cgroup = self.base.wait().as_ref().and_then(|base| cgroup::make(base, number).ok());
-        Tree { mark: format!("{}{number}:", self.run), cgroup, descendants: Vec::new() }
+        let cgroup =
+            self.base.wait().as_ref().and_then(|base| child_cgroup::create(base, number).ok());
+        ProcessTree { mark: format!("{}{number}:", self.run), cgroup, descendants: Vec::new() }
     }
 
-    /// Ends what earlier runs of this gateway have left, which were killed. From now on there is a
+    /// Kills what earlier runs of this gateway have left, which were killed. From now on there is a
     /// control group for each child, below `base`.
-    pub fn end_earlier(&self, base: Option<PathBuf>) {
+    pub fn kill_earlier_runs(&self, base: Option<PathBuf>) {
         let (theirs, run) = (self.gateway.clone(), self.run.clone());
         let is_theirs = move |mark: &str| mark.starts_with(&theirs) && !mark.starts_with(&run);
-        let grouped = base.as_deref().is_none_or(end_groups);
+        let grouped = base.as_deref().is_none_or(kill_cgroups);
         // Processes of others come and go all the time.
         let theirs = move || Found { all_seen: true, ..find(proc::processes(), &is_theirs, &[]) };
-        if !(sweep(theirs) && grouped) {
+        if !(kill_until_gone(Box::new(theirs)) && grouped) {
             warn_of_leftovers(&self.gateway);
         }
         let _ = self.base.set(base);
     }
 
-    /// Ends what is left of all children, before the exit; `ours` are our children.
-    pub fn end(&self, ours: impl Fn() -> Vec<Pid> + Send + Sync + 'static) {
+    /// Kills what is left of all children, before the exit; `ours` are our children.
+    pub fn kill_all(&self, ours: PidList) {
         if let Some(Some(base)) = self.base.get() {
-            end_groups(base);
+            kill_cgroups(base);
         }
         let run = self.run.clone();
         if !ours().is_empty() {
-            sweep(move || find(ours(), &|mark| mark.starts_with(&run), &[]));
+            let found = move || find(ours(), &|mark| mark.starts_with(&run), &[]);
+            kill_until_gone(Box::new(found));
         }
     }
 }
 
-fn end_groups(base: &Path) -> bool {
-    let deadline = Instant::now() + LEFTOVERS_PATIENCE;
-    cgroup::below(base).into_iter().filter(|path| !cgroup::end(path, deadline)).count() == 0
+fn kill_cgroups(base: &Path) -> bool {
+    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
+    let groups = child_cgroup::list(base).into_iter();
+    groups.filter(|path| !child_cgroup::kill(path, deadline)).count() == 0
 }
 
 fn warn_of_leftovers(mark: &str) {
     log::warn!(
-        "processes that a turn or delivery has left could not be ended within {LEFTOVERS_PATIENCE:?}; \
-         look for {MARK}={mark} in /proc/PID/environ"
+        "processes that a turn or delivery has left could not be ended within {} s; look for \
+         {MARK}={mark} in /proc/PID/environ",
+        LEFTOVERS_TIMEOUT.as_secs()
     );
 }
 
 /// What one child starts.
-#[derive(Debug)]
-pub struct Tree {
+pub struct ProcessTree {
     /// With a `:` at its end, so that none is the beginning of another.
     mark: String,
     pub cgroup: Option<PathBuf>,
@@ -122,17 +126,10 @@ pub struct Tree {
     descendants: Vec<Living>,
 }
 
-impl Tree {
+impl ProcessTree {
     /// For the child's environment.
     pub fn variable(&self) -> (OsString, OsString) {
         (MARK.into(), (&self.mark).into())
-    }
-
-    /// The child could not enter the control group.
-    pub fn leave_cgroup(&mut self) {
-        if let Some(group) = self.cgroup.take() {
-            cgroup::end(&group, Instant::now());
-        }
     }
 
     /// Notes what descends from the child, while that can be seen.
@@ -143,15 +140,16 @@ impl Tree {
         }
     }
 
-    /// Ends all of it, once the child itself is reaped. `orphans`: what was handed to us and lives.
-    pub fn end(self, orphans: impl Fn() -> Vec<Pid> + Send + Sync + 'static) {
-        let Tree { mark, cgroup, descendants } = self;
+    /// Kills all of it, once the child itself is reaped. `orphans`: what was handed to us and lives.
+    pub fn kill(self, orphans: PidList) {
+        let ProcessTree { mark, cgroup, descendants } = self;
         let own = mark.clone();
         let ended = match cgroup {
-            Some(group) => cgroup::end(&group, Instant::now() + LEFTOVERS_PATIENCE),
+            Some(group) => child_cgroup::kill(&group, Instant::now() + LEFTOVERS_TIMEOUT),
+            None if orphans().is_empty() => true,
             None => {
-                orphans().is_empty()
-                    || sweep(move || find(orphans(), &|mark| mark == own, &descendants))
+                let found = move || find(orphans(), &|mark| mark == own, &descendants);
+                kill_until_gone(Box::new(found))
             }
         };
         if !ended {
@@ -159,6 +157,12 @@ impl Tree {
         }
     }
 }
+
+/// Lists processes, anew each time.
+type PidList = Box<dyn Fn() -> Vec<Pid> + Send + Sync>;
+
+/// Looks for processes of children, anew each time.
+type Find = Box<dyn Fn() -> Found + Send + Sync>;
 
 /// A process that has not ended: its number, and when it started.
 type Living = (Pid, u64);
@@ -207,17 +211,17 @@ fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Found
 
 /// Kills what is found until nothing is; false where something outlives the deadline. In a thread: to
 /// read the environment of a process that hangs in the kernel may hang too.
-fn sweep(find: impl Fn() -> Found + Send + Sync + 'static) -> bool {
+fn kill_until_gone(find: Find) -> bool {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
-    let deadline = Instant::now() + LEFTOVERS_PATIENCE;
+    let deadline = Instant::now() + LEFTOVERS_TIMEOUT;
     let work = Arc::new(move || {
-        let mut hidden_at = Instant::now() + HIDDEN_PATIENCE;
+        let mut hidden_at = Instant::now() + HIDDEN_AFTER;
         loop {
             let looked = Instant::now();
             let found = find();
             found.living.iter().for_each(kill);
             if !found.living.is_empty() {
-                hidden_at = Instant::now() + HIDDEN_PATIENCE;
+                hidden_at = Instant::now() + HIDDEN_AFTER;
             }
             // A look that took long is no sign of it.
             let done = found.all_seen || looked >= hidden_at;
@@ -227,7 +231,7 @@ fn sweep(find: impl Fn() -> Found + Send + Sync + 'static) -> bool {
             pause(LEFTOVERS_PAUSE);
         }
     });
-    if RUNNING.load(Ordering::Relaxed) >= MAX_SWEEPS {
+    if RUNNING.load(Ordering::Relaxed) >= MAX_KILLERS {
         return false;
     }
     let ((sender, receiver), there) = (mpsc::channel(), Arc::clone(&work));
@@ -236,8 +240,8 @@ fn sweep(find: impl Fn() -> Found + Send + Sync + 'static) -> bool {
         let _ = sender.send(there());
         RUNNING.fetch_sub(1, Ordering::Relaxed);
     };
-    match threads::spawn("sweep", CONNECTION_STACK, Box::new(counted)) {
-        Ok(_) => receiver.recv_timeout(LEFTOVERS_PATIENCE * 2).unwrap_or(false),
+    match threads::spawn("kill", CONNECTION_STACK, Box::new(counted)) {
+        Ok(_) => receiver.recv_timeout(LEFTOVERS_TIMEOUT * 2).unwrap_or(false),
         Err(_) => work(),
     }
 }

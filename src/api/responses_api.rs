@@ -3,12 +3,12 @@
 
 use std::io;
 
-use serde_json::json;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::chat::{check, common};
+use super::chat_completions::{check, common};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::reply_writer::Encoder;
@@ -20,7 +20,7 @@ use crate::agent::Report;
 use crate::agent::context::{self, own, role};
 use crate::escape::quoted;
 use crate::http::sse;
-use crate::json::{Raw, add, elements, member, one_line};
+use crate::json::{Raw, add, elements, member, object, one_line, text_or_null};
 use crate::session::{Id, Message, TurnState, now};
 use crate::stored_text::PLACEHOLDER;
 
@@ -38,10 +38,10 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     turn::serve(exchange, &|body, session, _| {
         let parsing = parse_lock(proof, body);
-        let (ask, about) = parse(body)?;
+        let (ask, echoed) = parse(body)?;
         drop(parsing);
-        check_previous(service, proof, session, &about)?;
-        Ok((ask, Box::new(ResponsesEncoder { about, number: 0, created: now() / 1000 })))
+        check_previous(service, proof, session, &echoed)?;
+        Ok((ask, Box::new(ResponsesEncoder { echoed, number: 0, created: now() / 1000 })))
     })
 }
 
@@ -50,11 +50,11 @@ fn check_previous(
     service: &Service,
     proof: &Authenticated,
     session: Option<&str>,
-    about: &About,
+    echoed: &EchoedFields,
 ) -> Result<(), ApiError> {
-    let Some(previous) = &about.previous else { return Ok(()) };
+    let Some(previous) = &echoed.previous else { return Ok(()) };
     let (message, _) = stored(service, proof, previous).map_err(|p| {
-        if matches!(p.status, 404 | 410) { ApiError::previous_not_found() } else { p }
+        if matches!(p.0.status, 404 | 410) { ApiError::previous_not_found() } else { p }
     })?;
     if session.is_some() && message.entry.owner.session.as_deref() != session {
         return Err(bad("previous_response_id is of another session than this request."));
@@ -74,20 +74,20 @@ fn stored(
     service: &Service,
     proof: &Authenticated,
     id: &str,
-) -> Result<(Message, About), ApiError> {
+) -> Result<(Message, EchoedFields), ApiError> {
     let unknown =
         || ApiError::new(404, "not_found", format!("There is no response {id:?} (any more)."));
     let message = find(service, proof, id.strip_prefix(PREFIX).ok_or_else(unknown)?);
-    let message = message.map_err(|p| if p.status == 404 { unknown() } else { p })?;
+    let message = message.map_err(|p| if p.0.status == 404 { unknown() } else { p })?;
     let context = service.hub.context_of(message.id).map_err(|_| unknown())?;
-    let about = About::parse(&context.ok_or_else(unknown)?).filter(|about| about.stored);
-    Ok((message, about.ok_or_else(unknown)?))
+    let echoed = EchoedFields::parse(&context.ok_or_else(unknown)?).filter(|echoed| echoed.stored);
+    Ok((message, echoed.ok_or_else(unknown)?))
 }
 
 /// `GET /v1/responses/{id}`.
 pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
-    let (message, about) = stored(exchange.service, exchange.proof, id)?;
-    let words = ResponsesEncoder { about, number: 0, created: message.entry.at / 1000 };
+    let (message, echoed) = stored(exchange.service, exchange.proof, id)?;
+    let words = ResponsesEncoder { echoed, number: 0, created: message.entry.at / 1000 };
     let (status, error) = match message.entry.turn {
         TurnState::Queued | TurnState::Backoff => ("queued", None),
         TurnState::Running => ("in_progress", None),
@@ -96,7 +96,7 @@ pub fn get(exchange: Exchange<'_>, id: &str) -> Handled {
         TurnState::Cancelled => ("cancelled", None),
     };
     let body = words.object(&message.id.to_string(), status, &message.report, error);
-    exchange.respond(response::json(200, body).extents([message.extent()]))
+    exchange.respond(response::json(200, body).extents(&mut [message.extent()].into_iter()))
 }
 
 /// `DELETE /v1/responses/{id}`: one that is not over is cancelled.
@@ -104,12 +104,12 @@ pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     let (message, _) = stored(service, proof, id)?;
     service.hub.delete(message.id, &format!("deleted by {}", proof.principal()))?;
-    exchange.json(&json!({"id": id, "object": "response", "deleted": true}))
+    exchange.json(format!(r#"{{"deleted":true,"id":{},"object":"response"}}"#, quoted(id)))
 }
 
 /// What a response repeats of its request.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct About {
+pub(super) struct EchoedFields {
     model: String,
     /// As the client names it.
     previous: Option<String>,
@@ -119,13 +119,13 @@ pub(super) struct About {
     stored: bool,
 }
 
-impl About {
+impl EchoedFields {
     /// Parses a message's context, which [`parse`] has made.
-    pub(super) fn parse(context: &str) -> Option<About> {
+    pub(super) fn parse(context: &str) -> Option<EchoedFields> {
         let words = |name: &str| member(context, name).and_then(|it| crate::json::text(it).ok());
         let response = member(context, "response")?.get();
         let metadata = member(response, "metadata").map_or("null", RawValue::get);
-        Some(About {
+        Some(EchoedFields {
             model: words("model")?.into(),
             previous: words("previous").map(|id| PREFIX.to_owned() + &id),
             instructions: words("instructions").map(Into::into),
@@ -139,7 +139,7 @@ impl About {
 const FIELDS: &str = "model, stream, user, instructions, store, background, conversation, \
     previous_response_id, metadata, input, temperature, top_p, max_output_tokens";
 
-pub(super) fn parse(body: &[u8]) -> Parsed<About> {
+pub(super) fn parse(body: &[u8]) -> Parsed<EchoedFields> {
     let body = Body::parse(body, FIELDS)?;
     let (model, stream) = common(&body)?;
     let instructions = body.text("instructions")?;
@@ -176,7 +176,7 @@ pub(super) fn parse(body: &[u8]) -> Parsed<About> {
     ]));
     let ask = TurnRequest { text, stream, stored, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
-    Ok((ask, About { model, previous, instructions, metadata, stored }))
+    Ok((ask, EchoedFields { model, previous, instructions, metadata, stored }))
 }
 
 /// The text of a turn, and the chat messages if there are others: no text is stored twice.
@@ -211,7 +211,7 @@ fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
 }
 
 struct ResponsesEncoder {
-    about: About,
+    echoed: EchoedFields,
     /// Of the next event.
     number: u64,
     /// Seconds since 1970.
@@ -221,11 +221,14 @@ struct ResponsesEncoder {
 impl ResponsesEncoder {
     /// The response in this state. `error`: a message.
     fn object(&self, id: &str, status: &str, report: &Report, error: Option<&str>) -> String {
-        let About { model, previous, instructions, metadata, stored } = &self.about;
-        let [model, previous, instructions] = [json!(model), json!(previous), json!(instructions)];
-        let (created, cut) = (self.created, status == "incomplete");
-        let details = json!(cut.then(|| json!({"reason": "max_output_tokens"})));
-        let error = json!(error.map(|words| json!({"code": "server_error", "message": words})));
+        let EchoedFields { model, previous, instructions, metadata, stored } = &self.echoed;
+        let (model, created) = (quoted(model), self.created);
+        let [previous, instructions] =
+            [previous, instructions].map(|text| text_or_null(text.as_deref()));
+        let cut = status == "incomplete";
+        let details = if cut { r#"{"reason":"max_output_tokens"}"# } else { "null" };
+        let error = error.map(|words| object! { "code": "server_error", "message": words });
+        let error = Value::from(error);
         let has_output = cut || status == "completed";
         let output = if has_output { Self::item(id, status, true) } else { String::new() };
         let usage = report.usage.as_ref().map(|it| format!(r#","usage":{}"#, usage(it)));
@@ -299,7 +302,7 @@ impl Encoder for ResponsesEncoder {
     }
 
     fn fail(&mut self, id: &str, problem: &ApiError, out: &mut Vec<u8>) {
-        let (code, words) = (problem.code, &problem.message);
+        let (code, words) = (problem.0.code, &problem.0.message);
         let error = format!(r#""code":"{code}","message":{},"param":null"#, quoted(words));
         self.event("error", &error, out);
         let response = self.object(id, "failed", &Report::default(), Some(words));
@@ -334,12 +337,12 @@ fn object_of(members: &[(&str, Option<&str>)]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::About;
+    use super::EchoedFields;
 
     #[test]
     fn metadata_that_an_older_gateway_stored_too_deep_are_read_all_the_same() {
         let deep = format!("{}1{}", "{\"a\":".repeat(125), "}".repeat(125));
         let context = format!(r#"{{"model":"m","response":{{"stored":true,"metadata":{deep}}}}}"#);
-        assert_eq!(About::parse(&context).unwrap().metadata, deep);
+        assert_eq!(EchoedFields::parse(&context).unwrap().metadata, deep);
     }
 }

@@ -134,7 +134,6 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
     Err(ApiError::new(400, "unsupported_content", message))
 }
 
-#[derive(Debug)]
 pub(super) struct ChatEncoder {
     model: String,
     /// A stream ends with what the turn has used, where that is known.
@@ -203,7 +202,7 @@ mod tests {
     const PLAIN: ParseOptions = ParseOptions { in_session: false, durable: false, upstream: false };
 
     fn text(body: &str) -> Result<String, String> {
-        parse(body.as_bytes(), PLAIN).map(|(ask, _)| ask.text).map_err(|problem| problem.message)
+        parse(body.as_bytes(), PLAIN).map(|(ask, _)| ask.text).map_err(|problem| problem.0.message)
     }
 
     #[test]
