@@ -77,7 +77,6 @@ const PURE: &[&str] = &[
     "src/session/message_table/sessions.rs",
     "src/session/delivery_queue.rs",
     "src/session/retry.rs",
-    "src/session/u128_map.rs",
     "src/json.rs",
     "src/shares.rs",
     "src/http/head.rs",

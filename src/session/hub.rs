@@ -4,6 +4,7 @@
 //! Nothing waits for the disk under the lock: a record is appended there and synced outside, by whoever
 //! is about to show its effect to somebody.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -17,7 +18,6 @@ use super::reply::{Recent, ReplyBuffers};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
-use super::u128_map::U128Map;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Timestamp;
@@ -96,7 +96,7 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct CompactionState {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    pub(super) forgotten: U128Map<()>,
+    pub(super) forgotten: BTreeSet<Digest>,
     /// It was said that a transcript is behind.
     pub(super) reported: bool,
     /// Not before then: the last compaction failed.

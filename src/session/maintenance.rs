@@ -1,14 +1,14 @@
 //! The maintenance thread: what comes due by time. It starts turns again, syncs what nobody
 //! waits for, forgets old results and has the journal compacted.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
-use super::message_table::{Entry, Owner};
-use super::u128_map::U128Map;
+use super::message_table::{Digest, Entry, Owner};
 use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock, pause};
@@ -162,14 +162,14 @@ impl Hub {
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
     fn forget(&self, compaction: &mut CompactionState) {
-        let mut behind = U128Map::default();
+        let mut behind = BTreeSet::new();
         while self.forget_some(compaction, &mut behind) {}
-        compaction.reported &= behind.iter().next().is_some();
+        compaction.reported &= !behind.is_empty();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
     /// cannot be brought up to date.
-    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut U128Map<()>) -> bool {
+    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut BTreeSet<Digest>) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, owners) = {
             let state = self.lock_in_turn();
@@ -183,8 +183,7 @@ impl Hub {
             (ids, owners)
         };
         for who in owners {
-            let Some(session) = who.digest().filter(|session| behind.get(*session).is_none())
-            else {
+            let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
                 continue;
             };
             match self.reconcile_transcript(session, &who) {
@@ -192,9 +191,9 @@ impl Hub {
                     if !std::mem::replace(&mut compaction.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
-                    behind.get_or_insert(session);
+                    behind.insert(session);
                 }
-                Ok(()) => *compaction.forgotten.get_or_insert(session) = (),
+                Ok(()) => _ = compaction.forgotten.insert(session),
             }
         }
         let mut state = self.lock();
@@ -243,9 +242,9 @@ impl Hub {
         let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut compaction);
         // The journal is about to let go of turns: their transcripts must be durable.
-        for session in compaction.forgotten.keys(0).collect::<Vec<_>>() {
+        for session in compaction.forgotten.clone() {
             self.transcripts.sync(session)?;
-            compaction.forgotten.remove(session);
+            compaction.forgotten.remove(&session);
         }
         while self.lock_in_turn().table.erase_some() {}
         // A transcript of before a reset must be gone before the record of that.
@@ -272,9 +271,9 @@ impl Hub {
 impl State {
     /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
     /// ids come after the newest, also where the clock was set back over a restart.
-    fn may_forget(&self, id: Id, behind: &U128Map<()>) -> bool {
+    fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
         let session = self.table.get(id).and_then(Entry::session);
-        let is_behind = session.is_some_and(|session| behind.get(session).is_some());
+        let is_behind = session.is_some_and(|session| behind.contains(&session));
         let is_pinned = self.pinned.iter().any(|pin| pin.upgrade().is_some_and(|pin| *pin == id));
         !is_behind && Some(id) != self.table.last && !is_pinned
     }

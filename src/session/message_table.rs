@@ -19,7 +19,6 @@ use std::time::Duration;
 use super::clock::{ClockRecord, millis};
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
-use super::u128_map::U128Map;
 use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
@@ -39,7 +38,7 @@ pub struct MessageTable {
     /// What each session has in the journal.
     records: RecordIndex,
     /// Sessions that were reset.
-    resets: U128Map<Reset>,
+    resets: BTreeMap<Digest, Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
     to_erase: VecDeque<Digest>,
     /// The ids of messages by the digest of principal and idempotency key: numbers, as in `records`,
@@ -219,9 +218,9 @@ impl MessageTable {
         self.counts.replace(before, after);
         account.counts.replace(before, after);
         if before.dead_letters > after.dead_letters {
-            account.dead_letters.remove(id.0);
+            account.dead_letters.remove(&id.0);
         } else if after.dead_letters > before.dead_letters {
-            account.dead_letters.get_or_insert(id.0);
+            account.dead_letters.insert(id.0);
         }
         if before.is_busy() && !after.is_busy() && after.kept > 0 {
             let keyed = entry.key.is_some();
@@ -325,7 +324,7 @@ impl MessageTable {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.values().flat_map(|own| own.dead_letters.keys(0)).map(Id);
+        let ids = self.accounts.values().flat_map(|own| own.dead_letters.iter().copied()).map(Id);
         ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 

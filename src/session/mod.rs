@@ -33,7 +33,6 @@ mod time;
 mod transcript;
 mod transcript_usage;
 mod turns;
-mod u128_map;
 mod wait;
 mod worker;
 

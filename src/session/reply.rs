@@ -2,12 +2,12 @@
 //!
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use super::id::Id;
-use super::u128_map::U128Map;
 use crate::agent::{Reply, Report};
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::WRITE_CHUNK;
@@ -138,16 +138,16 @@ pub struct Watch {
 
 /// The replies of messages that run, and of those that somebody waits for.
 #[derive(Debug, Default)]
-pub struct ReplyBuffers(U128Map<Arc<ReplyBuffer>>);
+pub struct ReplyBuffers(BTreeMap<u128, Arc<ReplyBuffer>>);
 
 impl ReplyBuffers {
     pub fn get(&self, id: Id) -> Option<&Arc<ReplyBuffer>> {
-        self.0.get(id.0)
+        self.0.get(&id.0)
     }
 
     /// The reply buffer of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
-        Arc::clone(self.0.get_or_insert(id.0))
+        Arc::clone(self.0.entry(id.0).or_default())
     }
 
     /// Ends a reply whose text nobody may read any more.
@@ -161,7 +161,7 @@ impl ReplyBuffers {
 
     /// Ends a reply: who watches it is notified.
     pub fn end(&mut self, id: Id) {
-        if let Some(reply) = self.0.remove(id.0) {
+        if let Some(reply) = self.0.remove(&id.0) {
             let mut state = reply.lock();
             state.over = true;
             state.notify();
@@ -170,7 +170,7 @@ impl ReplyBuffers {
 
     /// Makes all watchers look again.
     pub fn notify_watchers(&self) {
-        self.0.iter().for_each(|(_, reply)| reply.lock().notify());
+        self.0.values().for_each(|reply| reply.lock().notify());
     }
 }
 
@@ -206,7 +206,7 @@ mod tests {
 
     impl ReplyBuffers {
         pub fn is_empty(&self) -> bool {
-            self.0.iter().next().is_none()
+            self.0.is_empty()
         }
     }
 

@@ -6,6 +6,7 @@
 
 mod info;
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -17,7 +18,6 @@ use serde_json::Value;
 use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::transcript_usage::TranscriptUsage;
-use super::u128_map::U128Map;
 use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
@@ -50,7 +50,7 @@ impl Turn {
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
-    reconciled: Mutex<U128Map<()>>,
+    reconciled: Mutex<BTreeSet<Digest>>,
     /// What there is of all sessions. Held for moments.
     pub(super) usage: Mutex<TranscriptUsage>,
 }
@@ -81,7 +81,7 @@ impl Transcripts {
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let mut reconciled = lock(&self.reconciled);
-        if reconciled.get(session).is_some() {
+        if reconciled.contains(&session) {
             return Ok(());
         }
         let Known { answered: said, unanswered: unsaid, reset } = known();
@@ -116,13 +116,13 @@ impl Transcripts {
             missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
             self.write(session, owner, &rolled(kept, cap))?;
         }
-        reconciled.get_or_insert(session);
+        reconciled.insert(session);
         Ok(())
     }
 
     /// The file may lack a turn: it is looked at again before the next one.
     pub fn mark_stale(&self, session: Digest) {
-        lock(&self.reconciled).remove(session);
+        lock(&self.reconciled).remove(&session);
     }
 
     /// Adds a turn; the oldest ones go where more than `cap` bytes would be there. `late`: some that

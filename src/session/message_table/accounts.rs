@@ -1,12 +1,11 @@
 //! What each principal has, for its share of what is kept. Pure.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::entry::Entry;
 use crate::named::ByName;
 use crate::session::id::Id;
 use crate::session::states::{DeliveryState, TurnState};
-use crate::session::u128_map::U128Map;
 
 /// How many messages there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,7 +57,7 @@ pub(super) struct Account {
     /// Settled messages without a key, in the order in which they settled.
     pub unkeyed: VecDeque<Id>,
     /// The ids of dead letters.
-    pub dead_letters: U128Map<()>,
+    pub dead_letters: BTreeSet<u128>,
 }
 
 /// What each principal holds of something, by name.

@@ -42,7 +42,7 @@ impl Transcripts {
         if !still() {
             return Ok(0);
         }
-        reconciled.remove(session);
+        reconciled.remove(&session);
         for path in [self.path(session), self.info_path(session)] {
             if if_exists(fs::remove_file(path))?.is_some() && durably {
                 files::sync_dir_of(&self.path(session))?;
@@ -56,7 +56,7 @@ impl Transcripts {
         // A power cut may have left one of the two files alone.
         for session in self.sessions(".jsonl")?.chain(self.sessions(".json")?) {
             let _alone = lock(&self.reconciled);
-            if lock(&self.usage).sessions.get(session).is_some() {
+            if lock(&self.usage).sessions.contains_key(&session) {
                 continue;
             }
             let about = self.find(session);
