@@ -45,9 +45,8 @@ impl Served {
         command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients"));
         command.env("BASE", self.base()).env("KEY", self.gateway.home().api_key());
         command.env("DIR", self.gateway.home().path()).env("MODULES", self.clients.join("node"));
-        command
-            .env("LLM_USER_PATH", self.gateway.home().path())
-            .env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("LLM_USER_PATH", self.gateway.home().path());
+        command.env("TMPDIR", self.gateway.home().path()).env("PYTHONDONTWRITEBYTECODE", "1");
         Process::spawn(&mut command).finish(DEADLINE * 3).assert_code(0).stdout
     }
 

@@ -1,0 +1,91 @@
+//! Directories for tests, removed with the value. A test that was killed leaves its own behind: the next
+//! test program removes it.
+
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::io::ErrorKind;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Once;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+/// Short, since the path of a socket holds 107 bytes.
+const PREFIX: &str = "hgt-";
+
+/// A directory of a test's own.
+#[derive(Debug)]
+pub struct TempDir {
+    path: PathBuf,
+    /// Locked for as long as the directory is used. A process id would not do: tests in pid namespaces of
+    /// their own share the temporary directory.
+    _lock: File,
+}
+
+impl TempDir {
+    /// Makes a directory that all may read, with this in its name.
+    #[track_caller]
+    pub fn new(what: &str) -> TempDir {
+        TempDir::with_mode(what, 0o755)
+    }
+
+    /// Makes a directory with this mode.
+    #[track_caller]
+    pub fn with_mode(what: &str, mode: u32) -> TempDir {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        static ONCE: Once = Once::new();
+        ONCE.call_once(remove_abandoned);
+        loop {
+            let number = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{PREFIX}{what}{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match DirBuilder::new().mode(0o700).create(&path) {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
+                Err(error) => panic!("cannot make {}: {error}", path.display()),
+            }
+            // Another test program may have taken it for an abandoned one before it was locked.
+            let Ok(lock) = File::open(&path) else { continue };
+            if lock.try_lock().is_ok()
+                && fs::set_permissions(&path, Permissions::from_mode(mode)).is_ok()
+            {
+                return TempDir { path, _lock: lock };
+            }
+        }
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let mut result = fs::remove_dir_all(&self.path);
+        // What was killed may still write for a moment.
+        for _ in 0..100 {
+            match &result {
+                Ok(()) => return,
+                Err(error) if error.kind() == ErrorKind::NotFound => return,
+                Err(_) => thread::park_timeout(Duration::from_millis(10)),
+            }
+            result = fs::remove_dir_all(&self.path);
+        }
+        // A test that is failing has said why.
+        assert!(result.is_ok() || thread::panicking(), "{}: {result:?}", self.path.display());
+    }
+}
+
+/// Removes the directories of test programs that were killed.
+fn remove_abandoned() {
+    for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        // Locked until it is gone.
+        let Ok(lock) = File::open(entry.path()) else { continue };
+        if lock.try_lock().is_ok() {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
