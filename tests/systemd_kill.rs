@@ -53,7 +53,7 @@ fn systemctl_kill_is_external_and_it_comes_back() {
 }
 
 #[test]
-fn without_restart_the_unit_shows_the_status() {
+fn without_restart_the_unit_shows_exit_status_143() {
     Sandbox::user().run(|manager| {
         // Without what the unit knows of 143: what is left is what any unit would show.
         let bare = "[Service]\nRestart=no\nSuccessExitStatus=\nRestartForceExitStatus=\n";
@@ -82,7 +82,7 @@ fn no_drop_in_keeps_it_from_coming_back() {
 }
 
 #[test]
-fn on_failure_revives_it_too() {
+fn with_restart_on_failure_it_comes_back_after_a_kill() {
     Sandbox::user().run(|manager| {
         let service = Service::start_with(manager, "", "[Service]\nRestart=on-failure\n");
         let before = service.pid();
@@ -203,7 +203,7 @@ fn a_kill_during_a_reload_is_external() {
 }
 
 #[test]
-fn the_longest_run_that_the_unit_allows() {
+fn the_end_of_runtime_max_sec_is_external_and_it_comes_back() {
     Sandbox::user().run(|manager| {
         let service = Service::start_with(manager, "", "[Service]\nRuntimeMaxSec=1\n");
         let before = service.pid();
@@ -218,7 +218,7 @@ fn the_longest_run_that_the_unit_allows() {
 }
 
 #[test]
-fn sigkill_ends_it_without_a_word() {
+fn sigkill_is_recorded_as_an_unclean_exit_and_it_comes_back() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         let before = service.pid();
