@@ -156,11 +156,9 @@ fn what_a_killed_test_left_is_removed_by_the_next_test_program_and_what_is_used_
         entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
     };
     run("a_directory_is_left_where_the_parent_asks_for_it", true);
-    let abandoned = left();
-    assert_eq!(abandoned.len(), 1);
-    let used = place.path().join("hgt-used");
-    std::fs::create_dir(&used).unwrap();
-    let lock = std::fs::File::open(&used).unwrap();
+    assert_eq!(left().len(), 2, "a directory and its lock");
+    let used = place.path().join("hgt-used.lock");
+    let lock = std::fs::File::create_new(&used).unwrap();
     lock.lock().unwrap();
     run("a_temporary_directory_is_removed_when_its_test_ends_or_fails", false);
     assert_eq!(left(), [used]);

@@ -100,7 +100,7 @@ fn each_of_many_kills_in_a_row_is_external_and_it_comes_back() {
         for round in 1..=rounds(30, 100) {
             let before = service.pid();
             sys::kill(before, libc::SIGTERM).unwrap();
-            service.wait_for_return(before, round as u32);
+            service.wait_for_return(before, u32::try_from(round).unwrap());
             assert_eq!(service.stops().len(), round);
             service.assert_last_stop("external", 143, "the unit is not being stopped");
         }

@@ -1,9 +1,9 @@
 //! Directories for tests, removed with the value. A test that was killed leaves its own behind: the next
 //! test program removes it.
 
-use std::fs::{self, DirBuilder, File, Permissions};
-use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -17,8 +17,9 @@ const PREFIX: &str = "hgt-";
 #[derive(Debug)]
 pub struct TempDir {
     path: PathBuf,
-    /// Locked for as long as the directory is used. A process id would not do: tests in pid namespaces of
-    /// their own share the temporary directory.
+    /// A file beside the directory, locked for as long as that is used. A process id would not do: tests in
+    /// pid namespaces of their own share the temporary directory. Nor would a lock of the directory itself,
+    /// which the gateway may want.
     _lock: File,
 }
 
@@ -39,16 +40,15 @@ impl TempDir {
             let number = NEXT.fetch_add(1, Ordering::Relaxed);
             let name = format!("{PREFIX}{what}{}-{number}", std::process::id());
             let path = std::env::temp_dir().join(name);
-            match DirBuilder::new().mode(0o700).create(&path) {
-                Ok(()) => {}
+            let lock = match File::create_new(lock_of(&path)) {
+                Ok(lock) => lock,
                 Err(error) if error.kind() == ErrorKind::AlreadyExists => continue,
                 Err(error) => panic!("cannot make {}: {error}", path.display()),
-            }
+            };
             // Another test program may have taken it for an abandoned one before it was locked.
-            let Ok(lock) = File::open(&path) else { continue };
-            if lock.try_lock().is_ok()
-                && fs::set_permissions(&path, Permissions::from_mode(mode)).is_ok()
-            {
+            if lock.try_lock().is_ok() && lock_of(&path).exists() {
+                fs::create_dir(&path).expect("make a directory");
+                fs::set_permissions(&path, Permissions::from_mode(mode)).expect("set its mode");
                 return TempDir { path, _lock: lock };
             }
         }
@@ -59,33 +59,46 @@ impl TempDir {
     }
 }
 
+fn lock_of(directory: &Path) -> PathBuf {
+    directory.with_extension("lock")
+}
+
+/// Removes a directory and its lock.
+fn remove(directory: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(directory) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => fs::remove_file(lock_of(directory)),
+    }
+}
+
 impl Drop for TempDir {
     fn drop(&mut self) {
-        let mut result = fs::remove_dir_all(&self.path);
+        let mut result = remove(&self.path);
         // What was killed may still write for a moment.
         for _ in 0..100 {
-            match &result {
-                Ok(()) => return,
-                Err(error) if error.kind() == ErrorKind::NotFound => return,
-                Err(_) => thread::park_timeout(Duration::from_millis(10)),
+            if result.is_ok() {
+                return;
             }
-            result = fs::remove_dir_all(&self.path);
+            thread::park_timeout(Duration::from_millis(10));
+            result = remove(&self.path);
         }
         // A test that is failing has said why.
-        assert!(result.is_ok() || thread::panicking(), "{}: {result:?}", self.path.display());
+        assert!(thread::panicking(), "{}: {result:?}", self.path.display());
     }
 }
 
 /// Removes the directories of test programs that were killed.
 fn remove_abandoned() {
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
-        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        let path = entry.path();
+        let is_lock = path.extension().is_some_and(|extension| extension == "lock");
+        if !is_lock || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
             continue;
         }
         // Locked until it is gone.
-        let Ok(lock) = File::open(entry.path()) else { continue };
+        let Ok(lock) = File::open(&path) else { continue };
         if lock.try_lock().is_ok() {
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = remove(&path.with_extension(""));
         }
     }
 }
