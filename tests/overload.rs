@@ -1,4 +1,4 @@
-//! More clients than the house holds, and slow ones: good clients are served all the same, the slow are
+//! More clients than the gateway has room for, and slow ones: good clients are served all the same, the slow are
 //! gone at their deadlines, and whatever runs short, the control socket answers. One at a time, since
 //! each measures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -169,8 +169,8 @@ fn thousands_of_connections_keep_nobody_out() {
     let started =
         crowd(gateway.address(), many / 2, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n");
     let (_, slow) = good_clients(&api, |asked| asked < 300);
-    let strangers = memory(&gateway, "VmRSS:");
-    eventually("no more strangers stay than may", || {
+    let without_key = memory(&gateway, "VmRSS:");
+    eventually("no more without a key stay than may", || {
         assert_eq!(gateway.ask("x").reply(), "x");
         let left = gateway.status()["connections"].as_u64()?;
         (left <= 1001).then_some(())
@@ -200,7 +200,7 @@ fn thousands_of_connections_keep_nobody_out() {
     let again = again.count();
     assert!(again * 100 >= many * 99, "{again} of {many}");
     report(&format!(
-        "p99 {slow:?} beside {many} strangers ({strangers} kB), {beside:?} beside {served} that are known, \
+        "p99 {slow:?} beside {many} without a key ({without_key} kB), {beside:?} beside {served} that are known, \
          {each} kB each"
     ));
     // A debug build's threads use more of their stacks.

@@ -66,7 +66,8 @@ fn lock_of(directory: &Path) -> PathBuf {
 /// Removes a directory and its lock.
 fn remove(directory: &Path) -> io::Result<()> {
     match fs::remove_dir_all(directory) {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        // A file in it that went by itself is an error, too, and leaves the rest.
+        Err(error) if directory.exists() => Err(error),
         _ => fs::remove_file(lock_of(directory)),
     }
 }
@@ -91,8 +92,14 @@ impl Drop for TempDir {
 fn remove_abandoned() {
     for entry in fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten() {
         let path = entry.path();
-        let is_lock = path.extension().is_some_and(|extension| extension == "lock");
-        if !is_lock || !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+        if !entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            continue;
+        }
+        if path.extension().is_none() {
+            // A lock is there before its directory, and for longer.
+            if !lock_of(&path).exists() {
+                let _ = fs::remove_dir_all(&path);
+            }
             continue;
         }
         // Locked until it is gone.
