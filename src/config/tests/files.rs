@@ -68,7 +68,7 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
 fn what_is_no_small_regular_file() {
     let dir = TempDir::new("irregular");
     let expected = format!("{}: it is a directory", dir.path().display());
-    assert_eq!(load_file(&dir.path(), false), Err(expected));
+    assert_eq!(load_file(dir.path(), false), Err(expected));
     let device = Path::new("/dev/zero");
     let expected = "/dev/zero: it is not a regular file".to_owned();
     assert_eq!(load_file(device, false), Err(expected));
