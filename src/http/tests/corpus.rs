@@ -93,16 +93,15 @@ fn seen(request: &Request, body: &[u8]) -> String {
     )
 }
 
-/// Where a case is cut in two: where something happens (around line ends, their ends, and the sizes of
-/// our buffers) and at every 97th byte; under `tests/run --full` everywhere.
+/// Where a case is cut in two: where something happens (in line ends, at both ends, and around the sizes
+/// of our buffers) and at every 97th byte; under `tests/run --full` everywhere.
 fn cuts(bytes: &[u8]) -> Vec<usize> {
     let all = 1..bytes.len();
     if full() {
         return all.collect();
     }
     let near = |at: usize, of: usize| at.abs_diff(of) <= 3;
-    let line_end =
-        |at: usize| bytes[at.saturating_sub(3)..bytes.len().min(at + 3)].contains(&b'\r');
+    let line_end = |at: usize| bytes[at.saturating_sub(2)..=at].contains(&b'\r');
     all.filter(|&at| {
         at < 8 || near(at, bytes.len()) || at % 97 == 0 || near(at % 1024, 0) || line_end(at)
     })
