@@ -238,12 +238,12 @@ fn streams_behind(program: &str) {
 }
 
 #[test]
-fn two_gateways_behind_nginx() {
+fn each_session_lives_with_one_gateway_behind_nginx_and_no_message_is_lost_while_both_restart() {
     two_gateways_behind("nginx");
 }
 
 #[test]
-fn two_gateways_behind_haproxy() {
+fn each_session_lives_with_one_gateway_behind_haproxy_and_no_message_is_lost_while_both_restart() {
     two_gateways_behind("haproxy");
 }
 

@@ -2,6 +2,7 @@
 //! be there. Nothing acknowledged is lost, every start goes on by itself, and rot is still found.
 
 use super::*;
+use crate::testing::rounds;
 
 /// Numbers that are the same in each run.
 struct Dice(u64);
@@ -124,7 +125,7 @@ impl Rig {
 
 #[test]
 fn any_part_of_what_was_not_synced_may_be_there_after_a_power_cut() {
-    let cuts = if std::env::var_os("HERMES_FULL").is_some() { 5000 } else { 500 };
+    let cuts = rounds(500, 5000);
     let mut torn = 0;
     for life in 0..cuts / 5 {
         let dir = TempDir::new("journal");

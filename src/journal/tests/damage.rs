@@ -4,6 +4,7 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::journal::framing::{Header, line};
+use crate::testing::full;
 
 type Records = Vec<(u64, String)>;
 
@@ -84,10 +85,10 @@ fn cut_off_at_every_byte() {
 /// 40 KiB in the long form, more than one read takes, which takes a release build: `tests/run --full` makes one.
 #[test]
 fn a_journal_with_any_bit_flipped_is_refused_or_a_prefix() {
-    let size = match (std::env::var_os("HERMES_FULL"), cfg!(debug_assertions)) {
-        (Some(_), false) => 40 << 10,
-        (Some(_), true) => 8 << 10,
-        (None, _) => 2 << 10,
+    let size = match (full(), cfg!(debug_assertions)) {
+        (true, false) => 40 << 10,
+        (true, true) => 8 << 10,
+        (false, _) => 1 << 10,
     };
     for (bytes, whole) in examples(size, false).into_iter().chain(examples(size / 4, true)) {
         std::thread::scope(|scope| {

@@ -6,7 +6,7 @@ use super::*;
 use crate::journal::Decision;
 use crate::journal::record::{Retry, id_of};
 use crate::limits::{ERASED_BYTES, KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
-use crate::testing::Random;
+use crate::testing::{Random, rounds};
 
 /// Whatever is overdue.
 const ALL: (usize, &dyn Fn(Id) -> bool) = (usize::MAX, &|_| true);
@@ -428,7 +428,7 @@ fn live(seed: u64, steps: u64) -> (MessageTable, Vec<(u64, String)>, Vec<Seen>) 
 
 #[test]
 fn random_records_agree_with_the_model_and_with_every_crash() {
-    for seed in 1..=300 {
+    for seed in 1..=rounds(80, 300) {
         let (_, written, states) = live(seed, 90);
         for (length, state) in states.iter().enumerate() {
             let mut table = replayed(&written[..length]);
@@ -451,7 +451,7 @@ fn random_records_agree_with_the_model_and_with_every_crash() {
 /// must take the same records from there on.
 #[test]
 fn what_follows_a_crash_can_be_read_back_too() {
-    for seed in 1..=200 {
+    for seed in 1..=rounds(60, 200) {
         let mut random = Random::new(seed);
         let mut written: Vec<(u64, String)> = Vec::new();
         for _ in 0..6 {
@@ -480,7 +480,7 @@ fn what_follows_a_crash_can_be_read_back_too() {
 
 #[test]
 fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
-    for seed in 1..=300 {
+    for seed in 1..=rounds(80, 300) {
         let (mut table, written, states) = live(seed, 120);
         let mut random = Random::new(seed + 1000);
         let (keep, day) = (random.below(4), day());

@@ -81,16 +81,16 @@ pub fn dependencies(
         .map(str::to_owned)
         .collect();
 
-    let mut complaints = Vec::new();
-    let mut complain = |names: BTreeSet<String>, what: &str| {
-        complaints.extend(names.iter().map(|name| format!("README.md: `{name}` {what}")));
+    let mut violations = Vec::new();
+    let mut report = |names: BTreeSet<String>, what: &str| {
+        violations.extend(names.iter().map(|name| format!("README.md: `{name}` {what}")));
     };
-    complain(direct - &listed, "is in Cargo.toml and not in the table");
-    complain(&listed - direct, "is not in Cargo.toml and in the table");
+    report(direct - &listed, "is in Cargo.toml and not in the table");
+    report(&listed - direct, "is not in Cargo.toml and in the table");
     let named = &listed | &brought;
-    complain(linked - &(&named | direct), "is linked and not in the table");
-    complain(&brought - linked, "is not linked and in the table (\"brings\")");
-    complaints
+    report(linked - &(&named | direct), "is linked and not in the table");
+    report(&brought - linked, "is not linked and in the table (\"brings\")");
+    violations
 }
 
 /// Holds the README's table of exit statuses against the values of the enum in `src/exit.rs`.
