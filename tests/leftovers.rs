@@ -243,6 +243,19 @@ fn what_is_handed_over_during_the_search_is_found() {
     }
 }
 
+/// A process executes another program between two reads of its environment: the second finds no more.
+#[test]
+fn a_process_whose_environment_is_read_in_part_is_looked_at_again() {
+    let home = Home::new();
+    home.configure(&script("setsid sleep 600 & echo done"));
+    let fault = Fault { call: "environ", error: 0, when: When::From(1), on: "journal" };
+    let gateway = fault.into(home.launch(), &home).start();
+    for _ in 0..10 {
+        assert_eq!(gateway.ask("x").reply(), "done");
+        assert_none_left(&home);
+    }
+}
+
 /// A program that is replaced by itself all the time has no environment for much of that.
 #[test]
 fn what_executes_all_the_time_is_found() {

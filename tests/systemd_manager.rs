@@ -68,6 +68,8 @@ fn a_stop_whose_manager_hangs_right_after_is_planned() {
         let gateway = Pidfd::open(service.pid()).unwrap();
         let args = ["stop", "--no-block", util::UNIT];
         manager.systemctl(&args).assert_code(0);
+        // Its SIGTERM is on the way when the manager says so; the start had asked already.
+        service.unit().wait_for(&[("ActiveState", "deactivating")]);
         eventually("the question", || asked.exists().then_some(()));
         let hung = Hung::make(manager);
         let began = Instant::now();

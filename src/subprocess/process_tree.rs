@@ -8,7 +8,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, mpsc};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::child_cgroup;
@@ -16,7 +16,7 @@ use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::sys::random;
-use crate::threads::{self, pause};
+use crate::threads::{self, OneShot, pause};
 
 /// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
 /// processes to be put down, and little enough for the stop budget.
@@ -234,14 +234,15 @@ fn kill_until_gone(find: Find) -> bool {
     if RUNNING.load(Ordering::Relaxed) >= MAX_KILLERS {
         return false;
     }
-    let ((sender, receiver), there) = (mpsc::channel(), Arc::clone(&work));
+    let (ended, there) = (OneShot::default(), Arc::clone(&work));
+    let tell = ended.clone();
     let counted = move || {
         RUNNING.fetch_add(1, Ordering::Relaxed);
-        let _ = sender.send(there());
+        tell.send(there());
         RUNNING.fetch_sub(1, Ordering::Relaxed);
     };
     match threads::spawn("kill", CONNECTION_STACK, Box::new(counted)) {
-        Ok(_) => receiver.recv_timeout(LEFTOVERS_TIMEOUT * 2).unwrap_or(false),
+        Ok(_) => ended.wait(LEFTOVERS_TIMEOUT * 2).unwrap_or(false),
         Err(_) => work(),
     }
 }

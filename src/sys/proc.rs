@@ -147,12 +147,11 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
     let (most, pause) = EXEC_LOOKS;
     let mut looks = 0..most;
     let all = loop {
-        match text(&path).ok()? {
-            all if all.is_empty() && is_executing(of) && looks.next().is_some() => {
-                thread::sleep(pause);
-            }
-            all => break all,
+        let all = read_bytes(fs::File::open(&path).ok()?, MAX_PROC).ok()?;
+        if !is_executing(of, all.len()) || looks.next().is_none() {
+            break String::from_utf8_lossy(&all).into_owned();
         }
+        thread::sleep(pause);
     };
     all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
@@ -162,13 +161,15 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
 const KERNEL_THREAD: u64 = 0x0020_0000;
 const EXITING: u64 = 4;
 
-/// Whether a process has not got its environment yet, where that looked empty before: execve(2) says
-/// where the code ends (`end_code`) once it is there.
-fn is_executing(pid: Pid) -> bool {
-    let Some(stat) = stat(pid) else { return false };
+/// Whether a process, of whose environment so many bytes were read, has got another one meanwhile or has
+/// none yet: execve(2) says where the code ends (`end_code`) once it is there.
+fn is_executing(pid: Pid, read: usize) -> bool {
+    let Some(stat) = stat(pid).filter(|stat| !has_ended(stat)) else { return false };
     let has_none = number(&stat, 6).is_none_or(|flags| flags & (KERNEL_THREAD | EXITING) != 0);
     let [code_end, start, end] = [24, 47, 48].map(|at| number(&stat, at));
-    !has_ended(&stat) && !has_none && end.is_some() && (code_end == Some(0) || start != end)
+    let length = end.zip(start).map(|(end, start)| end.saturating_sub(start).min(MAX_PROC));
+    let is_whole = length.is_none_or(|length| length <= read as u64);
+    !has_none && (code_end == Some(0) || !is_whole)
 }
 
 /// Whether a process is about to have ended: its environment is gone, and its children are still its own.
