@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
+use serde_json::Deserializer;
 use serde_json::value::RawValue;
-use serde_json::{Deserializer, Map, Value};
 
 use crate::escape::quoted;
 
@@ -74,23 +74,6 @@ pub fn add(json: &mut String, name: Option<&str>, value: &str) {
         json.push(':');
     }
     json.push_str(value);
-}
-
-/// `json!` for an object, with one loop in place of code for each member.
-macro_rules! object {
-    ($($name:literal: $value:expr),* $(,)?) => {
-        $crate::json::object_of(&mut [$(($name, $value.into())),*])
-    };
-}
-pub(crate) use object;
-
-/// An object with these members, which it takes out of the list.
-pub fn object_of(members: &mut [(&str, Value)]) -> Value {
-    let mut object = Map::new();
-    for (name, value) in members {
-        object.insert((*name).to_owned(), value.take());
-    }
-    object.into()
 }
 
 /// A list of these elements.

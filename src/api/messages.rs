@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
@@ -16,7 +17,7 @@ use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
 use crate::journal::WriteError;
-use crate::json::{self, Raw, elements, members, object};
+use crate::json::{self, Raw, elements, members};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
 
@@ -70,7 +71,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         }
     }
     let (begun, at) = service.hub.progress_of(id).unwrap_or((true, now()));
-    let body = object! {
+    let body = json!({
         "id": id.to_string(),
         "session": session,
         "status": if begun { "running" } else { "queued" },
@@ -78,7 +79,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         "mode": mode.word(),
         "interrupted": interrupted.map(|id| id.to_string()),
         "created_at": rfc3339(at),
-    };
+    });
     exchange.respond(response::json(202, body.to_string()))
 }
 

@@ -4,7 +4,7 @@ use std::process;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::error::{ApiError, Handled};
 use super::response;
@@ -12,7 +12,6 @@ use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
-use crate::json::{object, object_of};
 use crate::session::{Counts, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
@@ -89,7 +88,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     // No lock is held while others are waited for.
     let warnings = lock(&service.warnings).clone();
     let last_stop = lock(&service.last_stop).clone();
-    let status = object! {
+    let status = json!({
         "name": facts.name.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "state": state,
@@ -103,21 +102,21 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "agent": service.settings().agent.kind(),
         "connections": service.connections.count(),
         "sessions": turns.map(|(_, _, sessions)| sessions),
-        "turns": object! {
+        "turns": json!({
             "running": turns.map(|(running, _, _)| running),
             "waiting": turns.map(|(_, waiting, _)| waiting),
-        },
+        }),
         "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
-        "limits": object! {
+        "limits": json!({
             "max_connections": limits.max_connections,
             "max_turns": limits.max_turns,
             "descriptors": max_open(),
             "shortage": limits.shortage(),
-        },
+        }),
         "degraded": degraded(service),
         "warnings": warnings,
-        "reload_error": refused.map(|it| object! { "time": it.time, "message": it.message }),
-        "journal": object! {
+        "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
+        "journal": json!({
             "bytes": bytes,
             "last": last,
             "queued": of(|c| c.queued),
@@ -125,10 +124,10 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
             "kept": of(|c| c.kept),
             "outbox": of(|c| c.outbox),
             "dead_letters": of(|c| c.dead_letters),
-        },
+        }),
         "principals": glance.map(|(.., usage)| principals(service, usage)),
         "last_stop": last_stop,
-    };
+    });
     exchange.json(status.to_string())
 }
 
@@ -146,9 +145,9 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 
 fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
-        let mut row = vec![("name", Value::from(name.as_str()))];
-        row.extend(held.iter().map(|(what, count)| (*what, (*count).into())));
-        object_of(&mut row)
+        let mut row = json!({"name": name});
+        held.iter().for_each(|(what, count)| row[what] = json!(count));
+        row
     };
     usage.iter().map(row).collect()
 }
