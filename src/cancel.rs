@@ -54,29 +54,19 @@ impl<'a> Cancel<'a> {
         interests: [Interest<'_>; N],
         until: Instant,
     ) -> io::Result<([bool; N], Option<CancelReason>)> {
-        let mut all = Vec::from(interests);
-        let reason = self.wait_for_any(&mut all, until)?;
-        Ok((array::from_fn(|at| all[at].ready()), reason))
-    }
-
-    /// The same for any number of interests: compiled once.
-    fn wait_for_any(
-        &self,
-        all: &mut Vec<Interest<'a>>,
-        until: Instant,
-    ) -> io::Result<Option<CancelReason>> {
         let until = until.min(self.deadline);
         let left = || until.saturating_duration_since(Instant::now());
         let (cancel, client) = (Interest::read(self.cancel), Interest::hangup(self.client));
-        let own = all.len();
-        all.extend([cancel, client, Interest::read(self.abort)]);
+        let ends = [cancel, client, Interest::read(self.abort)];
+        let mut all: Vec<Interest<'_>> = interests.into_iter().chain(ends).collect();
         // A signal ends a wait early.
-        while poll(all, Some(left()))? == 0 && !left().is_zero() {}
+        while poll(&mut all, Some(left()))? == 0 && !left().is_zero() {}
         let reasons = [CancelReason::Cancelled, CancelReason::ClientGone, CancelReason::Aborted];
-        let mut ended = all[own..].iter().zip(reasons).filter(|(end, _)| end.ready());
+        let mut ended = all[N..].iter().zip(reasons).filter(|(end, _)| end.ready());
         let late = Instant::now() >= self.deadline;
         let reason = ended.next().map(|(_, reason)| reason);
-        Ok(reason.or(late.then_some(CancelReason::TimedOut)))
+        let reason = reason.or(late.then_some(CancelReason::TimedOut));
+        Ok((array::from_fn(|at| all[at].ready()), reason))
     }
 }
 
