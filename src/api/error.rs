@@ -82,14 +82,11 @@ impl ApiError {
 
     pub fn response(&self) -> Response {
         let body = format!(r#"{{"error":{}}}"#, self.object());
-        let mut response = response::json(self.0.status, body);
-        if let Some(after) = &self.0.after {
-            response = response.header("Retry-After", after.clone());
-        }
-        if self.0.code == "invalid_api_key" {
-            response = response.header("WWW-Authenticate", "Bearer");
-        }
-        response
+        let after = self.0.after.iter().map(|after| ("Retry-After", after.clone()));
+        let bearer = || ("WWW-Authenticate", "Bearer".to_owned());
+        let key = (self.0.code == "invalid_api_key").then(bearer);
+        let add = |response: Response, (name, value)| response.header(name, value);
+        after.chain(key).fold(response::json(self.0.status, body), add)
     }
 
     /// The same as an event of a stream, whose status was sent before.

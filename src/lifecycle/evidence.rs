@@ -209,7 +209,8 @@ impl Supervisor {
         let Some(own) = self.own.get() else { return false };
         match &own.manager_cgroup {
             None => pid.get() == 1,
-            Some(group) => proc::cgroup(pid).is_some_and(|text| cgroup::is_in(&text, group)),
+            Some(group) => proc::cgroup(pid)
+                .is_some_and(|text| cgroup::hierarchies(&text).any(|path| path == group)),
         }
     }
 
