@@ -17,7 +17,7 @@ use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance_lock::{self, Holder, Probe};
-use crate::lifecycle::{history, planned_stop};
+use crate::lifecycle::{history, planned_stop_marker};
 use crate::limits::{self, STOP_HEADROOM};
 use crate::sys::poll::Interest;
 use crate::sys::process::{PidFd, Signal, is_gone};
@@ -123,7 +123,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
     // Somebody may have removed it; the process makes its socket anew, the marker is ours.
     let _ = files::private_dir(&dirs.runtime);
     let requester = format!("{} stop, uid {}", name.command(), user::own_uid());
-    planned_stop::announce(&dirs.planned_stop(), holder, &requester)
+    planned_stop_marker::announce(&dirs.planned_stop(), holder, &requester)
         .map_err(|e| failed("announce the stop of process", e))?;
     if let Err(e) = pidfd.send(Signal::Term) {
         let _ = fs::remove_file(dirs.planned_stop());

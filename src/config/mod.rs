@@ -8,10 +8,10 @@
 mod builder;
 mod client_key;
 mod consistency;
-mod descriptors;
 mod did_you_mean;
 mod enum_setting;
 mod error;
+mod fd_limits;
 mod host;
 mod load;
 mod render;

@@ -1,7 +1,7 @@
 //! The main thread: waits for signals, connections, answers and points in time, and carries out
 //! what the phases decide. Nothing in it blocks but the one poll.
 
-mod ending;
+mod drain;
 mod state;
 
 use std::os::fd::AsFd;

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
+use super::damage::{invalid, one_lost};
 use super::framing::{Header, VERSION, line};
 use super::paths::{keep, temporary};
 use super::scanner::{Part, Scanner};
-use super::verify::{invalid, one_lost};
 use super::writer::{FileJournal, Index, index_offset};
 use super::{Condition, Decision, record};
 use crate::limits::{COMPACT_TAIL, MAX_RECORD};

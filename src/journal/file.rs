@@ -7,11 +7,11 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::compact::copy_all;
+use super::damage::{Corruption, Report, invalid, one_lost, verify};
 use super::framing::{CHECKPOINT, Header, VERSION};
 use super::health::{Health, Status};
 use super::paths::{NAME, keep, temporary};
 use super::scanner::{Part, Scanner};
-use super::verify::{Corruption, Report, invalid, one_lost, verify};
 use super::writer::{Disk, FileJournal, Inner};
 use super::{
     Condition, Decision, Journal, Loss, Purpose, Visit, WriteError, check_json, long_record,

@@ -4,6 +4,7 @@
 //! file. What a record says is in [`record`]; what follows from it is decided above.
 
 mod compact;
+mod damage;
 mod file;
 mod framing;
 mod health;
@@ -16,17 +17,16 @@ mod repair;
 mod scanner;
 #[cfg(test)]
 pub mod tests;
-mod verify;
 mod writer;
 
 use std::fmt;
 use std::io;
 
+pub use damage::{Corruption, Report, inspect};
 pub use health::{Health, Loss};
 pub use memory::MemoryJournal;
 pub use paths::{NAME, saved};
 pub use repair::repair;
-pub use verify::{Corruption, Report, inspect};
 pub use writer::FileJournal;
 
 use crate::limits::{JOURNAL_PREALLOCATED, MAX_RECORD};

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::Visit;
 use super::compact::copy_all;
+use super::damage::{Corruption, inspect};
 use super::framing::Header;
 use super::paths::{NAME, keep};
 use super::scanner::{Part, Scanner};
-use super::verify::{Corruption, inspect};
 use crate::sys::fs as files;
 
 /// What a repair did.

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::planned_stop;
+use super::planned_stop_marker;
 use super::signals::{Caught, Kind};
 use super::verdict::{self, Job, Sender, Supervision, Verdict};
 use crate::escape::escaped;
@@ -130,8 +130,8 @@ impl Supervisor {
         let mut shown = Shown::default();
         let supervision = self.supervision(point, &mut shown);
         let marker = match point {
-            QueryPoint::Signal { .. } => planned_stop::consume(&self.marker),
-            QueryPoint::Exit { marker } => marker || planned_stop::consume(&self.marker),
+            QueryPoint::Signal { .. } => planned_stop_marker::consume(&self.marker),
+            QueryPoint::Exit { marker } => marker || planned_stop_marker::consume(&self.marker),
         };
         let verdict = verdict::decide(caught.kind, sender, supervision, marker);
         let may_change = !verdict.planned

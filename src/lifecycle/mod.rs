@@ -8,7 +8,7 @@ pub mod evidence;
 pub mod history;
 pub mod instance_lock;
 pub mod phase;
-pub mod planned_stop;
+pub mod planned_stop_marker;
 pub mod signals;
 mod state_file;
 pub mod verdict;

@@ -1,4 +1,5 @@
-//! The planned-stop marker: how `stop` announces a SIGTERM where no service manager runs the show.
+//! The planned-stop marker: how `stop` announces a SIGTERM where no service manager runs the show. Evidence for
+//! `verdict`, which decides.
 //!
 //! It names one process by pid and start time, is fresh for a minute of boot time (no operator sets
 //! that clock), may be written by our own uid or root, and is used once: the first signal removes it.
