@@ -34,7 +34,7 @@ mod stored_text;
 mod subprocess;
 mod sys;
 mod systemd;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 mod threads;
 

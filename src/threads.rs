@@ -54,22 +54,25 @@ pub fn spawn_with_retry(name: &str, work: Work, timeout: Duration) -> io::Result
     }
 }
 
-/// A value that a thread gives once, and another waits for. std's channels are queues of three kinds for
-/// each type: 24 kB of code.
-#[derive(Clone, Debug, Default)]
-pub struct OneShot<T>(Arc<(Mutex<Option<T>>, Condvar)>);
+/// A value that threads give and another waits for. std's channels are queues of three kinds for each
+/// type: 24 kB of code.
+#[derive(Debug, Default)]
+pub struct Slot<T>(Mutex<Option<T>>, Condvar);
 
-impl<T> OneShot<T> {
+impl<T> Slot<T> {
     pub fn send(&self, value: T) {
-        let (slot, filled) = &*self.0;
-        *lock(slot) = Some(value);
-        filled.notify_one();
+        self.update(|slot| *slot = Some(value));
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut Option<T>)) {
+        change(&mut lock(&self.0));
+        self.1.notify_one();
     }
 
     /// `None`: it was not sent in time.
     pub fn wait(&self, timeout: Duration) -> Option<T> {
-        let (slot, filled) = &*self.0;
-        let waited = filled.wait_timeout_while(lock(slot), timeout, |slot| slot.is_none());
+        let empty = |slot: &mut Option<T>| slot.is_none();
+        let waited = self.1.wait_timeout_while(lock(&self.0), timeout, empty);
         waited.unwrap_or_else(PoisonError::into_inner).0.take()
     }
 }
@@ -118,7 +121,7 @@ mod tests {
 
     #[test]
     fn a_value_is_waited_for_until_it_is_sent_or_the_time_is_over() {
-        let (value, early) = (OneShot::default(), OneShot::default());
+        let (value, early) = (Arc::<Slot<_>>::default(), Arc::<Slot<_>>::default());
         let theirs = value.clone();
         let sender = thread::spawn(move || theirs.send(7));
         assert_eq!(value.wait(Duration::from_secs(20)), Some(7));

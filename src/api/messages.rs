@@ -159,7 +159,10 @@ fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
     let body = format!(r#"{{"{name}":{all}}}"#);
     drop((all, lease));
     let mut long = found.into_iter().filter_map(|message| message.long);
-    exchange.respond(response::json(200, body).extents(&mut long))
+    let response = response::json(200, body).extents(&mut long);
+    // It holds what no place was taken for.
+    drop(long);
+    exchange.respond(response)
 }
 
 /// `POST /v1/messages/{id}/retry`.
@@ -235,6 +238,9 @@ fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
     for item in elements(json).take(MAX_ATTACHMENTS + 1) {
         let text = json::text(item).unwrap_or_default();
         fit &= (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control);
+        if !fit {
+            break;
+        }
         all.push(text.into_owned());
     }
     if fit && all.len() <= MAX_ATTACHMENTS {

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
-use super::spare_thread::{self, Waiting};
+use super::spare_thread::{self, Incoming, Waiting};
 use crate::api::connections::{AUTHENTICATION_GRACE, Capacity};
 use crate::api::{ApiError, Origin, Service, source_prefix};
 use crate::config::Config;
@@ -18,7 +18,6 @@ use crate::shares::Shares;
 use crate::sys::fd::{max_open, set_nonblocking};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
-use crate::threads::Mailbox;
 
 /// Connections on the control socket at once: commands of one user.
 const MAX_CONTROL_CONNECTIONS: usize = 64;
@@ -45,7 +44,7 @@ pub struct Listeners {
     pub control: UnixListener,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
-    spare_thread: Arc<Mailbox<Waiting>>,
+    spare_thread: Incoming,
     /// A connection that waits for another to end.
     next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
     /// Since when there has been no room for it.
@@ -133,7 +132,8 @@ impl Listeners {
         if start(Box::new(Arc::clone(&stream)), guard(false)).is_err() {
             service.connections.shed_load(Instant::now());
             let since = Instant::now();
-            self.spare_thread.put(Waiting { stream, guard: guard(true), since });
+            let waiting = Waiting { stream, guard: guard(true), since };
+            self.spare_thread.update(|slot| slot.get_or_insert_default().push(waiting));
         }
         Ok(())
     }

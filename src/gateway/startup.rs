@@ -28,7 +28,7 @@ use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTO
 use crate::session::{Hub, MessageTable, Settings, SystemClocks, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
-use crate::threads::{OneShot, lock, spawn};
+use crate::threads::{Slot, lock, spawn};
 use crate::{digest, logger, permissions, sys, systemd};
 
 /// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
@@ -240,13 +240,14 @@ pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
 
 /// What the configuration is warned of, said in the log. A disk that hangs is not waited for long.
 pub fn warnings(loaded: &Loaded) -> Vec<String> {
-    let found = OneShot::default();
+    let found = Arc::<Slot<_>>::default();
     let (copy, path) = (loaded.clone(), env::var_os("PATH").unwrap_or_default());
     let answer = found.clone();
-    let look = move || answer.send(copy.warnings(&path, &path));
-    match loaded.config.agent.is_echo() && loaded.config.deliver.is_empty() {
-        true => look(),
-        false => drop(spawn("warnings", THREAD_STACK, Box::new(look))),
+    let look = Box::new(move || answer.send(copy.warnings(&path, &path)));
+    if loaded.config.agent.is_echo() && loaded.config.deliver.is_empty() {
+        look();
+    } else if let Err(e) = spawn("warnings", THREAD_STACK, look) {
+        found.send(vec![format!("the configured programs cannot be looked at: {e}")]);
     }
     let unknown = || vec!["the disk with the configured programs does not answer".to_owned()];
     let found = found.wait(PROGRAM_TIMEOUT).unwrap_or_else(unknown);

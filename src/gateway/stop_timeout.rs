@@ -24,7 +24,7 @@ pub fn read(supervisor: &Supervisor, service: &Service) {
     log::warn!(
         "the unit gives a stop {}s (TimeoutStopSec=), and stop.drain_timeout with what follows it takes \
          up to {needed}s: {then}. `install` writes a unit that fits",
-        seconds(limit)
+        limit.as_secs()
     );
 }
 

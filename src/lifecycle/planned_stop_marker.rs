@@ -7,6 +7,7 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
@@ -16,7 +17,7 @@ use super::state_file::object;
 use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
-use crate::threads::{self, OneShot};
+use crate::threads::{self, Slot};
 
 /// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.
 const MARKER_FRESH: Duration = Duration::from_secs(60);
@@ -43,7 +44,7 @@ pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> 
 /// Whether a stop of this process was announced. Whatever stood there is gone afterwards, unless the
 /// disk hangs: that holds up no verdict.
 pub fn consume(path: &Path) -> bool {
-    let (counts, removed) = (OneShot::default(), OneShot::default());
+    let (counts, removed) = <(Arc<Slot<_>>, Arc<Slot<_>>)>::default();
     let (own, tell_counts, tell_removed) = (path.to_owned(), counts.clone(), removed.clone());
     let work = move || tell_removed.send(take(&own, &tell_counts));
     if threads::spawn("marker", THREAD_STACK, Box::new(work)).is_err() {
@@ -55,7 +56,7 @@ pub fn consume(path: &Path) -> bool {
 }
 
 /// Says first whether one counts, and then removes it.
-fn take(path: &Path, counts: &OneShot<bool>) -> bool {
+fn take(path: &Path, counts: &Slot<bool>) -> bool {
     let read = files::read_own(path, MAX_MARKER);
     let missing = read.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
     let checked = read.map_err(|e| e.to_string()).and_then(|text| check(&text));

@@ -16,7 +16,7 @@ use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::sys::random;
-use crate::threads::{self, OneShot, pause};
+use crate::threads::{self, Slot, pause};
 
 /// How long the end of a turn waits for the end of what was killed with it: time for a storm of new
 /// processes to be put down, and little enough for the stop budget.
@@ -234,7 +234,7 @@ fn kill_until_gone(find: Find) -> bool {
     if RUNNING.load(Ordering::Relaxed) >= MAX_KILLERS {
         return false;
     }
-    let (ended, there) = (OneShot::default(), Arc::clone(&work));
+    let (ended, there) = (Arc::<Slot<_>>::default(), Arc::clone(&work));
     let tell = ended.clone();
     let counted = move || {
         RUNNING.fetch_add(1, Ordering::Relaxed);

@@ -29,7 +29,7 @@ use crate::sys::fs as files;
 use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
 use crate::systemd::stop_waiters;
-use crate::threads::{OneShot, lock, spawn, spawn_with_retry};
+use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -224,7 +224,7 @@ impl Main {
                 files::read_text(told, MAX_CHILD_WORDS)?
             }
             Err(e) => {
-                let told = OneShot::default();
+                let told = Arc::<Slot<_>>::default();
                 let answer = told.clone();
                 spawn_with_retry("end", Box::new(move || answer.send(work())), HISTORY_TIMEOUT)?;
                 told.wait(HISTORY_TIMEOUT).ok_or(e)?
@@ -240,7 +240,7 @@ impl Main {
         let Some(started) = &self.started else { return };
         started.service.await_streams();
         let (hub, starter) = (Arc::clone(&started.service.hub), self.starter.take());
-        let (closed, ended) = (OneShot::default(), OneShot::default());
+        let (closed, ended) = <(Arc<Slot<_>>, Arc<Slot<_>>)>::default();
         let (tell_closed, tell_ended) = (closed.clone(), ended.clone());
         let work = move || {
             hub.close(planned);
@@ -253,7 +253,7 @@ impl Main {
         let begun =
             !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_TIMEOUT).is_ok();
         let deadline = Instant::now() + CLOSE_TIMEOUT;
-        let wait = |of: &OneShot<bool>| of.wait(deadline.saturating_duration_since(Instant::now()));
+        let wait = |of: &Slot<bool>| of.wait(deadline.saturating_duration_since(Instant::now()));
         if begun && wait(&closed).is_some() {
             let _ = wait(&ended);
         } else {

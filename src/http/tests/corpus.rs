@@ -1,4 +1,4 @@
-//! The corpus of raw bytes (tests/http-corpus), held whole, byte by byte and cut in two everywhere.
+//! The corpus of raw bytes (tests/http-corpus), held whole, byte by byte and cut in two.
 
 use std::sync::Arc;
 use std::thread;
