@@ -439,7 +439,7 @@ fn one_principal_that_does_all_of_it_at_once_refuses_nobody_and_slows_nobody_dow
                         let oldest: TcpStream = open.remove(0);
                         let _ = oldest.shutdown(Shutdown::Both);
                     }
-                    pause(Duration::from_millis(10));
+                    pause(Duration::from_millis(rounds(10, 5) as u64));
                 }
             });
         }

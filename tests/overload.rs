@@ -97,7 +97,19 @@ fn slow_heads_bodies_and_readers_of_slowhttptest() {
     {
         let url = format!("http://{}{target}", gateway.address());
         let mut attack = Command::new("slowhttptest");
-        attack.args([kind, "-i", "2", "-l", "9", "-p", "3", "-v", "0", "-u", &url]);
+        attack.args([
+            kind,
+            "-i",
+            "2",
+            "-l",
+            &rounds(9, 12).to_string(),
+            "-p",
+            "3",
+            "-v",
+            "0",
+            "-u",
+            &url,
+        ]);
         attack.args(["-c", &connections.to_string(), "-r", &(connections / 2).to_string()]);
         if kind == "-X" {
             attack.args("-w 1 -y 2 -n 2 -z 1 -k 3".split(' '));

@@ -1,6 +1,7 @@
 //! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
 //! retried.
 
+use std::borrow::Cow;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
@@ -234,22 +235,18 @@ pub(super) fn parse(
 
 fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
     let json = raw.map_or("[]", RawValue::get);
-    let (mut all, mut fit) = (Vec::new(), json.starts_with('['));
-    for item in elements(json).take(MAX_ATTACHMENTS + 1) {
-        let text = json::text(item).unwrap_or_default();
-        fit &= (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control);
-        if !fit {
-            break;
-        }
-        all.push(text.into_owned());
-    }
-    if fit && all.len() <= MAX_ATTACHMENTS {
-        return Ok(all);
-    }
-    Err(bad(format!(
-        "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
-         {MAX_ATTACHMENT} bytes of text each."
-    )))
+    let fits = |text: &Cow<'_, str>| {
+        (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control)
+    };
+    let read = |item| json::text(item).ok().filter(fits).map(Cow::into_owned);
+    let all: Option<Vec<String>> = elements(json).take(MAX_ATTACHMENTS + 1).map(read).collect();
+    let all = all.filter(|all| json.starts_with('[') && all.len() <= MAX_ATTACHMENTS);
+    all.ok_or_else(|| {
+        bad(format!(
+            "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
+             {MAX_ATTACHMENT} bytes of text each."
+        ))
+    })
 }
 
 /// A message as JSON; a long reply is sent from its file.

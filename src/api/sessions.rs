@@ -92,10 +92,8 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     // After an id of a journal that was removed there would be no events.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
-    connection
-        .activity
-        .iter()
-        .for_each(|activity| activity.enter(Stage::Streaming(Instant::now())));
+    let streaming = Stage::Streaming(Instant::now());
+    connection.activity.iter().for_each(|activity| activity.enter(streaming));
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
     let mut events = EventStream { service, proof, session, after, running: None };

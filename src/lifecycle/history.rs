@@ -205,7 +205,8 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let aside = Dirs { state: dirs.runtime.clone(), ..dirs.clone() }.history();
     if let Some(text) = read(&aside).filter(|_| aside != path) {
         for stop in records(&text) {
-            let at = stops.partition_point(|s| s["time"].as_str() <= stop["time"].as_str());
+            let not_later = |known: &Value| known["time"].as_str() <= stop["time"].as_str();
+            let at = stops.iter().rposition(not_later).map_or(0, |last| last + 1);
             stops.insert(at, stop);
         }
     }

@@ -95,7 +95,7 @@ impl Hub {
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {
             self.transcripts.mark_stale(session);
-            self.reconcile_transcript(session, who)
+            self.reconcile(session, who, true)
         };
         if let Err(e) = forgotten {
             log::warn!("a transcript could not be removed: {e}");
@@ -121,7 +121,8 @@ impl Hub {
         let sessions: Vec<Digest> = self.lock().table.reset_sessions(0).collect();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
-            if let Err(e) = self.reconcile_transcript(session, &about.owner) {
+            // The reset itself may remove it meanwhile.
+            if let Err(e) = self.reconcile(session, &about.owner, false) {
                 log::warn!("a transcript of before a reset is still there: {e}");
             }
         }

@@ -186,7 +186,7 @@ impl Hub {
             let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
                 continue;
             };
-            match self.reconcile_transcript(session, &who) {
+            match self.reconcile(session, &who, true) {
                 Err(e) => {
                     if !std::mem::replace(&mut compaction.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");

@@ -293,12 +293,10 @@ impl MessageTable {
 
     /// Some messages in the order of one of their records.
     pub fn sorted(&self, are: fn(&Entry) -> bool, by: fn(&Entry) -> u64) -> Vec<(Id, &Entry)> {
-        // A type of map that is there already: a sort takes 3 kB of the binary.
-        let mut order: BTreeMap<u128, u128> = BTreeMap::new();
-        for (id, entry) in self.entries().filter(|(_, entry)| are(entry)) {
-            order.insert(by(entry).into(), id.0);
-        }
-        let ids = order.values().map(|id| Id(*id));
+        let chosen = self.entries().filter(|(_, entry)| are(entry));
+        let mut order: Vec<(u64, u128)> = chosen.map(|(id, entry)| (by(entry), id.0)).collect();
+        order.sort_unstable();
+        let ids = order.into_iter().map(|(_, id)| Id(id));
         ids.filter_map(|id| Some((id, self.get(id)?))).collect()
     }
 

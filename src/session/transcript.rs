@@ -71,17 +71,18 @@ impl Transcripts {
 
     /// Makes the file agree with the journal before a session's first turn in this process. `known`
     /// tells which turns the journal has of it, and `load` gives one of them. Does nothing where that
-    /// was done already.
+    /// was done already, or where there is no transcript and none is to be made (`create`).
     pub fn reconcile(
         &self,
-        session: Digest,
+        (session, create): (Digest, bool),
         owner: &Owner,
         cap: usize,
         known: &dyn Fn() -> Known,
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let mut reconciled = lock(&self.reconciled);
-        if reconciled.contains(&session) {
+        let found = self.find(session);
+        if reconciled.contains(&session) || found.is_none() && !create {
             return Ok(());
         }
         let Known { answered: said, unanswered: unsaid, reset } = known();
@@ -110,7 +111,7 @@ impl Transcripts {
             }
         }
         // Agents open it in their first turn too.
-        let named = self.find(session).is_some_and(|about| about.owner == *owner);
+        let named = found.is_some_and(|about| about.owner == *owner);
         let size: usize = kept.iter().map(|(_, lines)| lines.len()).sum();
         if !named || !missing.is_empty() || size as u64 != length {
             missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));

@@ -85,12 +85,10 @@ impl TranscriptUsage {
         let is_mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
         let is_old = |kept: &SessionUsage| kept.used <= before && is_mine(kept.principal);
         let old = self.sessions.iter().filter(|(_, kept)| is_old(kept));
-        // By the time and, where that is the same, by the place in the list.
-        let mut order: BTreeMap<u128, Digest> = BTreeMap::new();
-        for (at, (session, kept)) in old.enumerate() {
-            order.insert(u128::from(kept.used) << 64 | at as u128, *session);
-        }
-        order.values().copied().collect()
+        let mut old: Vec<(u64, Digest)> =
+            old.map(|(session, kept)| (kept.used, *session)).collect();
+        old.sort_unstable();
+        old.into_iter().map(|(_, session)| session).collect()
     }
 }
 

@@ -183,7 +183,7 @@ impl Hub {
         let append = || {
             let cap = self.transcript_cap();
             // A hole in it could never be filled again.
-            self.reconcile_transcript(session, &entry.owner)?;
+            self.reconcile(session, &entry.owner, true)?;
             let still = || {
                 let state = self.lock();
                 let reset = state.table.is_reset(session, entry.accepted);
@@ -199,7 +199,7 @@ impl Hub {
     }
 
     /// See [`super::transcript::Transcripts::reconcile`].
-    pub(super) fn reconcile_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
+    pub(super) fn reconcile(&self, session: Digest, who: &Owner, create: bool) -> io::Result<()> {
         let known = || {
             let (mut known, reset) = (Known::default(), self.lock().table.reset_of(session));
             known.reset = reset.map(|(newest, _)| newest);
@@ -220,6 +220,6 @@ impl Hub {
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
         let cap = self.transcript_cap();
-        self.transcripts.reconcile(session, who, cap, &known, &load)
+        self.transcripts.reconcile((session, create), who, cap, &known, &load)
     }
 }

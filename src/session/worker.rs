@@ -161,7 +161,7 @@ impl Hub {
         if let Some(session) = entry.session() {
             let again = entry.attempts > 1 || entry.queued != entry.accepted;
             let remove = || if again { self.transcripts.remove_turn(session, id) } else { Ok(()) };
-            let settled = self.reconcile_transcript(session, &entry.owner).and_then(|()| remove());
+            let settled = self.reconcile(session, &entry.owner, true).and_then(|()| remove());
             // A full disk must not keep accepted work from going on; what it lacks of the system it
             // waits for, and does not run without what was said before.
             if let Err(e) = settled {

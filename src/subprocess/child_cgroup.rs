@@ -71,7 +71,9 @@ fn kill_frozen(path: &Path) {
     let mut groups = vec![path.to_owned()];
     while let Some(group) = groups.pop() {
         let list = read_any(group.join("cgroup.procs"), MAX_PROCS).unwrap_or_default();
-        for pid in list.lines().filter_map(|pid| Pid::new(pid.parse().ok()?)) {
+        // Half a number would be another process's.
+        let whole = list.split_inclusive('\n').filter_map(|line| line.strip_suffix('\n'));
+        for pid in whole.filter_map(|pid| Pid::new(pid.parse().ok()?)) {
             let _ = PidFd::open(pid).and_then(|process| process.send(Signal::Kill));
         }
         groups.extend(nested(&group, ""));

@@ -32,9 +32,8 @@ impl Program {
     /// A program with our own environment, less what is for us alone.
     pub fn new(path: PathBuf) -> Program {
         let alone = |name: &OsString| name.to_str().is_some_and(is_service_manager_variable);
-        let mut program = Program::with_environment(path, Environment::new());
-        program.environment.extend(env::vars_os().filter(|(name, _)| !alone(name)));
-        program
+        let all = env::vars_os().filter(|(name, _)| !alone(name));
+        Program::with_environment(path, all.collect())
     }
 
     /// The program of a `command` in the configuration: a path, or a name on `PATH`.
@@ -95,12 +94,10 @@ const ALLOWED: &str = "HOME USER LOGNAME SHELL PATH LANG LANGUAGE LC_ALL LC_CTYP
 /// The environment that agents and targets get: the allow list, `pass_env` and `env`, of which the
 /// later ones win.
 pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Environment {
-    let mut all = Environment::new();
-    for name in ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str)) {
-        all.extend(env::var_os(name).map(|value| (name.into(), value)));
-    }
-    env.iter().for_each(|(name, value)| all.push((name.into(), value.into())));
-    all
+    let inherited = ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str));
+    let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
+    let configured = env.iter().map(|(name, value)| (name.into(), value.into()));
+    inherited.chain(configured).collect()
 }
 
 /// Finds a program on `PATH`, else in the places where systemd's own are.

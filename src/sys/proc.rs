@@ -119,11 +119,8 @@ pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
 
 /// The children of all threads of a process.
 pub fn children(of: Pid) -> Vec<Pid> {
-    let mut all = Vec::new();
-    for thread in entries(Path::new(&format!("/proc/{of}/task"))) {
-        all.append(&mut children_in(&thread.path().to_string_lossy()));
-    }
-    all
+    let threads = entries(Path::new(&format!("/proc/{of}/task"))).into_iter();
+    threads.flat_map(|thread| children_in(&thread.path().to_string_lossy())).collect()
 }
 
 fn children_in(thread: &str) -> Vec<Pid> {

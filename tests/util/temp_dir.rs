@@ -3,7 +3,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -102,9 +102,14 @@ fn remove_abandoned() {
             }
             continue;
         }
-        // Locked until it is gone.
+        if !entry.file_type().is_ok_and(|kind| kind.is_file()) {
+            continue;
+        }
+        // Locked until it is gone; and not another one by now.
         let Ok(lock) = File::open(&path) else { continue };
-        if lock.try_lock().is_ok() {
+        let inode = |data: io::Result<fs::Metadata>| data.map(|data| data.ino()).ok();
+        let is_same = || inode(lock.metadata()) == inode(fs::metadata(&path));
+        if lock.try_lock().is_ok() && is_same() {
             let _ = remove(&path.with_extension(""));
         }
     }

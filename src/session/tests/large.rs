@@ -133,7 +133,7 @@ fn what_a_session_is_asked_costs_what_it_has_however_much_others_have() {
                 assert_eq!(house.hub.messages_of(&mine).len(), 4);
                 assert!(house.hub.session(&mine).is_some());
                 house.hub.transcripts.mark_stale(mine.digest().unwrap());
-                house.hub.reconcile_transcript(mine.digest().unwrap(), &mine).unwrap();
+                house.hub.reconcile(mine.digest().unwrap(), &mine, true).unwrap();
             }
         })
     };
