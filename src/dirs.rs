@@ -1,6 +1,6 @@
 //! Where a gateway's files are: one place computes them, for the daemon and for every command.
 //!
-//! We do it ourselves instead of with `StateDirectory=`, which means other places for user units
+//! We do it ourselves instead of with `StateDirectory=`, which means other directories for user units
 //! before systemd 254. The rules are those of the XDG base directory specification.
 
 use std::env;
@@ -17,7 +17,7 @@ const OURS: &str = "hermes-gateway";
 /// Below the configuration directory (systemd.unit(5)).
 pub const UNITS: &str = "systemd/user";
 
-/// The places that do not depend on the gateway's name.
+/// The directories that do not depend on the gateway's name.
 #[derive(Clone, Debug)]
 pub struct Base {
     /// Empty where there is none.
@@ -30,7 +30,7 @@ pub struct Base {
     pub runtime: Option<PathBuf>,
 }
 
-/// The places of one gateway.
+/// The directories of one gateway.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dirs {
     /// `$XDG_CONFIG_HOME/hermes-gateway/NAME.toml`.
@@ -42,7 +42,7 @@ pub struct Dirs {
 }
 
 impl Base {
-    /// Our own user's places, from the environment and, where it is silent, the password database.
+    /// Our own user's directories, from the environment and, where it is silent, the password database.
     ///
     /// # Errors
     /// One line when there is no home directory, and it is needed.
@@ -61,7 +61,7 @@ impl Base {
         Ok(Base { home: home.unwrap_or_default(), config, state, units, runtime })
     }
 
-    /// Another user's places, as a service that runs as that user sees them.
+    /// Another user's directories, as a service that runs as that user sees them.
     pub fn of(user: &User) -> Base {
         Base {
             home: user.home.clone(),

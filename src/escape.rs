@@ -1,6 +1,7 @@
 //! Text that outsiders had a hand in, made safe for logs and terminals. Pure.
 
 use std::fmt::Display;
+use std::path::Path;
 
 use crate::limits::MAX_STDERR_TAIL;
 
@@ -67,9 +68,22 @@ pub fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()
 }
 
+/// A path as one word for a shell, safe to print.
+pub fn shell_word(path: &Path) -> String {
+    let text = escaped(&path.display().to_string(), false);
+    let plain = |c: char| c.is_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_path_is_one_word_for_a_shell() {
+        assert_eq!(shell_word(Path::new("/a b/it's")), r"'/a b/it'\''s'");
+        assert_eq!(shell_word(Path::new("/a/b.toml")), "/a/b.toml");
+    }
 
     #[test]
     fn nothing_that_acts_gets_through() {

@@ -1,10 +1,7 @@
 //! The exit statuses, in one place: what the service manager, shells and monitors read.
 
 use std::fmt;
-use std::io;
 use std::path::Path;
-
-use crate::sys::fs::is_temporary;
 
 /// Why a process of ours ends, as its exit status tells it (sysexits.h where a name exists there).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,11 +31,6 @@ impl Exit {
     /// The number that `wait` sees.
     pub const fn code(self) -> u8 {
         self as u8
-    }
-
-    /// For a file that is needed and cannot be used.
-    pub fn for_file(error: &io::Error) -> Exit {
-        if is_temporary(error) { Exit::Unavailable } else { Exit::Config }
     }
 }
 

@@ -76,6 +76,18 @@ pub fn add(json: &mut String, name: Option<&str>, value: &str) {
     json.push_str(value);
 }
 
+/// A list of these elements.
+pub fn list(elements: &mut dyn Iterator<Item = String>) -> String {
+    let mut list = "[".to_owned();
+    elements.for_each(|element| add(&mut list, None, &element));
+    list + "]"
+}
+
+/// A text as JSON; `null` for none.
+pub fn text_or_null(text: Option<&str>) -> String {
+    text.map_or_else(|| "null".to_owned(), quoted)
+}
+
 /// How many lists and objects are open at most at once.
 pub fn depth(json: &str) -> usize {
     let (mut quote, mut escape, mut open, mut most) = (false, false, 0_usize, 0);

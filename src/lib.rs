@@ -24,8 +24,8 @@
 //!                       │
 //!                     http                     HTTP/1.1: server and formats
 //!  ────────────────────────────────────────────────────────────────────────────────────────────
-//!  cancel config digest dirs escape exit extent json limits logger name named shares subprocess
-//!  threads trusted                             used by all of the above, and by each other
+//!  cancel config digest dirs escape exit json limits logger name named permissions shares
+//!  stored_text subprocess threads              used by all of the above, and by each other
 //!  ────────────────────────────────────────────────────────────────────────────────────────────
 //!  sys                                         system calls: the only `unsafe`, the only `libc`
 //! ```
@@ -34,7 +34,7 @@
 //! |---|---|
 //! | `cli` | one file a command; the help pages, which also list each command's options, are `help.txt`. The manual pages are `src/man/` |
 //! | `gateway` | start-up in a thread of its own, the main loop, accepting connections, reload |
-//! | `lifecycle` | `signals`, `evidence`, `verdict` (pure), `phase` (pure), `marker`, `instance`, `history` |
+//! | `lifecycle` | `signals`, `evidence`, `verdict` (pure), `phase` (pure), `planned_stop_marker`, `instance_lock`, `history` |
 //! | `systemd` | `systemctl` as a subprocess, `sd_notify`, control groups, unit files |
 //! | `http` | bytes ↔ requests and responses: strict framing, time-outs, server-sent events. It knows no routes |
 //! | `api` | the table of routes, authentication, connections of each principal, wire formats. It reaches agents only through `session` |
@@ -46,7 +46,7 @@
 //! | `subprocess` | every child process, from its start to the end of all that it leaves behind |
 //! | `config` | TOML → one plain value; every mistake has its place and a suggested fix |
 //! | `limits` | every limit of the program, with its reason |
-//! | `trusted` | which files of others may be relied on |
+//! | `permissions` | which files and programs may be relied on, by who owns them and may write or read them |
 //! | `cancel` | what ends a turn, a delivery or a request from outside, and the one wait for it |
 //!
 //! # The way of a message
@@ -165,7 +165,6 @@ mod digest;
 mod dirs;
 mod escape;
 mod exit;
-mod extent;
 mod gateway;
 mod http;
 mod journal;
@@ -176,15 +175,16 @@ mod logger;
 mod name;
 mod named;
 mod outbound;
+mod permissions;
 mod session;
 mod shares;
+mod stored_text;
 mod subprocess;
 mod sys;
 mod systemd;
-#[cfg(test)]
+#[cfg(any(test, fuzzing))]
 mod testing;
 mod threads;
-mod trusted;
 
 #[cfg(fuzzing)]
 pub use {api::tests::properties as bodies, http::tests::properties as wire};

@@ -29,7 +29,7 @@ const MAX_LOG_LINE: usize = 4000;
 const SYSLOG_RECONNECT: Duration = Duration::from_millis(100);
 
 /// How long a syslog daemon that does not read may hold up the thread that logs.
-const SYSLOG_PATIENCE: Duration = Duration::from_millis(200);
+const SYSLOG_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// How long it is left alone then; lines go to standard error meanwhile.
 const SYSLOG_BACK_OFF: Duration = Duration::from_secs(5);
@@ -104,9 +104,9 @@ impl State {
     /// Writes a line, or counts it as lost. Only the first that is lost is waited for: a reader that does
     /// not read costs lines, and neither turns nor a stop their time.
     fn write(&mut self, level: Level, message: &str) {
-        let patience = if self.lost == 0 { LOG_TIMEOUT } else { Duration::ZERO };
+        let timeout = if self.lost == 0 { LOG_TIMEOUT } else { Duration::ZERO };
         self.report_lost();
-        if self.lost > 0 || !self.sink.write(level, message, patience) {
+        if self.lost > 0 || !self.sink.write(level, message, timeout) {
             self.lost += 1;
         }
     }
@@ -126,7 +126,7 @@ impl State {
 
 impl Sink {
     /// Says whether it was written.
-    fn write(&mut self, level: Level, message: &str, patience: Duration) -> bool {
+    fn write(&mut self, level: Level, message: &str, timeout: Duration) -> bool {
         if let Sink::Syslog(syslog) = self
             && syslog.send(level, message)
         {
@@ -138,14 +138,14 @@ impl Sink {
             let time = Utc::new(SystemTime::now()).rfc3339();
             format!("{time} {level:<5} {message}\n")
         };
-        write_within(io::stderr().lock(), &line, patience)
+        write_within(io::stderr().lock(), &line, timeout)
     }
 }
 
 /// One write, so that lines of several processes do not mix. A reader that does not read holds us up for
 /// this long only. Says whether it was written.
-pub fn write_within(mut out: impl Write + AsFd, text: &str, patience: Duration) -> bool {
-    let room = wait_any([Interest::write(out.as_fd())], Some(patience));
+pub fn write_within(mut out: impl Write + AsFd, text: &str, timeout: Duration) -> bool {
+    let room = wait_any([Interest::write(out.as_fd())], Some(timeout));
     room.is_ok_and(|[room]| room) && out.write_all(text.as_bytes()).is_ok()
 }
 
@@ -185,10 +185,10 @@ impl Syslog {
         if self.connection.is_none() && self.again.is_none_or(|again| Instant::now() >= again) {
             self.again = Some(Instant::now() + SYSLOG_RECONNECT);
             let connection = syslog::unix(()).ok()?.backend;
-            let patience = Some(SYSLOG_PATIENCE);
+            let timeout = Some(SYSLOG_TIMEOUT);
             match &connection {
-                LoggerBackend::Unix(socket) => socket.set_write_timeout(patience),
-                LoggerBackend::UnixStream(socket) => socket.get_ref().set_write_timeout(patience),
+                LoggerBackend::Unix(socket) => socket.set_write_timeout(timeout),
+                LoggerBackend::UnixStream(socket) => socket.get_ref().set_write_timeout(timeout),
                 LoggerBackend::Udp(..) | LoggerBackend::Tcp(_) => Ok(()),
             }
             .ok()?;

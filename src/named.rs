@@ -9,17 +9,17 @@ pub struct ByName<T>(Vec<(String, T)>);
 
 impl<T> ByName<T> {
     pub fn get(&self, name: &str) -> Option<&T> {
-        Some(&self.0[self.place(name).ok()?].1)
+        Some(&self.0[self.position(name).ok()?].1)
     }
 
     pub fn get_mut(&mut self, name: &str) -> Option<&mut T> {
-        let at = self.place(name).ok()?;
+        let at = self.position(name).ok()?;
         Some(&mut self.0[at].1)
     }
 
-    /// Puts a value in, in the place of an earlier one of that name.
+    /// Puts a value in, instead of an earlier one of that name.
     pub fn insert(&mut self, name: String, value: T) {
-        match self.place(&name) {
+        match self.position(&name) {
             Ok(at) => self.0[at].1 = value,
             Err(at) => self.0.insert(at, (name, value)),
         }
@@ -30,7 +30,7 @@ impl<T> ByName<T> {
     where
         T: Default,
     {
-        let at = self.place(name).unwrap_or_else(|at| {
+        let at = self.position(name).unwrap_or_else(|at| {
             self.0.insert(at, (name.to_owned(), T::default()));
             at
         });
@@ -44,10 +44,6 @@ impl<T> ByName<T> {
     /// Keeps the first ones.
     pub fn truncate(&mut self, most: usize) {
         self.0.truncate(most);
-    }
-
-    pub fn clear(&mut self) {
-        self.0.clear();
     }
 
     /// All of them, ordered by name.
@@ -68,7 +64,7 @@ impl<T> ByName<T> {
         self.0.iter().map(|(name, _)| name.as_str()).collect()
     }
 
-    fn place(&self, name: &str) -> Result<usize, usize> {
+    fn position(&self, name: &str) -> Result<usize, usize> {
         self.0.binary_search_by(|(known, _)| known.as_str().cmp(name))
     }
 }

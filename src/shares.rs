@@ -11,7 +11,7 @@ const OWNERS_PART: u64 = 16;
 
 /// Whose limit was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Over {
+pub enum Limit {
     /// As many wait in one session as may.
     Session,
     /// The principal holds its share.
@@ -20,24 +20,22 @@ pub enum Over {
     Gateway,
 }
 
-impl Over {
+impl Limit {
     /// What the principal is told that holds `own` of `limit`, which `key` sets.
-    pub fn reached(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> Reached {
-        let message = match self {
-            Over::Session => format!("This session's {key} ({limit}) is reached; try again later."),
-            Over::Principal => {
-                format!("{principal} holds its share of {key} ({own} of {limit}); try again later.")
-            }
-            Over::Gateway => format!("The gateway's {key} ({limit}) is reached; try again later."),
+    pub fn reached(self, principal: &str, key: &str, (own, limit): (u64, u64)) -> LimitReached {
+        let what = match self {
+            Limit::Session => format!("This session's {key} ({limit}) is reached"),
+            Limit::Principal => format!("{principal} holds its share of {key} ({own} of {limit})"),
+            Limit::Gateway => format!("The gateway's {key} ({limit}) is reached"),
         };
-        Reached { over: self, message }
+        LimitReached { over: self, message: format!("{what}; try again later.") }
     }
 }
 
 /// A limit that was reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reached {
-    pub over: Over,
+pub struct LimitReached {
+    pub over: Limit,
     /// Whose limit it was, and which key of the configuration has it.
     pub message: String,
 }
@@ -46,7 +44,7 @@ pub struct Reached {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Shares {
     /// Percent of a limit that one principal may hold at most; 100: there is nobody to share with.
-    percent: u64,
+    pub percent: u64,
 }
 
 impl Shares {
@@ -66,16 +64,16 @@ impl Shares {
         (own, all): (u64, u64),
         more: u64,
         limit: u64,
-    ) -> Result<(), Over> {
+    ) -> Result<(), Limit> {
         let shared = principal != OWNER && self.percent < 100;
         let kept = if shared { limit / OWNERS_PART } else { 0 };
-        let free = (limit - kept).checked_sub(all.saturating_add(more)).ok_or(Over::Gateway)?;
+        let free = (limit - kept).checked_sub(all.saturating_add(more)).ok_or(Limit::Gateway)?;
         let mine = own.saturating_add(more);
         // Whoever holds nothing may have one while there is room.
         let fits = !shared
             || own == 0
             || mine.saturating_mul(100 - self.percent) <= free.saturating_mul(self.percent);
-        fits.then_some(()).ok_or(Over::Principal)
+        fits.then_some(()).ok_or(Limit::Principal)
     }
 
     /// [`Shares::check`] for the limit that the configuration calls `key`.
@@ -88,7 +86,7 @@ impl Shares {
         held: (u64, u64),
         more: u64,
         (key, limit): (&str, u64),
-    ) -> Result<(), Reached> {
+    ) -> Result<(), LimitReached> {
         let checked = self.check(principal, held, more, limit);
         checked.map_err(|over| over.reached(principal, key, (held.0, limit)))
     }
@@ -96,12 +94,6 @@ impl Shares {
     /// What a principal may hold of a limit when nobody else holds anything.
     pub fn most(self, limit: u64) -> u64 {
         limit / 100 * self.percent + limit % 100 * self.percent / 100
-    }
-
-    /// Shares of so many percent.
-    #[cfg(test)]
-    pub const fn new(percent: u64) -> Shares {
-        Shares { percent }
     }
 }
 
@@ -133,12 +125,12 @@ mod tests {
     #[test]
     fn whose_limit_it_was_is_told() {
         let shares = Shares { percent: 50 };
-        assert_eq!(shares.check("a", (8, 8), 1, 16), Err(Over::Principal));
-        assert_eq!(shares.check("a", (0, 15), 1, 16), Err(Over::Gateway));
+        assert_eq!(shares.check("a", (8, 8), 1, 16), Err(Limit::Principal));
+        assert_eq!(shares.check("a", (0, 15), 1, 16), Err(Limit::Gateway));
         assert_eq!(shares.check("owner", (0, 15), 1, 16), Ok(()));
-        assert_eq!(shares.check("owner", (1, 16), 1, 16), Err(Over::Gateway));
+        assert_eq!(shares.check("owner", (1, 16), 1, 16), Err(Limit::Gateway));
         assert_eq!(shares.check("a", (0, 0), 1, 1), Ok(()), "a small limit keeps nothing back");
-        assert_eq!(shares.check("a", (u64::MAX, 3), 1, 16), Err(Over::Principal));
+        assert_eq!(shares.check("a", (u64::MAX, 3), 1, 16), Err(Limit::Principal));
         let message = |held| shares.admit("a", held, 1, ("limits.x", 16)).unwrap_err().message;
         assert_eq!(message((8, 8)), "a holds its share of limits.x (8 of 16); try again later.");
         assert_eq!(message((0, 15)), "The gateway's limits.x (16) is reached; try again later.");

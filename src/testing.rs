@@ -1,34 +1,18 @@
-//! For unit tests only: directories of their own, and numbers by chance.
-
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+//! For unit tests only: directories of their own, numbers by chance, and how much of them.
 
 #[path = "../tests/util/random.rs"]
 mod random;
+#[path = "../tests/util/temp_dir.rs"]
+mod temp_dir;
 pub use random::Random;
+pub use temp_dir::TempDir;
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
-/// A directory that is gone with the value.
-pub struct TempDir(PathBuf);
-
-impl TempDir {
-    pub fn new(what: &str) -> TempDir {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("hermes-unit-{what}-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap();
-        TempDir(path)
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
+/// Whether the long form of the tests was asked for (`tests/run --full`).
+pub fn full() -> bool {
+    std::env::var_os("HERMES_FULL").is_some()
 }
 
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
+/// How often to repeat something: `short` as a rule, `long` under `tests/run --full`.
+pub fn rounds<T>(short: T, long: T) -> T {
+    if full() { long } else { short }
 }

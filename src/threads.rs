@@ -1,11 +1,12 @@
 //! Starting threads: one way, so that its machinery is in the binary once; and what they share.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Builder, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::limits::{THREAD_RETRY_DELAY, THREAD_STACK};
+use crate::sys::fd::EventFd;
 
 /// Waits for a mutex, and takes it also where a thread has died with it: nothing here leaves half a change.
 pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -39,9 +40,9 @@ pub fn spawn(name: &str, stack: usize, work: Work) -> io::Result<JoinHandle<()>>
 }
 
 /// The same for work that has to be done: where there is no thread it tries again for so long.
-pub fn spawn_with_retry(name: &str, work: Work, patience: Duration) -> io::Result<JoinHandle<()>> {
+pub fn spawn_with_retry(name: &str, work: Work, timeout: Duration) -> io::Result<JoinHandle<()>> {
     // One that cannot be started drops what it was given.
-    let (work, deadline) = (Arc::new(Mutex::new(Some(work))), Instant::now() + patience);
+    let (work, deadline) = (Arc::new(Mutex::new(Some(work))), Instant::now() + timeout);
     loop {
         let work = Arc::clone(&work);
         let take = move || lock(&work).take();
@@ -50,6 +51,52 @@ pub fn spawn_with_retry(name: &str, work: Work, patience: Duration) -> io::Resul
             Err(_) if Instant::now() < deadline => pause(THREAD_RETRY_DELAY),
             spawned => return spawned,
         }
+    }
+}
+
+/// A value that threads give and another waits for. std's channels are queues of three kinds for each
+/// type: 24 kB of code.
+#[derive(Debug, Default)]
+pub struct Slot<T>(Mutex<Option<T>>, Condvar);
+
+impl<T> Slot<T> {
+    pub fn send(&self, value: T) {
+        self.update(|slot| *slot = Some(value));
+    }
+
+    pub fn update(&self, change: impl FnOnce(&mut Option<T>)) {
+        change(&mut lock(&self.0));
+        self.1.notify_one();
+    }
+
+    /// `None`: it was not sent in time.
+    pub fn wait(&self, timeout: Duration) -> Option<T> {
+        let empty = |slot: &mut Option<T>| slot.is_none();
+        let waited = self.1.wait_timeout_while(lock(&self.0), timeout, empty);
+        waited.unwrap_or_else(PoisonError::into_inner).0.take()
+    }
+}
+
+/// What threads hand to one that waits in a poll.
+pub struct Mailbox<T> {
+    items: Mutex<Vec<T>>,
+    /// Ready while there is something in it.
+    pub wake: Arc<EventFd>,
+}
+
+impl<T> Mailbox<T> {
+    pub fn new() -> io::Result<Mailbox<T>> {
+        Ok(Mailbox { items: Mutex::default(), wake: Arc::new(EventFd::new()?) })
+    }
+
+    pub fn put(&self, item: T) {
+        lock(&self.items).push(item);
+        self.wake.notify();
+    }
+
+    pub fn empty(&self) -> Vec<T> {
+        self.wake.clear();
+        std::mem::take(&mut *lock(&self.items))
     }
 }
 
@@ -70,5 +117,25 @@ mod tests {
         };
         thread::scope(|scope| (0..8).for_each(|_| drop(scope.spawn(work))));
         assert_eq!((*lock(&running), *lock(&most)), (0, 1));
+    }
+
+    #[test]
+    fn a_value_is_waited_for_until_it_is_sent_or_the_time_is_over() {
+        let (value, early) = (Arc::<Slot<_>>::default(), Arc::<Slot<_>>::default());
+        let theirs = value.clone();
+        let sender = thread::spawn(move || theirs.send(7));
+        assert_eq!(value.wait(Duration::from_secs(20)), Some(7));
+        sender.join().unwrap();
+        early.send(1);
+        assert_eq!(early.wait(Duration::ZERO), Some(1));
+        assert_eq!(early.wait(Duration::from_millis(1)), None);
+    }
+
+    #[test]
+    fn a_mailbox_hands_over_all_that_came_and_is_empty_then() {
+        let mailbox = Mailbox::new().unwrap();
+        mailbox.put(1);
+        mailbox.put(2);
+        assert_eq!((mailbox.empty(), mailbox.empty()), (vec![1, 2], vec![]));
     }
 }

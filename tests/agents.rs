@@ -83,7 +83,7 @@ fn a_reply_is_streamed_as_it_comes() {
 }
 
 #[test]
-fn what_an_exit_status_means() {
+fn an_agents_exit_status_75_is_a_temporary_failure_and_any_other_a_failure() {
     let gateway = gateway("read -r code; echo half a reply; echo why >&2; exit $code");
     let temporary = gateway.ask("75\n");
     assert!(temporary.field("retry-after").is_some(), "{temporary:?}");

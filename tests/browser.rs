@@ -77,7 +77,7 @@ fn browser(home: &Home, url: &str, more: &[&str]) -> Option<Process> {
     let flags = "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run \
                  --disable-background-networking --disable-component-update --disable-sync";
     command.args(flags.split_whitespace()).arg(profile).args(more).arg(url);
-    command.env("HOME", home.path());
+    command.env("HOME", home.path()).env("TMPDIR", home.path());
     Some(Process::spawn(&mut command))
 }
 

@@ -45,61 +45,57 @@ impl Served {
         command.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/clients"));
         command.env("BASE", self.base()).env("KEY", self.gateway.home().api_key());
         command.env("DIR", self.gateway.home().path()).env("MODULES", self.clients.join("node"));
-        command
-            .env("LLM_USER_PATH", self.gateway.home().path())
-            .env("PYTHONDONTWRITEBYTECODE", "1");
+        command.env("LLM_USER_PATH", self.gateway.home().path());
+        command.env("TMPDIR", self.gateway.home().path()).env("PYTHONDONTWRITEBYTECODE", "1");
         Process::spawn(&mut command).finish(DEADLINE * 3).assert_code(0).stdout
     }
 
     #[track_caller]
-    fn python(&self, case: &str) {
-        self.run(&self.clients.join("python/bin/python"), &["check.py", case]);
+    fn python(&self, cases: &[&str]) {
+        let arguments = [&["check.py"], cases].concat();
+        self.run(&self.clients.join("python/bin/python"), &arguments);
     }
 
     #[track_caller]
-    fn node(&self, case: &str) {
-        self.run(Path::new("node"), &["check.mjs", case]);
+    fn node(&self, cases: &[&str]) {
+        self.run(Path::new("node"), &[&["check.mjs"], cases].concat());
     }
 }
 
 #[test]
 fn openai_for_python_lists_models_and_chats() {
     let Some(served) = Served::start() else { return };
-    for case in ["models", "chats", "at_once", "sessions"] {
-        served.python(case);
-    }
+    served.python(&["models", "chats", "at_once", "sessions"]);
 }
 
 #[test]
 fn openai_for_python_hears_of_every_failure() {
     let Some(served) = Served::start() else { return };
-    served.python("errors");
+    served.python(&["errors"]);
 }
 
 #[test]
 fn openai_for_python_sends_again_in_an_outage_and_has_one_turn() {
     let Some(served) = Served::start() else { return };
-    served.python("outage");
+    served.python(&["outage"]);
 }
 
 #[test]
 fn openai_for_python_has_responses() {
     let Some(served) = Served::start() else { return };
-    served.python("responses");
+    served.python(&["responses"]);
 }
 
 #[test]
-fn openai_for_node() {
+fn openai_for_node_chats_hears_of_failures_and_has_responses() {
     let Some(served) = Served::start() else { return };
-    for case in ["chats", "errors", "responses"] {
-        served.node(case);
-    }
+    served.node(&["chats", "errors", "responses"]);
 }
 
 #[test]
-fn litellm_and_llm() {
+fn litellm_and_llm_chat_and_hear_of_a_wrong_key() {
     let Some(served) = Served::start() else { return };
-    served.python("litellm");
+    served.python(&["litellm"]);
     let models = format!(
         "- model_id: gateway\n  model_name: default\n  api_base: {}\n  api_key_name: gateway\n",
         served.base()

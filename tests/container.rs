@@ -89,7 +89,7 @@ fn a_stop_from_inside_a_container_is_planned() {
 }
 
 #[test]
-fn a_plain_kill_from_inside() {
+fn a_plain_kill_from_inside_a_container_is_external() {
     let home = Home::new();
     let Some(contained) = Contained::start(&home) else {
         return;
@@ -99,7 +99,7 @@ fn a_plain_kill_from_inside() {
 }
 
 #[test]
-fn a_signal_from_outside_of_the_namespace() {
+fn a_signal_from_outside_of_the_pid_namespace_is_external_and_said_to_be_from_outside() {
     let home = Home::new();
     let Some(contained) = Contained::start(&home) else {
         return;

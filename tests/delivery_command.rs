@@ -44,7 +44,7 @@ fn a_command_gets_the_reply_and_the_facts() {
 }
 
 #[test]
-fn how_a_command_ends_decides() {
+fn a_delivery_command_that_exits_75_or_is_killed_is_tried_again() {
     // A hundred and one: once more; three: never.
     let text = "read -r how; n=$(cat DIR/count-$how 2>/dev/null); n=${n}x; echo $n > DIR/count-$how; \
                 case $how$n in 75x) exit 75;; killx) kill -KILL $$;; 3*) echo in words >&2; exit 3;; slowx) exec sleep 600;; esac";

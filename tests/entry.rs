@@ -178,7 +178,7 @@ fn control_characters_in_a_session_are_refused_by_their_name() {
 // ------------------------------------------------------------------------- bodies ----
 
 #[test]
-fn what_cannot_be_handed_to_the_agent_is_refused_at_the_door() {
+fn what_cannot_be_handed_to_the_agent_is_rejected_before_its_turn() {
     let gateway = ephemeral("[agent]\ncommand = [\"cat\"]\n");
     let api = gateway.api();
     let with_system = |system: &str| {

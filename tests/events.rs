@@ -170,7 +170,7 @@ fn who_comes_back_misses_nothing_and_sees_nothing_twice() {
 }
 
 #[test]
-fn without_a_number_there_is_only_what_comes() {
+fn without_last_event_id_a_stream_has_only_new_events() {
     let gateway = Gateway::start();
     let api = gateway.api();
     api.reply(&api.accepted("s", "before"));

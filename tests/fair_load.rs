@@ -299,7 +299,7 @@ fn compaction(gateway: &Gateway) -> (Duration, Duration) {
 fn messages_and_resets_of_one_principal_make_no_request_of_others_wait() {
     let _alone = alone();
     let gateway = alice_and_bob("").start();
-    let some = rounds(1500, 10_000);
+    let some = rounds(500, 10_000);
     say_and_reset(&gateway, 0..some);
     let (few, _) = compaction(&gateway);
     say_and_reset(&gateway, some..4 * some);
@@ -319,7 +319,7 @@ fn a_replay_costs_what_its_session_has_and_not_what_the_journal_has() {
     let gateway = alice_and_bob("").start();
     let alice = api(&gateway, "alice");
     alice.finished(&alice.accepted("mine", "one"));
-    fill(&gateway, 0..rounds(500, 5000), false);
+    fill(&gateway, 0..rounds(200, 5000), false);
     alice.finished(&alice.accepted("mine", "two"));
     let before = used(&gateway);
     for _ in 0..20 {
@@ -423,7 +423,7 @@ fn one_principal_that_does_all_of_it_at_once_refuses_nobody_and_slows_nobody_dow
     let harms = harms(&id);
     reset_peak(&gateway);
     let began = Instant::now();
-    let time = Duration::from_secs(rounds(8, 60) as u64);
+    let time = Duration::from_secs(rounds(6, 60) as u64);
     let is_over = || began.elapsed() > time;
     let mut times = thread::scope(|scope| {
         for harm in &harms {
@@ -439,7 +439,7 @@ fn one_principal_that_does_all_of_it_at_once_refuses_nobody_and_slows_nobody_dow
                         let oldest: TcpStream = open.remove(0);
                         let _ = oldest.shutdown(Shutdown::Both);
                     }
-                    pause(Duration::from_millis(5));
+                    pause(Duration::from_millis(rounds(10, 5) as u64));
                 }
             });
         }

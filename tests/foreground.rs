@@ -144,7 +144,7 @@ fn a_marker_makes_a_kill_a_stop() {
 }
 
 #[test]
-fn a_stale_foreign_or_garbled_marker_does_not() {
+fn a_stale_foreign_or_garbled_marker_makes_no_kill_a_stop() {
     let changes: [(&str, serde_json::Value); 11] = [
         ("pid", 1.into()),
         ("pid", std::process::id().into()),
@@ -178,7 +178,7 @@ fn a_stale_foreign_or_garbled_marker_does_not() {
 }
 
 #[test]
-fn a_marker_that_is_no_file_of_ours_does_not() {
+fn a_marker_that_is_no_file_of_ours_makes_no_kill_a_stop() {
     let symlinked = killed_with(|path, marker| {
         let elsewhere = path.with_file_name("elsewhere");
         fs::write(&elsewhere, marker.to_string()).unwrap();
@@ -369,7 +369,7 @@ fn a_kill_while_no_manager_answers_is_called_a_guess() {
 
 /// Whether there is one decides what an empty configuration means.
 #[test]
-fn a_stop_while_the_disk_with_its_unit_hangs() {
+fn a_stop_during_a_start_ends_it_in_time_though_the_disk_with_its_unit_hangs() {
     let home = Home::new();
     let hangs = home.path().join("hangs");
     fs::write(&hangs, "").unwrap();

@@ -261,10 +261,11 @@ fn assert_in_history(home: &Home, gateway: &Gateway) {
 // --------------------------------------------------------------------- a frozen disk ----
 
 /// A home whose state is on a disk of its own.
-fn on_a_disk() -> (Disk, Home) {
+fn on_a_disk() -> (Home, Disk) {
     let home = Home::new();
-    let state = home.path().join("s");
-    (Disk::new("ext4", home.path(), &state), home)
+    let disk = Disk::new("ext4", home.path(), &home.path().join("s"));
+    // In this order: the disk goes before the directory that it is mounted in.
+    (home, disk)
 }
 
 /// Where a disk can be mounted.
@@ -277,7 +278,7 @@ fn private() -> Private {
 fn an_idle_gateway_ends_at_once_on_a_frozen_disk() {
     private().run(|| {
         for (signal, code) in [(libc::SIGINT, 0), (libc::SIGTERM, 143)] {
-            let (disk, home) = on_a_disk();
+            let (home, disk) = on_a_disk();
             let gateway = home.launch().set("stop.drain_timeout", "1s").start();
             gateway.ask("hello").reply();
             let journal = home.state_dir().join("journal");
@@ -304,7 +305,7 @@ fn an_idle_gateway_ends_at_once_on_a_frozen_disk() {
 #[test]
 fn a_frozen_disk_is_said_and_the_status_of_the_stop_is_settled_in_time() {
     private().run(|| {
-        let (disk, home) = on_a_disk();
+        let (home, disk) = on_a_disk();
         let gateway = home.launch().set("stop.drain_timeout", "1s").start();
         let frozen = disk.freeze();
         let posted = post(&gateway, "k");

@@ -66,7 +66,7 @@ fn who_waits_for_a_dead_child_learns_it_at_once() {
 
 #[test]
 fn notifications_are_seen_even_from_a_child_that_ends_at_once() {
-    let dir = TempDir::new(0o700);
+    let dir = TempDir::with_mode("", 0o700);
     let script = "import os, socket\n\
                   s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n\
                   s.connect(os.environ['NOTIFY_SOCKET'])\n\
@@ -95,7 +95,7 @@ fn a_dropped_child_is_gone_with_its_group() {
 /// Against a port where one of its connections comes about, and against one where none does.
 #[test]
 fn a_client_of_the_benchmark_that_cannot_connect_ends_at_once() {
-    let dir = TempDir::new(0o700);
+    let dir = TempDir::with_mode("", 0o700);
     let program = dir.path().join("post");
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/post.rs");
     let mut build = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
@@ -118,12 +118,50 @@ fn a_client_of_the_benchmark_that_cannot_connect_ends_at_once() {
 }
 
 #[test]
-fn a_temporary_directory_is_removed() {
-    let dir = TempDir::new(0o700);
-    let path = dir.path().to_owned();
-    std::fs::write(path.join("file"), "x").unwrap();
-    drop(dir);
-    assert!(!path.exists());
+fn a_temporary_directory_is_removed_when_its_test_ends_or_fails() {
+    for fails in [false, true] {
+        let dir = TempDir::new("");
+        let path = dir.path().to_owned();
+        std::fs::write(path.join("file"), "x").unwrap();
+        let end = catch_unwind(AssertUnwindSafe(|| {
+            let _dir = dir;
+            assert!(!fails);
+        }));
+        assert_eq!(end.is_err(), fails);
+        assert!(!path.exists());
+    }
+}
+
+/// Run by the next test in a process of its own: leaves a directory behind, as a test that is killed does.
+#[test]
+fn a_directory_is_left_where_the_parent_asks_for_it() {
+    if std::env::var_os("HERMES_TEST_LEAVES").is_some() {
+        std::mem::forget(TempDir::new("left"));
+    }
+}
+
+#[test]
+fn what_a_killed_test_left_is_removed_by_the_next_test_program_and_what_is_used_stays() {
+    let place = TempDir::new("");
+    let run = |name: &str, leaves: bool| {
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", name]).env("TMPDIR", place.path());
+        if leaves {
+            command.env("HERMES_TEST_LEAVES", "1");
+        }
+        Process::spawn(&mut command).finish(DEADLINE).assert_code(0);
+    };
+    let left = || {
+        let entries = std::fs::read_dir(place.path()).unwrap();
+        entries.map(|entry| entry.unwrap().path()).collect::<Vec<_>>()
+    };
+    run("a_directory_is_left_where_the_parent_asks_for_it", true);
+    assert_eq!(left().len(), 2, "a directory and its lock");
+    let used = place.path().join("hgt-used.lock");
+    let lock = std::fs::File::create_new(&used).unwrap();
+    lock.lock().unwrap();
+    run("a_temporary_directory_is_removed_when_its_test_ends_or_fails", false);
+    assert_eq!(left(), [used]);
 }
 
 /// Answers one connection with these bytes, whatever it is asked.

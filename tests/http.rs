@@ -130,7 +130,7 @@ fn bodies_that_are_no_chat_are_refused_in_words() {
 }
 
 #[test]
-fn chat_whole_and_streamed() {
+fn a_chat_is_answered_whole_or_streamed_as_it_asks() {
     let gateway = Gateway::start();
     let whole = gateway.ask("hello").assert_status(200).json();
     assert_eq!(whole["object"], "chat.completion");

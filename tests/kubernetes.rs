@@ -297,7 +297,7 @@ fn live(places: Places, first: bool) {
 }
 
 #[test]
-fn a_pod_whose_home_is_the_root() {
+fn a_pod_whose_home_is_the_root_runs() {
     Private::new().run(|| live(HOME_IS_THE_ROOT, false));
 }
 
@@ -307,6 +307,6 @@ fn a_pod_without_a_home_directory_runs() {
 }
 
 #[test]
-fn a_pod_whose_first_process_is_the_gateway() {
+fn a_pod_whose_first_process_is_the_gateway_runs() {
     Private::new().run(|| live(NO_HOME, true));
 }

@@ -130,7 +130,7 @@ fn man_prints_the_source_of_a_page_where_no_terminal_is() {
 
 #[test]
 fn man_shows_a_page_on_a_terminal() {
-    let dir = TempDir::new(0o755);
+    let dir = TempDir::new("");
     let fake = dir.path().join("man");
     fs::write(&fake, "#!/bin/sh\necho \"formatted by man $*\"; sed -n 2p \"$1\"\n").unwrap();
     fs::set_permissions(&fake, fs::Permissions::from_mode(0o755)).unwrap();
@@ -152,7 +152,7 @@ fn man_shows_a_page_on_a_terminal() {
 
 #[test]
 fn install_man_writes_the_pages_and_nothing_else() {
-    let dir = TempDir::new(0o755);
+    let dir = TempDir::new("");
     let place = dir.path().join("usr/share/man");
     let install = || {
         // As a package is built: without a home, and with whatever umask.

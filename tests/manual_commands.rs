@@ -115,7 +115,7 @@ struct User {
 
 impl User {
     fn new() -> User {
-        let dir = TempDir::new(0o755);
+        let dir = TempDir::new("");
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let user = User { dir, port: port.to_string() };
         for dir in ["run", "bin", "work/target/release", ".local/bin"] {
@@ -306,7 +306,7 @@ fn assert_agent(file: &Path, expected: &str) {
 
 #[test]
 fn the_agents_of_the_readme_work() {
-    let dir = TempDir::new(0o755);
+    let dir = TempDir::new("");
     let file = dir.path().join("agent");
     for (kind, expected) in [
         ("sh\n", "Message 2 of session 's': two"),

@@ -257,7 +257,7 @@ fn what_is_not_there_is_not_found() {
 }
 
 #[test]
-fn every_door_wants_the_key_and_the_control_socket_none() {
+fn every_route_wants_the_key_and_the_control_socket_none() {
     let gateway = Gateway::start();
     let id = gateway.api().accepted("s", "x");
     let message = format!("/v1/messages/{id}");

@@ -1,4 +1,4 @@
-//! More clients than the house holds, and slow ones: good clients are served all the same, the slow are
+//! More clients than the gateway has room for, and slow ones: good clients are served all the same, the slow are
 //! gone at their deadlines, and whatever runs short, the control socket answers. One at a time, since
 //! each measures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -47,6 +47,8 @@ fn good_clients(api: &Api, mut more: impl FnMut(usize) -> bool) -> (usize, Durat
         let response = api.call("POST", "/v1/chat/completions", &[], &body);
         assert_eq!(response.reply(), "hi");
         times.push(began.elapsed());
+        // They ask often, and leave the processor to what is measured.
+        pause(Duration::from_millis(3));
     }
     times.sort_unstable();
     (times.len(), times[times.len() * 99 / 100])
@@ -95,7 +97,19 @@ fn slow_heads_bodies_and_readers_of_slowhttptest() {
     {
         let url = format!("http://{}{target}", gateway.address());
         let mut attack = Command::new("slowhttptest");
-        attack.args([kind, "-i", "2", "-l", "12", "-p", "3", "-v", "0", "-u", &url]);
+        attack.args([
+            kind,
+            "-i",
+            "2",
+            "-l",
+            &rounds(9, 12).to_string(),
+            "-p",
+            "3",
+            "-v",
+            "0",
+            "-u",
+            &url,
+        ]);
         attack.args(["-c", &connections.to_string(), "-r", &(connections / 2).to_string()]);
         if kind == "-X" {
             attack.args("-w 1 -y 2 -n 2 -z 1 -k 3".split(' '));
@@ -158,7 +172,7 @@ fn slow_clients_with_a_key_are_gone_at_their_deadlines() {
 #[test]
 fn thousands_of_connections_keep_nobody_out() {
     let _alone = alone();
-    let many = rounds(2000, 8000);
+    let many = rounds(1200, 8000);
     util::sys::raise_descriptors();
     // Nobody leaves by a deadline here.
     let gateway = Home::new().launch().set("limits.head_timeout", "60s").start();
@@ -167,8 +181,8 @@ fn thousands_of_connections_keep_nobody_out() {
     let started =
         crowd(gateway.address(), many / 2, b"GET /v1/models HTTP/1.1\r\nHost: localhost\r\n");
     let (_, slow) = good_clients(&api, |asked| asked < 300);
-    let strangers = memory(&gateway, "VmRSS:");
-    eventually("no more strangers stay than may", || {
+    let without_key = memory(&gateway, "VmRSS:");
+    eventually("no more without a key stay than may", || {
         assert_eq!(gateway.ask("x").reply(), "x");
         let left = gateway.status()["connections"].as_u64()?;
         (left <= 1001).then_some(())
@@ -198,7 +212,7 @@ fn thousands_of_connections_keep_nobody_out() {
     let again = again.count();
     assert!(again * 100 >= many * 99, "{again} of {many}");
     report(&format!(
-        "p99 {slow:?} beside {many} strangers ({strangers} kB), {beside:?} beside {served} that are known, \
+        "p99 {slow:?} beside {many} without a key ({without_key} kB), {beside:?} beside {served} that are known, \
          {each} kB each"
     ));
     // A debug build's threads use more of their stacks.

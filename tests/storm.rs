@@ -267,12 +267,12 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
 #[test]
 fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
     let Aftermath { ledger, surprises, seed, slowest, p99, attempts } =
-        storm(rounds(60, 1000), false);
+        storm(rounds(40, 1000), false);
     let wrong = ledger.audit();
     assert!(wrong.is_empty(), "seed {seed}, {} complaints:\n{}", wrong.len(), first_of(&wrong));
     assert!(surprises.is_empty(), "seed {seed}: {}", first_of(&surprises));
     assert!(p99 <= READY && slowest <= READY_AT_WORST, "ready within {slowest:?}, p99 {p99:?}");
-    assert!(ledger.accepted.len() >= SESSIONS * 2 && attempts > 1, "a storm in a glass of water");
+    assert!(ledger.accepted.len() >= SESSIONS * 2 && attempts > 1, "too little happened");
 }
 
 /// The same storm over a disk that does not keep its word: who could not tell the difference would

@@ -34,7 +34,7 @@ fn a_stop_on_a_frozen_disk_gives_the_manager_its_status_at_once() {
         if !make_loop_devices() || !Path::new("/sbin/mkfs.ext4").exists() {
             return util::skip("needs a kernel with loop devices, and the package e2fsprogs");
         }
-        let dir = TempDir::new(0o755);
+        let dir = TempDir::new("");
         let state = Path::new("/home/tester/.local/state");
         let user = manager.user();
         user.write(&state.join("made"), "");

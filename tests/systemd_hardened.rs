@@ -183,21 +183,21 @@ fn holds_for_the_machine(manager: &Manager, user: &str, text: &str) {
 }
 
 #[test]
-fn protect_control_groups_strict_for_the_machine() {
+fn a_unit_of_the_machine_works_with_strict_protect_control_groups() {
     Sandbox::system().run(|manager| {
         holds_for_the_machine(manager, "tester", "ProtectControlGroups=strict");
     });
 }
 
 #[test]
-fn protect_control_groups_private_for_root() {
+fn a_unit_of_root_works_with_private_protect_control_groups() {
     Sandbox::system().run(|manager| {
         holds_for_the_machine(manager, "root", "ProtectControlGroups=private");
     });
 }
 
 #[test]
-fn private_pids_for_the_machine() {
+fn a_unit_of_the_machine_works_with_private_pids() {
     Sandbox::system().run(|manager| {
         holds_for_the_machine(manager, "tester", "PrivatePIDs=yes");
     });

@@ -187,7 +187,7 @@ fn exec_stop(manager: &Manager, unit: &str, name: &str) {
 }
 
 #[test]
-fn our_own_stop_as_the_exec_stop_of_the_installed_unit() {
+fn our_stop_command_as_exec_stop_of_the_installed_unit_is_planned() {
     Sandbox::user().run(|manager| {
         let line = format!("[Service]\nExecStop={} -p default stop\n", binary().display());
         let service = Service::start_with(manager, "", &line);
@@ -196,7 +196,7 @@ fn our_own_stop_as_the_exec_stop_of_the_installed_unit() {
 }
 
 #[test]
-fn our_own_stop_as_the_exec_stop_of_a_unit_by_hand() {
+fn our_stop_command_as_exec_stop_of_a_unit_by_hand_is_planned() {
     Sandbox::user().run(|manager| {
         let config = manager.home().join(".config/hermes-gateway/mybot.toml");
         manager.write(&config, "[http]\nlisten = \"127.0.0.1:0\"\n");
@@ -212,7 +212,7 @@ fn our_own_stop_as_the_exec_stop_of_a_unit_by_hand() {
 }
 
 #[test]
-fn our_own_stop_as_exec_stop_lets_a_turn_end() {
+fn our_stop_command_as_exec_stop_lets_a_turn_end() {
     Sandbox::user().run(|manager| {
         let gate = util::Gate::closed(&manager.home());
         let line = format!("[Service]\nExecStop={} stop\n", binary().display());

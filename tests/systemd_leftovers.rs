@@ -200,7 +200,7 @@ fn without_delegation_no_group_is_made() {
 }
 
 #[test]
-fn a_unit_of_the_machine_has_them_too() {
+fn a_unit_of_the_machine_has_control_groups_for_its_turns_too() {
     Sandbox::system().run(|manager| {
         let user = manager.user();
         let text = script(&format!("cat /proc/self/cgroup; {}", tools(&user)));

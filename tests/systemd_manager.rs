@@ -32,7 +32,7 @@ impl Drop for Hung {
 }
 
 #[test]
-fn a_kill_while_the_manager_hangs() {
+fn a_kill_while_the_manager_hangs_ends_in_time() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         let before = service.pid();
@@ -50,7 +50,7 @@ fn a_kill_while_the_manager_hangs() {
 }
 
 #[test]
-fn a_stop_whose_manager_hangs_right_after() {
+fn a_stop_whose_manager_hangs_right_after_is_planned() {
     Sandbox::user().run(|manager| {
         // Its systemctl waits at a gate, so that the manager hangs before it is asked.
         let bin = manager.home().join("bin");
@@ -68,6 +68,8 @@ fn a_stop_whose_manager_hangs_right_after() {
         let gateway = Pidfd::open(service.pid()).unwrap();
         let args = ["stop", "--no-block", util::UNIT];
         manager.systemctl(&args).assert_code(0);
+        // Its SIGTERM is on the way when the manager says so; the start had asked already.
+        service.unit().wait_for(&[("ActiveState", "deactivating")]);
         eventually("the question", || asked.exists().then_some(()));
         let hung = Hung::make(manager);
         let began = Instant::now();
@@ -107,7 +109,7 @@ fn a_manager_that_comes_back_in_time_is_believed() {
 }
 
 #[test]
-fn a_manager_that_reexecutes_itself() {
+fn a_kill_after_the_manager_reexecuted_itself_is_external() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         for round in 1..=5 {

@@ -69,7 +69,7 @@ impl<'a> InShell<'a> {
 }
 
 #[test]
-fn in_a_shell_of_another_unit() {
+fn in_a_shell_of_another_unit_a_kill_is_external_and_a_stop_of_the_unit_planned() {
     Sandbox::user().run(|manager| {
         let gateway = InShell::start(manager, "killed");
         sys::kill(gateway.pid, libc::SIGTERM).unwrap();
@@ -108,7 +108,7 @@ fn in_session(env: &[(&str, &str)], through: &[&str]) -> Process {
 }
 
 #[test]
-fn with_a_forged_invocation_id_in_a_login_session() {
+fn a_forged_invocation_id_in_a_login_session_makes_no_kill_planned() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         let theirs = service.unit().property("InvocationID");
@@ -117,8 +117,7 @@ fn with_a_forged_invocation_id_in_a_login_session() {
             process.signal(libc::SIGTERM);
             let line = process.wait_for_log("Shutdown context", DEADLINE);
             assert_eq!(process.wait_for_exit(DEADLINE), 143);
-            for word in [" under_systemd=yes ", " verdict=external ", "outside of any unit of ours"]
-            {
+            for word in [" under_systemd=yes ", " verdict=external ", "outside of our units"] {
                 assert!(line.contains(word), "{id}: {line}");
             }
         }
@@ -143,7 +142,7 @@ fn without_an_invocation_id_nobody_is_asked() {
 }
 
 #[test]
-fn in_a_scope_of_the_user_manager() {
+fn in_a_scope_a_kill_is_external_and_a_stop_of_the_scope_planned() {
     Sandbox::user().run(|manager| {
         let start = |name: &str| {
             let unit = format!("--unit={name}");

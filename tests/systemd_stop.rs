@@ -12,7 +12,7 @@ use util::{DEADLINE, Sandbox, Service, UNIT, pause, rounds};
 const OTHER: &str = "[Service]\nExecStart=/bin/sleep infinity\n";
 
 #[test]
-fn stop() {
+fn a_stop_is_planned_and_a_start_after_it_needs_no_reset_failed() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         service.systemctl("stop");
@@ -33,7 +33,7 @@ fn stop() {
 }
 
 #[test]
-fn stop_by_a_kill_of_the_unit_itself() {
+fn a_stop_by_the_units_own_exec_stop_that_kills_it_is_planned() {
     Sandbox::user().run(|manager| {
         let own = "[Service]\nExecStop=/bin/kill -TERM $MAINPID\n";
         let service = Service::start_with(manager, "", own);
@@ -48,7 +48,7 @@ fn stop_by_a_kill_of_the_unit_itself() {
 }
 
 #[test]
-fn stop_during_a_reload_that_is_slow() {
+fn a_stop_during_a_slow_reload_is_planned() {
     Sandbox::user().run(|manager| {
         let slow = "[Service]\nExecReload=\nExecReload=/bin/sleep 2\n";
         let service = Service::start_with(manager, "", slow);
@@ -98,11 +98,11 @@ fn every_kind_of_restart_is_planned() {
 }
 
 #[test]
-fn a_hundred_stops_in_a_row() {
+fn each_of_many_stops_in_a_row_is_planned() {
     let limit = Duration::from_secs(300);
     Sandbox::user().limit(limit).run(|manager| {
         let service = Service::install(manager, "", "");
-        for round in 1..=100 {
+        for round in 1..=rounds(30, 100) {
             service.systemctl("start");
             service.systemctl("stop");
             service.assert_inactive(0);
@@ -113,7 +113,7 @@ fn a_hundred_stops_in_a_row() {
 }
 
 #[test]
-fn stop_with_idle_connections_open() {
+fn a_stop_with_idle_connections_open_is_planned_and_waits_for_none() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
         let address = service.address();
@@ -144,7 +144,7 @@ fn a_stop_by_a_conflicting_unit_is_planned() {
 }
 
 #[test]
-fn a_unit_that_it_is_part_of() {
+fn a_restart_and_a_stop_of_a_unit_that_it_is_part_of_are_planned() {
     Sandbox::user().run(|manager| {
         manager.write_unit("other.service", OTHER);
         manager.systemctl(&["start", "other.service"]).assert_code(0);
@@ -232,7 +232,7 @@ fn a_start_that_takes_too_long_is_no_planned_stop() {
 }
 
 #[test]
-fn the_end_of_the_user_manager() {
+fn the_end_of_the_user_manager_is_a_planned_stop() {
     Sandbox::system().run(|system| {
         let manager = system.user();
         let own = "user@4242.service";

@@ -185,7 +185,7 @@ fn what_waits_when_a_drain_begins_runs_after_the_start() {
 }
 
 #[test]
-fn nothing_is_kept_where_nothing_shall_be() {
+fn an_ephemeral_gateway_keeps_nothing() {
     let home = Home::new();
     let gateway = home.launch().arg("--ephemeral").start();
     let id = gateway.api().accepted("s", "x");
@@ -243,7 +243,7 @@ fn each_further_pause_is_longer() {
 }
 
 #[test]
-fn temporary_failures_are_these() {
+fn exit_status_75_and_a_signal_are_temporary_failures() {
     let text =
         "read -r how; case $how in 75) echo in words >&2; exit 75;; kill) kill -KILL $$;; esac";
     let (home, _) = with_notes(text, "retry_for = \"100ms\"\n[limits]\nmax_attempts = 2\n");

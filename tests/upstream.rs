@@ -595,7 +595,7 @@ fn a_server_that_does_not_know_stream_options_is_asked_without() {
 }
 
 #[test]
-fn tools_are_nothing_for_a_session() {
+fn a_turn_of_a_session_that_calls_tools_fails() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "");
     let id = gateway.api().accepted("s", "x");
@@ -620,7 +620,7 @@ fn listed(gateway: &Gateway) -> Vec<String> {
 }
 
 #[test]
-fn models_have_names_here_and_there() {
+fn a_model_is_asked_for_by_its_configured_name() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "models = { fast = \"qwen2.5:3b\", \"a/b\" = \"c\" }");
     assert_eq!(listed(&gateway), ["default", "a/b", "fast"]);
@@ -644,7 +644,7 @@ fn models_have_names_here_and_there() {
 }
 
 #[test]
-fn the_models_of_the_server_itself() {
+fn without_a_configured_model_the_upstreams_models_are_listed_and_used() {
     let upstream = Upstream::start();
     let gateway = gateway_without_model(&upstream);
     let mut client = chat(&gateway, &hello(false));
@@ -807,7 +807,7 @@ fn a_certificate_that_nobody_vouches_for_is_refused() {
 // ---------------------------------------------------------------------- in a row ----
 
 #[test]
-fn a_gateway_behind_a_gateway() {
+fn a_gateway_can_be_the_upstream_of_another() {
     let behind = Gateway::start();
     let home = Home::new();
     let file = home.path().join("key");

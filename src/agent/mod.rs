@@ -21,7 +21,7 @@ use serde_json::value::RawValue;
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::escape::quoted;
-use crate::json::{member, one_line, string};
+use crate::json::{member, one_line, string, text_or_null};
 use crate::subprocess::Children;
 
 pub use context::Context;
@@ -98,7 +98,7 @@ impl Report {
     /// For the journal; `None` where nothing is known.
     pub fn to_json(&self) -> Option<String> {
         let usage = self.usage.as_deref().unwrap_or("null");
-        let finish = self.finish.as_deref().map_or("null".to_owned(), quoted);
+        let finish = text_or_null(self.finish.as_deref());
         (*self != Report::default()).then(|| format!(r#"{{"usage":{usage},"finish":{finish}}}"#))
     }
 
@@ -131,7 +131,7 @@ impl ErrorResponse {
 
     /// For the journal.
     pub fn to_json(&self) -> String {
-        let after = self.retry_after.as_deref().map_or("null".to_owned(), quoted);
+        let after = text_or_null(self.retry_after.as_deref());
         format!(r#"{{"status":{},"error":{},"retry_after":{after}}}"#, self.status, self.error)
     }
 
@@ -272,7 +272,7 @@ impl Agent {
 
     /// The models that a client may name.
     pub fn models(&self) -> Vec<String> {
-        let cancel = Cancel::at(Instant::now() + upstream::MODELS_PATIENCE);
+        let cancel = Cancel::at(Instant::now() + upstream::MODELS_TIMEOUT);
         let client = upstream::UpstreamClient::new(self, cancel);
         client.map_or_else(|| vec![DEFAULT_MODEL.to_owned()], |client| client.models())
     }

@@ -40,7 +40,7 @@ const UPSTREAM_KEPT: usize = 256;
 const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
 
 /// For the list of its models: somebody waits who asked for something else.
-pub const MODELS_PATIENCE: Duration = Duration::from_secs(2);
+pub const MODELS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the list is remembered.
 const MODELS_KEPT: Duration = Duration::from_secs(60);
@@ -154,7 +154,7 @@ impl<'a> UpstreamClient<'a> {
         {
             return Some(models.clone());
         }
-        let deadline = self.cancel.deadline.min(Instant::now() + MODELS_PATIENCE);
+        let deadline = self.cancel.deadline.min(Instant::now() + MODELS_TIMEOUT);
         let client = UpstreamClient { cancel: Cancel { deadline, ..self.cancel }, ..*self };
         let mut models = None;
         let _ = client.exchange(("GET", "/models", None), UPSTREAM_RETRIES, &mut |answer| {
@@ -237,8 +237,9 @@ impl<'a> UpstreamClient<'a> {
         };
         let free = client.is_reusable();
         drop(client);
-        if let Some(stream) = stream.filter(|_| free) {
-            self.agent.upstream.keep(stream);
+        let mut idle = lock(&self.agent.upstream.idle);
+        if let Some(stream) = stream.filter(|_| free && idle.len() < UPSTREAM_KEPT) {
+            idle.push((Instant::now(), stream));
         }
         Ok(result)
     }
@@ -280,13 +281,6 @@ impl ConnectionPool {
             }
         }
         None
-    }
-
-    fn keep(&self, stream: TcpStream) {
-        let mut idle = lock(&self.idle);
-        if idle.len() < UPSTREAM_KEPT {
-            idle.push((Instant::now(), stream));
-        }
     }
 
     pub fn close_idle(&self) {

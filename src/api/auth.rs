@@ -78,7 +78,6 @@ impl Keyring {
 }
 
 /// The proof that a request is authenticated, and by whose key. Only [`authenticate`] makes one.
-#[derive(Debug)]
 pub struct Authenticated(pub(super) Arc<ClientKey>);
 
 impl Authenticated {

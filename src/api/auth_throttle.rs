@@ -14,10 +14,9 @@ const FAILURE_WINDOW: Duration = Duration::from_secs(60);
 /// Addresses whose wrong keys are counted at one time; 40 kB.
 const MAX_FAILING_ADDRESSES: usize = 1024;
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct AuthThrottle(Vec<Record>);
 
-#[derive(Debug)]
 struct Record {
     source: IpAddr,
     since: Instant,

@@ -13,13 +13,12 @@ use crate::threads::{self, lock};
 
 /// How long a body or reply waits for its part of `max_buffered`: slow clients of a principal that holds
 /// much are cut off sooner.
-const BUFFER_PATIENCE: Duration = Duration::from_secs(10);
+const BUFFER_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Requests of one principal that wait for it: each is woken whenever some is given back.
 const MAX_BUFFER_WAITS: usize = 64;
 
 /// What is taken of the budget.
-#[derive(Debug)]
 pub struct Buffers {
     hub: Arc<Hub>,
     used: Mutex<Used>,
@@ -66,7 +65,6 @@ impl Buffers {
 }
 
 /// What one request holds of the budget; dropping it gives it back.
-#[derive(Debug)]
 pub struct Lease {
     buffers: Arc<Buffers>,
     principal: String,
@@ -92,7 +90,7 @@ impl Lease {
         if bytes <= SMALL_BUFFER || more == 0 {
             return Ok(false);
         }
-        let until = Instant::now() + BUFFER_PATIENCE;
+        let until = Instant::now() + BUFFER_TIMEOUT;
         let mut used = lock(&self.buffers.used);
         loop {
             let (all, account) = (used.all(), used.by.of(&self.principal));

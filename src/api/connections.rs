@@ -12,9 +12,9 @@ use std::time::{Duration, Instant};
 
 use super::error::ApiError;
 use crate::config::{ClientKey, OWNER};
-use crate::http::{Activity, ConnectionActivity};
+use crate::http::{Activity, ConnectionActivity, Stage};
 use crate::named::ByName;
-use crate::shares::{Over, Shares};
+use crate::shares::{Limit, Shares};
 use crate::threads::lock;
 
 /// Unauthenticated connections. Each may be one of an attack; 1,000 of them are some 12 MB.
@@ -26,11 +26,11 @@ const KEPT_CONNECTIONS: usize = 16;
 
 /// How long a connection has to authenticate before it may be evicted for others: many times what a
 /// request takes on a loaded machine, and over a slow line.
-pub const AUTHENTICATION_PATIENCE: Duration = Duration::from_millis(500);
+pub const AUTHENTICATION_GRACE: Duration = Duration::from_millis(500);
 
 /// How long an evicted connection may take to end without counting: its thread needs some microseconds,
 /// unless it hangs.
-const EVICTION_PATIENCE: Duration = Duration::from_secs(1);
+const EVICTION_GRACE: Duration = Duration::from_secs(1);
 
 /// How many connections are evicted when the system is short of descriptors or threads: enough for the
 /// control socket and a turn or two. Also how many may be evicted for one that comes.
@@ -59,10 +59,10 @@ impl Capacity {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct ConnectionTable(Mutex<Table>);
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Table {
     /// In the order in which they came.
     entries: Vec<Entry>,
@@ -76,7 +76,6 @@ struct Table {
     shortage: Option<(usize, Instant)>,
 }
 
-#[derive(Debug)]
 struct Entry {
     stream: Arc<TcpStream>,
     activity: Arc<ConnectionActivity>,
@@ -147,7 +146,7 @@ impl ConnectionTable {
     pub(super) fn revoke(&self, holds: &dyn Fn(&ClientKey) -> bool) {
         let table = lock(&self.0);
         let gone = |entry: &&Entry| entry.key.as_ref().is_some_and(|key| !holds(key));
-        table.entries.iter().filter(gone).for_each(|entry| entry.activity.revoke());
+        table.entries.iter().filter(gone).for_each(|entry| entry.activity.enter(Stage::Revoked));
     }
 
     /// How many connections each principal holds.
@@ -175,7 +174,7 @@ impl Table {
         self.shortage = self.shortage.filter(|(_, until)| *until > now);
         let all = self.shortage.map_or(capacity.all, |(most, _)| most.min(capacity.all)).max(1);
         let from_one = self.present().filter(|entry| entry.source == source).count();
-        let may_go = |_: &Entry, activity, _| is_evictable(activity, AUTHENTICATION_PATIENCE);
+        let may_go = |_: &Entry, activity, _| is_evictable(activity, AUTHENTICATION_GRACE);
         let same =
             |entry: &Entry, activity, held| entry.source == source && may_go(entry, activity, held);
         if !source.is_loopback() && from_one >= capacity.from_one && !self.evict(&same, now) {
@@ -205,7 +204,7 @@ impl Table {
     /// How many count, and how many are just ending. One that was evicted is gone within moments, and
     /// another may come at once; but one whose thread hangs counts.
     fn taken(&self, all: usize, now: Instant) -> (usize, usize) {
-        let ends = |entry: &&Entry| entry.evicted.is_some_and(|at| now - at < EVICTION_PATIENCE);
+        let ends = |entry: &&Entry| entry.evicted.is_some_and(|at| now - at < EVICTION_GRACE);
         let ending = self.entries.iter().filter(ends).count();
         (self.entries.len() - ending.min(may_end(all)), ending)
     }
@@ -238,7 +237,7 @@ impl Table {
         let Err(over) = checked else { return Ok(()) };
         let may_go = |entry: &Entry, activity, held| {
             let Some(key) = &entry.key else { return false };
-            let holds_more = over == Over::Gateway && held > own + 1;
+            let holds_more = over == Limit::Gateway && held > own + 1;
             match activity {
                 Activity::Idle(_) => key.name == name || holds_more,
                 Activity::Streaming(_) => holds_more && key.name != OWNER,

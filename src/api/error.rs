@@ -2,23 +2,25 @@
 
 use std::io;
 
-use serde_json::json;
-
 use super::response;
 use crate::agent::{ErrorResponse as Upstream, Outcome};
 use crate::cancel::CancelReason;
 use crate::escape::quoted;
 use crate::http::{self, Closed, Response};
 use crate::journal::WriteError;
+use crate::json::text_or_null;
 use crate::session::{AcquireError, Refusal};
-use crate::shares::{Over, Reached};
+use crate::shares::{Limit, LimitReached};
 
 /// Seconds after which a client may try again: a turn's usual length, and a restart's.
 const RETRY_AFTER: u64 = 5;
 
-/// An answer with a status from 400 on.
+/// An answer with a status from 400 on. In a box: each `?` moves it.
 #[derive(Debug)]
-pub struct ApiError {
+pub struct ApiError(pub Box<ErrorParts>);
+
+#[derive(Debug)]
+pub struct ErrorParts {
     pub status: u16,
     /// May be empty.
     pub code: &'static str,
@@ -26,25 +28,30 @@ pub struct ApiError {
     /// Retry-After, where the client may try the same again.
     pub(super) after: Option<String>,
     /// The error object of the agent's server, which is passed on.
-    pub(super) upstream: Option<String>,
+    upstream: Option<String>,
 }
 
 impl ApiError {
+    // Out of line: it is in the code of each error otherwise.
+    #[inline(never)]
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
         let after = matches!(status, 429 | 503 | 507).then(|| RETRY_AFTER.to_string());
-        ApiError { status, code, message: message.into(), after, upstream: None }
+        let message = message.into();
+        ApiError(Box::new(ErrorParts { status, code, message, after, upstream: None }))
     }
 
     /// The same, with so many seconds before the next try, where the upstream did not say.
-    pub fn after(self, seconds: u64) -> ApiError {
-        let told = self.after.filter(|_| self.upstream.is_some());
-        ApiError { after: told.or(Some(seconds.to_string())), ..self }
+    pub fn after(mut self, seconds: u64) -> ApiError {
+        let told = self.0.after.take().filter(|_| self.0.upstream.is_some());
+        self.0.after = told.or(Some(seconds.to_string()));
+        self
     }
 
     /// An error of the agent's server: status, message and Retry-After are passed on.
     pub fn upstream(refused: Upstream) -> ApiError {
-        let problem = ApiError::new(refused.status, "upstream", refused.to_string());
-        ApiError { after: refused.retry_after, upstream: Some(refused.error), ..problem }
+        let mut error = ApiError::new(refused.status, "upstream", refused.to_string());
+        (error.0.after, error.0.upstream) = (refused.retry_after, Some(refused.error));
+        error
     }
 
     /// 503 while the gateway goes down.
@@ -70,32 +77,32 @@ impl ApiError {
     }
 
     /// A limit that was reached; `code`: where it is the gateway's.
-    pub fn reached(status: u16, code: &'static str, reached: &Reached) -> ApiError {
+    pub fn reached(status: u16, code: &'static str, reached: &LimitReached) -> ApiError {
         let code = match reached.over {
-            Over::Session => "session_queue_full",
-            Over::Principal => "share_reached",
-            Over::Gateway => code,
+            Limit::Session => "session_queue_full",
+            Limit::Principal => "share_reached",
+            Limit::Gateway => code,
         };
         ApiError::new(status, code, reached.message.clone())
     }
 
     pub fn response(&self) -> Response {
         let body = format!(r#"{{"error":{}}}"#, self.object());
-        let after = self.after.iter().map(|after| ("Retry-After", after.clone()));
+        let after = self.0.after.iter().map(|after| ("Retry-After", after.clone()));
         let bearer = || ("WWW-Authenticate", "Bearer".to_owned());
-        let key = (self.code == "invalid_api_key").then(bearer);
+        let key = (self.0.code == "invalid_api_key").then(bearer);
         let add = |response: Response, (name, value)| response.header(name, value);
-        after.chain(key).fold(response::json(self.status, body), add)
+        after.chain(key).fold(response::json(self.0.status, body), add)
     }
 
     /// The same as an event of a stream, whose status was sent before.
     pub fn event(&self) -> String {
-        format!(r#"{{"error":{},"status":{}}}"#, self.object(), self.status)
+        format!(r#"{{"error":{},"status":{}}}"#, self.object(), self.0.status)
     }
 
     /// As OpenAI's clients read it. Its type follows from the status.
     fn object(&self) -> String {
-        let kind = match self.status {
+        let kind = match self.0.status {
             401 => "authentication_error",
             403 => "permission_error",
             404 => "not_found_error",
@@ -103,9 +110,9 @@ impl ApiError {
             400..=499 => "invalid_request_error",
             _ => "server_error",
         };
-        let code = Some(self.code).filter(|code| !code.is_empty());
-        let (message, code) = (quoted(&self.message), json!(code));
-        self.upstream.clone().unwrap_or_else(|| {
+        let code = Some(self.0.code).filter(|code| !code.is_empty());
+        let (message, code) = (quoted(&self.0.message), text_or_null(code));
+        self.0.upstream.clone().unwrap_or_else(|| {
             format!(r#"{{"message":{message},"type":"{kind}","param":null,"code":{code}}}"#)
         })
     }
@@ -117,7 +124,6 @@ pub fn bad(message: impl Into<String>) -> ApiError {
 }
 
 /// Why a handler has sent no answer, or not all of it.
-#[derive(Debug)]
 pub enum HandlerError {
     /// The answer is this error.
     Api(ApiError),

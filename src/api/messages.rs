@@ -82,7 +82,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
             Err(e) => log::warn!("message {id} cannot be waited for: {e}"),
         }
     }
-    let (begun, at) = service.hub.glance(id).unwrap_or((true, now()));
+    let (begun, at) = service.hub.progress_of(id).unwrap_or((true, now()));
     let body = json!({
         "id": id.to_string(),
         "session": session,
@@ -167,11 +167,14 @@ fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
     let mut lease = exchange.lease();
     lease.grow(MAX_LISTED_BYTES)?;
     let found = find(&exchange.service.hub, &|who| exchange.proof.sees(who))?;
-    let all: Vec<String> = found.iter().map(Message::to_json).collect();
-    let body = format!(r#"{{"{name}":[{}]}}"#, all.join(","));
+    let all = json::list(&mut found.iter().map(Message::to_json));
+    let body = format!(r#"{{"{name}":{all}}}"#);
     drop((all, lease));
-    let long = found.into_iter().filter_map(|message| message.long);
-    exchange.respond(response::json(200, body).extents(long))
+    let mut long = found.into_iter().filter_map(|message| message.long);
+    let response = response::json(200, body).extents(&mut long);
+    // It holds what no place was taken for.
+    drop(long);
+    exchange.respond(response)
 }
 
 /// `POST /v1/messages/{id}/retry`.
@@ -259,7 +262,7 @@ fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
 
 /// A message as JSON; a long reply is sent from its file.
 fn whole(status: u16, message: Message) -> Response {
-    response::json(status, message.to_json()).extents(message.long)
+    response::json(status, message.to_json()).extents(&mut message.long.into_iter())
 }
 
 #[cfg(test)]
@@ -268,7 +271,7 @@ mod tests {
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
         let owner = Authenticated(Arc::new(ClientKey::new("owner")));
-        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.message)
+        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.0.message)
     }
 
     #[test]

@@ -7,7 +7,7 @@
 pub mod auth;
 mod auth_throttle;
 mod buffers;
-mod chat;
+mod chat_completions;
 pub mod connections;
 mod cors;
 mod error;
@@ -17,7 +17,7 @@ pub mod reload;
 mod reply_writer;
 mod request;
 mod response;
-mod responses;
+mod responses_api;
 mod route;
 mod service;
 mod sessions;

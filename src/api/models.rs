@@ -1,16 +1,16 @@
 //! `/v1/models`: what the agent answers to, as OpenAI's clients want it.
 
-use serde_json::{Value, json};
-
 use super::error::{ApiError, Handled};
 use super::service::Exchange;
 use crate::agent::Agent;
+use crate::escape::quoted;
+use crate::json;
 
 /// `GET /v1/models`.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let agent = &exchange.service.settings().agent;
-    let models: Vec<Value> = agent.models().iter().map(|name| model(agent, name)).collect();
-    exchange.json(&json!({"object": "list", "data": models}))
+    let models = json::list(&mut agent.models().iter().map(|name| model(agent, name)));
+    exchange.json(format!(r#"{{"data":{models},"object":"list"}}"#))
 }
 
 /// `GET /v1/models/{model}`.
@@ -20,9 +20,10 @@ pub fn get(exchange: Exchange<'_>, name: &str) -> Handled {
         let message = format!("There is no model {name:?}; GET /v1/models lists those that are.");
         return Err(ApiError::new(404, "model_not_found", message).into());
     }
-    exchange.json(&model(agent, name))
+    exchange.json(model(agent, name))
 }
 
-fn model(agent: &Agent, name: &str) -> Value {
-    json!({"id": name, "object": "model", "created": 0, "owned_by": agent.kind()})
+fn model(agent: &Agent, name: &str) -> String {
+    let (name, owner) = (quoted(name), agent.kind());
+    format!(r#"{{"created":0,"id":{name},"object":"model","owned_by":"{owner}"}}"#)
 }

@@ -9,20 +9,20 @@ use super::error::ApiError;
 use super::response::{json, mark_replayed, sse_head};
 use super::service::Exchange;
 use crate::agent::{Reply, Report};
-use crate::extent::{Extent, PLACEHOLDER, inside};
 use crate::http::{Closed, Connection, Request, Stream, sse};
 use crate::limits::{SMALL_BUFFER, WRITE_CHUNK};
+use crate::stored_text::{PLACEHOLDER, StoredText, inside};
 
 /// The format of an API's replies. `id`: the message's.
 pub trait Encoder {
     /// The events before the first chunk.
     fn begin(&mut self, id: &str, out: &mut Vec<u8>);
     fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>);
-    /// The events after the last chunk, with [`crate::extent::PLACEHOLDER`] for all of the text.
+    /// The events after the last chunk, with [`crate::stored_text::PLACEHOLDER`] for all of the text.
     fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>);
     /// The events instead of these where the turn has failed.
     fn fail(&mut self, id: &str, problem: &ApiError, out: &mut Vec<u8>);
-    /// A reply that is not streamed, with [`crate::extent::PLACEHOLDER`] for its text.
+    /// A reply that is not streamed, with [`crate::stored_text::PLACEHOLDER`] for its text.
     fn whole(&mut self, id: &str, report: &Report) -> String;
     /// Whether chat completions of the agent's own server can be passed on as they are. Where not, the
     /// end of a stream repeats the whole text.
@@ -53,7 +53,7 @@ pub struct ReplyWriter<'c> {
     /// The inside of the text, as far as it is gathered; or all of what is native.
     text: String,
     /// All of the text, where a journal has it.
-    stored: Option<Extent>,
+    stored: Option<StoredText>,
     state: WriterState<'c>,
 }
 
@@ -100,7 +100,7 @@ impl<'c> ReplyWriter<'c> {
     }
 
     /// The whole text as the journal has it: nothing is gathered from now on.
-    pub fn store(&mut self, text: Extent) -> io::Result<()> {
+    pub fn store(&mut self, text: StoredText) -> io::Result<()> {
         let buffers = usize::try_from(text.len()).unwrap_or(usize::MAX).min(2 * WRITE_CHUNK);
         self.stored = Some(text);
         self.grow(buffers)
@@ -110,7 +110,7 @@ impl<'c> ReplyWriter<'c> {
     pub fn finish(mut self, failed: Option<&ApiError>) -> Result<(), Closed> {
         if failed.is_none() {
             let text = std::mem::take(&mut self.text);
-            self.stored.get_or_insert_with(|| Extent::Memory(Arc::new(text)));
+            self.stored.get_or_insert_with(|| StoredText::Memory(Arc::new(text)));
         }
         match self.state {
             WriterState::Unsent(connection, request) if failed.is_some() || !self.stream => {
@@ -119,7 +119,8 @@ impl<'c> ReplyWriter<'c> {
                     None if self.native => json(200, PLACEHOLDER.to_string()),
                     None => json(200, self.encoder.whole(&self.id, &self.report)),
                 };
-                let response = mark_replayed(response.extents(self.stored), self.replayed);
+                let response =
+                    mark_replayed(response.extents(&mut self.stored.into_iter()), self.replayed);
                 return connection.respond(request, response);
             }
             state => self.state = state,

@@ -19,7 +19,7 @@ use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
 /// How long the exit waits for the last events of event streams: they are on their way by then.
-const STREAM_PATIENCE: Duration = Duration::from_millis(200);
+const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What stays the same for the life of the process.
 #[derive(Clone, Debug)]
@@ -34,7 +34,6 @@ pub struct Facts {
     pub began: Instant,
 }
 
-#[derive(Debug)]
 pub struct Service {
     pub facts: Facts,
     keys: Mutex<Arc<Keyring>>,
@@ -158,11 +157,11 @@ impl Service {
     }
 
     /// Waits for event streams to end, which they do as soon as a drain begins; for those whose clients
-    /// read nothing no longer than [`STREAM_PATIENCE`].
+    /// read nothing no longer than [`STREAM_END_TIMEOUT`].
     pub fn await_streams(&self) {
         let in_flight = lock(&self.in_flight);
         let open = |[_, streams]: &mut [usize; 2]| *streams > 0;
-        drop(self.stream_ended.wait_timeout_while(in_flight, STREAM_PATIENCE, open));
+        drop(self.stream_ended.wait_timeout_while(in_flight, STREAM_END_TIMEOUT, open));
     }
 }
 
@@ -204,8 +203,8 @@ impl Exchange<'_> {
         Ok(self.connection.respond(self.request, response)?)
     }
 
-    /// Answers 200 with a JSON object.
-    pub fn json(self, body: &Value) -> Handled {
-        self.respond(json(200, body.to_string()))
+    /// Answers 200 with a JSON text.
+    pub fn json(self, body: String) -> Handled {
+        self.respond(json(200, body))
     }
 }

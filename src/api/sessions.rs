@@ -3,20 +3,20 @@
 use std::cell::RefCell;
 use std::io;
 use std::os::fd::AsFd;
-
-use serde_json::json;
+use std::time::Instant;
 
 use super::auth::Authenticated;
 use super::buffers::Lease;
 use super::error::{ApiError, Handled, HandlerError, bad};
 use super::request::{LAST_EVENT_ID, owner_of, parameter};
-use super::response::{self, sse_head};
+use super::response::sse_head;
 use super::service::{Exchange, Service};
 use crate::escape::quoted;
-use crate::extent::PLACEHOLDER;
-use crate::http::{Closed, Request, SLASH, Stream, decode, number, sse};
+use crate::http::{Closed, SLASH, Stage, Stream, decode, number, sse};
+use crate::json::{self, text_or_null};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
+use crate::stored_text::PLACEHOLDER;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 
@@ -25,16 +25,20 @@ fn row(session: &Session, more: &str) -> String {
     let Session { owner: who, running, queued, transcript_bytes } = session;
     format!(
         r#"{{"session":{},"principal":{},"running":{},"queued":{queued},"transcript_bytes":{transcript_bytes}{more}}}"#,
-        json!(who.session),
+        text_or_null(who.session.as_deref()),
         quoted(&who.principal),
-        json!(running.map(|id| id.to_string())),
+        text_or_null(running.map(|id| id.to_string()).as_deref()),
     )
 }
 
 /// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
-    let after = after(request)?;
+    let words = "A list of sessions takes one parameter: after=SESSION, percent-encoded.";
+    let text = parameter(request, "after=", words)?.unwrap_or_default().replace('+', "%20");
+    let decoded = decode(&text).map_err(|_| bad(words))?;
+    // Empty for the first page.
+    let after = decoded.unwrap_or(text).replace(SLASH, "/");
     let wanted = |session: &str| session > after.as_str() && proof.0.may_touch(session);
     // While it is put together: a name is short.
     let mut lease = exchange.lease();
@@ -42,18 +46,10 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let (sessions, has_more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
         ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
     })?;
-    let rows: Vec<String> = sessions.iter().map(|session| row(session, "")).collect();
-    let body = format!(r#"{{"sessions":[{}],"has_more":{has_more}}}"#, rows.join(","));
+    let rows = json::list(&mut sessions.iter().map(|session| row(session, "")));
+    let body = format!(r#"{{"sessions":{rows},"has_more":{has_more}}}"#);
     drop((rows, lease));
-    exchange.respond(response::json(200, body))
-}
-
-/// The key of the session behind which a page begins; empty for the first page.
-fn after(request: &Request) -> Result<String, ApiError> {
-    let words = "A list of sessions takes one parameter: after=SESSION, percent-encoded.";
-    let text = parameter(request, "after=", words)?.unwrap_or_default().replace('+', "%20");
-    let decoded = decode(&text).map_err(|_| bad(words))?;
-    Ok(decoded.unwrap_or(text).replace(SLASH, "/"))
+    exchange.json(body)
 }
 
 /// `GET /v1/sessions/{session}`.
@@ -68,10 +64,10 @@ pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
     lease.grow(messages.len() << 8)?;
     let shown =
         |(id, turn): &(Id, TurnState)| format!(r#"{{"id":"{id}","status":"{}"}}"#, turn.word());
-    let messages: Vec<String> = messages.iter().map(shown).collect();
-    let body = row(&found, &format!(r#","messages":[{}]"#, messages.join(",")));
+    let messages = json::list(&mut messages.iter().map(shown));
+    let body = row(&found, &format!(r#","messages":{messages}"#));
     drop((messages, lease));
-    exchange.respond(response::json(200, body))
+    exchange.json(body)
 }
 
 /// `DELETE /v1/sessions/{session}`: what runs and waits is cancelled, what was said forgotten.
@@ -79,7 +75,7 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
     let who = owner_of(exchange.proof, Some(session))?;
     let why = format!("the session was reset by {}", exchange.proof.principal());
     let count = exchange.service.hub.reset(&who, &why)?;
-    exchange.json(&json!({"session": session, "cancelled": count}))
+    exchange.json(format!(r#"{{"cancelled":{count},"session":{}}}"#, quoted(session)))
 }
 
 /// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that
@@ -88,14 +84,16 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
 pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let Exchange { connection, request, service, proof } = exchange;
     let who = owner_of(proof, Some(session))?;
-    let last = last_event(request)?;
+    let wrong = || bad("Last-Event-ID takes the id of an event.");
+    let last = request.header(LAST_EVENT_ID).map(|id| number(id).ok_or_else(wrong)).transpose()?;
     let session = session_digest(&who.principal, session);
     let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
     let follow = service.hub.follow(session).map_err(short)?;
     // After an id of a journal that was removed there would be no events.
     let newest = service.hub.journal_size().1;
     let after = last.unwrap_or(newest).min(newest);
-    connection.activity.iter().for_each(|activity| activity.set_streaming());
+    let streaming = Stage::Streaming(Instant::now());
+    connection.activity.iter().for_each(|activity| activity.enter(streaming));
     let mut stream = connection.start_stream(request, sse_head())?;
     stream.send(b": hello\n\n")?;
     let mut events = EventStream { service, proof, session, after, running: None };
@@ -119,11 +117,6 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
             [..] => {}
         }
     }
-}
-
-fn last_event(request: &Request) -> Result<Option<u64>, ApiError> {
-    let wrong = || bad("Last-Event-ID takes the id of an event.");
-    request.header(LAST_EVENT_ID).map(|id| number(id).ok_or_else(wrong)).transpose()
 }
 
 /// One event stream.
@@ -151,7 +144,7 @@ impl EventStream<'_> {
             (Vec::new(), RefCell::new(Lease::new(&self.service.buffers, self.proof.principal())));
         let grow = |bytes: usize| {
             let grown = lease.borrow_mut().grow(bytes);
-            grown.map_err(|p| io::Error::new(io::ErrorKind::OutOfMemory, p.message))
+            grown.map_err(|p| io::Error::new(io::ErrorKind::OutOfMemory, p.0.message))
         };
         self.after = self.service.hub.records_of(
             self.session,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
+use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
 use crate::session::{Counts, Usage};
@@ -32,7 +33,8 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
     if !opens_status() {
         why = "a key that opens /v1/status is told the reason here and there".to_owned();
     }
-    response::json(503, json!({"status": "degraded", "reason": why}).to_string())
+    let why = quoted(&why);
+    response::json(503, format!(r#"{{"reason":{why},"status":"degraded"}}"#))
 }
 
 /// Why new durable work is not taken.
@@ -48,7 +50,8 @@ fn degraded(service: &Service) -> Option<String> {
 pub fn reload(exchange: Exchange<'_>, _: &str) -> Handled {
     let late = || ApiError::new(503, "reload_pending", "The configuration is still being read.");
     let outcome = exchange.service.reloads.wait(&exchange.service.wake).ok_or_else(late)?;
-    exchange.json(&json!({"exit": outcome.exit.code(), "message": outcome.message}))
+    let (exit, message) = (outcome.exit.code(), quoted(&outcome.message));
+    exchange.json(format!(r#"{{"exit":{exit},"message":{message}}}"#))
 }
 
 /// `POST /v1/journal/compact`.
@@ -57,7 +60,7 @@ pub fn compact(exchange: Exchange<'_>, _: &str) -> Handled {
         let message = format!("The journal could not be compacted: {e}.");
         ApiError::new(503, "journal_unavailable", message)
     })?;
-    exchange.json(&json!({"before": before, "after": after}))
+    exchange.json(format!(r#"{{"after":{after},"before":{before}}}"#))
 }
 
 /// `GET /v1/status`; `null` where a disk that hangs keeps something from being told.
@@ -72,45 +75,48 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let limit = lock(&service.stop_timeout).filter(|limit| *limit < Duration::MAX);
     // A whole number where it is one.
     let limit = limit.map(|limit| match limit.subsec_nanos() {
-        0 => json!(limit.as_secs()),
-        _ => json!(limit.as_secs_f64()),
+        0 => Value::from(limit.as_secs()),
+        _ => limit.as_secs_f64().into(),
     });
     let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
-    let glance = service.hub.glance_at_counts();
+    let glance = service.hub.try_status();
     let of = |pick: fn(&Counts) -> usize| glance.as_ref().map(|(counts, ..)| pick(counts));
     let turns = glance.as_ref().map(|&(_, turns, ..)| turns);
     let waits = glance.as_ref().and_then(|(.., waits, _)| waits.as_ref());
     let (_, refused) = service.reloads.refused();
-    exchange.json(&json!({
-        "name": facts.name,
+    // No lock is held while others are waited for.
+    let warnings = lock(&service.warnings).clone();
+    let last_stop = lock(&service.last_stop).clone();
+    let status = json!({
+        "name": facts.name.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "state": state,
         "pid": process::id(),
-        "since": facts.since,
-        "state_since": service.draining_since.get().unwrap_or(&facts.since),
+        "since": facts.since.as_str(),
+        "state_since": service.draining_since.get().unwrap_or(&facts.since).as_str(),
         "uptime_seconds": facts.began.elapsed().as_secs(),
-        "listen": facts.listen,
-        "unit": facts.unit.get(),
+        "listen": facts.listen.as_str(),
+        "unit": facts.unit.get().map(String::as_str),
         "stop_timeout_seconds": limit,
         "agent": service.settings().agent.kind(),
         "connections": service.connections.count(),
         "sessions": turns.map(|(_, _, sessions)| sessions),
-        "turns": {
+        "turns": json!({
             "running": turns.map(|(running, _, _)| running),
             "waiting": turns.map(|(_, waiting, _)| waiting),
-        },
+        }),
         "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
-        "limits": {
+        "limits": json!({
             "max_connections": limits.max_connections,
             "max_turns": limits.max_turns,
             "descriptors": max_open(),
             "shortage": limits.shortage(),
-        },
+        }),
         "degraded": degraded(service),
-        "warnings": *lock(&service.warnings),
+        "warnings": warnings,
         "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
-        "journal": {
+        "journal": json!({
             "bytes": bytes,
             "last": last,
             "queued": of(|c| c.queued),
@@ -118,10 +124,11 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
             "kept": of(|c| c.kept),
             "outbox": of(|c| c.outbox),
             "dead_letters": of(|c| c.dead_letters),
-        },
+        }),
         "principals": glance.map(|(.., usage)| principals(service, usage)),
-        "last_stop": *lock(&service.last_stop),
-    }))
+        "last_stop": last_stop,
+    });
+    exchange.json(status.to_string())
 }
 
 /// A JSON object for each principal that holds something.

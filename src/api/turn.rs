@@ -25,7 +25,6 @@ use crate::sys::poll::Interest;
 const MAX_INSTRUCTIONS: usize = 120 * 1024;
 
 /// What a request asks for.
-#[derive(Debug)]
 pub struct TurnRequest {
     /// The message that the turn is about.
     pub text: String,
@@ -162,7 +161,9 @@ fn run_durable(
         TurnState::Cancelled => ApiError::new(502, "cancelled", error),
         TurnState::Running if !keyed => {
             let words = format!("The gateway is stopping; message {id} goes on when it is back.");
-            ApiError { after: None, ..ApiError::new(503, "gateway_stopping", words) }
+            let mut error = ApiError::new(503, "gateway_stopping", words);
+            error.0.after = None;
+            error
         }
         TurnState::Queued | TurnState::Running | TurnState::Backoff => {
             // A client that is told to try again must not have it done twice; by its key it finds it.

@@ -174,11 +174,9 @@ impl Parsed {
                 "--user names the user that a system unit runs as: it goes with --system"
             }
             ("install", []) if self.has("--system") && self.has("--move") => {
-                "--move is for a user's unit: the places of a system unit are its user's"
+                "--move is for a user's unit: the directories of a system unit are its user's"
             }
-            ("send", _) if self.has("--wait") && !self.has("--result") => {
-                "--wait goes with --result"
-            }
+            ("send", _) if self.has("--wait") && !self.has("--result") => "--wait needs --result",
             ("journal", ["retry"]) if self.has("--all") => return None,
             ("journal", _) if self.has("--all") => "--all goes with `journal retry`",
             (_, words) if words.len() > most => {
@@ -410,7 +408,7 @@ mod tests {
             ("send a b", "\"b\""),
             ("send a -- b", "\"b\""),
             ("send --mode x a", "queue or interrupt"),
-            ("send --wait 5 x", "--wait goes with --result"),
+            ("send --wait 5 x", "--wait needs --result"),
             ("send --result 01J --wait x", "seconds"),
             ("send --result 01J x", "\"x\""),
             ("send --result ../x", "id"),

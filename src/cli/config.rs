@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use super::context::Context;
 use super::output::say;
-use super::unit::Unit;
-use super::unit_file::installed_file;
+use super::unit_control::Unit;
+use super::unit_paths::installed_file;
 use crate::config::{self, Loaded, LogTarget, Sources};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};

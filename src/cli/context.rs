@@ -1,4 +1,4 @@
-//! Which gateway a command is about: its name, places and user, and the unit text that follows from them;
+//! Which gateway a command is about: its name, directories and user, and the unit text from them;
 //! whether it is another user's, and how that user is told to ask.
 
 use std::env;
@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::program;
-use super::unit_file::{has_unit, read, read_ours, unit_file};
+use super::exec_path;
+use super::unit_paths::{has_unit, read, read_ours, unit_file};
 use crate::config::Sources;
 use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
@@ -18,7 +18,7 @@ use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
-use crate::systemd::unit::{self, Spec};
+use crate::systemd::unit_template::{Spec, program_in, render, user_in};
 
 /// What every command knows.
 #[derive(Clone, Debug)]
@@ -31,12 +31,12 @@ pub struct Context {
     /// The `--set` arguments.
     pub set: Vec<String>,
     pub children: Arc<Children>,
-    /// Whom the machine's service manager runs it as: then the places are that user's. `None`: ourselves.
+    /// Whom the machine's service manager runs it as: then the directories are that user's. `None`: ourselves.
     pub user: Option<User>,
 }
 
 impl Context {
-    /// The same gateway in other places.
+    /// The same gateway in other directories.
     pub fn at(&self, base: Base) -> Context {
         Context { dirs: base.gateway(&self.name), base, ..self.clone() }
     }
@@ -89,7 +89,7 @@ impl Context {
             return (uid != own).then(|| (user(), dirs.clone()));
         }
         let by_unit =
-            read(unit_file(base, name, Scope::System)).ok().and_then(|text| unit::user_in(&text));
+            read(unit_file(base, name, Scope::System)).ok().and_then(|text| user_in(&text));
         let by_sudo = env::var("SUDO_USER").ok().filter(|_| own == 0 && !dirs.config_file.exists());
         let located = |user: User| (Base::of(&user).gateway(name), user);
         let of = |user: String| user::by_name(&user).filter(|user| user.uid != own).map(located);
@@ -106,7 +106,7 @@ impl Context {
     pub fn of_unit(&self, scope: Scope, installed: &str) -> Option<Context> {
         match scope {
             Scope::User => Some(self.clone()),
-            Scope::System => Some(self.of_user(&user::by_name(&unit::user_in(installed)?)?)),
+            Scope::System => Some(self.of_user(&user::by_name(&user_in(installed)?)?)),
         }
     }
 
@@ -133,10 +133,10 @@ impl Context {
         let user = self.user.as_ref().map(|user| user.name.to_str().ok_or(why)).transpose()?;
         let (name, scope) = (&self.name, self.scope());
         let installed = read(unit_file(&self.base, name, scope)).unwrap_or_default();
-        let installed = unit::program_in(&installed, name);
+        let installed = program_in(&installed, name);
         let uid = self.user.as_ref().map_or_else(user::own_uid, |user| user.uid);
-        let (program, environment) = (&program::for_unit(installed, uid)?, &self.environment());
-        unit::expected(&Spec { name, scope, version, program, user, environment, drain_timeout })
+        let (program, environment) = (&exec_path::for_unit(installed, uid)?, &self.environment());
+        render(&Spec { name, scope, version, program, user, environment, drain_timeout })
     }
 
     /// What this shell has set and the manager may not have.

@@ -17,9 +17,9 @@ pub fn commands() -> impl Iterator<Item = (&'static str, &'static str, &'static 
 
 /// The command that a word names; or that there is none, and which one it may have meant.
 pub fn command(word: &str) -> Result<&'static str, String> {
-    let names = || commands().map(|(name, ..)| name);
-    let unknown = || format!("there is no command {word:?}{}", config::hint(word, names()));
-    names().find(|name| *name == word).ok_or_else(unknown)
+    let names: Vec<_> = commands().map(|(name, ..)| name).collect();
+    let unknown = || format!("there is no command {word:?}{}", config::hint(word, &names));
+    names.iter().copied().find(|name| *name == word).ok_or_else(unknown)
 }
 
 /// The options of a command: short name, long name, value.
@@ -43,7 +43,7 @@ pub fn is_known(option: &str) -> bool {
 /// Suggests the option that a mistyped one may have meant: one of the command, or of every command.
 pub fn suggest_option(word: &str, command: &str) -> String {
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    config::hint(word, options(command).map(|(_, long, _)| long).chain(all))
+    config::hint(word, &options(command).map(|(_, long, _)| long).chain(all).collect::<Vec<_>>())
 }
 
 /// A command's page, or the overview.

@@ -12,14 +12,14 @@ use std::time::Instant;
 use super::args::Parsed;
 use super::context::Context;
 use super::output::say;
-use super::unit::{Unit, own_lingering};
-use super::{config, places, program, start, starter, unit_file};
+use super::unit_control::{Unit, own_lingering};
+use super::{config, exec_path, start, starter_config, unit_dirs, unit_paths};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Plan};
 use crate::limits::UNIT_FILES_TIMEOUT;
+use crate::permissions;
 use crate::sys::{fs as files, user};
-use crate::systemd::unit::{self as text, Origin};
-use crate::trusted;
+use crate::systemd::unit_template::{self as text, Author};
 
 /// Installs the unit, or brings it up to date.
 pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
@@ -37,9 +37,9 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let owner = owner(context, args)?;
     let unit = Unit::new(context, owner.scope());
     // Everything that may refuse comes first, so that a refusal changes nothing.
-    // Without --move these places are the unit's already.
-    let old = places::of_unit(&context.base, &context.name).gateway(&context.name);
-    let left = places::left_behind(&old, &context.dirs, &context.name.command())?;
+    // Without --move these directories are the unit's already.
+    let old = unit_dirs::from_unit(&context.base, &context.name).gateway(&context.name);
+    let left = unit_dirs::left_behind(&old, &context.dirs, &context.name.command())?;
     // Checked with the owner's eyes: what a start would fail on.
     let demanded = Arc::new(|| false);
     let plan = || Plan { sources: owner.unit_sources(), demanded, ..config::plan(&owner) };
@@ -58,11 +58,11 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let wanted = wanted.map_err(Failure::failed)?;
     check_program(&owner, &wanted)?;
     let change = compare(&unit, &wanted, args.has("--force"))?;
-    let port = as_owner(&owner, || starter::write(&owner))?.map_err(Failure::failed)?;
+    let port = as_owner(&owner, || starter_config::write(&owner))?.map_err(Failure::failed)?;
 
     let running = write_and_enable(&unit, change.map(|_| wanted.as_str()))?;
     say(&(report(&unit, &owner, change, port) + &left))?;
-    for words in beside.map(|failure| failure.message).into_iter().chain(program::warning()) {
+    for words in beside.map(|failure| failure.message).into_iter().chain(exec_path::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
     let path = unit.variable("PATH");
@@ -72,9 +72,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     }
     let (command, flag) = (context.name.command(), if system { " --system" } else { "" });
     match (running, change) {
-        (true, Some(_)) => {
-            say(&format!("it runs with the unit as it was: {command} restart{flag}\n"))
-        }
+        (true, Some(_)) => say(&format!("it runs with its old unit: {command} restart{flag}\n")),
         (false, _) if !now => say(&format!("next: {command} start{flag}\n")),
         _ => Ok(Exit::Planned),
     }
@@ -133,7 +131,7 @@ fn as_owner<T>(owner: &Context, act: impl FnOnce() -> T) -> Result<T, Failure> {
 fn check_program(owner: &Context, unit: &str) -> Result<(), Failure> {
     let program = text::program_in(unit, &owner.name);
     let (Some(program), Some(user)) = (program, &owner.user) else { return Ok(()) };
-    as_owner(owner, || trusted::check_program(&program))?.map_err(|e| {
+    as_owner(owner, || permissions::check_program(&program))?.map_err(|e| {
         let (program, user) = (program.display(), user.name.display());
         Failure::failed(if e.kind() == ErrorKind::PermissionDenied {
             format!(
@@ -159,13 +157,13 @@ fn compare(unit: &Unit<'_>, wanted: &str, force: bool) -> Result<Option<&'static
         let name = &unit.name;
         return Err(Failure::failed(format!("{name} is masked: `{words} unmask {name}` first")));
     }
-    let why = match unit_file::read(&unit.file) {
+    let why = match unit_paths::read(&unit.file) {
         Ok(installed) if installed == wanted => return Ok(None),
-        Ok(installed) => match text::inspect(&installed) {
-            Origin::Ours if link.is_some() => "is a symlink",
-            Origin::Ours => return Ok(Some("updated")),
-            Origin::Edited => "was changed by hand",
-            Origin::Foreign => "was not written by hermes-gateway",
+        Ok(installed) => match text::author(&installed) {
+            Author::Ours if link.is_some() => "is a symlink",
+            Author::Ours => return Ok(Some("updated")),
+            Author::Edited => "was changed by hand",
+            Author::Foreign => "was not written by hermes-gateway",
         },
         Err(e) if e.kind() == ErrorKind::NotFound && link.is_none() => return Ok(Some("wrote")),
         Err(e) if e.kind() == ErrorKind::InvalidData => "was not written by hermes-gateway",

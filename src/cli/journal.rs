@@ -3,7 +3,7 @@
 
 use super::args::Parsed;
 use super::context::Context;
-use super::control::{connect_to, request};
+use super::control_client::{connect_to, request};
 use super::history::word;
 use super::output::{say, say_wrapped, table};
 use super::{config, time_format};
@@ -12,7 +12,7 @@ use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::journal::record::{Record, Step};
 use crate::journal::{Decision, NAME, Report, inspect, repair, saved};
-use crate::lifecycle::instance::{Instance, Probe, probe};
+use crate::lifecycle::instance_lock::{InstanceLock, Probe, probe};
 use crate::session::{DeliveryState, Entry, Id, MessageTable, TurnState};
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
@@ -182,7 +182,7 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
     let cannot = |e: io::Error| Failure::cannot("compact the journal", &e);
     let (before, after) = if let Ok(Probe::Free) = probe(&context.dirs) {
         file(context)?;
-        let _held = Instance::take(&context.name, &context.dirs)?;
+        let _held = InstanceLock::take(&context.name, &context.dirs)?;
         let wake = Arc::new(EventFd::new().map_err(cannot)?);
         let hub = gateway::hub(&config::plan(context), config::load(context)?.config, wake)?;
         hub.compact().map_err(cannot)?
@@ -195,7 +195,7 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
 
 fn repair_here(context: &Context) -> Result<Exit, Failure> {
     file(context)?;
-    let _held = Instance::take(&context.name, &context.dirs)?;
+    let _held = InstanceLock::take(&context.name, &context.dirs)?;
     let mut messages = MessageTable::default();
     let repaired = repair(&context.dirs.state, &mut apply_to(&mut messages))?;
     let text = match repaired {

@@ -8,9 +8,9 @@ use serde_json::Value;
 use super::context::Context;
 use super::history::word;
 use super::output::{say, table};
-use super::places;
-use super::report::gather;
-use super::unit_file::unit_dir;
+use super::status_report::gather;
+use super::unit_dirs;
+use super::unit_paths::unit_dir;
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
@@ -25,7 +25,7 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
     let gateways: Vec<Value> = names(&context.base, &unit_dir(&context.base, Scope::System))
         .into_iter()
         .map(|name| Context { name, ..context.clone() })
-        .map(|named| gather(&named.at(places::of_unit(&named.base, &named.name)), false))
+        .map(|named| gather(&named.at(unit_dirs::from_unit(&named.base, &named.name)), false))
         .map(|report| some_keys(report.status))
         .collect();
     if json {
@@ -39,7 +39,9 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
 }
 
 fn some_keys(mut status: Value) -> Value {
-    KEYS.into_iter().map(|key| (key, status[key].take())).collect()
+    let mut shown = Value::Null;
+    KEYS.into_iter().for_each(|key| shown[key] = status[key].take());
+    shown
 }
 
 fn as_table(gateways: &[Value]) -> String {

@@ -1,19 +1,20 @@
 //! `logs`: hands over to journalctl, or says where else the log is.
 
 use super::args::Parsed;
+use super::config;
 use super::context::Context;
-use super::{config, unit};
+use super::unit_control::{find, running};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
-use crate::lifecycle::instance::holder;
+use crate::lifecycle::instance_lock::holder;
 use crate::systemd::Scope;
 
 /// Replaces this process by journalctl, for the unit that runs it, else the installed one.
 pub fn logs(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let system = args.has("--system");
-    let unit = unit::running(context, system).or_else(|| unit::find(context, system));
+    let unit = running(context, system).or_else(|| find(context, system));
     if unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
         context.refuse_foreign("logs")?;
     }

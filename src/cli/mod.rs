@@ -4,7 +4,8 @@
 mod args;
 mod config;
 mod context;
-mod control;
+mod control_client;
+mod exec_path;
 mod help;
 mod history;
 mod install;
@@ -13,20 +14,19 @@ mod list;
 mod logs;
 mod man;
 mod output;
-mod places;
-mod program;
 mod reload;
-mod report;
 mod run;
 mod send;
 mod start;
-mod starter;
+mod starter_config;
 mod status;
+mod status_report;
 mod stop;
 mod time_format;
 mod uninstall;
-mod unit;
-mod unit_file;
+mod unit_control;
+mod unit_dirs;
+mod unit_paths;
 
 use std::env;
 
@@ -72,7 +72,7 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "reload" if env::var_os("MAINPID").is_some() => end_on_terminate().map_err(cannot_catch)?,
         _ => {}
     }
-    let base = places::of_command(Base::own().map_err(Failure::failed)?, args);
+    let base = unit_dirs::for_command(Base::own().map_err(Failure::failed)?, args);
     let (name, config, set) = (args.name.clone(), args.config.clone(), args.set.clone());
     let dirs = base.gateway(&name);
     let (children, user) = (Children::new(), None);

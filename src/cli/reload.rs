@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use super::context::Context;
-use super::control::{connect_to, escaped_lines, exchange};
+use super::control_client::{connect_to, escaped_lines, exchange};
 use super::output::say;
 use crate::exit::{Exit, Failure};
 use crate::limits::{CONTROL_TIMEOUT, RELOAD_TIMEOUT};

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::args::Parsed;
 use super::config;
 use super::context::Context;
-use super::control::{
+use super::control_client::{
     connect_to, escaped_lines, exchange, exit_for, parse, problem, refused, request,
 };
 use super::output::{printed, say};
@@ -110,7 +110,7 @@ fn check_session(session: Option<&str>) -> Result<(), Failure> {
     let Some(key) = session else { return Ok(()) };
     // A header loses them on its way: it would be another session.
     let checked = match key.trim_matches(' ') == key {
-        true => api::check_session(key).map_err(|problem| problem.message),
+        true => api::check_session(key).map_err(|problem| problem.0.message),
         false => Err("A session's key begins and ends with no space.".to_owned()),
     };
     checked.map_err(|words| Failure::new(Exit::Usage, format!("--session: {words}")))
@@ -210,8 +210,8 @@ impl<W: Write> Printer<W> {
 mod tests {
     use serde_json::Value;
 
-    use super::super::control::contact;
-    use super::super::control::tests::{dirs, fake, hold, json as answer};
+    use super::super::control_client::contact;
+    use super::super::control_client::tests::{dirs, fake, hold, json as answer};
     use super::*;
     use crate::testing::TempDir;
 

@@ -7,12 +7,12 @@ use std::time::SystemTime;
 
 use super::context::Context;
 use super::output::say;
-use super::unit::{self, Unit};
+use super::unit_control::{Unit, describe_end, find, running};
 use super::{args, config};
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
-use crate::lifecycle::instance::holder;
+use crate::lifecycle::instance_lock::holder;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
@@ -28,7 +28,7 @@ pub fn start(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// ready. With a configuration that is wrong, what runs goes on.
 pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let installed = || installed_unit(context, system, "restart");
-    let unit = unit::running(context, system).map_or_else(installed, Ok)?;
+    let unit = running(context, system).map_or_else(installed, Ok)?;
     let shown = unit.show()?;
     check_config(&unit, &shown).map_err(|mut failure| {
         failure.message += &format!("\n{} is not restarted", unit.label());
@@ -43,7 +43,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
 /// The installed unit, unless it would be another user's gateway that a user's manager runs. Where there
 /// is none, one that runs all the same is named.
 fn installed_unit<'c>(context: &'c Context, system: bool, verb: &str) -> Result<Unit<'c>, Failure> {
-    let unit = unit::find(context, system);
+    let unit = find(context, system);
     if !system && unit.as_ref().is_none_or(|unit| unit.systemctl.scope == Scope::User) {
         context.refuse_foreign(verb)?;
     }
@@ -103,7 +103,7 @@ fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Ex
             Err(Failure::failed(words))
         }
         (done, state) => {
-            let (how, exit) = unit::describe_end(&shown);
+            let (how, exit) = describe_end(&shown);
             let never_ran = shown.get("ExecMainCode") == "0" || shown.get("Result") == "success";
             let why = match done {
                 Err(failure) if never_ran => failure.message,
@@ -127,7 +127,7 @@ fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Ex
 }
 
 /// Checks what the main process of a unit, `MainPID` of `shown`, would read at its next start: with its
-/// own arguments and places. Where none runs there is nothing to lose, and where it is neither ours nor
+/// own arguments and directories. Where none runs there is nothing to lose, and where it is neither ours nor
 /// are we root, systemd refuses anyway.
 ///
 /// # Errors
@@ -163,7 +163,7 @@ fn context_of(
     let home = home.or_else(|| variable("HOME").map(PathBuf::from))?;
     let config = variable("XDG_CONFIG_HOME").map(PathBuf::from);
     let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
-    // The installed unit may have been written anew since: its places are those of this command.
+    // The installed unit may have been written anew since: its directories are those of this command.
     let installed = unit.systemctl.scope == Scope::User && unit.name == context.name.unit();
     // A relative `--config` is relative to where that process is.
     let start = home.join(shown.get("WorkingDirectory").trim_start_matches(['!', '~']));

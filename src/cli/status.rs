@@ -6,16 +6,16 @@ use serde_json::Value;
 
 use super::context::Context;
 use super::output::{say, say_wrapped};
-use super::report::{Report, UnitReport, gather};
-use super::unit::Unit;
-use super::{history, time_format, unit_file};
+use super::status_report::{Report, UnitReport, gather};
+use super::unit_control::Unit;
+use super::{history, time_format, unit_paths};
 use crate::config;
 use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::sys::clock::parse_rfc3339;
 use crate::systemd::Scope;
-use crate::systemd::unit::{Origin, inspect};
+use crate::systemd::unit_template::{Author, author};
 
 /// Where values begin: behind a label of at most nine letters and two spaces.
 const INDENT: usize = 11;
@@ -36,13 +36,13 @@ pub fn show(context: &Context, json: bool, system: bool) -> Result<Exit, Failure
 
 /// Whether the installed unit is what this program would write, and who wrote it; `None` where that
 /// cannot be told.
-fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Origin)> {
-    let installed = unit_file::read(unit.path.as_ref()?).ok()?;
+fn compare(context: &Context, unit: &UnitReport) -> Option<(bool, Author)> {
+    let installed = unit_paths::read(unit.path.as_ref()?).ok()?;
     let owner = context.of_unit(unit.scope, &installed)?;
     let drain = config::load(&owner.unit_sources()).ok()?.config.stop.drain_timeout;
     let systemctl = Unit::new(context, unit.scope).systemctl;
     let version = systemctl.version(Instant::now() + CONTROL_TIMEOUT).ok()?;
-    Some((owner.unit_text(version, drain).ok()? == installed, inspect(&installed)))
+    Some((owner.unit_text(version, drain).ok()? == installed, author(&installed)))
 }
 
 /// A report for people. `unit`: what there is to say of its unit. `now`: seconds since 1970.
@@ -87,7 +87,7 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
 }
 
 /// `current`: see [`compare`].
-fn unit_line(unit: &UnitReport, current: Option<(bool, Origin)>) -> String {
+fn unit_line(unit: &UnitReport, current: Option<(bool, Author)>) -> String {
     let scope = if unit.scope == Scope::System { "system unit, " } else { "" };
     let state = match &unit.facts {
         Ok(facts) => {
@@ -101,9 +101,9 @@ fn unit_line(unit: &UnitReport, current: Option<(bool, Origin)>) -> String {
     let current = match current {
         None => "",
         Some((true, _)) => ", up to date",
-        Some((_, Origin::Ours)) => ", not what this program would write: `install` updates it",
-        Some((_, Origin::Edited)) => ", changed by hand: `install --force` would overwrite that",
-        Some((_, Origin::Foreign)) => ", not written by hermes-gateway",
+        Some((_, Author::Ours)) => ", not what this program would write: `install` updates it",
+        Some((_, Author::Edited)) => ", changed by hand: `install --force` would overwrite that",
+        Some((_, Author::Foreign)) => ", not written by hermes-gateway",
     };
     format!("{}: {scope}{state}{current}", unit.name)
 }
@@ -153,8 +153,8 @@ fn number(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::control::NoAnswer;
-    use super::super::report::{State, UnitStatus, assemble};
+    use super::super::control_client::NoAnswer;
+    use super::super::status_report::{State, UnitStatus, assemble};
     use super::*;
     use crate::name::Name;
     use crate::systemd::systemctl::Properties;
@@ -201,7 +201,7 @@ mod tests {
     }
 
     fn text_of(report: &Report, now: i64) -> String {
-        let unit = report.unit.as_ref().map(|unit| unit_line(unit, Some((true, Origin::Ours))));
+        let unit = report.unit.as_ref().map(|unit| unit_line(unit, Some((true, Author::Ours))));
         to_text(&report.status, unit.as_deref(), now)
     }
 

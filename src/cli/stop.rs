@@ -11,13 +11,13 @@ use serde_json::Value;
 use super::config;
 use super::context::Context;
 use super::output::say;
-use super::unit::{self, Unit};
+use super::unit_control::{Unit, describe_end, find, say_enqueued};
 use crate::cancel::Cancel;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance::{self, Holder, Probe};
-use crate::lifecycle::{history, marker};
+use crate::lifecycle::instance_lock::{self, Holder, Probe};
+use crate::lifecycle::{history, planned_stop_marker};
 use crate::limits::{self, STOP_HEADROOM};
 use crate::sys::poll::Interest;
 use crate::sys::process::{PidFd, Signal, is_gone};
@@ -30,13 +30,13 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let name = &context.name;
     // What is left to say where nothing else runs.
     let mut rest = format!("{name} is not running\n");
-    let installed = unit::find(context, system);
+    let installed = find(context, system);
     if let Some(unit) = &installed {
         match unit.show() {
             Ok(shown) => match shown.get("ActiveState") {
                 "inactive" => {}
                 "failed" => {
-                    let how = unit::describe_end(&shown).0;
+                    let how = describe_end(&shown).0;
                     rest = format!("{name} is not running (its unit failed: {how})\n");
                 }
                 _ if !stop_unit(unit, &shown)? => return Ok(Exit::Planned),
@@ -54,9 +54,9 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     let foreign = context.foreign_owner();
     let asked = match &foreign {
         Some((user, dirs)) => {
-            user::acting_as(user, || instance::probe(dirs)).and_then(|asked| asked)
+            user::acting_as(user, || instance_lock::probe(dirs)).and_then(|asked| asked)
         }
-        None => instance::probe(&context.dirs),
+        None => instance_lock::probe(&context.dirs),
     };
     let (dirs, holder) = match asked {
         Ok(Probe::Free) => return say(&rest),
@@ -100,7 +100,7 @@ pub fn report_unit(unit: &Unit<'_>, done: Result<(), Failure>) -> Result<(), Fai
         ("inactive", _) => say(&format!("{name} has stopped\n")).map(drop),
         ("failed", _) => Err(Failure::failed(format!(
             "{name} has stopped, but its unit failed: {}; `{command} logs` tells more",
-            unit::describe_end(&shown).0
+            describe_end(&shown).0
         ))),
         (state, Err(failure)) => {
             Err(Failure::failed(format!("{name} has not stopped (its unit is {state}): {failure}")))
@@ -123,7 +123,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
     // Somebody may have removed it; the process makes its socket anew, the marker is ours.
     let _ = files::private_dir(&dirs.runtime);
     let requester = format!("{} stop, uid {}", name.command(), user::own_uid());
-    marker::announce(&dirs.planned_stop(), holder, &requester)
+    planned_stop_marker::announce(&dirs.planned_stop(), holder, &requester)
         .map_err(|e| failed("announce the stop of process", e))?;
     if let Err(e) = pidfd.send(Signal::Term) {
         let _ = fs::remove_file(dirs.planned_stop());
@@ -134,7 +134,7 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         return Err(failed("signal process", e));
     }
     if proc::is_ancestor(pid) {
-        return unit::say_enqueued("stop", name.as_str());
+        return say_enqueued("stop", name.as_str());
     }
     let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
     let timeout = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;

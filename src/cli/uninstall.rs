@@ -5,22 +5,22 @@ use std::io::ErrorKind;
 
 use super::context::Context;
 use super::output::say;
-use super::places::shell_word;
 use super::start::outside_unit;
-use super::unit::{Unit, own_lingering};
-use super::{stop, unit_file};
+use super::unit_control::{Unit, own_lingering};
+use super::{stop, unit_paths};
+use crate::escape::shell_word;
 use crate::exit::{Exit, Failure};
 use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::sys::fs as files;
 use crate::systemd::Scope;
-use crate::systemd::unit::{self as text, Origin};
+use crate::systemd::unit_template::{self as text, Author};
 
 /// Removes the unit; what was made with it stays, and is named.
 pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     let scope = if system { Scope::System } else { Scope::User };
     let unit = Unit::new(context, scope);
     let file = unit.file.display();
-    let installed = match unit_file::read(&unit.file) {
+    let installed = match unit_paths::read(&unit.file) {
         Ok(installed) => installed,
         Err(e) if e.kind() == ErrorKind::NotFound => {
             let machine = Unit::new(context, Scope::System).file;
@@ -35,8 +35,8 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
         }
         Err(e) => return Err(Failure::with("read", &unit.file, &e)),
     };
-    let origin = text::inspect(&installed);
-    if origin == Origin::Foreign {
+    let author = text::author(&installed);
+    if author == Author::Foreign {
         return Err(Failure::failed(format!(
             "{file} was not written by hermes-gateway: remove it yourself if you mean it"
         )));
@@ -70,7 +70,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
     unit.act(&["daemon-reload"])?;
     // A unit that failed would stay in the manager's lists without a file. It may not be there.
     let _ = unit.act(&["reset-failed", "--", &unit.name]);
-    let edited = if origin == Origin::Edited { " (it had been changed by hand)" } else { "" };
+    let edited = if author == Author::Edited { " (it had been changed by hand)" } else { "" };
     say(&format!("removed {file}{edited}\n"))?;
     let owner = context.of_unit(scope, &installed);
     say(&kept_files(owner.as_ref().unwrap_or(context), &unit))

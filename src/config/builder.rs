@@ -2,7 +2,7 @@
 //! what was meant.
 
 use super::did_you_mean::nearest;
-use super::error::{Origin, quoted, shown};
+use super::error::{Location, quoted, shown};
 use super::schema::{Config, SECTIONS, Section};
 use super::toml_errors::{self, Source};
 use super::validate::{self, OWNER};
@@ -19,7 +19,7 @@ impl<'a> ConfigBuilder<'a> {
     ///
     /// # Errors
     /// Why nothing of it can be read, and where; what is wrong with its values goes to the problems.
-    pub fn read_file(&mut self, bytes: &'a [u8]) -> Result<(), (Origin, String)> {
+    pub fn read_file(&mut self, bytes: &'a [u8]) -> Result<(), (Location, String)> {
         let text = toml_errors::decode(bytes)?;
         let root = toml_errors::parse(text)?;
         self.diagnostics.source = Source::File(text);
@@ -37,7 +37,7 @@ impl<'a> ConfigBuilder<'a> {
     }
 
     /// Reads a section, or all sections of a named table.
-    fn read_entry(&mut self, name: &str, content: &Value<'_>, at: &Origin) -> Result<(), String> {
+    fn read_entry(&mut self, name: &str, content: &Value<'_>, at: &Location) -> Result<(), String> {
         let section = Section::of(name).ok_or_else(|| unknown_section(name, content))?;
         let Some(table) = &section.named_table else {
             return self.read_section(section, "", content, at);
@@ -59,7 +59,7 @@ impl<'a> ConfigBuilder<'a> {
         section: &Section,
         own: &str,
         content: &Value<'_>,
-        at: &Origin,
+        at: &Location,
     ) -> Result<(), String> {
         let keys = content.as_table().ok_or_else(|| match &section.named_table {
             Some(table) if section.key_names().contains(&own) => {
@@ -86,7 +86,7 @@ impl<'a> ConfigBuilder<'a> {
     }
 
     /// Adds a section to a named table, if it has none of that name.
-    fn add_section(&mut self, section: &Section, own: &str, at: &Origin) -> Result<(), String> {
+    fn add_section(&mut self, section: &Section, own: &str, at: &Location) -> Result<(), String> {
         let Some(table) = &section.named_table else { return Ok(()) };
         let known = (table.names)(&self.config);
         if known.contains(&own) {
@@ -102,7 +102,7 @@ impl<'a> ConfigBuilder<'a> {
             return Err(format!("there are more than {most} {noun}s; take some away"));
         }
         (table.add)(&mut self.config, own);
-        self.diagnostics.origins.insert(section.full(own), at.clone());
+        self.diagnostics.locations.insert(section.full(own), at.clone());
         Ok(())
     }
 }
@@ -112,7 +112,7 @@ fn unknown_section(name: &str, content: &Value<'_>) -> String {
         let fix = home(name).unwrap_or_else(known_sections);
         return format!("unknown key {} outside of a section; {fix}", quoted(name));
     }
-    let near = nearest(name, SECTIONS.iter().map(|section| section.name)).and_then(Section::of);
+    let near = nearest(name, &SECTIONS.map(|section| section.name)).and_then(Section::of);
     let fix = near.map_or_else(known_sections, |near| format!("did you mean {}?", near.head()));
     format!("unknown section [{}]; {fix}", shown(name))
 }
@@ -124,7 +124,7 @@ fn known_sections() -> String {
 /// The error about a key that its section does not have.
 fn unknown_key(section: &Section, own: &str, name: &str) -> String {
     let known = section.key_names();
-    let fix = match (nearest(name, known.iter().copied()), home(name)) {
+    let fix = match (nearest(name, &known), home(name)) {
         (_, Some(home)) => home,
         (Some(near), None) => format!("did you mean {}?", quoted(near)),
         (None, None) => format!("its keys are {}", known.join(", ")),

@@ -2,7 +2,7 @@
 
 use super::did_you_mean;
 use super::enum_setting::Role;
-use super::error::{place, quoted};
+use super::error::quoted;
 use super::schema::{Agent, ClientKey, Config, Target, default_turns};
 use super::validate::{OPERATOR_SCOPES, OWNER};
 use super::value::Diagnostics;
@@ -57,7 +57,7 @@ fn target(target: &Target, diagnostics: &mut Diagnostics<'_>) {
 fn command(of: &str, url: bool, words: &[String], like: &str, diagnostics: &mut Diagnostics<'_>) {
     let fault = match words.first() {
         Some(_) if url => {
-            let url = place(diagnostics.origin(&format!("{of}.url")), &diagnostics.file);
+            let url = diagnostics.location(&format!("{of}.url")).show(&diagnostics.file);
             format!("is given beside {of}.url ({url}); take one of the two away")
         }
         Some(program) if program.is_empty() => {
@@ -87,7 +87,7 @@ fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {
 /// or deliveries away.
 fn names(given: &[String], at: &str, why: &str, known: &[&str], diagnostics: &mut Diagnostics<'_>) {
     for name in given.iter().filter(|name| !known.contains(&name.as_str())) {
-        let hint = did_you_mean::hint(name, known.iter().copied());
+        let hint = did_you_mean::hint(name, known);
         diagnostics.fault(at, &format!("has {}, {why}{hint}", quoted(name)));
     }
 }

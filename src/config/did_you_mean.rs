@@ -6,21 +6,21 @@ const MAX_COMPARED_WORD: usize = 64;
 
 /// The known word that the given one most likely meant, if one is near: at most a third of the
 /// letters wrong.
-pub fn nearest<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     if given.len() > MAX_COMPARED_WORD {
         return None;
     }
     let given: Vec<char> = given.chars().map(|c| c.to_ascii_lowercase()).collect();
     known
-        .into_iter()
+        .iter()
         .map(|word| (distance(&given, &word.chars().collect::<Vec<_>>()), word))
         .filter(|(distance, word)| *distance <= word.len().max(3) / 3)
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, word)| word)
+        .map(|(_, word)| *word)
 }
 
 /// The end of an error about a word: the known one that it most likely meant, if one is near.
-pub fn hint<'a>(given: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+pub fn hint(given: &str, known: &[&str]) -> String {
     nearest(given, known).map_or(String::new(), |word| format!("; did you mean \"{word}\"?"))
 }
 
@@ -64,12 +64,12 @@ mod tests {
     #[test]
     fn only_a_similar_name_is_suggested() {
         let known = ["listen", "key_file", "allowed_hosts", "env"];
-        assert_eq!(nearest("lisen", known), Some("listen"));
-        assert_eq!(nearest("LISTEN", known), Some("listen"));
-        assert_eq!(nearest("allowed_host", known), Some("allowed_hosts"));
-        assert_eq!(nearest("envs", known), Some("env"));
-        assert_eq!(nearest("zebra", known), None);
-        assert_eq!(nearest("", known), None);
-        assert_eq!(nearest(&"x".repeat(100_000), known), None);
+        assert_eq!(nearest("lisen", &known), Some("listen"));
+        assert_eq!(nearest("LISTEN", &known), Some("listen"));
+        assert_eq!(nearest("allowed_host", &known), Some("allowed_hosts"));
+        assert_eq!(nearest("envs", &known), Some("env"));
+        assert_eq!(nearest("zebra", &known), None);
+        assert_eq!(nearest("", &known), None);
+        assert_eq!(nearest(&"x".repeat(100_000), &known), None);
     }
 }

@@ -8,7 +8,7 @@ use std::io;
 
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
+pub enum Location {
     Default,
     /// Line and column in the file, both from 1; columns count characters.
     File {
@@ -19,45 +19,52 @@ pub enum Origin {
     Set(String),
 }
 
+impl Location {
+    /// `FILE:LINE:COLUMN`, `--set …`, or the file alone.
+    pub fn show(&self, file: &str) -> String {
+        match self {
+            Location::Default => file.to_owned(),
+            Location::File { line, column } => format!("{file}:{line}:{column}"),
+            Location::Set(argument) => argument.clone(),
+        }
+    }
+}
+
 /// What is wrong, collected over a load.
 #[derive(Debug, Default)]
 pub struct Problems {
     /// By position in the file, then the arguments in their order.
-    found: Vec<(Origin, String)>,
+    found: Vec<(Location, String)>,
     /// How many of them may pass by themselves.
     temporary: usize,
 }
 
 impl Problems {
     /// A file that cannot be read now, or not used at all.
-    pub fn push_file(&mut self, origin: Origin, text: String, error: &io::Error) {
+    pub fn push_file(&mut self, location: Location, text: String, error: &io::Error) {
         self.temporary += usize::from(is_temporary(error));
-        self.push(origin, text);
+        self.push(location, text);
     }
 
-    pub fn push(&mut self, origin: Origin, text: String) {
-        let place = |origin: &Origin| match origin {
-            Origin::Default => (0, 0),
-            Origin::File { line, column } => (*line, *column),
-            Origin::Set(_) => (usize::MAX, 0),
+    pub fn push(&mut self, location: Location, text: String) {
+        let position = |location: &Location| match location {
+            Location::Default => (0, 0),
+            Location::File { line, column } => (*line, *column),
+            Location::Set(_) => (usize::MAX, 0),
         };
-        let at = self.found.partition_point(|(known, _)| place(known) <= place(&origin));
-        self.found.insert(at, (origin, text));
+        let at = self.found.partition_point(|(known, _)| position(known) <= position(&location));
+        self.found.insert(at, (location, text));
     }
 
-    pub fn report(&mut self, origin: Origin, result: Result<(), String>) {
-        result.unwrap_or_else(|fault| self.push(origin, fault));
-    }
-
-    pub fn is_empty(&self) -> bool {
-        self.found.is_empty()
+    pub fn report(&mut self, location: Location, result: Result<(), String>) {
+        result.unwrap_or_else(|fault| self.push(location, fault));
     }
 
     /// One line a problem, each with its place in this file: the first [`MAX_CONFIG_PROBLEMS`], the
     /// others are counted.
     pub fn lines(&self, file: &str) -> Vec<String> {
         let shown = self.found.iter().take(MAX_CONFIG_PROBLEMS);
-        let mut lines: Vec<_> = shown.map(|(at, text)| place(at, file) + ": " + text).collect();
+        let mut lines: Vec<_> = shown.map(|(at, text)| at.show(file) + ": " + text).collect();
         let more = self.found.len() - lines.len();
         lines.extend((more > 0).then(|| format!("{file}: and {more} more")));
         lines
@@ -75,15 +82,6 @@ impl Problems {
             false => (Exit::Config, "the configuration is wrong"),
         };
         Err(Failure::new(exit, format!("{what}\n{}", self.lines(file).join("\n"))))
-    }
-}
-
-/// `FILE:LINE:COLUMN`, `--set …`, or the file alone.
-pub fn place(origin: &Origin, file: &str) -> String {
-    match origin {
-        Origin::Default => file.to_owned(),
-        Origin::File { line, column } => format!("{file}:{line}:{column}"),
-        Origin::Set(argument) => argument.clone(),
     }
 }
 

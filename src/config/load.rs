@@ -2,7 +2,7 @@
 
 use super::builder::ConfigBuilder;
 use super::consistency;
-use super::error::{Origin, Problems, place};
+use super::error::{Location, Problems};
 use super::schema::{Check, ClientKey, Config};
 use super::secret::Secret;
 use super::toml_errors::Source;
@@ -14,8 +14,8 @@ use crate::named::ByName;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
+use crate::permissions::{open_trusted, read_secret};
 use crate::sys::fs::read_bytes;
-use crate::trusted::{open_trusted, read_secret};
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -39,19 +39,19 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// Whether the file set anything.
     pub from_file: bool,
-    pub(super) origins: ByName<Origin>,
+    pub(super) locations: ByName<Location>,
 }
 
 impl Loaded {
     /// Where a value such as `http.listen` was given, for errors that show only when it is used:
     /// `FILE:LINE:COLUMN`, `--set …`; `None` for a default.
     pub fn place(&self, full_name: &str) -> Option<String> {
-        let origin = self.origin(full_name);
-        (*origin != Origin::Default).then(|| place(origin, &self.file_name()))
+        let location = self.location(full_name);
+        (*location != Location::Default).then(|| location.show(&self.file_name()))
     }
 
-    pub(super) fn origin(&self, full_name: &str) -> &Origin {
-        self.origins.get(full_name).unwrap_or(&Origin::Default)
+    pub(super) fn location(&self, full_name: &str) -> &Location {
+        self.locations.get(full_name).unwrap_or(&Location::Default)
     }
 
     pub(super) fn file_name(&self) -> String {
@@ -64,17 +64,17 @@ impl Loaded {
     /// Each file that cannot be used, with the place of its key.
     pub fn with_secrets(mut self) -> Result<Loaded, Failure> {
         let mut problems = Problems::default();
-        let origins = &self.origins;
+        let locations = &self.locations;
         let mut secret = |file: &Option<PathBuf>, key: &str, parse: Check<Secret>| {
             let file = file.as_ref()?;
             let text = read_secret(file, MAX_KEY_FILE);
             let secret = text.and_then(|text| parse(&text).map_err(io::Error::other));
             let report = |e: &io::Error| {
-                let origin = origins.get(key).cloned().unwrap_or(Origin::Default);
+                let location = locations.get(key).cloned().unwrap_or(Location::Default);
                 // A server's key is not for us to make.
                 let fix = if key == "agent.key_file" { String::new() } else { fix(e, file) };
                 let own = name(file);
-                problems.push_file(origin, format!("{key}: {own} cannot be used: {e}{fix}"), e);
+                problems.push_file(location, format!("{key}: {own} cannot be used: {e}{fix}"), e);
             };
             secret.inspect_err(report).ok()
         };
@@ -94,14 +94,14 @@ impl Loaded {
 
     /// Two principals must not share a key: which of them came would be a guess.
     fn check_duplicates(&self, problems: &mut Problems, file: &str) {
-        let origin = |key: &ClientKey| self.origin(&format!("keys.{}.file", key.name));
+        let location = |key: &ClientKey| self.location(&format!("keys.{}.file", key.name));
         let keys: Vec<&ClientKey> = self.config.keys.values().collect();
         for (at, key) in keys.iter().enumerate() {
             let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
             if let Some(twin) = twin {
-                let (own, other, place) = (&key.name, &twin.name, place(origin(twin), file));
+                let (own, other, place) = (&key.name, &twin.name, location(twin).show(file));
                 let fault = format!("keys.{own} has the same key as keys.{other} ({place})");
-                problems.push(origin(key).clone(), fault);
+                problems.push(location(key).clone(), fault);
             }
         }
     }
@@ -119,7 +119,7 @@ pub const ECHO_UNASKED: &str = "the built-in echo agent is not put in the place 
 pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
     let reject = |why: String, error: &io::Error| {
         let mut problems = Problems::default();
-        problems.push_file(Origin::Default, why, error);
+        problems.push_file(Location::Default, why, error);
         problems.check(&name(&sources.file))
     };
     let bytes = read(&sources.file);
@@ -145,7 +145,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Failure> {
 /// The pure half of [`load`]: the file's bytes, or `None` where there is no file.
 pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Loaded, Failure> {
     let diagnostics = Diagnostics {
-        origins: ByName::default(),
+        locations: ByName::default(),
         problems: Problems::default(),
         file: name(&sources.file),
         home: sources.home.clone(),
@@ -155,16 +155,15 @@ pub(super) fn from_bytes(bytes: Option<&[u8]>, sources: &Sources) -> Result<Load
     if let Some(Err((at, fault))) = bytes.map(|bytes| builder.read_file(bytes)) {
         builder.diagnostics.problems.push(at, fault);
     }
-    let from_file = !builder.diagnostics.origins.is_empty();
+    let from_file = !builder.diagnostics.locations.is_empty();
     sources.set.iter().for_each(|argument| builder.read_set(argument));
     let ConfigBuilder { mut config, mut diagnostics } = builder;
+    diagnostics.problems.check(&diagnostics.file)?;
     // What keys mean together can only be judged where each is good.
-    if diagnostics.problems.is_empty() {
-        consistency::check(&mut config, &mut diagnostics);
-    }
-    let Diagnostics { origins, problems, file, .. } = diagnostics;
+    consistency::check(&mut config, &mut diagnostics);
+    let Diagnostics { locations, problems, file, .. } = diagnostics;
     problems.check(&file)?;
-    Ok(Loaded { config, file: bytes.map(|_| sources.file.clone()), from_file, origins })
+    Ok(Loaded { config, file: bytes.map(|_| sources.file.clone()), from_file, locations })
 }
 
 /// Reads the file up to the cap, if nobody else may write it: whoever does chooses the agent.

@@ -1,23 +1,23 @@
 //! The configuration: TOML and `--set` in, one plain [`Config`] out, every mistake named with its
 //! place and a suggested fix. Nothing here acts on a value; the modules that use one are handed it.
 //!
-//! [`schema`] lists the keys once, with type and range. [`builder`] and [`set`] find what was given,
+//! [`schema`] lists the keys once, with type and range. [`builder`] and [`set_option`] find what was given,
 //! [`value`] checks it and puts it in its place, [`consistency`] has the checks between keys, [`render`]
 //! writes all out again.
 
 mod builder;
 mod client_key;
 mod consistency;
-mod descriptors;
 mod did_you_mean;
 mod enum_setting;
 mod error;
+mod fd_limits;
 mod host;
 mod load;
 mod render;
 mod schema;
 mod secret;
-mod set;
+mod set_option;
 mod starter;
 #[cfg(test)]
 mod tests;

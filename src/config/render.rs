@@ -1,6 +1,6 @@
 //! The effective configuration as text, with where each value came from.
 
-use super::error::{Origin, shown};
+use super::error::{Location, shown};
 use super::load::Loaded;
 use super::schema::{Field, SECTIONS};
 use super::units::{TIME, millis};
@@ -63,14 +63,14 @@ impl Loaded {
     }
 
     fn from(&self, full_name: &str) -> String {
-        match self.origin(full_name) {
-            Origin::Default => "default".to_owned(),
-            Origin::File { line, .. } => {
+        match self.location(full_name) {
+            Location::Default => "default".to_owned(),
+            Location::File { line, .. } => {
                 let name = self.file.as_deref().and_then(Path::file_name);
                 let name = name.unwrap_or_default().to_string_lossy();
                 format!("{}:{line}", shown(&name))
             }
-            Origin::Set(_) => "--set".to_owned(),
+            Location::Set(_) => "--set".to_owned(),
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The step from bytes to TOML values: positions people can use, and the parser's complaints in
 //! words. The parser (toml-span) limits nesting itself, so input cannot exhaust the stack.
 
-use super::error::{Origin, quoted};
+use super::error::{Location, quoted};
 use toml_span::{ErrorKind, Span, Value};
 
 /// Where values are read from.
@@ -14,10 +14,10 @@ pub enum Source<'a> {
 
 impl<'a> Source<'a> {
     /// The place of a key or a value.
-    pub fn at(&self, span: Span) -> Origin {
+    pub fn at(&self, span: Span) -> Location {
         match self {
             Source::File(text) => position(text, span.start),
-            Source::Set { label, .. } => Origin::Set(label.clone()),
+            Source::Set { label, .. } => Location::Set(label.clone()),
         }
     }
 
@@ -38,17 +38,17 @@ impl<'a> Source<'a> {
 
 /// Line and column of an offset; one past the end counts as the end. Spans of keys and strings begin
 /// behind their quotes, where a reader does not look.
-fn position(text: &str, offset: usize) -> Origin {
+fn position(text: &str, offset: usize) -> Location {
     let before = text.get(..offset).unwrap_or(text).trim_end_matches(['"', '\'']);
     let line = before.rsplit('\n').next().unwrap_or_default();
-    Origin::File { column: line.chars().count() + 1, line: before.matches('\n').count() + 1 }
+    Location::File { column: line.chars().count() + 1, line: before.matches('\n').count() + 1 }
 }
 
 /// Parses a whole file.
 ///
 /// # Errors
 /// What is wrong with its syntax, and where.
-pub fn parse(text: &str) -> Result<Value<'_>, (Origin, String)> {
+pub fn parse(text: &str) -> Result<Value<'_>, (Location, String)> {
     toml_span::parse(text)
         .map_err(|error| (position(text, error.span.start), complaint(&error.kind, text)))
 }
@@ -57,7 +57,7 @@ pub fn parse(text: &str) -> Result<Value<'_>, (Origin, String)> {
 ///
 /// # Errors
 /// Where it is no text.
-pub fn decode(bytes: &[u8]) -> Result<&str, (Origin, String)> {
+pub fn decode(bytes: &[u8]) -> Result<&str, (Location, String)> {
     let bytes = bytes.strip_prefix("\u{feff}".as_bytes()).unwrap_or(bytes);
     std::str::from_utf8(bytes).map_err(|error| {
         let good = error.valid_up_to();

@@ -65,9 +65,8 @@ impl Url {
                 (host.clone(), host)
             }
         };
-        if let Some(bad) = target.char_indices().find(|(at, c)| !allowed(&target[*at..], *c)) {
-            let shown: String = bad.1.escape_debug().collect();
-            return Err(format!("'{shown}' in it must be percent-encoded"));
+        if let Some((_, bad)) = target.char_indices().find(|(at, c)| !allowed(&target[*at..], *c)) {
+            return Err(format!("{bad:?} in it must be percent-encoded"));
         }
         let slash = if target.starts_with('/') { "" } else { "/" };
         Ok(Url {
@@ -91,9 +90,8 @@ impl Url {
             if let Some(base) = path.trim_end_matches('/').strip_suffix(endpoint) {
                 let base = format!("{base}{instead}");
                 let (at, base) = (url.origin(), if base.is_empty() { "/" } else { &base });
-                let words =
-                    format!("it must be a base, without {endpoint} (write \"{at}{base}{query}\")");
-                return Err(words);
+                let fix = format!("write \"{at}{base}{query}\"");
+                return Err(format!("it must be a base, without {endpoint} ({fix})"));
             }
         }
         let given = text.split_once("://").map_or(text, |(_, given)| given);

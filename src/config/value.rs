@@ -2,7 +2,7 @@
 //! collected, never returned early.
 
 use super::did_you_mean::hint;
-use super::error::{Origin, Problems, quoted};
+use super::error::{Location, Problems, quoted};
 use super::schema::{Check, Field};
 use super::toml_errors::Source;
 use super::units::{Measure, TIME, millis};
@@ -18,7 +18,7 @@ use toml_span::value::{Table, ValueInner};
 pub struct Diagnostics<'a> {
     /// Where each value came from, by its full name (`agent.url`, `agent.env.MODEL`,
     /// `deliver.NAME.url`), and each target (`deliver.NAME`); what is not in here is a default.
-    pub origins: ByName<Origin>,
+    pub locations: ByName<Location>,
     pub problems: Problems,
     /// The file's name, as errors show it.
     pub file: String,
@@ -36,20 +36,20 @@ pub struct KeyInfo {
 }
 
 impl Diagnostics<'_> {
-    pub fn origin(&self, full_name: &str) -> &Origin {
-        self.origins.get(full_name).unwrap_or(&Origin::Default)
+    pub fn location(&self, full_name: &str) -> &Location {
+        self.locations.get(full_name).unwrap_or(&Location::Default)
     }
 
     /// Reports what is wrong with a key or a section that is known by this name.
     pub fn fault(&mut self, full_name: &str, what: &str) {
-        let origin = self.origin(full_name).clone();
-        self.problems.push(origin, format!("{full_name} {what}"));
+        let location = self.location(full_name).clone();
+        self.problems.push(location, format!("{full_name} {what}"));
     }
 
-    /// Puts a value into its field; `origin` is where its key stands.
-    pub fn assign(&mut self, field: Field<'_>, key: KeyInfo, origin: Origin, value: &Value<'_>) {
+    /// Puts a value into its field; its key stands at `at`.
+    pub fn assign(&mut self, field: Field<'_>, key: KeyInfo, at: Location, value: &Value<'_>) {
         match self.read(field, &key, value) {
-            Ok(()) => self.origins.insert(key.name, origin),
+            Ok(()) => self.locations.insert(key.name, at),
             Err(fault) => self.problems.push(self.source.at(value.span), fault),
         }
     }
@@ -88,7 +88,7 @@ impl Diagnostics<'_> {
                 let text = text?;
                 if !setting.choose(text) {
                     let words = setting.words();
-                    let (hint, text) = (hint(text, words.iter().copied()), quoted(text));
+                    let (hint, text) = (hint(text, words), quoted(text));
                     let all = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
                     return Err(format!("{name} is {text}; it must be one of {all}{hint}"));
                 }
@@ -136,20 +136,20 @@ impl Diagnostics<'_> {
     ) {
         let entry = self.source.is_entry_of(&key.name);
         if !entry {
-            at.clear();
+            *at = ByName::default();
         }
         for (name, value) in table {
-            let (origin, name) = (self.source.at(name.span), name.name.as_ref());
+            let (location, name) = (self.source.at(name.span), name.name.as_ref());
             let full_name = format!("{}.{name}", key.name);
             if let Err(reason) = check_name(name) {
                 let fault = format!("{} has {}; {reason}", key.name, quoted(name));
-                self.problems.push(origin, fault);
+                self.problems.push(location, fault);
                 continue;
             }
             let text = value.as_str().or(self.source.text(&full_name));
             let fault = match text.map(|text| (text, check(name, text))) {
                 Some((text, Ok(_))) => {
-                    self.origins.insert(full_name, origin);
+                    self.locations.insert(full_name, location);
                     at.insert(name.to_owned(), text.to_owned());
                     continue;
                 }

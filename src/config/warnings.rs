@@ -14,8 +14,8 @@ impl Loaded {
     pub fn warnings(&self, path: &OsStr, here: &OsStr) -> Vec<String> {
         let mut found = Problems::default();
         let mut warn = |key: &str, why: Option<String>| {
-            let origin = self.origin(key);
-            why.into_iter().for_each(|why| found.push(origin.clone(), format!("{key} {why}")));
+            let location = self.location(key);
+            why.into_iter().for_each(|why| found.push(location.clone(), format!("{key} {why}")));
         };
         let (http, agent) = (&self.config.http, &self.config.agent);
         let open = Some(http.listen).filter(|listen| !listen.ip().is_loopback());

@@ -49,13 +49,13 @@ pub fn temporary(why: &str, said: &[u8]) -> DeliveryResult {
     DeliveryResult::Deferred(quoting(why, said), None)
 }
 
-/// The field's value (RFC 9110 section 10.2.3): seconds or a date, not beyond our patience. What is
+/// The field's value (RFC 9110 section 10.2.3): seconds or a date, [`MAX_RETRY_AFTER`] at the most. What is
 /// neither says nothing.
 pub fn retry_after(value: &str, now: Duration) -> Option<Duration> {
     let value = value.trim();
     let digits = !value.is_empty() && value.bytes().all(|b| b.is_ascii_digit());
     let wait = if digits {
-        // More seconds than a u64 has are beyond any patience too.
+        // More seconds than a u64 has are more than that too.
         Duration::from_secs(value.parse().unwrap_or(u64::MAX))
     } else {
         parse_http_date(value)?.saturating_sub(now)

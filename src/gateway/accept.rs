@@ -6,12 +6,11 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, start};
-use super::fallback::{self, Waiting};
-use crate::api::connections::{AUTHENTICATION_PATIENCE, Capacity};
+use super::spare_thread::{self, Incoming, Waiting};
+use crate::api::connections::{AUTHENTICATION_GRACE, Capacity};
 use crate::api::{ApiError, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
@@ -38,14 +37,14 @@ const FEW_CONNECTIONS: usize = 64;
 
 /// How long a connection waits for another to end where descriptors are few, before it and those after
 /// it are told that there is no room: most clients wait for as long to be connected.
-const ROOM_PATIENCE: Duration = Duration::from_secs(30);
+const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Listeners {
     pub tcp: TcpListener,
     pub control: UnixListener,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
-    fallback: Sender<Waiting>,
+    spare_thread: Incoming,
     /// A connection that waits for another to end.
     next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
     /// Since when there has been no room for it.
@@ -54,11 +53,11 @@ pub struct Listeners {
 
 impl Listeners {
     /// # Errors
-    /// No thread.
+    /// No thread, or no descriptor.
     pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Listeners> {
-        let (tasks, fallback) = (proc::task_limit(), fallback::start()?);
+        let (tasks, spare_thread) = (proc::task_limit(), spare_thread::start()?);
         let (next, full) = Default::default();
-        Ok(Listeners { tcp, control, tasks, fallback, next, full })
+        Ok(Listeners { tcp, control, tasks, spare_thread, next, full })
     }
 
     /// Whether an accepted connection waits for another to end.
@@ -101,8 +100,8 @@ impl Listeners {
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
             let short = service.settings().config.limits.within(max_open()).short_of.is_some();
-            let patience = if capacity.few { ROOM_PATIENCE } else { AUTHENTICATION_PATIENCE };
-            if (capacity.few || !short) && now - full < patience {
+            let timeout = if capacity.few { ROOM_TIMEOUT } else { AUTHENTICATION_GRACE };
+            if (capacity.few || !short) && now - full < timeout {
                 self.next.replace(Some((stream, peer)));
                 let words = "no connection can be closed for another (see `status`)";
                 return Err(io::Error::other(words));
@@ -133,8 +132,8 @@ impl Listeners {
         if start(Box::new(Arc::clone(&stream)), guard(false)).is_err() {
             service.connections.shed_load(Instant::now());
             let since = Instant::now();
-            // The thread lives as long as we do.
-            let _ = self.fallback.send(Waiting { stream, guard: guard(true), since });
+            let waiting = Waiting { stream, guard: guard(true), since };
+            self.spare_thread.update(|slot| slot.get_or_insert_default().push(waiting));
         }
         Ok(())
     }

@@ -1,31 +1,29 @@
 //! The main thread: waits for signals, connections, answers and points in time, and carries out
 //! what the phases decide. Nothing in it blocks but the one poll.
 
-mod ending;
+mod drain;
 mod state;
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::startup;
-use super::{Plan, control, greeting, reload, stop_time};
+use super::{Plan, banner, control_socket, reload, startup, stop_timeout};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
-use crate::lifecycle::history::Begun;
-use crate::lifecycle::phase::{self, Action, Event, Judged, Phase};
+use crate::lifecycle::history::{Begun, Stop};
+use crate::lifecycle::phase::{self, Action, Event, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
-use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
-use crate::threads::spawn;
-use state::{Mailbox, Main, News, Stop, Timers, due};
+use crate::threads::{Mailbox, spawn};
+use state::{Main, News, Timers, due};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
 const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
@@ -52,8 +50,7 @@ fn end_early(failure: &Failure) -> Exit {
 impl Main {
     fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
-        let mailbox =
-            Mailbox { news: Mutex::default(), wake: Arc::new(EventFd::new().map_err(failed)?) };
+        let mailbox = Mailbox::new().map_err(failed)?;
         let (marker, unit) = (plan.dirs.planned_stop(), plan.name.unit());
         let supervisor = Supervisor::find(marker, unit, Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
@@ -87,9 +84,9 @@ impl Main {
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
                 startup::after_ready(&plan, &service, run, &supervisor);
-                stop_time::read(&supervisor, &service);
+                stop_timeout::read(&supervisor, &service);
                 let replace = move |listener| mailbox.put(News::Control(listener));
-                let watch = move || control::watch(&plan.dirs, &service, &replace);
+                let watch = move || control_socket::watch(&plan.dirs, &service, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
                     log::warn!("no thread for the watch of the control socket: {e}");
                 }
@@ -228,12 +225,12 @@ impl Main {
         }
         // A guess at the signal is asked about again before the exit; there it counts.
         let is_last = matches!(self.phase, Phase::Confirming { .. });
-        let judged = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
-            Judged::Planned
+        let verdict = if finding.verdict.planned && (is_last || !finding.verdict.is_guess()) {
+            VerdictKind::Planned
         } else {
-            Judged::External { may_change: finding.may_change || finding.verdict.is_guess() }
+            VerdictKind::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
-        self.event(Event::Judged(judged));
+        self.event(Event::Verdict(verdict));
         // A stop that has begun with our own STOPPING=1 has a time, too.
         self.extend_timeout();
     }
@@ -283,6 +280,6 @@ impl Main {
         started.service.ready.store(true, Ordering::SeqCst);
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
-        greeting::greet(&self.plan, started);
+        banner::print(&self.plan, started);
     }
 }

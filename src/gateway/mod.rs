@@ -3,14 +3,14 @@
 //! What may enter: who owns what, what the main thread waits for, and the order of start and stop.
 
 mod accept;
+mod banner;
 mod connection;
-mod control;
-mod fallback;
-mod greeting;
+mod control_socket;
 mod main_loop;
 mod reload;
+mod spare_thread;
 mod startup;
-mod stop_time;
+mod stop_timeout;
 
 pub use main_loop::run;
 pub use startup::{check, hub};

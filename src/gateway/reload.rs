@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::startup::{check, keys, settings, warnings};
-use super::{Plan, stop_time};
+use super::{Plan, stop_timeout};
 use crate::api::Service;
 use crate::api::reload::Outcome;
 use crate::config::{self, Config, Loaded};
@@ -35,7 +35,7 @@ pub fn read(
         let time = Utc::new(SystemTime::now()).rfc3339();
         service.reloads.end(Some((number, Outcome { time, exit, message })));
         service.wake.notify();
-        stop_time::read(&supervisor, &service);
+        stop_timeout::read(&supervisor, &service);
     };
     spawn("reload", THREAD_STACK, Box::new(work)).map(drop)
 }

@@ -10,11 +10,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
-use super::{Plan, control};
+use super::{Plan, control_socket};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -24,13 +23,13 @@ use crate::journal::record::Record;
 use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, WriteError};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
-use crate::lifecycle::instance::Instance;
+use crate::lifecycle::instance_lock::InstanceLock;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
-use crate::session::{Hub, MessageTable, Settings, System, Transcripts};
+use crate::session::{Hub, MessageTable, Settings, SystemClocks, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
-use crate::threads::{lock, spawn};
-use crate::{digest, logger, sys, systemd, trusted};
+use crate::threads::{Slot, lock, spawn};
+use crate::{digest, logger, permissions, sys, systemd};
 
 /// Connections that may wait for their accept: as many as come in a burst, and the kernel's own bound
 /// (net.core.somaxconn) since Linux 5.4.
@@ -41,14 +40,14 @@ const KEY_BYTES: usize = 32;
 
 /// How long a start waits for what the files of agents' programs tell, which is only warned of: they
 /// may be on a disk that hangs.
-const PROGRAM_PATIENCE: Duration = Duration::from_millis(500);
+const PROGRAM_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A gateway that can serve.
 pub struct Started {
     pub service: Arc<Service>,
     pub listeners: Listeners,
     /// Held until the process ends.
-    pub instance: Instance,
+    pub instance: InstanceLock,
 }
 
 /// Starts everything that has to be there before READY=1.
@@ -68,7 +67,7 @@ pub fn start(
             log::warn!("the history could not be written: {e}");
         }
     };
-    let instance = Instance::take(&plan.name, &plan.dirs).inspect_err(|failure| {
+    let instance = InstanceLock::take(&plan.name, &plan.dirs).inspect_err(|failure| {
         if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
@@ -111,7 +110,7 @@ fn open(
     let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let path = plan.dirs.control_socket();
-    let control = control::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
+    let control = control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
@@ -144,7 +143,7 @@ pub fn hub(plan: &Plan, config: Config, wake: Arc<EventFd>) -> Result<Arc<Hub>, 
     let sessions = if plan.ephemeral { temporary } else { plan.dirs.sessions() };
     let transcripts = Transcripts::new(sessions);
     let shared = (Arc::clone(&plan.children), wake);
-    Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(System))
+    Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(SystemClocks))
         .map_err(|e| Failure::cannot("make an event counter", &e))
 }
 
@@ -184,9 +183,7 @@ impl From<Corruption> for Failure {
                 ". Nothing was changed. `journal check` looks at it; `journal repair` goes on with \
                  what is before that byte, and keeps the file",
             ),
-            None if found.newer => {
-                (Exit::Config, ": use the gateway that wrote it, or a newer one")
-            }
+            None if found.newer => (Exit::Config, ": use the gateway that wrote it or a newer one"),
             None => (Exit::Failed, ""),
         };
         Failure::new(exit, format!("{found}{advice}"))
@@ -247,15 +244,17 @@ pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
 
 /// What the configuration is warned of, said in the log. A disk that hangs is not waited for long.
 pub fn warnings(loaded: &Loaded) -> Vec<String> {
-    let (tell, told) = channel();
+    let found = Arc::<Slot<_>>::default();
     let (copy, path) = (loaded.clone(), env::var_os("PATH").unwrap_or_default());
-    let look = move || drop(tell.send(copy.warnings(&path, &path)));
-    match loaded.config.agent.is_echo() && loaded.config.deliver.is_empty() {
-        true => look(),
-        false => drop(spawn("warnings", THREAD_STACK, Box::new(look))),
+    let answer = found.clone();
+    let look = Box::new(move || answer.send(copy.warnings(&path, &path)));
+    if loaded.config.agent.is_echo() && loaded.config.deliver.is_empty() {
+        look();
+    } else if let Err(e) = spawn("warnings", THREAD_STACK, look) {
+        found.send(vec![format!("the configured programs cannot be looked at: {e}")]);
     }
-    let unknown = |_| vec!["the disk with the configured programs does not answer".to_owned()];
-    let found = told.recv_timeout(PROGRAM_PATIENCE).unwrap_or_else(unknown);
+    let unknown = || vec!["the disk with the configured programs does not answer".to_owned()];
+    let found = found.wait(PROGRAM_TIMEOUT).unwrap_or_else(unknown);
     found.iter().for_each(|warning| log::warn!("{warning}"));
     found
 }
@@ -281,10 +280,10 @@ pub fn keys(plan: &Plan, named: Option<&Path>, loaded: &Loaded) -> Result<Keyrin
     let wrong = |e: io::Error| {
         let fix = if configured { config::fix(&e, path) } else { String::new() };
         let words = format!("the key file {} cannot be used: {e}{fix}", path.display());
-        Failure::new(Exit::for_file(&e), words)
+        Failure::new(if files::is_temporary(&e) { Exit::Unavailable } else { Exit::Config }, words)
     };
     let read = || match configured {
-        true => trusted::read_secret(path, MAX_KEY_FILE),
+        true => permissions::read_secret(path, MAX_KEY_FILE),
         false => files::read_own_secret(path, MAX_KEY_FILE),
     };
     let text = match read() {

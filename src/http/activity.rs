@@ -19,22 +19,25 @@ pub enum Activity {
     Idle(Duration),
 }
 
+/// The same as a connection goes through it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub enum Stage {
     Unauthenticated,
     /// The next request of an authenticated client has come, and is not judged yet.
     Received,
+    /// Its key is known ([`ConnectionActivity::set_authenticated`]).
     Answering,
+    /// The answer is an event stream.
     Streaming(Instant),
-    /// The key was taken away of the request that is being answered.
+    /// The key was taken away of the request that is being answered: what it opened ends.
     Revoked,
+    /// The next request is waited for.
     Idle(Instant),
     /// Its last response has been sent: it ends within moments.
     Closing,
 }
 
 /// Shared by a connection's thread and the table of connections.
-#[derive(Debug)]
 pub struct ConnectionActivity {
     pub number: u64,
     began: Instant,
@@ -73,38 +76,23 @@ impl ConnectionActivity {
         is
     }
 
-    /// The key was taken away: what it opened ends.
-    pub fn revoke(&self) {
-        self.change(|is| matches!(is, Stage::Answering | Stage::Streaming(_)), Stage::Revoked);
-    }
-
     pub fn is_revoked(&self) -> bool {
         lock(&self.state).0 == Stage::Revoked
     }
 
-    pub fn set_closing(&self) {
-        self.change(|_| true, Stage::Closing);
-    }
-
-    /// The answer is an event stream.
-    pub fn set_streaming(&self) {
-        self.change(|is| is == Stage::Answering, Stage::Streaming(Instant::now()));
-    }
-
-    /// The next request is waited for.
-    pub fn set_idle(&self) {
-        self.change(|is| is != Stage::Unauthenticated, Stage::Idle(Instant::now()));
-    }
-
-    /// It has come.
-    pub fn set_received(&self) {
-        self.change(|is| matches!(is, Stage::Idle(_)), Stage::Received);
-    }
-
-    fn change(&self, from: fn(Stage) -> bool, to: Stage) {
+    /// Enters a stage where it follows on the present one.
+    pub fn enter(&self, next: Stage) {
         let mut state = lock(&self.state);
-        if from(state.0) {
-            state.0 = to;
+        let follows = match next {
+            Stage::Unauthenticated | Stage::Answering => false,
+            Stage::Received => matches!(state.0, Stage::Idle(_)),
+            Stage::Streaming(_) => state.0 == Stage::Answering,
+            Stage::Revoked => matches!(state.0, Stage::Answering | Stage::Streaming(_)),
+            Stage::Idle(_) => state.0 != Stage::Unauthenticated,
+            Stage::Closing => true,
+        };
+        if follows {
+            state.0 = next;
         }
     }
 }

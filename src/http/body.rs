@@ -109,7 +109,9 @@ impl Decoder {
             State::Size => {
                 let (digits, extensions) = split_where(line, |byte| byte == b';');
                 self.overhead += extensions.len();
-                match chunk_size(digits) {
+                // They were looked at one by one: no sign, and no more than fit.
+                let digits = std::str::from_utf8(digits).unwrap_or_default();
+                match u64::from_str_radix(digits, 16).ok() {
                     _ if self.overhead > MAX_EXTENSIONS => return Err(TOO_MUCH_OVERHEAD),
                     None => return bad("A chunk's size is not a hexadecimal number."),
                     _ if !are_extensions(extensions) => {
@@ -152,12 +154,6 @@ fn is_size_line_begun(line: &[u8]) -> bool {
     let digits = line.iter().take_while(|byte| target::hex(byte).is_some()).count();
     let rest = &line[digits..];
     (1..=MAX_SIZE_DIGITS).contains(&digits) && matches!(rest, [] | [b'\r' | b';', ..])
-}
-
-fn chunk_size(digits: &[u8]) -> Option<u64> {
-    let add = |size: u64, digit| Some(size << 4 | u64::from(target::hex(digit)?));
-    let is_number = (1..=MAX_SIZE_DIGITS).contains(&digits.len());
-    digits.iter().try_fold(0, add).filter(|_| is_number)
 }
 
 /// Whether these are extensions (`;name`, `;name=token`, `;name="text"`), any number of them.

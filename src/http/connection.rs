@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::activity::ConnectionActivity;
+use super::activity::{ConnectionActivity, Stage};
 use super::body_reader::BodyReader;
 use super::head;
 use super::request::{BodyFraming, Method, Request, Version};
@@ -113,7 +113,7 @@ impl Connection {
             return Ok(None);
         }
         self.transport.begin_message();
-        self.activity.iter().for_each(|activity| activity.set_idle());
+        self.activity.iter().for_each(|activity| activity.enter(Stage::Idle(Instant::now())));
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
@@ -125,7 +125,7 @@ impl Connection {
                     self.unread = request.framing;
                     self.extra.clear();
                     self.new = false;
-                    self.activity.iter().for_each(|activity| activity.set_received());
+                    self.activity.iter().for_each(|activity| activity.enter(Stage::Received));
                     return Ok(Some(request));
                 }
             }
@@ -295,7 +295,7 @@ impl Connection {
 
     pub(super) fn close_gracefully(&mut self) {
         self.open = false;
-        self.activity.iter().for_each(|activity| activity.set_closing());
+        self.activity.iter().for_each(|activity| activity.enter(Stage::Closing));
         self.transport.linger(MAX_LINGER, Instant::now() + LINGER_TIMEOUT);
     }
 }

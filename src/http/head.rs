@@ -51,7 +51,7 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
         method,
         version,
         framing,
-        keep_alive: fields.keep_alive(version),
+        keep_alive: !fields.close && (version == Version::Http11 || fields.persist),
         expect_continue: fields.expect_continue(version)? && framing != BodyFraming::None,
         path,
         query: query.map(str::to_owned),
@@ -126,10 +126,6 @@ impl<'a> Fields<'a> {
                 transfer_coding(coding).map(|()| BodyFraming::Chunked)
             }
         }
-    }
-
-    fn keep_alive(&self, version: Version) -> bool {
-        !self.close && (version == Version::Http11 || self.persist)
     }
 
     /// RFC 9110 section 10.1.1: an expectation in HTTP/1.0 is ignored.

@@ -28,7 +28,7 @@ use std::io;
 
 /// Its name where a handler reads it.
 pub use Error as Closed;
-pub use activity::{Activity, ConnectionActivity};
+pub use activity::{Activity, ConnectionActivity, Stage};
 pub use body::TOO_LARGE;
 pub use body_reader::BodyReader;
 pub use connection::{Connection, ShutdownFlag};

@@ -6,8 +6,8 @@ use std::time::SystemTime;
 
 use super::request::Version;
 use super::{is_token, is_value_byte};
-use crate::extent::{Extent, PLACEHOLDER};
 use crate::limits::WRITE_CHUNK;
+use crate::stored_text::{PLACEHOLDER, StoredText};
 use crate::sys::clock::Utc;
 
 /// On every response: browsers must not guess a type, show an answer as a page or let another page
@@ -24,7 +24,7 @@ pub struct Response {
     headers: Vec<(&'static str, Cow<'static, str>)>,
     body: Cow<'static, [u8]>,
     /// For each [`PLACEHOLDER`] in the body, where there are any.
-    extents: Vec<Extent>,
+    extents: Vec<StoredText>,
     pub(super) close: bool,
 }
 
@@ -57,9 +57,10 @@ impl Response {
 
     /// Puts these in the places of the body, as far as there are places.
     #[must_use]
-    pub fn extents(self, extents: impl IntoIterator<Item = Extent>) -> Response {
+    pub fn extents(mut self, extents: &mut dyn Iterator<Item = StoredText>) -> Response {
         let places = self.body.iter().filter(|byte| **byte == PLACEHOLDER as u8).count();
-        Response { extents: extents.into_iter().take(places).collect(), ..self }
+        self.extents.extend(extents.take(places));
+        self
     }
 
     /// Memory that it takes until it is sent: what it holds, and buffers for what it does not.
@@ -68,7 +69,10 @@ impl Response {
     }
 
     /// The parts of the body, and the extent in front of each but the first.
-    pub(super) fn parts(&self, head_only: bool) -> impl Iterator<Item = (Option<&Extent>, &[u8])> {
+    pub(super) fn parts(
+        &self,
+        head_only: bool,
+    ) -> impl Iterator<Item = (Option<&StoredText>, &[u8])> {
         let is_place = |byte: &u8| *byte == PLACEHOLDER as u8;
         let parts = self.body(head_only).splitn(self.extents.len() + 1, is_place);
         std::iter::once(None).chain(self.extents.iter().map(Some)).zip(parts)
@@ -117,7 +121,7 @@ impl Response {
             (false, _) if matches!(status, 204 | 304) => {}
             (false, Version::Http10 | Version::Http11) => {
                 let around = (self.body.len() - self.extents.len()) as u64;
-                let length = around + self.extents.iter().map(Extent::len).sum::<u64>();
+                let length = around + self.extents.iter().map(StoredText::len).sum::<u64>();
                 let _ = write!(out, "Content-Length: {length}\r\n");
             }
         }

@@ -7,8 +7,8 @@ use super::Error;
 use super::connection::Connection;
 use super::request::{Method, Request, Version};
 use super::response::Response;
-use crate::extent::{Extent, PLACEHOLDER};
 use crate::limits::MAX_CHUNK;
+use crate::stored_text::{PLACEHOLDER, StoredText};
 use crate::sys::socket::reset_on_close;
 
 /// A response in pieces. Dropped without [`Stream::finish`] it ends the connection in a way that
@@ -66,7 +66,7 @@ impl Stream<'_> {
     ///
     /// # Errors
     /// As above, or what reading it says.
-    pub fn send_with(&mut self, text: &[u8], extent: Option<&Extent>) -> io::Result<()> {
+    pub fn send_with(&mut self, text: &[u8], extent: Option<&StoredText>) -> io::Result<()> {
         let Some(extent) = extent else { return self.send(text) };
         for (part, text) in text.split(|byte| *byte == PLACEHOLDER as u8).enumerate() {
             if part > 0 {

@@ -46,7 +46,9 @@ pub fn split(target: &str, options: bool) -> Result<Parts<'_>, Refusal> {
 
 /// Decodes `%XX` once; `None` where there is nothing to decode.
 pub fn decode(path: &str) -> Result<Option<String>, Refusal> {
-    if !path.bytes().all(|b| is_path_byte(b) || b == b'%') {
+    // pchar, and the slash (RFC 3986 section 3.3).
+    let is_path_byte = |b: u8| b.is_ascii_alphanumeric() || b"/-._~:@!$&'()*+,;=%".contains(&b);
+    if !path.bytes().all(is_path_byte) {
         return bad("The path has a character that must be percent-encoded.");
     }
     let decoded = if path.contains('%') { Some(decode_percent(path.as_bytes())?) } else { None };
@@ -98,21 +100,12 @@ pub fn is_authority(authority: &[u8]) -> bool {
         (address.parse::<Ipv6Addr>().is_ok(), rest)
     } else {
         let (host, rest) = text.split_at(text.find(':').unwrap_or(text.len()));
-        (is_name(host), rest)
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
+        // 255: RFC 1035 section 2.3.4.
+        ((1..=255).contains(&host.len()) && host.bytes().all(allowed), rest)
     };
     let port = || number(rest.strip_prefix(':')?.as_bytes());
     host_is_valid && (rest.is_empty() || port().is_some_and(|port| port <= u16::MAX.into()))
-}
-
-fn is_name(host: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b'~');
-    // 255: RFC 1035 section 2.3.4.
-    !host.is_empty() && host.len() <= 255 && host.bytes().all(allowed)
-}
-
-/// pchar without the percent sign, and the slash (RFC 3986 section 3.3).
-fn is_path_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"/-._~:@!$&'()*+,;=".contains(&byte)
 }
 
 /// The value of a hexadecimal digit.

@@ -6,10 +6,10 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::{Arc, PoisonError};
 
+use super::damage::{invalid, one_lost};
 use super::framing::{Header, VERSION, line};
 use super::paths::{keep, temporary};
 use super::scanner::{Part, Scanner};
-use super::verify::{invalid, one_lost};
 use super::writer::{FileJournal, Index, index_offset};
 use super::{Condition, Decision, record};
 use crate::limits::{COMPACT_TAIL, MAX_RECORD};
@@ -58,7 +58,7 @@ impl NewJournal {
                 (Ok(entry), decide) => {
                     let decision = match decide {
                         None => Decision::Keep,
-                        Some(_) if entry.is_mark() => Decision::Drop,
+                        Some(_) if entry.is_checkpoint() => Decision::Drop,
                         Some(decide) => decide(entry.number, entry.json),
                     };
                     let json = match &decision {
@@ -218,8 +218,8 @@ impl FileJournal {
             // The next start may find the old file, which has all that was ever durable.
             inner.mark_broken(format!("the journal could not be replaced: {e}"));
         } else {
-            (inner.status.corrupt, inner.marked) =
-                (copy.still, inner.marked.max(copy.header.base - 1));
+            (inner.status.corrupt, inner.known_durable) =
+                (copy.still, inner.known_durable.max(copy.header.base - 1));
             inner.durable = last;
             if !matches!(inner.status.condition, Condition::Broken(_)) {
                 inner.probe(self.disk);

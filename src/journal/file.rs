@@ -7,17 +7,17 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
 use super::compact::copy_all;
-use super::framing::{Header, MARK, VERSION};
+use super::damage::{Corruption, Report, invalid, one_lost, verify};
+use super::framing::{CHECKPOINT, Header, VERSION};
 use super::health::{Health, Status};
 use super::paths::{NAME, keep, temporary};
 use super::scanner::{Part, Scanner};
-use super::verify::{Corruption, Report, invalid, one_lost, verify};
 use super::writer::{Disk, FileJournal, Inner};
 use super::{
     Condition, Decision, Journal, Loss, Purpose, Visit, WriteError, check_json, long_record,
 };
-use crate::extent::Extent;
 use crate::limits::LONG_RECORD;
+use crate::stored_text::StoredText;
 use crate::sys::fs as files;
 use crate::threads::lock;
 
@@ -58,7 +58,7 @@ impl FileJournal {
             index,
             status: Status { last: found.last, size: end, cap, ..Status::default() },
             durable: 0,
-            marked: found.marked,
+            known_durable: found.known_durable,
             syncing: false,
             preallocated: 0,
         };
@@ -95,7 +95,7 @@ impl FileJournal {
         while let Some(segment) = scanner.next()? {
             match segment.record {
                 Ok(entry) if entry.number < number => corrupt = None,
-                Ok(entry) if entry.is_mark() || visit(entry.number, entry.json) => {}
+                Ok(entry) if entry.is_checkpoint() || visit(entry.number, entry.json) => {}
                 Ok(_) => break,
                 Err(why) => {
                     corrupt = corrupt.or_else(|| Some(invalid(segment.at, why)));
@@ -183,20 +183,19 @@ impl Journal for FileJournal {
         self.sync(number)
     }
 
-    fn mark(&self) -> Result<(), WriteError> {
+    fn checkpoint(&self) -> Result<(), WriteError> {
         self.sync(self.last())?;
         let _call = self.health.call("a write to the journal");
         let number = {
             let mut inner = self.lock();
             // While writes go on, the next record says it.
-            if inner.marked == inner.status.last || inner.durable < inner.status.last {
+            if inner.known_durable == inner.status.last || inner.durable < inner.status.last {
                 return Ok(());
             }
-            let number = self.append_to(&mut inner, MARK, Purpose::Completion);
-            inner.marked = number.as_ref().map_or(inner.marked, |number| *number);
-            number
+            inner.known_durable = self.append_to(&mut inner, CHECKPOINT, Purpose::Completion)?;
+            inner.known_durable
         };
-        self.sync(number?)
+        self.sync(number)
     }
 
     fn read(&self, number: u64) -> io::Result<String> {
@@ -212,7 +211,7 @@ impl Journal for FileJournal {
         &self,
         number: u64,
         room: &mut dyn FnMut(u64) -> io::Result<()>,
-    ) -> io::Result<(String, Option<Extent>)> {
+    ) -> io::Result<(String, Option<StoredText>)> {
         let (file, from, next, _) = self.locate(number);
         // A long record is always followed by a place that is indexed.
         if let Some((json, text)) = long_record::read(&file, (from, next), number, room)? {

@@ -3,6 +3,8 @@
 //! The last member of the JSON is the journal's own, `"d"`: the number of the last record that was
 //! durable when this one was written. A start learns from it what may have been acknowledged.
 
+use std::sync::LazyLock;
+
 use crc::{CRC_32_ISCSI, Crc, Table};
 use serde_json::value::RawValue;
 
@@ -10,11 +12,12 @@ use crate::json::member;
 use crate::limits::MAX_RECORD;
 
 /// Sixteen kilobytes for a thirtieth of the time: a long record's sum is taken under the locks, and a start
-/// takes those of all.
-pub static CRC: Crc<u32, Table<16>> = Crc::<u32, Table<16>>::new(&CRC_32_ISCSI);
+/// takes those of all. Filled in at the first use, so that the program file does not hold them.
+pub static CRC: LazyLock<Box<Crc<u32, Table<16>>>> =
+    LazyLock::new(|| Box::new(Crc::<u32, Table<16>>::new(&CRC_32_ISCSI)));
 
 const FORMAT: &str = r#""hermes-gateway journal""#;
-/// Version 1 had no marks, and did not say what was durable.
+/// Version 1 had no checkpoints, and did not say what was durable.
 pub const VERSION: u64 = 2;
 /// Before the number: checksum and separator.
 pub const HEAD: usize = 8 + 1;
@@ -22,8 +25,8 @@ pub const HEAD: usize = 8 + 1;
 pub const AROUND: usize = HEAD + 20 + 1 + DURABLE.len() + 20 + 1;
 /// No text can hold it as it stands: quotes are escaped there.
 const DURABLE: &str = ",\"d\":";
-/// A record of the journal's own: all before it is durable.
-pub const MARK: &str = r#"{"t":"mark"}"#;
+/// A record of the journal's own, of kind `mark`: all before it is durable.
+pub const CHECKPOINT: &str = r#"{"t":"mark"}"#;
 
 /// The line of a record. `durable`: what its last member says; the header has none.
 pub fn line(number: u64, json: &str, durable: Option<u64>) -> Vec<u8> {
@@ -58,8 +61,8 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    pub fn is_mark(&self) -> bool {
-        self.json == MARK
+    pub fn is_checkpoint(&self) -> bool {
+        self.json == CHECKPOINT
     }
 }
 

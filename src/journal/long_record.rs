@@ -6,8 +6,8 @@ use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use super::framing::{CRC, HEAD, durable, hexadecimal};
-use crate::extent::Extent;
 use crate::limits::{JOURNAL_BUFFER, LONG_RECORD};
+use crate::stored_text::StoredText;
 
 /// The JSON of record `wanted`, with nothing in its reply, and what is in that. `from` and `end` are
 /// places that follow each other in the index: less than a step is before a long record and behind it.
@@ -18,7 +18,7 @@ pub fn read(
     (from, end): (u64, u64),
     wanted: u64,
     room: &mut dyn FnMut(u64) -> io::Result<()>,
-) -> io::Result<Option<(String, Extent)>> {
+) -> io::Result<Option<(String, StoredText)>> {
     if end - from < LONG_RECORD {
         return Ok(None);
     }
@@ -47,7 +47,7 @@ pub fn read(
         Some((start, String::from_utf8(json.concat()).ok()?, text, body))
     };
     let Some((start, json, text, body)) = found() else { return room(end - from).map(|()| None) };
-    let body = Extent::File(Arc::clone(file), body);
+    let body = StoredText::File(Arc::clone(file), body);
     let (mut sum, mut quotes, mut escape) = (CRC.digest(), 0, false);
     body.chunks(JOURNAL_BUFFER, &mut |piece| {
         sum.update(piece);
@@ -58,7 +58,7 @@ pub fn read(
     let around = count_quotes(json.as_bytes(), &mut false);
     let whole = hexadecimal(sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
     if whole && quotes == around + 2 {
-        return Ok(Some((json, Extent::File(Arc::clone(file), text))));
+        return Ok(Some((json, StoredText::File(Arc::clone(file), text))));
     }
     room(end - from).map(|()| None)
 }

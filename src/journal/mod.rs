@@ -4,6 +4,7 @@
 //! file. What a record says is in [`record`]; what follows from it is decided above.
 
 mod compact;
+mod damage;
 mod file;
 mod framing;
 mod health;
@@ -16,21 +17,20 @@ mod repair;
 mod scanner;
 #[cfg(test)]
 pub mod tests;
-mod verify;
 mod writer;
 
 use std::fmt;
 use std::io;
 
+pub use damage::{Corruption, Report, inspect};
 pub use health::{Health, Loss};
 pub use memory::MemoryJournal;
 pub use paths::{NAME, saved};
 pub use repair::repair;
-pub use verify::{Corruption, Report, inspect};
 pub use writer::FileJournal;
 
-use crate::extent::Extent;
 use crate::limits::{JOURNAL_PREALLOCATED, MAX_RECORD};
+use crate::stored_text::StoredText;
 
 /// The part of `max_journal` that new work leaves to what completes the work there is, as a divisor;
 /// at least [`JOURNAL_PREALLOCATED`], but never more than half of a small journal.
@@ -42,7 +42,7 @@ pub type Visit<'a> = &'a mut dyn FnMut(u64, &str) -> Result<(), String>;
 /// A log of records. Records have numbers that only grow; each is one line of JSON.
 ///
 /// Two implementations stand behind it: a file, and memory for tests and `--ephemeral`.
-pub trait Journal: Send + Sync + fmt::Debug {
+pub trait Journal: Send + Sync {
     /// Appends a record and returns its number. It survives a power cut, or the end of this process in
     /// the last moment of a compaction, only once [`Journal::sync`] has returned for its number.
     ///
@@ -63,7 +63,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     /// As with [`Journal::sync`]; or there was no room for it, which costs nothing else.
-    fn mark(&self) -> Result<(), WriteError> {
+    fn checkpoint(&self) -> Result<(), WriteError> {
         Ok(())
     }
 
@@ -83,7 +83,7 @@ pub trait Journal: Send + Sync + fmt::Debug {
         &self,
         number: u64,
         _room: &mut dyn FnMut(u64) -> io::Result<()>,
-    ) -> io::Result<(String, Option<Extent>)> {
+    ) -> io::Result<(String, Option<StoredText>)> {
         self.read(number).map(|json| (json, None))
     }
 
@@ -124,6 +124,12 @@ pub trait Journal: Send + Sync + fmt::Debug {
     /// Whether new work can be taken.
     fn condition(&self) -> Condition {
         self.health().condition()
+    }
+}
+
+impl fmt::Debug for dyn Journal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Journal")
     }
 }
 

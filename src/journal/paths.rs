@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 pub const NAME: &str = "journal";
@@ -40,11 +41,16 @@ pub fn keep(
 /// # Errors
 /// The directory cannot be read.
 pub fn saved(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let is_copy = |name: &str| name.starts_with(&format!("{NAME}.{SAVED}"));
-    let all = fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
-    let mut found = all.collect::<io::Result<Vec<PathBuf>>>()?;
-    found.retain(|path| path.file_name().is_some_and(|name| is_copy(&name.to_string_lossy())));
-    // By their numbers: a longer one is higher.
-    found.sort_by(|a, b| (a.as_os_str().len(), a).cmp(&(b.as_os_str().len(), b)));
+    let copy = format!("{NAME}.{SAVED}");
+    // By their numbers: a longer name has a higher one.
+    let order = |path: &PathBuf| (path.as_os_str().len(), path.clone());
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name.as_bytes().starts_with(copy.as_bytes())) {
+            let at = found.partition_point(|other| order(other) < order(&path));
+            found.insert(at, path);
+        }
+    }
     Ok(found)
 }

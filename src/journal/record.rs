@@ -8,7 +8,7 @@ use crate::json::Raw;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Stamp {
+pub struct Timestamp {
     /// The wall clock: milliseconds since 1970.
     pub at: u64,
     /// Milliseconds of the journal's own time, which no operator sets. 0 in what an older gateway
@@ -18,7 +18,7 @@ pub struct Stamp {
     pub off: u64,
 }
 
-impl Stamp {
+impl Timestamp {
     /// Milliseconds of `age` for which the machine was on.
     pub fn uptime(self) -> u64 {
         self.age.saturating_sub(self.off)
@@ -32,25 +32,25 @@ pub enum Record {
     Accepted(Box<Accepted>),
     /// Something became of it. `n`: the attempt, from 1; 0, and absent in JSON, for a step that
     /// belongs to none.
-    Step { id: String, n: u32, at: Stamp, step: Step },
+    Step { id: String, n: u32, at: Timestamp, step: Step },
     /// A session begins anew: what it was is forgotten; where there was no room for it, what was said
     /// there, and not its results.
-    Reset { principal: String, session: String, at: Stamp, transcript_only: bool },
+    Reset { principal: String, session: String, at: Timestamp, transcript_only: bool },
     /// What CLOCK_BOOTTIME said in which boot, in milliseconds: by the newest of these a start knows
     /// how much time has passed.
-    Clock { boot: String, since_boot: u64, at: Stamp },
+    Clock { boot: String, since_boot: u64, at: Timestamp },
     /// Written by a newer gateway, which can do without this one understanding it: it is kept as it
     /// is.
     Unknown { id: Option<String> },
 }
 
-/// Its members are written in this order, behind the id and the stamp.
+/// Its members are written in this order, behind the id and the timestamp.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Accepted {
     #[serde(skip)]
     pub id: String,
     #[serde(skip)]
-    pub at: Stamp,
+    pub at: Timestamp,
     pub principal: String,
     #[serde(skip_serializing_if = "absent")]
     pub session: Option<String>,
@@ -132,7 +132,7 @@ pub struct Retry {
 impl Record {
     /// A step of a message.
     #[expect(clippy::needless_pass_by_value, reason = "ids are as small as their pointers")]
-    pub fn step(id: impl ToString, n: u32, at: impl Into<Stamp>, step: Step) -> Record {
+    pub fn step(id: impl ToString, n: u32, at: impl Into<Timestamp>, step: Step) -> Record {
         Record::Step { id: id.to_string(), n, at: at.into(), step }
     }
 
@@ -169,9 +169,9 @@ impl Record {
     pub fn to_json(&self) -> String {
         let json = Json::begin(self.word(), self.id());
         let json = match self {
-            Record::Accepted(accepted) => json.stamp(accepted.at).members(accepted),
+            Record::Accepted(accepted) => json.timestamp(accepted.at).members(accepted),
             Record::Step { n, at, step, .. } => {
-                let json = json.add("n", n).stamp(*at);
+                let json = json.add("n", n).timestamp(*at);
                 match step {
                     Step::Done(reply, report) => json.put("reply", reply).add("report", report),
                     Step::Failed(error, detail) => json.put("error", error).add("detail", detail),
@@ -185,11 +185,11 @@ impl Record {
                 }
             }
             Record::Reset { principal, session, at, transcript_only } => {
-                let json = json.put("principal", principal).put("session", session).stamp(*at);
+                let json = json.put("principal", principal).put("session", session).timestamp(*at);
                 json.add("transcript_only", transcript_only)
             }
             Record::Clock { boot, since_boot, at } => {
-                json.put("boot", boot).put("since_boot", since_boot).stamp(*at)
+                json.put("boot", boot).put("since_boot", since_boot).timestamp(*at)
             }
             Record::Unknown { .. } => json,
         };
@@ -210,7 +210,7 @@ impl Record {
         let at = || {
             let at = get(head.at)?.ok_or_else(|| lacks("at"))?;
             let (age, off) = (get(head.age)?.unwrap_or(0), get(head.off)?.unwrap_or(0));
-            Ok::<Stamp, String>(Stamp { at, age, off })
+            Ok::<Timestamp, String>(Timestamp { at, age, off })
         };
         let step = match t {
             "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
@@ -324,7 +324,7 @@ impl Json {
         String::from_utf8(self.0).unwrap_or_default()
     }
 
-    fn stamp(self, Stamp { at, age, off }: Stamp) -> Json {
+    fn timestamp(self, Timestamp { at, age, off }: Timestamp) -> Json {
         self.put("at", &at).add("age", &age).add("off", &off)
     }
 }

@@ -7,10 +7,10 @@ use std::path::{Path, PathBuf};
 
 use super::Visit;
 use super::compact::copy_all;
+use super::damage::{Corruption, inspect};
 use super::framing::Header;
 use super::paths::{NAME, keep};
 use super::scanner::{Part, Scanner};
-use super::verify::{Corruption, inspect};
 use crate::sys::fs as files;
 
 /// What a repair did.
@@ -51,7 +51,7 @@ fn cut(path: &Path, offset: u64, found: Corruption) -> io::Result<Repaired> {
     while let Some(segment) = scanner.next()? {
         let entry = segment.record.ok();
         let number = entry.map(|entry| entry.number);
-        let counts = u64::from(entry.is_some_and(|entry| !entry.is_mark()));
+        let counts = u64::from(entry.is_some_and(|entry| !entry.is_checkpoint()));
         before &= if offset == 0 { number > Some(highest) } else { segment.at < offset };
         if before {
             records += counts;

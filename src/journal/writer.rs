@@ -79,7 +79,7 @@ pub struct Inner {
     /// The last number that is known to be durable.
     pub durable: u64,
     /// The last number of which the file itself says that it is durable.
-    pub marked: u64,
+    pub known_durable: u64,
     pub syncing: bool,
     /// Up to where room is preallocated; the maximum where the file system cannot.
     pub preallocated: u64,

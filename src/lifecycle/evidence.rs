@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::marker;
+use super::planned_stop_marker;
 use super::signals::{Caught, Kind};
 use super::verdict::{self, Job, Sender, Supervision, Verdict};
 use crate::escape::escaped;
@@ -123,17 +123,17 @@ impl Supervisor {
         known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
     }
 
-    /// Gathers and judges. Takes as long as the manager, at most `QUERY_DEADLINE`.
+    /// Gathers the evidence and decides. Takes as long as the manager, at most `QUERY_DEADLINE`.
     pub fn examine(&self, caught: Caught, point: QueryPoint) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let (sender, name) = self.sender(caught);
         let mut shown = Shown::default();
         let supervision = self.supervision(point, &mut shown);
         let marker = match point {
-            QueryPoint::Signal { .. } => marker::consume(&self.marker),
-            QueryPoint::Exit { marker } => marker || marker::consume(&self.marker),
+            QueryPoint::Signal { .. } => planned_stop_marker::consume(&self.marker),
+            QueryPoint::Exit { marker } => marker || planned_stop_marker::consume(&self.marker),
         };
-        let verdict = verdict::judge(caught.kind, sender, supervision, marker);
+        let verdict = verdict::decide(caught.kind, sender, supervision, marker);
         let may_change = !verdict.planned
             && matches!(supervision, Supervision::Unit { .. } | Supervision::Silent);
         let context = self.context(caught, &name, &shown, verdict);
@@ -209,7 +209,8 @@ impl Supervisor {
         let Some(own) = self.own.get() else { return false };
         match &own.manager_cgroup {
             None => pid.get() == 1,
-            Some(group) => proc::cgroup(pid).is_some_and(|text| cgroup::is_in(&text, group)),
+            Some(group) => proc::cgroup(pid)
+                .is_some_and(|text| cgroup::hierarchies(&text).any(|path| path == group)),
         }
     }
 

@@ -6,13 +6,13 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use serde_json::{Value, json};
 
 use super::evidence::Finding;
-use super::record::{named, object};
 use super::signals::Caught;
+use super::state_file::{named, object};
 use crate::dirs::Dirs;
 use crate::exit::Exit;
 use crate::sys::clock::Utc;
@@ -39,17 +39,17 @@ pub struct Run {
 /// The run of this process, once its start has begun one; `None` in it: it ends before that.
 pub type Begun = Arc<OnceLock<Option<Arc<Run>>>>;
 
-/// How a stop went, beside the finding about it.
-#[derive(Clone, Debug)]
-pub struct Ending {
-    pub exit: Exit,
-    /// What else there is to say, beside the verdict's reason.
-    pub note: Option<String>,
-    /// From the signal to the exit.
-    pub drain: Duration,
-    /// Turns in flight when the signal came, and those of them that were cut.
+/// The stop of this run, from its first signal on.
+pub struct Stop {
+    pub first: Caught,
+    pub latest: Caught,
+    /// When the first came.
+    pub at: Instant,
+    /// The last finding, with the sender of the first signal.
+    pub finding: Option<Finding>,
+    /// Turns in flight when the first came, and those of them that were aborted.
     pub in_flight: usize,
-    pub cut: usize,
+    pub aborted: usize,
 }
 
 impl Run {
@@ -115,18 +115,16 @@ fn record_unclean(dirs: &Dirs, left: &Value) -> Option<Value> {
     Some(line)
 }
 
-/// How this process ends, as a line. `run` is `None` when it ends before it was ready.
-pub fn line(run: Option<&Run>, caught: Caught, found: &Finding, ending: &Ending) -> Value {
-    let reason = match &ending.note {
-        Some(note) => format!("{}; {note}", found.verdict.reason),
-        None => found.verdict.reason.to_string(),
-    };
-    let mut line = entry(run, found.verdict.word(), &reason, Some(ending.exit));
+/// How this process ends by a stop, as a line. `run` is `None` when it ends before it was ready. `reason`:
+/// the verdict's, and what else there is to say.
+pub fn line(run: Option<&Run>, stop: &Stop, found: &Finding, reason: &str, exit: Exit) -> Value {
+    let (caught, drain) = (stop.first, stop.at.elapsed());
+    let mut line = entry(run, found.verdict.word(), reason, Some(exit));
     line["signal"] = caught.kind.name().into();
     line["sender"] = json!({ "pid": caught.pid, "uid": caught.uid, "name": found.sender });
-    line["drain_ms"] = u64::try_from(ending.drain.as_millis()).unwrap_or(u64::MAX).into();
-    line["in_flight"] = ending.in_flight.into();
-    line["cut"] = ending.cut.into();
+    line["drain_ms"] = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX).into();
+    line["in_flight"] = stop.in_flight.into();
+    line["cut"] = stop.aborted.into();
     line
 }
 
@@ -206,8 +204,11 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
     // Of runs that kept nothing and could not write the state directory.
     let aside = Dirs { state: dirs.runtime.clone(), ..dirs.clone() }.history();
     if let Some(text) = read(&aside).filter(|_| aside != path) {
-        stops.extend(records(&text));
-        stops.sort_by(|a, b| a["time"].as_str().cmp(&b["time"].as_str()));
+        for stop in records(&text) {
+            let not_later = |known: &Value| known["time"].as_str() <= stop["time"].as_str();
+            let at = stops.iter().rposition(not_later).map_or(0, |last| last + 1);
+            stops.insert(at, stop);
+        }
     }
     // A run that learned better at the last moment wrote twice: the later line counts.
     stops.reverse();
@@ -269,7 +270,7 @@ fn records(text: &str) -> Vec<Value> {
 mod tests {
     use super::*;
     use crate::lifecycle::signals::Kind;
-    use crate::lifecycle::verdict::{Verdict, reason};
+    use crate::lifecycle::verdict::Verdict;
     use crate::testing::TempDir;
 
     fn dirs(root: &TempDir) -> Dirs {
@@ -285,7 +286,7 @@ mod tests {
 
     fn end(run: &Run, dirs: &Dirs) {
         let caught = Caught { kind: Kind::Terminate, code: 0, pid: 7, uid: 8 };
-        let verdict = Verdict { planned: true, reason: reason::STOP_JOB };
+        let verdict = Verdict { planned: true, reason: "the service manager is stopping the unit" };
         let sender = "systemd".into();
         let found = Finding {
             verdict,
@@ -295,14 +296,10 @@ mod tests {
             stop_timeout: None,
             context: String::new(),
         };
-        let ending = Ending {
-            exit: Exit::Planned,
-            note: None,
-            drain: Duration::from_millis(5),
-            in_flight: 2,
-            cut: 1,
-        };
-        record_end(dirs, &line(Some(run), caught, &found, &ending), true).unwrap();
+        let (first, latest, at, reason) = (caught, caught, Instant::now(), verdict.reason);
+        let stop = Stop { first, latest, at, finding: None, in_flight: 2, aborted: 1 };
+        let line = line(Some(run), &stop, &found, reason, Exit::Planned);
+        record_end(dirs, &line, true).unwrap();
     }
 
     #[test]

@@ -6,9 +6,9 @@
 
 pub mod evidence;
 pub mod history;
-pub mod instance;
-pub mod marker;
+pub mod instance_lock;
 pub mod phase;
-mod record;
+pub mod planned_stop_marker;
 pub mod signals;
+mod state_file;
 pub mod verdict;

@@ -29,7 +29,7 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Drain {
     /// The first verdict, once it is there.
-    pub verdict: Option<Judged>,
+    pub verdict: Option<VerdictKind>,
     /// Nothing is in flight.
     pub quiet: bool,
     /// The turns that were still running have been told to end.
@@ -40,7 +40,7 @@ pub struct Drain {
 
 /// A verdict as far as the phases care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Judged {
+pub enum VerdictKind {
     Planned,
     /// `may_change`: the manager could say something else a moment later.
     External {
@@ -65,7 +65,7 @@ pub enum Event {
     /// SIGTERM or SIGINT.
     Signal,
     /// The answer to the open question.
-    Judged(Judged),
+    Verdict(VerdictKind),
     /// Nothing is in flight any more.
     Quiet,
     /// The journal is broken: only a new start can read it back.
@@ -94,19 +94,18 @@ pub enum Action {
 
 /// The next phase and what to do on the way.
 pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
-    use Action::Nothing;
-    use Event::{Broken, Expired, Quiet, Signal, Started};
+    use Action::{AbortTurns, AskAgain, Exit, Nothing};
+    use Event::{Broken, Expired, Quiet, Signal, Started, Verdict};
     use Phase::{Confirming, Draining, Failing, Serving, Starting, Stopped};
+    use VerdictKind::{External, Planned};
     match (phase, event) {
         (Starting, Started) => (Serving, Action::AnnounceReady),
         (Starting | Serving, Signal) => (Draining(Drain::default()), Action::BeginDrain),
-        (Starting | Serving | Draining(_) | Confirming { .. }, Broken) => {
-            (Failing, Action::AbortTurns)
-        }
-        (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Action::Exit),
+        (Starting | Serving | Draining(_) | Confirming { .. }, Broken) => (Failing, AbortTurns),
+        (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Exit),
 
-        (Draining(drain), Event::Judged(judged)) => {
-            match end_if_done(Drain { verdict: Some(judged), ..drain }) {
+        (Draining(drain), Verdict(verdict)) => {
+            match end_if_done(Drain { verdict: Some(verdict), ..drain }) {
                 (phase, Nothing) => (phase, Action::AnnounceStopping),
                 ended => ended,
             }
@@ -117,24 +116,22 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         (Draining(drain), Expired) if drain.aborting => end_if_done(Drain { quiet: true, ..drain }),
         (Draining(drain), Expired) => abort_turns(drain),
 
-        (Confirming { .. }, Event::Judged(Judged::Planned)) => {
-            (Stopped(Outcome::Planned), Action::Exit)
-        }
+        (Confirming { .. }, Verdict(Planned)) => (Stopped(Outcome::Planned), Exit),
         // A signal came while the manager answered: perhaps the stop that its answer missed.
-        (Confirming { again: true }, Event::Judged(Judged::External { .. })) => {
-            (Confirming { again: false }, Action::AskAgain)
+        (Confirming { again: true }, Verdict(External { .. })) => {
+            (Confirming { again: false }, AskAgain)
         }
-        (Confirming { again: false }, Event::Judged(Judged::External { .. })) => {
-            (Stopped(Outcome::Terminated), Action::Exit)
+        (Confirming { again: false }, Verdict(External { .. })) => {
+            (Stopped(Outcome::Terminated), Exit)
         }
         (Confirming { .. }, Signal) => (Confirming { again: true }, Nothing),
 
-        (Starting, Event::Judged(_) | Quiet | Expired)
-        | (Serving, Started | Event::Judged(_) | Quiet | Expired)
+        (Starting, Verdict(_) | Quiet | Expired)
+        | (Serving, Started | Verdict(_) | Quiet | Expired)
         | (Draining(_), Started)
         | (Confirming { .. }, Started | Quiet | Expired)
-        | (Failing, Started | Signal | Event::Judged(_) | Broken)
-        | (Stopped(_), Started | Signal | Event::Judged(_) | Quiet | Broken | Expired) => {
+        | (Failing, Started | Signal | Verdict(_) | Broken)
+        | (Stopped(_), Started | Signal | Verdict(_) | Quiet | Broken | Expired) => {
             (phase, Nothing)
         }
     }
@@ -149,11 +146,11 @@ fn abort_turns(drain: Drain) -> (Phase, Action) {
 /// Ends the drain when it can end.
 fn end_if_done(drain: Drain) -> (Phase, Action) {
     match (drain.quiet, drain.verdict) {
-        (true, Some(Judged::Planned)) => (Phase::Stopped(Outcome::Planned), Action::Exit),
-        (true, Some(Judged::External { may_change })) if may_change || drain.again => {
+        (true, Some(VerdictKind::Planned)) => (Phase::Stopped(Outcome::Planned), Action::Exit),
+        (true, Some(VerdictKind::External { may_change })) if may_change || drain.again => {
             (Phase::Confirming { again: false }, Action::AskAgain)
         }
-        (true, Some(Judged::External { .. })) => {
+        (true, Some(VerdictKind::External { .. })) => {
             (Phase::Stopped(Outcome::Terminated), Action::Exit)
         }
         (true, None) | (false, Some(_) | None) => (Phase::Draining(drain), Action::Nothing),
@@ -163,11 +160,11 @@ fn end_if_done(drain: Drain) -> (Phase, Action) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Event::{Expired, Judged as J, Quiet, Signal, Started};
-    use Judged::{External, Planned};
+    use Event::{Expired, Quiet, Signal, Started, Verdict as J};
+    use VerdictKind::{External, Planned};
 
-    const MAY: Judged = External { may_change: true };
-    const FINAL: Judged = External { may_change: false };
+    const MAY: VerdictKind = External { may_change: true };
+    const FINAL: VerdictKind = External { may_change: false };
 
     /// Plays events from Starting on; returns the end and every action that is not `Nothing`.
     fn play(events: &[Event]) -> (Phase, Vec<Action>) {

@@ -51,60 +51,48 @@ pub enum Job {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Verdict {
     pub planned: bool,
-    /// One of [`reason`].
     pub reason: &'static str,
 }
 
-/// Why a verdict is what it is.
-pub mod reason {
-    pub const STOP_JOB: &str = "the service manager is stopping the unit";
-    pub const STOP_JOB_WAITING: &str = "a stop of the unit is waiting for its turn";
-    pub const START_TIMED_OUT: &str = "the start of the unit ran out of time";
-    pub const OTHER_JOB: &str = "a signal from outside while the unit starts or reloads";
-    pub const MANAGER_WITHOUT_JOB: &str = "the service manager ended it on its own account";
-    pub const NO_JOB: &str = "a signal from outside: the unit is not being stopped";
-    pub const NOT_UNDER_A_MANAGER: &str = "a signal that nobody announced";
-    pub const UNIT_NOT_OURS: &str = "a signal that nobody announced, outside of any unit of ours";
-    pub const MARKER: &str = "a stop that was announced";
-    pub const INTERRUPT: &str = "Ctrl-C";
-    pub const INTERRUPT_BY_PROCESS: &str = "an interrupt (SIGINT) that a process sent";
-    pub const TERMINAL_CLOSED: &str = "the terminal was closed";
-    pub const GUESS_BY_MANAGER: &str =
-        "a guess: the service manager did not answer, but the signal is its own";
-    pub const GUESS_BY_OTHER: &str =
-        "a guess: the service manager did not answer, and the signal is not its own";
-}
+const GUESS_BY_MANAGER: &str =
+    "a guess: the service manager did not answer, but the signal is its own";
+const GUESS_BY_OTHER: &str =
+    "a guess: the service manager did not answer, and the signal is not its own";
 
 /// Decides. Total over its input: every combination has a verdict. `marker`: there was a planned-stop
 /// marker that names us, fresh and from somebody who may write it.
-pub fn judge(signal: Kind, sender: Sender, supervision: Supervision, marker: bool) -> Verdict {
+pub fn decide(signal: Kind, sender: Sender, supervision: Supervision, marker: bool) -> Verdict {
     let main = matches!(supervision, Supervision::Unit { main: true, .. });
     // Ctrl-C is the user in front of us. For a unit's main process SIGINT is no key but a signal
     // like any other (`systemctl kill -s INT`, KillSignal=SIGINT).
     if signal == Kind::Interrupt && !main {
-        let by_key = sender == Sender::Terminal;
-        return planned(if by_key { reason::INTERRUPT } else { reason::INTERRUPT_BY_PROCESS });
+        return planned(match sender {
+            Sender::Terminal => "Ctrl-C",
+            _ => "an interrupt (SIGINT) that a process sent",
+        });
     }
     if signal == Kind::HangUp && !main {
-        return external(reason::TERMINAL_CLOSED);
+        return external("the terminal was closed");
     }
     // Where our exit status drives a unit, its manager knows best and no file overrules it.
     if marker && !main {
-        return planned(reason::MARKER);
+        return planned("a stop that was announced");
     }
     match supervision {
         Supervision::Unit { deactivating, job, .. } => match (deactivating, job) {
-            (true, Job::Stop | Job::Other) => planned(reason::STOP_JOB),
-            (true, Job::Start) => external(reason::START_TIMED_OUT),
-            (true, Job::None) => external(reason::MANAGER_WITHOUT_JOB),
-            (false, Job::Stop) => planned(reason::STOP_JOB_WAITING),
-            (false, Job::Start | Job::Other) => external(reason::OTHER_JOB),
-            (false, Job::None) => external(reason::NO_JOB),
+            (true, Job::Stop | Job::Other) => planned("the service manager is stopping the unit"),
+            (true, Job::Start) => external("the start of the unit ran out of time"),
+            (true, Job::None) => external("the service manager ended it on its own account"),
+            (false, Job::Stop) => planned("a stop of the unit is waiting for its turn"),
+            (false, Job::Start | Job::Other) => {
+                external("a signal from outside while the unit starts or reloads")
+            }
+            (false, Job::None) => external("a signal from outside: the unit is not being stopped"),
         },
-        Supervision::Silent if sender == Sender::OurManager => planned(reason::GUESS_BY_MANAGER),
-        Supervision::Silent => external(reason::GUESS_BY_OTHER),
-        Supervision::NotOurs => external(reason::UNIT_NOT_OURS),
-        Supervision::None => external(reason::NOT_UNDER_A_MANAGER),
+        Supervision::Silent if sender == Sender::OurManager => planned(GUESS_BY_MANAGER),
+        Supervision::Silent => external(GUESS_BY_OTHER),
+        Supervision::NotOurs => external("a signal that nobody announced, outside of our units"),
+        Supervision::None => external("a signal that nobody announced"),
     }
 }
 
@@ -132,7 +120,7 @@ impl Verdict {
 
     /// Whether the verdict was made without an answer from the manager.
     pub fn is_guess(self) -> bool {
-        matches!(self.reason, reason::GUESS_BY_MANAGER | reason::GUESS_BY_OTHER)
+        matches!(self.reason, GUESS_BY_MANAGER | GUESS_BY_OTHER)
     }
 
     /// One word for logs and records.

@@ -57,7 +57,7 @@ impl Hub {
     }
 
     /// Records that a message is cancelled. An agent that runs for it is told to end, and keeps its
-    /// place until it has; a place that comes free is to be given away by [`Hub::begin_attempts`].
+    /// slot until it has; a slot that comes free is to be given away by [`Hub::begin_attempts`].
     pub(super) fn mark_cancelled(
         &self,
         state: &mut State,
@@ -83,7 +83,7 @@ impl Hub {
         let known = self.session(who).is_some();
         let mut state = self.lock();
         let open = |id: &Id| state.table.get(*id).is_some_and(|entry| !entry.turn.is_over());
-        let ids: Vec<Id> = state.dispatch.tickets(session).filter(open).collect();
+        let ids: Vec<Id> = state.dispatch.turns_of(Some(session)).filter(open).collect();
         if ids.is_empty() && !known {
             return Ok(0);
         }
@@ -95,17 +95,17 @@ impl Hub {
         if written.is_ok() {
             // Who waits for one of them need not wait for its agent.
             ids.iter().for_each(|id| state.replies.forget(*id));
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
         self.start_turns(state);
         self.sync(written?)?;
         // Somebody may already work with the file for a new message.
-        let idle = self.lock().dispatch.tickets(session).next().is_none();
+        let idle = self.lock().dispatch.turns_of(Some(session)).next().is_none();
         let forgotten = if idle {
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {
             self.transcripts.mark_stale(session);
-            self.reconcile_transcript(session, who)
+            self.reconcile(session, who, true)
         };
         if let Err(e) = forgotten {
             log::warn!("a transcript could not be removed: {e}");
@@ -131,7 +131,8 @@ impl Hub {
         let sessions: Vec<Digest> = self.lock().table.reset_sessions(0).collect();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
-            if let Err(e) = self.reconcile_transcript(session, &about.owner) {
+            // The reset itself may remove it meanwhile.
+            if let Err(e) = self.reconcile(session, &about.owner, false) {
                 log::warn!("a transcript of before a reset is still there: {e}");
             }
         }

@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::journal::record::{Record, Stamp};
+use crate::journal::record::{Record, Timestamp};
 
 /// What a reboot may add to ages: off every night counts in full, a clock that is years off does not.
 const MAX_OFF: Duration = Duration::from_secs(24 * 3600);
@@ -32,7 +32,7 @@ pub struct ClockRecord {
     pub record: u64,
     pub boot: String,
     pub since_boot: u64,
-    pub at: Stamp,
+    pub at: Timestamp,
 }
 
 /// The journal's time in this process.
@@ -41,33 +41,33 @@ pub struct Clock {
     /// Which boot this is; empty where the system does not say.
     boot: String,
     /// The process's begin.
-    start: Stamp,
+    start: Timestamp,
     since_boot: u64,
 }
 
 impl Clock {
     /// Goes on where a journal ends: with its last record of the clock, and its newest stamp.
-    pub fn new(known: Option<&ClockRecord>, newest: Stamp, boot: String, now: Reading) -> Clock {
-        let same = known.filter(|known| !boot.is_empty() && known.boot == boot);
+    pub fn new(last: Option<&ClockRecord>, newest: Timestamp, boot: String, now: Reading) -> Clock {
+        let same = last.filter(|last| !boot.is_empty() && last.boot == boot);
         let start = match same {
-            Some(known) => {
-                let since = now.since_boot.saturating_sub(known.since_boot);
-                Stamp { age: newest.age.max(known.at.age.saturating_add(since)), ..newest }
+            Some(last) => {
+                let since = now.since_boot.saturating_sub(last.since_boot);
+                Timestamp { age: newest.age.max(last.at.age.saturating_add(since)), ..newest }
             }
-            None if newest == Stamp::default() => newest,
+            None if newest == Timestamp::default() => newest,
             None => {
                 let off = now.wall.saturating_sub(newest.at).min(millis(MAX_OFF));
                 let (age, off) = (newest.age.saturating_add(off), newest.off.saturating_add(off));
-                Stamp { age, off, ..newest }
+                Timestamp { age, off, ..newest }
             }
         };
         Clock { boot, start, since_boot: now.since_boot }
     }
 
     /// The stamp for a record of now.
-    pub fn stamp(&self, now: Reading) -> Stamp {
+    pub fn stamp(&self, now: Reading) -> Timestamp {
         let since = now.since_boot.saturating_sub(self.since_boot);
-        Stamp { at: now.wall, age: self.start.age.saturating_add(since), off: self.start.off }
+        Timestamp { at: now.wall, age: self.start.age.saturating_add(since), off: self.start.off }
     }
 
     /// A record of the clock, where the journal needs one: the next start could not tell the time
@@ -75,7 +75,7 @@ impl Clock {
     pub fn record(
         &self,
         known: Option<&ClockRecord>,
-        newest: Stamp,
+        newest: Timestamp,
         now: Reading,
     ) -> Option<Record> {
         let at = self.stamp(now);
@@ -103,17 +103,17 @@ mod tests {
             record: 1,
             boot: boot.to_owned(),
             since_boot,
-            at: Stamp { at: NOW, age, off: 0 },
+            at: Timestamp { at: NOW, age, off: 0 },
         }
     }
 
     /// Age and off at a start whose journal has a record of the clock, in boot "a", of 1 h since boot
     /// and age 5 h, and whose newest stamp is an hour younger.
     fn at_start(boot: &str, wall: u64, since_boot: u64) -> (u64, u64) {
-        let newest = Stamp { at: NOW, age: 6 * HOUR, off: HOUR };
+        let newest = Timestamp { at: NOW, age: 6 * HOUR, off: HOUR };
         let now = Reading { wall, since_boot };
         let clock = Clock::new(Some(&known("a", HOUR, 5 * HOUR)), newest, boot.to_owned(), now);
-        let Stamp { at, age, off } = clock.stamp(now);
+        let Timestamp { at, age, off } = clock.stamp(now);
         assert_eq!(at, wall, "people are told what the wall clock says");
         (age, off)
     }
@@ -147,22 +147,22 @@ mod tests {
     #[test]
     fn running_time_goes_on_as_since_boot_says() {
         let start = Reading { wall: NOW, since_boot: HOUR };
-        let clock = Clock::new(None, Stamp { at: 1, age: 0, off: 0 }, "a".to_owned(), start);
+        let clock = Clock::new(None, Timestamp { at: 1, age: 0, off: 0 }, "a".to_owned(), start);
         for wall in [0, NOW - DAY, NOW, NOW + 3652 * DAY] {
             let later = Reading { wall, since_boot: 3 * HOUR };
             let off = DAY;
-            assert_eq!(clock.stamp(later), Stamp { at: wall, age: off + 2 * HOUR, off });
+            assert_eq!(clock.stamp(later), Timestamp { at: wall, age: off + 2 * HOUR, off });
             let before = Reading { wall, since_boot: 0 };
             assert_eq!(clock.stamp(before).age, off, "never back");
         }
-        let first = Clock::new(None, Stamp::default(), "a".to_owned(), start);
-        assert_eq!(first.stamp(start), Stamp { at: NOW, age: 0, off: 0 }, "a new journal");
+        let first = Clock::new(None, Timestamp::default(), "a".to_owned(), start);
+        assert_eq!(first.stamp(start), Timestamp { at: NOW, age: 0, off: 0 }, "a new journal");
     }
 
     #[test]
     fn a_record_of_the_clock_is_due_once_a_boot_and_in_long_silence() {
         let start = Reading { wall: NOW, since_boot: HOUR };
-        let newest = Stamp { at: NOW, age: 5 * HOUR, off: 0 };
+        let newest = Timestamp { at: NOW, age: 5 * HOUR, off: 0 };
         let clock = |boot: &str| {
             Clock::new(Some(&known("a", HOUR, 5 * HOUR)), newest, boot.to_owned(), start)
         };

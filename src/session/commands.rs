@@ -69,11 +69,10 @@ impl Hub {
     }
 
     fn status_text(&self, who: &Owner) -> String {
-        let (counts, (running, waiting, sessions), ..) = self.glance_of(&self.lock());
+        let (counts, (running, waiting, sessions), ..) = self.status_of(&self.lock());
         let (bytes, _) = self.journal_size();
-        let here = self
-            .session(who)
-            .map_or((0, 0), |session| (usize::from(session.running.is_some()), session.queued));
+        let here = self.session(who);
+        let here = here.map_or((0, 0), |it| (usize::from(it.running.is_some()), it.queued));
         format!(
             "Here: turns: {} running, {} waiting.\nGateway: turns: {running} running, {waiting} waiting, sessions: {sessions}; replies to deliver: \
              {}, dead letters: {}; journal: {bytes} bytes.",
@@ -82,9 +81,9 @@ impl Hub {
     }
 
     fn queue_text(&self, who: &Owner, command: Id) -> String {
-        let line = self.messages_of(who);
-        let line = line.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
-        let lines: Vec<String> = line
+        let messages = self.messages_of(who);
+        let queue = messages.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
+        let lines: Vec<String> = queue
             .enumerate()
             .map(|(at, (id, turn))| format!("{}. {id} {}", at + 1, turn.word()))
             .collect();
@@ -92,9 +91,9 @@ impl Hub {
     }
 
     fn stop_turn(self: &Arc<Self>, who: &Owner) -> String {
-        let line = self.messages_of(who);
+        let messages = self.messages_of(who);
         let stops = |turn: &TurnState| matches!(turn, TurnState::Running | TurnState::Backoff);
-        let Some((id, _)) = line.iter().find(|(_, turn)| stops(turn)) else {
+        let Some((id, _)) = messages.iter().find(|(_, turn)| stops(turn)) else {
             return "No turn runs.".to_owned();
         };
         match self.cancel(*id, "/stop") {
@@ -115,8 +114,8 @@ impl Hub {
             let ran = entry.attempts > 0 || entry.turn != TurnState::Done;
             (entry.turn.is_over() && ran).then(|| self.accepted(&entry))
         };
-        let line = self.messages_of(who);
-        let before = line.iter().rev().filter(|(id, _)| *id < command);
+        let messages = self.messages_of(who);
+        let before = messages.iter().rev().filter(|(id, _)| *id < command);
         let message = match before.clone().find_map(|(id, _)| is_said(id)) {
             None => return "There is no message that could be sent once more.".to_owned(),
             Some(Err(e)) => return format!("The message cannot be read back: {e}."),

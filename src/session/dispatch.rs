@@ -1,17 +1,17 @@
-//! Who runs next. Pure: tickets and times come in, the tickets that start come out.
+//! Which turn runs next. Pure: turns and times come in, those that start come out.
 //!
 //! Within a session one turn runs at a time, in order of arrival. Across sessions up to `max_turns`
-//! run at once. A free place goes to the principal with the fewest turns, in rotation where they
+//! run at once. A free slot goes to the principal with the fewest turns, in rotation where they
 //! are equal, and goes round that principal's sessions: no queue holds up another, however long
-//! and in however many sessions. Places and queue are shared: see [`crate::shares`]. A turn that is
-//! postponed to its next attempt gives its place away and still holds up its session: order holds
+//! and in however many sessions. Slots and queue are shared: see [`crate::shares`]. A turn that is
+//! postponed to its next attempt gives its slot away and still holds up its session: order holds
 //! across attempts.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use crate::named::ByName;
-use crate::shares::{Over, Reached, Shares};
+use crate::shares::{Limit, LimitReached, Shares};
 
 /// How much may run and wait.
 #[derive(Clone, Copy, Debug, Default)]
@@ -22,7 +22,7 @@ pub struct QueueLimits {
     pub shares: Shares,
 }
 
-/// What the first ticket of a line does.
+/// What the first turn of a queue does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Head {
     Waits,
@@ -33,12 +33,12 @@ enum Head {
 
 /// Those of one session, or one without a session, in the order of their arrival.
 #[derive(Debug)]
-struct Line<T, K> {
-    /// `None`: a ticket without a session, which has a line to itself.
+struct Queue<T, K> {
+    /// `None`: a turn without a session, which has a queue to itself.
     session: Option<K>,
     principal: String,
     head: Head,
-    tickets: VecDeque<T>,
+    turns: VecDeque<T>,
 }
 
 /// A principal.
@@ -46,19 +46,20 @@ struct Line<T, K> {
 struct PrincipalLoad {
     running: usize,
     waiting: usize,
-    /// When it last got a place, by [`Dispatch::started`].
+    /// When it last got a slot, by [`Dispatch::started`].
     served: u64,
 }
 
-/// The whole state; `T` is a ticket, never handed in twice, and `K` tells sessions apart. The lines are
+/// The whole state; `T` is a turn's id, never handed in twice, and `K` tells sessions apart. The queues are
 /// as many as may run and wait at the most, and are looked through from end to end: a thousand of them
 /// take microseconds.
 #[derive(Debug, Default)]
 pub struct Dispatch<T, K> {
-    limits: QueueLimits,
-    /// Those that do not run stand in the order of their turn.
-    lines: Vec<Line<T, K>>,
-    /// Forgotten when there are no lines: a key of the configuration each.
+    /// What runs or waits already stays when they change.
+    pub limits: QueueLimits,
+    /// Those that do not run stand in the order in which they are served.
+    queues: Vec<Queue<T, K>>,
+    /// Forgotten when there are no queues: a key of the configuration each.
     principals: ByName<PrincipalLoad>,
     /// Turns that have started.
     started: u64,
@@ -69,25 +70,20 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         Dispatch { limits, ..Dispatch::default() }
     }
 
-    /// Changes the limits. What runs or waits already stays.
-    pub fn set_limits(&mut self, limits: QueueLimits) {
-        self.limits = limits;
-    }
-
-    /// A new ticket arrives, of this principal. Returns how many of its session are before it, the
+    /// A new turn arrives, of this principal. Returns how many of its session are before it, the
     /// running one included.
     ///
     /// # Errors
     /// No room: too many wait in its session, of its principal, or in all.
     pub fn submit(
         &mut self,
-        ticket: T,
+        turn: T,
         principal: &str,
         session: Option<K>,
-    ) -> Result<usize, Reached> {
-        let line = self.line_of(session).map(|at| &self.lines[at]);
-        let before = line.map_or(0, |line| line.tickets.len());
-        let waiting = before - usize::from(line.is_some_and(|line| line.head == Head::Runs));
+    ) -> Result<usize, LimitReached> {
+        let queue = self.queue_of(session).map(|at| &self.queues[at]);
+        let before = queue.map_or(0, |queue| queue.turns.len());
+        let waiting = before - usize::from(queue.is_some_and(|queue| queue.head == Head::Runs));
         if before > 0 || !self.may_run(principal) {
             let held = (self.principals.of(principal).waiting as u64, self.counts().1 as u64);
             let limit = ("limits.max_queue", self.limits.queue as u64);
@@ -95,115 +91,114 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
             let most = self.limits.queue_per_session;
             if waiting >= most {
                 let (key, held) = ("limits.max_queue_per_session", (waiting as u64, most as u64));
-                return Err(Over::Session.reached(principal, key, held));
+                return Err(Limit::Session.reached(principal, key, held));
             }
         }
-        self.restore(ticket, principal, session);
+        self.restore(turn, principal, session);
         Ok(before)
     }
 
-    /// A ticket from before the start comes back, whatever the limits say.
-    pub fn restore(&mut self, ticket: T, principal: &str, session: Option<K>) {
+    /// A turn from before the start comes back, whatever the limits say.
+    pub fn restore(&mut self, turn: T, principal: &str, session: Option<K>) {
         self.count(principal, 0, 1);
-        let (principal, tickets) = (principal.to_owned(), VecDeque::from([ticket]));
-        match self.line_of(session) {
-            Some(at) => self.lines[at].tickets.push_back(ticket),
-            None => self.lines.push(Line { session, principal, head: Head::Waits, tickets }),
+        let (principal, turns) = (principal.to_owned(), VecDeque::from([turn]));
+        match self.queue_of(session) {
+            Some(at) => self.queues[at].turns.push_back(turn),
+            None => self.queues.push(Queue { session, principal, head: Head::Waits, turns }),
         }
     }
 
-    /// A ticket is done, or does not want to wait any more.
-    pub fn leave(&mut self, ticket: T) {
-        let place = |line: &Line<T, K>| line.tickets.iter().position(|t| *t == ticket);
-        let found = (0..self.lines.len()).find_map(|at| Some((at, place(&self.lines[at])?)));
-        let Some((at, place)) = found else { return };
-        let mut line = self.lines.remove(at);
-        line.tickets.remove(place);
-        let ran = line.head == Head::Runs && place == 0;
-        self.count(&line.principal, -isize::from(ran), -isize::from(!ran));
-        if place == 0 {
-            line.head = Head::Waits;
+    /// A turn is done, or does not want to wait any more.
+    pub fn leave(&mut self, turn: T) {
+        let position = |queue: &Queue<T, K>| queue.turns.iter().position(|t| *t == turn);
+        let found = (0..self.queues.len()).find_map(|at| Some((at, position(&self.queues[at])?)));
+        let Some((at, position)) = found else { return };
+        let mut queue = self.queues.remove(at);
+        queue.turns.remove(position);
+        let ran = queue.head == Head::Runs && position == 0;
+        self.count(&queue.principal, -isize::from(ran), -isize::from(!ran));
+        if position == 0 {
+            queue.head = Head::Waits;
         }
-        if !line.tickets.is_empty() {
-            // It had its turn: the others come first now.
-            let to = if ran { self.lines.len() } else { at };
-            self.lines.insert(to, line);
+        if !queue.turns.is_empty() {
+            // It was served: the others come first now.
+            let to = if ran { self.queues.len() } else { at };
+            self.queues.insert(to, queue);
         }
-        if self.lines.is_empty() {
-            self.principals.clear();
+        if self.queues.is_empty() {
+            self.principals = ByName::default();
         }
     }
 
-    /// The first ticket of its session waits until then; one that runs gives its place away.
-    pub fn postpone(&mut self, ticket: T, until: Instant) {
-        let headed = |line: &&mut Line<T, K>| line.tickets.front() == Some(&ticket);
-        let Some(line) = self.lines.iter_mut().find(headed) else { return };
-        let ran = std::mem::replace(&mut line.head, Head::Postponed(until)) == Head::Runs;
-        let principal = line.principal.clone();
+    /// The first turn of its session waits until then; one that runs gives its slot away.
+    pub fn postpone(&mut self, turn: T, until: Instant) {
+        let headed = |queue: &&mut Queue<T, K>| queue.turns.front() == Some(&turn);
+        let Some(queue) = self.queues.iter_mut().find(headed) else { return };
+        let ran = std::mem::replace(&mut queue.head, Head::Postponed(until)) == Head::Runs;
+        let principal = queue.principal.clone();
         self.count(&principal, -isize::from(ran), isize::from(ran));
     }
 
     /// Those that were postponed until now want to run again.
     pub fn wake(&mut self, now: Instant) {
-        for line in &mut self.lines {
-            if matches!(line.head, Head::Postponed(until) if until <= now) {
-                line.head = Head::Waits;
+        for queue in &mut self.queues {
+            if matches!(queue.head, Head::Postponed(until) if until <= now) {
+                queue.head = Head::Waits;
             }
         }
     }
 
     /// Those that are postponed, and until when.
     pub fn postponed(&self) -> impl Iterator<Item = (T, Instant)> {
-        self.lines.iter().filter_map(|line| match line.head {
-            Head::Postponed(until) => Some((*line.tickets.front()?, until)),
+        self.queues.iter().filter_map(|queue| match queue.head {
+            Head::Postponed(until) => Some((*queue.turns.front()?, until)),
             Head::Waits | Head::Runs => None,
         })
     }
 
     /// How many run and how many wait.
     pub fn counts(&self) -> (usize, usize) {
-        let add = |(running, waiting), principal: &PrincipalLoad| {
-            (running + principal.running, waiting + principal.waiting)
-        };
-        self.principals.values().fold((0, 0), add)
+        let sum = |of: fn(&PrincipalLoad) -> usize| self.principals.values().map(of).sum();
+        (sum(|load| load.running), sum(|load| load.waiting))
     }
 
     /// How many sessions have a turn that runs or waits.
     pub fn sessions(&self) -> usize {
-        self.lines.iter().filter(|line| line.session.is_some()).count()
+        self.queues.iter().filter(|queue| queue.session.is_some()).count()
     }
 
-    /// The tickets of a session in their order.
-    pub fn tickets(&self, session: K) -> impl Iterator<Item = T> {
-        let line = self.line_of(Some(session)).map(|at| &self.lines[at]);
-        line.into_iter().flat_map(|line| line.tickets.iter().copied())
+    /// The turns of a session in their order; none without a session.
+    pub fn turns_of(&self, session: Option<K>) -> impl Iterator<Item = T> {
+        let queue = self.queue_of(session).map(|at| &self.queues[at]);
+        queue.into_iter().flat_map(|queue| queue.turns.iter().copied())
     }
 
-    /// How many tickets of each principal wait.
+    /// How many turns of each principal wait.
     pub fn waiting(&self) -> impl Iterator<Item = (&str, u64)> {
         self.principals.iter().map(|(name, load)| (name.as_str(), load.waiting as u64))
     }
 
-    /// Starts the ticket whose turn it is. `None`: no place is free, or nobody waits for it. To be
+    /// Starts the next turn. `None`: no slot is free, or nobody waits for it. To be
     /// called until then after every change.
     pub fn start_next(&mut self) -> Option<T> {
-        let waits = |line: &Line<T, K>| line.head == Head::Waits && self.may_run(&line.principal);
+        let waits =
+            |queue: &Queue<T, K>| queue.head == Head::Waits && self.may_run(&queue.principal);
         let order = |at: &usize| {
-            let load = self.principals.get(&self.lines[*at].principal);
+            let load = self.principals.get(&self.queues[*at].principal);
             load.map(|load| (load.running, load.served))
         };
-        let lines = (0..self.lines.len()).filter(|at| waits(&self.lines[*at]));
-        let next = lines.min_by_key(order)?;
-        let line = &mut self.lines[next];
-        line.head = Head::Runs;
-        let (first, principal) = (line.tickets.front().copied(), line.principal.clone());
+        let queues = (0..self.queues.len()).filter(|at| waits(&self.queues[*at]));
+        let next = queues.min_by_key(order)?;
+        let queue = &mut self.queues[next];
+        queue.head = Head::Runs;
+        let (first, principal) = (queue.turns.front().copied(), queue.principal.clone());
         self.count(&principal, 1, -1);
         self.started += 1;
         self.principals.of(&principal).served = self.started;
         first
     }
 
-    /// Whether there is a place for one more turn of this principal.
+    /// Whether there is a slot for one more turn of this principal.
     fn may_run(&self, principal: &str) -> bool {
         let own = self.principals.get(principal).map_or(0, |load| load.running);
         let (held, limits) = ((own as u64, self.counts().0 as u64), self.limits);
@@ -217,9 +212,9 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         load.waiting = load.waiting.saturating_add_signed(waiting);
     }
 
-    fn line_of(&self, session: Option<K>) -> Option<usize> {
+    fn queue_of(&self, session: Option<K>) -> Option<usize> {
         let session = session?;
-        self.lines.iter().position(|line| line.session == Some(session))
+        self.queues.iter().position(|queue| queue.session == Some(session))
     }
 }
 

@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 use super::hub::Hub;
 use super::message_table::Digest;
-use crate::extent::Extent;
 use crate::journal::record::Record;
 use crate::limits::LOCK_BATCH;
+use crate::stored_text::StoredText;
 use crate::sys::fd::EventFd;
 use crate::threads::in_turn;
 
-/// A session's next record that is no further behind the last one is read in the same walk: others of
-/// so many are passed over sooner than a walk from a remembered place takes.
+/// A session's next record that is no further behind the last one is read in the same walk: to skip so
+/// many of others takes less than a walk from an index entry.
 const NEAR_RECORDS: u64 = 16;
 
 impl Hub {
@@ -32,11 +32,11 @@ impl Hub {
         session: Digest,
         after: u64,
         room: &mut dyn FnMut(u64) -> io::Result<()>,
-        visit: &mut dyn FnMut(u64, Record, Option<Extent>) -> bool,
+        visit: &mut dyn FnMut(u64, Record, Option<StoredText>) -> bool,
     ) -> io::Result<u64> {
         let last = self.journal.last();
         self.sync(last).map_err(|refused| io::Error::other(refused.to_string()))?;
-        let mut show = |number: u64, json: &str, text: Option<Extent>| {
+        let mut show = |number: u64, json: &str, text: Option<StoredText>| {
             let Ok(record) = Record::parse(json) else { return true };
             // It may have been forgotten meanwhile.
             let mine = self.lock().table.session_of(&record) == Some(session);

@@ -10,17 +10,17 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
+use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
 use super::message_table::{Digest, MessageTable};
-use super::outboxes::Outboxes;
 use super::reply::{Recent, ReplyBuffers};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
 use crate::agent::Agent;
 use crate::config::Config;
-use crate::journal::record::Stamp;
+use crate::journal::record::Timestamp;
 use crate::journal::{Condition, Journal, WriteError};
 use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
@@ -44,7 +44,7 @@ pub struct Settings {
 pub struct Hub {
     pub(super) state: Mutex<State>,
     /// Wakes maintenance.
-    pub(super) alarm: Condvar,
+    pub(super) maintenance_wakeup: Condvar,
     pub(super) journal: Box<dyn Journal>,
     pub(super) transcripts: Transcripts,
     pub(super) children: Arc<Children>,
@@ -54,14 +54,14 @@ pub struct Hub {
     pub(super) compaction: Mutex<CompactionState>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
-    /// The clock of patience, which stands still while the machine sleeps.
+    /// What `agent.retry_for` is measured from: a clock that stands still while the machine sleeps.
     pub(super) began: Instant,
     settings: RwLock<Arc<Settings>>,
     /// Readable once every turn has to end.
     pub abort: EventFd,
     /// Notified whenever the last work has ended during a drain, and when the journal breaks.
-    quiet: Arc<EventFd>,
-    /// Workers and senders. Like what follows readable without the lock, which a hung disk may hold.
+    main_wakeup: Arc<EventFd>,
+    /// Turn and delivery workers. Like what follows readable without the lock, which a hung disk may hold.
     busy: AtomicUsize,
     draining: AtomicBool,
     broken: AtomicBool,
@@ -73,13 +73,13 @@ pub(super) struct State {
     pub(super) open: bool,
     pub(super) table: MessageTable,
     pub(super) dispatch: Dispatch<Id, Digest>,
-    /// Messages without a record that wait on their connection for a place.
+    /// Messages without a record that wait on their connection for a slot.
     pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
     /// Messages that run or are watched.
     pub(super) replies: ReplyBuffers,
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
-    pub(super) outboxes: Outboxes,
+    pub(super) deliveries: DeliveryQueues,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
     pub(super) pinned: Vec<Weak<Id>>,
     /// Event streams, some of which have ended, and the session of each.
@@ -128,7 +128,7 @@ impl Hub {
         mut table: MessageTable,
         transcripts: Transcripts,
         settings: Settings,
-        (children, quiet): (Arc<Children>, Arc<EventFd>),
+        (children, main_wakeup): (Arc<Children>, Arc<EventFd>),
         clocks: Box<dyn Clocks>,
     ) -> std::io::Result<Arc<Hub>> {
         table.requeue();
@@ -137,7 +137,7 @@ impl Hub {
         // What comes before the hub is open waits behind what was there.
         let mut dispatch =
             Dispatch::new(QueueLimits { turns: 0, ..queue_limits(&settings.config) });
-        // In the order in which they took their places.
+        // In the order in which they entered their queues.
         for (id, entry) in table.sorted(|entry| !entry.turn.is_over(), |entry| entry.queued) {
             dispatch.restore(id, &entry.owner.principal, entry.session());
             if let (TurnState::Backoff, Some(failing)) = (entry.turn, &entry.failing) {
@@ -146,7 +146,7 @@ impl Hub {
         }
         let state = State {
             dispatch,
-            outboxes: Outboxes::new(&table),
+            deliveries: DeliveryQueues::new(&table),
             // What a start has read may be in the page cache only.
             mark_at: Some(now),
             last_id: table.last,
@@ -155,7 +155,7 @@ impl Hub {
         };
         Ok(Arc::new(Hub {
             state: Mutex::new(state),
-            alarm: Condvar::new(),
+            maintenance_wakeup: Condvar::new(),
             journal,
             transcripts,
             children,
@@ -166,7 +166,7 @@ impl Hub {
             began: now,
             settings: RwLock::new(Arc::new(settings)),
             abort: EventFd::new()?,
-            quiet,
+            main_wakeup,
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             broken: AtomicBool::new(false),
@@ -186,11 +186,11 @@ impl Hub {
         // Whose key was taken away stops following.
         state.notify_followers(None);
         if state.open {
-            state.dispatch.set_limits(bounds);
+            state.dispatch.limits = bounds;
         }
         // It may be what they wait for.
         state.retry_soon();
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
         self.start_turns(state);
     }
 
@@ -210,13 +210,13 @@ impl Hub {
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn announce_drain(&self, state: &mut State) {
-        state.replies.nudge();
+        state.replies.notify_watchers();
         state.notify_followers(None);
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.replies.end(id);
             self.end_work();
         }
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
     }
 
     pub fn is_draining(&self) -> bool {
@@ -249,7 +249,7 @@ impl Hub {
     pub(super) fn sync_soon(&self, state: &mut State) {
         if state.sync_at.is_none() {
             state.sync_at = Some(Instant::now() + LAZY_SYNC);
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
     }
 
@@ -260,7 +260,7 @@ impl Hub {
             self.end_process();
         } else if let WriteError::Full(_) = refused {
             // It may find something to let go.
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
         refused
     }
@@ -268,7 +268,7 @@ impl Hub {
     /// Tells the main thread that only another start can help.
     pub(super) fn end_process(&self) {
         self.broken.store(true, Ordering::SeqCst);
-        self.quiet.notify();
+        self.main_wakeup.notify();
     }
 
     /// Waits until a record is durable.
@@ -277,7 +277,7 @@ impl Hub {
     }
 
     /// The time for a record of now.
-    pub(super) fn stamp(&self) -> Stamp {
+    pub(super) fn stamp(&self) -> Timestamp {
         self.clock.stamp(self.clocks.read())
     }
 
@@ -295,11 +295,11 @@ impl Hub {
 
     /// Makes all that was written durable and has the journal say so.
     pub(super) fn mark(&self) -> Result<(), WriteError> {
-        // A sender may have begun that has not looked yet.
+        // A delivery worker may have begun that has not looked yet.
         if self.busy.load(Ordering::SeqCst) == 0 {
-            self.lock().recent.clear();
+            self.lock().recent = Recent::default();
         }
-        self.journal.mark().map_err(|refused| self.note_refusal(refused))
+        self.journal.checkpoint().map_err(|refused| self.note_refusal(refused))
     }
 
     pub fn is_broken(&self) -> bool {
@@ -310,7 +310,7 @@ impl Hub {
     pub(super) fn end_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
         if last && self.is_draining() {
-            self.quiet.notify();
+            self.main_wakeup.notify();
         }
     }
 }

@@ -43,8 +43,8 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digit = |place: u32| usize::try_from(self.0 >> (5 * place) & 31).unwrap_or(0);
-        (0..26).rev().try_for_each(|place| f.write_char(ALPHABET[digit(place)].into()))
+        let digit = |at: u32| usize::try_from(self.0 >> (5 * at) & 31).unwrap_or(0);
+        (0..26).rev().try_for_each(|at| f.write_char(ALPHABET[digit(at)].into()))
     }
 }
 

@@ -65,9 +65,9 @@ impl Hub {
         self.transcripts.remove_temporary();
         let mut state = self.lock();
         state.open = true;
-        state.dispatch.set_limits(queue_limits(&self.settings().config));
+        state.dispatch.limits = queue_limits(&self.settings().config);
         self.start_turns(state);
-        self.spawn_senders();
+        self.spawn_delivery_workers();
     }
 
     fn maintain(self: Arc<Self>) {
@@ -84,7 +84,7 @@ impl Hub {
             let round = if soon { MAINTENANCE_SOON } else { MAINTENANCE_ROUND };
             let next = state.next_due(now, short.unwrap_or(round).min(round));
             if next > now {
-                let waited = self.alarm.wait_timeout(state, next - now);
+                let waited = self.maintenance_wakeup.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
             }
             if self.is_draining() {
@@ -95,13 +95,11 @@ impl Hub {
             let mut begun = self.begin_attempts(&mut state);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
             let mark = state.mark_at.take_if(|at| *at <= Instant::now()).is_some();
-            let without_thread = &mut state.without_thread;
-            begun.extend(
-                without_thread.extract_if(.., |(at, _)| *at <= Instant::now()).map(|(_, id)| id),
-            );
+            let due = state.without_thread.extract_if(.., |(at, _)| *at <= Instant::now());
+            begun.extend(due.map(|(_, id)| id));
             drop(state);
             self.spawn_workers(begun);
-            self.spawn_senders();
+            self.spawn_delivery_workers();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
             self.settings().agent.close_idle();
@@ -143,7 +141,7 @@ impl Hub {
                     return;
                 }
             } else {
-                drop(self.alarm.wait_timeout(state, due.unwrap_or(MAINTENANCE_SOON)));
+                drop(self.maintenance_wakeup.wait_timeout(state, due.unwrap_or(MAINTENANCE_SOON)));
             }
         }
     }
@@ -188,14 +186,14 @@ impl Hub {
             let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
                 continue;
             };
-            match self.reconcile_transcript(session, &who) {
+            match self.reconcile(session, &who, true) {
                 Err(e) => {
                     if !std::mem::replace(&mut compaction.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
                     behind.insert(session);
                 }
-                Ok(()) => drop(compaction.forgotten.insert(session)),
+                Ok(()) => _ = compaction.forgotten.insert(session),
             }
         }
         let mut state = self.lock();
@@ -244,7 +242,7 @@ impl Hub {
         let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut compaction);
         // The journal is about to let go of turns: their transcripts must be durable.
-        while let Some(session) = compaction.forgotten.first().copied() {
+        for session in compaction.forgotten.clone() {
             self.transcripts.sync(session)?;
             compaction.forgotten.remove(&session);
         }
@@ -284,7 +282,7 @@ impl State {
     fn next_due(&self, now: Instant, round: Duration) -> Instant {
         let postponed = self.dispatch.postponed().map(|(_, until)| until);
         let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
-        let sending = self.outboxes.next_due(now);
+        let sending = self.deliveries.next_due(now);
         let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending);
         all.fold(now + round, Instant::min)
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::id::Id;
 use super::message_table::Entry;
-use super::postponed::PendingRetry;
+use super::pending_retry::PendingRetry;
 use super::states::DeliveryState;
 use crate::agent::{ErrorResponse, Report};
 use crate::escape::quoted;
-use crate::extent::{Extent, PLACEHOLDER, inside};
+use crate::stored_text::{PLACEHOLDER, StoredText, inside};
 pub use crate::sys::clock::rfc3339;
 
 /// A message as its sender may see it.
@@ -18,7 +18,7 @@ pub struct Message {
     pub entry: Entry,
     pub reply: Option<String>,
     /// The inside of the reply where it is so long that it was not loaded; `reply` is empty then.
-    pub long: Option<Extent>,
+    pub long: Option<StoredText>,
     /// What its agent told beside it.
     pub report: Report,
     pub error: Option<String>,
@@ -26,7 +26,7 @@ pub struct Message {
     pub refused: Option<ErrorResponse>,
     /// What it waits for between two attempts.
     pub waiting: Option<PendingRetry>,
-    /// Its place in its session's line, from 1, while it is not over.
+    /// Its position in its session's queue, from 1, while it is not over.
     pub position: Option<usize>,
     /// Why the last attempt of its delivery failed.
     pub delivery_error: Option<String>,
@@ -34,9 +34,9 @@ pub struct Message {
 
 impl Message {
     /// The inside of its reply.
-    pub fn extent(&self) -> Extent {
+    pub fn extent(&self) -> StoredText {
         let short = || inside(self.reply.as_deref().unwrap_or_default());
-        self.long.clone().unwrap_or_else(|| Extent::Memory(Arc::new(short())))
+        self.long.clone().unwrap_or_else(|| StoredText::Memory(Arc::new(short())))
     }
 
     /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACEHOLDER`] for a long reply.

@@ -7,9 +7,9 @@ mod accounts;
 mod entries;
 mod entry;
 mod erase;
-mod expiry;
 mod owner;
-mod records;
+mod record_index;
+mod retention;
 mod sessions;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,15 +19,15 @@ use std::time::Duration;
 use super::clock::{ClockRecord, millis};
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
-use crate::journal::record::{Accepted, Record, Stamp, Step};
+use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
 use accounts::Account;
 use entries::Entries;
-use records::{Records, Reset};
+use record_index::{RecordIndex, Reset};
 
 pub use accounts::{Counts, Usage};
-pub use entry::{Entry, Key, Outgoing, RetryState};
+pub use entry::{Entry, IdempotencyKey, Outgoing, RetryState};
 pub use owner::{Digest, Owner, digest_of, session_digest};
 
 /// All messages that are known.
@@ -36,14 +36,14 @@ pub struct MessageTable {
     /// In the order of their ids, which is that of acceptance.
     entries: Entries,
     /// What each session has in the journal.
-    records: Records,
+    records: RecordIndex,
     /// Sessions that were reset.
     resets: BTreeMap<Digest, Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
     to_erase: VecDeque<Digest>,
     /// The ids of messages by the digest of principal and idempotency key: numbers, as in `records`,
-    /// since each type of map takes 10 kB of the binary.
-    keys: BTreeMap<Digest, u128>,
+    /// since each type of map takes 6 kB of the binary.
+    idempotency_keys: BTreeMap<Digest, u128>,
     /// How many messages of a session are queued, run, are to be delivered or could not be.
     busy: BTreeMap<Digest, u128>,
     /// What each principal has.
@@ -56,7 +56,7 @@ pub struct MessageTable {
     /// The newest id.
     pub last: Option<Id>,
     /// The stamp of the newest record.
-    pub newest: Stamp,
+    pub newest: Timestamp,
     /// The newest record of the clock.
     pub clock: Option<ClockRecord>,
 }
@@ -93,7 +93,7 @@ impl MessageTable {
                 } else if self.get(id).is_some_and(|entry| self.is_erased(entry)) {
                     // An older gateway went on with its delivery; its end is what a compaction leaves.
                     if let Step::Cancelled(_) = step {
-                        self.change(id, |entry| {
+                        self.change(id, &mut |entry| {
                             (entry.outcome, entry.ended) = (number, at);
                             entry.bytes += bytes;
                         });
@@ -144,7 +144,7 @@ impl MessageTable {
     fn add_record(&mut self, id: Option<Id>, number: u64, bytes: u64) {
         let Some(id) = id.filter(|id| self.get(*id).is_some()) else { return };
         let (mut before, mut session) = (0, None);
-        self.change(id, |entry| {
+        self.change(id, &mut |entry| {
             entry.bytes += bytes;
             (before, session) = (std::mem::replace(&mut entry.latest, number), entry.session());
         });
@@ -158,11 +158,11 @@ impl MessageTable {
         let hex = |text: &String| Digest::from_str_radix(text, 16).map_err(|_| wrong(text));
         let body = record.body.as_ref().map_or(Ok(0), hex)?;
         let key = record.key.as_ref().map(hex).transpose()?;
-        let key = key.map(|key| Box::new(Key { key, body }));
+        let key = key.map(|key| Box::new(IdempotencyKey { key, body }));
         let delivery = record.deliver.clone();
         let delivery = delivery.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
         if let Some(key) = &key {
-            self.keys.insert(key.key, id.0);
+            self.idempotency_keys.insert(key.key, id.0);
         }
         let entry = Entry {
             owner: self.shared(owner),
@@ -180,7 +180,7 @@ impl MessageTable {
         self.recount(id, Counts::default(), after);
         self.add_record(Some(id), number, bytes);
         if record.erased {
-            self.change(id, |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
+            self.change(id, &mut |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
             self.erase(id);
         }
         Ok(())
@@ -194,7 +194,7 @@ impl MessageTable {
     }
 
     /// Changes an entry and keeps count of it.
-    fn change(&mut self, id: Id, change: impl FnOnce(&mut Entry)) {
+    fn change(&mut self, id: Id, change: &mut dyn FnMut(&mut Entry)) {
         let Some(entry) = self.entries.get_mut(id) else { return };
         let before = Counts::of(entry);
         change(entry);
@@ -230,8 +230,8 @@ impl MessageTable {
     }
 
     /// Takes a step that was checked, of attempt `n`: the record of this number and time.
-    fn advance(&mut self, id: Id, step: &Step, (number, n, at): (u64, u32, Stamp)) {
-        self.change(id, |entry| {
+    fn advance(&mut self, id: Id, step: &Step, (number, n, at): (u64, u32, Timestamp)) {
+        self.change(id, &mut |entry| {
             let before = entry.turn;
             entry.turn = before.after(step).unwrap_or(before);
             let mut unused = Outgoing::default();
@@ -251,7 +251,7 @@ impl MessageTable {
                 }
                 // Nothing was tried yet; its reply is delivered as if there had been none before.
                 Step::Requeued => {
-                    (entry.queued, entry.outcome, entry.ended) = (number, 0, Stamp::default());
+                    (entry.queued, entry.outcome, entry.ended) = (number, 0, Timestamp::default());
                     (entry.attempts, entry.crashes, entry.failing) = (0, 0, None);
                     (outgoing.state, outgoing.attempts, outgoing.error_record) = (None, 0, 0);
                 }
@@ -285,7 +285,7 @@ impl MessageTable {
     /// After a start: what ran when the last process ended waits for another attempt.
     pub fn requeue(&mut self) {
         for (id, _) in self.running() {
-            self.change(id, |entry| {
+            self.change(id, &mut |entry| {
                 (entry.turn, entry.crashes) = (TurnState::Queued, entry.crashes + 1);
             });
         }
@@ -322,13 +322,13 @@ impl MessageTable {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.values().flat_map(|own| &own.dead_letters);
-        ids.filter_map(|id| Some((Id(*id), self.get(Id(*id))?)))
+        let ids = self.accounts.values().flat_map(|own| own.dead_letters.iter().copied()).map(Id);
+        ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 
     /// The message that this idempotency key began.
-    pub fn by_key(&self, key: Digest) -> Option<(Id, &Entry)> {
-        let id = Id(*self.keys.get(&key)?);
+    pub fn find_by_idempotency_key(&self, key: Digest) -> Option<(Id, &Entry)> {
+        let id = Id(*self.idempotency_keys.get(&key)?);
         Some((id, self.get(id)?))
     }
 
@@ -346,7 +346,7 @@ impl MessageTable {
                 ("journal_bytes", own.counts.bytes),
                 ("results", own.unkeyed.len() as u64),
                 ("outbox", own.counts.outbox as u64),
-                ("dead_letters", own.dead_letters.len() as u64),
+                ("dead_letters", own.counts.dead_letters as u64),
             ];
         }
         usage

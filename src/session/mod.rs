@@ -1,4 +1,4 @@
-//! Sessions: what wants a turn comes in here, waits for its place, in order within its session and
+//! Sessions: what wants a turn comes in here, waits for a slot, in order within its session and
 //! fairly among sessions, and is carried to its end and to its target.
 //!
 //! What may enter: messages and what becomes of them, in the journal and out of it. What a turn does is
@@ -7,32 +7,32 @@
 mod cancel;
 mod clock;
 mod commands;
+mod conversation;
+mod delivery_queue;
+mod delivery_worker;
 mod dispatch;
 mod events;
-mod history;
 mod hub;
 mod id;
 mod lock;
 mod maintenance;
 mod message;
 mod message_table;
-mod outboxes;
+mod pending_retry;
 mod permit;
-mod postponed;
 mod queries;
 mod records;
 mod reply;
-mod retention;
 mod retry;
-mod sender;
+mod session_eviction;
 mod states;
 mod submit;
 #[cfg(test)]
 mod tests;
 mod time;
 mod transcript;
+mod transcript_usage;
 mod turns;
-mod usage;
 mod wait;
 mod worker;
 
@@ -42,11 +42,11 @@ pub use id::Id;
 pub use message::{Message, rfc3339};
 pub use message_table::{Counts, Entry, MessageTable, Usage};
 pub use message_table::{Digest, Owner, digest_of, session_digest};
+pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;
-pub use postponed::PendingRetry;
 pub use queries::Session;
 pub use reply::Watch;
 pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};
-pub use time::{System, now};
+pub use time::{SystemClocks, now};
 pub use transcript::Transcripts;

@@ -11,27 +11,27 @@ use super::id::Id;
 use super::submit::Draft;
 use crate::agent::{Outcome, Reply};
 use crate::cancel::{Cancel, CancelReason};
-use crate::journal::record::Stamp;
+use crate::journal::record::Timestamp;
 use crate::limits::KEEP_ALIVE;
-use crate::shares::Reached;
+use crate::shares::LimitReached;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::Interest;
 
 /// How long the main thread tries, for a figure in the status line or the history.
-const HINT_PATIENCE: Duration = Duration::from_millis(20);
+const HINT_LOCK_TIMEOUT: Duration = Duration::from_millis(20);
 
-/// A place that is taken; dropping it gives it to the next.
+/// A slot in which a turn may run; dropping it gives the slot to the next.
 #[derive(Debug)]
 pub struct TurnPermit {
     hub: Arc<Hub>,
     pub id: Id,
 }
 
-/// Why there is no place.
+/// Why no slot was acquired.
 #[derive(Debug)]
 pub enum AcquireError {
     /// The queue is full.
-    Full(Reached),
+    Full(LimitReached),
     /// The wait was ended; TimedOut: it was as long as a turn may take.
     Ended(CancelReason),
     /// No descriptor, or another error of the system.
@@ -39,7 +39,7 @@ pub enum AcquireError {
 }
 
 impl Hub {
-    /// Takes a place, waiting for it in order. `client`: a socket whose hang-up ends the wait;
+    /// Acquires a slot, waiting for it in order. `client`: a socket whose hang-up ends the wait;
     /// `reply`: notified now and then that the wait goes on.
     pub fn acquire_turn(
         self: &Arc<Self>,
@@ -56,7 +56,7 @@ impl Hub {
         state.dispatch.submit(id, principal, None).map_err(AcquireError::Full)?;
         state.waiting_permits.push((id, Arc::clone(&event)));
         self.start_turns(state);
-        // An early return drops it, and with it the ticket leaves the queue.
+        // An early return drops it, and with it the turn leaves the queue.
         let permit = TurnPermit { hub: Arc::clone(self), id };
         loop {
             let turn = [Interest::read(event.as_fd())];
@@ -72,7 +72,7 @@ impl Hub {
 
     /// How many turns run, told without waiting long for the lock.
     pub fn turns_hint(&self) -> usize {
-        let state = self.lock_within(HINT_PATIENCE);
+        let state = self.lock_within(HINT_LOCK_TIMEOUT);
         state.map_or_else(|| self.busy(), |state| state.dispatch.counts().0)
     }
 }
@@ -89,7 +89,7 @@ impl TurnPermit {
         reply: &mut dyn Reply,
     ) -> io::Result<Outcome> {
         let (hub, began) = (&self.hub, Instant::now());
-        let message = draft.accept(self.id, Stamp::default());
+        let message = draft.accept(self.id, Timestamp::default());
         let outcome = hub.run_agent(&message, (1, None), reply, (Some(client), None))?;
         // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
         let echoed = outcome == Outcome::Done && hub.settings().agent.kind() == "echo";

@@ -18,14 +18,14 @@ use crate::threads::pause;
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
 /// [`CONTROL_TIMEOUT`](crate::limits::CONTROL_TIMEOUT).
-const STATUS_PATIENCE: Duration = Duration::from_millis(500);
+const STATUS_LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// Between two tries to take a lock with a deadline; one is held for some microseconds.
 const LOCK_PAUSE: Duration = Duration::from_millis(5);
 
 /// How many messages there are; turns that run, that wait, and their sessions; what waits for the agent,
 /// as JSON; what each principal holds.
-pub type Glance = (Counts, (usize, usize, usize), Option<String>, Usage);
+pub type HubStatus = (Counts, (usize, usize, usize), Option<String>, Usage);
 
 /// A session as a whole.
 #[derive(Clone, Debug)]
@@ -42,9 +42,10 @@ impl Hub {
         let (entry, position) = {
             let state = self.lock();
             let Some(entry) = state.table.copy(id) else { return Ok(None) };
-            let place = |session| state.dispatch.tickets(session).position(|other| other == id);
-            let place = entry.session().map_or(Some(0), place).filter(|_| !entry.turn.is_over());
-            (entry, place.map(|place| place + 1))
+            let before =
+                |session| state.dispatch.turns_of(Some(session)).position(|other| other == id);
+            let before = entry.session().map_or(Some(0), before).filter(|_| !entry.turn.is_over());
+            (entry, before.map(|before| before + 1))
         };
         self.sync(self.newest(&entry))?;
         let mut message = Message { id, entry, position, ..Message::default() };
@@ -106,17 +107,16 @@ impl Hub {
     }
 
     fn session_of(&self, owner: Owner, transcript_bytes: u64) -> Session {
-        let session = owner.digest().unwrap_or_default();
-        let line = self.lock().dispatch.tickets(session).count();
-        let running = self.running_in(session);
-        let queued = line - usize::from(running.is_some()).min(line);
+        let turns = self.lock().dispatch.turns_of(owner.digest()).count();
+        let running = owner.digest().and_then(|session| self.running_in(session));
+        let queued = turns - usize::from(running.is_some()).min(turns);
         Session { owner, running, queued, transcript_bytes }
     }
 
     /// The message whose turn runs in a session.
     pub fn running_in(&self, session: Digest) -> Option<Id> {
         let state = self.lock();
-        let first = state.dispatch.tickets(session).next()?;
+        let first = state.dispatch.turns_of(Some(session)).next()?;
         (state.table.get(first)?.turn == TurnState::Running).then_some(first)
     }
 
@@ -187,9 +187,9 @@ impl Hub {
         Ok(listed)
     }
 
-    /// The state, if its lock is free within `patience`: a hung disk may hold it.
-    pub(super) fn lock_within(&self, patience: Duration) -> Option<MutexGuard<'_, State>> {
-        let deadline = Instant::now() + patience;
+    /// The state, if its lock is free within `timeout`: a hung disk may hold it.
+    pub(super) fn lock_within(&self, timeout: Duration) -> Option<MutexGuard<'_, State>> {
+        let deadline = Instant::now() + timeout;
         loop {
             match self.state.try_lock() {
                 Ok(state) => return Some(state),
@@ -201,11 +201,11 @@ impl Hub {
     }
 
     /// What there is, if the lock is free soon: a hung disk may hold it.
-    pub fn glance_at_counts(&self) -> Option<Glance> {
-        Some(self.glance_of(&*self.lock_within(STATUS_PATIENCE)?))
+    pub fn try_status(&self) -> Option<HubStatus> {
+        Some(self.status_of(&*self.lock_within(STATUS_LOCK_TIMEOUT)?))
     }
 
-    pub(super) fn glance_of(&self, state: &State) -> Glance {
+    pub(super) fn status_of(&self, state: &State) -> HubStatus {
         let (running, waiting) = state.dispatch.counts();
         let turns = (running, waiting, state.dispatch.sessions());
         let mut usage = state.table.usage();

@@ -8,10 +8,10 @@ use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::Entry;
 use super::submit::Refusal;
-use crate::extent::Extent;
 use crate::journal::record::{Accepted, Record, Step};
 use crate::journal::{Purpose, WriteError};
 use crate::limits::DISK_RETRY_DELAY;
+use crate::stored_text::StoredText;
 use crate::threads::in_turn;
 
 /// How long nothing is written before the journal says that all is durable: within twice this after
@@ -61,7 +61,7 @@ impl Hub {
         }
         let rested = state.mark_at.replace(Instant::now() + MARK_AFTER).is_none();
         if rested || state.table.is_crowded(self.settings().config.limits.keep_results) {
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
         Ok(number)
     }
@@ -127,7 +127,7 @@ impl Hub {
     pub(super) fn outcome_around(
         &self,
         entry: &Entry,
-    ) -> io::Result<(Option<Step>, Option<Extent>)> {
+    ) -> io::Result<(Option<Step>, Option<StoredText>)> {
         let number = entry.outcome;
         let long = self.journal.is_long(number) && self.lock().recent.get(number).is_none();
         if !long || entry.erased {

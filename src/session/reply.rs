@@ -2,7 +2,7 @@
 //!
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
@@ -138,21 +138,16 @@ pub struct Watch {
 
 /// The replies of messages that run, and of those that somebody waits for.
 #[derive(Debug, Default)]
-pub struct ReplyBuffers(Vec<(Id, Arc<ReplyBuffer>)>);
+pub struct ReplyBuffers(BTreeMap<u128, Arc<ReplyBuffer>>);
 
 impl ReplyBuffers {
     pub fn get(&self, id: Id) -> Option<&Arc<ReplyBuffer>> {
-        self.0.iter().find(|(known, _)| *known == id).map(|(_, reply)| reply)
+        self.0.get(&id.0)
     }
 
     /// The reply buffer of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
-        if let Some(reply) = self.get(id) {
-            return Arc::clone(reply);
-        }
-        let reply = Arc::default();
-        self.0.push((id, Arc::clone(&reply)));
-        reply
+        Arc::clone(self.0.entry(id.0).or_default())
     }
 
     /// Ends a reply whose text nobody may read any more.
@@ -166,8 +161,7 @@ impl ReplyBuffers {
 
     /// Ends a reply: who watches it is notified.
     pub fn end(&mut self, id: Id) {
-        if let Some(at) = self.0.iter().position(|(known, _)| *known == id) {
-            let (_, reply) = self.0.swap_remove(at);
+        if let Some(reply) = self.0.remove(&id.0) {
             let mut state = reply.lock();
             state.over = true;
             state.notify();
@@ -175,8 +169,8 @@ impl ReplyBuffers {
     }
 
     /// Makes all watchers look again.
-    pub fn nudge(&self) {
-        self.0.iter().for_each(|(_, reply)| reply.lock().notify());
+    pub fn notify_watchers(&self) {
+        self.0.values().for_each(|reply| reply.lock().notify());
     }
 }
 
@@ -188,7 +182,7 @@ pub const MAX_RECENT_RECORD: usize = 8 << 10;
 /// Ends of turns that were just written: their clients and targets are about to be given them. Emptied
 /// as soon as nothing more is written or under way.
 #[derive(Debug, Default)]
-pub struct Recent(VecDeque<(u64, Step)>);
+pub struct Recent(Vec<(u64, Step)>);
 
 impl Recent {
     pub fn add(&mut self, number: u64, record: &Record, bytes: usize) {
@@ -197,16 +191,12 @@ impl Recent {
         };
         if bytes <= MAX_RECENT_RECORD {
             self.0.truncate(MAX_RECENT - 1);
-            self.0.push_front((number, step.clone()));
+            self.0.insert(0, (number, step.clone()));
         }
     }
 
     pub fn get(&self, number: u64) -> Option<Step> {
         self.0.iter().find(|(known, _)| *known == number).map(|(_, step)| step.clone())
-    }
-
-    pub fn clear(&mut self) {
-        self.0 = VecDeque::new();
     }
 }
 

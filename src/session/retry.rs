@@ -18,7 +18,7 @@ use crate::limits::MAX_TURN_RETRY_DELAY;
 /// `limits.max_attempts` allows it. The `ages` are those of the process at the attempt's beginning and
 /// end, `now` is the wall clock as time since 1970.
 pub fn step_after(
-    outcome: Outcome,
+    outcome: &Outcome,
     (text, report): (String, Option<String>),
     entry: &Entry,
     ages: [Duration; 2],
@@ -26,43 +26,38 @@ pub fn step_after(
     config: &Config,
 ) -> Option<Step> {
     let (error, crash) = (outcome.to_string(), matches!(outcome, Outcome::Crashed(_)));
-    let (detail, passes) = match &outcome {
+    let (detail, passes, asked) = match outcome {
         Outcome::Done => return Some(Step::Done(text, report)),
         Outcome::Ended(CancelReason::TimedOut) => {
-            (Some(ErrorResponse::timed_out().to_json()), false)
+            (Some(ErrorResponse::timed_out().to_json()), false, None)
         }
         Outcome::Ended(_) | Outcome::Short(_) => return None,
-        Outcome::Failed(_) => (None, false),
-        Outcome::ErrorResponse(refused) => (Some(refused.to_json()), refused.is_temporary()),
-        Outcome::Temporary(_) | Outcome::Crashed(_) => (None, true),
+        Outcome::Failed(_) => (None, false, None),
+        Outcome::ErrorResponse(refused) => {
+            (Some(refused.to_json()), refused.is_temporary(), refused.retry_after.as_deref())
+        }
+        Outcome::Temporary(_) | Outcome::Crashed(_) => (None, true, None),
     };
     if !passes {
         return Some(Step::Failed(error, detail));
     }
-    let asked =
-        if let Outcome::ErrorResponse(refused) = outcome { refused.retry_after } else { None };
-    let asked = asked.and_then(|value| retry_after(&value, now));
+    let asked = asked.and_then(|value| retry_after(value, now));
     let failing = entry.failing.as_deref();
     let [began, spent] = ages.map(|age| failing.map(|failing| failing.spent(age)));
-    let attempt = Attempt {
-        began,
-        spent: spent.unwrap_or_default(),
-        failures: failing.map_or(1, |failing| failing.retry.failures.saturating_add(1)),
-        retry_after: asked,
-        random,
-    };
+    let spent = spent.unwrap_or_default();
+    let failures = failing.map_or(1, |failing| failing.retry.failures.saturating_add(1));
     let (cuts, retry_for) = (entry.crashes + 1, config.agent.retry_for);
     let pause = if crash {
         let allowed = usize::try_from(cuts).is_ok_and(|cuts| cuts < config.limits.max_attempts);
         allowed.then(|| backoff::delay(cuts, random, MAX_TURN_RETRY_DELAY))
     } else {
-        pause(&attempt, retry_for)
+        pause((began, spent, failures), (asked, random), retry_for)
     };
     Some(if let Some(pause) = pause {
         Step::Retry(Box::new(Retry {
             error,
-            failures: attempt.failures,
-            spent: millis(attempt.spent),
+            failures,
+            spent: millis(spent),
             pause: millis(pause),
             asked: asked.is_some(),
             crash,
@@ -77,30 +72,22 @@ pub fn step_after(
     })
 }
 
-/// An attempt that failed for now.
-#[derive(Clone, Copy, Debug)]
-struct Attempt {
-    /// How long the message's attempts had failed when this one began; `None`: it was the first.
-    began: Option<Duration>,
-    /// The same at its end.
-    spent: Duration,
-    /// Attempts that failed, with this one.
-    failures: u32,
-    retry_after: Option<Duration>,
-    random: u64,
-}
-
-/// The pause before the next attempt; `None`: this was the last one.
+/// The pause before the next attempt; `None`: this was the last one. `began` and `spent`: for how long
+/// the message's attempts had failed when this one began, unless it was the first, and when it ended.
 ///
 /// The last attempt is one that begins when `retry_for` is over, so that every outage of that length
 /// is waited out.
-fn pause(attempt: &Attempt, retry_for: Duration) -> Option<Duration> {
-    if retry_for.is_zero() || attempt.began.is_some_and(|spent| spent >= retry_for) {
+fn pause(
+    (began, spent, failures): (Option<Duration>, Duration, u32),
+    (retry_after, random): (Option<Duration>, u64),
+    retry_for: Duration,
+) -> Option<Duration> {
+    if retry_for.is_zero() || began.is_some_and(|spent| spent >= retry_for) {
         return None;
     }
-    let rest = retry_for.saturating_sub(attempt.spent);
-    let pause = backoff::delay(attempt.failures, attempt.random, MAX_TURN_RETRY_DELAY).min(rest);
-    Some(pause.max(attempt.retry_after.unwrap_or_default()))
+    let rest = retry_for.saturating_sub(spent);
+    let pause = backoff::delay(failures, random, MAX_TURN_RETRY_DELAY).min(rest);
+    Some(pause.max(retry_after.unwrap_or_default()))
 }
 
 #[cfg(test)]
@@ -116,14 +103,9 @@ mod tests {
         loop {
             let spent = began[began.len() - 1];
             let first = began.len() == 1;
-            let attempt = Attempt {
-                began: (!first).then_some(spent),
-                spent,
-                failures: u32::try_from(began.len()).unwrap(),
-                retry_after: after,
-                random,
-            };
-            match pause(&attempt, retry_for) {
+            let failures = u32::try_from(began.len()).unwrap();
+            let failed = ((!first).then_some(spent), spent, failures);
+            match pause(failed, (after, random), retry_for) {
                 Some(pause) => began.push(spent + pause),
                 None => return began,
             }
@@ -136,7 +118,7 @@ mod tests {
         let after = |outcome| {
             let (reply, chance) = (("text".to_owned(), None), (HOUR, 0));
             let ages = [Duration::ZERO; 2];
-            step_after(outcome, reply, &Entry::default(), ages, chance, &Config::default())
+            step_after(&outcome, reply, &Entry::default(), ages, chance, &Config::default())
         };
         let why = || "why".to_owned();
         assert_eq!(after(Outcome::Done), Some(Step::Done("text".to_owned(), None)));
@@ -171,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_attempt_comes_when_the_patience_is_over() {
+    fn the_last_attempt_comes_when_retry_for_is_over() {
         for random in [0, u64::MAX / 3, u64::MAX] {
             let began = attempts(HOUR, random, None);
             assert_eq!(began.last(), Some(&HOUR), "{random}");
@@ -179,7 +161,7 @@ mod tests {
             let pauses = began.windows(2).map(|two| two[1] - two[0]);
             assert!(pauses.max() <= Some(MAX_TURN_RETRY_DELAY), "{random}");
         }
-        // None fails at once where its turn comes late in an outage: each has its own patience.
+        // None fails at once where its turn comes late in an outage: each has its own `retry_for`.
         assert!(attempts(Duration::from_millis(1), 0, None).len() == 2);
         assert!(attempts(Duration::ZERO, 0, None).len() == 1, "0 tries nothing again");
     }
@@ -194,15 +176,9 @@ mod tests {
     }
 
     #[test]
-    fn an_attempt_that_took_longer_than_the_patience_is_followed_by_the_last_one() {
-        let long = Attempt {
-            began: Some(Duration::from_secs(10)),
-            spent: Duration::from_secs(5000),
-            failures: 3,
-            retry_after: None,
-            random: 0,
-        };
-        assert_eq!(pause(&long, HOUR), Some(Duration::ZERO));
-        assert_eq!(pause(&Attempt { began: Some(HOUR), ..long }, HOUR), None);
+    fn an_attempt_that_took_longer_than_retry_for_is_followed_by_the_last_one() {
+        let long = |began| pause((Some(began), Duration::from_secs(5000), 3), (None, 0), HOUR);
+        assert_eq!(long(Duration::from_secs(10)), Some(Duration::ZERO));
+        assert_eq!(long(HOUR), None);
     }
 }

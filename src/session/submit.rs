@@ -8,9 +8,9 @@ use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::{DeliveryState, TurnState};
 use crate::config::{Busy, OWNER};
-use crate::journal::record::{Accepted, Record, Stamp, Step};
+use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::journal::{self, WriteError};
-use crate::shares::{Over, Reached, Shares};
+use crate::shares::{Limit, LimitReached, Shares};
 
 /// A message as its sender gives it.
 #[derive(Clone, Debug)]
@@ -31,7 +31,7 @@ pub struct Draft {
 /// What became of a draft.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Submitted {
-    /// It is durable. `position` counts its session's line from 1, 0 where it is answered already;
+    /// It is durable. `position` in its session's queue, from 1; 0 where it is answered already;
     /// `interrupted`: the message whose turn was told to end.
     New { id: Id, position: usize, interrupted: Option<Id> },
     /// Its idempotency key is known, and the message that began with it is durable.
@@ -42,16 +42,16 @@ pub enum Submitted {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The queue, of the session or of all, or the principal's share of it.
-    Full(Reached),
+    Full(LimitReached),
     /// The idempotency key is known with another body.
     Conflict,
     /// The idempotency key is that of a message whose session was reset.
     Erased,
     /// Sessions keep as much on disk as they may, and none is idle.
-    Transcripts(Reached),
+    Transcripts(LimitReached),
     Journal(WriteError),
     /// The principal's share of the journal is full.
-    Share(Reached),
+    Share(LimitReached),
     Stopping,
     /// There is no such message.
     Unknown,
@@ -98,7 +98,7 @@ impl Hub {
             if self.is_draining() {
                 return Err(Refusal::Stopping);
             }
-            if let Some((id, number)) = self.known(&state, &draft)? {
+            if let Some((id, number)) = self.find_duplicate(&state, &draft)? {
                 drop(state);
                 self.sync(number)?;
                 return Ok(Submitted::Known(id));
@@ -134,19 +134,18 @@ impl Hub {
 
     /// Ends the turn that runs in a session, or waits for its next attempt. Returns whose it was.
     fn interrupt(&self, state: &mut State, session: Digest, by: Id) -> Option<Id> {
-        let first = state.dispatch.tickets(session).next()?;
+        let first = state.dispatch.turns_of(Some(session)).next()?;
         if !matches!(state.table.get(first)?.turn, TurnState::Running | TurnState::Backoff) {
             return None;
         }
         let why = format!("interrupted by message {by}");
-        self.mark_cancelled(state, first, &why).ok()?;
-        Some(first)
+        self.mark_cancelled(state, first, &why).ok().map(|()| first)
     }
 
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.
     pub fn admit(&self, draft: Draft) -> Result<Submitted, Refusal> {
         let mut state = self.lock();
-        if let Some((id, number)) = self.known(&state, &draft)? {
+        if let Some((id, number)) = self.find_duplicate(&state, &draft)? {
             drop(state);
             self.sync(number)?;
             return Ok(Submitted::Known(id));
@@ -227,7 +226,7 @@ impl Hub {
         let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
         shares.admit(principal, held, more as u64, limit).map_err(|reached| {
             // There may be something to forget.
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
             Refusal::Share(reached)
         })
     }
@@ -238,26 +237,25 @@ impl Hub {
         let ((held, _), limit, shares) = self.share(&self.lock(), principal)?;
         let length = reply.len() as u64;
         (held + length > shares.most(limit)).then(|| {
-            let whose = Over::Principal.reached(principal, "limits.max_journal", (held, limit));
+            let whose = Limit::Principal.reached(principal, "limits.max_journal", (held, limit));
             format!("the reply of {length} bytes does not fit: {}", whose.message)
         })
     }
 
     /// The message of the draft's idempotency key, and the number of its record.
-    fn known(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
-        match draft.key.and_then(|(key, body)| Some((state.table.by_key(key)?, body))) {
-            None => Ok(None),
-            Some(((_, entry), _)) if state.table.is_erased(entry) => Err(Refusal::Erased),
-            Some(((_, entry), body)) if entry.key.as_ref().is_none_or(|key| key.body != body) => {
-                Err(Refusal::Conflict)
-            }
-            Some(((id, entry), _)) => Ok(Some((id, entry.accepted))),
+    fn find_duplicate(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
+        let known = |(key, body)| Some((state.table.find_by_idempotency_key(key)?, body));
+        let Some(((id, entry), body)) = draft.key.and_then(known) else { return Ok(None) };
+        match &entry.key {
+            _ if state.table.is_erased(entry) => Err(Refusal::Erased),
+            Some(key) if key.body == body => Ok(Some((id, entry.accepted))),
+            Some(_) | None => Err(Refusal::Conflict),
         }
     }
 }
 
 impl Draft {
-    pub(super) fn accept(self, id: Id, at: Stamp) -> Accepted {
+    pub(super) fn accept(self, id: Id, at: Timestamp) -> Accepted {
         let hex = |digest: Digest| format!("{digest:032x}");
         Accepted {
             id: id.to_string(),

@@ -2,14 +2,14 @@
 //! restarts at any record, and a disk that refuses.
 
 mod clocks;
+mod conversation;
 mod durable;
 mod faults;
 mod forgetting;
-mod history;
 mod journal;
 mod large;
-mod patience;
 mod restart;
+mod retries;
 mod shares;
 mod turns;
 

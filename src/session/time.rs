@@ -16,9 +16,9 @@ pub trait Clocks: fmt::Debug + Send + Sync {
 
 /// The clocks of this machine.
 #[derive(Debug)]
-pub struct System;
+pub struct SystemClocks;
 
-impl Clocks for System {
+impl Clocks for SystemClocks {
     fn boot(&self) -> String {
         proc::boot_id()
     }

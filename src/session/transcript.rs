@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::id::Id;
 use super::message_table::{Digest, Owner};
-use super::usage::TranscriptUsage;
+use super::transcript_usage::TranscriptUsage;
 use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
@@ -71,17 +71,18 @@ impl Transcripts {
 
     /// Makes the file agree with the journal before a session's first turn in this process. `known`
     /// tells which turns the journal has of it, and `load` gives one of them. Does nothing where that
-    /// was done already.
+    /// was done already, or where there is no transcript and none is to be made (`create`).
     pub fn reconcile(
         &self,
-        session: Digest,
+        (session, create): (Digest, bool),
         owner: &Owner,
         cap: usize,
         known: &dyn Fn() -> Known,
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let mut reconciled = lock(&self.reconciled);
-        if reconciled.contains(&session) {
+        let found = self.find(session);
+        if reconciled.contains(&session) || found.is_none() && !create {
             return Ok(());
         }
         let Known { answered: said, unanswered: unsaid, reset } = known();
@@ -110,7 +111,7 @@ impl Transcripts {
             }
         }
         // Agents open it in their first turn too.
-        let named = self.find(session).is_some_and(|about| about.owner == *owner);
+        let named = found.is_some_and(|about| about.owner == *owner);
         let size: usize = kept.iter().map(|(_, lines)| lines.len()).sum();
         if !named || !missing.is_empty() || size as u64 != length {
             missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
@@ -244,15 +245,16 @@ fn read(path: &Path) -> io::Result<(String, u64)> {
     Ok((text.to_owned(), length))
 }
 
-/// The turns in a transcript: both lines of each. It ends where a line is not of a turn.
+/// The turns in a transcript in the order of acceptance: both lines of each. It ends where a line is not
+/// of a turn.
 fn pairs(mut text: &str) -> Vec<(Id, &str)> {
-    let next = || {
-        let (id, length) = pair(text)?;
+    let mut turns = Vec::new();
+    while let Some((id, length)) = pair(text) {
         let (lines, rest) = text.split_at(length);
+        insert(&mut turns, id, lines);
         text = rest;
-        Some((id, lines))
-    };
-    std::iter::from_fn(next).collect()
+    }
+    turns
 }
 
 fn pair(text: &str) -> Option<(Id, usize)> {
@@ -267,18 +269,16 @@ fn pair(text: &str) -> Option<(Id, usize)> {
     (id(&text[first..second], "assistant")? == asked).then_some((asked, second))
 }
 
-/// Puts a turn in its place, in the order of acceptance: one that failed at first may have come to its
+/// Inserts a turn in the order of acceptance: one that failed at first may have come to its
 /// reply late.
 fn insert<'a>(turns: &mut Vec<(Id, &'a str)>, id: Id, lines: &'a str) {
-    let at = turns.partition_point(|(known, _)| *known < id);
+    let at = turns.partition_point(|(known, _)| *known <= id);
     turns.insert(at, (id, lines));
 }
 
 /// The text of some turns; without the oldest where that is longer than `cap`, so that there is room for
 /// some more.
 fn rolled(mut turns: Vec<(Id, &str)>, cap: usize) -> String {
-    // A turn that was run again may stand behind newer ones that are forgotten.
-    turns.sort_by_key(|(id, _)| *id);
     if turns.iter().map(|(_, lines)| lines.len()).sum::<usize>() > cap {
         let mut size = 0;
         let newest = turns.iter().rev().take_while(|(_, lines)| {

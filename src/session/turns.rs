@@ -20,7 +20,7 @@ use crate::sys::random;
 use crate::threads::lock;
 
 impl Hub {
-    /// Gives free places away and begins the attempts of those who get one. Returns them: each needs a
+    /// Gives free slots away and begins the attempts of those who get one. Returns them: each needs a
     /// worker.
     pub(super) fn begin_attempts(&self, state: &mut State) -> Vec<Id> {
         let most = self.settings().config.limits.max_attempts;
@@ -62,7 +62,7 @@ impl Hub {
     /// Has a turn wait for so long before its next attempt.
     pub(super) fn postpone(&self, state: &mut State, id: Id, pause: Duration) {
         state.dispatch.postpone(id, Instant::now() + pause);
-        self.alarm.notify_all();
+        self.maintenance_wakeup.notify_all();
     }
 
     /// What follows the last record of a turn.
@@ -78,7 +78,7 @@ impl Hub {
     }
 
     /// Writes down how an attempt ended; returns whose turn it is now.
-    pub(super) fn finish_turn(&self, id: Id, outcome: Outcome) -> Vec<Id> {
+    pub(super) fn finish_turn(&self, id: Id, outcome: &Outcome) -> Vec<Id> {
         let (entry, run) = {
             let mut state = self.lock();
             (state.table.copy(id), state.replies.of(id))
@@ -154,7 +154,7 @@ impl Hub {
         self.write_with_retry(&what, &Record::step(id, entry.attempts, self.stamp(), failed))
     }
 
-    /// Gives the place of a turn away that needs no more record.
+    /// Frees the slot of a turn that needs no more record.
     fn release_turn(&self, id: Id) -> Vec<Id> {
         let mut state = self.lock();
         state.replies.end(id);
@@ -184,7 +184,7 @@ impl Hub {
         let append = || {
             let cap = self.transcript_cap();
             // A hole in it could never be filled again.
-            self.reconcile_transcript(session, &entry.owner)?;
+            self.reconcile(session, &entry.owner, true)?;
             let still = || {
                 let state = self.lock();
                 let reset = state.table.is_reset(session, entry.accepted);
@@ -200,7 +200,7 @@ impl Hub {
     }
 
     /// See [`super::transcript::Transcripts::reconcile`].
-    pub(super) fn reconcile_transcript(&self, session: Digest, who: &Owner) -> io::Result<()> {
+    pub(super) fn reconcile(&self, session: Digest, who: &Owner, create: bool) -> io::Result<()> {
         let known = || {
             let (mut known, reset) = (Known::default(), self.lock().table.reset_of(session));
             known.reset = reset.map(|(newest, _)| newest);
@@ -221,6 +221,6 @@ impl Hub {
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
         let cap = self.transcript_cap();
-        self.transcripts.reconcile(session, who, cap, &known, &load)
+        self.transcripts.reconcile((session, create), who, cap, &known, &load)
     }
 }

@@ -44,10 +44,10 @@ impl Hub {
     }
 
     /// Waits until a message is over. Says whether it is: the wait ends before where it has lasted for
-    /// `patience`, where the client goes away, and where the gateway stops before the message runs.
-    pub fn wait(&self, id: Id, client: BorrowedFd<'_>, patience: Duration) -> io::Result<bool> {
+    /// `timeout`, where the client goes away, and where the gateway stops before the message runs.
+    pub fn wait(&self, id: Id, client: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
         let (abort, client) = (Some(self.abort.as_fd()), Some(client));
-        let cancel = Cancel { abort, client, ..Cancel::at(Instant::now() + patience) };
+        let cancel = Cancel { abort, client, ..Cancel::at(Instant::now() + timeout) };
         let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(true) };
         loop {
             watch.event.clear();
@@ -62,7 +62,7 @@ impl Hub {
     }
 
     /// Whether a message has begun to run, and when it was accepted.
-    pub fn glance(&self, id: Id) -> Option<(bool, u64)> {
+    pub fn progress_of(&self, id: Id) -> Option<(bool, u64)> {
         let state = self.lock();
         let entry = state.table.get(id)?;
         Some((!matches!(entry.turn, TurnState::Queued | TurnState::Backoff), entry.at))

@@ -24,7 +24,7 @@ const WORKER_STACK: usize = 256 << 10;
 
 impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
-    /// place, and is tried again by maintenance.
+    /// slot, and is tried again by maintenance.
     pub(super) fn spawn_workers(self: &Arc<Self>, ids: Vec<Id>) {
         for id in ids {
             let hub = Arc::clone(self);
@@ -35,18 +35,18 @@ impl Hub {
             if state.table.get(id).is_none_or(|entry| entry.turn.is_over()) {
                 // It was taken back meanwhile, and that takes no thread.
                 drop(state);
-                self.spawn_workers(self.finish_turn(id, Outcome::Ended(CancelReason::Cancelled)));
+                self.spawn_workers(self.finish_turn(id, &Outcome::Ended(CancelReason::Cancelled)));
                 continue;
             }
             state.without_thread.push((Instant::now() + THREAD_RETRY_DELAY, id));
             if self.is_draining() {
                 self.announce_drain(&mut state);
             }
-            self.alarm.notify_all();
+            self.maintenance_wakeup.notify_all();
         }
     }
 
-    /// Gives free places away, and each turn that begins a worker.
+    /// Gives free slots away, and each turn that begins a worker.
     pub(super) fn start_turns(self: &Arc<Self>, mut state: MutexGuard<'_, State>) {
         let begun = self.begin_attempts(&mut state);
         drop(state);
@@ -73,17 +73,17 @@ impl Hub {
     fn work(self: Arc<Self>, first: Id) {
         let mut next = Some(first);
         while let Some(id) = next {
-            let mut ids = self.finish_turn(id, self.attempt_with_patience(id));
+            let mut ids = self.finish_turn(id, &self.run_attempt(id));
             next = (!ids.is_empty()).then(|| ids.remove(0));
             self.spawn_workers(ids);
         }
     }
 
     /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
-    fn attempt_with_patience(&self, id: Id) -> Outcome {
+    fn run_attempt(&self, id: Id) -> Outcome {
         let mut logged = false;
         loop {
-            match self.attempt(id) {
+            match self.try_attempt(id) {
                 Outcome::Short(why) => {
                     self.note_shortage(&why);
                     if !std::mem::replace(&mut logged, true) {
@@ -112,7 +112,7 @@ impl Hub {
     }
 
     /// Runs one attempt of a message's turn, once the record that says so is durable.
-    fn attempt(&self, id: Id) -> Outcome {
+    fn try_attempt(&self, id: Id) -> Outcome {
         let (entry, run, number) = {
             let mut state = self.lock();
             let entry = state.table.get(id).filter(|entry| !entry.turn.is_over()).cloned();
@@ -130,7 +130,7 @@ impl Hub {
             }
             Err(e) => {
                 let why = format!("the message cannot be read now: {e}");
-                // A disk may stay like this, and others want the place meanwhile.
+                // A disk may stay like this, and others want the slot meanwhile.
                 let short = is_shortage(&e);
                 return if short { Outcome::Short(why) } else { Outcome::Temporary(why) };
             }
@@ -161,7 +161,7 @@ impl Hub {
         if let Some(session) = entry.session() {
             let again = entry.attempts > 1 || entry.queued != entry.accepted;
             let remove = || if again { self.transcripts.remove_turn(session, id) } else { Ok(()) };
-            let settled = self.reconcile_transcript(session, &entry.owner).and_then(|()| remove());
+            let settled = self.reconcile(session, &entry.owner, true).and_then(|()| remove());
             // A full disk must not keep accepted work from going on; what it lacks of the system it
             // waits for, and does not run without what was said before.
             if let Err(e) = settled {

@@ -7,8 +7,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::child_cgroup;
 use super::children::{Children, PidSlot};
-use super::leftovers::{Leftovers, Run, Tree};
+use super::process_tree::{Leftovers, ProcessTracker, ProcessTree};
 use super::program::{Environment, Program};
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{AGENT_READ, KEEP_ALIVE, REAP_TIMEOUT};
@@ -46,7 +47,6 @@ pub struct RunOptions<'a> {
 }
 
 /// What a child has done.
-#[derive(Debug)]
 pub enum ChildEvent {
     /// So many bytes of its stdout are in the buffer.
     Stdout(usize),
@@ -78,10 +78,11 @@ impl Children {
         let (mut own, mut tree) = (Environment::new(), None);
         if let ChildKind::Tree(leftovers) = kind {
             own.extend(self.name.get().map(|name| (OWN_VARIABLE.into(), name.into())));
-            tree = self.run.get().filter(|_| leftovers == Leftovers::Kill).map(Run::tree);
-            own.extend(tree.as_ref().map(Tree::variable));
+            let tracker = self.tracker.get().filter(|_| leftovers == Leftovers::Kill);
+            tree = tracker.map(ProcessTracker::new_tree);
+            own.extend(tree.as_ref().map(ProcessTree::variable));
         }
-        let variables = program.variables(own);
+        let variables = program.variables(&own);
         let slot = PidSlot::default();
         lock(&self.known).push(Arc::clone(&slot));
         let cgroup = tree.as_ref().and_then(|tree| File::open(tree.cgroup.as_ref()?).ok());
@@ -95,15 +96,17 @@ impl Children {
             Ok(process) => process,
             Err(e) => {
                 self.forget(&slot);
-                self.end_tree(tree);
+                self.kill_tree(tree);
                 return Err(e);
             }
         };
         if let Some(soft) = self.descriptors {
             let _ = set_limit_of(process.pid, soft);
         }
-        if let Some(tree) = tree.as_mut().filter(|_| !process.joined) {
-            tree.leave_cgroup();
+        // It could not enter its control group, which is empty: it goes.
+        let empty = tree.as_mut().filter(|_| !process.joined).and_then(|tree| tree.cgroup.take());
+        if let Some(group) = empty {
+            child_cgroup::kill(&group, Instant::now());
         }
         Ok(Child {
             process,
@@ -125,7 +128,7 @@ impl Children {
 pub struct Child<'a> {
     process: Spawned,
     /// What it starts; `None`: a helper, or it is kept.
-    tree: Option<Tree>,
+    tree: Option<ProcessTree>,
     /// Set once it is reaped, or left behind.
     status: Option<Result<Status, ErrorKind>>,
     slot: PidSlot,
@@ -182,7 +185,7 @@ impl Child<'_> {
         (process.stdin, process.stdout, process.stderr) = (None, None, None);
         let status = self.reap().map_err(|e| e.kind());
         self.status = Some(status);
-        self.children.end_tree(self.tree.take());
+        self.children.kill_tree(self.tree.take());
         status.map_err(Into::into)
     }
 

@@ -4,8 +4,8 @@ use std::io;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::cgroup;
-use super::leftovers::{Run, Tree};
+use super::child_cgroup;
+use super::process_tree::{ProcessTracker, ProcessTree};
 use crate::sys::fd::limit;
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, Signal};
@@ -31,7 +31,7 @@ pub struct Children {
     /// The gateway's name, by which its children find it.
     pub(super) name: OnceLock<String>,
     /// Set where a gateway runs: we inherit what children leave, and end it.
-    pub(super) run: OnceLock<Run>,
+    pub(super) tracker: OnceLock<ProcessTracker>,
 }
 
 impl Children {
@@ -47,15 +47,15 @@ impl Children {
     pub fn begin_run(&self, name: &str, gateway: &str) -> io::Result<()> {
         process::become_subreaper()?;
         let _ = self.name.set(name.to_owned());
-        let _ = self.run.set(Run::begin(gateway)?);
+        let _ = self.tracker.set(ProcessTracker::new(gateway)?);
         Ok(())
     }
 
     /// Ends what a run of this gateway that was killed has left; until then nothing is started but
     /// helpers. `own`: our control group, where the service manager has delegated it to us.
     pub fn end_earlier_runs(&self, own: Option<&str>) {
-        if let Some(run) = self.run.get() {
-            run.end_earlier(own.and_then(cgroup::usable));
+        if let Some(tracker) = self.tracker.get() {
+            tracker.kill_earlier_runs(own.and_then(child_cgroup::usable_base));
         }
     }
 
@@ -87,9 +87,9 @@ impl Children {
     /// Kills every group that a child of ours leads, and what children have started: before an exit
     /// that waits for nobody.
     pub fn end_all(self: &Arc<Self>) {
-        let Some(run) = self.run.get() else { return };
+        let Some(tracker) = self.tracker.get() else { return };
         let all = Arc::clone(self);
-        run.end(move || {
+        tracker.kill_all(Box::new(move || {
             // Under the lock: nobody reaps one meanwhile.
             let known = lock(&all.known);
             let pids = known.iter().filter_map(|slot| Pid::new(slot.load(Ordering::SeqCst)));
@@ -97,13 +97,13 @@ impl Children {
             let killed = killed.filter(|pid| !process::has_ended(*pid)).collect::<Vec<_>>();
             drop(known);
             [killed, all.reap_orphans()].concat()
-        });
+        }));
     }
 
-    pub(super) fn end_tree(self: &Arc<Self>, tree: Option<Tree>) {
+    pub(super) fn kill_tree(self: &Arc<Self>, tree: Option<ProcessTree>) {
         if let Some(tree) = tree {
             let all = Arc::clone(self);
-            tree.end(move || all.reap_orphans());
+            tree.kill(Box::new(move || all.reap_orphans()));
         }
     }
 

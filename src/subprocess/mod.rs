@@ -4,11 +4,11 @@
 //! What may enter: starting, feeding, reading, signalling, waiting. What a child is for, and what its
 //! output means, belongs to the caller.
 
-mod cgroup;
 mod child;
+mod child_cgroup;
 mod children;
 mod executable;
-mod leftovers;
+mod process_tree;
 mod program;
 
 pub use child::{
@@ -16,7 +16,7 @@ pub use child::{
 };
 pub use children::Children;
 pub use executable::{explain_failure, why_not_executable};
-pub use leftovers::Leftovers;
+pub use process_tree::Leftovers;
 pub use program::{
     Environment, Program, environment, find_on, find_program, is_service_manager_variable,
 };

@@ -52,7 +52,7 @@ impl Program {
 
     #[must_use]
     pub fn args(mut self, arguments: impl IntoIterator<Item = impl Into<OsString>>) -> Program {
-        self.argv.extend(arguments.into_iter().map(Into::into));
+        arguments.into_iter().for_each(|argument| self.argv.push(argument.into()));
         self
     }
 
@@ -74,18 +74,16 @@ impl Program {
     }
 
     /// `NAME=VALUE`; those in `own` come instead of others with their names.
-    pub(super) fn variables(&self, own: Environment) -> Vec<OsString> {
-        let mut all = Environment::new();
-        for (name, value) in self.environment.iter().cloned().chain(own) {
-            all.retain(|(known, _)| *known != name);
-            all.push((name, value));
+    pub(super) fn variables(&self, own: &[(OsString, OsString)]) -> Vec<OsString> {
+        let all = [&self.environment[..], own].concat();
+        let mut texts = Vec::new();
+        for (at, (name, value)) in all.iter().enumerate() {
+            if !all[at + 1..].iter().any(|(later, _)| later == name) {
+                let equals: &OsStr = "=".as_ref();
+                texts.push([name, equals, value].into_iter().collect());
+            }
         }
-        let text = |(mut text, value): (OsString, OsString)| {
-            text.push("=");
-            text.push(value);
-            text
-        };
-        all.into_iter().map(text).collect()
+        texts
     }
 }
 

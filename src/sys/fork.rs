@@ -24,12 +24,11 @@ pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::R
     keep.push(write.as_raw_fd());
     // SAFETY: in the child there is only this thread; the C library keeps its memory usable over a
     // fork, and the child runs nothing but `work`, which takes no lock of ours, and ends without a
-    // destructor or exit handler. Signals are blocked in it from its first moment: their handler would
+    // destructor or exit handler; a panic aborts it. Signals are blocked in it from its first moment: their handler would
     // write to a pipe that it shares.
     let pid = with_all_blocked(|| unsafe {
         let pid = libc::fork();
         if pid == 0 {
-            let _end = End;
             close_others(&keep);
             let _ = write.write_all(work().as_bytes());
             exit_now(0);
@@ -38,15 +37,6 @@ pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::R
     });
     check(pid)?;
     Ok(OwnedFd::from(read).into())
-}
-
-/// The child ends where it is, also where its work panics.
-struct End;
-
-impl Drop for End {
-    fn drop(&mut self) {
-        exit_now(1);
-    }
 }
 
 /// Closes all descriptors but these (close_range(2)).

@@ -129,9 +129,15 @@ pub fn read_text(file: File, cap: u64) -> io::Result<String> {
 
 /// The rest of a file, at most `cap` bytes of it.
 pub fn read_bytes(file: File, cap: u64) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
+    // Most files in one piece: a list in /proc may change between two reads of it.
+    let mut bytes = Vec::with_capacity(4096);
     file.take(cap).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// What is in a directory, as far as it can be read.
+pub fn entries(dir: &Path) -> Vec<fs::DirEntry> {
+    fs::read_dir(dir).into_iter().flatten().flatten().collect()
 }
 
 /// Opens for reading and writing, creating with mode 0600; a symlink fails with ELOOP.

@@ -27,7 +27,8 @@ pub mod user;
 
 use std::io;
 
-/// Turns the "-1 and errno" convention into a `Result`.
+/// Turns the "-1 and errno" convention into a `Result`. Out of line: each system call has one.
+#[inline(never)]
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result == -1 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }

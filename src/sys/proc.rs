@@ -11,7 +11,7 @@ use std::path::Path;
 use std::thread;
 use std::time::Duration;
 
-use super::fs::read_bytes;
+use super::fs::{entries, read_bytes};
 use super::process::Pid;
 
 /// What is read of a file in /proc: a table of ten thousand sockets fits.
@@ -22,52 +22,61 @@ const MAX_PROC: u64 = 2 << 20;
 const EXEC_LOOKS: (u32, Duration) = (500, Duration::from_millis(1));
 
 /// The text of a file; what is not UTF-8 in it (a process's name may hold anything) is replaced.
-fn text(path: impl AsRef<Path>) -> io::Result<String> {
-    let bytes = read_bytes(fs::File::open(path.as_ref())?, MAX_PROC)?;
+fn text(path: &str) -> io::Result<String> {
+    let bytes = read_bytes(fs::File::open(path)?, MAX_PROC)?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
 /// When a process started, in clock ticks since boot: with the pid, its identity. `None` where it has
 /// ended, also while it is not reaped yet (but a main thread may end before the others).
 pub fn start_time(pid: Pid) -> Option<u64> {
-    let fields = stat(pid)?;
-    let has_ended = ["Z", "X"].contains(&fields.first()?.as_str());
-    let lives = !has_ended || fields.get(17)?.parse::<u32>().ok()? > 1;
-    fields.get(19)?.parse().ok().filter(|_| lives)
+    let stat = stat(pid)?;
+    let lives = !has_ended(&stat) || number(&stat, 17)? > 1;
+    number(&stat, 19).filter(|_| lives)
 }
 
 /// What the kernel says of a process, from its state on.
-fn stat(of: Pid) -> Option<Vec<String>> {
-    fields(&text(format!("/proc/{of}/stat")).ok()?)
+fn stat(of: Pid) -> Option<String> {
+    behind_name(&text(&format!("/proc/{of}/stat")).ok()?).map(str::to_owned)
 }
 
-/// The fields of a stat line behind the last `)`: the name before it may hold anything.
-fn fields(stat: &str) -> Option<Vec<String>> {
-    Some(stat.rsplit_once(')')?.1.split_whitespace().map(str::to_owned).collect())
+/// What is behind the last `)` of a stat line: the name before it may hold anything.
+fn behind_name(line: &str) -> Option<&str> {
+    Some(line.rsplit_once(')')?.1)
+}
+
+/// One of the numbers there; the state has the place 0.
+fn number(stat: &str, at: usize) -> Option<u64> {
+    stat.split_ascii_whitespace().nth(at)?.parse().ok()
+}
+
+fn has_ended(stat: &str) -> bool {
+    stat.trim_start().starts_with(['Z', 'X'])
 }
 
 /// The user that a process acts as.
 pub fn uid(pid: Pid) -> Option<u32> {
-    let status = text(format!("/proc/{pid}/status")).ok()?;
+    let status = text(&format!("/proc/{pid}/status")).ok()?;
     let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
     ids.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The leader of our session, where that has a terminal.
 pub fn terminal_leader() -> Option<i32> {
-    let fields = stat(Pid::own())?;
-    fields.get(3)?.parse().ok().filter(|_| fields.get(4).is_some_and(|terminal| *terminal != "0"))
+    let stat = stat(Pid::own())?;
+    let leader = number(&stat, 3).filter(|_| number(&stat, 4) != Some(0));
+    leader.and_then(|pid| pid.try_into().ok())
 }
 
 /// The process's name (at most 15 bytes, chosen by itself: escape before printing).
 pub fn name(pid: Pid) -> Option<String> {
-    let comm = text(format!("/proc/{pid}/comm")).ok()?;
+    let comm = text(&format!("/proc/{pid}/comm")).ok()?;
     Some(comm.strip_suffix('\n').unwrap_or(&comm).to_owned())
 }
 
 /// The text of `/proc/PID/cgroup` (cgroups(7)).
 pub fn cgroup(pid: Pid) -> Option<String> {
-    text(format!("/proc/{pid}/cgroup")).ok()
+    text(&format!("/proc/{pid}/cgroup")).ok()
 }
 
 /// The fewest tasks that a control group above us allows (`pids.max`, in version 2 of them), and for
@@ -77,7 +86,8 @@ pub fn task_limit() -> Option<usize> {
     let groups = cgroup(Pid::own()).unwrap_or_default();
     let own = groups.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default();
     let own = Path::new(ROOT).join(own);
-    let most = |group: &Path| text(group.join("pids.max")).ok()?.trim().parse().ok();
+    let most =
+        |group: &Path| text(&group.join("pids.max").to_string_lossy()).ok()?.trim().parse().ok();
     let by_groups = own.ancestors().take_while(|group| group.starts_with(ROOT)).filter_map(most);
     by_groups.chain(super::user::process_limit()).min()
 }
@@ -95,7 +105,7 @@ pub fn children_of_main_thread() -> Vec<Pid> {
 
 /// Whether a process is among those that we descend from.
 pub fn is_ancestor(pid: Pid) -> bool {
-    let parent = |of: &Pid| Pid::new(stat(*of)?.get(1)?.parse().ok()?);
+    let parent = |of: &Pid| Pid::new(number(&stat(*of)?, 1)?.try_into().ok()?);
     // Ancestors come and go while they are read: no tree is as deep as that.
     std::iter::successors(Pid::parent(), parent).take(1000).any(|ancestor| ancestor == pid)
 }
@@ -109,19 +119,19 @@ pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
 
 /// The children of all threads of a process.
 pub fn children(of: Pid) -> Vec<Pid> {
-    let threads = fs::read_dir(format!("/proc/{of}/task")).into_iter().flatten().flatten();
+    let threads = entries(Path::new(&format!("/proc/{of}/task"))).into_iter();
     threads.flat_map(|thread| children_in(&thread.path().to_string_lossy())).collect()
 }
 
 fn children_in(thread: &str) -> Vec<Pid> {
-    let list = text(format!("{thread}/children")).unwrap_or_default();
+    let list = text(&format!("{thread}/children")).unwrap_or_default();
     list.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)).collect()
 }
 
 /// Every process that we can see.
 pub fn processes() -> Vec<Pid> {
-    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
-    entries.filter_map(|entry| Pid::new(entry.file_name().to_str()?.parse().ok()?)).collect()
+    let pid = |entry: &fs::DirEntry| Pid::new(entry.file_name().to_str()?.parse().ok()?);
+    entries(Path::new("/proc")).iter().filter_map(pid).collect()
 }
 
 /// The value of a variable with which a process of our own user was started.
@@ -134,12 +144,11 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
     let (most, pause) = EXEC_LOOKS;
     let mut looks = 0..most;
     let all = loop {
-        match text(&path).ok()? {
-            all if all.is_empty() && is_executing(of) && looks.next().is_some() => {
-                thread::sleep(pause);
-            }
-            all => break all,
+        let all = read_bytes(fs::File::open(&path).ok()?, MAX_PROC).ok()?;
+        if !is_executing(of, all.len()) || looks.next().is_none() {
+            break String::from_utf8_lossy(&all).into_owned();
         }
+        thread::sleep(pause);
     };
     all.split('\0').find_map(|one| Some(one.strip_prefix(name)?.strip_prefix('=')?.to_owned()))
 }
@@ -149,22 +158,20 @@ pub fn variable(of: Pid, name: &str) -> Option<String> {
 const KERNEL_THREAD: u64 = 0x0020_0000;
 const EXITING: u64 = 4;
 
-/// Whether a process has not got its environment yet, where that looked empty before: execve(2) says
-/// where the code ends (`end_code`) once it is there.
-fn is_executing(pid: Pid) -> bool {
-    let numbers = || {
-        let fields = stat(pid)?;
-        let number = |at: usize| fields.get(at)?.parse::<u64>().ok();
-        let may_have = !["Z", "X"].contains(&fields.first()?.as_str())
-            && number(6)? & (KERNEL_THREAD | EXITING) == 0;
-        may_have.then(|| Some((number(24)?, number(47)?, number(48)?)))?
-    };
-    numbers().is_some_and(|(code_end, start, end)| code_end == 0 || start != end)
+/// Whether a process, of whose environment so many bytes were read, has got another one meanwhile or has
+/// none yet: execve(2) says where the code ends (`end_code`) once it is there.
+fn is_executing(pid: Pid, read: usize) -> bool {
+    let Some(stat) = stat(pid).filter(|stat| !has_ended(stat)) else { return false };
+    let has_none = number(&stat, 6).is_none_or(|flags| flags & (KERNEL_THREAD | EXITING) != 0);
+    let [code_end, start, end] = [24, 47, 48].map(|at| number(&stat, at));
+    let length = end.zip(start).map(|(end, start)| end.saturating_sub(start).min(MAX_PROC));
+    let is_whole = length.is_none_or(|length| length <= read as u64);
+    !has_none && (code_end == Some(0) || !is_whole)
 }
 
 /// Whether a process is about to have ended: its environment is gone, and its children are still its own.
 pub fn is_exiting(pid: Pid) -> bool {
-    let flags = stat(pid).and_then(|fields| fields.get(6)?.parse::<u64>().ok());
+    let flags = stat(pid).and_then(|stat| number(&stat, 6));
     flags.is_some_and(|flags| flags & EXITING != 0)
 }
 
@@ -174,10 +181,10 @@ pub fn listener(address: SocketAddr) -> Option<Pid> {
     let table = text(table).ok()?;
     let inode = table.lines().skip(1).find_map(|row| listening_inode(row, address.port()))?;
     let wanted = format!("socket:[{inode}]");
-    let target = |fd: fs::DirEntry| fs::read_link(fd.path()).ok();
+    let target = |fd: &fs::DirEntry| fs::read_link(fd.path()).ok();
     processes().into_iter().find(|pid| {
-        let mut open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-        open.any(|fd| target(fd).is_some_and(|target| target.as_os_str() == wanted.as_str()))
+        let open = entries(Path::new(&format!("/proc/{pid}/fd")));
+        open.iter().any(|fd| target(fd).is_some_and(|target| target.as_os_str() == wanted.as_str()))
     })
 }
 
@@ -198,10 +205,12 @@ mod tests {
     #[test]
     fn the_name_in_a_stat_line_may_hold_parentheses() {
         let rest = "S 1 2 2 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 777 1 1";
-        let read = fields(&format!("42 (a) R 9 (b) {rest}")).unwrap();
-        assert_eq!((read[0].as_str(), read[19].as_str()), ("S", "777"));
-        assert_eq!(fields("42 (sh"), None);
-        assert_eq!(fields(""), None);
+        let line = format!("42 (a) R 9 (b) {rest}");
+        let read = behind_name(&line).unwrap();
+        assert_eq!((read.trim_start(), number(read, 19)), (rest, Some(777)));
+        assert!(!has_ended(read) && has_ended(" Z 1") && has_ended(" X 1"));
+        assert_eq!(behind_name("42 (sh"), None);
+        assert_eq!(behind_name(""), None);
         assert!(start_time(Pid::own()).is_some());
     }
 

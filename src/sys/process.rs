@@ -47,7 +47,6 @@ pub enum Signal {
 
 /// A process held fast: its pid cannot be taken by another while this exists (pidfd_open(2)).
 /// The descriptor is readable once the process has ended.
-#[derive(Debug)]
 pub struct PidFd(OwnedFd);
 
 impl PidFd {

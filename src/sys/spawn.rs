@@ -44,7 +44,6 @@ pub struct SpawnOptions<'a> {
 }
 
 /// A child and our ends of its pipes, close-on-exec, which do not block.
-#[derive(Debug)]
 pub struct Spawned {
     pub pid: Pid,
     pub pidfd: PidFd,

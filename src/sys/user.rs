@@ -62,6 +62,12 @@ pub fn display_name(uid: u32) -> String {
 /// # Errors
 /// EPERM when we are not root. What cannot be taken back ends the process.
 pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
+    let (mut act, mut result) = (Some(act), None);
+    act_with_rights(user, &mut || result = act.take().map(|act| act()))?;
+    result.ok_or_else(|| io::ErrorKind::Other.into())
+}
+
+fn act_with_rights(user: &User, act: &mut dyn FnMut()) -> io::Result<()> {
     // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
     let (groups, uid, gid) = unsafe {
         let count = check(libc::getgroups(0, ptr::null_mut()))?;

@@ -21,12 +21,8 @@ pub fn unified(cgroup: &str) -> Option<&str> {
     cgroup.lines().find_map(|line| line.strip_prefix("0::")).filter(|path| *path != "/")
 }
 
-/// Whether the text of another process's /proc/PID/cgroup puts it into exactly this group.
-pub fn is_in(cgroup: &str, group: &str) -> bool {
-    hierarchies(cgroup).any(|path| path == group)
-}
-
-fn hierarchies(cgroup: &str) -> impl Iterator<Item = &str> {
+/// The groups that systemd keeps, by the text of a process's /proc/PID/cgroup: in version 2 and 1.
+pub fn hierarchies(cgroup: &str) -> impl Iterator<Item = &str> {
     let line =
         |prefix| cgroup.lines().find_map(|line| line.split_once(':')?.1.strip_prefix(prefix));
     [line(":"), line("name=systemd:")].into_iter().flatten()
@@ -64,8 +60,8 @@ mod tests {
         assert_eq!(unit(user), Some(("hermes-gateway-a.service".into(), Scope::User)));
         let manager = own_unit(user).unwrap().manager_cgroup.unwrap();
         assert_eq!(manager, "/user.slice/user-7.slice/user@7.service/init.scope");
-        assert!(is_in("0::/user.slice/user-7.slice/user@7.service/init.scope\n", &manager));
-        assert!(!is_in(user, &manager));
+        let is_in = |text: &str| hierarchies(text).any(|path| path == manager);
+        assert!(is_in("0::/user.slice/user-7.slice/user@7.service/init.scope\n") && !is_in(user));
         let system = "0::/system.slice/x.service/deeper/y.service\n";
         assert_eq!(unit(system), Some(("x.service".into(), Scope::System)));
     }

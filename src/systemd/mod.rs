@@ -8,7 +8,7 @@ pub mod cgroup;
 pub mod notify;
 pub mod stop_waiters;
 pub mod systemctl;
-pub mod unit;
+pub mod unit_template;
 
 pub use systemctl::delegated_cgroup;
 

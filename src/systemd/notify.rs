@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::sys::process::Pid;
 
 /// How long a service manager that does not read may hold the main loop up for a message.
-const NOTIFY_PATIENCE: Duration = Duration::from_millis(200);
+const NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// The way to the service manager; silent where there is none.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ fn connect(address: &OsString) -> io::Result<UnixDatagram> {
     let socket = UnixDatagram::unbound()?;
     socket.connect_addr(&address)?;
     // The main loop sends: a manager that does not read may not hold it for long.
-    socket.set_write_timeout(Some(NOTIFY_PATIENCE))?;
+    socket.set_write_timeout(Some(NOTIFY_TIMEOUT))?;
     Ok(socket)
 }
 

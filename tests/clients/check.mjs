@@ -70,4 +70,4 @@ const cases = {
   },
 };
 
-await cases[process.argv[2]]();
+for (const name of process.argv.slice(2)) await cases[name]();

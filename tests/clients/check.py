@@ -172,5 +172,6 @@ def litellm():
 
 
 if __name__ == "__main__":
-    case = globals()[sys.argv[1]]
-    asyncio.run(case()) if asyncio.iscoroutinefunction(case) else case()
+    for name in sys.argv[1:]:
+        case = globals()[name]
+        asyncio.run(case()) if asyncio.iscoroutinefunction(case) else case()

@@ -7,7 +7,7 @@
 //! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
 //! "pthread_create", "eventfd" and "fork" are on no path. With "sigaction" ERRNO is a signal, which the
 //! process gets as soon as it has a handler for it; with "waitid" it is by how many milliseconds each such
-//! call is late.
+//! call is late. With "environ" every second environment in /proc ends after its first bytes.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
@@ -217,7 +217,6 @@ stand_before!(pwrite(fd: c_int, bytes: Bytes, size: usize, at: i64) -> isize,
 stand_before!(pwrite64(fd: c_int, bytes: Bytes, size: usize, at: i64) -> isize,
     judge_fd("write", fd), (fd, bytes, size.div_ceil(2), at));
 stand_before!(writev(fd: c_int, parts: Bytes, count: c_int) -> isize, judge_fd("write", fd));
-stand_before!(read(fd: c_int, buffer: *mut c_void, size: usize) -> isize, judge_fd("read", fd));
 stand_before!(pread64(fd: c_int, buffer: *mut c_void, size: usize, at: i64) -> isize, judge_fd("read", fd));
 stand_before!(fdatasync(fd: c_int) -> c_int, judge_fd("fdatasync", fd));
 stand_before!(fsync(fd: c_int) -> c_int, judge_fd("fsync", fd));
@@ -245,6 +244,31 @@ stand_before!(statx(dir: c_int, path: Path, flags: c_int, mask: c_uint, into: *m
 
 stand_before!(eventfd(first: c_uint, flags: c_int) -> c_int, judge("eventfd", ""));
 stand_before!(fork() -> c_int, judge("fork", ""));
+
+/// The environment of a process that executes another program meanwhile ends where it has been read to.
+// SAFETY: the C library's function of this name has this type, and asks the same of callers.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: usize) -> isize {
+    /// 0: the next file is cut, 1: this one ends here, 2: the next is whole, or this one is.
+    static STATE: AtomicU32 = AtomicU32::new(0);
+    let is_environ = |order: &Order| order.means("environ") && path_of(fd).ends_with("/environ");
+    let state = order().filter(|order| is_environ(order)).map(|_| STATE.load(Ordering::SeqCst));
+    if let Verdict::Fail(error) = judge_fd("read", fd) {
+        fail(error);
+        return -1;
+    }
+    let size = if state == Some(0) { size.min(32) } else { size };
+    let real = real!(c"read", fn(c_int, *mut c_void, usize) -> isize);
+    // SAFETY: the arguments are the caller's, or less of its buffer.
+    let got = if state == Some(1) { 0 } else { unsafe { real(fd, buffer, size) } };
+    match state {
+        Some(0) => STATE.store(1, Ordering::SeqCst),
+        Some(1) => STATE.store(2, Ordering::SeqCst),
+        Some(_) if got == 0 => STATE.store(0, Ordering::SeqCst),
+        _ => {}
+    }
+    got
+}
 
 /// Late by as many milliseconds as the order says instead of an errno: time for other processes.
 // SAFETY: the C library's function of this name has this type, and asks the same of callers.

@@ -35,7 +35,7 @@ impl Home {
 
     #[track_caller]
     fn make(profile: Option<String>) -> Home {
-        let dir = Arc::new(TempDir::new(0o700));
+        let dir = Arc::new(TempDir::with_mode("", 0o700));
         // One letter each: socket paths hold 107 bytes.
         for name in ["h", "c", "s", "r"] {
             let path = dir.path().join(name);

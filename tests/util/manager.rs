@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::{DEADLINE, Outcome, Process, binary, sys};
+use super::{DEADLINE, Outcome, Process, binary, pause, sys};
 
 /// The user that `tests/with-systemd` makes.
 const USER: &str = "tester";
@@ -15,6 +15,9 @@ const UID: u32 = 4242;
 
 /// As long as a slow stop may take, and more than a client's own patience of 90 s.
 const PATIENCE: Duration = Duration::from_secs(120);
+
+/// Between two questions: each starts a program, which costs a processor more than the wait does.
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// The manager that a sandboxed test talks to: the user's, or the system's.
 pub struct Manager {
@@ -169,7 +172,15 @@ impl Unit<'_> {
     /// All properties that `systemctl show` tells.
     #[track_caller]
     pub fn show(&self) -> BTreeMap<String, String> {
-        let shown = self.manager.systemctl(&["show", self.name]).assert_code(0);
+        self.show_only(&[])
+    }
+
+    /// Those of these names alone, which is less work; all where none is named.
+    #[track_caller]
+    fn show_only(&self, names: &[&str]) -> BTreeMap<String, String> {
+        let names: Vec<String> = names.iter().map(|name| format!("--property={name}")).collect();
+        let words = ["show", self.name].into_iter().chain(names.iter().map(String::as_str));
+        let shown = self.manager.systemctl(&words.collect::<Vec<_>>()).assert_code(0);
         shown
             .stdout
             .lines()
@@ -181,7 +192,7 @@ impl Unit<'_> {
     /// One property; empty where the unit has none of this name.
     #[track_caller]
     pub fn property(&self, name: &str) -> String {
-        self.show().remove(name).unwrap_or_default()
+        self.show_only(&[name]).remove(name).unwrap_or_default()
     }
 
     /// The pid of the main process; 0 when there is none.
@@ -190,8 +201,7 @@ impl Unit<'_> {
         self.property("MainPID").parse().expect("MainPID")
     }
 
-    /// Waits until every property has its value. Each question waits for the manager's answer, so
-    /// this neither sleeps nor spins.
+    /// Waits until every property has its value.
     #[track_caller]
     pub fn wait_for(&self, expected: &[(&str, &str)]) {
         let deadline = Instant::now() + DEADLINE;
@@ -200,6 +210,7 @@ impl Unit<'_> {
             if wrong.is_empty() {
                 return;
             }
+            pause(BETWEEN);
             assert!(
                 Instant::now() < deadline,
                 "{} did not come to this: {}\n{}",
@@ -219,7 +230,8 @@ impl Unit<'_> {
 
     #[track_caller]
     fn differences(&self, expected: &[(&str, &str)]) -> Vec<String> {
-        let shown = self.show();
+        let names: Vec<&str> = expected.iter().map(|(key, _)| *key).collect();
+        let shown = self.show_only(&names);
         expected
             .iter()
             .filter_map(|(key, value)| {
@@ -240,6 +252,7 @@ impl Unit<'_> {
                 return;
             }
             assert!(Instant::now() < deadline, "no {text:?} in:\n{journal}");
+            pause(BETWEEN);
         }
     }
 

@@ -40,14 +40,12 @@ mod sandbox;
 mod service;
 pub mod sys;
 mod target;
+mod temp_dir;
 pub mod upstream;
 
 use std::env;
-use std::fs;
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::PathBuf;
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -63,6 +61,7 @@ pub use process::{Outcome, Process};
 pub use sandbox::Sandbox;
 pub use service::{Service, UNIT};
 pub use target::{Answer, Received, Target};
+pub use temp_dir::TempDir;
 pub use upstream::Upstream;
 
 /// How long anything may take on a loaded machine before it counts as hung.
@@ -100,12 +99,15 @@ pub fn pause(time: Duration) {
 #[track_caller]
 pub fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + DEADLINE;
+    let mut between = Duration::from_millis(2);
     loop {
         if let Some(answer) = ask() {
             return answer;
         }
         assert!(Instant::now() < deadline, "this did not come: {what}");
-        pause(Duration::from_millis(2));
+        pause(between);
+        // A wait that takes longer costs no processor that others need.
+        between = (between * 2).min(Duration::from_millis(32));
     }
 }
 
@@ -124,38 +126,4 @@ pub fn report(figures: &str) {
     let test = std::thread::current();
     // Not eprintln!, which the test runner swallows when the test passes.
     let _ = writeln!(std::io::stderr(), "{}: {figures}", test.name().unwrap_or("a test"));
-}
-
-/// A directory of our own with a short name (socket paths hold 107 bytes), removed on drop.
-#[derive(Debug)]
-pub struct TempDir(PathBuf);
-
-impl TempDir {
-    /// Makes the directory, with this mode.
-    #[track_caller]
-    pub fn new(mode: u32) -> TempDir {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        loop {
-            let number = NEXT.fetch_add(1, Ordering::Relaxed);
-            let path = PathBuf::from(format!("/tmp/hg-{}-{number}", std::process::id()));
-            match fs::create_dir(&path) {
-                Ok(()) => {
-                    fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-                    return TempDir(path);
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => panic!("cannot make {}: {error}", path.display()),
-            }
-        }
-    }
-
-    pub fn path(&self) -> &Path {
-        &self.0
-    }
-}
-
-impl Drop for TempDir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
 }

@@ -224,7 +224,7 @@ impl Tls {
     /// Python's: nothing that curl shares.
     #[track_caller]
     pub fn before(upstream: &Upstream) -> Tls {
-        let dir = TempDir::new(0o700);
+        let dir = TempDir::with_mode("", 0o700);
         let path = |name: &str| dir.path().join(name).display().to_string();
         let (certificate, key) = (path("cert.pem"), path("key.pem"));
         let mut openssl = Command::new("openssl");

@@ -39,7 +39,7 @@ impl Clients {
         let key = known.unwrap_or_else(|| Arc::new(ClientKey::new(principal)));
         self.keys.push(Arc::clone(&key));
         let told = self.table.authenticate(&self.activity(number), &key);
-        told.map_err(|problem| problem.message)
+        told.map_err(|problem| problem.0.message)
     }
 
     fn activity(&self, number: u64) -> Arc<ConnectionActivity> {
@@ -78,7 +78,7 @@ fn unauthenticated_connections_go_first_and_have_a_moment() {
     let numbers = FAR[..3].iter().map(|from| clients.connect(from, room(3, 2, false)).unwrap());
     let numbers: Vec<u64> = numbers.collect();
     assert_eq!(clients.connect(FAR[3], room(3, 2, false)), None, "all have just come");
-    clients.now += AUTHENTICATION_PATIENCE;
+    clients.now += AUTHENTICATION_GRACE;
     clients.authenticate(numbers[0], OWNER).unwrap();
     assert!(clients.connect(FAR[3], room(3, 2, false)).is_some());
     assert_eq!(clients.evicted(), [numbers[1]]);
@@ -94,7 +94,7 @@ fn then_go_idle_ones_and_never_busy_ones() {
     }
     clients.now += Duration::from_secs(60);
     assert_eq!(clients.connect(FAR[3], room(3, 2, false)), None);
-    clients.activity(numbers[1]).set_idle();
+    clients.activity(numbers[1]).enter(Stage::Idle(Instant::now()));
     assert!(clients.connect(FAR[3], room(3, 2, false)).is_some());
     assert_eq!(clients.evicted(), [numbers[1]]);
 }
@@ -106,7 +106,7 @@ fn one_address_takes_only_its_share() {
     let numbers: Vec<u64> = (0..2).map(|_| clients.connect(FAR[0], room).unwrap()).collect();
     assert_eq!(clients.connect(FAR[0], room), None);
     let other = clients.connect(FAR[1], room).unwrap();
-    clients.now += AUTHENTICATION_PATIENCE;
+    clients.now += AUTHENTICATION_GRACE;
     // Another one of the same address goes for it, and no other.
     assert!(clients.connect(FAR[0], room).is_some());
     assert_eq!(clients.evicted(), [numbers[0]]);
@@ -131,7 +131,7 @@ fn a_shortage_lowers_the_capacity_for_a_while() {
     assert_eq!(clients.evicted(), numbers[2..EVICTED_AT_ONCE + 2]);
     let next = || numbers[EVICTED_AT_ONCE + 2];
     assert_eq!(clients.connect(FAR[0], room), None, "the others have just come");
-    clients.now += AUTHENTICATION_PATIENCE;
+    clients.now += AUTHENTICATION_GRACE;
     assert!(clients.connect(FAR[0], room).is_some());
     assert!(clients.evicted().contains(&next()));
     clients.now += SHORTAGE_LASTS;
@@ -146,7 +146,7 @@ fn an_evicted_connection_counts_until_its_thread_has_ended() {
     // Threads that hang: no connection that is evicted ever ends.
     for _ in 0..5 {
         came += (0..20).filter(|_| clients.connect("127.0.0.1", room).is_some()).count();
-        clients.now += EVICTION_PATIENCE;
+        clients.now += EVICTION_GRACE;
     }
     assert!(came <= room.all + may_end(room.all), "{came} threads at {} places", room.all);
     let gone = clients.evicted();
@@ -206,10 +206,10 @@ fn at_its_share_a_principals_own_longest_idle_connection_goes_for_its_new_one() 
     let mut clients = Clients::new();
     let other = clients.connect("127.0.0.1", room(32, 99, true)).unwrap();
     clients.authenticate(other, "b").unwrap();
-    clients.activity(other).set_idle();
+    clients.activity(other).enter(Stage::Idle(Instant::now()));
     let (first, _) = fill(&mut clients, "a");
     for number in &first[3..5] {
-        clients.activity(*number).set_idle();
+        clients.activity(*number).enter(Stage::Idle(Instant::now()));
         clients.now += Duration::from_secs(1);
     }
     let next = clients.connect("127.0.0.1", room(32, 99, true)).unwrap();
@@ -226,7 +226,7 @@ fn a_connection_that_is_told_of_a_full_share_keeps_no_other_out() {
         .map(|_| {
             let number = clients.connect("127.0.0.1", room(32, 99, true)).unwrap();
             clients.authenticate(number, "a").unwrap_err();
-            clients.activity(number).set_closing();
+            clients.activity(number).enter(Stage::Closing);
             number
         })
         .collect();
@@ -246,9 +246,11 @@ fn the_principal_that_holds_most_loses_its_idle_connections_and_streams_first() 
         fill(&mut clients, name);
     }
     assert_eq!(clients.table.held().iter().map(|(_, held)| held).sum::<u64>(), 29);
-    b.iter().for_each(|number| clients.activity(*number).set_idle());
-    a[..2].iter().for_each(|number| clients.activity(*number).set_streaming());
-    clients.activity(a[5]).set_idle();
+    b.iter().for_each(|number| clients.activity(*number).enter(Stage::Idle(Instant::now())));
+    a[..2]
+        .iter()
+        .for_each(|number| clients.activity(*number).enter(Stage::Streaming(Instant::now())));
+    clients.activity(a[5]).enter(Stage::Idle(Instant::now()));
     for (name, gives) in [("x", a[5]), ("y", a[0]), (OWNER, 0), ("z", a[1]), ("w", b[0])] {
         clients.now += Duration::from_millis(1);
         let number = clients.connect("127.0.0.1", room(32, 99, true)).unwrap();
@@ -264,8 +266,8 @@ fn a_connection_counts_for_the_principal_that_used_it_last() {
     let mut clients = Clients::new();
     let number = clients.connect("127.0.0.1", room(32, 99, true)).unwrap();
     for name in ["a", "b", "b", "a"] {
-        clients.activity(number).set_idle();
-        clients.activity(number).set_received();
+        clients.activity(number).enter(Stage::Idle(Instant::now()));
+        clients.activity(number).enter(Stage::Received);
         clients.authenticate(number, name).unwrap();
         assert_eq!(clients.table.held(), [(name.to_owned(), 1)]);
     }
@@ -281,8 +283,8 @@ fn a_revoked_key_ends_what_is_being_answered_and_nothing_else() {
             number
         })
         .to_vec();
-    clients.activity(numbers[1]).set_streaming();
-    clients.activity(numbers[2]).set_idle();
+    clients.activity(numbers[1]).enter(Stage::Streaming(Instant::now()));
+    clients.activity(numbers[2]).enter(Stage::Idle(Instant::now()));
     clients.table.revoke(&|key| key.name != "a");
     let revoked =
         |clients: &Clients| numbers.iter().map(|n| clients.activity(*n).is_revoked()).collect();
@@ -290,8 +292,8 @@ fn a_revoked_key_ends_what_is_being_answered_and_nothing_else() {
     assert_eq!(all, [true, true, false, false]);
     // The next request is judged by itself.
     for number in &numbers[..2] {
-        clients.activity(*number).set_idle();
-        clients.activity(*number).set_received();
+        clients.activity(*number).enter(Stage::Idle(Instant::now()));
+        clients.activity(*number).enter(Stage::Received);
     }
     let all: Vec<bool> = revoked(&clients);
     assert_eq!(all, [false; 4]);

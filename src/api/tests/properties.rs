@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::agent::Context;
 use crate::api::auth::Authenticated;
 use crate::api::turn::ParseOptions;
-use crate::api::{chat, messages, responses};
+use crate::api::{chat_completions, messages, responses_api};
 use crate::config::{Busy, ClientKey};
 
 /// Each reader takes or refuses them, in words; what it takes reads back as it was.
@@ -15,7 +15,7 @@ pub fn json(bytes: &[u8]) {
     for bits in 0..8 {
         let is = |bit: u8| bits & bit != 0;
         let options = ParseOptions { in_session: is(1), durable: is(2), upstream: is(4) };
-        match chat::parse(bytes, options) {
+        match chat_completions::parse(bytes, options) {
             Ok((ask, encoder)) => {
                 assert!(ask.text.len() <= bytes.len(), "text from nowhere");
                 assert!(!encoder.include_usage || ask.stream);
@@ -23,22 +23,26 @@ pub fn json(bytes: &[u8]) {
                     sound(&context, bytes.len());
                 }
             }
-            Err(problem) => refused(problem.status, &problem.message),
+            Err(problem) => refused(problem.0.status, &problem.0.message),
         }
     }
-    match responses::parse(bytes) {
+    match responses_api::parse(bytes) {
         Ok((ask, about)) => {
             let context = ask.context.unwrap();
             sound(&context, bytes.len());
             // A stored response can be told from its context alone.
-            assert_eq!(responses::About::parse(&context).as_ref(), Some(&about), "{context}");
+            assert_eq!(
+                responses_api::EchoedFields::parse(&context).as_ref(),
+                Some(&about),
+                "{context}"
+            );
         }
-        Err(problem) => refused(problem.status, &problem.message),
+        Err(problem) => refused(problem.0.status, &problem.0.message),
     }
     let owner = Authenticated(Arc::new(ClientKey::new("owner")));
     match messages::parse(bytes, None, &owner, Busy::Queue) {
         Ok(draft) => assert!(!draft.text.is_empty() && draft.text.len() <= bytes.len()),
-        Err(problem) => refused(problem.status, &problem.message),
+        Err(problem) => refused(problem.0.status, &problem.0.message),
     }
 }
 

@@ -4,28 +4,11 @@ use super::lines_of;
 use crate::config::{Config, Sources, load};
 use crate::exit::Exit;
 use crate::limits;
+use crate::testing::TempDir;
 use std::fs;
 use std::fs::Permissions;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
-
-/// A directory of this test's own, gone with the value.
-struct Dir(PathBuf);
-
-impl Dir {
-    fn new(name: &str) -> Self {
-        let name = format!("hermes-gateway-config-{}-{name}", std::process::id());
-        let dir = std::env::temp_dir().join(name);
-        fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
-}
+use std::path::Path;
 
 fn load_file(file: &Path, required: bool) -> Result<Config, String> {
     let sources = Sources { file: file.to_owned(), required, ..Sources::default() };
@@ -34,8 +17,10 @@ fn load_file(file: &Path, required: bool) -> Result<Config, String> {
 
 #[test]
 fn a_missing_file_means_defaults_or_an_error() {
-    let dir = Dir::new("missing");
-    for missing in [dir.0.join("no.toml"), dir.0.join("no/dir.toml"), "/dev/null/x.toml".into()] {
+    let dir = TempDir::new("missing");
+    for missing in
+        [dir.path().join("no.toml"), dir.path().join("no/dir.toml"), "/dev/null/x.toml".into()]
+    {
         assert_eq!(load_file(&missing, false), Ok(Config::default()));
         let expected = format!(
             "{}: there is no such file; create it, or leave --config out for the defaults",
@@ -44,7 +29,7 @@ fn a_missing_file_means_defaults_or_an_error() {
         assert_eq!(load_file(&missing, true), Err(expected));
     }
     let sources = Sources {
-        file: dir.0.join("no.toml"),
+        file: dir.path().join("no.toml"),
         set: vec!["http.listen=127.0.0.1:1".into()],
         ..Sources::default()
     };
@@ -54,8 +39,8 @@ fn a_missing_file_means_defaults_or_an_error() {
 
 #[test]
 fn a_file_that_sets_nothing_where_one_is_demanded() {
-    let dir = Dir::new("demanded");
-    let file = dir.0.join("x.toml");
+    let dir = TempDir::new("demanded");
+    let file = dir.path().join("x.toml");
     let demanded = || {
         let set = vec!["http.listen=127.0.0.1:1".into()];
         let sources = Sources { file: file.clone(), demanded: true, set, ..Sources::default() };
@@ -81,14 +66,14 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
 
 #[test]
 fn what_is_no_small_regular_file() {
-    let dir = Dir::new("irregular");
-    let expected = format!("{}: it is a directory", dir.0.display());
-    assert_eq!(load_file(&dir.0, false), Err(expected));
+    let dir = TempDir::new("irregular");
+    let expected = format!("{}: it is a directory", dir.path().display());
+    assert_eq!(load_file(dir.path(), false), Err(expected));
     let device = Path::new("/dev/zero");
     let expected = "/dev/zero: it is not a regular file".to_owned();
     assert_eq!(load_file(device, false), Err(expected));
 
-    let large = dir.0.join("large.toml");
+    let large = dir.path().join("large.toml");
     fs::write(&large, "#".repeat(limits::MAX_CONFIG_BYTES)).unwrap();
     assert_eq!(load_file(&large, false), Ok(Config::default()));
     fs::write(&large, "#".repeat(limits::MAX_CONFIG_BYTES + 1)).unwrap();
@@ -98,15 +83,15 @@ fn what_is_no_small_regular_file() {
 
 #[test]
 fn what_others_may_write_or_lay_in_its_place() {
-    let dir = Dir::new("trust");
-    let file = dir.0.join("x.toml");
+    let dir = TempDir::new("trust");
+    let file = dir.path().join("x.toml");
     fs::write(&file, "").unwrap();
     for (mode, trusted) in [(0o600, true), (0o644, true), (0o666, false), (0o602, false)] {
         fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
         let loaded = load_file(&file, false);
         assert_eq!(loaded.is_ok(), trusted, "{mode:o}: {loaded:?}");
     }
-    let link = dir.0.join("link.toml");
+    let link = dir.path().join("link.toml");
     symlink(&file, &link).unwrap();
     let expected = format!(
         "{}: its target {} may be written by other users (mode 602): chmod go-w {1}",
@@ -125,20 +110,20 @@ fn what_others_may_write_or_lay_in_its_place() {
 
 #[test]
 fn errors_name_the_file_and_no_control_character() {
-    let dir = Dir::new("names");
-    let file = dir.0.join("a\u{1b}b.toml");
+    let dir = TempDir::new("names");
+    let file = dir.path().join("a\u{1b}b.toml");
     fs::write(&file, "\n[http]\nlisen = 1").unwrap();
     let expected = format!(
         "{}/a\\u{{1b}}b.toml:3:1: unknown key \"lisen\" in [http]; did you mean \"listen\"?",
-        dir.0.display()
+        dir.path().display()
     );
     assert_eq!(load_file(&file, false), Err(expected));
 }
 
 #[test]
 fn a_home_is_needed_only_for_its_paths() {
-    let dir = Dir::new("home");
-    let file = dir.0.join("x.toml");
+    let dir = TempDir::new("home");
+    let file = dir.path().join("x.toml");
     fs::write(&file, "[http]\nkey_file = \"/k\"").unwrap();
     assert_eq!(load_file(&file, true).unwrap().http.key_file, Some("/k".into()));
     fs::write(&file, "[http]\nkey_file = \"~/k\"").unwrap();

@@ -1,7 +1,7 @@
 //! What the main loop holds, and what other threads tell it.
 
 use std::os::unix::net::UnixListener;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,10 @@ use crate::exit::Failure;
 use crate::gateway::Plan;
 use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, Supervisor};
-use crate::lifecycle::history::Begun;
+use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::Phase;
-use crate::lifecycle::signals::Caught;
-use crate::sys::fd::EventFd;
 use crate::systemd::notify::Notifier;
-use crate::threads::lock;
+use crate::threads::Mailbox;
 
 /// What other threads tell the main one.
 pub enum News {
@@ -24,50 +22,22 @@ pub enum News {
     Control(UnixListener),
 }
 
-/// Where other threads leave their news.
-pub struct Mailbox {
-    pub news: Mutex<Vec<News>>,
-    pub wake: Arc<EventFd>,
-}
-
-impl Mailbox {
-    pub fn put(&self, news: News) {
-        lock(&self.news).push(news);
-        self.wake.notify();
-    }
-
-    pub fn empty(&self) -> Vec<News> {
-        self.wake.clear();
-        std::mem::take(&mut *lock(&self.news))
-    }
-}
-
 pub struct Main {
     pub plan: Plan,
     pub supervisor: Supervisor,
     pub notifier: Notifier,
-    pub mailbox: Arc<Mailbox>,
+    pub mailbox: Arc<Mailbox<News>>,
     pub phase: Phase,
     pub timers: Timers,
     pub starter: Option<JoinHandle<()>>,
     pub begun: Begun,
     pub started: Option<Started>,
+    /// The stop that is going on.
     pub stop: Option<Stop>,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
     /// The disk did not answer when the end was to be recorded.
     pub disk_hangs: bool,
-}
-
-/// The stop that is going on.
-pub struct Stop {
-    pub first: Caught,
-    pub latest: Caught,
-    pub at: Instant,
-    /// The last finding, with the sender of the first signal.
-    pub finding: Option<Finding>,
-    pub in_flight: usize,
-    pub aborted: usize,
 }
 
 impl Main {

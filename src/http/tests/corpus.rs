@@ -1,4 +1,4 @@
-//! The corpus of raw bytes (tests/http-corpus), held whole, byte by byte and cut in two everywhere.
+//! The corpus of raw bytes (tests/http-corpus), held whole, byte by byte and cut in two.
 
 use std::sync::Arc;
 use std::thread;
@@ -7,6 +7,7 @@ use super::super::{Closed, Connection, Request, Response, ShutdownFlag};
 use super::fake::Fake;
 use super::test_limits;
 use crate::config::Limits;
+use crate::testing::full;
 
 #[path = "../../../tests/http-corpus/read.rs"]
 pub mod read;
@@ -92,18 +93,17 @@ fn seen(request: &Request, body: &[u8]) -> String {
     )
 }
 
-/// Where a case is cut in two: everywhere; the few of some kilobytes only where something happens
-/// (around line ends, their ends, and the sizes of our buffers) and at every 97th byte.
+/// Where a case is cut in two: where something happens (in line ends, at both ends, and around the sizes
+/// of our buffers) and at every 97th byte; under `tests/run --full` everywhere.
 fn cuts(bytes: &[u8]) -> Vec<usize> {
     let all = 1..bytes.len();
-    if bytes.len() <= 2048 || std::env::var_os("HERMES_FULL").is_some() {
+    if full() {
         return all.collect();
     }
     let near = |at: usize, of: usize| at.abs_diff(of) <= 3;
-    let line_end =
-        |at: usize| bytes[at.saturating_sub(3)..bytes.len().min(at + 3)].contains(&b'\r');
+    let line_end = |at: usize| bytes[at.saturating_sub(2)..=at].contains(&b'\r');
     all.filter(|&at| {
-        at < 64 || near(at, bytes.len()) || at % 97 == 0 || near(at % 1024, 0) || line_end(at)
+        at < 8 || near(at, bytes.len()) || at % 97 == 0 || near(at % 1024, 0) || line_end(at)
     })
     .collect()
 }

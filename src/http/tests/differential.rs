@@ -15,7 +15,7 @@ use super::corpus;
 use super::fake::Fake;
 use super::mutations::{SEED, damage};
 use super::test_limits;
-use crate::testing::Random;
+use crate::testing::{Random, rounds};
 
 /// How a reader took a connection's bytes apart.
 #[derive(Debug, PartialEq, Eq)]
@@ -214,7 +214,7 @@ fn inputs() -> Vec<Vec<u8>> {
     let mut random = Random::new(SEED);
     let mut inputs = Vec::new();
     for case in corpus::read::all() {
-        let rounds = if case.bytes.len() > 2048 { 1 } else { 24 };
+        let rounds = if case.bytes.len() > 2048 { 1 } else { rounds(8, 24) };
         for round in 0..rounds {
             let mut bytes = case.bytes.clone();
             damage(&mut bytes, 1 + round % 3, &mut random);
@@ -246,11 +246,12 @@ fn compare(inputs: &[Vec<u8>], theirs: &[Framed], reasons: &[&str]) {
         }
     }
     assert!(wrong.is_empty(), "{} framed otherwise:\n{}", wrong.len(), wrong.join("\n"));
-    assert!(alike > 2000, "only {alike} messages were compared");
+    assert!(alike > rounds(700, 2000), "only {alike} messages were compared");
     assert!(used.values().all(|count| *count > 0), "a reason that does not occur: {used:?}");
 }
 
 #[test]
+#[ignore = "for `tests/run --full`: h11 shares no code with ours, httparse reads our heads too"]
 fn httparse_frames_alike() {
     let inputs = inputs();
     let theirs: Vec<Framed> = inputs.iter().map(|bytes| httparse(bytes)).collect();

@@ -2,6 +2,7 @@
 //! be there. Nothing acknowledged is lost, every start goes on by itself, and rot is still found.
 
 use super::*;
+use crate::testing::rounds;
 
 /// Numbers that are the same in each run.
 struct Dice(u64);
@@ -25,7 +26,7 @@ struct Rig {
     acknowledged: Vec<(u64, String)>,
     unsynced: Vec<(u64, String)>,
     /// Of records up to this one the disk itself says that they were durable.
-    marked: u64,
+    known_durable: u64,
 }
 
 impl Rig {
@@ -39,22 +40,22 @@ impl Rig {
         self.acknowledged.append(&mut self.unsynced);
     }
 
-    /// Some writes, syncs, marks and compactions.
+    /// Some writes, syncs, checkpoints and compactions.
     fn live(&mut self, journal: &FileJournal) {
         for _ in 0..=self.dice.below(5) {
             self.write(journal);
             match self.dice.below(8) {
                 0..3 => journal.sync(journal.last()).unwrap(),
                 3..5 => {
-                    journal.mark().unwrap();
-                    self.marked = journal.last();
+                    journal.checkpoint().unwrap();
+                    self.known_durable = journal.last();
                 }
                 5 => {
                     let from = journal.last().saturating_sub(20);
                     journal.compact(&mut |number, _| number > from).unwrap();
                     self.acknowledged.retain(|(number, _)| *number > from);
                     self.unsynced.retain(|(number, _)| *number > from);
-                    self.marked = journal.last();
+                    self.known_durable = journal.last();
                 }
                 _ => continue,
             }
@@ -91,7 +92,8 @@ impl Rig {
     /// A bit of a record of which the disk says that it was durable turns over: the start refuses
     /// and names the place.
     fn rot(&mut self, disk: &[u8]) {
-        let Some((number, _)) = self.acknowledged.iter().rfind(|(n, _)| *n <= self.marked) else {
+        let Some((number, _)) = self.acknowledged.iter().rfind(|(n, _)| *n <= self.known_durable)
+        else {
             return;
         };
         let numbers: Vec<u64> =
@@ -123,14 +125,14 @@ impl Rig {
 
 #[test]
 fn any_part_of_what_was_not_synced_may_be_there_after_a_power_cut() {
-    let cuts = if std::env::var_os("HERMES_FULL").is_some() { 5000 } else { 500 };
+    let cuts = rounds(500, 5000);
     let mut torn = 0;
     for life in 0..cuts / 5 {
         let dir = TempDir::new("journal");
         let dice = Dice(0x9e37_79b9_7f4a_7c15 ^ (life + 1));
         let (acknowledged, unsynced) = (Vec::new(), Vec::new());
         let (synced, states) = (Vec::new(), Vec::new());
-        let mut rig = Rig { dir, dice, synced, states, acknowledged, unsynced, marked: 0 };
+        let mut rig = Rig { dir, dice, synced, states, acknowledged, unsynced, known_durable: 0 };
         let mut journal = open(&rig.dir).0;
         rig.settled();
         for _ in 0..5 {

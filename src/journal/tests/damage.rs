@@ -4,18 +4,19 @@ use std::os::unix::fs::FileExt;
 
 use super::*;
 use crate::journal::framing::{Header, line};
+use crate::testing::full;
 
 type Records = Vec<(u64, String)>;
 
 /// A journal of about `size` bytes, in its two forms: as written, and after a compaction. `quiet`:
-/// with a mark at its end.
+/// with a checkpoint at its end.
 fn examples(size: u64, quiet: bool) -> [(Vec<u8>, Records); 2] {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
     let (journal, _) = open(&dir);
     let rest = || {
         if quiet {
-            journal.mark().unwrap();
+            journal.checkpoint().unwrap();
         }
     };
     while journal.size() < size {
@@ -84,10 +85,10 @@ fn cut_off_at_every_byte() {
 /// 40 KiB in the long form, more than one read takes, which takes a release build: `tests/run --full` makes one.
 #[test]
 fn a_journal_with_any_bit_flipped_is_refused_or_a_prefix() {
-    let size = match (std::env::var_os("HERMES_FULL"), cfg!(debug_assertions)) {
-        (Some(_), false) => 40 << 10,
-        (Some(_), true) => 8 << 10,
-        (None, _) => 2 << 10,
+    let size = match (full(), cfg!(debug_assertions)) {
+        (true, false) => 40 << 10,
+        (true, true) => 8 << 10,
+        (false, _) => 1 << 10,
     };
     for (bytes, whole) in examples(size, false).into_iter().chain(examples(size / 4, true)) {
         std::thread::scope(|scope| {
@@ -120,7 +121,7 @@ fn flip(bytes: &[u8], whole: &[(u64, String)], half: usize) {
                 Ok(())
             };
             let found = inspect(&path, &mut note);
-            // Only of the last line nothing says that it was durable. Behind a mark that is the mark.
+            // Only of the last line nothing says that it was durable. Behind a checkpoint that is the checkpoint.
             let tail = (at > last_but_one).then_some(last_but_one + 1);
             match found {
                 Err(damage) => {

@@ -267,17 +267,17 @@ fn a_mark_that_finds_no_room_breaks_nothing() {
             if FULL.load(SeqCst) { Err(full()) } else { file.write_at(bytes, at) }
         };
     });
-    assert!(matches!(journal.mark(), Err(WriteError::Full(_))));
+    assert!(matches!(journal.checkpoint(), Err(WriteError::Full(_))));
     assert!(matches!(journal.condition(), Condition::Degraded(_)));
     FULL.store(false, SeqCst);
-    assert_eq!((journal.mark(), journal.last(), journal.mark()), (Ok(()), 4, Ok(())));
+    assert_eq!((journal.checkpoint(), journal.last(), journal.checkpoint()), (Ok(()), 4, Ok(())));
     assert_eq!((journal.last(), journal.lock().durable), (4, 4));
 }
 
 #[test]
 fn a_mark_that_is_not_synced_breaks_the_journal() {
     let (_dir, journal) = with(|disk| disk.sync = |_| Err(failing()));
-    assert!(matches!(journal.mark(), Err(WriteError::Broken(_))));
+    assert!(matches!(journal.checkpoint(), Err(WriteError::Broken(_))));
     assert!(matches!(journal.condition(), Condition::Broken(_)));
 }
 
@@ -306,7 +306,7 @@ fn no_record_says_more_than_the_disk_has_kept() {
     });
     // Record 5 came during the sync of 4, 6 comes after it, and 5 is not durable yet.
     journal.append(ONE, Purpose::NewWork).unwrap();
-    journal.mark().unwrap();
+    journal.checkpoint().unwrap();
     let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
     let said: Vec<&str> =
         text.lines().skip(4).filter_map(|line| line.split_once("\"d\":")).map(|l| l.1).collect();

@@ -33,7 +33,7 @@ fn a_journal_of_version_1_is_rewritten_with_all_its_records() {
             let last = records.last().map_or(base - 1, |(number, _)| *number);
             assert_eq!(journal.last(), last);
             fill(&journal, 2);
-            journal.mark().unwrap();
+            journal.checkpoint().unwrap();
             drop(journal);
             let text = fs::read_to_string(&path).unwrap();
             assert!(text.starts_with(&String::from_utf8(first(&path)).unwrap()));
@@ -128,7 +128,7 @@ fn what_only_a_newer_gateway_understands_is_no_damage() {
     ] {
         journal.append(json, Purpose::NewWork).unwrap();
     }
-    journal.mark().unwrap();
+    journal.checkpoint().unwrap();
     drop(journal);
     let newer = Header { version: VERSION + 1, base: 1, kept: 0 }.line();
     for bytes in [fs::read(&path).unwrap(), newer] {

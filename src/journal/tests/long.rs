@@ -3,8 +3,8 @@
 use std::os::unix::fs::FileExt;
 
 use super::*;
-use crate::extent::inside;
 use crate::journal::record::{Record, Step};
+use crate::stored_text::inside;
 
 fn done(n: u64, reply: &str, report: Option<String>) -> Record {
     Record::step(format!("M{n}"), 1, n, Step::Done(reply.to_owned(), report))
@@ -32,7 +32,7 @@ fn a_long_reply_is_left_in_the_file_wherever_its_record_stands() {
         let json = record.to_json();
         numbered.push((journal.append(&json, Purpose::NewWork).unwrap(), record));
         if json.len() > 1000 {
-            journal.mark().unwrap();
+            journal.checkpoint().unwrap();
         }
     }
     let check = |journal: &FileJournal| {
@@ -67,7 +67,7 @@ fn a_damaged_long_reply_is_not_sent() {
     let (journal, _) = open(&dir);
     let record = done(1, &"x".repeat(200_000), None);
     journal.append(&record.to_json(), Purpose::NewWork).unwrap();
-    journal.mark().unwrap();
+    journal.checkpoint().unwrap();
     assert!(journal.read_without_reply(1, &mut |_| Ok(())).unwrap().1.is_some());
     let file = fs::File::options().write(true).open(dir.path().join(NAME)).unwrap();
     file.write_all_at(b"y", 100_000).unwrap();

@@ -254,8 +254,8 @@ fn only_a_file_of_ours_is_opened() {
 }
 
 /// Tests need one number for both clocks.
-impl From<u64> for record::Stamp {
-    fn from(at: u64) -> record::Stamp {
-        record::Stamp { at, age: at, off: 0 }
+impl From<u64> for record::Timestamp {
+    fn from(at: u64) -> record::Timestamp {
+        record::Timestamp { at, age: at, off: 0 }
     }
 }

@@ -1,10 +1,10 @@
 //! Records as JSON.
 
-use crate::journal::record::{Accepted, Record, Retry, Stamp, Step, id_of, is_essential};
+use crate::journal::record::{Accepted, Record, Retry, Step, Timestamp, id_of, is_essential};
 
 const ID: &str = "01JD0000000000000000000000";
 
-const SEVEN: Stamp = Stamp { at: 7, age: 0, off: 0 };
+const SEVEN: Timestamp = Timestamp { at: 7, age: 0, off: 0 };
 
 #[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn examples() -> Vec<(Record, String)> {
@@ -14,7 +14,7 @@ fn examples() -> Vec<(Record, String)> {
         |rest: &str| format!(r#"{{"t":"{}}}"#, rest.replace("ID", &format!(r#""id":"{ID}""#)));
     let full = Accepted {
         id: ID.to_owned(),
-        at: Stamp { at: u64::MAX, age: 5, off: 3 },
+        at: Timestamp { at: u64::MAX, age: 5, off: 3 },
         principal: "owner".to_owned(),
         session: Some(nasty.to_owned()),
         text: nasty.to_owned(),
@@ -28,7 +28,7 @@ fn examples() -> Vec<(Record, String)> {
     };
     let least = Accepted {
         id: ID.to_owned(),
-        at: Stamp { at: 1, ..Stamp::default() },
+        at: Timestamp { at: 1, ..Timestamp::default() },
         principal: "owner".to_owned(),
         text: "hi".to_owned(),
         ..Accepted::default()
@@ -95,7 +95,7 @@ fn examples() -> Vec<(Record, String)> {
             Record::Reset {
                 principal: "p".into(),
                 session: nasty.into(),
-                at: Stamp { at: 9, age: 8, off: 0 },
+                at: Timestamp { at: 9, age: 8, off: 0 },
                 transcript_only: true,
             },
             with(&format!(
@@ -103,7 +103,11 @@ fn examples() -> Vec<(Record, String)> {
             )),
         ),
         (
-            Record::Clock { boot: "b".into(), since_boot: 5, at: Stamp { at: 9, age: 8, off: 1 } },
+            Record::Clock {
+                boot: "b".into(),
+                since_boot: 5,
+                at: Timestamp { at: 9, age: 8, off: 1 },
+            },
             with(r#"clock","boot":"b","since_boot":5,"at":9,"age":8,"off":1"#),
         ),
     ]
@@ -133,6 +137,9 @@ fn what_is_no_record_is_refused_in_words() {
         ("{}", "no kind (`t`): {}"),
         (r#"{"t":"sending","n":1,"at":1}"#, r#"kind "sending" has no "id""#),
         (r#"{"t":"done","id":"1","at":1}"#, r#"kind "done" has no "reply""#),
+        (r#"{"t":"sending","id":"1","n":1}"#, r#"kind "sending" has no "at""#),
+        (r#"{"t":"reset","principal":"","at":1}"#, r#"kind "reset" has no "session""#),
+        (r#"{"t":1,"at":1}"#, "integer `1`, expected a string"),
         (r#"{"t":"sending","id":"1","n":4294967296,"at":1}"#, "integer `4294967296`, expected u32"),
         (r#"{"t":"sending","id":"1","n":-1,"at":1}"#, "integer `-1`, expected u32"),
         (r#"{"t":"sending","id":"1","n":1,"at":"1"}"#, r#"string "1", expected u64"#),

@@ -18,7 +18,7 @@ fn messages() -> (TempDir, FileJournal, Vec<usize>) {
             journal.append(&of(n, kind), Purpose::NewWork).unwrap();
         }
     }
-    journal.mark().unwrap();
+    journal.checkpoint().unwrap();
     let bytes = fs::read(dir.path().join(NAME)).unwrap();
     let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
     (dir, journal, ends.map(|(at, _)| at + 1).collect())
@@ -118,37 +118,37 @@ fn a_compaction_gives_up_where_the_disk_fails() {
 }
 
 #[test]
-fn all_is_marked_once_and_no_more() {
+fn a_checkpoint_is_written_once_and_no_more() {
     let dir = TempDir::new("journal");
     let size = || fs::metadata(dir.path().join(NAME)).unwrap().len();
     let (journal, _) = open(&dir);
     let empty = size();
-    journal.mark().unwrap();
+    journal.checkpoint().unwrap();
     assert_eq!(size(), empty, "there is nothing to say");
     fill(&journal, 3);
-    journal.mark().unwrap();
-    let marked = size();
+    journal.checkpoint().unwrap();
+    let written = size();
     assert_eq!((journal.last(), all(&journal).len()), (4, 3));
-    journal.mark().unwrap();
+    journal.checkpoint().unwrap();
     drop(journal);
     let (journal, seen) = open(&dir);
-    journal.mark().unwrap();
-    assert_eq!((seen.len(), size()), (3, marked));
+    journal.checkpoint().unwrap();
+    assert_eq!((seen.len(), size()), (3, written));
     assert!(journal.read(4).is_err());
-    // What a killed process left is synced and marked by the next.
+    // What a killed process left is synced and has a checkpoint by the next.
     journal.append(ONE, Purpose::NewWork).unwrap();
     drop(journal);
     let (journal, _) = open(&dir);
-    journal.mark().unwrap();
+    journal.checkpoint().unwrap();
     assert!(
         fs::read_to_string(dir.path().join(NAME))
             .unwrap()
             .ends_with(" 6 {\"t\":\"mark\",\"d\":5}\n")
     );
-    // A compaction keeps no mark, and needs none.
+    // A compaction keeps no checkpoint, and needs none.
     journal.compact(&mut |_, _| true).unwrap();
     let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
     assert!(!text.contains("mark"), "{text}");
-    journal.mark().unwrap();
+    journal.checkpoint().unwrap();
     assert_eq!(fs::read_to_string(dir.path().join(NAME)).unwrap(), text);
 }

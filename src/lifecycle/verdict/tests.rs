@@ -108,7 +108,7 @@ fn verdicts_follow_the_measured_table() {
         let starting = cause.contains("activating") || cause.contains("TimeoutStartSec");
         let typed = needs_job_type(active, job != Job::None, !starting, cause.contains("STOPPING"));
         let job = if typed || job == Job::None { job } else { Job::Other };
-        let found = judge(Kind::Terminate, sender, unit(active, job, true), false);
+        let found = decide(Kind::Terminate, sender, unit(active, job, true), false);
         assert_eq!(found.planned, planned, "{cause}: {found:?}");
         assert!(!found.is_guess(), "{cause}");
     }
@@ -118,7 +118,7 @@ fn verdicts_follow_the_measured_table() {
 fn a_manager_that_does_not_answer_leaves_it_to_the_sender() {
     let rows = [(OurManager, true), (FROM_OTHER, false), (Outside, false), (Forged, false)];
     for (sender, planned) in rows {
-        let found = judge(Kind::Terminate, sender, Supervision::Silent, false);
+        let found = decide(Kind::Terminate, sender, Supervision::Silent, false);
         assert_eq!((found.planned, found.is_guess()), (planned, true), "{sender:?}");
     }
 }
@@ -127,9 +127,9 @@ fn a_manager_that_does_not_answer_leaves_it_to_the_sender() {
 fn without_a_manager_only_a_marker_plans() {
     for supervision in [Supervision::None, Supervision::NotOurs] {
         for sender in [OurManager, FROM_OTHER, Outside, Forged] {
-            let kill = |marker| judge(Kind::Terminate, sender, supervision, marker);
+            let kill = |marker| decide(Kind::Terminate, sender, supervision, marker);
             assert!(!kill(false).planned, "{supervision:?} {sender:?}");
-            assert_eq!(kill(true), Verdict { planned: true, reason: reason::MARKER });
+            assert_eq!(kill(true), Verdict { planned: true, reason: "a stop that was announced" });
         }
     }
 }
@@ -137,7 +137,7 @@ fn without_a_manager_only_a_marker_plans() {
 #[test]
 fn a_process_in_somebody_elses_unit_follows_that_unit_and_its_own_marker() {
     let shell = |active, job, marker| {
-        judge(Kind::Terminate, FROM_OTHER, unit(active, job, false), marker).planned
+        decide(Kind::Terminate, FROM_OTHER, unit(active, job, false), marker).planned
     };
     assert!(shell(DEACTIVATING, Job::Stop, false));
     assert!(!shell(ACTIVE, Job::None, false));
@@ -146,18 +146,18 @@ fn a_process_in_somebody_elses_unit_follows_that_unit_and_its_own_marker() {
 
 #[test]
 fn a_marker_does_not_overrule_the_manager_of_our_own_unit() {
-    assert!(!judge(Kind::Terminate, FROM_OTHER, unit(ACTIVE, Job::None, true), true).planned);
+    assert!(!decide(Kind::Terminate, FROM_OTHER, unit(ACTIVE, Job::None, true), true).planned);
 }
 
 #[test]
 fn an_interrupt_is_the_user_in_front_of_us_unless_we_are_a_unit() {
     for supervision in [Supervision::None, Supervision::NotOurs, Supervision::Silent] {
-        assert!(judge(Kind::Interrupt, Terminal, supervision, false).planned);
+        assert!(decide(Kind::Interrupt, Terminal, supervision, false).planned);
     }
-    assert!(judge(Kind::Interrupt, Terminal, unit(ACTIVE, Job::None, false), false).planned);
-    assert!(!judge(Kind::Interrupt, OurManager, unit(ACTIVE, Job::None, true), false).planned);
+    assert!(decide(Kind::Interrupt, Terminal, unit(ACTIVE, Job::None, false), false).planned);
+    assert!(!decide(Kind::Interrupt, OurManager, unit(ACTIVE, Job::None, true), false).planned);
     assert!(
-        judge(Kind::Interrupt, OurManager, unit(DEACTIVATING, Job::Other, true), false).planned
+        decide(Kind::Interrupt, OurManager, unit(DEACTIVATING, Job::Other, true), false).planned
     );
 }
 
@@ -172,27 +172,30 @@ fn the_type_is_asked_for_only_where_the_job_does_not_settle_it() {
 
 #[test]
 fn an_interrupt_that_a_process_sent_is_not_called_a_key() {
-    let interrupt = |sender| judge(Kind::Interrupt, sender, Supervision::None, false).reason;
-    assert_eq!(interrupt(Terminal), reason::INTERRUPT);
+    let interrupt = |sender| decide(Kind::Interrupt, sender, Supervision::None, false).reason;
+    assert_eq!(interrupt(Terminal), "Ctrl-C");
     for sender in [OurManager, FROM_OTHER, Outside, Forged] {
-        assert_eq!(interrupt(sender), reason::INTERRUPT_BY_PROCESS);
+        assert_eq!(interrupt(sender), "an interrupt (SIGINT) that a process sent");
     }
 }
 
 #[test]
 fn a_closed_terminal_plans_nothing_and_is_no_reason_for_a_unit() {
-    let closed = |supervision| judge(Kind::HangUp, Terminal, supervision, false);
-    let expected = Verdict { planned: false, reason: reason::TERMINAL_CLOSED };
+    let closed = |supervision| decide(Kind::HangUp, Terminal, supervision, false);
+    let expected = Verdict { planned: false, reason: "the terminal was closed" };
     for supervision in [Supervision::None, Supervision::NotOurs, unit(ACTIVE, Job::None, false)] {
         assert_eq!(closed(supervision), expected);
     }
-    assert_eq!(closed(unit(ACTIVE, Job::None, true)).reason, reason::NO_JOB);
+    assert_eq!(
+        closed(unit(ACTIVE, Job::None, true)).reason,
+        "a signal from outside: the unit is not being stopped"
+    );
     assert!(closed(unit(DEACTIVATING, Job::Stop, true)).planned);
 }
 
 #[test]
 fn every_other_signal_is_judged_like_sigterm() {
-    let quit = |supervision| judge(Kind::Other("SIGQUIT"), OurManager, supervision, false);
+    let quit = |supervision| decide(Kind::Other("SIGQUIT"), OurManager, supervision, false);
     assert!(quit(unit(DEACTIVATING, Job::Stop, true)).planned);
     assert!(!quit(unit(ACTIVE, Job::None, true)).planned);
     assert!(!quit(Supervision::None).planned);
@@ -201,11 +204,14 @@ fn every_other_signal_is_judged_like_sigterm() {
 #[test]
 fn the_first_reason_stays_unless_the_verdict_changes_or_it_was_a_guess() {
     let found = |planned, reason| Verdict { planned, reason };
-    let (kill, stop) = (found(false, reason::NO_JOB), found(true, reason::STOP_JOB));
-    let coloured = found(false, reason::MANAGER_WITHOUT_JOB);
+    let (kill, stop) = (
+        found(false, "a signal from outside: the unit is not being stopped"),
+        found(true, "the service manager is stopping the unit"),
+    );
+    let coloured = found(false, "the service manager ended it on its own account");
     assert_eq!(coloured.after(kill), kill);
     assert_eq!(stop.after(kill), stop);
     assert_eq!(kill.after(stop), kill);
-    assert_eq!(kill.after(found(false, reason::GUESS_BY_OTHER)), kill);
-    assert_eq!(found(false, reason::GUESS_BY_OTHER).after(kill), kill);
+    assert_eq!(kill.after(found(false, GUESS_BY_OTHER)), kill);
+    assert_eq!(found(false, GUESS_BY_OTHER).after(kill), kill);
 }

@@ -4,46 +4,46 @@ use std::time::Duration;
 
 use super::*;
 use crate::config::OWNER;
-use crate::shares::Over;
+use crate::shares::Limit;
 use crate::testing::Random;
 
-type Ticket = u64;
+type TurnId = u64;
 
 /// All that start now.
-fn fill<K: Copy + Default + PartialEq>(dispatch: &mut Dispatch<Ticket, K>) -> Vec<Ticket> {
+fn fill<K: Copy + Default + PartialEq>(dispatch: &mut Dispatch<TurnId, K>) -> Vec<TurnId> {
     std::iter::from_fn(|| dispatch.start_next()).collect()
 }
 
-/// A new ticket arrives: how many are before it, and whether it starts.
+/// A new turn arrives: how many are before it, and whether it starts.
 fn submit<K: Copy + Default + PartialEq>(
-    dispatch: &mut Dispatch<Ticket, K>,
-    ticket: Ticket,
+    dispatch: &mut Dispatch<TurnId, K>,
+    turn: TurnId,
     principal: &str,
     session: Option<K>,
-) -> Result<(usize, bool), Reached> {
-    let before = dispatch.submit(ticket, principal, session)?;
+) -> Result<(usize, bool), LimitReached> {
+    let before = dispatch.submit(turn, principal, session)?;
     let started = fill(dispatch);
-    assert!(started.is_empty() || started == [ticket], "{started:?} had waited for nothing");
+    assert!(started.is_empty() || started == [turn], "{started:?} had waited for nothing");
     Ok((before, !started.is_empty()))
 }
 
-/// A ticket leaves: who starts.
+/// A turn leaves: who starts.
 fn leave<K: Copy + Default + PartialEq>(
-    dispatch: &mut Dispatch<Ticket, K>,
-    ticket: Ticket,
-) -> Vec<Ticket> {
-    dispatch.leave(ticket);
+    dispatch: &mut Dispatch<TurnId, K>,
+    turn: TurnId,
+) -> Vec<TurnId> {
+    dispatch.leave(turn);
     fill(dispatch)
 }
 
-/// The first ticket of its session waits for a minute: who starts.
-fn postpone(dispatch: &mut Dispatch<Ticket, &str>, ticket: Ticket) -> Vec<Ticket> {
-    dispatch.postpone(ticket, Instant::now() + MINUTE);
+/// The first turn of its session waits for a minute: who starts.
+fn postpone(dispatch: &mut Dispatch<TurnId, &str>, turn: TurnId) -> Vec<TurnId> {
+    dispatch.postpone(turn, Instant::now() + MINUTE);
     fill(dispatch)
 }
 
 /// That minute is over: who starts.
-fn wake(dispatch: &mut Dispatch<Ticket, &str>) -> Vec<Ticket> {
+fn wake(dispatch: &mut Dispatch<TurnId, &str>) -> Vec<TurnId> {
     dispatch.wake(Instant::now());
     assert!(fill(dispatch).is_empty(), "it is not over yet");
     dispatch.wake(Instant::now() + MINUTE);
@@ -53,11 +53,11 @@ fn wake(dispatch: &mut Dispatch<Ticket, &str>) -> Vec<Ticket> {
 const MINUTE: Duration = Duration::from_secs(60);
 
 const BOUNDS: QueueLimits =
-    QueueLimits { turns: 3, queue: 8, queue_per_session: 4, shares: Shares::new(100) };
+    QueueLimits { turns: 3, queue: 8, queue_per_session: 4, shares: Shares { percent: 100 } };
 
 #[test]
 fn one_session_runs_in_order() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
+    let mut dispatch = Dispatch::<TurnId, &str>::new(BOUNDS);
     assert_eq!(submit(&mut dispatch, 1, OWNER, Some("a")), Ok((0, true)));
     assert_eq!(submit(&mut dispatch, 2, OWNER, Some("a")), Ok((1, false)));
     assert_eq!(submit(&mut dispatch, 3, OWNER, Some("a")), Ok((2, false)));
@@ -69,9 +69,9 @@ fn one_session_runs_in_order() {
 
 #[test]
 fn places_go_round_the_sessions() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
-    for (ticket, session) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")] {
-        submit(&mut dispatch, ticket, OWNER, Some(session)).unwrap();
+    let mut dispatch = Dispatch::<TurnId, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
+    for (turn, session) in [(1, "a"), (2, "a"), (3, "a"), (4, "b"), (5, "c")] {
+        submit(&mut dispatch, turn, OWNER, Some(session)).unwrap();
     }
     let mut order = vec![1];
     while let [next] = leave(&mut dispatch, order[order.len() - 1])[..] {
@@ -82,7 +82,7 @@ fn places_go_round_the_sessions() {
 
 #[test]
 fn what_has_no_session_waits_for_nobody_but_a_place() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
+    let mut dispatch = Dispatch::<TurnId, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
     assert_eq!(submit(&mut dispatch, 1, OWNER, None), Ok((0, true)));
     assert_eq!(submit(&mut dispatch, 2, OWNER, None), Ok((0, false)));
     assert_eq!(leave(&mut dispatch, 1), [2]);
@@ -90,52 +90,52 @@ fn what_has_no_session_waits_for_nobody_but_a_place() {
 
 #[test]
 fn queues_are_bounded_and_say_which() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
-    for ticket in 0..5 {
-        submit(&mut dispatch, ticket, OWNER, Some("a")).unwrap();
+    let mut dispatch = Dispatch::<TurnId, &str>::new(BOUNDS);
+    for turn in 0..5 {
+        submit(&mut dispatch, turn, OWNER, Some("a")).unwrap();
     }
     let full = submit(&mut dispatch, 5, OWNER, Some("a")).unwrap_err();
-    assert_eq!(full.over, Over::Session);
+    assert_eq!(full.over, Limit::Session);
     let words = "This session's limits.max_queue_per_session (4) is reached; try again later.";
     assert_eq!(full.message, words);
     assert_eq!(submit(&mut dispatch, 6, OWNER, Some("b")), Ok((0, true)));
-    for ticket in 7..11 {
-        assert!(matches!(submit(&mut dispatch, ticket, OWNER, Some("b")), Ok((_, false))));
+    for turn in 7..11 {
+        assert!(matches!(submit(&mut dispatch, turn, OWNER, Some("b")), Ok((_, false))));
     }
     assert_eq!(submit(&mut dispatch, 11, OWNER, Some("c")), Ok((0, true)));
     let reached = submit(&mut dispatch, 12, OWNER, None).unwrap_err();
-    assert_eq!(reached.over, Over::Gateway);
+    assert_eq!(reached.over, Limit::Gateway);
     assert_eq!(reached.message, "The gateway's limits.max_queue (8) is reached; try again later.");
-    assert!(leave(&mut dispatch, 5).is_empty(), "a refused ticket is not known");
+    assert!(leave(&mut dispatch, 5).is_empty(), "a refused turn is not known");
 }
 
 #[test]
 fn more_places_start_those_who_wait() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
-    for ticket in 1..4 {
-        submit(&mut dispatch, ticket, OWNER, None).unwrap();
+    let mut dispatch = Dispatch::<TurnId, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
+    for turn in 1..4 {
+        submit(&mut dispatch, turn, OWNER, None).unwrap();
     }
-    dispatch.set_limits(BOUNDS);
+    dispatch.limits = BOUNDS;
     assert_eq!(fill(&mut dispatch), [2, 3]);
 }
 
-/// The plain truth beside the dispatch: every ticket in order of arrival, and whether it runs.
+/// The plain truth beside the dispatch: every turn in order of arrival, and whether it runs.
 #[derive(Default)]
-struct Model(Vec<(Ticket, Option<usize>, bool)>);
+struct Model(Vec<(TurnId, Option<usize>, bool)>);
 
 impl Model {
-    fn start(&mut self, tickets: &[Ticket]) {
-        for ticket in tickets {
-            let place = self.0.iter().position(|t| t.0 == *ticket).expect("a known ticket");
+    fn start(&mut self, turns: &[TurnId]) {
+        for turn in turns {
+            let place = self.0.iter().position(|t| t.0 == *turn).expect("a known turn");
             let session = self.0[place].1;
-            let earlier = |t: &&(Ticket, Option<usize>, bool)| session.is_some() && t.1 == session;
+            let earlier = |t: &&(TurnId, Option<usize>, bool)| session.is_some() && t.1 == session;
             assert!(self.0[..place].iter().find(earlier).is_none(), "out of order");
             assert!(!self.0[place].2, "started twice");
             self.0[place].2 = true;
         }
     }
 
-    fn check(&self, dispatch: &Dispatch<Ticket, usize>) {
+    fn check(&self, dispatch: &Dispatch<TurnId, usize>) {
         let running = self.0.iter().filter(|t| t.2).count();
         assert_eq!(dispatch.counts(), (running, self.0.len() - running));
         assert!(running <= BOUNDS.turns);
@@ -151,21 +151,21 @@ impl Model {
 fn random_arrivals_and_departures_agree_with_the_model() {
     for seed in 1..=200 {
         let mut random = Random::new(seed);
-        let mut dispatch = Dispatch::<Ticket, usize>::new(BOUNDS);
+        let mut dispatch = Dispatch::<TurnId, usize>::new(BOUNDS);
         let mut model = Model::default();
-        for ticket in 0..400 {
+        for turn in 0..400 {
             if random.below(2) == 0 || model.0.is_empty() {
                 let session = Some(random.below(5)).filter(|s| *s > 0);
-                match submit(&mut dispatch, ticket, OWNER, session) {
+                match submit(&mut dispatch, turn, OWNER, session) {
                     Ok((position, true)) => {
                         assert_eq!(position, 0);
-                        model.0.push((ticket, session, false));
-                        model.start(&[ticket]);
+                        model.0.push((turn, session, false));
+                        model.start(&[turn]);
                     }
                     Ok((position, false)) => {
                         let before = model.0.iter().filter(|t| t.1.is_some() && t.1 == session);
                         assert_eq!(position, before.count());
-                        model.0.push((ticket, session, false));
+                        model.0.push((turn, session, false));
                     }
                     Err(_) => {}
                 }
@@ -181,9 +181,9 @@ fn random_arrivals_and_departures_agree_with_the_model() {
 
 #[test]
 fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
-    for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
-        submit(&mut dispatch, ticket, OWNER, Some(session)).unwrap();
+    let mut dispatch = Dispatch::<TurnId, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
+    for (turn, session) in [(1, "a"), (2, "a"), (3, "b")] {
+        submit(&mut dispatch, turn, OWNER, Some(session)).unwrap();
     }
     assert_eq!(postpone(&mut dispatch, 1), [3]);
     assert_eq!(dispatch.counts(), (1, 2));
@@ -198,21 +198,21 @@ fn a_turn_that_rests_holds_up_its_session_and_nobody_else() {
 
 #[test]
 fn what_comes_back_from_before_the_start_keeps_its_order() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(QueueLimits { turns: 2, queue: 1, ..BOUNDS });
-    for (ticket, session) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
-        dispatch.restore(ticket, OWNER, Some(session));
+    let mut dispatch = Dispatch::<TurnId, &str>::new(QueueLimits { turns: 2, queue: 1, ..BOUNDS });
+    for (turn, session) in [(1, "a"), (2, "a"), (3, "b"), (4, "c")] {
+        dispatch.restore(turn, OWNER, Some(session));
     }
     assert_eq!(dispatch.counts(), (0, 4));
     assert_eq!(fill(&mut dispatch), [1, 3]);
-    assert_eq!(dispatch.tickets("a").collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(dispatch.turns_of(Some("a")).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(leave(&mut dispatch, 1), [4], "c has waited for longer than the second of a");
 }
 
 #[test]
 fn what_rested_before_a_start_holds_up_its_session_alone() {
-    let mut dispatch = Dispatch::<Ticket, &str>::new(BOUNDS);
-    for (ticket, session) in [(1, "a"), (2, "a"), (3, "b")] {
-        dispatch.restore(ticket, OWNER, Some(session));
+    let mut dispatch = Dispatch::<TurnId, &str>::new(BOUNDS);
+    for (turn, session) in [(1, "a"), (2, "a"), (3, "b")] {
+        dispatch.restore(turn, OWNER, Some(session));
     }
     assert_eq!(postpone(&mut dispatch, 1), [3]);
     assert!(postpone(&mut dispatch, 2).is_empty());
@@ -222,7 +222,7 @@ fn what_rested_before_a_start_holds_up_its_session_alone() {
 }
 
 /// Those that start when each that runs leaves at once, in the order in which they start.
-fn drained(dispatch: &mut Dispatch<Ticket, u64>, running: Ticket) -> Vec<Ticket> {
+fn drained(dispatch: &mut Dispatch<TurnId, u64>, running: TurnId) -> Vec<TurnId> {
     let mut order = vec![running];
     let mut at = 0;
     while at < order.len() {
@@ -233,13 +233,13 @@ fn drained(dispatch: &mut Dispatch<Ticket, u64>, running: Ticket) -> Vec<Ticket>
 }
 
 const SHARED: QueueLimits =
-    QueueLimits { turns: 1, queue: 1600, queue_per_session: 32, shares: Shares::new(50) };
+    QueueLimits { turns: 1, queue: 1600, queue_per_session: 32, shares: Shares { percent: 50 } };
 
 #[test]
 fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
-    let mut dispatch = Dispatch::<Ticket, u64>::new(SHARED);
-    for ticket in 0..500 {
-        submit(&mut dispatch, ticket, "a", Some(ticket)).unwrap();
+    let mut dispatch = Dispatch::<TurnId, u64>::new(SHARED);
+    for turn in 0..500 {
+        submit(&mut dispatch, turn, "a", Some(turn)).unwrap();
     }
     submit(&mut dispatch, 1000, "b", Some(1000)).unwrap();
     submit(&mut dispatch, 1001, "b", Some(1000)).unwrap();
@@ -252,11 +252,11 @@ fn a_principal_with_a_thousand_sessions_does_not_hold_up_one_with_one() {
 
 #[test]
 fn a_free_place_goes_to_the_principal_with_the_fewest_turns() {
-    let mut dispatch = Dispatch::<Ticket, u64>::new(QueueLimits { turns: 16, ..SHARED });
+    let mut dispatch = Dispatch::<TurnId, u64>::new(QueueLimits { turns: 16, ..SHARED });
     let runs = |admission| admission == Ok((0, true));
-    let a = (0..20).filter(|ticket| runs(submit(&mut dispatch, *ticket, "a", None))).count();
-    let b = (20..40).filter(|ticket| runs(submit(&mut dispatch, *ticket, "b", None))).count();
-    let owner = (40..60).filter(|ticket| runs(submit(&mut dispatch, *ticket, OWNER, None))).count();
+    let a = (0..20).filter(|turn| runs(submit(&mut dispatch, *turn, "a", None))).count();
+    let b = (20..40).filter(|turn| runs(submit(&mut dispatch, *turn, "b", None))).count();
+    let owner = (40..60).filter(|turn| runs(submit(&mut dispatch, *turn, OWNER, None))).count();
     assert_eq!((a, b, owner), (7, 4, 5), "nobody has all, and the owner what is left");
     assert_eq!(
         leave(&mut dispatch, 0),
@@ -269,12 +269,12 @@ fn a_free_place_goes_to_the_principal_with_the_fewest_turns() {
 
 #[test]
 fn a_principal_fills_its_share_of_the_queue_and_no_more() {
-    let mut dispatch = Dispatch::<Ticket, u64>::new(SHARED);
+    let mut dispatch = Dispatch::<TurnId, u64>::new(SHARED);
     let mut taken = |principal: &str, from: u64| {
-        let took = |ticket: &u64| {
-            let admission = submit(&mut dispatch, *ticket, principal, Some(*ticket));
+        let took = |turn: &u64| {
+            let admission = submit(&mut dispatch, *turn, principal, Some(*turn));
             if let Err(reached) = &admission {
-                assert_eq!(reached.over, Over::Principal);
+                assert_eq!(reached.over, Limit::Principal);
                 let words = format!("{principal} holds its share of limits.max_queue (");
                 assert!(reached.message.starts_with(&words), "{}", reached.message);
             }

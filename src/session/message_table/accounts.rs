@@ -24,12 +24,11 @@ pub struct Counts {
 impl Counts {
     /// A message as it is counted.
     pub(super) fn of(entry: &Entry) -> Counts {
-        let count = usize::from;
         Counts {
-            queued: count(matches!(entry.turn, TurnState::Queued | TurnState::Backoff)),
-            running: count(entry.turn == TurnState::Running),
-            outbox: count(entry.is_to_be_sent()),
-            dead_letters: count(entry.delivery_state() == Some(DeliveryState::Dead)),
+            queued: usize::from(matches!(entry.turn, TurnState::Queued | TurnState::Backoff)),
+            running: usize::from(entry.turn == TurnState::Running),
+            outbox: usize::from(entry.is_to_be_sent()),
+            dead_letters: usize::from(entry.delivery_state() == Some(DeliveryState::Dead)),
             kept: 1,
             bytes: entry.bytes,
         }
@@ -57,7 +56,7 @@ pub(super) struct Account {
     pub counts: Counts,
     /// Settled messages without a key, in the order in which they settled.
     pub unkeyed: VecDeque<Id>,
-    /// Ids of dead letters.
+    /// The ids of dead letters.
     pub dead_letters: BTreeSet<u128>,
 }
 

@@ -1,8 +1,6 @@
 //! All messages in the order of their ids, in chunks: to take one out of the middle moves few others,
 //! and to add one never moves them all. Pure.
 
-use std::collections::VecDeque;
-
 use super::entry::Entry;
 use crate::session::id::Id;
 
@@ -13,14 +11,14 @@ type IdEntry = (Id, Entry);
 
 /// The chunks, none of which is empty. Ids and the numbers of the first records grow together.
 #[derive(Debug, Default)]
-pub(super) struct Entries(VecDeque<Vec<IdEntry>>);
+pub(super) struct Entries(Vec<Vec<IdEntry>>);
 
 impl Entries {
     /// Adds a message that is newer than all others.
     pub fn push(&mut self, id: Id, entry: Entry) {
-        match self.0.back_mut() {
+        match self.0.last_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push((id, entry)),
-            Some(_) | None => self.0.push_back(vec![(id, entry)]),
+            Some(_) | None => self.0.push(vec![(id, entry)]),
         }
     }
 
@@ -62,7 +60,7 @@ impl Entries {
     pub fn before(&self, id: Option<Id>) -> impl Iterator<Item = (Id, &Entry)> {
         let older = move |known: Id| id.is_none_or(|id| known < id);
         let chunks = self.0.partition_point(|chunk| older(chunk[0].0));
-        let known = self.0.range(..chunks).rev().flat_map(|chunk| chunk.iter().rev());
+        let known = self.0[..chunks].iter().rev().flat_map(|chunk| chunk.iter().rev());
         known.skip_while(move |(id, _)| !older(*id)).map(|(id, entry)| (*id, entry))
     }
 

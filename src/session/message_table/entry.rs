@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::owner::{Digest, Owner};
-use crate::journal::record::{Retry, Stamp};
+use crate::journal::record::{Retry, Timestamp};
 use crate::limits::MAX_QUOTED_ERROR;
 use crate::session::clock::millis;
 use crate::session::states::{DeliveryState, TurnState};
@@ -17,7 +17,7 @@ pub struct Outgoing {
     pub state: Option<DeliveryState>,
     pub attempts: u32,
     /// When it began to wait, or was revived.
-    pub since: Stamp,
+    pub since: Timestamp,
     /// The record that says why the last attempt failed; 0 where none did.
     pub error_record: u64,
 }
@@ -30,11 +30,11 @@ pub struct RetryState {
     /// When that was: milliseconds of this process's life, 0 for what an earlier one wrote.
     pub(super) mark: u64,
     /// When its record was written.
-    pub since: Stamp,
+    pub since: Timestamp,
 }
 
 impl RetryState {
-    pub(super) fn new(retry: &Retry, since: Stamp) -> RetryState {
+    pub(super) fn new(retry: &Retry, since: Timestamp) -> RetryState {
         let error = retry.error.chars().take(MAX_QUOTED_ERROR).collect();
         let (failures, detail) = (retry.failures.max(1), None);
         RetryState { retry: Retry { error, failures, detail, ..*retry }, mark: 0, since }
@@ -59,7 +59,7 @@ impl RetryState {
 
 /// An idempotency key and what was asked with it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Key {
+pub struct IdempotencyKey {
     pub key: Digest,
     pub body: Digest,
 }
@@ -76,7 +76,7 @@ pub struct Entry {
     pub failing: Option<Box<RetryState>>,
     /// The record that holds the text.
     pub accepted: u64,
-    /// The record by which it took its place in the line: that one, or that of its new beginning.
+    /// The record by which it entered its session's queue: that one, or that of its new beginning.
     pub queued: u64,
     /// Its newest record; kept where there is a session.
     pub(super) latest: u64,
@@ -85,8 +85,8 @@ pub struct Entry {
     /// When it was accepted: milliseconds since 1970.
     pub at: u64,
     /// All 0 for an end that has not come.
-    pub ended: Stamp,
-    pub key: Option<Box<Key>>,
+    pub ended: Timestamp,
+    pub key: Option<Box<IdempotencyKey>>,
     pub delivery: Option<Box<Outgoing>>,
     /// What its records take in the journal.
     pub(super) bytes: u64,
@@ -106,7 +106,7 @@ impl Entry {
     }
 
     /// When it ended, or its delivery was begun anew.
-    pub(super) fn quiet_since(&self) -> Stamp {
+    pub(super) fn quiet_since(&self) -> Timestamp {
         let begun = self.delivery.as_ref().map_or(self.ended, |outgoing| outgoing.since);
         if begun.age > self.ended.age { begun } else { self.ended }
     }
@@ -136,7 +136,7 @@ mod tests {
     fn only_the_time_of_running_processes_counts() {
         let seconds = Duration::from_secs;
         let retry = Retry { spent: 100_000, pause: 7000, ..Retry::default() };
-        let mut failing = RetryState::new(&retry, Stamp::from(50_000));
+        let mut failing = RetryState::new(&retry, Timestamp::from(50_000));
         // Read back at a start: this process adds its own age.
         assert_eq!(failing.spent(seconds(0)), seconds(100));
         assert_eq!(failing.spent(seconds(30)), seconds(130));

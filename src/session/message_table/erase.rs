@@ -39,7 +39,7 @@ impl MessageTable {
     /// Forgets all of a message but its id and idempotency key.
     pub(super) fn erase(&mut self, id: Id) {
         let (mut latest, mut session) = (0, None);
-        self.change(id, |entry| {
+        self.change(id, &mut |entry| {
             (entry.delivery, entry.failing, entry.erased) = (None, None, true);
             let owner = &entry.owner;
             let names = owner.principal.len() + owner.session.as_ref().map_or(0, String::len);

@@ -6,7 +6,7 @@ use super::*;
 use crate::journal::Decision;
 use crate::journal::record::{Retry, id_of};
 use crate::limits::{ERASED_BYTES, KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
-use crate::testing::Random;
+use crate::testing::{Random, rounds};
 
 /// Whatever is overdue.
 const ALL: (usize, &dyn Fn(Id) -> bool) = (usize::MAX, &|_| true);
@@ -159,7 +159,9 @@ fn seen(table: &MessageTable, numbers: u64) -> Seen {
     Seen {
         entries,
         counts: table.counts,
-        keys: KEYS.map(|key| (key, table.by_key(key).map(|(id, _)| number_of(id)))).to_vec(),
+        keys: KEYS
+            .map(|key| (key, table.find_by_idempotency_key(key).map(|(id, _)| number_of(id))))
+            .to_vec(),
         dead: BTreeSet::from_iter(table.dead_letters().map(|(id, _)| number_of(id))),
         last: table.last.map(number_of),
         resets: resets.collect(),
@@ -426,7 +428,7 @@ fn live(seed: u64, steps: u64) -> (MessageTable, Vec<(u64, String)>, Vec<Seen>) 
 
 #[test]
 fn random_records_agree_with_the_model_and_with_every_crash() {
-    for seed in 1..=300 {
+    for seed in 1..=rounds(80, 300) {
         let (_, written, states) = live(seed, 90);
         for (length, state) in states.iter().enumerate() {
             let mut table = replayed(&written[..length]);
@@ -449,7 +451,7 @@ fn random_records_agree_with_the_model_and_with_every_crash() {
 /// must take the same records from there on.
 #[test]
 fn what_follows_a_crash_can_be_read_back_too() {
-    for seed in 1..=200 {
+    for seed in 1..=rounds(60, 200) {
         let mut random = Random::new(seed);
         let mut written: Vec<(u64, String)> = Vec::new();
         for _ in 0..6 {
@@ -478,7 +480,7 @@ fn what_follows_a_crash_can_be_read_back_too() {
 
 #[test]
 fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
-    for seed in 1..=300 {
+    for seed in 1..=rounds(80, 300) {
         let (mut table, written, states) = live(seed, 120);
         let mut random = Random::new(seed + 1000);
         let (keep, day) = (random.below(4), day());
@@ -663,7 +665,7 @@ fn results_are_kept_by_age_and_by_number() {
     scribe.table.forget(&gone);
     let Counts { queued, kept, .. } = scribe.table.counts;
     assert_eq!((queued, kept), (1, 1));
-    assert!(scribe.table.by_key(1).is_none(), "a key goes with its message");
+    assert!(scribe.table.find_by_idempotency_key(1).is_none(), "a key goes with its message");
     let step = |id: u32| Record::step(Id::from(id), 1, 0, Step::Started).to_json();
     assert!(!scribe.table.is_needed(1, &step(1)) && scribe.table.is_needed(8, &step(8)));
     let nonsense = step(8).replace(&Id::from(8).to_string(), "nonsense");
@@ -678,11 +680,15 @@ fn a_key_names_its_newest_message() {
         scribe.accept(id, None, Some(5), false);
         scribe.done(id, 0);
     }
-    assert_eq!(scribe.table.by_key(5).unwrap().0, Id::from(2));
+    assert_eq!(scribe.table.find_by_idempotency_key(5).unwrap().0, Id::from(2));
     scribe.table.forget(&[Id::from(1)]);
-    assert_eq!(scribe.table.by_key(5).unwrap().0, Id::from(2), "the older one goes alone");
+    assert_eq!(
+        scribe.table.find_by_idempotency_key(5).unwrap().0,
+        Id::from(2),
+        "the older one goes alone"
+    );
     scribe.table.forget(&[Id::from(2)]);
-    assert!(scribe.table.by_key(5).is_none());
+    assert!(scribe.table.find_by_idempotency_key(5).is_none());
 }
 
 #[test]
@@ -822,7 +828,7 @@ fn one_odd_age_blocks_none_behind_it_and_lets_none_expire() {
     assert_eq!(scribe.overdue(day() + 3000, 100).len(), ages.len());
     // A part of the age for which the machine was off cannot shrink, or be more than the age.
     for off in [7000, u64::MAX] {
-        let odd = Stamp { at: 0, age: 6000, off };
+        let odd = Timestamp { at: 0, age: 6000, off };
         scribe.accept(scribe.last() + 1, None, None, false);
         scribe.write(&Record::step(Id::from(scribe.last()), 1, odd, Step::Started));
         assert_eq!(scribe.table.newest.age, 3000, "{off}");
@@ -851,7 +857,7 @@ fn nothing_expires_before_the_machine_was_on_for_a_while() {
     let mut scribe = Scribe::default();
     scribe.accept(1, None, Some(1), false);
     scribe.done(1, 1000);
-    let overdue = |age, off| scribe.table.overdue(Stamp { at: 0, age, off }, 9, ALL);
+    let overdue = |age, off| scribe.table.overdue(Timestamp { at: 0, age, off }, 9, ALL);
     assert!(overdue(40 * day(), 40 * day() - 1000).is_empty());
     assert!(overdue(40 * day(), 40 * day() - 999 - hour).is_empty());
     assert_eq!(overdue(40 * day(), 40 * day() - 1000 - hour), [Id::from(1)]);

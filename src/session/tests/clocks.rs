@@ -4,11 +4,11 @@
 use super::restart::copy_sessions;
 use super::*;
 use crate::config::Target;
-use crate::journal::record::{Accepted, Stamp};
+use crate::journal::record::{Accepted, Timestamp};
 use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR};
 use crate::session::clock::{Reading, millis};
 use crate::session::states::DeliveryState;
-use crate::session::time::{Clocks, System};
+use crate::session::time::{Clocks, SystemClocks};
 use std::sync::Mutex;
 
 /// The clocks of a machine that the test sets; those of this machine, in an unknown boot, until then.
@@ -21,7 +21,7 @@ impl Clocks for Fake {
     }
 
     fn read(&self) -> Reading {
-        self.0.lock().unwrap().as_ref().map_or_else(|| System.read(), |(_, now)| *now)
+        self.0.lock().unwrap().as_ref().map_or_else(|| SystemClocks.read(), |(_, now)| *now)
     }
 }
 
@@ -306,7 +306,7 @@ fn starts_alone_do_not_make_a_journal_grow() {
 
 /// A message with a key and its end, as an older gateway wrote them.
 fn without_ages(id: Id, at: u64, key: Digest) -> Vec<Record> {
-    let at = Stamp { at, age: 0, off: 0 };
+    let at = Timestamp { at, age: 0, off: 0 };
     let accepted = Accepted {
         id: id.to_string(),
         at,

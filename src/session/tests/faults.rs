@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::*;
 use crate::config::Target;
 use crate::session::commands::Command;
-use crate::session::outboxes::Outboxes;
+use crate::session::delivery_queue::DeliveryQueues;
 use crate::session::reply::MAX_RECENT_RECORD;
 
 /// A target that takes everything.
@@ -192,7 +192,7 @@ fn not_delivered_unread(end: Step) {
     };
     house.until("it is put off", || {
         let later = Instant::now() + Duration::from_secs(1);
-        house.hub.lock().outboxes.next_due(Instant::now()).is_some_and(|due| due > later)
+        house.hub.lock().deliveries.next_due(Instant::now()).is_some_and(|due| due > later)
     });
     assert!(!sent("\"sending\""), "something else than the reply was sent");
 }
@@ -292,7 +292,7 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
     config.deliver.insert("out".to_owned(), target());
     let id = Id::after(None).unwrap();
     let (old, two_days) = (1_795_000_000_000, 48 * 3_600_000);
-    let old = crate::journal::record::Stamp { at: old, age: 1, off: 0 };
+    let old = crate::journal::record::Timestamp { at: old, age: 1, off: 0 };
     let accepted = crate::journal::record::Accepted {
         id: id.to_string(),
         at: old,
@@ -323,14 +323,14 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
 /// A sender that finds nothing more stops a moment later; what comes in between has another sender.
 #[test]
 fn a_target_never_has_two_senders() {
-    let (now, mut outboxes) = (Instant::now(), Outboxes::default());
-    outboxes.push("a", "owner", Id::from(1));
-    assert_eq!(outboxes.take_due(now), ["a"]);
-    outboxes.advance("a", Id::from(1), None);
-    assert_eq!(outboxes.next("a", now), None, "the first sender is about to stop");
-    outboxes.push("a", "owner", Id::from(2));
-    let second = outboxes.take_due(now);
-    outboxes.release("a", None);
-    let third = outboxes.take_due(now);
+    let (now, mut deliveries) = (Instant::now(), DeliveryQueues::default());
+    deliveries.push("a", "owner", Id::from(1));
+    assert_eq!(deliveries.take_due(now), ["a"]);
+    deliveries.advance("a", Id::from(1), None);
+    assert_eq!(deliveries.next("a", now), None, "the first sender is about to stop");
+    deliveries.push("a", "owner", Id::from(2));
+    let second = deliveries.take_due(now);
+    deliveries.release("a", None);
+    let third = deliveries.take_due(now);
     assert_eq!(second.len() + third.len(), 1, "message 2 is sent twice at once");
 }

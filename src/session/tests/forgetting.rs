@@ -4,7 +4,7 @@
 use super::*;
 use crate::config::Config;
 use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
-use crate::shares::Over;
+use crate::shares::Limit;
 
 const HOUR: u64 = 3_600_000;
 
@@ -70,7 +70,7 @@ fn what_had_to_go_for_others_does_not_come_back_and_its_results_stay() {
     let first = house.send("first", "x");
     house.wait(first);
     house.until_idle();
-    house.hub.make_room(&who("other"), Over::Gateway);
+    house.hub.make_room(&who("other"), Limit::Gateway);
     assert!(!has_transcript(&house, "first"));
     assert_eq!(house.message(first).reply.as_deref(), Some("x"));
     let again = house.send("first", "y");

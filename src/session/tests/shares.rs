@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::ClientKey;
-use crate::shares::Over;
+use crate::shares::Limit;
 
 /// A hub with the keys of two users beside the owner's.
 fn shared(script: Option<&str>, change: impl Fn(&mut Config)) -> House {
@@ -21,7 +21,7 @@ fn of(principal: &str, draft: Draft) -> Draft {
 
 fn is_share(refusal: &Refusal, words: &str) -> bool {
     let Refusal::Share(reached) = refusal else { panic!("{refusal:?}") };
-    reached.over == Over::Principal && reached.message.starts_with(words)
+    reached.over == Limit::Principal && reached.message.starts_with(words)
 }
 
 #[test]
@@ -97,7 +97,7 @@ fn results_of_one_principal_push_out_its_own_first() {
     assert!(bobs.iter().all(|id| house.hub.message(*id).unwrap().is_some()));
     let left = alices.iter().filter(|id| house.hub.message(**id).unwrap().is_some());
     assert_eq!(left.count(), 6, "eight are kept, and she had the most");
-    let usage = house.hub.glance_at_counts().unwrap().3;
+    let usage = house.hub.try_status().unwrap().3;
     let results =
         |name| usage.get(name).unwrap().iter().find(|(what, _)| *what == "results").unwrap().1;
     assert_eq!((results("alice"), results("bob")), (6, 2));

@@ -1,7 +1,7 @@
 //! Turns as their senders see them.
 
 use super::*;
-use crate::shares::Over;
+use crate::shares::Limit;
 
 #[test]
 fn sessions_keep_their_order_whoever_sends() {
@@ -96,7 +96,7 @@ fn positions_count_the_line() {
     let line: Vec<(Id, usize)> = ["1", "2", "3", "4"].map(|text| submit(text).unwrap()).to_vec();
     assert_eq!(line.iter().map(|(_, position)| *position).collect::<Vec<_>>(), [1, 2, 3, 4]);
     let full = submit("5").unwrap_err();
-    assert!(matches!(&full, Refusal::Full(reached) if reached.over == Over::Session), "{full:?}");
+    assert!(matches!(&full, Refusal::Full(reached) if reached.over == Limit::Session), "{full:?}");
     let place = |at: usize| house.message(line[at].0).position;
     assert_eq!([place(0), place(1), place(2), place(3)], [Some(1), Some(2), Some(3), Some(4)]);
     house.hub.cancel(line[1].0, "no more").unwrap();
@@ -118,7 +118,7 @@ fn queues_are_bounded_in_all() {
     let ids = ["a", "b", ""].map(|session| house.send(session, "x"));
     let refused = house.hub.submit(draft("c", "x")).unwrap_err();
     let Refusal::Full(reached) = refused else { panic!("{refused:?}") };
-    assert_eq!(reached.over, Over::Gateway);
+    assert_eq!(reached.over, Limit::Gateway);
     assert_eq!(house.journal.all().len(), 4, "what is refused leaves no trace");
     house.open_gate();
     ids.iter().for_each(|id| drop(house.wait(*id)));
@@ -304,7 +304,7 @@ fn more_places_begin_turns_at_once() {
     let house = House::with(Some(GATE), |config| config.limits.max_turns = 1);
     let ids = ["a", "b", "c"].map(|session| house.send(session, session));
     house.until_logged(1);
-    assert_eq!(house.hub.glance_at_counts().unwrap().1, (1, 2, 3));
+    assert_eq!(house.hub.try_status().unwrap().1, (1, 2, 3));
     let config = config(&house.dir, Some(GATE));
     house.hub.reload(settings(&config).0);
     house.until_logged(3);

@@ -4,11 +4,12 @@ use std::fs;
 use std::io;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::super::clock::millis;
 use super::super::message_table::{Digest, Owner};
 use super::Transcripts;
+use crate::escape::quoted;
 use crate::sys::fs::{self as files, if_exists, replace_unsynced};
 use crate::threads::lock;
 
@@ -55,7 +56,7 @@ impl Transcripts {
         // A power cut may have left one of the two files alone.
         for session in self.sessions(".jsonl")?.chain(self.sessions(".json")?) {
             let _alone = lock(&self.reconciled);
-            if lock(&self.usage).contains(session) {
+            if lock(&self.usage).sessions.contains_key(&session) {
                 continue;
             }
             let about = self.find(session);
@@ -87,8 +88,9 @@ impl Transcripts {
         if self.find(session).as_ref().is_some_and(said) {
             return Ok(());
         }
-        let (principal, key) = (&owner.principal, &owner.session);
-        let about = json!({ "principal": principal, "session": key, "used": now }).to_string();
+        let principal = quoted(&owner.principal);
+        let key = owner.session.as_deref().map_or_else(|| "null".to_owned(), quoted);
+        let about = format!(r#"{{"principal":{principal},"session":{key},"used":{now}}}"#);
         replace_unsynced(&self.info_path(session), about.as_bytes(), 0o600)
     }
 

@@ -85,7 +85,7 @@ impl Page {
             Ok(turn(u32::try_from(id.0).unwrap()))
         };
         self.transcripts.mark_stale(self.session);
-        self.transcripts.reconcile(self.session, &self.owner, cap, &known, &load).unwrap();
+        self.transcripts.reconcile((self.session, true), &self.owner, cap, &known, &load).unwrap();
         assert!(self.transcripts.is_settled(self.session));
         assert!(loaded.get() <= said.len());
         self.ids()
@@ -176,7 +176,7 @@ fn a_link_is_not_followed() {
     append.unwrap_err();
     page.transcripts.remove_turn(page.session, Id::from(1)).unwrap_err();
     let reconcile = page.transcripts.reconcile(
-        page.session,
+        (page.session, true),
         &page.owner,
         CAP,
         &|| Known { answered: vec![Id::from(2)], ..Known::default() },
@@ -184,6 +184,20 @@ fn a_link_is_not_followed() {
     );
     reconcile.unwrap_err();
     assert_eq!(fs::read(&elsewhere).unwrap(), before);
+}
+
+/// A reset removes the files while a compaction is about to look at them.
+#[test]
+fn a_transcript_that_is_gone_is_made_anew_only_for_a_turn() {
+    let page = page();
+    let reconcile = |create: bool| {
+        let (known, load) = (&|| Known::default(), &|_| Ok(turn(1)));
+        page.transcripts.reconcile((page.session, create), &page.owner, CAP, known, load).unwrap();
+        page.transcripts.find(page.session).is_some()
+    };
+    assert!(!reconcile(false));
+    assert!(!page.transcripts.is_settled(page.session));
+    assert!(reconcile(true));
 }
 
 #[test]
@@ -321,7 +335,9 @@ fn a_start_repairs_what_is_no_text() {
                 ..Known::default()
             };
             let load = |id: Id| Ok(turn(u32::try_from(id.0).unwrap()));
-            page.transcripts.reconcile(page.session, &page.owner, CAP, &known, &load).unwrap();
+            page.transcripts
+                .reconcile((page.session, true), &page.owner, CAP, &known, &load)
+                .unwrap();
             let left = page.bytes();
             let clean: String = said.iter().map(|id| turn(*id).lines()).collect();
             assert_eq!(left, clean.as_bytes(), "{junk:?} is there: the next turn comes behind it");
@@ -335,11 +351,11 @@ fn a_start_that_cannot_read_a_turn_is_tried_again() {
     let page = page();
     let known = || Known { answered: vec![Id::from(1)], ..Known::default() };
     let fails = |_: Id| Err(ErrorKind::Other.into());
-    page.transcripts.reconcile(page.session, &page.owner, CAP, &known, &fails).unwrap_err();
+    page.transcripts.reconcile((page.session, true), &page.owner, CAP, &known, &fails).unwrap_err();
     assert!(!page.transcripts.is_settled(page.session));
     assert_eq!(page.reconcile(&[1], &[], CAP), [1]);
     let again = |_: Id| panic!("it is reconciled");
-    page.transcripts.reconcile(page.session, &page.owner, CAP, &known, &again).unwrap();
+    page.transcripts.reconcile((page.session, true), &page.owner, CAP, &known, &again).unwrap();
 }
 
 #[test]
@@ -350,7 +366,7 @@ fn a_turn_whose_record_is_damaged_is_left_out_and_no_other() {
         2 => Err(ErrorKind::InvalidData.into()),
         number => Ok(turn(number)),
     };
-    page.transcripts.reconcile(page.session, &page.owner, CAP, &known, &load).unwrap();
+    page.transcripts.reconcile((page.session, true), &page.owner, CAP, &known, &load).unwrap();
     assert!(page.transcripts.is_settled(page.session));
     assert_eq!(ids(&page.bytes()), [1, 3]);
 }

@@ -1,0 +1,274 @@
+//! `POST /v1/chat/completions`: OpenAI's chat, whole or streamed. The last user message is the turn.
+
+use std::borrow::Cow;
+use std::fmt::{Display, Write};
+
+use serde_json::value::RawValue;
+
+use super::buffers::parse_lock;
+use super::error::{ApiError, Handled, bad};
+use super::reply_writer::Encoder;
+use super::request::{Body, excerpt, list, text};
+use super::service::Exchange;
+use super::turn::{self, ParseOptions, Parsed, TurnRequest};
+use crate::agent::context::{self, is_instruction, own, role};
+use crate::agent::{DEFAULT_MODEL, Report};
+use crate::escape::quoted;
+use crate::http::sse;
+use crate::json::{add, elements, member, members};
+use crate::session::now;
+use crate::stored_text::PLACEHOLDER;
+
+/// `POST /v1/chat/completions`.
+pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
+    let proof = exchange.proof;
+    turn::serve(exchange, &|body, _, options| {
+        let _parsing = parse_lock(proof, body);
+        let (ask, encoder) = parse(body, options)?;
+        Ok((ask, Box::new(encoder)))
+    })
+}
+
+const ROLES: &str = "system, developer, user, assistant, tool, function";
+
+/// Fields that are for clients that get the agent's output unchanged; a durable reply is text.
+const TOOLS: &str =
+    "tools, tool_choice, parallel_tool_calls, functions, function_call, response_format";
+
+/// The model that is asked for, and whether the reply is streamed.
+pub fn common(body: &Body<'_>) -> Result<(String, bool), ApiError> {
+    let model = body.text("model")?.map_or_else(|| DEFAULT_MODEL.to_owned(), Cow::into_owned);
+    body.text("user")?;
+    Ok((model, body.boolean("stream")?.unwrap_or(false)))
+}
+
+/// The members of a chat completion that the gateway reads.
+const FIELDS: &str = "model, messages, stream, stream_options, user, n";
+
+/// The members of a chat completion that stay out of a context's options.
+const READ: [&str; 4] = ["model", "messages", "stream", "n"];
+
+/// Parses the body of a chat completion.
+pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
+    let body = Body::parse(body, FIELDS)?;
+    let (model, stream) = common(&body)?;
+    if body.raw("n").is_some_and(|n| n.get() != "1") {
+        return Err(bad("\"n\" must be 1: a turn has one reply."));
+    }
+    let include_usage = match body.raw("stream_options").map(RawValue::get) {
+        None => false,
+        Some(options) if stream && options.starts_with('{') => {
+            member(options, "include_usage").is_some_and(|usage| usage.get() == "true")
+        }
+        Some(_) => return Err(bad("\"stream_options\" takes an object, and \"stream\": true.")),
+    };
+    let messages = list(body.raw("messages"))
+        .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
+    for (at, message) in elements(messages).enumerate() {
+        // A message that only calls tools has no content.
+        if member(message.get(), "content").is_some() || role(message) != "assistant" {
+            check(message, ROLES, &["text", "refusal"], &format_args!("messages[{at}]"))?;
+        }
+    }
+    let own = own(messages);
+    // In a session the transcript has what was said.
+    let stays = |(at, message): &(usize, &RawValue)| {
+        !options.in_session || *at == own || is_instruction(message)
+    };
+    let kept = || elements(messages).enumerate().filter(stays);
+    let context = (options.upstream || kept().nth(1).is_some()).then(|| {
+        let mut context = String::with_capacity(body.json.len() + 64);
+        let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
+        kept().for_each(|(_, message)| add(&mut context, None, message.get()));
+        context += r#"],"options":{"#;
+        for (name, value) in members(body.json).filter(|(name, _)| !READ.contains(&&**name)) {
+            let is_tool = TOOLS.split(", ").any(|tool| tool == name);
+            if !options.durable || !(is_tool || name == "stream_options") {
+                add(&mut context, Some(&name), value.get());
+            }
+        }
+        context + "}}"
+    });
+    let text = elements(messages).nth(own).map_or(String::new(), context::text);
+    let encoder = ChatEncoder { model, include_usage, created: now() / 1000 };
+    Ok((TurnRequest { text, stream, stored: false, context }, encoder))
+}
+
+/// Rejects a message of another role, and content that is neither text nor parts of these types with
+/// their text.
+pub fn check(
+    message: &RawValue,
+    roles: &str,
+    kinds: &[&str],
+    place: &dyn Display,
+) -> Result<(), ApiError> {
+    if !roles.split(", ").any(|known| known == role(message)) {
+        return Err(bad(format!("\"{place}.role\" must be one of {roles}.")));
+    }
+    let content = member(message.get(), "content");
+    match content.map(RawValue::get) {
+        Some(json) if json.starts_with('"') => {
+            text(content, &format!("{place}.content")).map(|_| ())
+        }
+        Some(json) if list(content).is_some() => {
+            elements(json).try_for_each(|part| check_part(part, kinds, place))
+        }
+        _ => Err(bad(format!(
+            "\"{place}.content\" must be text or a list of parts, and no empty list."
+        ))),
+    }
+}
+
+fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<(), ApiError> {
+    let named = |name| member(part.get(), name);
+    let kind = text(named("type"), "type")?.unwrap_or("(none)".into());
+    let words = named(if kind == "refusal" { "refusal" } else { "text" });
+    if kinds.contains(&&*kind) && text(words, &format!("{place}.content"))?.is_some() {
+        return Ok(());
+    }
+    let wanted = kinds[0];
+    let message = format!(
+        "Only parts of \"type\": {wanted:?} are taken, with their text; {place} has {:?}.",
+        excerpt(&kind)
+    );
+    Err(ApiError::new(400, "unsupported_content", message))
+}
+
+pub(super) struct ChatEncoder {
+    model: String,
+    /// A stream ends with what the turn has used, where that is known.
+    pub(super) include_usage: bool,
+    /// Seconds since 1970.
+    created: u64,
+}
+
+impl ChatEncoder {
+    /// What OpenAI wraps around its choices.
+    fn object(&self, id: &str, kind: &str, choices: &str, usage: Option<&String>) -> String {
+        let (created, model) = (self.created, quoted(&self.model));
+        let usage = usage.map_or_else(String::new, |usage| format!(r#","usage":{usage}"#));
+        format!(
+            r#"{{"id":"chatcmpl-{id}","object":"{kind}","created":{created},"model":{model},"choices":[{choices}]{usage}}}"#
+        )
+    }
+
+    fn write_chunk(&self, id: &str, delta: &str, finish: &str, out: &mut Vec<u8>) {
+        let choice = format!(r#"{{"index":0,"delta":{delta},"finish_reason":{finish}}}"#);
+        sse::write_data(out, &self.object(id, "chat.completion.chunk", &choice, None));
+    }
+}
+
+fn finish_reason(report: &Report) -> String {
+    quoted(report.finish.as_deref().unwrap_or("stop"))
+}
+
+impl Encoder for ChatEncoder {
+    fn begin(&mut self, id: &str, out: &mut Vec<u8>) {
+        self.write_chunk(id, r#"{"role":"assistant","content":""}"#, "null", out);
+    }
+
+    fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
+        self.write_chunk(id, &format!(r#"{{"content":{}}}"#, quoted(text)), "null", out);
+    }
+
+    fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>) {
+        self.write_chunk(id, "{}", &finish_reason(report), out);
+        if let Some(usage) = report.usage.as_ref().filter(|_| self.include_usage) {
+            sse::write_data(out, &self.object(id, "chat.completion.chunk", "", Some(usage)));
+        }
+        sse::write_data(out, "[DONE]");
+    }
+
+    fn fail(&mut self, _id: &str, problem: &ApiError, out: &mut Vec<u8>) {
+        sse::write_data(out, &problem.event());
+    }
+
+    fn whole(&mut self, id: &str, report: &Report) -> String {
+        let message = format!(r#"{{"role":"assistant","content":"{PLACEHOLDER}"}}"#);
+        let finish = finish_reason(report);
+        let choice = format!(r#"{{"index":0,"message":{message},"finish_reason":{finish}}}"#);
+        self.object(id, "chat.completion", &choice, report.usage.as_ref())
+    }
+
+    fn is_native(&self) -> bool {
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PLAIN: ParseOptions = ParseOptions { in_session: false, durable: false, upstream: false };
+
+    fn text(body: &str) -> Result<String, String> {
+        parse(body.as_bytes(), PLAIN).map(|(ask, _)| ask.text).map_err(|problem| problem.0.message)
+    }
+
+    #[test]
+    fn the_last_user_message_is_the_turn() {
+        let body = r#"{"messages":[{"role":"user","content":"a"},{"role":"user","content":"b"},
+            {"role":"assistant","content":"c"}],"unknown":[1],"n":1,"user":"u"}"#;
+        assert_eq!(text(body).unwrap(), "b");
+        let parts = r#"{"messages":[{"role":"user","content":[{"type":"text","text":"a"},
+            {"type":"text","text":"b"}]}]}"#;
+        assert_eq!(text(parts).unwrap(), "a\nb");
+        assert_eq!(text(r#"{"messages":[{"role":"system","content":"s"}]}"#).unwrap(), "s");
+        let called = r#"{"messages":[{"role":"user","content":"a"},{"role":"assistant",
+            "content":null,"tool_calls":[]},{"role":"tool","content":"t","tool_call_id":"c"}]}"#;
+        assert_eq!(text(called).unwrap(), "a");
+    }
+
+    #[test]
+    fn what_an_agent_is_told_beside_the_text() {
+        let body = br#"{"messages":[{"role":"system","content":"s"},{"role":"user","content":"a"},
+            {"role":"assistant","content":"b"},{"role":"user","content":"c"}],
+            "temperature":1,"tools":[],"stream":true,"stream_options":{"include_usage":true}}"#;
+        let context = |options| -> serde_json::Value {
+            let (ask, encoder) = parse(body, options).unwrap();
+            assert!(encoder.include_usage && ask.stream);
+            serde_json::from_str(&ask.context.unwrap()).unwrap()
+        };
+        let whole = context(PLAIN);
+        assert_eq!(whole["messages"].as_array().unwrap().len(), 4);
+        assert!(
+            whole["options"]["tools"].is_array() && whole["options"]["stream_options"].is_object()
+        );
+        let durable = context(ParseOptions { in_session: true, durable: true, upstream: true });
+        assert_eq!(durable["messages"][0]["content"], "s");
+        assert_eq!(durable["messages"][1]["content"], "c");
+        assert_eq!(durable["messages"].as_array().unwrap().len(), 2);
+        assert_eq!(durable["options"], serde_json::json!({"temperature": 1}));
+        let alone = br#"{"messages":[{"role":"user","content":"a"}],"temperature":1}"#;
+        assert_eq!(parse(alone, PLAIN).unwrap().0.context, None);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_named() {
+        let user =
+            |rest: &str| format!(r#"{{"messages":[{{"role":"user","content":""}}],{rest}}}"#);
+        let content = |it: &str| format!(r#"{{"messages":[{{"role":"user"{it}}}]}}"#);
+        for (body, word) in [
+            (String::new(), "not JSON"),
+            ("{".to_owned(), "not JSON"),
+            ("[]".to_owned(), "object"),
+            (r#"{"messages":{}}"#.to_owned(), "messages"),
+            (r#"{"messages":[]}"#.to_owned(), "messages"),
+            (r#"{"messages":[1]}"#.to_owned(), "messages[0].role"),
+            (r#"{"messages":[{"role":"robot","content":"x"}]}"#.to_owned(), "assistant"),
+            (content(""), "messages[0].content"),
+            (content(r#","content":[]"#), "messages[0].content"),
+            (content(r#","content":[{"type":"image_url"}]"#), "image_url"),
+            (content(r#","content":[{"type":"text"}]"#), "\"text\""),
+            (user(r#""stream":1"#), "stream"),
+            (user(r#""model":1"#), "model"),
+            (user(r#""n":2"#), "\"n\""),
+            (user(r#""user":2"#), "\"user\""),
+            (user(r#""stream_options":{}"#), "stream_options"),
+        ] {
+            let error = text(&body).unwrap_err();
+            assert!(error.contains(word), "{body}: {error}");
+        }
+        assert!(text(&"[".repeat(100_000)).unwrap_err().contains("not JSON"));
+    }
+}

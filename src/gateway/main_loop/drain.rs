@@ -1,0 +1,268 @@
+//! How the main loop ends: the drain, the questions, the record, the exit.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+
+use super::state::{Main, News};
+use crate::cancel::Cancel;
+use crate::escape::escaped;
+use crate::exit::Exit;
+use crate::gateway::startup::Started;
+use crate::gateway::stop_timeout;
+use crate::lifecycle::evidence::{Finding, QueryPoint};
+use crate::lifecycle::history;
+use crate::lifecycle::phase::{Drain, Outcome, Phase};
+use crate::lifecycle::signals::{Caught, Kind, Signals};
+use crate::limits::{
+    ABORT_TIMEOUT, DISK_SLOW, HISTORY_TIMEOUT, KILL_AFTER, STOP_HEADROOM, THREAD_STACK,
+};
+use crate::sys::clock::Utc;
+use crate::sys::fork::run_in_child;
+use crate::sys::fs as files;
+use crate::sys::poll::Interest;
+use crate::sys::process::exit_now;
+use crate::systemd::stop_waiters;
+use crate::threads::{Slot, lock, spawn, spawn_with_retry};
+
+/// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Bytes of what a child reports: an error of the system with a path.
+const MAX_CHILD_WORDS: u64 = 8 << 10;
+
+/// How often STATUS= tells what a drain waits for.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+
+impl Main {
+    pub(super) fn begin_drain(&mut self) {
+        let (mut was_started, mut drain) = (false, Duration::ZERO);
+        if let Some(Started { service, .. }) = &self.started {
+            service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
+            service.shutdown.close();
+            service.hub.drain();
+            was_started = service.ready.load(Ordering::SeqCst);
+            drain = stop_timeout::drain(service);
+        }
+        let now = Instant::now();
+        self.timers.drain = Some(now + drain);
+        self.query(QueryPoint::Signal { started: was_started });
+        if self.in_flight() > 0 {
+            self.report(now);
+        }
+    }
+
+    /// Asks the service manager for more time, where the unit's own is shorter than what a stop may take:
+    /// enough for all that follows a drain, again and again while it goes on.
+    pub(super) fn extend_timeout(&self) {
+        if self.started.as_ref().is_some_and(|started| stop_timeout::is_short(&started.service)) {
+            self.notifier.send(&format!("EXTEND_TIMEOUT_USEC={}", STOP_HEADROOM.as_micros()));
+        }
+    }
+
+    /// Logs a finding, learns from it, and keeps it in the place of the last one, by whose verdict and
+    /// sender it is corrected: the sender is the first signal's.
+    pub(super) fn keep_finding(&mut self, mut finding: Finding) -> Finding {
+        let Some(stop) = &mut self.stop else { return finding };
+        if let Some(last) = &stop.finding {
+            finding.verdict = finding.verdict.after(last.verdict);
+            finding.sender.clone_from(&last.sender);
+        }
+        log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
+        if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
+            *lock(&started.service.stop_timeout) = Some(limit);
+        }
+        stop.finding = Some(finding.clone());
+        finding
+    }
+
+    /// Asks why, in a thread of its own: the manager may take its time.
+    pub(super) fn query(&mut self, point: QueryPoint) {
+        let Some(stop) = &self.stop else { return };
+        let (supervisor, caught) = (self.supervisor.clone(), stop.latest);
+        let mailbox = Arc::clone(&self.mailbox);
+        let question = move || {
+            let finding = supervisor.examine(caught, point);
+            let planned = finding.verdict.planned;
+            mailbox.put(News::Found(Box::new(finding)));
+            if let (true, Some(own)) = (planned, supervisor.own.get()) {
+                stop_waiters::end(own);
+            }
+        };
+        if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
+            log::warn!("no thread for the question ({e}): the main one asks");
+            let finding = self.supervisor.examine(caught, point);
+            self.mailbox.put(News::Found(Box::new(finding)));
+        }
+    }
+
+    pub(super) fn abort_turns(&mut self) {
+        let turns = self.turns();
+        if let Some(stop) = &mut self.stop {
+            stop.aborted = turns;
+        }
+        if let Some(started) = &self.started {
+            started.service.shutdown.close();
+            started.service.hub.drain();
+            if turns > 0 {
+                log::warn!("ending what is still in flight (turns: {turns})");
+            }
+            started.service.hub.abort.notify();
+        }
+        // Only agents need time to put their things in order.
+        let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
+        self.timers.drain = Some(Instant::now() + agents + ABORT_TIMEOUT);
+    }
+
+    /// Tells the service manager what is waited for.
+    pub(super) fn report(&mut self, now: Instant) {
+        let (turns, requests) = (self.turns(), self.in_flight());
+        let left = self.timers.drain.map_or(0, |at| at.saturating_duration_since(now).as_secs());
+        let what = format!("Draining: turns in flight {turns}, requests {requests}, {left} s left");
+        self.notifier.status(&what);
+        self.extend_timeout();
+        self.timers.report = Some(now + REPORT_EVERY);
+    }
+
+    /// Whether all that a drain still waits for after its turns were aborted hangs in the disk.
+    pub(super) fn is_stuck(&self) -> bool {
+        let aborting =
+            matches!(self.phase, Phase::Failing | Phase::Draining(Drain { aborting: true, .. }));
+        aborting && self.plan.children.are_gone() && self.is_stalled()
+    }
+
+    fn is_stalled(&self) -> bool {
+        self.started.as_ref().is_some_and(|s| s.service.hub.health().stalled(DISK_SLOW).is_some())
+    }
+
+    /// Ends the process. Between the manager's last answer and the exit somebody may still stop
+    /// what was killed, and an exit of 143 inside that stop would leave the unit `failed`: so all
+    /// that takes time comes first, and the last look at the signals just before the end. Nothing is
+    /// dropped on the way out: to close a file may take as long as its disk likes.
+    pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
+        self.extend_timeout();
+        self.clean_up(outcome == Outcome::Planned);
+        let exit = self.record_outcome(outcome);
+        let missed = |caught: &Caught| !matches!(caught.kind, Kind::Reload | Kind::Child);
+        if outcome == Outcome::Terminated
+            && let Some(caught) = signals.take().into_iter().find(missed)
+        {
+            let finding = self.supervisor.examine(caught, QueryPoint::Exit { marker: false });
+            if self.keep_finding(finding).verdict.planned {
+                exit_now(self.record_outcome(Outcome::Planned).code());
+            }
+        }
+        exit_now(exit.code())
+    }
+
+    /// Writes down how it ends; returns the status to exit with.
+    fn record_outcome(&mut self, outcome: Outcome) -> Exit {
+        let loss = self.started.as_ref().and_then(|started| started.service.hub.health().loss());
+        let exit = match outcome {
+            Outcome::Planned => Exit::Planned,
+            Outcome::Terminated => Exit::Terminated,
+            // Another start would not find what was accepted: only the operator can help.
+            Outcome::Failed if loss.is_some() => Exit::Config,
+            Outcome::Failed => Exit::Failed,
+        };
+        let note = loss.map(|loss| loss.why);
+        // A start that has not begun its run by now begins none.
+        let run = self.begun.get_or_init(|| None).as_deref();
+        let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
+        // The line is made here: the child that writes it is another process.
+        let (why, line) = match found.filter(|_| outcome != Outcome::Failed) {
+            Some((stop, found)) => {
+                let mut reason = found.verdict.reason.to_owned();
+                reason.extend(note.iter().flat_map(|note| ["; ", note]));
+                let line = history::line(run, stop, found, &reason, exit);
+                (format!("{}: {reason}", found.verdict.word()), line)
+            }
+            None => {
+                let broken = || "the journal is broken; the next start reads it anew".to_owned();
+                let why = note.unwrap_or_else(broken);
+                let line = history::entry(run, "failed", &why, Some(exit));
+                (why, line)
+            }
+        };
+        if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
+            log::warn!("the history could not be written: {e}");
+        }
+        // Else an inactive unit would go on showing what the gateway last said of itself.
+        self.notifier.status(&escaped(&format!("Stopped ({why})"), false));
+        log::info!("Exiting with code {} ({why})", exit.code());
+        exit
+    }
+
+    /// Removes the control socket and enters this line, in a child that is left behind where the disk
+    /// hangs: it has our locks until it is done. In a thread where the system has no child for us.
+    /// The lock file stays: it is never unlinked.
+    fn record_end(&mut self, line: Value, sync: bool) -> io::Result<()> {
+        let hangs = || io::Error::new(io::ErrorKind::TimedOut, "the disk does not answer");
+        if std::mem::replace(&mut self.disk_hangs, true) {
+            return Err(hangs());
+        }
+        let (dirs, started) = (self.plan.dirs.clone(), self.started.is_some());
+        let ephemeral = started && self.plan.ephemeral;
+        let work = move || {
+            let _ = started.then(|| fs::remove_file(dirs.control_socket()));
+            let _ = ephemeral.then(|| fs::remove_dir_all(dirs.ephemeral_sessions()));
+            let entered = history::record_end(&dirs, &line, sync);
+            entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
+        };
+        let locks = self.started.as_ref().map(|started| started.instance.descriptors());
+        let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
+            Ok(told) => {
+                let deadline = Instant::now() + HISTORY_TIMEOUT;
+                let answer = [Interest::read(told.as_fd())];
+                let ([true], _) = Cancel::at(deadline).wait(answer, deadline)? else {
+                    return Err(hangs());
+                };
+                files::read_text(told, MAX_CHILD_WORDS)?
+            }
+            Err(e) => {
+                let told = Arc::<Slot<_>>::default();
+                let answer = told.clone();
+                spawn_with_retry("end", Box::new(move || answer.send(work())), HISTORY_TIMEOUT)?;
+                told.wait(HISTORY_TIMEOUT).ok_or(e)?
+            }
+        };
+        self.disk_hangs = false;
+        if said == DONE { Ok(()) } else { Err(io::Error::other(said)) }
+    }
+
+    pub(super) fn clean_up(&mut self, planned: bool) {
+        // Turns that did not end in time leave no processes behind, whoever runs us.
+        self.plan.children.end_all();
+        let Some(started) = &self.started else { return };
+        started.service.await_streams();
+        let (hub, starter) = (Arc::clone(&started.service.hub), self.starter.take());
+        let (closed, ended) = <(Arc<Slot<_>>, Arc<Slot<_>>)>::default();
+        let (tell_closed, tell_ended) = (closed.clone(), ended.clone());
+        let work = move || {
+            hub.close(planned);
+            tell_closed.send(true);
+            // It may still ask the service manager, and prune the history that the end is written to.
+            drop(starter.map(JoinHandle::join));
+            tell_ended.send(true);
+        };
+        // Another thread that waits for a disk that hangs would not help.
+        let begun =
+            !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_TIMEOUT).is_ok();
+        let deadline = Instant::now() + CLOSE_TIMEOUT;
+        let wait = |of: &Slot<bool>| of.wait(deadline.saturating_duration_since(Instant::now()));
+        if begun && wait(&closed).is_some() {
+            let _ = wait(&ended);
+        } else {
+            log::warn!("the journal could not be synced in time; what was acknowledged is durable");
+        }
+    }
+}
+
+/// What a child says that has done its work.
+const DONE: &str = "done";

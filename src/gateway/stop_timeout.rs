@@ -1,0 +1,51 @@
+//! The time that our unit gives a stop, and whether a stop fits into it.
+
+use std::env;
+use std::time::Duration;
+
+use crate::api::Service;
+use crate::lifecycle::evidence::Supervisor;
+use crate::limits::{ABORT_TIMEOUT, HISTORY_TIMEOUT, KILL_AFTER, STOP_HEADROOM};
+use crate::threads::lock;
+
+/// Asks the service manager for the unit's own time-out, and says whether a stop fits into it. Takes as
+/// long as the manager.
+pub fn read(supervisor: &Supervisor, service: &Service) {
+    let Some(limit) = supervisor.stop_timeout() else { return };
+    *lock(&service.stop_timeout) = Some(limit);
+    // Whole seconds, rounded up.
+    let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
+    let needed = seconds(needed(service));
+    if !is_short(service) {
+        log::info!("a stop fits into the time that the unit gives it ({needed}s)");
+        return;
+    }
+    let then = if can_extend() { "more is asked for" } else { "the drain is cut to fit" };
+    log::warn!(
+        "the unit gives a stop {}s (TimeoutStopSec=), and stop.drain_timeout with what follows it takes \
+         up to {needed}s: {then}. `install` writes a unit that fits",
+        limit.as_secs()
+    );
+}
+
+/// Whether a stop may take longer than the unit's own time-out.
+pub fn is_short(service: &Service) -> bool {
+    lock(&service.stop_timeout).is_some_and(|limit| limit < needed(service))
+}
+
+/// How long a drain may take: where the manager gives no more time, it ends in time for what follows.
+pub fn drain(service: &Service) -> Duration {
+    let wanted = service.settings().config.stop.drain_timeout;
+    let limit = lock(&service.stop_timeout).filter(|_| !can_extend()).unwrap_or(Duration::MAX);
+    wanted.min(limit.saturating_sub(KILL_AFTER + ABORT_TIMEOUT + HISTORY_TIMEOUT))
+}
+
+/// Whether the service manager hears us.
+fn can_extend() -> bool {
+    env::var_os("NOTIFY_SOCKET").is_some()
+}
+
+/// What a stop takes at most: the drain, and what follows it.
+fn needed(service: &Service) -> Duration {
+    service.settings().config.stop.drain_timeout + STOP_HEADROOM
+}
