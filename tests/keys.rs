@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use util::api::code_of;
-use util::{Api, DEADLINE, Gateway, Home, Target};
+use util::{Api, DEADLINE, Gateway, Home, Target, script};
 
 /// A key of one letter.
 fn key(letter: &str) -> String {
@@ -67,6 +67,26 @@ fn what_belongs_to_one_principal_is_not_there_for_another() {
     let second = bob.send_keyed("t", "k", "x").assert_status(202).json();
     assert_ne!(first["id"], second["id"]);
     assert_eq!(alice.message(first["id"].as_str().unwrap())["principal"], "alice");
+}
+
+#[test]
+fn the_summary_of_the_journal_names_principals_where_there_are_several() {
+    let agent = script("case $(cat) in hold) exec sleep 60;; esac; echo why >&2; exit 1");
+    let (gateway, _) = with_keys(&[("alice", &agent)]);
+    let summary = || gateway.home().run(&["journal"]).assert_code(0).stdout;
+    let own = gateway.api().accepted("s", "hold");
+    assert!(!summary().contains("principal"), "{}", summary());
+    let alice = api(&gateway, "alice");
+    let failed = alice.accepted("t", "x");
+    alice.finished(&failed);
+    // Behind it, as far as alice's share of the turns goes.
+    let held = alice.accepted("s", "hold");
+    let all = summary();
+    for begin in
+        [format!("{own}  owner "), format!("{held}  alice "), format!("{failed} of alice  failed,")]
+    {
+        assert!(all.lines().any(|line| line.starts_with(&begin)), "{begin}: {all}");
+    }
 }
 
 #[test]

@@ -7,6 +7,7 @@ use super::control_client::{connect_to, request};
 use super::history::word;
 use super::output::{say, say_wrapped, table};
 use super::{config, time_format};
+use crate::config::OWNER;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
@@ -90,6 +91,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
         });
         vec![
             id.to_string(),
+            escaped(&entry.owner.principal, false),
             escaped(session, false),
             entry.turn.word().to_owned(),
             time_format::shown(&rfc3339(entry.at)).trim_end_matches(" UTC").to_owned(),
@@ -97,8 +99,13 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
         ]
     };
     let rows = messages.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS).map(row);
-    let titles = ["message", "session", "turn", "accepted (UTC)", "delivery"];
-    text += &table(&titles, rows.collect());
+    let mut rows: Vec<Vec<String>> = rows.collect();
+    let mut titles = vec!["message", "principal", "session", "turn", "accepted (UTC)", "delivery"];
+    if messages.entries().all(|(_, entry)| entry.owner.principal == OWNER) {
+        titles.remove(1);
+        rows.iter_mut().for_each(|row| drop(row.remove(1)));
+    }
+    text += &table(&titles, rows);
     text += &failures(context, &messages)?;
     say_wrapped(&text, 4)
 }
@@ -117,7 +124,11 @@ fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failur
             Some(failing) => (format!("waits, attempt {} at", n + 1), failing.next_attempt_at()),
             None => (format!("failed, attempt {n}, at"), entry.ended.at),
         };
-        let row = format!("{id}  {what} {}\n", time_format::shown(&rfc3339(at)));
+        let of = match entry.owner.principal.as_str() {
+            OWNER => String::new(),
+            other => format!(" of {}", escaped(other, false)),
+        };
+        let row = format!("{id}{of}  {what} {}\n", time_format::shown(&rfc3339(at)));
         // In the order of the records that have the errors.
         let place = rows.partition_point(|(outcome, _)| *outcome < entry.outcome);
         rows.insert(place, (entry.outcome, row));
@@ -137,7 +148,7 @@ fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failur
         Ok(())
     })?;
     let rows: String = rows.into_iter().map(|(_, row)| row).collect();
-    let head = "turns whose last attempt failed; `journal retry ID` runs a failed one again:";
+    let head = "turns whose last attempt failed; `journal retry ID` runs one of the owner again:";
     Ok(format!("\n{head}\n{rows}"))
 }
 
