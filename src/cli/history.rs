@@ -42,7 +42,9 @@ fn as_table(stops: &[Value]) -> String {
     };
     let why = |stop: &Value| {
         let sender = sender(stop).map(|sender| sender + ": ").unwrap_or_default();
-        format!("    {sender}{}\n", word(&stop["reason"]))
+        let started = stop["started"].as_str().filter(|_| stop["verdict"] == "unclean exit");
+        let started = started.map(|at| format!("; it had started at {}", time_format::shown(at)));
+        format!("    {sender}{}{}\n", word(&stop["reason"]), started.unwrap_or_default())
     };
     let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
     let rows = table(&titles, stops.iter().map(row).collect());
@@ -109,6 +111,7 @@ mod tests {
         [
             json!({
                 "time": "1994-11-06T08:49:37.042Z", "signal": null, "sender": null,
+                "started": "1994-11-05T08:49:37.042Z",
                 "verdict": "unclean exit", "reason": "SIGKILL", "exit": null,
             }),
             json!({
@@ -124,7 +127,7 @@ mod tests {
         let expected = "\
 TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
 1994-11-06 08:49:37  unclean exit  -        -     -      -
-    SIGKILL
+    SIGKILL; it had started at 1994-11-05 08:49:37 UTC
 1994-11-06 08:50:37  external      SIGTERM  143   2.4 s  2 (1 cut)
     ba\\u{a}sh[7] uid 1000: a signal
 ";
