@@ -170,7 +170,11 @@ pub fn problem(status: Option<u64>, error: &Value) -> Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::failed(match error {
-            Error::CutShort => "the gateway went away before the reply was whole".to_owned(),
+            Error::CutShort => "the gateway ended before its answer was complete".to_owned(),
+            // It had said that it would hang up, as one that stops does.
+            Error::Io(e) if e.kind() == io::ErrorKind::NotConnected => {
+                "the gateway ended before its answer was complete".to_owned()
+            }
             other => format!("the reply did not come through: {other}"),
         })
     }

@@ -20,6 +20,8 @@ use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
 use crate::outbound::client::Error;
 use crate::outbound::{Client, Request};
 
+const CUT_SHORT: &str = "the gateway ended before the reply was complete; a durable message runs again at its next start";
+
 /// Sends a message, as a durable one or else to print the reply as it comes; or prints the reply of one
 /// that was sent.
 pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
@@ -76,7 +78,9 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         // Whole seconds, rounded up: what is left of one is waited for too.
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let target = format!("/v1/messages/{id}?wait={seconds}");
-        let message = request(client, "GET", &target)?;
+        let message = request(client, "GET", &target).map_err(|failure| {
+            Failure::new(failure.exit, format!("message {id}: {}", failure.message))
+        })?;
         let error = escaped_lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
         let how = match message["status"].as_str().unwrap_or("?") {
@@ -151,8 +155,12 @@ fn converse<W: Write>(
     if answer.status != 200 {
         return Err(refused(answer, Instant::now() + CONTROL_TIMEOUT));
     }
+    let cut = |error| match error {
+        Error::CutShort if session.is_some() => Failure::failed(CUT_SHORT),
+        error => error.into(),
+    };
     let mut events = answer.events();
-    while let Some(event) = events.next(deadline)? {
+    while let Some(event) = events.next(deadline).map_err(cut)? {
         if event.data == "[DONE]" {
             return Ok(Exit::Planned);
         }
@@ -166,7 +174,7 @@ fn converse<W: Write>(
             return printed(Err(e));
         }
     }
-    Err(Error::CutShort.into())
+    Err(cut(Error::CutShort))
 }
 
 /// Prints a reply: as it is, or, on a terminal, without what acts there.
@@ -294,10 +302,13 @@ mod tests {
         let (_, result, _) = talk(&format!("{HEAD}{error}\n\n"), true);
         assert_eq!(failure(result), (75, "slow down".to_owned()));
         // The end without [DONE], and nothing at all.
-        for cut in [format!("{HEAD}{}", delta("half")), String::new()] {
+        for (cut, why) in [
+            (format!("{HEAD}{}", delta("half")), "runs again at its next start"),
+            (String::new(), "ended before its answer"),
+        ] {
             let (_, result, _) = talk(&cut, true);
             let (code, words) = failure(result);
-            assert!(code == 1 && words.contains("went away"), "{words}");
+            assert!(code == 1 && words.contains(why), "{words}");
         }
     }
 
