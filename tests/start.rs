@@ -298,11 +298,13 @@ fn directories_of_somebody_else_are_refused() {
 fn a_reload_counts_for_the_next_turn_and_not_for_the_present_one() {
     let home = Home::new();
     let gate = Gate::closed(home.path());
-    let script = format!("{}; echo old", gate.wait());
+    let begun = home.path().join("begun");
+    let script = format!("touch {}; {}; echo old", begun.display(), gate.wait());
     home.configure(&format!("[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n"));
     let gateway = home.start();
     let mut turn = gateway.begin("x", false);
-    gateway.wait_for_turns(1);
+    // A turn counts as running before its agent is chosen.
+    eventually("the agent", || begun.exists().then_some(()));
     home.configure("[agent]\ncommand = [\"echo\", \"new\"]\n");
     gateway.signal(libc::SIGHUP);
     gateway.wait_for_log("the configuration was read again", DEADLINE);
