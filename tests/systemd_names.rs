@@ -320,7 +320,7 @@ fn an_agent_that_has_systemctl_restart_its_own_gateway_does_it_once_and_replies(
         let command = "export XDG_RUNTIME_DIR=/run/user/4242
             systemctl --user restart hermes-gateway; echo so be it";
         assert_restarts_once(manager, command, "so be it");
-        manager.unit(util::UNIT).wait_for_journal("a turn waits for this stop (systemctl --user restart hermes-gateway): that call is ended");
+        manager.unit(util::UNIT).wait_for_journal("a turn waits for this stop with `systemctl --user restart hermes-gateway`: ending that call");
     });
 }
 
