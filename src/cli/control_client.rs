@@ -108,7 +108,7 @@ pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
 fn status(mut client: Client<'_>, deadline: Instant) -> Result<Value, String> {
     let status = exchange(&mut client, "GET", "/v1/status", &[], None, deadline);
     let status = status.map_err(|failure| failure.message)?;
-    if status.is_object() { Ok(status) } else { Err("its answer is no JSON object".to_owned()) }
+    if status.is_object() { Ok(status) } else { Err("its answer is not a JSON object".to_owned()) }
 }
 
 /// One request without a body; the answer is JSON.
@@ -170,8 +170,10 @@ pub fn problem(status: Option<u64>, error: &Value) -> Failure {
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::failed(match error {
-            Error::CutShort => "the gateway went away before the reply was whole".to_owned(),
-            other => format!("the reply did not come through: {other}"),
+            Error::CutShort => {
+                "the gateway closed the connection before its answer was complete".to_owned()
+            }
+            other => format!("the request to the gateway failed: {other}"),
         })
     }
 }
