@@ -163,7 +163,7 @@ fn a_unit_of_the_machine_with_another_name_is_stopped_by_root_and_its_user_is_to
         let refused = user.gateway(&["-p", "mybot", "stop"]).assert_code(1);
         assert_says(
             &refused,
-            &["has not stopped", "root's", "sudo systemctl stop -- mybot.service"],
+            &["has not stopped", "need root", "sudo systemctl stop -- mybot.service"],
         );
         assert_eq!(unit.main_pid(), pid);
 
