@@ -122,7 +122,7 @@
 //!   top to bottom. At the default limit of 10,000 connections that is what a small host can give.
 //! - *`systemctl`, not the bus.* It uses the manager's private socket, which answers until the manager ends.
 //! - *The state directory is locked as well as the lock file*: two runtime directories must not share one state.
-//!   A unit of the machine has its socket in the state directory, since a user's runtime directory goes at logout.
+//!   A system unit has its socket in the state directory, since a user's runtime directory goes at logout.
 //! - *Programs are started by clone(2), as posix_spawn(3) does it.* A child is in its control group and on the
 //!   list of children before its exec, which may hang; std's `Command` cannot, and is 40 kB of the binary.
 //! - *No TLS.* Inbound it is a reverse proxy's job. Outbound the system's `curl` does it, with URL, headers and

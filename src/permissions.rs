@@ -30,7 +30,8 @@ const MAX_GROUP_FILE: u64 = 1 << 20;
 pub fn open_trusted(path: &Path) -> io::Result<File> {
     let (file, meta, target) = open(path)?;
     let fault = if !is_ours(&meta) {
-        format!("belongs to uid {}: whoever writes it chooses the agent", meta.uid())
+        let (uid, own) = (meta.uid(), user::own_uid());
+        format!("belongs to uid {uid}, who could choose the agent: chown it to uid {own} or root")
     } else if is_writable_by_others(&target, &meta) {
         let (mode, target) = (meta.mode() & 0o777, target.display());
         format!("may be written by other users (mode {mode:o}): chmod go-w {target}")
@@ -257,7 +258,7 @@ mod tests {
         );
         assert_eq!(
             fault(open_trusted(&path)),
-            "it belongs to uid 54321: whoever writes it chooses the agent"
+            "it belongs to uid 54321, who could choose the agent: chown it to uid 0 or root"
         );
     }
 

@@ -98,7 +98,7 @@ fn mistakes_in_the_configuration_are_refused_with_their_place() {
         ("[http]\nlissten = 1\n", ":2:1: unknown key"),
         (
             "[keys.alice]\nfile = '/k'\n[session]\noperators = ['alise']\n",
-            ":4:1: session.operators has \"alise\", of whom there is no [keys.NAME]; did you mean \"alice\"?",
+            ":4:1: session.operators has \"alise\", but there is no [keys.NAME] of that name; did you mean \"alice\"?",
         ),
         (
             "[agent]\nurl = 'https://a/v1/chat/completions'\n",

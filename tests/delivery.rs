@@ -252,6 +252,8 @@ fn what_a_target_refuses_is_put_aside_for_the_operator() {
         assert!(delivery["error"].as_str().unwrap().contains("400"), "{delivery}");
         // The reply is there all the same.
         assert_eq!(api.message(id)["status"], "done");
+        let words = format!("the reply of message {id} to target out is a dead letter: ");
+        gateway.wait_for_log(&words, DEADLINE);
     }
     assert_eq!(dead_letters(&gateway), ids);
     assert_eq!(gateway.status()["journal"]["dead_letters"], 2);
@@ -308,6 +310,10 @@ fn what_grows_too_old_is_put_aside() {
     let delivery = gateway.api().until_delivery(&id, "dead");
     assert!(delivery["attempts"].as_u64().unwrap() >= 2, "{delivery}");
     assert!(delivery["error"].as_str().unwrap().contains("expire"), "{delivery}");
+    let words =
+        format!("the reply of message {id} to target out is a dead letter: it expired after");
+    let line = gateway.wait_for_log(&words, DEADLINE);
+    assert!(line.contains(&format!("`journal retry {id}` tries it again")), "{line}");
 }
 
 #[test]
@@ -321,6 +327,7 @@ fn a_target_that_the_configuration_lost_is_a_dead_letter() {
     let gateway = home.start();
     let delivery = gateway.api().until_delivery(&id, "dead");
     assert!(delivery["error"].as_str().unwrap().contains("out"), "{delivery}");
+    gateway.wait_for_log("is a dead letter: the configuration has no target", DEADLINE);
 }
 
 // ------------------------------------------------------------- order and company ----

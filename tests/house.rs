@@ -105,6 +105,7 @@ const TOTAL: &[&str] =
 
 /// All that the top level of the repository holds.
 const TOP_LEVEL: &[&str] = &[
+    ".cargo",
     ".ci",
     ".clippy.toml",
     ".gitignore",

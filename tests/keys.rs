@@ -287,7 +287,10 @@ fn wrong_keys_are_counted_and_right_ones_come_in() {
     assert!((1..=60).contains(&after), "{after}");
     assert_eq!(code_of(told, 429), "too_many_failures");
     gateway.api().get("/v1/models").assert_status(200);
-    assert_eq!(gateway.stderr().matches("too many wrong keys from 127.0.0.1").count(), 1);
+    assert_eq!(
+        gateway.stderr().matches("too many requests with a wrong key from 127.0.0.1").count(),
+        1
+    );
     assert!(!gateway.stderr().contains("xxxx"), "{}", gateway.stderr());
 }
 

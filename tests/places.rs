@@ -126,7 +126,7 @@ fn a_stop_of_a_gateway_that_cannot_be_seen_is_no_success() {
         fs::OpenOptions::new().write(true).truncate(true).open(lock).unwrap();
     }
     let refused = home.run(&["stop"]).assert_code(1);
-    let words = "runs, but not where it can be seen from here";
+    let words = "runs, but its process cannot be seen from here";
     assert!(refused.stderr.contains(words), "{}", refused.stderr);
     assert_eq!(refused.stdout, "");
     assert_eq!(gateway.status()["state"], "serving");

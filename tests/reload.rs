@@ -111,7 +111,7 @@ fn a_reload_that_is_under_way_holds_up_no_stop() {
     lease.wait_until_asked(DEADLINE).unwrap();
     gateway.signal(libc::SIGINT);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
-    refused(command.finish(DEADLINE), 1, &["ended before its answer"]);
+    refused(command.finish(DEADLINE), 1, &["closed the connection"]);
     drop(lease);
 }
 

@@ -336,7 +336,7 @@ fn a_wrong_configuration_changes_nothing() {
     let address = gateway.address();
     home.configure("[agent]\ncommand = [\"echo\", \"new\"]\n[log]\ntarget = \"syslog\"\n");
     gateway.signal(libc::SIGHUP);
-    gateway.wait_for_log("log.target has changed: that takes a restart", DEADLINE);
+    gateway.wait_for_log("log.target has changed: restart the gateway to apply it", DEADLINE);
     gateway.wait_for_log("the configuration was read again", DEADLINE);
     assert_eq!(gateway.ask("x").reply(), "new");
     assert_eq!(gateway.address(), address);

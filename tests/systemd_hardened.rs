@@ -150,7 +150,7 @@ fn it_works_with_no_new_privileges() {
     });
 }
 
-/// A unit of the machine with this setting, that runs as this user, started.
+/// A system unit with this setting, that runs as this user, started.
 #[track_caller]
 fn start_for_the_machine<'a>(manager: &'a Manager, user: &str, text: &str) -> Unit<'a> {
     let owner = if user == "root" { manager } else { &manager.user() };

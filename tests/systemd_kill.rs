@@ -211,7 +211,7 @@ fn the_end_of_runtime_max_sec_is_external_and_it_comes_back() {
         assert!(first.wait(DEADLINE).unwrap());
         service.unit().wait_for(&[("ActiveState", "active")]);
         assert_ne!(service.pid(), before);
-        service.assert_last_stop("external", 143, "on its own account");
+        service.assert_last_stop("external", 143, "without a stop job");
         let restarts: u32 = service.unit().property("NRestarts").parse().unwrap();
         assert!(restarts >= 1, "{restarts}");
     });
@@ -263,7 +263,7 @@ fn the_watchdogs_own_sigterm_is_no_stop() {
         let gateway = Pidfd::open(before).unwrap();
         assert!(gateway.wait(DEADLINE).unwrap());
         service.unit().wait_for(&[("ActiveState", "active"), ("NRestarts", "1")]);
-        service.assert_last_stop("external", 143, "on its own account");
+        service.assert_last_stop("external", 143, "without a stop job");
     });
 }
 

@@ -163,7 +163,7 @@ fn a_unit_of_the_machine_with_another_name_is_stopped_by_root_and_its_user_is_to
         let refused = user.gateway(&["-p", "mybot", "stop"]).assert_code(1);
         assert_says(
             &refused,
-            &["has not stopped", "root's", "sudo systemctl stop -- mybot.service"],
+            &["has not stopped", "need root", "sudo systemctl stop -- mybot.service"],
         );
         assert_eq!(unit.main_pid(), pid);
 
@@ -320,7 +320,7 @@ fn an_agent_that_has_systemctl_restart_its_own_gateway_does_it_once_and_replies(
         let command = "export XDG_RUNTIME_DIR=/run/user/4242
             systemctl --user restart hermes-gateway; echo so be it";
         assert_restarts_once(manager, command, "so be it");
-        manager.unit(util::UNIT).wait_for_journal("a turn waits for this stop (systemctl --user restart hermes-gateway): that call is ended");
+        manager.unit(util::UNIT).wait_for_journal("a turn waits for this stop with `systemctl --user restart hermes-gateway`: ending that call");
     });
 }
 

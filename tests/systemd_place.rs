@@ -117,7 +117,7 @@ fn a_forged_invocation_id_in_a_login_session_makes_no_kill_planned() {
             process.signal(libc::SIGTERM);
             let line = process.wait_for_log("Shutdown context", DEADLINE);
             assert_eq!(process.wait_for_exit(DEADLINE), 143);
-            for word in [" under_systemd=yes ", " verdict=external ", "outside of our units"] {
+            for word in [" under_systemd=yes ", " verdict=external ", "no unit of its own"] {
                 assert!(line.contains(word), "{id}: {line}");
             }
         }

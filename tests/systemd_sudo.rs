@@ -98,7 +98,8 @@ impl Shell {
     /// Whether the words tell whose gateway they are about, where that is not the one that runs.
     fn owns_up(&self, outcome: &Outcome) -> bool {
         let said = format!("{}{}", outcome.stdout, outcome.stderr);
-        self.names_another && ["tester", "4242", "root's", "uid 0"].iter().any(|w| said.contains(w))
+        self.names_another
+            && ["tester", "4242", "need root", "uid 0"].iter().any(|w| said.contains(w))
     }
 
     fn complaint(&self, what: &str, outcome: &Outcome) -> String {

@@ -1,4 +1,4 @@
-//! As a unit of the machine: the same promises under the system's manager.
+//! As a system unit: the same promises under the system's manager.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod util;

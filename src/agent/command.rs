@@ -52,8 +52,9 @@ pub fn run(
             };
         }
     };
-    attend(child, turn, reply)
-        .unwrap_or_else(|e| Outcome::Temporary(format!("the agent could not be attended to: {e}")))
+    attend(child, turn, reply).unwrap_or_else(|e| {
+        Outcome::Temporary(format!("the gateway cannot exchange data with the agent: {e}"))
+    })
 }
 
 /// Takes what the agent prints until it has ended, and says how that was.

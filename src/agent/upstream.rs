@@ -128,7 +128,8 @@ impl<'a> UpstreamClient<'a> {
         if config.models.is_empty() {
             return Ok(alias.to_owned());
         }
-        let words = format!("There is no model {} here.", quoted(alias));
+        let alias = quoted(alias);
+        let words = format!("There is no model {alias}; GET /v1/models lists the models.");
         let kind = (&*quoted("invalid_request_error"), "\"model\"", "\"model_not_found\"");
         Err(Outcome::ErrorResponse(Box::new(ErrorResponse::new(404, &words, kind))))
     }

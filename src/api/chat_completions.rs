@@ -114,7 +114,7 @@ pub fn check(
             elements(json).try_for_each(|part| check_part(part, kinds, place))
         }
         _ => Err(bad(format!(
-            "\"{place}.content\" must be text or a list of parts, and no empty list."
+            "\"{place}.content\" must be text or a list of parts, and not an empty list."
         ))),
     }
 }
@@ -128,7 +128,8 @@ fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<()
     }
     let wanted = kinds[0];
     let message = format!(
-        "Only parts of \"type\": {wanted:?} are taken, with their text; {place} has {:?}.",
+        "Only text is supported, in parts with \"type\": {wanted:?} and a \"text\"; {place} has \
+         the type {:?}.",
         excerpt(&kind)
     );
     Err(ApiError::new(400, "unsupported_content", message))

@@ -17,14 +17,15 @@ const METHODS: &str = "GET, HEAD, POST, DELETE";
 pub fn check(request: &Request, http: &Http) -> Result<Vec<(&'static str, String)>, ApiError> {
     let host = request.host.as_deref();
     if !host.is_none_or(|host| host_is_ours(host, &http.allowed_hosts)) {
-        let message = "This host name is not served here; http.allowed_hosts lists those that are.";
+        let message = "The gateway does not answer to this host name; if it should, add it to \
+                       http.allowed_hosts.";
         return Err(ApiError::new(421, "unknown_host", message));
     }
     let page = request.header("Origin").filter(|page| !origin_is_ours(page, host));
     let Some(page) = page else { return Ok(Vec::new()) };
     let Some(allowed) = http.allowed_origins.iter().find(|known| known.as_bytes() == page) else {
-        let message = "Web pages of other origins may not use this gateway; \
-                       http.allowed_origins lists those that may.";
+        let message = "Web pages of this origin may not use the gateway; if they should, add it \
+                       to http.allowed_origins.";
         return Err(ApiError::new(403, "foreign_origin", message));
     };
     Ok(vec![

@@ -67,7 +67,8 @@ impl ApiError {
 
     /// 404 for a `previous_response_id`, with OpenAI's code for it.
     pub fn previous_not_found() -> ApiError {
-        let message = "The response that this one builds upon is not known (any more).";
+        let message = "previous_response_id: that response, or one before it, is not known \
+                       (any more).";
         ApiError::new(404, "previous_response_not_found", message)
     }
 
@@ -164,7 +165,9 @@ impl From<AcquireError> for HandlerError {
             AcquireError::Full(reached) => ApiError::reached(429, "queue_full", &reached).into(),
             AcquireError::Failed(e) => ApiError::out_of_resources(&e).into(),
             AcquireError::Ended(CancelReason::TimedOut) => {
-                ApiError::new(503, "no_turn", "No turn came free in time.").into()
+                let message = "No turn was free within agent.turn_timeout (see limits.max_turns); \
+                               try again later.";
+                ApiError::new(503, "no_turn", message).into()
             }
             AcquireError::Ended(reason) => Outcome::Ended(reason).into(),
         }

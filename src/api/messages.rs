@@ -106,7 +106,8 @@ fn check_target(service: &Service, proof: &Authenticated, target: &str) -> Resul
         return Err(ApiError::new(403, "target_not_allowed", message));
     }
     let known = service.settings().config.deliver.get(target).is_some();
-    let message = || format!("There is no target {target:?}: [deliver.NAME] in the configuration.");
+    let message =
+        || format!("There is no target {target:?}: the configuration has no such [deliver.NAME].");
     known.then_some(()).ok_or_else(|| ApiError::new(400, "unknown_target", message()))
 }
 
@@ -204,7 +205,8 @@ fn change(exchange: Exchange<'_>, id: &str, wait: Duration, change: Change<'_>) 
 
 /// The message of this id, which is invisible to other principals.
 pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Message, ApiError> {
-    let unknown = || ApiError::new(404, "not_found", "There is no message of this id (any more).");
+    let unknown =
+        || ApiError::new(404, "not_found", "There is no message with this ID (any more).");
     let id = Id::parse(id).ok_or_else(unknown)?;
     let found = service.hub.message(id)?;
     let message = found.filter(|message| proof.sees(&message.entry.owner)).ok_or_else(unknown)?;
@@ -221,7 +223,7 @@ pub(super) fn parse(
     let body = Body::parse(body, FIELDS)?;
     let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
     if let Some((name, _)) = members(body.json).find(unknown) {
-        return Err(bad(format!("There is no field {:?}; there are {FIELDS}.", excerpt(&name))));
+        return Err(bad(format!("Unknown field {:?}; the fields are {FIELDS}.", excerpt(&name))));
     }
     let said = body.text("text")?.filter(|text| !text.is_empty());
     let said = said.ok_or_else(|| bad("\"text\" must be text, and not empty."))?.into_owned();

@@ -17,7 +17,7 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
 pub fn get(exchange: Exchange<'_>, name: &str) -> Handled {
     let agent = &exchange.service.settings().agent;
     if !agent.models().iter().any(|known| known == name) {
-        let message = format!("There is no model {name:?}; GET /v1/models lists those that are.");
+        let message = format!("There is no model {name:?}; GET /v1/models lists the models.");
         return Err(ApiError::new(404, "model_not_found", message).into());
     }
     exchange.json(model(agent, name))

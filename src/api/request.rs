@@ -57,7 +57,9 @@ pub fn idempotency_key(
     let Some(key) = request.header(IDEMPOTENCY_KEY) else { return Ok(None) };
     let visible = key.iter().all(|byte| byte.is_ascii_graphic());
     if !visible || !(1..=MAX_IDEMPOTENCY_KEY).contains(&key.len()) {
-        let message = format!("{IDEMPOTENCY_KEY} takes 1 to {MAX_IDEMPOTENCY_KEY} visible bytes.");
+        let message = format!(
+            "{IDEMPOTENCY_KEY} must have 1 to {MAX_IDEMPOTENCY_KEY} visible ASCII characters."
+        );
         return Err(ApiError::new(400, "bad_idempotency_key", message));
     }
     let session = request.header(SESSION).unwrap_or_default();
@@ -99,8 +101,8 @@ pub fn owner_of(proof: &Authenticated, session: Option<&str>) -> Result<Owner, A
         if !proof.0.may_touch(session) {
             let name = proof.principal();
             let message = format!(
-                "The key of {name} does not open this session; [keys.{name}] lists those that it \
-                 does."
+                "The key of {name} may not use this session; keys.{name}.sessions lists those that \
+                 it may."
             );
             return Err(ApiError::new(403, "session_not_allowed", message));
         }

@@ -211,8 +211,8 @@ fn admit(
         return Err(cors::options(!connection.extra.is_empty()));
     }
     if tcp && request.query.as_deref().is_some_and(cors::has_key) {
-        let message = "Keys do not belong into URLs, which end up in logs: send it as \
-                       \"Authorization: Bearer KEY\", and take another key than this one.";
+        let message = "Do not put a key into a URL: URLs end up in logs. Send it as \
+                       \"Authorization: Bearer KEY\", and replace this key.";
         return Err(ApiError::new(400, "key_in_url", message).into());
     }
     let class = found.class;
@@ -263,7 +263,8 @@ impl Found<'_> {
         if !proof.0.opens(scope) {
             let name = proof.principal();
             let message = format!(
-                "The key of {name} does not open {scope:?}; [keys.{name}] has its role and routes."
+                "The key of {name} may not use {scope:?} routes; [keys.{name}] sets its role and \
+                 routes."
             );
             return Err(ApiError::new(403, "route_not_allowed", message).into());
         }

@@ -136,13 +136,21 @@ impl Service {
         };
         if let Some((ip, first, wait)) = counted {
             if first {
-                log::warn!("too many wrong keys from {ip}");
+                log::warn!(
+                    "too many requests with a wrong key from {ip}: for a while they get 429; valid \
+                     keys still work"
+                );
             }
-            let message = "Too many wrong keys came from this address.";
+            let message = "Too many requests with a wrong key from this address: send a valid \
+                           key, or try again later.";
             return ApiError::new(429, "too_many_failures", message).after(wait.as_secs() + 1);
         }
-        let problem = if has_key { "Invalid API key" } else { "An API key is required" };
-        let message = format!("{problem}: send it as \"Authorization: Bearer KEY\".");
+        let problem = if has_key {
+            "Invalid API key: send a valid one"
+        } else {
+            "An API key is required: send it"
+        };
+        let message = format!("{problem} as \"Authorization: Bearer KEY\".");
         ApiError::new(401, "invalid_api_key", message)
     }
 

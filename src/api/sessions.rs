@@ -56,7 +56,7 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
 pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
     let hub = &exchange.service.hub;
     let who = owner_of(exchange.proof, Some(session))?;
-    let unknown = || ApiError::new(404, "not_found", "There is no session of this key.");
+    let unknown = || ApiError::new(404, "not_found", "There is no such session.");
     let found = hub.session(&who).ok_or_else(unknown)?;
     let messages = hub.messages_of(&who);
     // While it is put together.

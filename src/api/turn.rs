@@ -201,7 +201,7 @@ impl Waiter<'_> {
             // Who wants the whole is given what the journal has.
             let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
             if seen.attempt != attempt && offset > 0 {
-                return Err(self.cut_short().into());
+                return Err(self.cut_short(false).into());
             }
             attempt = seen.attempt;
             if streams && !seen.text.is_empty() {
@@ -252,7 +252,7 @@ impl Waiter<'_> {
             return Ok(());
         }
         if begun {
-            return Err(self.cut_short().into());
+            return Err(self.cut_short(!self.keyed).into());
         }
         let seconds = next.saturating_duration_since(Instant::now()).as_secs() + 1;
         let (error, refused) = first.map_or((None, None), |first| (first.error, first.refused));
@@ -265,10 +265,10 @@ impl Waiter<'_> {
         Err(problem.after(seconds).into())
     }
 
-    fn cut_short(&self) -> ApiError {
-        let goes_on = self.hub.pending_retry(self.id).is_some();
-        let what = if goes_on { "is tried again" } else { "was cancelled: send it again" };
-        let message = format!("The turn was cut short; message {} {what}.", self.id);
+    fn cut_short(&self, cancelled: bool) -> ApiError {
+        let (id, what) = (self.id, if cancelled { "was cancelled: send it" } else { "is tried" });
+        let message =
+            format!("The attempt failed in the middle of its reply; message {id} {what} again.");
         ApiError::new(503, "agent_unavailable", message)
     }
 }

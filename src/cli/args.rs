@@ -180,14 +180,18 @@ impl Parsed {
             ("journal", ["retry"]) if self.has("--all") => return None,
             ("journal", _) if self.has("--all") => "--all goes with `journal retry`",
             (_, words) if words.len() > most => {
-                return Some(format!("unexpected argument {:?}", words[most]));
+                let text = most > 0 && self.command == "send" && !self.stdin;
+                let quote = if text { ": quote the text" } else { "" };
+                return Some(format!("unexpected argument {:?}{quote}", words[most]));
             }
             ("send", []) if self.has("--result") => {
                 let other = self.options.iter().find(|(o, _)| !["--result", "--wait"].contains(o));
                 let other = other.map(|(other, _)| format!("{other} does not go with --result"));
                 return other.or_else(|| not_an_id(self.value("--result")));
             }
-            ("send", []) => "there is one text to send: quote it, or - for stdin",
+            ("send", []) => {
+                "the text to send is missing: one quoted argument, or - for standard input"
+            }
             ("send", _) => {
                 let wrong = self.value("--mode").filter(|mode| !Busy::default().choose(mode))?;
                 return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
@@ -219,7 +223,7 @@ impl Parsed {
 fn not_an_id(word: Option<&str>) -> Option<String> {
     let id = word.unwrap_or_default();
     let sound = !id.is_empty() && id.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    let words = format!("it takes the id of a message, as `send --async` prints it, not {id:?}");
+    let words = format!("the ID must be one that `send --async` or `journal` prints, not {id:?}");
     (!sound).then_some(words)
 }
 
@@ -404,16 +408,17 @@ mod tests {
             ("--config x config check --config y", "--config is given more than once"),
             ("status --json --json", "--json is given more than once"),
             ("status --json=x", "unknown option \"--json=x\""),
-            ("send", "one text"),
-            ("send a b", "\"b\""),
+            ("send", "text to send"),
+            ("send a b", "\"b\": quote the text"),
+            ("send - b", "\"b\"; see"),
             ("send a -- b", "\"b\""),
             ("send --mode x a", "queue or interrupt"),
             ("send --wait 5 x", "--wait needs --result"),
             ("send --result 01J --wait x", "seconds"),
-            ("send --result 01J x", "\"x\""),
-            ("send --result ../x", "id"),
-            ("journal retry", "id"),
-            ("journal retry ../x", "id"),
+            ("send --result 01J x", "\"x\"; see"),
+            ("send --result ../x", "the ID"),
+            ("journal retry", "the ID"),
+            ("journal retry ../x", "the ID"),
             ("journal retry 01J x", "\"x\""),
             ("journal chek", "chek"),
             ("journal check --all", "--all"),

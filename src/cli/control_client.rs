@@ -108,7 +108,7 @@ pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
 fn status(mut client: Client<'_>, deadline: Instant) -> Result<Value, String> {
     let status = exchange(&mut client, "GET", "/v1/status", &[], None, deadline);
     let status = status.map_err(|failure| failure.message)?;
-    if status.is_object() { Ok(status) } else { Err("its answer is no JSON object".to_owned()) }
+    if status.is_object() { Ok(status) } else { Err("its answer is not a JSON object".to_owned()) }
 }
 
 /// One request without a body; the answer is JSON.
@@ -167,15 +167,15 @@ pub fn problem(status: Option<u64>, error: &Value) -> Failure {
     Failure::new(exit_for(status), message)
 }
 
+const CLOSED: &str = "the gateway closed the connection before its answer was complete";
+
 impl From<Error> for Failure {
     fn from(error: Error) -> Failure {
         Failure::failed(match error {
-            Error::CutShort => "the gateway ended before its answer was complete".to_owned(),
+            Error::CutShort => CLOSED.to_owned(),
             // It had said that it would hang up, as one that stops does.
-            Error::Io(e) if e.kind() == io::ErrorKind::NotConnected => {
-                "the gateway ended before its answer was complete".to_owned()
-            }
-            other => format!("the reply did not come through: {other}"),
+            Error::Io(e) if e.kind() == io::ErrorKind::NotConnected => CLOSED.to_owned(),
+            other => format!("the request to the gateway failed: {other}"),
         })
     }
 }

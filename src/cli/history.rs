@@ -84,12 +84,12 @@ fn sender(stop: &Value) -> Option<String> {
     Some(format!("{}[{pid}] uid {}", escaped(name, false), word(uid)))
 }
 
-/// Turns in flight, and how many of them were cut.
+/// Turns in flight, and how many of them were aborted.
 fn turns(stop: &Value) -> Option<String> {
     let all = stop["in_flight"].as_u64()?;
     Some(match stop["cut"].as_u64().unwrap_or(0) {
         0 => all.to_string(),
-        cut => format!("{all} ({cut} cut)"),
+        cut => format!("{all} ({cut} aborted)"),
     })
 }
 
@@ -128,7 +128,7 @@ mod tests {
 TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
 1994-11-06 08:49:37  unclean exit  -        -     -      -
     SIGKILL; it had started at 1994-11-05 08:49:37 UTC
-1994-11-06 08:50:37  external      SIGTERM  143   2.4 s  2 (1 cut)
+1994-11-06 08:50:37  external      SIGTERM  143   2.4 s  2 (1 aborted)
     ba\\u{a}sh[7] uid 1000: a signal
 ";
         assert_eq!(as_table(&stops()), expected);
@@ -147,7 +147,7 @@ TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
         assert_eq!(
             in_a_line(&signal, now),
             "1994-11-06 08:50:37 UTC, 1 min ago: external, SIGTERM from ba\\u{a}sh[7] uid 1000, \
-             exit 143, turns in flight: 2 (1 cut)"
+             exit 143, turns in flight: 2 (1 aborted)"
         );
         // Whatever stands in the file.
         assert_eq!(in_a_line(&json!({}), 0), "- (-)");

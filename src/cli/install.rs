@@ -107,12 +107,13 @@ fn owner(context: &Context, args: &Parsed) -> Result<Context, Failure> {
         return Ok(context.clone());
     }
     if user::own_uid() != 0 {
-        return Err(Failure::failed("a unit of the machine is written by root: try it with sudo"));
+        return Err(Failure::failed("a system unit needs root: try it with sudo"));
     }
     let caller = env::var("SUDO_USER").ok().filter(|name| name != "root");
     let name = args.value("--user").map(str::to_owned).or(caller).ok_or_else(|| {
         Failure::failed(
-            "which user shall it run as? --user USER says it (--user root if you mean root)",
+            "--user USER is missing: the user that the system unit runs as (--user root if you mean \
+             root)",
         )
     })?;
     let user = user::by_name(&name)
@@ -127,7 +128,7 @@ fn as_owner<T>(owner: &Context, act: impl FnOnce() -> T) -> Result<T, Failure> {
     user::acting_as(user, act).map_err(failed)
 }
 
-/// What a unit of the machine runs must be its user's to reach, and nobody else's to replace.
+/// What a system unit runs must be its user's to reach, and nobody else's to replace.
 fn check_program(owner: &Context, unit: &str) -> Result<(), Failure> {
     let program = text::program_in(unit, &owner.name);
     let (Some(program), Some(user)) = (program, &owner.user) else { return Ok(()) };
@@ -140,7 +141,7 @@ fn check_program(owner: &Context, unit: &str) -> Result<(), Failure> {
             )
         } else {
             format!(
-                "a unit of the machine must not run {program}, which others could replace: {e}, or \
+                "a system unit must not run {program}, which others could replace: {e}, or \
                  move the program to /usr/local/bin"
             )
         })

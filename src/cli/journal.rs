@@ -212,8 +212,8 @@ fn repair_here(context: &Context) -> Result<Exit, Failure> {
     let text = match repaired {
         None => "nothing is damaged\n".to_owned(),
         Some(repaired) => format!(
-            "was: {}\nnow: {} records; whole ones behind the damage that are left out: {}\n\
-             the journal as it was: {}\n",
+            "the damage: {}\nrecords kept: {}; intact records behind the damage, dropped: {}\n\
+             the old journal: {}\n",
             escaped(&repaired.found.reason, false),
             repaired.records,
             repaired.left_out,

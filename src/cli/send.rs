@@ -115,7 +115,7 @@ fn check_session(session: Option<&str>) -> Result<(), Failure> {
     // A header loses them on its way: it would be another session.
     let checked = match key.trim_matches(' ') == key {
         true => api::check_session(key).map_err(|problem| problem.0.message),
-        false => Err("A session's key begins and ends with no space.".to_owned()),
+        false => Err("A session's key must not begin or end with a space.".to_owned()),
     };
     checked.map_err(|words| Failure::new(Exit::Usage, format!("--session: {words}")))
 }
@@ -304,7 +304,7 @@ mod tests {
         // The end without [DONE], and nothing at all.
         for (cut, why) in [
             (format!("{HEAD}{}", delta("half")), "runs again at its next start"),
-            (String::new(), "ended before its answer"),
+            (String::new(), "closed the connection"),
         ] {
             let (_, result, _) = talk(&cut, true);
             let (code, words) = failure(result);

@@ -70,7 +70,7 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
     line("unit", unit.map(safe));
     line("", shown(&status["unit_path"]));
     let limit = &status["stop_timeout_seconds"];
-    line("", limit.is_number().then(|| format!("its unit gives a stop {limit} s")));
+    line("", limit.is_number().then(|| format!("TimeoutStopSec= of the unit: {limit} s")));
     line("turns", status["turns"].is_object().then(|| turns(status)));
     for words in waiting(&status["waiting"], now) {
         line("", status["waiting"].is_object().then(|| safe(&words)));
@@ -143,7 +143,7 @@ fn turns(status: &Value) -> String {
     let running = number(&status["turns"]["running"]);
     let waiting = number(&status["turns"]["waiting"]);
     let sessions = number(&status["sessions"]);
-    format!("{running} running, {waiting} waiting; sessions: {sessions}")
+    format!("{running} running, {waiting} waiting; sessions with turns: {sessions}")
 }
 
 /// `?` for what a gateway whose disk hangs cannot tell.
@@ -213,7 +213,7 @@ mod tests {
    listen  127.0.0.1:8642
      unit  hermes-gateway-coder.service: active (running), restarted 2×, up to date
            /h/x\\u{a}.service
-    turns  1 running, 2 waiting; sessions: 1
+    turns  1 running, 2 waiting; sessions with turns: 1
   version  0.1.0
 last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}temd[7] uid 0, exit 0
 ";

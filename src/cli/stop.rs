@@ -76,8 +76,8 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
         _ if foreign.is_some() => context.refuse_foreign("stop").map(|()| Exit::Planned),
         (_, Some(holder)) => stop_process(context, &dirs, holder),
         (_, None) => Err(Failure::failed(format!(
-            "{name} runs, but not where it can be seen from here: whoever holds {} is in another \
-             container, or starting just now; stop it from there, or try again",
+            "{name} runs, but its process cannot be seen from here: the holder of {} is in another \
+             container, or is just starting; stop it there, or try again",
             dirs.lock().display()
         ))),
     }
@@ -140,8 +140,8 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
     let timeout = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;
     if !wait_for_end(&pidfd, timeout).map_err(|e| failed("wait for process", e))? {
         return Err(Failure::failed(format!(
-            "{name} (pid {pid}) has not ended within {} s; its log says what it waits for, another \
-             `{} stop` cuts the turns in flight, `kill -KILL {pid}` is the last way",
+            "{name} (pid {pid}) has not ended within {} s: its log says what it waits for; another \
+             `{} stop` aborts the turns in flight; the last resort is `kill -KILL {pid}`",
             timeout.as_secs(),
             name.command()
         )));

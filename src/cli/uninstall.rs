@@ -27,7 +27,7 @@ pub fn uninstall(context: &Context, system: bool) -> Result<Exit, Failure> {
             if !system && machine.exists() {
                 let (file, command) = (machine.display(), context.name.command());
                 return Err(Failure::failed(format!(
-                    "{file} is a unit of the machine: `{command} uninstall --system` removes it"
+                    "{file} is a system unit: `{command} uninstall --system` removes it"
                 )));
             }
             let stays = if system { String::new() } else { kept_files(context, &unit) };

@@ -168,12 +168,12 @@ impl<'c> Unit<'c> {
         let no_manager = why.contains("Failed to connect") || why.contains("not been booted");
         let way = match self.systemctl.scope {
             _ if why.contains("uthentication") || why.contains("Access denied") => {
-                &format!("; units of the machine are root's: {with_sudo}")
+                &format!("; system units need root: {with_sudo}")
             }
             Scope::User if no_manager => {
                 "\n  This user has no service manager now. A login starts one; as root, \
                  `loginctl enable-linger USER`\n  has it started at boot, and `install --system` \
-                 makes a unit of the machine. `run` needs none."
+                 makes a system unit. `run` needs none."
             }
             Scope::System if no_manager => "\n  There is no systemd here. `run` needs none.",
             Scope::User | Scope::System => "",
@@ -223,7 +223,7 @@ pub fn describe_end(shown: &Properties) -> (String, Exit) {
     let status = shown.get("ExecMainStatus");
     let (meaning, exit) = match status {
         "69" => (" (something that it needs is unavailable: `logs` says what)", Exit::Unavailable),
-        "78" => (" (something that only you can put right: `logs` says what)", Exit::Config),
+        "78" => (" (you must fix something: `logs` says what)", Exit::Config),
         "143" => (" (a signal that nobody planned)", Exit::Failed),
         "200" => (" (systemd could not enter its working directory)", Exit::Failed),
         "203" => (" (systemd could not execute the program)", Exit::Failed),
@@ -233,10 +233,13 @@ pub fn describe_end(shown: &Properties) -> (String, Exit) {
     let failed = |words: &str| (words.to_owned(), Exit::Failed);
     match (shown.get("Result"), shown.get("ExecMainCode")) {
         ("timeout", _) => failed("it took longer than its time-out"),
-        ("watchdog", _) => failed("it hung, said the watchdog"),
+        ("watchdog", _) => failed("it did not report to the watchdog in time"),
         ("protocol", _) => failed("it ended before it was ready"),
         ("start-limit-hit", _) => failed("it was started too often"),
-        ("oom-kill", _) => failed("the machine ran out of memory"),
+        ("oom-kill", _) => failed(
+            "a process of the unit was killed for lack of memory (of the machine, or by MemoryMax= of \
+             the unit)",
+        ),
         // The main process ended well: another command of the unit has failed.
         ("exit-code" | "signal" | "core-dump", "1") if status == "0" => failed(
             "the gateway ended with exit status 0, but another command of its unit failed \
@@ -252,8 +255,8 @@ pub fn describe_end(shown: &Properties) -> (String, Exit) {
 /// Says that a verb is asked for by a process of the gateway itself.
 pub fn say_enqueued(verb: &str, label: &str) -> Result<Exit, Failure> {
     say(&format!(
-        "the {verb} of {label} is asked for; it is not waited for, since this command runs inside the \
-         gateway\n"
+        "the {verb} of {label} is requested; this command does not wait for it, since it runs inside \
+         the gateway\n"
     ))
 }
 
@@ -290,10 +293,7 @@ mod tests {
             ]))
         };
         let (words, exit) = end("exit-code", "1", "78");
-        assert_eq!(
-            words,
-            "exit status 78 (something that only you can put right: `logs` says what)"
-        );
+        assert_eq!(words, "exit status 78 (you must fix something: `logs` says what)");
         assert_eq!(exit, Exit::Config);
         assert_eq!(end("exit-code", "1", "69").1, Exit::Unavailable);
         assert_eq!(end("signal", "2", "9").0, "killed by SIGKILL (signal 9)");

@@ -99,7 +99,7 @@ impl<'a> ConfigBuilder<'a> {
             return Err(format!("{name}.{OWNER} is the gateway's own key: it is in http.key_file"));
         }
         if known.len() >= most {
-            return Err(format!("there are more than {most} {noun}s; take some away"));
+            return Err(format!("there are more than {most} {noun}s; remove some"));
         }
         (table.add)(&mut self.config, own);
         self.diagnostics.locations.insert(section.full(own), at.clone());

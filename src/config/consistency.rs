@@ -17,12 +17,12 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
         target(own, diagnostics);
     }
     let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
-    let (at, why) = ("session.operators", "of whom there is no [keys.NAME]");
-    names(&config.session.operators, at, why, &keys, diagnostics);
+    let (at, of) = ("session.operators", "[keys.NAME]");
+    names(&config.session.operators, at, of, &keys, diagnostics);
     for (name, key) in config.keys.iter() {
         client_key(key, diagnostics);
-        let (at, why) = (format!("keys.{name}.targets"), "for which there is no [deliver.NAME]");
-        names(&key.targets, &at, why, &config.deliver.names(), diagnostics);
+        let (at, of) = (format!("keys.{name}.targets"), "[deliver.NAME]");
+        names(&key.targets, &at, of, &config.deliver.names(), diagnostics);
     }
 }
 
@@ -35,7 +35,7 @@ fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>) {
         ("agent.models", !agent.models.is_empty()),
     ] {
         if given && !url {
-            diagnostics.fault(key, "is given but no agent.url that it could belong to; add one");
+            diagnostics.fault(key, "is set, but agent.url is not; add it");
         }
     }
 }
@@ -48,8 +48,8 @@ fn target(target: &Target, diagnostics: &mut Diagnostics<'_>) {
         let fix = "give it a url, like \"https://example.org/hook\", or a command, like";
         diagnostics.fault(&name, &format!("has no address; {fix} {like}"));
     } else if !url && target.secret_file.is_some() {
-        let fault = "is a command, and only callbacks are signed; take it away";
-        diagnostics.fault(&format!("{name}.secret_file"), &format!("is given but {name} {fault}"));
+        let fault = "is a command, and only callbacks are signed; remove it";
+        diagnostics.fault(&format!("{name}.secret_file"), &format!("is set, but {name} {fault}"));
     }
 }
 
@@ -58,7 +58,7 @@ fn command(of: &str, url: bool, words: &[String], like: &str, diagnostics: &mut 
     let fault = match words.first() {
         Some(_) if url => {
             let url = diagnostics.location(&format!("{of}.url")).show(&diagnostics.file);
-            format!("is given beside {of}.url ({url}); take one of the two away")
+            format!("is set together with {of}.url ({url}); remove one of the two")
         }
         Some(program) if program.is_empty() => {
             format!("names no program: its first string is empty; write one like {like}")
@@ -77,7 +77,7 @@ fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {
     }
     let beyond = key.routes.iter().find(|scope| OPERATOR_SCOPES.contains(&scope.as_str()));
     if let Some(scope) = beyond.filter(|_| key.role == Role::User) {
-        let fix = "take it away, or write role = \"operator\"";
+        let fix = "remove it, or write role = \"operator\"";
         let fault = format!("has \"{scope}\", which is for operators; {fix}");
         diagnostics.fault(&format!("keys.{name}.routes"), &fault);
     }
@@ -85,9 +85,9 @@ fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {
 
 /// Reports each name of a list of which there is no section: a misspelt one would silently take rights
 /// or deliveries away.
-fn names(given: &[String], at: &str, why: &str, known: &[&str], diagnostics: &mut Diagnostics<'_>) {
+fn names(given: &[String], at: &str, of: &str, known: &[&str], diagnostics: &mut Diagnostics<'_>) {
     for name in given.iter().filter(|name| !known.contains(&name.as_str())) {
-        let hint = did_you_mean::hint(name, known);
-        diagnostics.fault(at, &format!("has {}, {why}{hint}", quoted(name)));
+        let (hint, name) = (did_you_mean::hint(name, known), quoted(name));
+        diagnostics.fault(at, &format!("has {name}, but there is no {of} of that name{hint}"));
     }
 }

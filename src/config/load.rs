@@ -108,8 +108,8 @@ impl Loaded {
 }
 
 /// Why a file that names no agent is rejected.
-pub const ECHO_UNASKED: &str = "the built-in echo agent is not put in the place of yours unasked; \
-    restore the file, or write `[agent]` and below it `command = []`";
+pub const ECHO_UNASKED: &str = "the built-in echo agent does not replace yours unless you ask for \
+    it; restore the file, or write `[agent]` and below it `command = []`";
 
 /// Loads the file and the `--set` arguments over it.
 ///

@@ -83,7 +83,7 @@ fn complaint(kind: &ErrorKind, text: &str) -> String {
         ErrorKind::InvalidEscape(c) | ErrorKind::InvalidHexEscape(c) => format!(
             "{c:?} does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes"
         ),
-        ErrorKind::InvalidEscapeValue(value) => format!("{value:#x} is no Unicode character"),
+        ErrorKind::InvalidEscapeValue(value) => format!("{value:#x} is not a Unicode character"),
         ErrorKind::Unexpected(c) => format!("{c:?} does not belong here"),
         ErrorKind::InvalidNumber => {
             "not a number; text goes in quotes, a time like \"10m\" and a size like \"1MiB\" too"

@@ -103,7 +103,7 @@ impl Listeners {
             let timeout = if capacity.few { ROOM_TIMEOUT } else { AUTHENTICATION_GRACE };
             if (capacity.few || !short) && now - full < timeout {
                 self.next.replace(Some((stream, peer)));
-                let words = "no connection can be closed for another (see `status`)";
+                let words = "no connection is free, and none can be closed yet (see `status`)";
                 return Err(io::Error::other(words));
             }
             refuse(&mut stream);
@@ -120,7 +120,10 @@ impl Listeners {
     fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
         let Ok((_, uid)) = socket::peer(&stream) else { return Ok(()) };
         if uid != user::own_uid() && uid != 0 {
-            log::warn!("uid {uid} was turned away from the control socket");
+            log::warn!(
+                "rejected uid {uid} on the control socket: only the gateway's own user and root may \
+                 use it"
+            );
             return Ok(());
         }
         let mut stream = Arc::new(stream);

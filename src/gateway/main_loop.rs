@@ -88,7 +88,10 @@ impl Main {
                 let replace = move |listener| mailbox.put(News::Control(listener));
                 let watch = move || control_socket::watch(&plan.dirs, &service, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
-                    log::warn!("no thread for the watch of the control socket: {e}");
+                    log::warn!(
+                        "cannot start the thread that watches the control socket ({e}): if the \
+                         socket is removed, it is not made again"
+                    );
                 }
             }
         };
@@ -206,7 +209,7 @@ impl Main {
                     self.event(Event::Started);
                 }
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
-                Err(failure) => log::warn!("the start had failed already: {failure}"),
+                Err(failure) => log::warn!("the start failed during a stop: {failure}"),
             },
             News::Found(finding) => self.handle_finding(*finding),
             News::Control(listener) => {

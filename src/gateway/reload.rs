@@ -67,7 +67,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
         ("log.target", old.config.log.target != new.log.target),
     ];
     for (name, _) in fixed.into_iter().filter(|(_, changed)| *changed) {
-        let words = format!("{name} has changed: that takes a restart");
+        let words = format!("{name} has changed: restart the gateway to apply it");
         log::warn!("{words}");
         said = format!("{said}\n{words}");
     }

@@ -74,7 +74,7 @@ pub fn start(
     })?;
     let run = Arc::new(Run::new());
     if begun.set(Some(Arc::clone(&run))).is_err() {
-        return Err(Failure::failed("it was stopped before"));
+        return Err(Failure::failed("a stop came before the start was complete"));
     }
     run.begin(&plan.dirs);
     let opened = open(plan, supervisor, wake, &run).inspect_err(|e| failed(Some(&run), e));
@@ -180,8 +180,8 @@ impl From<Corruption> for Failure {
         let (exit, advice) = match found.place {
             Some(_) => (
                 Exit::Config,
-                ". Nothing was changed. `journal check` looks at it; `journal repair` goes on with \
-                 what is before that byte, and keeps the file",
+                ". Nothing was changed. `journal repair` keeps the records before that byte, drops \
+                 all behind it, and leaves the old file beside the journal",
             ),
             None if found.newer => (Exit::Config, ": use the gateway that wrote it or a newer one"),
             None => (Exit::Failed, ""),
@@ -329,7 +329,7 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
                 format!("{address} is taken by {holder}; choose another http.listen ({place})")
             }
             io::ErrorKind::AddrNotAvailable => {
-                format!("{address} is no address of this machine; see http.listen ({place})")
+                format!("{address} is not an address of this machine; see http.listen ({place})")
             }
             _ => return Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
         };

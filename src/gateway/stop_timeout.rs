@@ -20,10 +20,10 @@ pub fn read(supervisor: &Supervisor, service: &Service) {
         log::info!("a stop fits into the time that the unit gives it ({needed}s)");
         return;
     }
-    let then = if can_extend() { "more is asked for" } else { "the drain is cut to fit" };
+    let then = if can_extend() { "asks for more time" } else { "shortens the drain" };
     log::warn!(
-        "the unit gives a stop {}s (TimeoutStopSec=), and stop.drain_timeout with what follows it takes \
-         up to {needed}s: {then}. `install` writes a unit that fits",
+        "TimeoutStopSec= of the unit is {} s, but a stop may take {needed} s (stop.drain_timeout and \
+         what follows it): the gateway {then}. `install` writes a unit with enough time",
         limit.as_secs()
     );
 }

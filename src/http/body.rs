@@ -145,7 +145,7 @@ impl Decoder {
     }
 }
 
-pub const TOO_LARGE: Refusal = Refusal::new(413, "The body is too large.");
+pub const TOO_LARGE: Refusal = Refusal::new(413, "The body is larger than limits.max_body.");
 const TOO_MUCH_OVERHEAD: Refusal =
     Refusal::new(431, "There are more than 4 KiB of chunk extensions or 8 KiB of trailers.");
 

@@ -308,8 +308,7 @@ impl AsFd for Connection {
 }
 
 /// For a client whose key was valid when the request came.
-const KEY_IS_GONE: Refusal =
-    Refusal::new(401, "The key of this request has been taken away or changed.");
+const KEY_IS_GONE: Refusal = Refusal::new(401, "The key of this request was revoked or changed.");
 const HEAD_CUT_SHORT: Refusal = Refusal::new(400, "The request ended within its head.");
 const HEAD_TOO_SLOW: Refusal = Refusal::new(408, "The request head took too long.");
 const BODY_CUT_SHORT: Refusal = Refusal::new(400, "The message ended within its body.");

@@ -31,7 +31,7 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
     };
     let version = if minor == 0 { Version::Http10 } else { Version::Http11 };
     if method == "CONNECT" {
-        return Err(Refusal::new(501, "CONNECT is not offered: this is no proxy."));
+        return Err(Refusal::new(501, "CONNECT is not supported: this is not a proxy."));
     }
     if uri.len() > MAX_TARGET {
         return Err(Refusal::new(414, "The target is longer than 8 KiB."));
@@ -108,7 +108,7 @@ impl<'a> Fields<'a> {
     fn host(&self, version: Version) -> Result<Option<&'a [u8]>, Refusal> {
         match (self.host, version) {
             (Some(host), _) if !target::is_authority(host) => bad("The Host is not valid."),
-            (None, Version::Http11) => bad("The Host is missing."),
+            (None, Version::Http11) => bad("The Host header is missing."),
             (host, Version::Http10 | Version::Http11) => Ok(host),
         }
     }
@@ -132,7 +132,7 @@ impl<'a> Fields<'a> {
     fn expect_continue(&self, version: Version) -> Result<bool, Refusal> {
         match self.expect.filter(|_| version == Version::Http11) {
             Some(what) if !what.eq_ignore_ascii_case(b"100-continue") => {
-                Err(Refusal::new(417, "The only Expect that is met is 100-continue."))
+                Err(Refusal::new(417, "The only supported Expect is 100-continue."))
             }
             expect => Ok(expect.is_some()),
         }
@@ -150,14 +150,14 @@ fn transfer_coding(value: &[u8]) -> Result<(), Refusal> {
     if !is_token(last) || !codings.clone().all(is_token) || codings.any(is_chunked) {
         return bad("The Transfer-Encoding is malformed.");
     }
-    Err(Refusal::new(501, "The only Transfer-Encoding understood is chunked."))
+    Err(Refusal::new(501, "The only supported Transfer-Encoding is chunked."))
 }
 
 /// Turns the reader's error into ours.
 fn explain(error: httparse::Error, head: &[u8]) -> Refusal {
     let reason = match error {
         httparse::Error::Version if names_other_version(head) => {
-            return Refusal::new(505, "The only versions spoken are HTTP/1.1 and HTTP/1.0.");
+            return Refusal::new(505, "The only supported versions are HTTP/1.1 and HTTP/1.0.");
         }
         httparse::Error::HeaderName => "A header field's name is malformed.",
         httparse::Error::HeaderValue => "A header field's value is malformed.",

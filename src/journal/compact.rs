@@ -91,7 +91,7 @@ impl NewJournal {
         let length = usize::try_from(end - at).unwrap_or(usize::MAX);
         self.corrupt += 1;
         if self.corrupt > MAX_CORRUPT || length > 2 * MAX_RECORD {
-            let words = format!("{why}; more is damaged than one bad record: the disk may fail");
+            let words = format!("{why}; more than one record is damaged: the disk may be failing");
             return Err(invalid(at, &words));
         }
         let mut bytes = vec![0; length];

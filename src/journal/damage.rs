@@ -56,8 +56,8 @@ pub fn invalid(at: u64, why: &str) -> io::Error {
 /// The same while all else goes on.
 pub fn one_lost(at: u64, why: &str) -> String {
     format!(
-        "{}; only the message of that record is lost, but a start would refuse the file until a \
-         compaction, once that message is forgotten, has taken the record out",
+        "{}. Only the message of that record is lost, and the gateway goes on; but a start rejects the \
+         journal until a compaction removes the record, once its message is forgotten",
         invalid(at, why)
     )
 }

@@ -142,7 +142,7 @@ impl Header {
 
     /// Err(true, …): it is whole, and of a newer gateway; Err(false, …): it is corrupt.
     pub fn parse(line: &[u8]) -> Result<Header, (bool, String)> {
-        let corrupt = |why: &str| (false, format!("the first line is no header: {why}"));
+        let corrupt = |why: &str| (false, format!("the first line is not a header: {why}"));
         let (number, at) = check(line).map_err(corrupt)?;
         let json: &RawValue =
             serde_json::from_slice(&line[at..]).map_err(|e| corrupt(&e.to_string()))?;

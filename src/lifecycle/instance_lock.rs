@@ -147,7 +147,7 @@ pub fn probe(dirs: &Dirs) -> io::Result<Probe> {
         let (state, user) = (dirs.state.display(), user::display_name(uid));
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,
-            format!("{state} belongs to {user}: `sudo -u '{user}'` in front of this command asks"),
+            format!("{state} belongs to {user}: run this command with `sudo -u '{user}'`"),
         ));
     }
     let bare = dirs.without_runtime();

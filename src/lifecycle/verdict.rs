@@ -59,6 +59,9 @@ const GUESS_BY_MANAGER: &str =
 const GUESS_BY_OTHER: &str =
     "a guess: the service manager did not answer, and the signal is not its own";
 
+const ENDED_BY_MANAGER: &str = "the service manager ended it without a stop job (RuntimeMaxSec= or \
+    the watchdog, for example)";
+
 /// Decides. Total over its input: every combination has a verdict. `marker`: there was a planned-stop
 /// marker that names us, fresh and from somebody who may write it.
 pub fn decide(signal: Kind, sender: Sender, supervision: Supervision, marker: bool) -> Verdict {
@@ -82,8 +85,8 @@ pub fn decide(signal: Kind, sender: Sender, supervision: Supervision, marker: bo
         Supervision::Unit { deactivating, job, .. } => match (deactivating, job) {
             (true, Job::Stop | Job::Other) => planned("the service manager is stopping the unit"),
             (true, Job::Start) => external("the start of the unit ran out of time"),
-            (true, Job::None) => external("the service manager ended it on its own account"),
-            (false, Job::Stop) => planned("a stop of the unit is waiting for its turn"),
+            (true, Job::None) => external(ENDED_BY_MANAGER),
+            (false, Job::Stop) => planned("a stop or restart job of the unit is queued"),
             (false, Job::Start | Job::Other) => {
                 external("a signal from outside while the unit starts or reloads")
             }
@@ -91,7 +94,9 @@ pub fn decide(signal: Kind, sender: Sender, supervision: Supervision, marker: bo
         },
         Supervision::Silent if sender == Sender::OurManager => planned(GUESS_BY_MANAGER),
         Supervision::Silent => external(GUESS_BY_OTHER),
-        Supervision::NotOurs => external("a signal that nobody announced, outside of our units"),
+        Supervision::NotOurs => {
+            external("a signal that nobody announced; the gateway has no unit of its own")
+        }
         Supervision::None => external("a signal that nobody announced"),
     }
 }

@@ -133,7 +133,7 @@ impl Hub {
             let Some(about) = self.transcripts.find(session) else { continue };
             // The reset itself may remove it meanwhile.
             if let Err(e) = self.reconcile(session, &about.owner, false) {
-                log::warn!("a transcript of before a reset is still there: {e}");
+                log::warn!("cannot remove what was said before a reset from a transcript: {e}");
             }
         }
     }

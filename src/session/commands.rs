@@ -28,7 +28,7 @@ const COMMANDS: [(&str, Command, &str); 7] = [
     ("/stop", Command::Stop, "end the running turn"),
     ("/new", Command::New, "cancel what runs and waits here, and forget what was said"),
     ("/queue", Command::Queue, "what waits in this session"),
-    ("/retry", Command::Retry, "send the last message that is over once more"),
+    ("/retry", Command::Retry, "send the last finished message again"),
     ("/whoami", Command::WhoAmI, "who you are to the gateway"),
 ];
 
@@ -49,10 +49,9 @@ impl Hub {
         let settings = self.settings();
         let operator = settings.config.is_operator(&who.principal);
         let reply = match command {
-            _ if !operator => format!(
-                "{} is for operators; {} is none of session.operators.",
-                text, who.principal
-            ),
+            _ if !operator => {
+                format!("{} is for operators; {} is not in session.operators.", text, who.principal)
+            }
             Command::Help => COMMANDS.map(|(word, _, line)| format!("{word:<8} {line}")).join("\n"),
             Command::Status => self.status_text(&who),
             Command::Stop => self.stop_turn(&who),
@@ -74,7 +73,7 @@ impl Hub {
         let here = self.session(who);
         let here = here.map_or((0, 0), |it| (usize::from(it.running.is_some()), it.queued));
         format!(
-            "Here: turns: {} running, {} waiting.\nGateway: turns: {running} running, {waiting} waiting, sessions: {sessions}; replies to deliver: \
+            "Here: turns: {} running, {} waiting.\nGateway: turns: {running} running, {waiting} waiting, sessions with turns: {sessions}; replies to deliver: \
              {}, dead letters: {}; journal: {bytes} bytes.",
             here.0, here.1, counts.outbox, counts.dead_letters
         )
@@ -117,7 +116,7 @@ impl Hub {
         let messages = self.messages_of(who);
         let before = messages.iter().rev().filter(|(id, _)| *id < command);
         let message = match before.clone().find_map(|(id, _)| is_said(id)) {
-            None => return "There is no message that could be sent once more.".to_owned(),
+            None => return "There is no finished message to send again.".to_owned(),
             Some(Err(e)) => return format!("The message cannot be read back: {e}."),
             Some(Ok(message)) => message,
         };
@@ -133,9 +132,9 @@ impl Hub {
         };
         match self.submit(draft) {
             Ok(Submitted::New { id, position, .. }) => {
-                format!("Sent once more: {id}, position {position}.")
+                format!("Sent again: {id}, position {position}.")
             }
-            Ok(Submitted::Known(id)) => format!("Sent once more: {id}."),
+            Ok(Submitted::Known(id)) => format!("Sent again: {id}."),
             Err(refusal) => not_done(&refusal),
         }
     }

@@ -98,7 +98,11 @@ impl Hub {
             other => {
                 // Nothing else than the reply may arrive in its name.
                 let why = other.map_or_else(|e| e.to_string(), |_| "there is none".to_owned());
-                log::error!("the reply of message {id} cannot be read for {name}: {why}");
+                let pause = MAX_DELIVERY_PAUSE.as_secs();
+                log::error!(
+                    "the reply of message {id} for target {name} cannot be read; trying again in \
+                     {pause} s: {why}"
+                );
                 return Err(Some(Instant::now() + MAX_DELIVERY_PAUSE));
             }
         };
@@ -134,11 +138,13 @@ impl Hub {
         match sent {
             DeliveryResult::Delivered => self.record_delivery(name, (id, n), Step::Delivered, None),
             DeliveryResult::Refused(why) => {
-                log::warn!("{name} refused the reply of message {id}: {why}");
                 self.record_delivery(name, (id, n), Step::Dead(why), None)
             }
             DeliveryResult::Deferred(why, retry_after) => {
-                log::info!("{name} did not take the reply of message {id} (attempt {n}): {why}");
+                log::info!(
+                    "target {name} did not take the reply of message {id} (attempt {n}); trying \
+                     again until it expires: {why}"
+                );
                 let pause = backoff::delay(n, random::number(), MAX_DELIVERY_PAUSE);
                 self.record_delivery(name, (id, n), Step::Deferred(why), Some(pause))?;
                 // What the target asks for holds for whatever it would be sent.
@@ -162,7 +168,16 @@ impl Hub {
         let known = self.lock().table.copy(id).is_some_and(|entry| !entry.erased);
         let record = Record::step(id, n, self.stamp(), step);
         match known.then(|| self.write_with_retry(&format!("the delivery of {id}"), &record)) {
-            Some(Ok(mut state)) => self.sync_soon(&mut state),
+            Some(Ok(mut state)) => {
+                self.sync_soon(&mut state);
+                drop(state);
+                if let Record::Step { step: Step::Dead(why), .. } = &record {
+                    log::warn!(
+                        "the reply of message {id} to target {name} is a dead letter: {why}; \
+                         `journal retry {id}` tries it again"
+                    );
+                }
+            }
             // It was left out.
             Some(Err(WriteError::Unavailable(_))) | None => {}
             // The gateway may be there for a while, where its journal was removed.

@@ -42,8 +42,7 @@ impl Hub {
         (record, json): (&Record, &str),
     ) -> Result<u64, WriteError> {
         if let Err(why) = state.table.check(record) {
-            // It would keep the next start from starting.
-            log::error!("a record was left out: {why}");
+            log::error!("a record was not written, since the next start would reject it: {why}");
             return Err(WriteError::Unavailable(why));
         }
         let purpose = match record {
@@ -53,7 +52,7 @@ impl Hub {
         let number =
             self.journal.append(json, purpose).map_err(|refused| self.note_refusal(refused))?;
         if let Err(why) = state.table.apply(number, record, json.len()) {
-            log::error!("record {number} does not follow: {why}");
+            log::error!("record {number} contradicts the records before it: {why}");
         }
         state.recent.add(number, record, json.len());
         if let Some(session) = state.table.session_of(record) {

@@ -92,7 +92,9 @@ impl Hub {
         let old = lock(&self.transcripts.usage).oldest(None, before);
         for session in old {
             if let Err(e) = self.forget_session(session, true) {
-                return log::warn!("a session of before session.keep is still there: {e}");
+                return log::warn!(
+                    "cannot remove a session that was idle for longer than session.keep: {e}"
+                );
             }
         }
     }

@@ -72,10 +72,10 @@ impl fmt::Display for Refusal {
             Refusal::Erased => "The session of this message was reset: what it said is forgotten.",
             Refusal::Journal(refused) => &format!("The journal did not accept it: {refused}."),
             Refusal::Stopping => "The gateway is stopping; try again in a moment.",
-            Refusal::Unknown => "There is no message of this id.",
+            Refusal::Unknown => "There is no message with this ID.",
             Refusal::TooLate => {
-                "The message's state does not allow that: only what waits or runs can be cancelled, \
-                 only a failed turn or a dead letter tried again, only a dead letter dropped."
+                "The message's state does not allow that: only a message that waits or runs can be \
+                 cancelled, only a failed turn or a dead letter retried, only a dead letter dropped."
             }
             Refusal::Failed(why) => &format!("The gateway is short of resources: {why}."),
         };

@@ -22,7 +22,7 @@ pub fn end(own: &OwnUnit) {
         if inside.as_ref() == Some(own) && waits(&words, own) {
             let line = escaped(&words.join(" "), false);
             // Said first: the turn that goes on may be the last that this process waits for.
-            log::info!("a turn waits for this stop ({line}): that call is ended now");
+            log::info!("a turn waits for this stop with `{line}`: ending that call");
             if let Err(e) = held.and_then(|held| held.send(Signal::Term)) {
                 log::warn!("that call cannot be ended: {e}");
             }

@@ -66,7 +66,8 @@ impl Systemctl {
     pub fn version(&self, deadline: Instant) -> Result<u32, String> {
         let answer = self.run(&["--version"], deadline)?;
         let first = answer.lines().next().unwrap_or_default();
-        version_in(first).ok_or_else(|| format!("which version of systemd is this? {first:?}"))
+        version_in(first)
+            .ok_or_else(|| format!("cannot read the version of systemd from {first:?}"))
     }
 
     /// Runs a verb and returns what it printed.

@@ -96,7 +96,7 @@ impl ResponseReader<'_, '_> {
     ) -> Result<(), Outcome> {
         let chunk = &*event.data;
         if !json::value(chunk.as_bytes()).is_some_and(|object| object.starts_with('{')) {
-            return Err(temporary("the upstream sent an event that is no JSON", None));
+            return Err(temporary("the upstream sent an event that is not JSON", None));
         }
         if event.name == "error" || member(chunk, "error").is_some() {
             return Err(error_response(502, chunk, None));
@@ -140,7 +140,7 @@ impl ResponseReader<'_, '_> {
             return Err(error_response(502, completion, None));
         }
         if !member(completion, "choices").is_some_and(|it| it.get().starts_with('[')) {
-            return Err(temporary("the upstream's answer is no chat completion", None));
+            return Err(temporary("the upstream's answer is not a chat completion", None));
         }
         let message = member(first_choice(completion), "message").map_or("", RawValue::get);
         let said = string(message, "content").unwrap_or_default().len();

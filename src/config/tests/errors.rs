@@ -178,8 +178,8 @@ fn what_is_too_long_to_exec() {
 fn an_agent_has_a_command_or_a_url() {
     error(
         "[agent]\nurl = \"http://a\"\ncommand = [\"cat\"]",
-        "3:1: agent.command is given beside agent.url (/etc/coder.toml:2:1); \
-         take one of the two away",
+        "3:1: agent.command is set together with agent.url (/etc/coder.toml:2:1); \
+         remove one of the two",
     );
     error(
         "[agent]\ncommand = [\"\", \"x\"]",
@@ -188,8 +188,8 @@ fn an_agent_has_a_command_or_a_url() {
     );
     assert_eq!(
         errors_of(b"[agent]\nurl = \"http://a\"", &["agent.command=[\"cat\"]"]),
-        ["--set agent.command=[\"cat\"]: agent.command is given beside agent.url \
-          (/etc/coder.toml:2:1); take one of the two away"]
+        ["--set agent.command=[\"cat\"]: agent.command is set together with agent.url \
+          (/etc/coder.toml:2:1); remove one of the two"]
     );
     for text in ["kind = \"command\"\ncommand = [\"cat\"]", "kind = \"echo\"", "kind = 1"] {
         error(
@@ -199,8 +199,7 @@ fn an_agent_has_a_command_or_a_url() {
         );
     }
     for (name, value) in [("key_file", "\"/k\""), ("model", "\"m\""), ("models", "{ a = \"b\" }")] {
-        let fault =
-            format!("2:1: agent.{name} is given but no agent.url that it could belong to; add one");
+        let fault = format!("2:1: agent.{name} is set, but agent.url is not; add it");
         error(&format!("[agent]\n{name} = {value}"), &fault);
     }
 }

@@ -32,7 +32,7 @@ fn names_and_values_of_tables_are_checked() {
     );
     error(
         "[keys.alice]\nfile = '/a'\nroutes = ['journal']",
-        "3:1: keys.alice.routes has \"journal\", which is for operators; take it away, or write \
+        "3:1: keys.alice.routes has \"journal\", which is for operators; remove it, or write \
          role = \"operator\"",
     );
     error("[keys]\nfile = '/a'", "2:1: file belongs to a key: write it in [keys.NAME]");
@@ -71,7 +71,7 @@ fn keys_have_a_limit_of_their_own() {
     assert_eq!(good(&text, &[]).config.keys.iter().count(), MAX_CLIENT_KEYS);
     let more = text + &key(MAX_CLIENT_KEYS);
     let errors = errors_of(more.as_bytes(), &[]);
-    assert!(errors[0].contains("more than 256 keys; take some away"), "{errors:?}");
+    assert!(errors[0].contains("more than 256 keys; remove some"), "{errors:?}");
 }
 
 #[test]
@@ -88,11 +88,11 @@ fn operators_that_do_not_exist_are_rejected() {
     let keys = "[keys.alice]\nfile = '/a'\n[session]\n";
     error(
         &format!("{keys}operators = ['owner', 'alise']"),
-        "4:1: session.operators has \"alise\", of whom there is no [keys.NAME]; did you mean \"alice\"?",
+        "4:1: session.operators has \"alise\", but there is no [keys.NAME] of that name; did you mean \"alice\"?",
     );
     error(
         &format!("{keys}\noperators = ['telegram:1', 'alice']"),
-        "5:1: session.operators has \"telegram:1\", of whom there is no [keys.NAME]",
+        "5:1: session.operators has \"telegram:1\", but there is no [keys.NAME] of that name",
     );
 }
 
@@ -102,10 +102,13 @@ fn targets_that_do_not_exist_are_rejected() {
     let key = |targets: &str| format!("{target}[keys.alice]\nfile = '/a'\ntargets = {targets}");
     error(
         &key("['chat', 'chatt']"),
-        "5:1: keys.alice.targets has \"chatt\", for which there is no [deliver.NAME]; \
+        "5:1: keys.alice.targets has \"chatt\", but there is no [deliver.NAME] of that name; \
          did you mean \"chat\"?",
     );
-    error(&key("['*']"), "5:1: keys.alice.targets has \"*\", for which there is no [deliver.NAME]");
+    error(
+        &key("['*']"),
+        "5:1: keys.alice.targets has \"*\", but there is no [deliver.NAME] of that name",
+    );
     let config = good(&key("['chat']"), &[]).config;
     assert_eq!(config.keys.get("alice").unwrap().targets, ["chat"]);
 }

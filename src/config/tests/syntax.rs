@@ -19,7 +19,7 @@ fn errors_of_syntax_name_line_and_column() {
         "a = \"\\d\"",
         "1:7: 'd' does not belong in a \\ escape; for a plain backslash write \\\\ or use '…' quotes",
     );
-    error("a = \"\\uD800\"", "1:7: 0xd800 is no Unicode character");
+    error("a = \"\\uD800\"", "1:7: 0xd800 is not a Unicode character");
     error(
         "[http]\nlisten = 127.0.0.1:8642",
         "2:15: expected newline, found a period; text goes in quotes",

@@ -79,8 +79,8 @@ fn keys_of_a_target_must_agree() {
     );
     error(
         "[deliver.x]\nurl = 'http://a'\ncommand = ['a']",
-        "3:1: deliver.x.command is given beside deliver.x.url (/etc/coder.toml:2:1); \
-         take one of the two away",
+        "3:1: deliver.x.command is set together with deliver.x.url (/etc/coder.toml:2:1); \
+         remove one of the two",
     );
     error(
         "[deliver.x]\nkind = 'callback'\nurl = 'http://a'",
@@ -94,8 +94,8 @@ fn keys_of_a_target_must_agree() {
     );
     error(
         "[deliver.x]\ncommand = ['a']\nsecret_file = '/s'",
-        "3:1: deliver.x.secret_file is given but deliver.x is a command, and only callbacks are \
-         signed; take it away",
+        "3:1: deliver.x.secret_file is set, but deliver.x is a command, and only callbacks are \
+         signed; remove it",
     );
 }
 
@@ -188,6 +188,6 @@ fn their_number_is_bounded() {
     assert_eq!(good(&text, &[]).config.deliver.iter().count(), MAX_TARGETS);
     assert_eq!(
         errors_of((text + &target(99)).as_bytes(), &[]),
-        ["65:10: there are more than 32 targets; take some away"]
+        ["65:10: there are more than 32 targets; remove some"]
     );
 }

@@ -96,7 +96,9 @@ impl Main {
             }
         };
         if let Err(e) = spawn("question", THREAD_STACK, Box::new(question)) {
-            log::warn!("no thread for the question ({e}): the main one asks");
+            log::warn!(
+                "cannot start a thread that asks the service manager ({e}); the main thread asks"
+            );
             let finding = self.supervisor.examine(caught, point);
             self.mailbox.put(News::Found(Box::new(finding)));
         }
@@ -111,7 +113,7 @@ impl Main {
             started.service.shutdown.close();
             started.service.hub.drain();
             if turns > 0 {
-                log::warn!("ending what is still in flight (turns: {turns})");
+                log::warn!("aborting the turns still in flight: {turns}");
             }
             started.service.hub.abort.notify();
         }

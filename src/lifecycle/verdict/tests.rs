@@ -208,7 +208,7 @@ fn the_first_reason_stays_unless_the_verdict_changes_or_it_was_a_guess() {
         found(false, "a signal from outside: the unit is not being stopped"),
         found(true, "the service manager is stopping the unit"),
     );
-    let coloured = found(false, "the service manager ended it on its own account");
+    let coloured = found(false, ENDED_BY_MANAGER);
     assert_eq!(coloured.after(kill), kill);
     assert_eq!(stop.after(kill), stop);
     assert_eq!(kill.after(stop), kill);
