@@ -210,7 +210,12 @@ fn a_clock_that_was_ten_years_ahead_blocks_no_expiry() {
         let text = "x".repeat(50_000);
         let full = (0..100).find(|number| {
             let answer = api.send_keyed("s", &format!("key{number}"), &text);
-            answer.head.status == 507
+            let is_full = answer.head.status == 507;
+            // What is left to run would take room of what comes a day later.
+            if !is_full {
+                api.finished(&id_of(&answer.json()));
+            }
+            is_full
         });
         let full = full.expect("the journal fills");
         let ahead = id_of(&api.send_keyed("s", "key0", &text).assert_status(200).json());

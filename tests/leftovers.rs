@@ -253,7 +253,8 @@ fn what_is_handed_over_during_the_search_is_found() {
 #[test]
 fn a_process_whose_environment_is_read_in_part_is_looked_at_again() {
     let home = Home::new();
-    home.configure(&script("setsid sleep 600 & echo done"));
+    // Handed to the gateway before the turn ends: its mark alone says whose it is.
+    home.configure(&script("(setsid sleep 600 &); echo done"));
     let fault = Fault { call: "environ", error: 0, when: When::From(1), on: "journal" };
     let gateway = fault.into(home.launch(), &home).start();
     for _ in 0..10 {

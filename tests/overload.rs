@@ -102,7 +102,7 @@ fn slow_heads_bodies_and_readers_of_slowhttptest() {
             "-i",
             "2",
             "-l",
-            &rounds(9, 12).to_string(),
+            &rounds(7, 12).to_string(),
             "-p",
             "3",
             "-v",

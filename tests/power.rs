@@ -723,7 +723,9 @@ fn a_compaction_is_synced_at_each_step() {
     for swap in trace.swaps().filter(|swap| swap.began > first) {
         count += 1;
         let new = quoted(&swap.args);
-        let written = trace.calls.iter().filter(|call| call.writes_to(new));
+        // The next compaction writes to a file of the same name.
+        let before = |call: &&Call| call.writes_to(new) && call.ended < swap.began;
+        let written = trace.calls.iter().filter(before);
         let last = written.map(|call| call.ended).max().expect("the new file was written");
         assert!(trace.is_synced(new, last, swap.began), "{new} got its name before it was synced");
         let dir = parent(journal);

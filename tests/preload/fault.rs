@@ -7,7 +7,7 @@
 //! on when MARKER is gone. With a MARKER that is not "-", calls fail while that file is there.
 //! "pthread_create", "eventfd" and "fork" are on no path. With "sigaction" ERRNO is a signal, which the
 //! process gets as soon as it has a handler for it; with "waitid" it is by how many milliseconds each such
-//! call is late. With "environ" two of three environments in /proc end after their first bytes.
+//! call is late. With "environ" seven of eight environments in /proc end after their first bytes.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_uint, c_ulong, c_void};
 use std::io::Write;
@@ -249,20 +249,26 @@ stand_before!(fork() -> c_int, judge("fork", ""));
 // SAFETY: the C library's function of this name has this type, and asks the same of callers.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn read(fd: c_int, buffer: *mut c_void, size: usize) -> isize {
-    /// 0 and 2: the next file is cut, 1 and 3: this one ends here, 4: the next is whole, or this one is.
+    /// Even: the next file is cut, odd: this one ends here, LAST: the next is whole, or this one is.
     static STATE: AtomicU32 = AtomicU32::new(0);
+    const LAST: u32 = 14;
     let is_environ = |order: &Order| order.means("environ") && path_of(fd).ends_with("/environ");
     let state = order().filter(|order| is_environ(order)).map(|_| STATE.load(Ordering::SeqCst));
     if let Verdict::Fail(error) = judge_fd("read", fd) {
         fail(error);
         return -1;
     }
-    let size = if matches!(state, Some(0 | 2)) { size.min(32) } else { size };
+    let size =
+        if state.is_some_and(|state| state < LAST && state % 2 == 0) { size.min(32) } else { size };
     let real = real!(c"read", fn(c_int, *mut c_void, usize) -> isize);
     // SAFETY: the arguments are the caller's, or less of its buffer.
-    let got = if matches!(state, Some(1 | 3)) { 0 } else { unsafe { real(fd, buffer, size) } };
+    let got = if state.is_some_and(|state| state % 2 == 1) {
+        0
+    } else {
+        unsafe { real(fd, buffer, size) }
+    };
     match state {
-        Some(known @ 0..4) => STATE.store(known + 1, Ordering::SeqCst),
+        Some(known @ 0..LAST) => STATE.store(known + 1, Ordering::SeqCst),
         Some(_) if got == 0 => STATE.store(0, Ordering::SeqCst),
         _ => {}
     }

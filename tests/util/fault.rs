@@ -33,7 +33,7 @@ pub struct Fault<'a> {
     /// "read", "write", "fdatasync", "fsync", "rename", "openat", "statx", "ftruncate", "fallocate",
     /// "fadvise", "unlink", "pthread_create", "eventfd", "fork", or several with "+" between them; "sigaction":
     /// `error` is a signal that comes as soon as it has a handler; "waitid": `error` is by how many
-    /// milliseconds each such call is late; "environ": two of three environments of processes are cut.
+    /// milliseconds each such call is late; "environ": seven of eight environments are cut.
     pub call: &'static str,
     pub error: i32,
     pub when: When<'a>,
