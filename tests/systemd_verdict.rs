@@ -160,7 +160,7 @@ fn the_units_time_is_read_again_at_a_reload_and_at_a_stop() {
     Sandbox::user().run(|manager| {
         let (config, gate) = gated(manager, "20s");
         let service = Service::start_with(manager, &config, "");
-        service.unit().wait_for_journal("a stop fits into the time that the unit gives it");
+        service.unit().wait_for_journal("which TimeoutStopSec= of the unit allows");
         assert_eq!(service.status()["stop_timeout_seconds"], 35);
         let case = format!("{UNIT}.d/30-time.conf");
         manager.write_unit(&case, "[Service]\nTimeoutStopSec=36s\n");
@@ -173,7 +173,7 @@ fn the_units_time_is_read_again_at_a_reload_and_at_a_stop() {
         service.configure(&config);
         service.systemctl("reload");
         eventually("it fits again", || {
-            let fits = "a stop fits into the time that the unit gives it";
+            let fits = "which TimeoutStopSec= of the unit allows";
             (service.unit().journal().matches(fits).count() == 2).then_some(())
         });
         // `systemctl edit` tells the manager and not the gateway.

@@ -145,7 +145,7 @@ pub(super) fn parse(body: &[u8]) -> Parsed<EchoedFields> {
     let instructions = body.text("instructions")?;
     let stored = body.boolean("store")?.unwrap_or(true);
     if body.boolean("background")? == Some(true) || body.raw("conversation").is_some() {
-        let words = "\"background\" and \"conversation\" are not offered: POST /v1/messages answers \
+        let words = "\"background\" and \"conversation\" are not supported: POST /v1/messages answers \
                      at once, and previous_response_id or a session makes a conversation.";
         return Err(bad(words));
     }

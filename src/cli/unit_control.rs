@@ -103,8 +103,7 @@ impl<'c> Unit<'c> {
         // Its `ExecStop=`, or an agent of one that ends: another job would change what follows.
         if shown.get("ActiveState") == "deactivating" {
             return say(&format!(
-                "{} is ending already; nothing is asked for, since this command runs inside the \
-                 gateway\n",
+                "{} is already stopping; this command runs inside it and changes nothing\n",
                 self.label()
             ));
         }

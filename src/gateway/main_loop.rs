@@ -182,7 +182,7 @@ impl Main {
             && let Some(number) = reloads.begin()
             && let Err(e) = reload::read(&self.plan, &self.supervisor, &started.service, number)
         {
-            log::warn!("no thread for the reload ({e}): it is tried again");
+            log::warn!("the reload cannot start a thread ({e}); it will be tried again");
             reloads.end(None);
             self.timers.reload = Some(now + THREAD_RETRY_DELAY);
         }

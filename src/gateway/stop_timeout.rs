@@ -17,7 +17,7 @@ pub fn read(supervisor: &Supervisor, service: &Service) {
     let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
     let needed = seconds(needed(service));
     if !is_short(service) {
-        log::info!("a stop fits into the time that the unit gives it ({needed}s)");
+        log::info!("a stop takes up to {needed} s, which TimeoutStopSec= of the unit allows");
         return;
     }
     let then = if can_extend() { "asks for more time" } else { "shortens the drain" };
