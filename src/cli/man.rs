@@ -3,26 +3,39 @@
 use std::io::{self, IsTerminal};
 use std::path::{Path, absolute};
 
+use miniz_oxide::inflate::decompress_to_vec;
+
 use super::output::say;
 use crate::exit::{Exit, Failure};
 use crate::subprocess::{Program, find_program};
 use crate::sys::{fd, fs as files};
 
-/// Name, section and mdoc(7) source of each page, the first one first.
-const PAGES: [(&str, &str, &str); 5] = [
-    ("hermes-gateway", "1", include_str!("../man/hermes-gateway.1")),
-    ("hermes-gateway.toml", "5", include_str!("../man/hermes-gateway.toml.5")),
-    ("hermes-gateway-agent", "7", include_str!("../man/hermes-gateway-agent.7")),
-    ("hermes-gateway-api", "7", include_str!("../man/hermes-gateway-api.7")),
-    ("hermes-gateway-operation", "7", include_str!("../man/hermes-gateway-operation.7")),
+/// Name and section of each page, the first one first.
+const PAGES: [(&str, &str); 5] = [
+    ("hermes-gateway", "1"),
+    ("hermes-gateway.toml", "5"),
+    ("hermes-gateway-agent", "7"),
+    ("hermes-gateway-api", "7"),
+    ("hermes-gateway-operation", "7"),
 ];
 
-/// The page that a word names: `api`, `hermes-gateway-api`, either with `.7` or `(7)`; `1` or `5`.
+/// Their mdoc(7) sources, as src/build.rs has compressed them (RFC 1951), a NUL byte behind each.
+const COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pages"));
+
+/// Each page and its source.
+fn sources() -> impl Iterator<Item = ((&'static str, &'static str), String)> {
+    // What the build has compressed itself is whole.
+    let all = decompress_to_vec(COMPRESSED).unwrap_or_default();
+    let texts = String::from_utf8(all).unwrap_or_default();
+    PAGES.into_iter().zip(texts.split('\0').map(str::to_owned).collect::<Vec<_>>())
+}
+
+/// The place of the page that a word names: `api`, `hermes-gateway-api`, either with `.7` or `(7)`; `1` or `5`.
 ///
 /// # Errors
 /// The list of pages.
-pub fn page(word: &str) -> Result<&'static str, String> {
-    let named = |(name, section, _): &&(&str, &str, &str)| {
+pub fn page(word: &str) -> Result<usize, String> {
+    let named = |(name, section): &(&str, &str)| {
         let bare = [format!(".{section}"), format!("({section})")]
             .iter()
             .find_map(|end| word.strip_suffix(end.as_str()))
@@ -33,9 +46,8 @@ pub fn page(word: &str) -> Result<&'static str, String> {
         // There are several pages in section 7.
         is_name || (word == *section && word != "7")
     };
-    let text = PAGES.iter().find(named).map(|(.., text)| *text);
-    text.ok_or_else(|| {
-        let all = PAGES.map(|(name, section, _)| format!("{name}({section})")).join(", ");
+    PAGES.iter().position(named).ok_or_else(|| {
+        let all = PAGES.map(|(name, section)| format!("{name}({section})")).join(", ");
         format!("there is no page {word:?}; the pages are {all}")
     })
 }
@@ -45,7 +57,8 @@ pub fn page(word: &str) -> Result<&'static str, String> {
 /// # Errors
 /// Exit status 1 where it cannot be written.
 pub fn show(word: Option<&str>) -> Result<Exit, Failure> {
-    let text = page(word.unwrap_or("1")).map_err(|why| Failure::new(Exit::Usage, why))?;
+    let place = page(word.unwrap_or("1")).map_err(|why| Failure::new(Exit::Usage, why))?;
+    let text = sources().nth(place).map(|(_, text)| text).unwrap_or_default();
     if io::stdout().is_terminal() {
         // Every man takes a path; only that of man-db takes `-l -`.
         for (name, argument) in [("man", "/dev/stdin"), ("mandoc", "-a")] {
@@ -60,7 +73,7 @@ pub fn show(word: Option<&str>) -> Result<Exit, Failure> {
         "hermes-gateway: this is the source of the page (mdoc); `{command}{page} | man -l -` or \
          `{command}{page} | mandoc` formats it"
     );
-    say(text)
+    say(&text)
 }
 
 /// `install --man`: writes the pages below a directory, and nothing else. Says what it wrote.
@@ -71,7 +84,7 @@ pub fn install(dir: &str) -> Result<Exit, Failure> {
     let dir = absolute(dir).map_err(|e| Failure::with("use", Path::new(dir), &e))?;
     files::share_new_files();
     let mut out = String::new();
-    for (name, section, text) in PAGES {
+    for ((name, section), text) in sources() {
         let dir = dir.join(format!("man{section}"));
         let file = dir.join(format!("{name}.{section}"));
         files::make_dirs(&dir, 0o755)
@@ -97,7 +110,7 @@ mod tests {
             (4, "operation hermes-gateway-operation(7)"),
         ] {
             for word in words.split(' ') {
-                assert_eq!(page(word), Ok(PAGES[n].2), "{word}");
+                assert_eq!(page(word), Ok(n), "{word}");
             }
         }
         for word in ["", "7", "ap", ".1", "(1)", "api.1", "hermes-gateway.", "hermes-gateway.7"] {
@@ -108,7 +121,8 @@ mod tests {
 
     #[test]
     fn each_page_says_its_own_name_and_section() {
-        for (name, section, text) in PAGES {
+        assert_eq!(sources().count(), PAGES.len());
+        for ((name, section), text) in sources() {
             let title = format!(".Dt {} {section}\n", name.to_uppercase());
             assert!(text.contains(&title) && text.contains(&format!(".Nm {name}\n")), "{name}");
         }
