@@ -118,7 +118,7 @@ class Nats(Peer):
         )
         check = subprocess.run([program, "-t", "-c", home / "conf"], capture_output=True, timeout=60)
         if check.returncode:
-            raise Missing("nats-server is too old for sync_interval: always (2.10 is not)")
+            raise Missing("nats-server is older than 2.10: it has no sync_interval: always")
         self.program = bench.tools["publish"]
 
     def rate(self, clients, count, size):
@@ -133,23 +133,22 @@ class Postgres(Peer):
         self.programs = self.bindir()
         data, port = bench.disk / "postgres", free_port()
         home = bench.place / "postgres"
-        argv = [self.programs / "postgres", "-D", data, "-p", port, "-k", home]
-        super().__init__("Postgres", [*argv, "-h", "127.0.0.1"], home, port)
-        data.mkdir(mode=0o700)
-        self.user = None
+        prefix, owner = [], None
         if os.geteuid() == 0:  # as whom it refuses to run
-            self.user = next(user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody"))
+            owner = next(user for user in pwd.getpwall() if user.pw_name in ("postgres", "nobody"))
+            ids = [f"--reuid={owner.pw_uid}", f"--regid={owner.pw_gid}", "--clear-groups"]
+            prefix = [found("setpriv"), *ids]
+        where = ["-D", data, "-h", "127.0.0.1", "-p", port, "-k", home]
+        super().__init__("Postgres", [*prefix, self.programs / "postgres", *where], home, port)
+        data.mkdir(mode=0o700)
+        if owner:
             for path in (bench.place, bench.disk):
                 path.chmod(0o711)
             for path in (home, data):
-                os.chown(path, self.user.pw_uid, self.user.pw_gid)
-            self.argv = [found("setpriv"), f"--reuid={self.user.pw_uid}", f"--regid={self.user.pw_gid}",
-                         "--clear-groups", *self.argv]  # fmt: skip
-        initdb = [self.programs / "initdb", "-D", data, "-U", "bench", "-A", "trust", "--no-sync"]
-        as_user = {"user": self.user.pw_uid, "group": self.user.pw_gid, "extra_groups": []} if self.user else {}
-        done = subprocess.run(
-            [*initdb, "-E", "UTF8", "--locale=C"], capture_output=True, text=True, timeout=120, cwd="/", **as_user
-        )
+                os.chown(path, owner.pw_uid, owner.pw_gid)
+        initdb = [*prefix, self.programs / "initdb", "-D", data, "-U", "bench", "-A", "trust"]
+        initdb += ["-E", "UTF8", "--locale=C", "--no-sync"]
+        done = subprocess.run(initdb, capture_output=True, text=True, timeout=120, cwd="/")
         if done.returncode:
             raise Missing(f"initdb: {(done.stderr.strip().splitlines() or ['failed'])[-1]}")
         self.at = ["-h", "127.0.0.1", "-p", str(port), "-U", "bench"]
@@ -179,7 +178,7 @@ class Postgres(Peer):
 
     def kill(self):
         if self.pid:
-            # Its processes leave the group and the parent; this ends all of them.
+            # Its processes are sessions of their own; this ends all of them.
             self.terminate(signal.SIGQUIT)
 
 

@@ -36,8 +36,8 @@ class Section:
     def ratios(self, values, label="  gateway ÷ each"):
         """A line of how many times each column's value the gateway's is."""
         ours = values.get("gateway")
-        if ours:
-            of = {name: ours / value for name, value in values.items() if value and name != "gateway"}
+        of = {name: ours / value for name, value in values.items() if value and name != "gateway"}
+        if of:
             self.row(label, of, 2)
 
     def note(self, text):
