@@ -6,7 +6,7 @@ import re
 import shutil
 import statistics
 
-from servers import DEADLINE, die, output
+from servers import DEADLINE, Gateway, die, output
 
 CHAT = "/v1/chat/completions"
 BODY = {"model": "default", "messages": [{"role": "user", "content": "hello there"}]}
@@ -16,9 +16,13 @@ def has_wrk():
     return shutil.which("wrk") is not None
 
 
+def key_of(server):
+    """Peers take any."""
+    return server.key() if isinstance(server, Gateway) else "x"
+
+
 def headers(server):
-    key = server.key() if hasattr(server, "key") else "x"
-    return {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    return {"Authorization": f"Bearer {key_of(server)}", "Content-Type": "application/json"}
 
 
 def connect(server):
@@ -59,4 +63,12 @@ def medians(samples):
     """Of each value in the tuples that each column has."""
     return {
         name: tuple(map(statistics.median, zip(*found, strict=True))) for name, found in samples.items()
+    }
+
+
+def spread(samples):
+    """From the least to the most of each column's rounds, in percent of the median."""
+    return {
+        name: (max(found) - min(found)) / statistics.median(found) * 100
+        for name, found in samples.items()
     }

@@ -15,7 +15,8 @@ from traffic import MANY
 
 FEW, MOST = 1000, 10_000
 DESCRIPTORS = 24_000  # a gateway reckons with two for a connection
-RESERVED = 600  # of them, for the rest
+RESERVED = 1000  # of them, for the rest
+IDLE = "limits.idle_timeout=10m"
 LARGE = {"model": "default", "messages": [{"role": "user", "content": "x" * 1_000_000}]}
 # A row for each: what is asked for, and of which of the gateways.
 CHAT = json.dumps(client.BODY)
@@ -78,7 +79,8 @@ def measure(bench, table):
     upstream.start()
     address = upstream.address()
     others, notes = peers.proxies(bench, address)
-    settings = {"echo": [MANY], "upstream": [MANY, f"agent.url=http://{address}/v1"]}
+    common = [MANY, IDLE]
+    settings = {"echo": common, "upstream": [*common, f"agent.url=http://{address}/v1"]}
 
     def servers(label, kind, target):
         """New ones for each row, so that none has memory of an earlier row."""

@@ -33,9 +33,8 @@ def added(bench, table):
     body = json.dumps(client.BODY)
     for _ in range(rounds):
         for name, server in servers.items():
-            key = server.key() if hasattr(server, "key") else "x"
-            more = (CONNECTIONS, RATE, seconds)
-            said = output(bench.tools["paced"], server.address(), client.CHAT, key, body, *more)
+            paced = [bench.tools["paced"], server.address(), client.CHAT, client.key_of(server), body]
+            said = output(*paced, CONNECTIONS, RATE, seconds)
             samples[name].append(tuple(map(float, said.split())))
     for server in servers.values():
         server.kill()

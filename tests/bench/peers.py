@@ -177,9 +177,11 @@ class Postgres(Peer):
         return float(re.search(r"^tps = ([\d.]+) \(without", said, re.M)[1])
 
     def kill(self):
-        if self.pid:
-            # Its processes are sessions of their own; this ends all of them.
-            self.terminate(signal.SIGQUIT)
+        try:
+            if self.pid:
+                self.terminate(signal.SIGQUIT)  # ends all of its processes
+        finally:
+            super().kill()
 
 
 def proxies(bench, upstream):

@@ -1,5 +1,6 @@
 """What tests/bench/run measures: processes in directories of their own, and what they take."""
 
+import contextlib
 import json
 import os
 import re
@@ -239,23 +240,16 @@ class Gateway(Server):
         return json.loads(answer[answer.index(b"{") : answer.rindex(b"}") + 1])
 
 
-class Bench:
+class Bench(contextlib.ExitStack):
     """What one part has: the programs, directories, and the servers that end with it."""
 
     def __init__(self, gateways, tools, place, disk, quick):
+        super().__init__()
         self.binaries, self.tools = gateways, tools
         self.place, self.disk, self.quick = Path(place), Path(disk), quick
-        self.servers = []
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        for server in reversed(self.servers):
-            server.kill()
 
     def add(self, server):
-        self.servers.append(server)
+        self.callback(server.kill)
         return server
 
     def gateway(self, version, what, settings=(), under=(), on_disk=False):

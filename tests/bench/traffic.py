@@ -42,7 +42,12 @@ def instructions(bench, what, makers, target):
     try:
         jobs = {
             (name, times): pool.submit(
-                collected, bench, make, directory(what, name, times), target_of(name, target), count * times
+                collected,
+                bench,
+                make,
+                directory(what, name, times),
+                target_of(name, target),
+                count * times,
             )
             for name, make in makers.items()
             for times in (1, 2)
@@ -92,6 +97,8 @@ class Row:
         section.row("CPU per request, µs", took, 1, of_cpu)
         parts = {name: f"{user:.1f} + {system:.1f}" for name, (_, user, system) in found.items()}
         section.row("  user + system", parts)
+        totals = {name: [user + system for _, user, system in each] for name, each in samples.items()}
+        section.row("  spread of the rounds, %", client.spread(totals))
         section.ratios(took)
         if counted and shutil.which("valgrind"):
             counts = instructions(bench, self.what, self.makers, self.target)
