@@ -98,7 +98,8 @@ class Row:
         parts = {name: f"{user:.1f} + {system:.1f}" for name, (_, user, system) in found.items()}
         section.row("  user + system", parts)
         totals = {name: [user + system for _, user, system in each] for name, each in samples.items()}
-        section.row("  spread of the rounds, %", client.spread(totals))
+        if rounds > 1:
+            section.row("  spread of the rounds, %", client.spread(totals))
         section.ratios(took)
         if counted and shutil.which("valgrind"):
             counts = instructions(bench, self.what, self.makers, self.target)
