@@ -24,9 +24,7 @@ fn main() -> std::io::Result<()> {
     }
     for stream in listener.incoming() {
         let stream = stream?;
-        thread::Builder::new()
-            .stack_size(STACK)
-            .spawn(move || serve(stream))?;
+        thread::Builder::new().stack_size(STACK).spawn(move || serve(stream))?;
     }
     Ok(())
 }

@@ -2,16 +2,16 @@
 take that nobody reads and bodies that do not end. A part of tests/bench/run."""
 
 import json
-import re
 import socket
 import threading
 import time
 from pathlib import Path
 
+import targets
+from servers import status_kib
+from table import Section, at_most
+
 MIB = 1 << 20
-MAX_PEAK_RATIO = 4.0  # of what came in
-MAX_IDLE_MB = 4.0  # ten seconds later
-MAX_BUFFERED_MIB = 64.0  # limits.max_buffered
 REPLY = 8_000_000
 SECONDS = 8  # for what clients hold to come in
 
@@ -49,8 +49,7 @@ class Measured:
         self.idle = self.resident()
 
     def resident(self, name="VmRSS"):
-        status = Path(f"/proc/{self.gateway.pid}/status").read_text()
-        return int(re.search(rf"^{name}:\s+(\d+)", status, re.M)[1]) / 1024
+        return status_kib(self.gateway.pid, name) / 1024
 
     def reset_peak(self):
         Path(f"/proc/{self.gateway.pid}/clear_refs").write_text("5")
@@ -123,39 +122,38 @@ class Measured:
         return self.resident("VmHWM") - self.idle
 
 
-def measure(table, binary, place, kind):
-    def gateway(name, *more):
-        home = place / name
-        home.mkdir(mode=0o700)
-        return kind("gateway", [binary, "run", *more], home)
-
-    one = gateway("echo", "--ephemeral", "--set", "http.listen=127.0.0.1:0")
-    two = gateway("long")
-    config = place / "long/c/hermes-gateway/default.toml"
-    config.parent.mkdir(mode=0o700)
-    config.write_text(AGENT % REPLY)
-    try:
-        measured = Measured(one)
+def measure(bench, table):
+    echoes = bench.gateways("echo")
+    for gateway in echoes.values():
+        gateway.argv.append("--ephemeral")
+    longs = bench.gateways("long")
+    for gateway in longs.values():
+        gateway.configure(AGENT % REPLY)
+    section = Section("memory in the hands of clients", echoes)
+    rows = {}
+    for name, gateway in echoes.items():
+        measured = Measured(gateway)
         for clients in (1, 60):
             peak = max(measured.bodies(body, clients) for body in BOMBS)
-            limit = MAX_PEAK_RATIO * clients
             what = f"peak RSS of {clients} bod{'y' if clients == 1 else 'ies'} of 1 MiB, MiB"
-            table.add(what, f"{peak:.1f}", "", f"≤ {limit:g}", peak <= limit)
+            rows.setdefault((what, targets.MAX_PEAK_RATIO * clients), {})[name] = peak
         for _ in range(100):
             left = measured.resident() * 1.048576
-            if left <= MAX_IDLE_MB:
+            if left <= targets.MAX_LEFT_MB:
                 break
             time.sleep(0.1)
-        table.add("RSS 10 s later, MB", f"{left:.2f}", "", f"≤ {MAX_IDLE_MB:g}", left <= MAX_IDLE_MB)
-        one.kill()
-        measured = Measured(two)
+        rows.setdefault(("RSS 10 s later, MB", targets.MAX_LEFT_MB), {})[name] = left
+        gateway.kill()
+    # Beside the budget, what the connections take.
+    limit = targets.MAX_BUFFERED_MIB + targets.MAX_BESIDE_MIB
+    for name, gateway in longs.items():
+        measured = Measured(gateway)
         for what, peak in (
             ("peak RSS of 12 replies of 8 MB that nobody reads, MiB", measured.unread(12)),
             ("peak RSS of 250 bodies of 1 MiB that do not end, MiB", measured.stalled(250)),
         ):
-            # Beside the budget, 24 kB a connection.
-            limit = MAX_BUFFERED_MIB + 8
-            table.add(what, f"{peak:.1f}", "", f"≤ {limit:g}", peak <= limit)
-    finally:
-        one.kill()
-        two.kill()
+            rows.setdefault((what, limit), {})[name] = peak
+        gateway.kill()
+    for (what, limit), found in rows.items():
+        section.row(what, found, 1, [at_most(found["gateway"], limit)])
+    table.add(section)

@@ -35,13 +35,13 @@ fn serve(mut client: TcpStream, behind: Option<String>) -> Option<()> {
         None => None,
     };
     loop {
-        let (_, end) = framing::request(&mut client, &mut asked)?;
+        let (_, end) = framing::message(&mut client, &mut asked)?;
         match &mut server {
             None => framing::answer(&mut client, COMPLETION)?,
             Some(server) => {
                 server.set_nodelay(true).ok()?;
                 server.write_all(&asked[..end]).ok()?;
-                let (_, length) = framing::request(server, &mut told)?;
+                let (_, length) = framing::message(server, &mut told)?;
                 client.write_all(&told[..length]).ok()?;
                 told.drain(..length);
             }

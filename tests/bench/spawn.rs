@@ -28,7 +28,7 @@ fn serve(mut stream: TcpStream) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut buffer = Vec::new();
     loop {
-        let (body, end) = framing::request(&mut stream, &mut buffer)?;
+        let (body, end) = framing::message(&mut stream, &mut buffer)?;
         let mut command = Command::new("/bin/cat");
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().ok()?;
