@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::socket::Socket;
 use crate::limits::{MAX_HEAD, SMALL_BUFFER, WRITE_CHUNK};
+use crate::sys::memory;
+use crate::sys::poll::{Interest, wait_any};
 
 /// The largest read: as much as a pipe or a loopback segment usually carries.
 const LARGE_READ: usize = 64 << 10;
@@ -14,6 +16,10 @@ const LARGE_READ: usize = 64 << 10;
 /// A wait may end this much later than its deadline. Setting the socket's time-out anew for less
 /// would cost a system call on each read.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(10);
+
+/// A peer that is silent for so long between two messages is waited for with less memory: one that
+/// sends ten a second or more costs us no other system call than its reads.
+const IDLE_AFTER: Duration = Duration::from_millis(100);
 
 pub struct Transport<'s> {
     pub(super) socket: Box<dyn Socket + 's>,
@@ -71,6 +77,25 @@ impl<'s> Transport<'s> {
         let filled = self.read_into(&mut buffer, usize::MAX, deadline);
         self.buffer = buffer;
         filled
+    }
+
+    /// Waits until the next message begins, all of the last one being used: after a moment without a buffer
+    /// and without what the last one has left on the stack.
+    pub fn await_message(&mut self, deadline: Instant) -> Result<(), Error> {
+        let moment = Instant::now() + IDLE_AFTER;
+        match self.fill(moment.min(deadline)) {
+            Err(Error::TimedOut) if moment < deadline => {}
+            filled => return filled,
+        }
+        self.buffer = Vec::new();
+        memory::release_stack();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let [ready] = wait_any([Interest::read(self.socket.as_fd())], Some(left))?;
+            if ready || left.is_zero() {
+                return self.fill(deadline);
+            }
+        }
     }
 
     /// Appends up to `most` bytes to `out`: of those that have arrived, else of those that it waits for,
