@@ -224,7 +224,6 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }
-    sys::memory::release_pages();
 }
 
 /// Loads the configuration with the secrets that it names, and checks all that a start would refuse it
