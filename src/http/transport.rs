@@ -91,8 +91,11 @@ impl<'s> Transport<'s> {
         memory::release_stack();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::TimedOut);
+            }
             let [ready] = wait_any([Interest::read(self.socket.as_fd())], Some(left))?;
-            if ready || left.is_zero() {
+            if ready {
                 return self.fill(deadline);
             }
         }
@@ -122,6 +125,8 @@ impl<'s> Transport<'s> {
 
     /// Waits for bytes. Says how many have come.
     fn read(&mut self, room: &mut [u8], deadline: Instant) -> Result<usize, Error> {
+        // A short one, as most waits are, will do for all of them: also for that until a peer is silent.
+        let mut longest = IDLE_AFTER;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -130,7 +135,7 @@ impl<'s> Transport<'s> {
             // A shorter time-out than what is left only wakes us early; a longer one is wrong.
             if self.read_timeout.is_none_or(|set| set > left + TIMEOUT_SLACK) {
                 // The kernel counts in milliseconds at best, and 0 would mean "for ever".
-                let timeout = left.max(Duration::from_millis(1));
+                let timeout = left.min(longest).max(Duration::from_millis(1));
                 self.socket.set_read_timeout(timeout)?;
                 self.read_timeout = Some(timeout);
             }
@@ -140,7 +145,7 @@ impl<'s> Transport<'s> {
                 Ok(count) => return Ok(count),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    self.read_timeout = None;
+                    (self.read_timeout, longest) = (None, Duration::MAX);
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -231,6 +236,27 @@ mod tests {
         transport.consume(1);
         transport.shrink();
         assert_eq!(transport.buffer.capacity(), SMALL_BUFFER);
+    }
+
+    #[test]
+    fn a_silent_peer_costs_no_buffer_and_is_heard_when_it_speaks() {
+        let (mut peer, socket) = UnixStream::pair().unwrap();
+        let soon = Duration::from_secs(10);
+        let mut transport = Transport::new(Box::new(Arc::new(socket)), soon).unwrap();
+        for text in ["one", "two"] {
+            for wait in [IDLE_AFTER / 2, IDLE_AFTER * 2] {
+                let begun = Instant::now();
+                assert!(matches!(transport.await_message(begun + wait), Err(Error::TimedOut)));
+                assert!(begun.elapsed() >= wait && begun.elapsed() < soon / 2);
+            }
+            assert_eq!(transport.buffer.capacity(), 0);
+            peer.write_all(text.as_bytes()).unwrap();
+            transport.await_message(Instant::now() + soon).unwrap();
+            assert_eq!(transport.data(), text.as_bytes());
+            transport.consume(usize::MAX);
+        }
+        drop(peer);
+        assert!(matches!(transport.await_message(Instant::now() + soon), Err(Error::CutShort)));
     }
 
     #[test]
