@@ -32,7 +32,8 @@ pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)
         let found = identity(path);
         // Nobody uses it, or what was in flight is over: what the looks at files have read of the program
         // goes with it.
-        if service.connections.count() == 0 || service.buffers.have_emptied() {
+        let unused = service.connections.count() == 0 && service.hub.busy() == 0;
+        if unused || service.buffers.have_emptied() {
             memory::release_pages();
         }
         if found.is_some() && found == bound {
