@@ -118,7 +118,7 @@
 //!
 //! # Decisions
 //!
-//! - *Blocking I/O, a thread a connection.* A connection that waits costs some 20 kB, and code that reads from
+//! - *Blocking I/O, a thread a connection.* A connection that waits costs some 15 kB, and code that reads from
 //!   top to bottom. At the default limit of 10,000 connections that is what a small host can give.
 //! - *`systemctl`, not the bus.* It uses the manager's private socket, which answers until the manager ends.
 //! - *The state directory is locked as well as the lock file*: two runtime directories must not share one state.

@@ -13,7 +13,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use util::api::code_of;
-use util::{Api, Gateway, Home, eventually, http, rounds};
+use util::principals::memory;
+use util::upstream::Upstream;
+use util::{Api, Gateway, Home, eventually, http, report, rounds};
 
 const MIB: usize = 1 << 20;
 
@@ -180,6 +182,64 @@ fn long_replies_are_whole_by_every_route_and_not_held_in_memory_when_nobody_read
     others_are_served(&gateway);
     let held = rss(&gateway).saturating_sub(before);
     assert!(held < 12 * MIB, "{held} bytes are held");
+}
+
+/// Has so many clients make this request, one after the other, all of which stay, and waits until a
+/// connection takes no more memory than it may.
+#[track_caller]
+fn assert_idle(gateway: &Gateway, (method, target, body): (&str, &str, &str)) {
+    const MANY: u64 = 200;
+    // A debug build's frames are larger.
+    const MOST: u64 = if cfg!(debug_assertions) { 28 } else { 20 };
+    let api = gateway.api();
+    let ask = || {
+        let mut connection = api.begin(method, target, &[], body);
+        connection.response().assert_status(200);
+        connection
+    };
+    // What the first request takes is no connection's.
+    drop(ask());
+    // Stacks and heap: how much of the program is in memory is another thing.
+    let taken = || memory(gateway, "RssAnon:");
+    let before = taken();
+    let connections: Vec<_> = (0..MANY).map(|_| ask()).collect();
+    let each = || taken().saturating_sub(before) / MANY;
+    let after = each();
+    eventually("idle connections take little", || (each() <= MOST).then_some(()));
+    report(&format!("{method} {target}: {after} kB each, and {} when idle", each()));
+    drop(connections);
+}
+
+#[test]
+fn an_idle_connection_keeps_little_of_what_its_requests_have_taken() {
+    let long = http::chat(&"x".repeat(MIB - 1000), false);
+    let message = json!({ "text": "hello" }).to_string();
+    for request in [
+        ("GET", "/health", ""),
+        ("POST", "/v1/chat/completions", &http::chat("hello", false)),
+        ("POST", "/v1/chat/completions", &http::chat("hello", true)),
+        ("POST", "/v1/chat/completions", &long),
+        ("POST", "/v1/messages?wait=60", &message),
+    ] {
+        assert_idle(&Home::new().start(), request);
+    }
+}
+
+#[test]
+fn an_idle_connection_keeps_little_of_a_chat_with_an_upstream() {
+    let upstream = Upstream::start();
+    let home = Home::new();
+    home.configure(&upstream.config(""));
+    thread::spawn(move || {
+        loop {
+            let mut line = upstream.accept();
+            while line.next_request().is_some() {
+                line.reply("hello");
+            }
+        }
+    });
+    let gateway = home.start();
+    assert_idle(&gateway, ("POST", "/v1/chat/completions", &http::chat("hello", true)));
 }
 
 #[test]

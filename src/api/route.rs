@@ -155,7 +155,8 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
     log::debug!("a connection from {origin} ended: {why}");
 }
 
-/// Answers one request.
+/// Answers one request. Out of line: what waits for the next one needs none of this on its stack.
+#[inline(never)]
 fn answer(
     connection: &mut Connection,
     request: &Request,

@@ -24,15 +24,16 @@ const CONTROL_PROBE: Duration = Duration::from_millis(1500);
 pub fn watch(dirs: &Dirs, service: &Arc<Service>, replace: &dyn Fn(UnixListener)) {
     let path = &*dirs.control_socket();
     let (mut bound, mut told, mut lock) = (identity(path), false, None);
-    let mut is_new = true;
     loop {
         pause(CONTROL_PROBE);
         if service.shutdown.is_closing() {
             return;
         }
         let found = identity(path);
-        // Now the start is over, in all threads; or what was in flight.
-        if std::mem::take(&mut is_new) || service.buffers.have_emptied() {
+        // Nobody uses it, or what was in flight is over: what the looks at files have read of the program
+        // goes with it.
+        let unused = service.connections.count() == 0 && service.hub.busy() == 0;
+        if unused || service.buffers.have_emptied() {
             memory::release_pages();
         }
         if found.is_some() && found == bound {

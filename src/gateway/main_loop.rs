@@ -7,7 +7,6 @@ mod state;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{Plan, banner, control_socket, reload, startup, stop_timeout};
@@ -20,13 +19,17 @@ use crate::lifecycle::phase::{self, Action, Event, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
+use crate::sys::memory;
 use crate::sys::poll::{Interest, wait_any};
 use crate::systemd::notify::{Notifier, watchdog_interval};
-use crate::threads::{Mailbox, spawn};
+use crate::threads::{Mailbox, pause, spawn};
 use state::{Main, News, Timers, due};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
 const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
+
+/// What the threads that a start has begun need until they wait.
+const SETTLE_TIME: Duration = Duration::from_millis(20);
 
 /// Runs the gateway from start to stop; returns the status to exit with.
 pub fn run(plan: Plan, mut signals: Signals) -> Exit {
@@ -55,47 +58,55 @@ impl Main {
         let supervisor = Supervisor::find(marker, unit, Arc::clone(&plan.children));
         let watchdog = watchdog_interval().map(|interval| (began + interval, interval));
         let timers = Timers { watchdog, ..Timers::default() };
-        let mut main = Main {
+        let main = Main {
             plan,
             supervisor,
             notifier: Notifier::from_environment(),
             mailbox: Arc::new(mailbox),
             phase: Phase::Starting,
             timers,
-            starter: None,
+            start_over: Arc::default(),
             begun: Begun::default(),
             started: None,
             stop: None,
             reported_reload: 0,
             disk_hangs: false,
         };
-        main.starter = Some(main.spawn_starter().map_err(failed)?);
+        main.spawn_starter().map_err(failed)?;
         Ok(main)
     }
 
     /// Starts up in a thread, so that a signal is judged whatever the start waits for.
-    fn spawn_starter(&self) -> std::io::Result<JoinHandle<()>> {
+    fn spawn_starter(&self) -> std::io::Result<()> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.mailbox.wake));
         let mailbox = Arc::clone(&self.mailbox);
         let (supervisor, begun) = (self.supervisor.clone(), Arc::clone(&self.begun));
-        let work = move || {
+        let start = move || {
             let started = startup::start(&plan, &supervisor, &wake, &begun);
             let service = started.as_ref().ok().map(|started| Arc::clone(&started.service));
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
-                startup::after_ready(&plan, &service, run, &supervisor);
-                stop_timeout::read(&supervisor, &service);
+                let (dirs, watched) = (plan.dirs.clone(), Arc::clone(&service));
                 let replace = move |listener| mailbox.put(News::Control(listener));
-                let watch = move || control_socket::watch(&plan.dirs, &service, &replace);
+                let watch = move || control_socket::watch(&dirs, &watched, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
                     log::warn!(
                         "cannot start the thread that watches the control socket ({e}): if the \
                          socket is removed, it is not made again"
                     );
                 }
+                startup::after_ready(&plan, &service, run, &supervisor);
+                stop_timeout::read(&supervisor, &service);
             }
         };
-        spawn("start", THREAD_STACK, Box::new(work))
+        let over = Arc::clone(&self.start_over);
+        let work = move || {
+            start();
+            over.send(());
+            pause(SETTLE_TIME);
+            memory::release_pages();
+        };
+        spawn("start", THREAD_STACK, Box::new(work)).map(drop)
     }
 
     fn run_until_exit(&mut self, signals: &mut Signals) -> Exit {

@@ -89,10 +89,11 @@ fn open(
     wake: &Arc<EventFd>,
     run: &Run,
 ) -> Result<(Arc<Service>, Listeners), Failure> {
-    let loaded = check(plan)?;
+    let loaded = load(plan)?;
     let config = &loaded.config;
     let log_name = plan.name.unit().trim_end_matches(".service").to_owned();
     logger::set(config.log.level, config.log.target, &log_name);
+    let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
 
     if let Err(e) = sys::fd::raise_limit(WANTED_DESCRIPTORS) {
         log::warn!("the limit on open descriptors cannot be raised: {e}");
@@ -107,7 +108,6 @@ fn open(
     let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
     mark.and_then(|mark| plan.children.begin_run(plan.name.as_str(), &mark))
         .map_err(|e| Failure::cannot("prepare for agents", &e))?;
-    let keys = keys(plan, config.http.key_file.as_deref(), &loaded)?;
     let tcp = listen(config.http.listen, &loaded)?;
     let path = plan.dirs.control_socket();
     let control = control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
@@ -224,21 +224,26 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }
-    sys::memory::release_pages();
 }
 
 /// Loads the configuration with the secrets that it names, and checks all that a start would refuse it
 /// for; changes nothing.
 pub fn check(plan: &Plan) -> Result<Loaded, Failure> {
-    let mut sources = plan.sources.clone();
-    sources.demanded |= plan.had_file.load(Ordering::SeqCst) || (plan.demanded)();
-    let loaded = config::load(&sources).and_then(Loaded::with_secrets)?;
-    plan.had_file.fetch_or(loaded.from_file, Ordering::SeqCst);
+    let loaded = load(plan)?;
     let named = loaded.config.http.key_file.as_deref();
     // The gateway's own key is made at its first start.
     if named.is_some() || plan.dirs.key().symlink_metadata().is_ok() {
         keys(plan, named, &loaded)?;
     }
+    Ok(loaded)
+}
+
+/// The same without the gateway's own key.
+fn load(plan: &Plan) -> Result<Loaded, Failure> {
+    let mut sources = plan.sources.clone();
+    sources.demanded |= plan.had_file.load(Ordering::SeqCst) || (plan.demanded)();
+    let loaded = config::load(&sources).and_then(Loaded::with_secrets)?;
+    plan.had_file.fetch_or(loaded.from_file, Ordering::SeqCst);
     Ok(loaded)
 }
 

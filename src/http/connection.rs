@@ -132,7 +132,7 @@ impl Connection {
             // A new connection sends a request at once: only between requests a client may take its time.
             let filled = if self.transport.data().is_empty() && !self.new {
                 self.transport.shrink();
-                self.transport.fill(Instant::now() + self.limits.idle_timeout)
+                self.transport.await_message(Instant::now() + self.limits.idle_timeout)
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
                 let deadline = *deadline.get_or_insert_with(latest);

@@ -12,6 +12,9 @@ use crate::limits::{MAX_FIELDS, MAX_TARGET};
 
 /// Reads a head, with its length, from the beginning of `bytes`, which must start with all that earlier
 /// calls with the same `scan` were given. `None`: it has not come to its end.
+///
+/// Out of line, as whatever takes much of the stack: that of a connection which waits is to be small.
+#[inline(never)]
 pub fn parse(scan: &mut Scan, bytes: &[u8]) -> Result<Option<(Request, usize)>, Refusal> {
     let Some(length) = scan.advance(bytes)? else { return Ok(None) };
     read(&bytes[..length]).map(|request| Some((request, length)))

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use super::Error;
 use super::socket::Socket;
 use crate::limits::{MAX_HEAD, SMALL_BUFFER, WRITE_CHUNK};
+use crate::sys::memory;
+use crate::sys::poll::{Interest, wait_any};
 
 /// The largest read: as much as a pipe or a loopback segment usually carries.
 const LARGE_READ: usize = 64 << 10;
@@ -14,6 +16,10 @@ const LARGE_READ: usize = 64 << 10;
 /// A wait may end this much later than its deadline. Setting the socket's time-out anew for less
 /// would cost a system call on each read.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(10);
+
+/// A peer that is silent for so long between two messages is waited for with less memory: one that
+/// sends ten a second or more costs us no other system call than its reads.
+const IDLE_AFTER: Duration = Duration::from_millis(100);
 
 pub struct Transport<'s> {
     pub(super) socket: Box<dyn Socket + 's>,
@@ -73,6 +79,28 @@ impl<'s> Transport<'s> {
         filled
     }
 
+    /// Waits until the next message begins, all of the last one being used: after a moment without a buffer
+    /// and without what the last one has left on the stack.
+    pub fn await_message(&mut self, deadline: Instant) -> Result<(), Error> {
+        let moment = Instant::now() + IDLE_AFTER;
+        match self.fill(moment.min(deadline)) {
+            Err(Error::TimedOut) if moment < deadline => {}
+            filled => return filled,
+        }
+        self.buffer = Vec::new();
+        memory::release_stack();
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::TimedOut);
+            }
+            let [ready] = wait_any([Interest::read(self.socket.as_fd())], Some(left))?;
+            if ready {
+                return self.fill(deadline);
+            }
+        }
+    }
+
     /// Appends up to `most` bytes to `out`: of those that have arrived, else of those that it waits for,
     /// which go past the buffer.
     pub fn read_into(
@@ -97,6 +125,8 @@ impl<'s> Transport<'s> {
 
     /// Waits for bytes. Says how many have come.
     fn read(&mut self, room: &mut [u8], deadline: Instant) -> Result<usize, Error> {
+        // A short one, as most waits are, will do for all of them: also for that until a peer is silent.
+        let mut longest = IDLE_AFTER;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -105,7 +135,7 @@ impl<'s> Transport<'s> {
             // A shorter time-out than what is left only wakes us early; a longer one is wrong.
             if self.read_timeout.is_none_or(|set| set > left + TIMEOUT_SLACK) {
                 // The kernel counts in milliseconds at best, and 0 would mean "for ever".
-                let timeout = left.max(Duration::from_millis(1));
+                let timeout = left.min(longest).max(Duration::from_millis(1));
                 self.socket.set_read_timeout(timeout)?;
                 self.read_timeout = Some(timeout);
             }
@@ -115,7 +145,7 @@ impl<'s> Transport<'s> {
                 Ok(count) => return Ok(count),
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                    self.read_timeout = None;
+                    (self.read_timeout, longest) = (None, Duration::MAX);
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -206,6 +236,27 @@ mod tests {
         transport.consume(1);
         transport.shrink();
         assert_eq!(transport.buffer.capacity(), SMALL_BUFFER);
+    }
+
+    #[test]
+    fn a_silent_peer_costs_no_buffer_and_is_heard_when_it_speaks() {
+        let (mut peer, socket) = UnixStream::pair().unwrap();
+        let soon = Duration::from_secs(10);
+        let mut transport = Transport::new(Box::new(Arc::new(socket)), soon).unwrap();
+        for text in ["one", "two"] {
+            for wait in [IDLE_AFTER / 2, IDLE_AFTER * 2] {
+                let begun = Instant::now();
+                assert!(matches!(transport.await_message(begun + wait), Err(Error::TimedOut)));
+                assert!(begun.elapsed() >= wait && begun.elapsed() < soon / 2);
+            }
+            assert_eq!(transport.buffer.capacity(), 0);
+            peer.write_all(text.as_bytes()).unwrap();
+            transport.await_message(Instant::now() + soon).unwrap();
+            assert_eq!(transport.data(), text.as_bytes());
+            transport.consume(usize::MAX);
+        }
+        drop(peer);
+        assert!(matches!(transport.await_message(Instant::now() + soon), Err(Error::CutShort)));
     }
 
     #[test]

@@ -55,9 +55,7 @@ pub struct Stop {
 impl Run {
     /// The run that begins now; nobody has entered it yet.
     pub fn new() -> Run {
-        let own = Pid::own();
-        let start = proc::start_time(own).unwrap_or(0);
-        let id = format!("{}/{own}/{start}", proc::boot_id());
+        let id = format!("{}/{}/{}", proc::boot_id(), Pid::own(), proc::own_start_time());
         Run { id, started: Utc::new(SystemTime::now()).rfc3339(), silent: OnceLock::new() }
     }
 

@@ -128,12 +128,15 @@ pub fn retake(dirs: &Dirs) -> io::Result<Option<File>> {
     Ok(None)
 }
 
-/// Writes who holds it, and where its runtime directory is.
+/// Writes who holds it, and where its runtime directory is. In place: a file system may write what is
+/// emptied and written anew to its disk at once.
 fn write_holder(file: &File, dirs: &Dirs) -> io::Result<()> {
     let (own, runtime) = (Pid::own(), dirs.runtime.to_string_lossy());
-    let start = proc::start_time(own).unwrap_or(0);
+    let start = proc::own_start_time();
     let text = json!({ "pid": own.get(), "start": start, "runtime": runtime }).to_string() + "\n";
-    file.set_len(0).and_then(|()| file.write_all_at(text.as_bytes(), 0))
+    let (length, before) = (text.len() as u64, file.metadata()?.len());
+    file.write_all_at(text.as_bytes(), 0)?;
+    if before > length { file.set_len(length) } else { Ok(()) }
 }
 
 /// Asks whether a gateway runs: here, where it would be without a runtime directory, or where the

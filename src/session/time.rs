@@ -20,7 +20,7 @@ pub struct SystemClocks;
 
 impl Clocks for SystemClocks {
     fn boot(&self) -> String {
-        proc::boot_id()
+        proc::boot_id().to_owned()
     }
 
     fn read(&self) -> Reading {

@@ -30,7 +30,11 @@ pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::R
         let pid = libc::fork();
         if pid == 0 {
             close_others(&keep);
-            let _ = write.write_all(work().as_bytes());
+            let words = work();
+            // Nobody waits for the end of the child: what it holds goes first, its word, and the pipe.
+            close_others(&[write.as_raw_fd()]);
+            let _ = write.write_all(words.as_bytes());
+            drop(write);
             exit_now(0);
         }
         pid

@@ -13,6 +13,28 @@ pub fn limit_malloc() {
     }
 }
 
+/// Lets go of what deeper calls have left on the calling thread's stack.
+#[inline(never)]
+pub fn release_stack() {
+    /// More than this function has below its variables: the rest of its frame, and that of madvise(2).
+    const OWN: usize = 1024;
+    let (mut low, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: the attributes are filled in by the first call before the others use them, and destroyed once.
+    // What is released begins where the stack does and ends below this frame, at the start of a page
+    // (the kernel rounds the length up): nothing there is in use. An error leaves all as it was.
+    unsafe {
+        let mut attributes = std::mem::MaybeUninit::uninit();
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return;
+        }
+        libc::pthread_attr_getstack(attributes.as_ptr(), &raw mut low, &raw mut size);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        let page = usize::try_from(libc::sysconf(libc::_SC_PAGESIZE)).unwrap_or(usize::MAX);
+        let below = (attributes.as_ptr() as usize).saturating_sub(OWN) / page * page;
+        libc::madvise(low, below.saturating_sub(low as usize), libc::MADV_DONTNEED);
+    }
+}
+
 /// Lets go of what the allocator has free, and of the pages of program and libraries that an idle gateway
 /// does not look at. They are the files', unchanged: what is needed comes back from the page
 /// cache.

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
 
@@ -33,6 +34,12 @@ pub fn start_time(pid: Pid) -> Option<u64> {
     let stat = stat(pid)?;
     let lives = !has_ended(&stat) || number(&stat, 17)? > 1;
     number(&stat, 19).filter(|_| lives)
+}
+
+/// That of this process; 0 where the kernel does not say.
+pub fn own_start_time() -> u64 {
+    static START: OnceLock<u64> = OnceLock::new();
+    *START.get_or_init(|| start_time(Pid::own()).unwrap_or(0))
 }
 
 /// What the kernel says of a process, from its state on.
@@ -93,8 +100,10 @@ pub fn task_limit() -> Option<usize> {
 }
 
 /// Which boot this is: a new random id at each one. Empty where the kernel does not say.
-pub fn boot_id() -> String {
-    text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned()
+pub fn boot_id() -> &'static str {
+    static ID: OnceLock<String> = OnceLock::new();
+    let read = || text("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    ID.get_or_init(read)
 }
 
 /// The children of our main thread: where the kernel puts the orphans that we inherit.

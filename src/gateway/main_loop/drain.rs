@@ -5,7 +5,6 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
@@ -243,15 +242,14 @@ impl Main {
         self.plan.children.end_all();
         let Some(started) = &self.started else { return };
         started.service.await_streams();
-        let (hub, starter) = (Arc::clone(&started.service.hub), self.starter.take());
+        let (hub, start_over) = (Arc::clone(&started.service.hub), Arc::clone(&self.start_over));
         let (closed, ended) = <(Arc<Slot<_>>, Arc<Slot<_>>)>::default();
         let (tell_closed, tell_ended) = (closed.clone(), ended.clone());
         let work = move || {
             hub.close(planned);
             tell_closed.send(true);
             // It may still ask the service manager, and prune the history that the end is written to.
-            drop(starter.map(JoinHandle::join));
-            tell_ended.send(true);
+            tell_ended.send(start_over.wait(CLOSE_TIMEOUT).is_some());
         };
         // Another thread that waits for a disk that hangs would not help.
         let begun =

@@ -2,7 +2,6 @@
 
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::exit::Failure;
@@ -12,7 +11,7 @@ use crate::lifecycle::evidence::{Finding, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::Phase;
 use crate::systemd::notify::Notifier;
-use crate::threads::Mailbox;
+use crate::threads::{Mailbox, Slot};
 
 /// What other threads tell the main one.
 pub enum News {
@@ -29,7 +28,8 @@ pub struct Main {
     pub mailbox: Arc<Mailbox<News>>,
     pub phase: Phase,
     pub timers: Timers,
-    pub starter: Option<JoinHandle<()>>,
+    /// Told when the start has done all that it does.
+    pub start_over: Arc<Slot<()>>,
     pub begun: Begun,
     pub started: Option<Started>,
     /// The stop that is going on.
