@@ -13,13 +13,11 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
-
 use super::{Agent, DEFAULT_MODEL, ErrorResponse, Outcome, Reply, Turn};
 use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::escape::{escaped, quoted};
-use crate::json::{elements, member, string};
+use crate::json::{self, elements, member, string};
 use crate::outbound::client::{Error, Response};
 use crate::outbound::{Request, open};
 use crate::subprocess::environment;
@@ -162,7 +160,7 @@ impl<'a> UpstreamClient<'a> {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
                 // One that lists none is not asked again for each turn.
-                let list = std::str::from_utf8(&body).ok().filter(|_| status == 200);
+                let list = json::value(&body).ok().filter(|_| status == 200);
                 models = Some(model_ids(list.unwrap_or_default()));
             }
             Ok(())
@@ -254,10 +252,10 @@ impl<'a> UpstreamClient<'a> {
 
 /// The models of a list, each once, in its order.
 fn model_ids(list: &str) -> Vec<String> {
-    let data = member(list, "data").map_or("", RawValue::get);
+    let data = member(list, "data").unwrap_or_default();
     let mut ids = Vec::new();
     // Each is compared with all before it, so that there is a bound on the repeated ones too.
-    for id in elements(data).take(2 * MAX_MODELS).filter_map(|it| string(it.get(), "id")) {
+    for id in elements(data).take(2 * MAX_MODELS).filter_map(|it| string(it, "id")) {
         if ids.len() < MAX_MODELS && !ids.contains(&id) {
             ids.push(id);
         }
