@@ -21,7 +21,7 @@ use crate::json::{self, elements, member, string};
 use crate::outbound::client::{Error, Response};
 use crate::outbound::{Request, open};
 use crate::subprocess::environment;
-use crate::sys::poll::{Interest, wait_any};
+use crate::sys::poll::Interest;
 use crate::sys::process::is_shortage;
 use crate::threads::lock;
 
@@ -191,7 +191,7 @@ impl<'a> UpstreamClient<'a> {
         let (target, headers) = (&*self.url.below(path), &headers[..]);
         let request = Request { method, target, headers, body };
         loop {
-            let kept = self.agent.upstream.take();
+            let kept = self.agent.upstream.take(&self.cancel);
             let reused = kept.is_some();
             let (error, answered) = match self.once(&request, kept, take) {
                 Ok(result) => return result,
@@ -227,8 +227,8 @@ impl<'a> UpstreamClient<'a> {
         take: &mut dyn FnMut(Response<'_, '_>) -> Result<(), Outcome>,
     ) -> Result<Result<(), Outcome>, (Error, bool)> {
         let (Agent { config, children, .. }, cancel) = (self.agent, &self.cancel);
-        let environment = environment(&config.env, &config.pass_env);
-        let client = open((self.url, request), children, environment, &mut stream, cancel);
+        let environment = || environment(&config.env, &config.pass_env);
+        let client = open((self.url, request), children, &environment, &mut stream, cancel);
         let mut client = client.map_err(|e| (Error::Io(e), false))?;
         let result = match client.send(request, cancel.deadline) {
             Ok(answer) => take(answer),
@@ -269,13 +269,13 @@ fn temporary(words: &str, error: Option<&std::io::Error>) -> Outcome {
 }
 
 impl ConnectionPool {
-    /// The newest connection that still stands.
-    fn take(&self) -> Option<TcpStream> {
+    /// The newest connection that still stands; none for a request that has ended already.
+    fn take(&self, cancel: &Cancel<'_>) -> Option<TcpStream> {
         let mut idle = lock(&self.idle);
         while let Some((since, stream)) = idle.pop() {
             // What can be read there is its end, or nothing that we have asked for.
-            let ready = wait_any([Interest::read(stream.as_fd())], Some(Duration::ZERO));
-            if since.elapsed() < UPSTREAM_IDLE && ready.is_ok_and(|[ready]| !ready) {
+            let come = cancel.wait([Interest::read(stream.as_fd())], Instant::now());
+            if since.elapsed() < UPSTREAM_IDLE && come.is_ok_and(|come| come == ([false], None)) {
                 return Some(stream);
             }
         }
