@@ -27,10 +27,10 @@ pub fn value(body: &[u8]) -> Result<&str, String> {
 /// # Errors
 /// What is wrong, to stand behind its name.
 pub fn text(raw: &str) -> Result<Cow<'_, str>, &'static str> {
-    let inner = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    match inner.ok_or("must be text")? {
-        plain if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
-        _ => serde_json::from_str(raw).map(Cow::Owned).map_err(|_| HALF),
+    match raw.as_bytes() {
+        [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => Ok(raw[1..raw.len() - 1].into()),
+        [b'"', .., b'"'] => serde_json::from_str(raw).map(Cow::Owned).map_err(|_| HALF),
+        _ => Err("must be text"),
     }
 }
 
@@ -57,21 +57,28 @@ fn end(bytes: &[u8]) -> Option<usize> {
     (open == 0 && !quote && at > 0).then_some(at)
 }
 
+/// Where the next value begins, behind white space and what parts it from the one before.
+fn skip(json: &str, at: usize) -> usize {
+    let is_gap = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':');
+    at + json.as_bytes()[at..].iter().take_while(is_gap).count()
+}
+
 /// The elements of a list; of an object its names and values by turns. Nothing for any other value.
 pub fn elements(json: &str) -> impl Iterator<Item = &str> {
-    let mut rest = json.trim_ascii_start().strip_prefix(['[', '{']).unwrap_or_default();
+    let start = skip(json, 0);
+    let has_any = matches!(json.as_bytes().get(start), Some(b'[' | b'{'));
+    let mut at = if has_any { start + 1 } else { json.len() };
     std::iter::from_fn(move || {
-        rest = rest.trim_ascii_start();
-        let (value, after) = rest.split_at(end(rest.as_bytes())?);
-        rest = after.trim_ascii_start();
-        rest = rest.strip_prefix([',', ':']).unwrap_or(rest);
-        Some(value)
+        let start = skip(json, at);
+        at = start + end(&json.as_bytes()[start..])?;
+        Some(&json[start..at])
     })
 }
 
 /// The members of an object.
 pub fn members(json: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
-    let mut all = elements(if json.trim_ascii_start().starts_with('{') { json } else { "" });
+    let is_object = json.as_bytes().get(skip(json, 0)) == Some(&b'{');
+    let mut all = elements(if is_object { json } else { "" });
     std::iter::from_fn(move || Some((text(all.next()?).unwrap_or_default(), all.next()?)))
 }
 

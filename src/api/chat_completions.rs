@@ -100,7 +100,8 @@ pub fn check(
     kinds: &[&str],
     place: &dyn Display,
 ) -> Result<(), ApiError> {
-    if !roles.split(", ").any(|known| known == role(message)) {
+    let role = role(message);
+    if !roles.split(", ").any(|known| known == role) {
         return Err(bad(format!("\"{place}.role\" must be one of {roles}.")));
     }
     let content = member(message, "content");
