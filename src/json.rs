@@ -36,25 +36,35 @@ pub fn text(raw: &str) -> Result<Cow<'_, str>, &'static str> {
 
 const HALF: &str = "has half of a surrogate pair (\\uD800 to \\uDFFF), which is no Unicode text";
 
-/// Where the value ends that these bytes begin with; `None` where there is none, or not all of it.
-fn end(bytes: &[u8]) -> Option<usize> {
-    let (mut open, mut quote, mut at) = (0_usize, false, 0);
+/// Where the value ends that begins at `at`; `None` where there is none, or not all of it.
+fn end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let (mut open, start) = (0_usize, at);
     while let Some(byte) = bytes.get(at) {
         match byte {
-            b'"' => quote = !quote,
-            b'\\' if quote => at += 1,
-            _ if quote => {}
+            b'"' => at = end_of_string(bytes, at)?,
             b'[' | b'{' => open += 1,
             b']' | b'}' if open > 0 => open -= 1,
             b',' | b':' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t' if open == 0 => break,
             _ => {}
         }
         at += 1;
-        if open == 0 && !quote && matches!(byte, b'"' | b']' | b'}') {
+        if open == 0 && matches!(byte, b'"' | b']' | b'}') {
             break;
         }
     }
-    (open == 0 && !quote && at > 0).then_some(at)
+    (open == 0 && at > start).then_some(at)
+}
+
+/// Where the quote is that ends a string.
+fn end_of_string(bytes: &[u8], quote: usize) -> Option<usize> {
+    let mut at = quote + 1;
+    loop {
+        at += match bytes.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => 2,
+            _ => 1,
+        }
+    }
 }
 
 /// Where the next value begins, behind white space and what parts it from the one before.
@@ -70,7 +80,7 @@ pub fn elements(json: &str) -> impl Iterator<Item = &str> {
     let mut at = if has_any { start + 1 } else { json.len() };
     std::iter::from_fn(move || {
         let start = skip(json, at);
-        at = start + end(&json.as_bytes()[start..])?;
+        at = end(json.as_bytes(), start)?;
         Some(&json[start..at])
     })
 }

@@ -42,10 +42,10 @@ struct StreamState {
     tools: bool,
 }
 
-/// A completion's first choice.
-fn first_choice(json: &str) -> &str {
-    let choices = member(json, "choices").unwrap_or_default();
-    elements(choices).next().unwrap_or_default()
+/// A completion's first choice; `None` where there is no list of them.
+fn first_choice(json: &str) -> Option<&str> {
+    let choices = member(json, "choices").filter(|it| it.starts_with('['))?;
+    Some(elements(choices).next().unwrap_or_default())
 }
 
 impl ResponseReader<'_, '_> {
@@ -98,7 +98,7 @@ impl ResponseReader<'_, '_> {
         if event.name == "error" || member(chunk, "error").is_some() {
             return Err(error_response(502, chunk, None));
         }
-        let choice = first_choice(chunk);
+        let choice = first_choice(chunk).unwrap_or_default();
         so_far.report.finish = string(choice, "finish_reason").or(so_far.report.finish.take());
         let delta = member(choice, "delta").unwrap_or_default();
         let content = string(delta, "content").unwrap_or_default();
@@ -136,10 +136,9 @@ impl ResponseReader<'_, '_> {
         if member(completion, "error").is_some() {
             return Err(error_response(502, completion, None));
         }
-        if !member(completion, "choices").is_some_and(|it| it.starts_with('[')) {
-            return Err(temporary("the upstream's answer is not a chat completion", None));
-        }
-        let message = member(first_choice(completion), "message").unwrap_or_default();
+        let wrong = || temporary("the upstream's answer is not a chat completion", None);
+        let message = member(first_choice(completion).ok_or_else(wrong)?, "message");
+        let message = message.unwrap_or_default();
         let said = string(message, "content").unwrap_or_default().len();
         let taken = self.reply.borrow_mut().object(self.renamed(completion), said);
         taken.map_err(|_| Outcome::Ended(CancelReason::ClientGone))
