@@ -271,15 +271,14 @@ fn temporary(words: &str, error: Option<&std::io::Error>) -> Outcome {
 impl ConnectionPool {
     /// The newest connection that still stands; none for a request that has ended already.
     fn take(&self, cancel: &Cancel<'_>) -> Option<TcpStream> {
-        let mut idle = lock(&self.idle);
-        while let Some((since, stream)) = idle.pop() {
+        loop {
+            let (since, stream) = lock(&self.idle).pop()?;
             // What can be read there is its end, or nothing that we have asked for.
             let come = cancel.wait([Interest::read(stream.as_fd())], Instant::now());
             if since.elapsed() < UPSTREAM_IDLE && come.is_ok_and(|come| come == ([false], None)) {
                 return Some(stream);
             }
         }
-        None
     }
 
     pub fn close_idle(&self) {
