@@ -8,6 +8,9 @@ use std::time::Instant;
 
 use crate::sys::poll::{Interest, poll};
 
+/// Descriptors that one wait is for at the most: what it waits for, and what may end it.
+const MAX_INTERESTS: usize = 8;
+
 /// What may end work from outside.
 #[derive(Clone, Copy)]
 pub struct Cancel<'a> {
@@ -58,9 +61,12 @@ impl<'a> Cancel<'a> {
         let left = || until.saturating_duration_since(Instant::now());
         let (cancel, client) = (Interest::read(self.cancel), Interest::hangup(self.client));
         let ends = [cancel, client, Interest::read(self.abort)];
-        let mut all: Vec<Interest<'_>> = interests.into_iter().chain(ends).collect();
+        const { assert!(N + 3 <= MAX_INTERESTS) };
+        let mut all = [Interest::read(None); MAX_INTERESTS];
+        let all = &mut all[..N + ends.len()];
+        all.iter_mut().zip(interests.into_iter().chain(ends)).for_each(|(one, it)| *one = it);
         // A signal ends a wait early.
-        while poll(&mut all, Some(left()))? == 0 && !left().is_zero() {}
+        while poll(all, Some(left()))? == 0 && !left().is_zero() {}
         let reasons = [CancelReason::Cancelled, CancelReason::ClientGone, CancelReason::Aborted];
         let mut ended = all[N..].iter().zip(reasons).filter(|(end, _)| end.ready());
         let late = Instant::now() >= self.deadline;

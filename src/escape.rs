@@ -9,6 +9,9 @@ use crate::limits::MAX_STDERR_TAIL;
 /// range, bidirectional overrides), so that it can neither break a line nor move a cursor.
 /// What is escaped already stays as it is. `one_word`: spaces, quotes and `=` too, for `key=value` lines.
 pub fn escaped(text: &str, one_word: bool) -> String {
+    if !one_word && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return text.to_owned();
+    }
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
         let acts = c.is_control()

@@ -1,57 +1,114 @@
 //! JSON that others wrote, read as what it has to be. What is unknown is skipped and never built: it
-//! takes no memory beside its text, however it is nested.
+//! takes no memory beside its text, however it is nested. A text is checked once, by [`value`]; what
+//! takes it apart afterwards only looks for where its parts end, and of one that is no JSON it tells
+//! nothing that makes sense.
 
 use std::borrow::Cow;
 
-use serde_json::Deserializer;
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 
 use crate::escape::quoted;
 
-/// The text of a value, checked and not read. As a member of a struct: `null` is as good as absent.
-pub type Raw<'a> = Option<&'a RawValue>;
+/// The text of a value, checked and not read.
+pub type Raw<'a> = Option<&'a str>;
 
-/// The text of a value in a body, where it is one.
-pub fn value(body: &[u8]) -> Option<&str> {
-    serde_json::from_str(std::str::from_utf8(body).ok()?).map(RawValue::get).ok()
+/// The text of a value in a body, without the white space around it.
+///
+/// # Errors
+/// Why it is no JSON.
+pub fn value(body: &[u8]) -> Result<&str, String> {
+    let text = std::str::from_utf8(body).map_err(|e| e.to_string())?;
+    let checked = serde_json::from_str::<IgnoredAny>(text);
+    checked.map(|_| text.trim_ascii()).map_err(|e| e.to_string())
 }
 
 /// The text of a string, borrowed where it has no escapes.
 ///
 /// # Errors
 /// What is wrong, to stand behind its name.
-pub fn text(raw: &RawValue) -> Result<Cow<'_, str>, &'static str> {
-    let inner = raw.get().strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    match inner.ok_or("must be text")? {
-        plain if !plain.contains('\\') => Ok(Cow::Borrowed(plain)),
-        _ => serde_json::from_str(raw.get()).map(Cow::Owned).map_err(|_| HALF),
+pub fn text(raw: &str) -> Result<Cow<'_, str>, &'static str> {
+    match raw.as_bytes() {
+        [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => Ok(raw[1..raw.len() - 1].into()),
+        [b'"', .., b'"'] => serde_json::from_str(raw).map(Cow::Owned).map_err(|_| HALF),
+        _ => Err("must be text"),
     }
 }
 
 const HALF: &str = "has half of a surrogate pair (\\uD800 to \\uDFFF), which is no Unicode text";
 
+/// Where the value ends that begins at `at`; `None` where there is none, or not all of it.
+fn end(bytes: &[u8], mut at: usize) -> Option<usize> {
+    let (mut open, start) = (0_usize, at);
+    while let Some(byte) = bytes.get(at) {
+        match byte {
+            b'"' => at = end_of_string(bytes, at)?,
+            b'[' | b'{' => open += 1,
+            b']' | b'}' if open > 0 => open -= 1,
+            b',' | b':' | b']' | b'}' | b' ' | b'\n' | b'\r' | b'\t' if open == 0 => break,
+            _ => {}
+        }
+        at += 1;
+        if open == 0 && matches!(byte, b'"' | b']' | b'}') {
+            break;
+        }
+    }
+    (open == 0 && at > start).then_some(at)
+}
+
+/// Where the quote is that ends a string.
+fn end_of_string(bytes: &[u8], quote: usize) -> Option<usize> {
+    let mut at = quote + 1;
+    loop {
+        at += match bytes.get(at)? {
+            b'"' => return Some(at),
+            b'\\' => 2,
+            _ => 1,
+        }
+    }
+}
+
+/// Where the next value begins, behind white space and what parts it from the one before.
+fn skip(json: &str, at: usize) -> usize {
+    let is_gap = |byte: &&u8| matches!(byte, b' ' | b'\n' | b'\r' | b'\t' | b',' | b':');
+    at + json.as_bytes()[at..].iter().take_while(is_gap).count()
+}
+
 /// The elements of a list; of an object its names and values by turns. Nothing for any other value.
-pub fn elements(json: &str) -> impl Iterator<Item = &RawValue> {
-    let mut rest = json.trim_start().strip_prefix(['[', '{']).unwrap_or_default();
+pub fn elements(json: &str) -> impl Iterator<Item = &str> {
+    let start = skip(json, 0);
+    let has_any = matches!(json.as_bytes().get(start), Some(b'[' | b'{'));
+    let mut at = if has_any { start + 1 } else { json.len() };
     std::iter::from_fn(move || {
-        let mut values = Deserializer::from_str(rest).into_iter();
-        let value = values.next()?.ok()?;
-        let after = rest[values.byte_offset()..].trim_start();
-        rest = after.strip_prefix([',', ':']).unwrap_or(after);
-        Some(value)
+        let start = skip(json, at);
+        at = end(json.as_bytes(), start)?;
+        Some(&json[start..at])
     })
 }
 
 /// The members of an object.
-pub fn members(json: &str) -> impl Iterator<Item = (Cow<'_, str>, &RawValue)> {
-    let mut all = elements(if json.trim_start().starts_with('{') { json } else { "" });
+pub fn members(json: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
+    let is_object = json.as_bytes().get(skip(json, 0)) == Some(&b'{');
+    let mut all = elements(if is_object { json } else { "" });
     std::iter::from_fn(move || Some((text(all.next()?).unwrap_or_default(), all.next()?)))
 }
 
 /// A member of an object that is not `null`; the last one where there are more.
 pub fn member<'a>(json: &'a str, name: &str) -> Raw<'a> {
     let named = members(json).filter(|(known, _)| known == name).last();
-    named.map(|(_, value)| value).filter(|value| value.get() != "null")
+    named.map(|(_, value)| value).filter(|value| *value != "null")
+}
+
+/// An object with this value wherever it has a member of that name.
+pub fn with_member(object: &str, name: &str, value: &str) -> String {
+    let (mut all, mut rest) = (String::with_capacity(object.len() + value.len()), object);
+    for (_, old) in members(object).filter(|(known, _)| known == name) {
+        // It is a part of what is left.
+        let (before, after) = rest.split_at(old.as_ptr().addr() - rest.as_ptr().addr());
+        all += before;
+        all += value;
+        rest = &after[old.len()..];
+    }
+    all + rest
 }
 
 /// The text of a member that is one.
@@ -60,8 +117,12 @@ pub fn string(json: &str, name: &str) -> Option<String> {
 }
 
 /// The same on one line: outside of its strings a line end is white space, and inside there is none.
-pub fn one_line(json: &str) -> String {
-    json.replace(['\n', '\r'], " ")
+pub fn one_line(json: String) -> String {
+    let mut line = json.into_bytes();
+    for byte in line.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
+        *byte = b' ';
+    }
+    String::from_utf8(line).unwrap_or_default()
 }
 
 /// Appends an element to a list, or a member with its name to an object.
@@ -108,9 +169,10 @@ pub fn depth(json: &str) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::value::RawValue;
 
     fn all(json: &str) -> Vec<&str> {
-        elements(json).map(RawValue::get).collect()
+        elements(json).collect()
     }
 
     #[test]
@@ -122,18 +184,57 @@ mod tests {
             assert!(all(none).is_empty(), "{none}");
         }
         let object = r#"{"m\u0061in":1,"x":null,"main":"last"}"#;
-        assert_eq!(member(object, "main").unwrap().get(), "\"last\"");
+        assert_eq!(member(object, "main").unwrap(), "\"last\"");
         assert_eq!(members(object).next().unwrap().0, "main");
         assert!(member(object, "x").is_none() && member("[\"x\",1]", "x").is_none());
     }
 
     #[test]
+    fn parts_are_where_a_parser_finds_them_whatever_is_around() {
+        let parts = [
+            "0",
+            "-0.5e400",
+            "true",
+            "null",
+            "\"\"",
+            r#""a,]}\"\\""#,
+            r#""\u005c\"\\\\""#,
+            "\"ä\\n\"",
+            "[ ]",
+            "{}",
+            r#"[[1],"]",{"a":"}"}]"#,
+            "{ \"b\" :\n[\r\t] }",
+        ];
+        for (one, two) in parts.iter().flat_map(|one| parts.map(|two| (*one, two))) {
+            for space in ["", " ", "\t\r\n "] {
+                let list = format!("{space}[{space}{one}{space},{space}{two}{space}]{space}");
+                let wanted: Vec<&RawValue> = serde_json::from_str(&list).unwrap();
+                assert_eq!(all(&list), wanted.iter().map(|it| it.get()).collect::<Vec<_>>());
+            }
+            for cut in (0..two.len()).filter(|cut| two.is_char_boundary(*cut)) {
+                let list = format!("[{one},{}", &two[..cut]);
+                assert!(all(&list).len() <= 2 && all(&list)[0] == one, "{list}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_member_is_replaced_wherever_its_name_is_and_nothing_else_is_touched() {
+        let object =
+            r#"{ "a":{"m":1,"b":"\"m\":"}, "m" : {"m":[2]},"\u006d":"x,}" , "M":"m","mm":1}"#;
+        let wanted = r#"{ "a":{"m":1,"b":"\"m\":"}, "m" : 0,"\u006d":0 , "M":"m","mm":1}"#;
+        assert_eq!(with_member(object, "m", "0"), wanted);
+        for same in ["{}", r#"{"a":"m"}"#, "[\"m\",1]", "{\"m\"", "", "7"] {
+            assert_eq!(with_member(same, "m", "0"), same);
+        }
+    }
+
+    #[test]
     fn a_text_is_borrowed_or_says_what_is_wrong() {
-        let raw = |json| serde_json::from_str::<&RawValue>(json).unwrap();
-        assert!(matches!(text(raw("\"plain \u{e4}\"")), Ok(Cow::Borrowed("plain \u{e4}"))));
-        assert_eq!(text(raw(r#""\ud83d\ude00\n""#)).unwrap(), "\u{1f600}\n");
-        assert!(text(raw(r#""\ud83d""#)).unwrap_err().contains("surrogate"));
-        assert_eq!(text(raw("1")), Err("must be text"));
+        assert!(matches!(text("\"plain \u{e4}\""), Ok(Cow::Borrowed("plain \u{e4}"))));
+        assert_eq!(text(r#""\ud83d\ude00\n""#).unwrap(), "\u{1f600}\n");
+        assert!(text(r#""\ud83d""#).unwrap_err().contains("surrogate"));
+        assert_eq!(text("1"), Err("must be text"));
     }
 
     #[test]
@@ -142,6 +243,6 @@ mod tests {
             assert_eq!(depth(json), deep, "{json}");
         }
         assert_eq!(depth(&"[".repeat(100_000)), 100_000);
-        assert_eq!(one_line("{\r\n\"a\\n\": 1}"), "{  \"a\\n\": 1}");
+        assert_eq!(one_line("{\r\n\"a\\n\": 1}".to_owned()), "{  \"a\\n\": 1}");
     }
 }

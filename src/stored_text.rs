@@ -42,7 +42,8 @@ impl StoredText {
             }
             StoredText::Memory(text) => {
                 let rest = usize::try_from(at).ok().and_then(|at| text.as_bytes().get(at..));
-                out.extend(rest.unwrap_or_default().iter().take(most));
+                let rest = rest.unwrap_or_default();
+                out.extend_from_slice(&rest[..rest.len().min(most)]);
                 Ok(())
             }
         }

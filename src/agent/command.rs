@@ -10,7 +10,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::Value;
-use serde_json::value::RawValue;
 
 use super::context::instructions;
 use super::output::{StderrTail, Utf8Stream};
@@ -18,6 +17,7 @@ use super::{Outcome, Reply, Report, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::escape::{escaped, one_line};
+use crate::json::value;
 use crate::limits::{AGENT_READ, KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
@@ -144,7 +144,7 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
 /// A line on stderr: the usage that the agent reports, or a line for the log.
 fn log_line(turn: &Turn<'_>, line: &str, usage: &mut Option<String>) {
     if let Some(json) = line.strip_prefix("hermes-usage:")
-        && let Ok(value) = serde_json::from_str::<&RawValue>(json)
+        && let Ok(value) = value(json.as_bytes())
         && let Some(usage_json) = super::usage(value)
     {
         *usage = Some(usage_json);

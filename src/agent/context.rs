@@ -3,8 +3,6 @@
 
 use std::borrow::Cow;
 
-use serde_json::value::RawValue;
-
 use crate::escape::quoted;
 use crate::json::{self, elements, member, string};
 
@@ -22,7 +20,7 @@ pub struct Context {
 impl Context {
     /// Reads `{"messages","model","options"}`, each of which may be missing.
     pub fn parse(json: &str) -> Context {
-        let part = |name: &str| member(json, name).map_or("", RawValue::get).to_owned();
+        let part = |name: &str| member(json, name).unwrap_or_default().to_owned();
         let model = string(json, "model").unwrap_or_default();
         Context { messages: part("messages"), model, options: part("options") }
     }
@@ -42,24 +40,23 @@ pub fn message(role: &str, text: &str) -> String {
 }
 
 /// The role of a chat message; empty where it has none.
-pub fn role(message: &RawValue) -> Cow<'_, str> {
-    member(message.get(), "role").and_then(|role| json::text(role).ok()).unwrap_or_default()
+pub fn role(message: &str) -> Cow<'_, str> {
+    member(message, "role").and_then(|role| json::text(role).ok()).unwrap_or_default()
 }
 
 /// Whether a chat message tells the agent what to be, and is no part of the conversation.
-pub fn is_instruction(message: &RawValue) -> bool {
+pub fn is_instruction(message: &str) -> bool {
     matches!(&*role(message), "system" | "developer")
 }
 
 /// The text of a chat message, whose content is text or a list of parts.
-pub fn text(message: &RawValue) -> String {
-    let Some(content) = member(message.get(), "content") else { return String::new() };
+pub fn text(message: &str) -> String {
+    let Some(content) = member(message, "content") else { return String::new() };
     if let Ok(text) = json::text(content) {
         return text.into_owned();
     }
-    let part =
-        |part: &RawValue| string(part.get(), "text").or_else(|| string(part.get(), "refusal"));
-    elements(content.get()).filter_map(part).collect::<Vec<_>>().join("\n")
+    let part = |part: &str| string(part, "text").or_else(|| string(part, "refusal"));
+    elements(content).filter_map(part).collect::<Vec<_>>().join("\n")
 }
 
 /// The texts of `system` and `developer` in a list of messages.

@@ -16,8 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
-use serde_json::value::RawValue;
-
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::escape::quoted;
@@ -108,8 +106,8 @@ impl Report {
 }
 
 /// A usage as it is kept: an object on one line.
-fn usage(given: &RawValue) -> Option<String> {
-    given.get().starts_with('{').then(|| one_line(given.get()))
+fn usage(given: &str) -> Option<String> {
+    given.starts_with('{').then(|| one_line(given.to_owned()))
 }
 
 /// An error that the agent's server answered with.
@@ -159,8 +157,8 @@ impl ErrorResponse {
     }
 
     pub fn parse(json: &str) -> Option<ErrorResponse> {
-        let status = member(json, "status")?.get().parse().ok()?;
-        let error = member(json, "error").map_or("null", RawValue::get).to_owned();
+        let status = member(json, "status")?.parse().ok()?;
+        let error = member(json, "error").unwrap_or("null").to_owned();
         let response = ErrorResponse { status, error, retry_after: string(json, "retry_after") };
         (400..600).contains(&status).then_some(response)
     }

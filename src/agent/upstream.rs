@@ -13,17 +13,15 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
-
 use super::{Agent, DEFAULT_MODEL, ErrorResponse, Outcome, Reply, Turn};
 use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::escape::{escaped, quoted};
-use crate::json::{elements, member, string};
+use crate::json::{self, elements, member, string};
 use crate::outbound::client::{Error, Response};
 use crate::outbound::{Request, open};
 use crate::subprocess::environment;
-use crate::sys::poll::{Interest, wait_any};
+use crate::sys::poll::Interest;
 use crate::sys::process::is_shortage;
 use crate::threads::lock;
 
@@ -162,7 +160,7 @@ impl<'a> UpstreamClient<'a> {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
                 // One that lists none is not asked again for each turn.
-                let list = std::str::from_utf8(&body).ok().filter(|_| status == 200);
+                let list = json::value(&body).ok().filter(|_| status == 200);
                 models = Some(model_ids(list.unwrap_or_default()));
             }
             Ok(())
@@ -193,7 +191,7 @@ impl<'a> UpstreamClient<'a> {
         let (target, headers) = (&*self.url.below(path), &headers[..]);
         let request = Request { method, target, headers, body };
         loop {
-            let kept = self.agent.upstream.take();
+            let kept = self.agent.upstream.take(&self.cancel);
             let reused = kept.is_some();
             let (error, answered) = match self.once(&request, kept, take) {
                 Ok(result) => return result,
@@ -229,8 +227,8 @@ impl<'a> UpstreamClient<'a> {
         take: &mut dyn FnMut(Response<'_, '_>) -> Result<(), Outcome>,
     ) -> Result<Result<(), Outcome>, (Error, bool)> {
         let (Agent { config, children, .. }, cancel) = (self.agent, &self.cancel);
-        let environment = environment(&config.env, &config.pass_env);
-        let client = open((self.url, request), children, environment, &mut stream, cancel);
+        let environment = || environment(&config.env, &config.pass_env);
+        let client = open((self.url, request), children, &environment, &mut stream, cancel);
         let mut client = client.map_err(|e| (Error::Io(e), false))?;
         let result = match client.send(request, cancel.deadline) {
             Ok(answer) => take(answer),
@@ -254,10 +252,10 @@ impl<'a> UpstreamClient<'a> {
 
 /// The models of a list, each once, in its order.
 fn model_ids(list: &str) -> Vec<String> {
-    let data = member(list, "data").map_or("", RawValue::get);
+    let data = member(list, "data").unwrap_or_default();
     let mut ids = Vec::new();
     // Each is compared with all before it, so that there is a bound on the repeated ones too.
-    for id in elements(data).take(2 * MAX_MODELS).filter_map(|it| string(it.get(), "id")) {
+    for id in elements(data).take(2 * MAX_MODELS).filter_map(|it| string(it, "id")) {
         if ids.len() < MAX_MODELS && !ids.contains(&id) {
             ids.push(id);
         }
@@ -271,17 +269,16 @@ fn temporary(words: &str, error: Option<&std::io::Error>) -> Outcome {
 }
 
 impl ConnectionPool {
-    /// The newest connection that still stands.
-    fn take(&self) -> Option<TcpStream> {
-        let mut idle = lock(&self.idle);
-        while let Some((since, stream)) = idle.pop() {
+    /// The newest connection that still stands; none for a request that has ended already.
+    fn take(&self, cancel: &Cancel<'_>) -> Option<TcpStream> {
+        loop {
+            let (since, stream) = lock(&self.idle).pop()?;
             // What can be read there is its end, or nothing that we have asked for.
-            let ready = wait_any([Interest::read(stream.as_fd())], Some(Duration::ZERO));
-            if since.elapsed() < UPSTREAM_IDLE && ready.is_ok_and(|[ready]| !ready) {
+            let come = cancel.wait([Interest::read(stream.as_fd())], Instant::now());
+            if since.elapsed() < UPSTREAM_IDLE && come.is_ok_and(|come| come == ([false], None)) {
                 return Some(stream);
             }
         }
-        None
     }
 
     pub fn close_idle(&self) {

@@ -3,8 +3,6 @@
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
-use serde_json::value::RawValue;
-
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad};
 use super::reply_writer::Encoder;
@@ -52,13 +50,13 @@ const READ: [&str; 4] = ["model", "messages", "stream", "n"];
 pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let body = Body::parse(body, FIELDS)?;
     let (model, stream) = common(&body)?;
-    if body.raw("n").is_some_and(|n| n.get() != "1") {
+    if body.raw("n").is_some_and(|n| n != "1") {
         return Err(bad("\"n\" must be 1: a turn has one reply."));
     }
-    let include_usage = match body.raw("stream_options").map(RawValue::get) {
+    let include_usage = match body.raw("stream_options") {
         None => false,
         Some(options) if stream && options.starts_with('{') => {
-            member(options, "include_usage").is_some_and(|usage| usage.get() == "true")
+            member(options, "include_usage").is_some_and(|usage| usage == "true")
         }
         Some(_) => return Err(bad("\"stream_options\" takes an object, and \"stream\": true.")),
     };
@@ -66,25 +64,25 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
         .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
     for (at, message) in elements(messages).enumerate() {
         // A message that only calls tools has no content.
-        if member(message.get(), "content").is_some() || role(message) != "assistant" {
+        if member(message, "content").is_some() || role(message) != "assistant" {
             check(message, ROLES, &["text", "refusal"], &format_args!("messages[{at}]"))?;
         }
     }
     let own = own(messages);
     // In a session the transcript has what was said.
-    let stays = |(at, message): &(usize, &RawValue)| {
+    let stays = |(at, message): &(usize, &str)| {
         !options.in_session || *at == own || is_instruction(message)
     };
     let kept = || elements(messages).enumerate().filter(stays);
     let context = (options.upstream || kept().nth(1).is_some()).then(|| {
         let mut context = String::with_capacity(body.json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
-        kept().for_each(|(_, message)| add(&mut context, None, message.get()));
+        kept().for_each(|(_, message)| add(&mut context, None, message));
         context += r#"],"options":{"#;
         for (name, value) in members(body.json).filter(|(name, _)| !READ.contains(&&**name)) {
             let is_tool = TOOLS.split(", ").any(|tool| tool == name);
             if !options.durable || !(is_tool || name == "stream_options") {
-                add(&mut context, Some(&name), value.get());
+                add(&mut context, Some(&name), value);
             }
         }
         context + "}}"
@@ -97,16 +95,17 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
 /// Rejects a message of another role, and content that is neither text nor parts of these types with
 /// their text.
 pub fn check(
-    message: &RawValue,
+    message: &str,
     roles: &str,
     kinds: &[&str],
     place: &dyn Display,
 ) -> Result<(), ApiError> {
-    if !roles.split(", ").any(|known| known == role(message)) {
+    let role = role(message);
+    if !roles.split(", ").any(|known| known == role) {
         return Err(bad(format!("\"{place}.role\" must be one of {roles}.")));
     }
-    let content = member(message.get(), "content");
-    match content.map(RawValue::get) {
+    let content = member(message, "content");
+    match content {
         Some(json) if json.starts_with('"') => {
             text(content, &format!("{place}.content")).map(|_| ())
         }
@@ -119,8 +118,8 @@ pub fn check(
     }
 }
 
-fn check_part(part: &RawValue, kinds: &[&str], place: &dyn Display) -> Result<(), ApiError> {
-    let named = |name| member(part.get(), name);
+fn check_part(part: &str, kinds: &[&str], place: &dyn Display) -> Result<(), ApiError> {
+    let named = |name| member(part, name);
     let kind = text(named("type"), "type")?.unwrap_or("(none)".into());
     let words = named(if kind == "refusal" { "refusal" } else { "text" });
     if kinds.contains(&&*kind) && text(words, &format!("{place}.content"))?.is_some() {

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
@@ -247,7 +246,7 @@ pub(super) fn parse(
 }
 
 fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
-    let json = raw.map_or("[]", RawValue::get);
+    let json = raw.unwrap_or("[]");
     let fits = |text: &Cow<'_, str>| {
         (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control)
     };

@@ -2,10 +2,7 @@
 //! its members.
 
 use std::borrow::Cow;
-use std::fmt::Display;
 use std::time::Duration;
-
-use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::Lease;
@@ -148,15 +145,13 @@ pub fn json_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), Handle
 /// A body that is a JSON object, with those of its members that are read.
 pub struct Body<'a> {
     pub json: &'a str,
-    members: Vec<(&'static str, &'a RawValue)>,
+    members: Vec<(&'static str, &'a str)>,
 }
 
 impl<'a> Body<'a> {
     /// `names`: of the members that are read, each of which may occur once.
     pub fn parse(body: &'a [u8], names: &'static str) -> Result<Body<'a>, ApiError> {
-        let not_json = |e: &dyn Display| bad(format!("The body is not JSON: {e}."));
-        let text = std::str::from_utf8(body).map_err(|e| not_json(&e))?;
-        let json = serde_json::from_str::<&RawValue>(text).map_err(|e| not_json(&e))?.get();
+        let json = json::value(body).map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
         if !json.starts_with('{') {
             return Err(bad("The body must be a JSON object."));
         }
@@ -181,7 +176,7 @@ impl<'a> Body<'a> {
     /// A member of one of those names.
     pub fn raw(&self, name: &str) -> Raw<'a> {
         let named = self.members.iter().find(|(known, _)| *known == name);
-        named.map(|(_, value)| *value).filter(|value| value.get() != "null")
+        named.map(|(_, value)| *value).filter(|value| *value != "null")
     }
 
     pub fn text(&self, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
@@ -189,7 +184,7 @@ impl<'a> Body<'a> {
     }
 
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
-        let value = self.raw(name).map(|raw| raw.get().parse()).transpose();
+        let value = self.raw(name).map(|raw| raw.parse()).transpose();
         value.map_err(|_| bad(format!("{name:?} must be true or false.")))
     }
 }
@@ -206,5 +201,5 @@ pub fn text<'a>(raw: Raw<'a>, name: &str) -> Result<Option<Cow<'a, str>>, ApiErr
 
 /// A list that is not empty.
 pub fn list<'a>(raw: Raw<'a>) -> Option<&'a str> {
-    raw.map(RawValue::get).filter(|json| json.starts_with('[') && elements(json).next().is_some())
+    raw.filter(|json| json.starts_with('[') && elements(json).next().is_some())
 }

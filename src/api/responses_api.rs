@@ -4,7 +4,6 @@
 use std::io;
 
 use serde_json::json;
-use serde_json::value::RawValue;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
@@ -123,13 +122,13 @@ impl EchoedFields {
     /// Parses a message's context, which [`parse`] has made.
     pub(super) fn parse(context: &str) -> Option<EchoedFields> {
         let words = |name: &str| member(context, name).and_then(|it| crate::json::text(it).ok());
-        let response = member(context, "response")?.get();
-        let metadata = member(response, "metadata").map_or("null", RawValue::get);
+        let response = member(context, "response")?;
+        let metadata = member(response, "metadata").unwrap_or("null");
         Some(EchoedFields {
             model: words("model")?.into(),
             previous: words("previous").map(|id| PREFIX.to_owned() + &id),
             instructions: words("instructions").map(Into::into),
-            stored: member(response, "stored")?.get().parse().ok()?,
+            stored: member(response, "stored")?.parse().ok()?,
             metadata: metadata.to_owned(),
         })
     }
@@ -152,17 +151,17 @@ pub(super) fn parse(body: &[u8]) -> Parsed<EchoedFields> {
     let previous = body.text("previous_response_id")?;
     let id = previous.as_ref().map(|id| id.strip_prefix(PREFIX).and_then(Id::parse));
     let id = id.map(|id| id.ok_or_else(ApiError::previous_not_found)).transpose()?;
-    let metadata = body.raw("metadata").map_or("{}", RawValue::get);
+    let metadata = body.raw("metadata").unwrap_or("{}");
     if !metadata.starts_with('{') || metadata.len() > MAX_METADATA {
         let words = format!("\"metadata\" must be an object of at most {MAX_METADATA} bytes.");
         return Err(bad(words));
     }
-    let metadata = one_line(metadata);
+    let metadata = one_line(metadata.to_owned());
     let (text, more) = read_input(body.raw("input"))?;
     let options = object_of(&[
-        ("temperature", body.raw("temperature").map(RawValue::get)),
-        ("top_p", body.raw("top_p").map(RawValue::get)),
-        ("max_tokens", body.raw("max_output_tokens").map(RawValue::get)),
+        ("temperature", body.raw("temperature")),
+        ("top_p", body.raw("top_p")),
+        ("max_tokens", body.raw("max_output_tokens")),
     ]);
     let previous_id = id.map(|id| quoted(&id.to_string()));
     let response = format!(r#"{{"stored":{stored},"metadata":{metadata}}}"#);
@@ -172,7 +171,7 @@ pub(super) fn parse(body: &[u8]) -> Parsed<EchoedFields> {
         ("response", Some(&response)),
         ("messages", more.as_deref()),
         ("previous", previous_id.as_deref()),
-        ("instructions", body.raw("instructions").map(RawValue::get)),
+        ("instructions", body.raw("instructions")),
     ]));
     let ask = TurnRequest { text, stream, stored, context };
     let (previous, instructions) = (previous.map(Into::into), instructions.map(Into::into));
@@ -183,7 +182,7 @@ pub(super) fn parse(body: &[u8]) -> Parsed<EchoedFields> {
 fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), ApiError> {
     let wrong = || bad("\"input\" must be text or a list of items, and not empty.");
     let Some(items) = list(input) else {
-        let plain = input.filter(|raw| raw.get().starts_with('"')).ok_or_else(wrong)?;
+        let plain = input.filter(|raw| raw.starts_with('"')).ok_or_else(wrong)?;
         let text = text(Some(plain), "input")?.filter(|text| !text.is_empty());
         return Ok((text.ok_or_else(wrong)?.into(), None));
     };
@@ -199,9 +198,9 @@ fn read_input(input: Raw<'_>) -> Result<(String, Option<String>), ApiError> {
 }
 
 /// An item of the input as a chat message.
-fn message(item: &RawValue, at: usize) -> Result<String, ApiError> {
+fn message(item: &str, at: usize) -> Result<String, ApiError> {
     let place = format!("input[{at}]");
-    let kind = member(item.get(), "type").map_or("\"message\"", RawValue::get);
+    let kind = member(item, "type").unwrap_or("\"message\"");
     if kind != "\"message\"" {
         let message = format!("{place} is {kind:.40}; only messages are taken.");
         return Err(ApiError::new(400, "unsupported_content", message));
@@ -322,7 +321,7 @@ fn usage(usage: &str) -> String {
         ("completion_tokens_details", "output_tokens_details"),
         ("total_tokens", "total_tokens"),
     ];
-    object_of(&names.map(|(chat, name)| (name, member(usage, chat).map(RawValue::get))))
+    object_of(&names.map(|(chat, name)| (name, member(usage, chat))))
 }
 
 /// An object with those members that have a value.

@@ -89,7 +89,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
 
 /// Rejects instructions that cannot be passed to a program as an environment variable.
 pub fn check_instructions(context: &str) -> Result<(), ApiError> {
-    let mut all = member(context, "messages").map_or(String::new(), |it| instructions(it.get()));
+    let mut all = member(context, "messages").map_or(String::new(), instructions);
     all += &text(member(context, "instructions"), "instructions")?.unwrap_or_default();
     let (most, length) = (MAX_INSTRUCTIONS, all.len());
     if length > most {

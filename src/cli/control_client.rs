@@ -143,7 +143,7 @@ pub fn parse(json: &[u8]) -> Result<Value, Failure> {
 /// The words of an answer that is no success.
 pub fn refused(answer: Response<'_, '_>, deadline: Instant) -> Failure {
     let status = answer.status;
-    let seconds = answer.header("Retry-After").map(escaped_lines);
+    let seconds = answer.header("retry-after").map(escaped_lines);
     let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut failure = problem(Some(status.into()), &value["error"]);

@@ -43,11 +43,11 @@ fn post(
     headers.push(("Connection", "close"));
     let (method, headers, body) = ("POST", &headers[..], Some(body.as_bytes()));
     let request = Request { method, target: &url.target, headers, body };
-    let environment = environment(&target.env, &target.pass_env);
+    let environment = || environment(&target.env, &target.pass_env);
     let mut stream = None;
-    let mut client = open((url, &request), children, environment, &mut stream, cancel)?;
+    let mut client = open((url, &request), children, &environment, &mut stream, cancel)?;
     let answer = client.send(&request, cancel.deadline)?;
-    let (status, after) = (answer.status, answer.header("Retry-After").map(str::to_owned));
+    let (status, after) = (answer.status, answer.header("retry-after").map(str::to_owned));
     // Its body means nothing to us; but a socket closed before it came would reset the connection.
     let _ = answer.body(MAX_SKIPPED_BODY, cancel.deadline.min(Instant::now() + SKIP_TIMEOUT));
     Ok((status, after))

@@ -49,7 +49,13 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
     let framing = fields.framing(version)?;
     // The target's host outranks the field (RFC 9112 section 3.2.2).
     let host = authority.map(str::as_bytes).or(host);
-    let owned = |field: &httparse::Header<'_>| (field.name.to_owned(), field.value.to_owned());
+    let (mut names, mut values) = (String::new(), Vec::with_capacity(head.len()));
+    let mut add = |field: &httparse::Header<'_>| {
+        names += field.name;
+        values.extend_from_slice(field.value);
+        (names.len(), values.len())
+    };
+    let ends = parsed.headers.iter().map(&mut add).collect();
     Ok(Request {
         method,
         version,
@@ -59,7 +65,9 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
         path,
         query: query.map(str::to_owned),
         host: host.map(|host| String::from_utf8_lossy(host).into_owned()),
-        fields: parsed.headers.iter().map(owned).collect(),
+        names,
+        values,
+        ends,
         #[cfg(any(test, fuzzing))]
         head: head.into(),
     })

@@ -55,7 +55,10 @@ pub struct Request {
     pub query: Option<String>,
     /// `host[:port]` of the target, else of the Host field. Always there in HTTP/1.1.
     pub host: Option<String>,
-    pub(super) fields: Vec<(String, Vec<u8>)>,
+    pub(super) names: String,
+    pub(super) values: Vec<u8>,
+    /// Where the name and the value of each field end.
+    pub(super) ends: Vec<(usize, usize)>,
     /// As it was sent.
     #[cfg(any(test, fuzzing))]
     pub(super) head: Box<[u8]>,
@@ -85,6 +88,10 @@ impl Request {
 
     /// All fields in their order, values without the white space around them.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.fields.iter().map(|(name, value)| (&**name, &**value))
+        let mut start = (0, 0);
+        self.ends.iter().map(move |end| {
+            let (name, value) = std::mem::replace(&mut start, *end);
+            (&self.names[name..end.0], &self.values[value..end.1])
+        })
     }
 }

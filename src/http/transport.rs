@@ -117,7 +117,11 @@ impl<'s> Transport<'s> {
         }
         // Room grows with what has arrived, not with what was announced.
         let room = before.max(out.capacity() - before).clamp(SMALL_BUFFER, LARGE_READ).min(most);
-        out.resize(before + room, 0);
+        // In pieces, which memset(3) and memcpy(3) do: by resize it is a loop, byte by byte.
+        let zeros = [0; SMALL_BUFFER];
+        while out.len() < before + room {
+            out.extend_from_slice(&zeros[..SMALL_BUFFER.min(before + room - out.len())]);
+        }
         let read = self.read(&mut out[before..], deadline);
         out.truncate(before + *read.as_ref().unwrap_or(&0));
         read.map(drop)

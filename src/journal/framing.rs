@@ -6,9 +6,8 @@
 use std::sync::LazyLock;
 
 use crc::{CRC_32_ISCSI, Crc, Table};
-use serde_json::value::RawValue;
 
-use crate::json::member;
+use crate::json::{member, value};
 use crate::limits::MAX_RECORD;
 
 /// Sixteen kilobytes for a thirtieth of the time: a long record's sum is taken under the locks, and a start
@@ -144,10 +143,9 @@ impl Header {
     pub fn parse(line: &[u8]) -> Result<Header, (bool, String)> {
         let corrupt = |why: &str| (false, format!("the first line is not a header: {why}"));
         let (number, at) = check(line).map_err(corrupt)?;
-        let json: &RawValue =
-            serde_json::from_slice(&line[at..]).map_err(|e| corrupt(&e.to_string()))?;
+        let json = value(&line[at..]).map_err(|e| corrupt(&e))?;
         // Beside the version, all may be anything in one of a newer gateway.
-        let text = |name| member(json.get(), name).map_or("null", RawValue::get);
+        let text = |name| member(json, name).unwrap_or("null");
         let parsed = |name| text(name).parse().unwrap_or(u64::MAX);
         if number != 0 || text("format") != FORMAT {
             return Err(corrupt("it names no journal"));

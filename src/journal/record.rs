@@ -3,8 +3,7 @@
 use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
-
-use crate::json::Raw;
+use serde_json::value::RawValue;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -258,28 +257,28 @@ impl Record {
 struct Head<'a> {
     #[serde(borrow)]
     t: Cow<'a, str>,
-    id: Raw<'a>,
-    n: Raw<'a>,
-    at: Raw<'a>,
-    age: Raw<'a>,
-    off: Raw<'a>,
-    essential: Raw<'a>,
-    error: Raw<'a>,
-    detail: Raw<'a>,
-    reply: Raw<'a>,
-    report: Raw<'a>,
-    principal: Raw<'a>,
-    session: Raw<'a>,
-    transcript_only: Raw<'a>,
-    boot: Raw<'a>,
-    since_boot: Raw<'a>,
+    id: Option<&'a RawValue>,
+    n: Option<&'a RawValue>,
+    at: Option<&'a RawValue>,
+    age: Option<&'a RawValue>,
+    off: Option<&'a RawValue>,
+    essential: Option<&'a RawValue>,
+    error: Option<&'a RawValue>,
+    detail: Option<&'a RawValue>,
+    reply: Option<&'a RawValue>,
+    report: Option<&'a RawValue>,
+    principal: Option<&'a RawValue>,
+    session: Option<&'a RawValue>,
+    transcript_only: Option<&'a RawValue>,
+    boot: Option<&'a RawValue>,
+    since_boot: Option<&'a RawValue>,
 }
 
 fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
     serde_json::from_str(json).map_err(|e| e.to_string())
 }
 
-fn get<'a, T: Deserialize<'a>>(member: Raw<'a>) -> Result<Option<T>, String> {
+fn get<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Result<Option<T>, String> {
     member.map(|raw| read(raw.get())).transpose()
 }
 

@@ -122,7 +122,13 @@ impl<'s> Client<'s> {
 
 /// Status, fields, framing (`None`: up to the end of the connection, RFC 9112 section 6.3), and whether
 /// the connection ends with it (section 9.3).
-type Head = (u16, Vec<(String, String)>, Option<BodyFraming>, bool);
+type Head = (u16, Kept, Option<BodyFraming>, bool);
+
+/// The fields of a response that anybody reads.
+const KEPT: [&str; 2] = ["content-type", "retry-after"];
+
+/// Their values.
+type Kept = [Option<String>; KEPT.len()];
 
 fn parse(bytes: &[u8], method: &str) -> Result<Head, Refusal> {
     let mut slots = [httparse::EMPTY_HEADER; MAX_FIELDS];
@@ -144,15 +150,17 @@ fn parse(bytes: &[u8], method: &str) -> Result<Head, Refusal> {
     };
     // HTTP/1.0 would have to ask for more; it is not worth the trouble.
     let last = fields.close || parsed.version != Some(1) || framing.is_none();
-    let text = |field: &httparse::Header<'_>| String::from_utf8_lossy(field.value).into_owned();
-    let headers = parsed.headers.iter().map(|field| (field.name.to_owned(), text(field))).collect();
-    Ok((status, headers, framing, last))
+    let value = |name: &str| {
+        let field = parsed.headers.iter().find(|field| field.name.eq_ignore_ascii_case(name));
+        field.map(|field| String::from_utf8_lossy(field.value).into_owned())
+    };
+    Ok((status, KEPT.map(value), framing, last))
 }
 
 /// A response whose head has come; its body is read with [`Response::body`] or [`Response::events`].
 pub struct Response<'c, 's> {
     pub status: u16,
-    headers: Vec<(String, String)>,
+    headers: Kept,
     body: BodyReader,
     /// The connection takes another request once the body is read.
     keep_alive: bool,
@@ -160,10 +168,9 @@ pub struct Response<'c, 's> {
 }
 
 impl<'c, 's> Response<'c, 's> {
-    /// The first field of that name, in any case.
+    /// The first field of that name, which is one of [`KEPT`].
     pub fn header(&self, name: &str) -> Option<&str> {
-        let known = |(n, _): &&(String, String)| n.eq_ignore_ascii_case(name);
-        self.headers.iter().find(known).map(|(_, v)| v.as_str())
+        self.headers[KEPT.iter().position(|known| *known == name)?].as_deref()
     }
 
     /// The whole body, at most `cap` bytes, until `deadline`.

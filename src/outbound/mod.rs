@@ -19,7 +19,7 @@ pub use client::{Client, Request};
 #[cfg(test)]
 mod tests;
 
-/// A client for a request to the URL's host: through curl with these variables where that is https, else
+/// A client for a request to the URL's host: through curl with this environment where that is https, else
 /// over `stream`, which is connected first where there is none.
 ///
 /// # Errors
@@ -27,12 +27,12 @@ mod tests;
 pub fn open<'s>(
     (url, request): (&Url, &Request<'_>),
     children: &Arc<Children>,
-    environment: Environment,
+    environment: &dyn Fn() -> Environment,
     stream: &'s mut Option<TcpStream>,
     cancel: &'s Cancel<'s>,
 ) -> io::Result<Client<'s>> {
     if url.secure {
-        curl::client(children, environment, (url, request), cancel)
+        curl::client(children, environment(), (url, request), cancel)
     } else {
         tcp::client(stream, url, cancel)
     }

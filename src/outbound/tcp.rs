@@ -87,6 +87,10 @@ impl Socket for PolledStream<'_> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self.stream.write(bytes) {
+            Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+            written => return written,
+        }
         let until = Instant::now() + WRITE_TIMEOUT.default;
         wait(self.cancel, Interest::write(self.stream.as_fd()), until)?;
         self.stream.write(bytes)

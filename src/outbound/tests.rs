@@ -32,7 +32,6 @@ fn bodies_come_back_over_one_connection() {
         let call = Request { method, target, headers: &fields, body: Some(&body) };
         let answer = client.send(&call, soon()).unwrap();
         assert_eq!(answer.status, 200);
-        assert_eq!(answer.header("content-length"), Some(size.to_string().as_str()));
         assert!(answer.body(1 << 20, soon()).unwrap() == body, "{size} bytes");
     }
     let answer = client.send(&get("/"), soon()).unwrap();

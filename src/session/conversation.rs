@@ -2,8 +2,6 @@
 
 use std::io;
 
-use serde_json::value::RawValue;
-
 use super::hub::Hub;
 use super::id::Id;
 use crate::agent::Context;
@@ -69,7 +67,7 @@ impl Hub {
             if size > room {
                 break;
             }
-            let list = member(&context, "messages").map_or("", RawValue::get);
+            let list = member(&context, "messages").unwrap_or_default();
             let said = messages(list, &message.text);
             turns.push(format!("{said},{}", chat_message("assistant", &reply)));
             next = previous(&context);

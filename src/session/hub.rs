@@ -73,8 +73,9 @@ pub(super) struct State {
     pub(super) open: bool,
     pub(super) table: MessageTable,
     pub(super) dispatch: Dispatch<Id, Digest>,
-    /// Messages without a record that wait on their connection for a slot.
-    pub(super) waiting_permits: Vec<(Id, Arc<EventFd>)>,
+    /// Messages without a record that wait on their connection for a slot, and what tells those that
+    /// do not get it at once.
+    pub(super) waiting_permits: Vec<(Id, Option<Arc<EventFd>>)>,
     /// Messages that run or are watched.
     pub(super) replies: ReplyBuffers,
     /// Begun attempts for which there was no thread, and when to try again.

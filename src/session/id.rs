@@ -1,6 +1,6 @@
 //! Message ids: 26 characters that sort by time and are safe in file names and URLs.
 
-use std::fmt::{self, Write};
+use std::fmt;
 use std::io;
 
 use super::time::now;
@@ -44,7 +44,8 @@ impl Id {
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let digit = |at: u32| usize::try_from(self.0 >> (5 * at) & 31).unwrap_or(0);
-        (0..26).rev().try_for_each(|at| f.write_char(ALPHABET[digit(at)].into()))
+        let text: String = (0..26).rev().map(|at| char::from(ALPHABET[digit(at)])).collect();
+        f.write_str(&text)
     }
 }
 

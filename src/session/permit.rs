@@ -50,14 +50,22 @@ impl Hub {
         let timeout = self.settings().config.agent.turn_timeout;
         let (abort, client) = (Some(self.abort.as_fd()), Some(client));
         let cancel = Cancel { abort, client, ..Cancel::at(Instant::now() + timeout) };
-        let event = Arc::new(EventFd::new().map_err(AcquireError::Failed)?);
         let mut state = self.lock();
         let id = state.next_id().map_err(AcquireError::Failed)?;
         state.dispatch.submit(id, principal, None).map_err(AcquireError::Full)?;
-        state.waiting_permits.push((id, Arc::clone(&event)));
-        self.start_turns(state);
+        state.waiting_permits.push((id, None));
+        let begun = self.begin_attempts(&mut state);
+        let waits = state.waiting_permits.iter_mut().find(|(waiting, _)| *waiting == id);
+        let event = waits.map(|(_, event)| {
+            let new = Arc::new(EventFd::new()?);
+            Ok(Arc::clone(event.insert(new)))
+        });
+        drop(state);
+        self.spawn_workers(begun);
         // An early return drops it, and with it the turn leaves the queue.
         let permit = TurnPermit { hub: Arc::clone(self), id };
+        let event = event.transpose().map_err(AcquireError::Failed)?;
+        let Some(event) = event else { return Ok(permit) };
         loop {
             let turn = [Interest::read(event.as_fd())];
             match cancel.wait(turn, Instant::now() + KEEP_ALIVE).map_err(AcquireError::Failed)? {

@@ -27,7 +27,7 @@ impl Hub {
         let mut begun = Vec::new();
         while let Some(id) = state.dispatch.start_next() {
             if let Some(at) = state.waiting_permits.iter().position(|(waiting, _)| *waiting == id) {
-                state.waiting_permits.remove(at).1.notify();
+                state.waiting_permits.remove(at).1.iter().for_each(|event| event.notify());
                 continue;
             }
             let Some(entry) = state.table.get(id) else { continue };

@@ -1,14 +1,14 @@
 //! Memory: the allocator's settings, mallopt(3), and pages that are not needed, madvise(2).
 
-/// Keeps glibc's malloc small: one arena for all threads instead of eight a core, since our
-/// threads mostly wait, and an arena each would cost every idle connection its own pages. Large blocks
-/// (bodies, replies) are mappings of their own, which go back when they are freed; by itself glibc stops
-/// that for blocks as large as the largest that was ever freed.
+/// Keeps glibc's malloc small: two arenas for all threads instead of eight a core, since our threads
+/// mostly wait, and an arena each would cost every idle connection its own pages. With one, those that
+/// work at once queue for it. Large blocks (bodies, replies) are mappings of their own, which go back when
+/// they are freed; by itself glibc stops that for blocks as large as the largest that was ever freed.
 pub fn limit_malloc() {
     #[cfg(target_env = "gnu")]
     // SAFETY: mallopt takes two integers; called before the first thread starts.
     unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
+        libc::mallopt(libc::M_ARENA_MAX, 2);
         libc::mallopt(libc::M_MMAP_THRESHOLD, 128 << 10);
     }
 }

@@ -3,8 +3,6 @@
 use std::io;
 use std::path::Path;
 
-use serde_json::value::RawValue;
-
 use super::super::Turn;
 use super::super::context::{is_instruction, message};
 use crate::escape::quoted;
@@ -26,9 +24,9 @@ pub fn body(
     let mut body = format!(r#"{{"model":{},"stream":{streams}"#, quoted(model));
     let options = turn.context.map_or("", |context| &context.options);
     for (name, value) in members(options) {
-        let wanted = streams && !for_text && value.get() != "null";
+        let wanted = streams && !for_text && value != "null";
         if (name == "stream_options" && wanted) || !OURS.contains(&&*name) {
-            add(&mut body, Some(&name), value.get());
+            add(&mut body, Some(&name), value);
         }
     }
     if usage {
@@ -46,7 +44,7 @@ fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::R
     let (mut given, in_session) = (elements(given).peekable(), turn.transcript.is_some());
     let alone = given.peek().is_none();
     let said = given.filter(|message| !in_session || is_instruction(message));
-    said.for_each(|message| add(body, None, message.get()));
+    said.for_each(|message| add(body, None, message));
     if let Some(transcript) = turn.transcript {
         history(&read(transcript)?, max_history)
             .iter()
@@ -68,7 +66,7 @@ fn read(transcript: &Path) -> io::Result<String> {
 fn history(transcript: &str, mut room: usize) -> Vec<String> {
     let mut newest = Vec::new();
     let mut answer: Option<&str> = None;
-    let id = |line| member(line, "id").map(RawValue::get);
+    let id = |line| member(line, "id");
     for line in transcript.lines().rev() {
         let is_answer = string(line, "role").as_deref() == Some("assistant");
         let Some(reply) = answer.take().filter(|reply| !is_answer && id(reply) == id(line)) else {

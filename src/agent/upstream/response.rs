@@ -4,15 +4,13 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use serde_json::value::RawValue;
-
 use super::super::{ErrorResponse, NO_REASON, Outcome, Reply, Report, Turn, usage};
 use super::{UpstreamClient, temporary};
 use crate::cancel::CancelReason;
 use crate::escape::{escaped, one_line, quoted};
 use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
-use crate::json::{self, add, elements, member, members, string};
+use crate::json::{self, elements, member, members, string};
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
 use crate::outbound::client::{Error, Response};
 
@@ -44,10 +42,10 @@ struct StreamState {
     tools: bool,
 }
 
-/// A completion's first choice.
-fn first_choice(json: &str) -> &str {
-    let choices = member(json, "choices").map_or("", RawValue::get);
-    elements(choices).next().map_or("", RawValue::get)
+/// A completion's first choice; `None` where there is no list of them.
+fn first_choice(json: &str) -> Option<&str> {
+    let choices = member(json, "choices").filter(|it| it.starts_with('['))?;
+    Some(elements(choices).next().unwrap_or_default())
 }
 
 impl ResponseReader<'_, '_> {
@@ -94,23 +92,22 @@ impl ResponseReader<'_, '_> {
         so_far: &mut StreamState,
         reply: &mut dyn Reply,
     ) -> Result<(), Outcome> {
-        let chunk = &*event.data;
-        if !json::value(chunk.as_bytes()).is_some_and(|object| object.starts_with('{')) {
-            return Err(temporary("the upstream sent an event that is not JSON", None));
-        }
+        let chunk = json::value(event.data.as_bytes()).ok().filter(|it| it.starts_with('{'));
+        let wrong = || temporary("the upstream sent an event that is not JSON", None);
+        let chunk = chunk.ok_or_else(wrong)?;
         if event.name == "error" || member(chunk, "error").is_some() {
             return Err(error_response(502, chunk, None));
         }
-        let choice = first_choice(chunk);
+        let choice = first_choice(chunk).unwrap_or_default();
         so_far.report.finish = string(choice, "finish_reason").or(so_far.report.finish.take());
-        let delta = member(choice, "delta").map_or("", RawValue::get);
+        let delta = member(choice, "delta").unwrap_or_default();
         let content = string(delta, "content").unwrap_or_default();
         so_far.text += content.len();
         so_far.size += content.len() + chunk.len().saturating_sub(delta.len() + EVENT_FRAME);
-        for (name, value) in members(delta).filter(|(_, value)| value.get() != "null") {
+        for (name, value) in members(delta).filter(|(_, value)| *value != "null") {
             so_far.tools |= name == "tool_calls" || name == "function_call";
             if name != "content" && name != "role" {
-                so_far.size += name.len() + value.get().len();
+                so_far.size += name.len() + value.len();
             }
         }
         if so_far.size > self.turn.max_reply {
@@ -139,13 +136,11 @@ impl ResponseReader<'_, '_> {
         if member(completion, "error").is_some() {
             return Err(error_response(502, completion, None));
         }
-        if !member(completion, "choices").is_some_and(|it| it.get().starts_with('[')) {
-            return Err(temporary("the upstream's answer is not a chat completion", None));
-        }
-        let message = member(first_choice(completion), "message").map_or("", RawValue::get);
+        let wrong = || temporary("the upstream's answer is not a chat completion", None);
+        let message = member(first_choice(completion).ok_or_else(wrong)?, "message");
+        let message = message.unwrap_or_default();
         let said = string(message, "content").unwrap_or_default().len();
-        let renamed = self.renamed(completion);
-        let taken = self.reply.borrow_mut().object(renamed, said);
+        let taken = self.reply.borrow_mut().object(self.renamed(completion), said);
         taken.map_err(|_| Outcome::Ended(CancelReason::ClientGone))
     }
 
@@ -162,7 +157,7 @@ impl ResponseReader<'_, '_> {
             Err(Error::Refused(TOO_LARGE)) => Vec::new(),
             Err(error) => return self.client.broken(&error),
         };
-        let json = json::value(&body).map(str::to_owned).unwrap_or_else(|| {
+        let json = json::value(&body).map(str::to_owned).unwrap_or_else(|_| {
             let words: String = one_line(&body).chars().take(MAX_QUOTED_ERROR).collect();
             quoted(&escaped(&words, false))
         });
@@ -171,32 +166,25 @@ impl ResponseReader<'_, '_> {
 
     /// An object on one line, with the model as the client called it.
     fn renamed(&self, object: &str) -> String {
-        let mut all = String::with_capacity(object.len() + self.alias.len());
-        all.push('{');
-        for (name, value) in members(object) {
-            let model = (name == "model").then(|| quoted(self.alias));
-            let value = model.unwrap_or_else(|| json::one_line(value.get()));
-            add(&mut all, Some(&name), &value);
-        }
-        all + "}"
+        json::one_line(json::with_member(object, "model", &quoted(self.alias)))
     }
 }
 
 /// An error in whatever shape the server has, as JSON: OpenAI's, Ollama's, FastAPI's, or a text.
 fn error_response(status: u16, json: &str, retry_after: Option<String>) -> Outcome {
-    let given = member(json, "error").map_or(json.trim(), RawValue::get);
-    let said = member(given, "message").or_else(|| member(given, "detail"));
-    let said = said.map_or(given, RawValue::get);
+    let given = member(json, "error").unwrap_or(json.trim());
+    let said = member(given, "message").or_else(|| member(given, "detail")).unwrap_or(given);
     let message = match serde_json::from_str::<String>(said) {
         Ok(words) if !words.is_empty() => words,
         Err(_) if said != "null" => said.to_owned(),
         Ok(_) | Err(_) => NO_REASON.to_owned(),
     };
-    let or_null =
-        |name: &str| member(given, name).map_or("null".to_owned(), |it| json::one_line(it.get()));
+    let or_null = |name: &str| {
+        member(given, name).map_or("null".to_owned(), |it| json::one_line(it.to_owned()))
+    };
     let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
-    let own = member(given, "type").filter(|kind| kind.get().starts_with('"'));
-    let kind = own.map_or_else(|| quoted(kind), |kind| kind.get().to_owned());
+    let own = member(given, "type").filter(|kind| kind.starts_with('"'));
+    let kind = own.map_or_else(|| quoted(kind), str::to_owned);
     let response =
         ErrorResponse::new(status, &message, (&kind, &or_null("param"), &or_null("code")));
     Outcome::ErrorResponse(Box::new(ErrorResponse { retry_after, ..response }))
