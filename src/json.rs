@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 
+use memchr::memchr2;
 use serde::de::IgnoredAny;
 
 use crate::escape::quoted;
@@ -59,11 +60,11 @@ fn end(bytes: &[u8], mut at: usize) -> Option<usize> {
 fn end_of_string(bytes: &[u8], quote: usize) -> Option<usize> {
     let mut at = quote + 1;
     loop {
-        at += match bytes.get(at)? {
-            b'"' => return Some(at),
-            b'\\' => 2,
-            _ => 1,
+        at += memchr2(b'"', b'\\', bytes.get(at..)?)?;
+        if bytes[at] == b'"' {
+            return Some(at);
         }
+        at += 2;
     }
 }
 
@@ -87,21 +88,45 @@ pub fn elements(json: &str) -> impl Iterator<Item = &str> {
 
 /// The members of an object.
 pub fn members(json: &str) -> impl Iterator<Item = (Cow<'_, str>, &str)> {
+    pairs(json).map(|(name, value)| (text(name).unwrap_or_default(), value))
+}
+
+/// The same with the names as they are written.
+fn pairs(json: &str) -> impl Iterator<Item = (&str, &str)> {
     let is_object = json.as_bytes().get(skip(json, 0)) == Some(&b'{');
     let mut all = elements(if is_object { json } else { "" });
-    std::iter::from_fn(move || Some((text(all.next()?).unwrap_or_default(), all.next()?)))
+    std::iter::from_fn(move || Some((all.next()?, all.next()?)))
+}
+
+/// Whether a name is this one; it may be written with escapes.
+fn is_name(written: &str, name: &str) -> bool {
+    match written.as_bytes() {
+        [b'"', inner @ .., b'"'] if inner == name.as_bytes() => true,
+        bytes => bytes.contains(&b'\\') && text(written).is_ok_and(|known| known == name),
+    }
 }
 
 /// A member of an object that is not `null`; the last one where there are more.
 pub fn member<'a>(json: &'a str, name: &str) -> Raw<'a> {
-    let named = members(json).filter(|(known, _)| known == name).last();
-    named.map(|(_, value)| value).filter(|value| *value != "null")
+    let [found] = find(json, [name]);
+    found
+}
+
+/// Several such members, found in one pass.
+pub fn find<'a, const N: usize>(json: &'a str, names: [&str; N]) -> [Raw<'a>; N] {
+    let mut found = [None; N];
+    for (known, value) in pairs(json) {
+        if let Some(at) = names.iter().position(|name| is_name(known, name)) {
+            found[at] = Some(value).filter(|value| *value != "null");
+        }
+    }
+    found
 }
 
 /// An object with this value wherever it has a member of that name.
 pub fn with_member(object: &str, name: &str, value: &str) -> String {
     let (mut all, mut rest) = (String::with_capacity(object.len() + value.len()), object);
-    for (_, old) in members(object).filter(|(known, _)| known == name) {
+    for (_, old) in pairs(object).filter(|(known, _)| is_name(known, name)) {
         // It is a part of what is left.
         let (before, after) = rest.split_at(old.as_ptr().addr() - rest.as_ptr().addr());
         all += before;
@@ -118,6 +143,9 @@ pub fn string(json: &str, name: &str) -> Option<String> {
 
 /// The same on one line: outside of its strings a line end is white space, and inside there is none.
 pub fn one_line(json: String) -> String {
+    if memchr2(b'\n', b'\r', json.as_bytes()).is_none() {
+        return json;
+    }
     let mut line = json.into_bytes();
     for byte in line.iter_mut().filter(|byte| matches!(**byte, b'\n' | b'\r')) {
         *byte = b' ';
@@ -187,6 +215,7 @@ mod tests {
         assert_eq!(member(object, "main").unwrap(), "\"last\"");
         assert_eq!(members(object).next().unwrap().0, "main");
         assert!(member(object, "x").is_none() && member("[\"x\",1]", "x").is_none());
+        assert_eq!(find(object, ["x", "main", "no"]), [None, Some("\"last\""), None]);
     }
 
     #[test]

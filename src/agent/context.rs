@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 
 use crate::escape::quoted;
-use crate::json::{self, elements, member, string};
+use crate::json::{self, elements, find, member, string};
 
 /// A chat request, as a turn is given it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -20,9 +20,10 @@ pub struct Context {
 impl Context {
     /// Reads `{"messages","model","options"}`, each of which may be missing.
     pub fn parse(json: &str) -> Context {
-        let part = |name: &str| member(json, name).unwrap_or_default().to_owned();
-        let model = string(json, "model").unwrap_or_default();
-        Context { messages: part("messages"), model, options: part("options") }
+        let [messages, model, options] = find(json, ["messages", "model", "options"]);
+        let model = model.and_then(|model| json::text(model).ok()).unwrap_or_default();
+        let owned = |part: Option<&str>| part.unwrap_or_default().to_owned();
+        Context { messages: owned(messages), model: model.into_owned(), options: owned(options) }
     }
 
     /// What was said before the turn's own message, and after it, as JSON lines with `role` and

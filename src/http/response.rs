@@ -2,13 +2,15 @@
 
 use std::borrow::Cow;
 use std::io::Write;
-use std::time::SystemTime;
+use std::sync::Mutex;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::request::Version;
 use super::{is_token, is_value_byte};
 use crate::limits::WRITE_CHUNK;
 use crate::stored_text::{PLACEHOLDER, StoredText};
 use crate::sys::clock::Utc;
+use crate::threads::lock;
 
 /// On every response: browsers must not guess a type, show an answer as a page or let another page
 /// have it (OWASP's list for REST), and nothing here may be kept by a cache.
@@ -113,8 +115,7 @@ impl Response {
         let safe = self.headers.iter().all(is_safe);
         let status = if safe { self.status } else { 500 };
         // Writing into a Vec cannot fail.
-        let (phrase, date) = (phrase(status), Utc::new(SystemTime::now()).http_date());
-        let _ = write!(out, "HTTP/1.1 {status} {phrase}\r\nDate: {date}\r\n");
+        let _ = write!(out, "HTTP/1.1 {status} {}\r\nDate: {}\r\n", phrase(status), date());
         match (streamed, version) {
             (true, Version::Http10) => {}
             (true, Version::Http11) => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
@@ -147,6 +148,18 @@ const PHRASES: &str = "\
     431 Request Header Fields Too Large, 500 Internal Server Error, 501 Not Implemented, \
     502 Bad Gateway, 503 Service Unavailable, 504 Gateway Timeout, \
     505 HTTP Version Not Supported, 507 Insufficient Storage";
+
+/// The time for a Date field, made once a second.
+fn date() -> String {
+    static LAST: Mutex<(Duration, String)> = Mutex::new((Duration::MAX, String::new()));
+    let now = SystemTime::now();
+    let second = Duration::from_secs(now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+    let mut last = lock(&LAST);
+    if last.0 != second {
+        *last = (second, Utc::new(now).http_date());
+    }
+    last.1.clone()
+}
 
 fn phrase(status: u16) -> &'static str {
     let pairs = PHRASES.split(", ").filter_map(|pair| pair.split_once(' '));

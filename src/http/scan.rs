@@ -32,6 +32,18 @@ impl Scan {
                 return Err(Refusal::new(414, "The request line is longer than 8 KiB."));
             }
             let after_cr = self.at > 0 && bytes[self.at - 1] == b'\r';
+            if !after_cr {
+                // Most bytes are plain: they are passed by at once, as far as the limits above reach.
+                let first_line = (self.lines == 0).then_some(self.line_start + MAX_FIRST_LINE);
+                let limit = bytes.len().min(MAX_HEAD).min(first_line.unwrap_or(MAX_HEAD));
+                let rest = &bytes[self.at..limit];
+                let plain = rest.iter().position(|byte| matches!(byte, 0..=31 | 127));
+                let plain = plain.unwrap_or(rest.len());
+                if plain > 0 {
+                    self.at += plain;
+                    continue;
+                }
+            }
             match (after_cr, byte) {
                 (true, b'\n') if self.end_line()? => return Ok(Some(self.at + 1)),
                 (true, b'\n') | (false, b'\r' | b'\t') => {}

@@ -43,9 +43,12 @@ impl Id {
 
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let digit = |at: u32| usize::try_from(self.0 >> (5 * at) & 31).unwrap_or(0);
-        let text: String = (0..26).rev().map(|at| char::from(ALPHABET[digit(at)])).collect();
-        f.write_str(&text)
+        let (mut text, mut rest) = ([0; 26], self.0);
+        for place in text.iter_mut().rev() {
+            *place = ALPHABET[usize::try_from(rest & 31).unwrap_or(0)];
+            rest >>= 5;
+        }
+        f.write_str(str::from_utf8(&text).unwrap_or_default())
     }
 }
 

@@ -10,7 +10,7 @@ use crate::cancel::CancelReason;
 use crate::escape::{escaped, one_line, quoted};
 use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
-use crate::json::{self, elements, member, members, string};
+use crate::json::{self, elements, find, member, members, string};
 use crate::limits::{MAX_ERROR_BODY, MAX_QUOTED_ERROR};
 use crate::outbound::client::{Error, Response};
 
@@ -42,9 +42,9 @@ struct StreamState {
     tools: bool,
 }
 
-/// A completion's first choice; `None` where there is no list of them.
-fn first_choice(json: &str) -> Option<&str> {
-    let choices = member(json, "choices").filter(|it| it.starts_with('['))?;
+/// The first of a completion's choices; `None` where there is no list of them.
+fn first(choices: Option<&str>) -> Option<&str> {
+    let choices = choices.filter(|it| it.starts_with('['))?;
     Some(elements(choices).next().unwrap_or_default())
 }
 
@@ -95,10 +95,11 @@ impl ResponseReader<'_, '_> {
         let chunk = json::value(event.data.as_bytes()).ok().filter(|it| it.starts_with('{'));
         let wrong = || temporary("the upstream sent an event that is not JSON", None);
         let chunk = chunk.ok_or_else(wrong)?;
-        if event.name == "error" || member(chunk, "error").is_some() {
+        let [error, choices, used] = find(chunk, ["error", "choices", "usage"]);
+        if event.name == "error" || error.is_some() {
             return Err(error_response(502, chunk, None));
         }
-        let choice = first_choice(chunk).unwrap_or_default();
+        let choice = first(choices).unwrap_or_default();
         so_far.report.finish = string(choice, "finish_reason").or(so_far.report.finish.take());
         let delta = member(choice, "delta").unwrap_or_default();
         let content = string(delta, "content").unwrap_or_default();
@@ -117,8 +118,7 @@ impl ResponseReader<'_, '_> {
             Some(_) => reply.object(self.renamed(chunk), content.len()),
             None => {
                 let passed = if content.is_empty() { Ok(()) } else { reply.chunk(&content) };
-                let usage = member(chunk, "usage").and_then(usage);
-                so_far.report.usage = usage.or(so_far.report.usage.take());
+                so_far.report.usage = used.and_then(usage).or(so_far.report.usage.take());
                 passed
             }
         };
@@ -133,11 +133,12 @@ impl ResponseReader<'_, '_> {
             error => self.client.broken(&error),
         })?;
         let completion = json::value(&body).unwrap_or_default();
-        if member(completion, "error").is_some() {
+        let [error, choices] = find(completion, ["error", "choices"]);
+        if error.is_some() {
             return Err(error_response(502, completion, None));
         }
         let wrong = || temporary("the upstream's answer is not a chat completion", None);
-        let message = member(first_choice(completion).ok_or_else(wrong)?, "message");
+        let message = member(first(choices).ok_or_else(wrong)?, "message");
         let message = message.unwrap_or_default();
         let said = string(message, "content").unwrap_or_default().len();
         let taken = self.reply.borrow_mut().object(self.renamed(completion), said);
