@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use super::compact::copy_all;
 use super::damage::{Corruption, Report, invalid, one_lost, verify};
@@ -45,12 +45,15 @@ impl FileJournal {
         let mut file = open_or_create(&path).map_err(io)?;
         let found = verify(&path, &file, visit)?;
         let mut changed = Vec::from_iter(drop_end(&path, &file, &found).map_err(io)?);
+        // Zeros are room for records again.
+        let mut zeros = file.metadata().map_err(io)?.len();
         let (mut index, mut end) = (found.index, found.bytes);
         if found.version < VERSION {
             let words = |e| format!("it cannot be rewritten in format version {VERSION}: {e}");
             let all = Part { file: &file, at: found.start, end };
             let new = copy_all(&path, all, found.last + 1);
             (file, index, end) = new.map_err(|e| io(io::Error::other(words(e))))?;
+            zeros = 0;
             changed.push(format!("the journal was rewritten in format version {VERSION}"));
         }
         let inner = Inner {
@@ -60,12 +63,15 @@ impl FileJournal {
             durable: 0,
             known_durable: found.known_durable,
             syncing: false,
+            round: 0,
+            covered: 0,
             preallocated: 0,
+            zeros,
         };
         let journal = FileJournal {
             path,
             inner: Mutex::new(inner),
-            synced: Condvar::new(),
+            synced: [Condvar::new(), Condvar::new()],
             compacting: Mutex::new(()),
             disk: Disk::real(),
             health: Health::default(),
@@ -129,7 +135,7 @@ impl FileJournal {
         let result = inner.append(self.disk, json, purpose);
         self.publish(inner);
         if let Err(WriteError::Broken(_)) = &result {
-            self.synced.notify_all();
+            self.synced.iter().for_each(Condvar::notify_all);
         }
         result
     }
@@ -155,30 +161,26 @@ impl Journal for FileJournal {
             if !inner.syncing {
                 break;
             }
-            inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            // What came too late for the round under way is in the next one.
+            let round = inner.round.wrapping_add(usize::from(number > inner.covered));
+            inner = self.wait(inner, round);
         }
-        // This thread syncs all that was appended so far; what comes later waits for the next sync.
-        inner.syncing = true;
-        let (file, last) = (Arc::clone(&inner.file), inner.status.last);
+        // This thread syncs all that was appended so far.
+        inner.begin_round();
+        let file = Arc::clone(&inner.file);
         drop(inner);
         let call = self.health.call("a sync of the journal");
         let result = (self.disk.sync)(&file);
         drop(call);
         let mut inner = self.lock();
-        inner.syncing = false;
-        // A compaction may have put a synced copy in the place of this file meanwhile.
-        let replaced = !Arc::ptr_eq(&file, &inner.file);
         match result {
-            Ok(()) => inner.durable = inner.durable.max(last),
-            // The compaction itself reports whether its copy is durable.
-            Err(_) if replaced => {}
+            Ok(()) => inner.durable = inner.covered,
             Err(e) => {
                 files::drop_page_cache(&file);
                 inner.mark_broken(format!("the disk did not keep the journal: {e}"));
             }
         }
-        self.publish(&inner);
-        self.synced.notify_all();
+        self.end_round(&mut inner);
         drop(inner);
         self.sync(number)
     }
@@ -240,6 +242,14 @@ impl Journal for FileJournal {
         result
     }
 
+    fn cut_room(&self) {
+        let mut inner = self.lock();
+        if inner.zeros > inner.status.size && !matches!(inner.status.condition, Condition::Broken(_)) {
+            // As after a kill, the next start finds it.
+            let _ = inner.cut(self.disk);
+        }
+    }
+
     fn set_cap(&self, cap: u64) {
         let mut inner = self.lock();
         inner.status.cap = cap;
@@ -288,15 +298,10 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     files::open_own_to_write(path)
 }
 
-/// Cuts off what is behind the last record. More than one record that a write was cut short of is
-/// kept beside the journal first; NULs are nothing.
+/// Cuts off what was never acknowledged. More than one record that a write was cut short of is kept
+/// beside the journal first.
 fn drop_end(path: &Path, file: &File, found: &Report) -> io::Result<Option<String>> {
-    let Some((at, length)) = found.torn else {
-        if file.metadata()?.len() > found.bytes {
-            file.set_len(found.bytes)?;
-        }
-        return Ok(None);
-    };
+    let Some((at, length)) = found.torn else { return Ok(None) };
     let mut words =
         format!("what was never acknowledged was cut off: {length} bytes from byte {at} on");
     let mut torn = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];

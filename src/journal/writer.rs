@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::framing::line;
 use super::health::{Health, Status};
@@ -18,12 +18,19 @@ use crate::threads::lock;
 /// the record itself; 16 bytes of memory each.
 const JOURNAL_STEP: u64 = 16 << 10;
 
+/// Zeros that are written behind the records, where the next ones go. These then neither make the file
+/// longer nor take new blocks, so that a sync has nothing to commit but them. So much at once takes
+/// some ten microseconds, and one sync in a thousand writes it.
+const ROOM: u64 = 256 << 10;
+
 /// What is asked of the disk, so that tests can have it refused.
 #[derive(Clone, Copy, Debug)]
 pub struct Disk {
     pub write: fn(&File, &[u8], u64) -> io::Result<usize>,
     pub truncate: fn(&File, u64) -> io::Result<()>,
     pub preallocate: fn(&File, u64, u64) -> io::Result<bool>,
+    /// How many zeros are written at once: [`ROOM`], or none where that would be no use.
+    pub room: fn(&File) -> u64,
     pub sync: fn(&File) -> io::Result<()>,
 }
 
@@ -35,6 +42,7 @@ impl Disk {
             write: File::write_at,
             truncate: File::set_len,
             preallocate: files::preallocate,
+            room: |file| if files::overwrites_in_place(file) { ROOM } else { 0 },
             sync: if trusting { |_| Ok(()) } else { File::sync_data },
         }
     }
@@ -48,8 +56,9 @@ pub type Index = Vec<(u64, u64)>;
 pub struct FileJournal {
     pub path: PathBuf,
     pub inner: Mutex<Inner>,
-    /// Notified when more is durable, or nothing will be.
-    pub synced: Condvar,
+    /// Notified when a round of [`Inner`] has ended, or nothing more will be durable: each round the
+    /// one that the one before it did not use.
+    pub synced: [Condvar; 2],
     /// Held by the one compaction that may run.
     pub compacting: Mutex<()>,
     pub disk: Disk,
@@ -61,6 +70,25 @@ pub struct FileJournal {
 impl FileJournal {
     pub fn lock(&self) -> MutexGuard<'_, Inner> {
         lock(&self.inner)
+    }
+
+    /// Waits for the end of this round.
+    pub fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, round: usize) -> MutexGuard<'a, Inner> {
+        self.synced[round % 2].wait(inner).unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends a round: wakes all that waited for it, and of those that wait for the next the one that
+    /// syncs for them.
+    pub fn end_round(&self, inner: &mut Inner) {
+        inner.syncing = false;
+        self.publish(inner);
+        let [of_this, of_next] = [0, 1].map(|more| &self.synced[(inner.round + more) % 2]);
+        of_this.notify_all();
+        if matches!(inner.status.condition, Condition::Broken(_)) {
+            of_next.notify_all();
+        } else {
+            of_next.notify_one();
+        }
     }
 
     /// Makes a change known. The journal's lock is held.
@@ -80,12 +108,24 @@ pub struct Inner {
     pub durable: u64,
     /// The last number of which the file itself says that it is durable.
     pub known_durable: u64,
+    /// Whether a round is under way: a sync by one of those that wait, or by a compaction.
     pub syncing: bool,
+    /// The round under way, or else the last one, and the last record that it makes durable.
+    pub round: usize,
+    pub covered: u64,
     /// Up to where room is preallocated; the maximum where the file system cannot.
     pub preallocated: u64,
+    /// Where the zeros behind the last record end, if there are any: see [`ROOM`].
+    pub zeros: u64,
 }
 
 impl Inner {
+    /// Begins a round for all that was appended so far.
+    pub fn begin_round(&mut self) {
+        (self.syncing, self.covered) = (true, self.status.last);
+        self.round = self.round.wrapping_add(1);
+    }
+
     /// Writes one record with one call, and takes back what is not whole.
     pub fn append(&mut self, disk: Disk, json: &str, purpose: Purpose) -> Result<u64, WriteError> {
         if let Condition::Broken(why) = &self.status.condition {
@@ -114,18 +154,9 @@ impl Inner {
             }
         };
         if let Err(e) = written {
-            if let Err(worse) = (disk.truncate)(&self.file, self.status.size) {
+            if let Err(worse) = self.cut(disk) {
                 let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
                 return Err(self.mark_broken(why));
-            }
-            // What was preallocated went with it: as much is asked for again, since on a full disk
-            // more would be refused.
-            let before = std::mem::take(&mut self.preallocated);
-            let length = before.saturating_sub(self.status.size);
-            if before < u64::MAX
-                && (disk.preallocate)(&self.file, self.status.size, length).is_ok_and(|can| can)
-            {
-                self.preallocated = before;
             }
             return Err(self.degrade(&e));
         }
@@ -136,7 +167,38 @@ impl Inner {
             self.status.wanted = 0;
             self.status.condition = Condition::Good;
         }
+        if self.status.size > self.zeros {
+            self.write_zeros(disk);
+        }
         Ok(number)
+    }
+
+    /// Writes zeros behind the last record, as far as room is preallocated. Without them the file grows
+    /// with each record.
+    fn write_zeros(&mut self, disk: Disk) {
+        let size = self.status.size;
+        let length = (disk.room)(&self.file).min(self.preallocated.saturating_sub(size));
+        if length > 0 {
+            let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
+            let written = (disk.write)(&self.file, &zeros, size).unwrap_or(0);
+            self.zeros = size + written as u64;
+        }
+    }
+
+    /// Cuts off what is behind the last record.
+    pub fn cut(&mut self, disk: Disk) -> io::Result<()> {
+        (disk.truncate)(&self.file, self.status.size)?;
+        // What was preallocated went with it: as much is asked for again, since on a full disk more
+        // would be refused.
+        let before = std::mem::take(&mut self.preallocated);
+        let length = before.saturating_sub(self.status.size);
+        if before < u64::MAX
+            && (disk.preallocate)(&self.file, self.status.size, length).is_ok_and(|can| can)
+        {
+            self.preallocated = before;
+        }
+        self.zeros = 0;
+        Ok(())
     }
 
     /// Sees to it that there is room for `more` bytes and a reserve beyond them, so that a disk

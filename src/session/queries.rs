@@ -240,5 +240,6 @@ impl Hub {
         if let (Err(refused), _) = (self.sync(self.journal.last()), self.mark()) {
             log::error!("the last records may be lost: {refused}");
         }
+        self.journal.cut_room();
     }
 }

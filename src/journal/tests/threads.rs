@@ -69,6 +69,61 @@ fn nothing_is_lost_while_the_journal_is_compacted() {
     }
 }
 
+/// However those that wait come together: each hears of its record, or this hangs.
+#[test]
+fn nobody_is_left_waiting() {
+    let dir = TempDir::new("journal");
+    let mut journal = open(&dir).0;
+    journal.disk.sync = |_| {
+        thread::yield_now();
+        Ok(())
+    };
+    thread::scope(|scope| {
+        for writer in 0..4 * WRITERS {
+            let journal = &journal;
+            scope.spawn(move || {
+                for n in 0..10 * EACH {
+                    let number = journal.append(ONE, Purpose::NewWork).unwrap();
+                    if (n + writer) % 7 > 0 {
+                        journal.sync(number).unwrap();
+                        assert!(journal.lock().durable >= number);
+                    }
+                }
+                journal.sync(journal.last()).unwrap();
+            });
+        }
+    });
+    assert_eq!(journal.lock().durable, 40 * WRITERS * EACH);
+}
+
+/// Records come into the room while somebody looks at what was zeros a moment ago.
+#[test]
+fn whoever_looks_at_a_file_that_is_written_finds_nothing_wrong() {
+    let dir = TempDir::new("journal");
+    let mut journal = open(&dir).0;
+    journal.disk.room = |_| 256 << 10;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..20 * WRITERS * EACH {
+                let number = journal.append(&json(n), Purpose::NewWork).unwrap();
+                journal.sync(if n % 8 == 0 { number } else { 0 }).unwrap();
+            }
+            done.store(true, SeqCst);
+        });
+        while !done.load(SeqCst) {
+            let mut next = 0;
+            let report = inspect(&dir.path().join(NAME), &mut |number, json| {
+                next += 1;
+                (number == next && json == super::json(next - 1))
+                    .then_some(())
+                    .ok_or_else(|| format!("{number}: {json}"))
+            });
+            assert_eq!(report.unwrap().records, next);
+        }
+    });
+}
+
 #[test]
 fn a_compaction_is_not_taken_for_a_replacement_of_the_file() {
     let dir = TempDir::new("journal");
