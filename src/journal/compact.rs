@@ -193,7 +193,8 @@ impl FileJournal {
         // Whoever waits for a sync from here on waits for that of the new file.
         while inner.syncing {
             let round = inner.round;
-            inner = self.wait(inner, round);
+            self.wait(inner, round);
+            inner = self.lock();
         }
         if let Some(loss) = self.health.loss() {
             return Err(io::Error::other(loss.why));
@@ -226,7 +227,7 @@ impl FileJournal {
                 inner.probe(self.disk);
             }
         }
-        self.end_round(&mut inner);
+        self.end_round(inner);
         named
     }
 }

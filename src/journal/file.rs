@@ -71,6 +71,7 @@ impl FileJournal {
         let journal = FileJournal {
             path,
             inner: Mutex::new(inner),
+            told: Mutex::default(),
             synced: [Condvar::new(), Condvar::new()],
             compacting: Mutex::new(()),
             disk: Disk::real(),
@@ -134,9 +135,6 @@ impl FileJournal {
         }
         let result = inner.append(self.disk, json, purpose);
         self.publish(inner);
-        if let Err(WriteError::Broken(_)) = &result {
-            self.synced.iter().for_each(Condvar::notify_all);
-        }
         result
     }
 }
@@ -149,9 +147,9 @@ impl Journal for FileJournal {
     }
 
     fn sync(&self, number: u64) -> Result<(), WriteError> {
-        let mut inner = self.lock();
-        let number = number.min(inner.status.last);
-        loop {
+        let mut inner = loop {
+            let inner = self.lock();
+            let number = number.min(inner.status.last);
             if inner.durable >= number {
                 return Ok(());
             }
@@ -159,12 +157,14 @@ impl Journal for FileJournal {
                 return Err(WriteError::Broken(why.clone()));
             }
             if !inner.syncing {
-                break;
+                break inner;
             }
             // What came too late for the round under way is in the next one.
-            let round = inner.round.wrapping_add(usize::from(number > inner.covered));
-            inner = self.wait(inner, round);
-        }
+            let round = inner.round + usize::from(number > inner.covered);
+            if self.wait(inner, round) {
+                return Ok(());
+            }
+        };
         // This thread syncs all that was appended so far.
         inner.begin_round();
         let file = Arc::clone(&inner.file);
@@ -180,8 +180,7 @@ impl Journal for FileJournal {
                 inner.mark_broken(format!("the disk did not keep the journal: {e}"));
             }
         }
-        self.end_round(&mut inner);
-        drop(inner);
+        self.end_round(inner);
         self.sync(number)
     }
 
@@ -244,7 +243,9 @@ impl Journal for FileJournal {
 
     fn cut_room(&self) {
         let mut inner = self.lock();
-        if inner.zeros > inner.status.size && !matches!(inner.status.condition, Condition::Broken(_)) {
+        if inner.zeros > inner.status.size
+            && !matches!(inner.status.condition, Condition::Broken(_))
+        {
             // As after a kill, the next start finds it.
             let _ = inner.cut(self.disk);
         }

@@ -56,8 +56,10 @@ pub type Index = Vec<(u64, u64)>;
 pub struct FileJournal {
     pub path: PathBuf,
     pub inner: Mutex<Inner>,
-    /// Notified when a round of [`Inner`] has ended, or nothing more will be durable: each round the
-    /// one that the one before it did not use.
+    /// Where all that wait are told. A lock of its own: nobody who has been told waits for a write.
+    pub told: Mutex<Told>,
+    /// Notified when a round has ended, or nothing more will be durable: each round the one that the
+    /// one before it did not use.
     pub synced: [Condvar; 2],
     /// Held by the one compaction that may run.
     pub compacting: Mutex<()>,
@@ -72,19 +74,26 @@ impl FileJournal {
         lock(&self.inner)
     }
 
-    /// Waits for the end of this round.
-    pub fn wait<'a>(&self, inner: MutexGuard<'a, Inner>, round: usize) -> MutexGuard<'a, Inner> {
-        self.synced[round % 2].wait(inner).unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the end of this round; whether it went well. If not, it may not have ended either.
+    pub fn wait(&self, inner: MutexGuard<'_, Inner>, round: usize) -> bool {
+        // Before the other is given back: the round cannot end in between.
+        let told = lock(&self.told);
+        drop(inner);
+        let told = self.synced[round % 2].wait(told).unwrap_or_else(PoisonError::into_inner);
+        told.ended >= round && !told.broken
     }
 
-    /// Ends a round: wakes all that waited for it, and of those that wait for the next the one that
-    /// syncs for them.
-    pub fn end_round(&self, inner: &mut Inner) {
+    /// Ends the round under way: wakes all that waited for it, and of those that wait for the next the
+    /// one that syncs for them.
+    pub fn end_round(&self, mut inner: MutexGuard<'_, Inner>) {
         inner.syncing = false;
-        self.publish(inner);
-        let [of_this, of_next] = [0, 1].map(|more| &self.synced[(inner.round + more) % 2]);
+        self.publish(&inner);
+        let (ended, broken) = (inner.round, matches!(inner.status.condition, Condition::Broken(_)));
+        *lock(&self.told) = Told { ended, broken };
+        drop(inner);
+        let [of_this, of_next] = [ended, ended + 1].map(|round| &self.synced[round % 2]);
         of_this.notify_all();
-        if matches!(inner.status.condition, Condition::Broken(_)) {
+        if broken {
             of_next.notify_all();
         } else {
             of_next.notify_one();
@@ -95,6 +104,13 @@ impl FileJournal {
     pub fn publish(&self, inner: &Inner) {
         lock(&self.health.0).status.clone_from(&inner.status);
     }
+}
+
+/// The last round that has ended, and whether nothing more will be durable.
+#[derive(Debug, Default)]
+pub struct Told {
+    ended: usize,
+    broken: bool,
 }
 
 /// The end of the journal: what is guarded by its lock.
@@ -123,7 +139,7 @@ impl Inner {
     /// Begins a round for all that was appended so far.
     pub fn begin_round(&mut self) {
         (self.syncing, self.covered) = (true, self.status.last);
-        self.round = self.round.wrapping_add(1);
+        self.round += 1;
     }
 
     /// Writes one record with one call, and takes back what is not whole.
