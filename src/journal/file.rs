@@ -67,6 +67,7 @@ impl FileJournal {
             covered: 0,
             preallocated: 0,
             zeros,
+            rested: end,
         };
         let journal = FileJournal {
             path,
@@ -196,7 +197,9 @@ impl Journal for FileJournal {
             inner.known_durable = self.append_to(&mut inner, CHECKPOINT, Purpose::Completion)?;
             inner.known_durable
         };
-        self.sync(number)
+        self.sync(number)?;
+        self.lock().rest(self.disk);
+        Ok(())
     }
 
     fn read(&self, number: u64) -> io::Result<String> {
@@ -239,16 +242,6 @@ impl Journal for FileJournal {
             let _ = fs::remove_file(&temporary);
         }
         result
-    }
-
-    fn cut_room(&self) {
-        let mut inner = self.lock();
-        if inner.zeros > inner.status.size
-            && !matches!(inner.status.condition, Condition::Broken(_))
-        {
-            // As after a kill, the next start finds it.
-            let _ = inner.cut(self.disk);
-        }
     }
 
     fn set_cap(&self, cap: u64) {

@@ -67,9 +67,6 @@ pub trait Journal: Send + Sync {
         Ok(())
     }
 
-    /// Leaves nothing but records in the file. At the end: more may be appended, more slowly.
-    fn cut_room(&self) {}
-
     /// The JSON of one record.
     ///
     /// # Errors

@@ -20,7 +20,8 @@ const JOURNAL_STEP: u64 = 16 << 10;
 
 /// Zeros that are written behind the records, where the next ones go. These then neither make the file
 /// longer nor take new blocks, so that a sync has nothing to commit but them. So much at once takes
-/// some ten microseconds, and one sync in a thousand writes it.
+/// some ten microseconds, and one sync in a thousand writes it. It is for a load: a sixteenth of it has
+/// to come without a rest.
 const ROOM: u64 = 256 << 10;
 
 /// What is asked of the disk, so that tests can have it refused.
@@ -133,6 +134,8 @@ pub struct Inner {
     pub preallocated: u64,
     /// Where the zeros behind the last record end, if there are any: see [`ROOM`].
     pub zeros: u64,
+    /// Where the last record ended when nothing more had come for a while.
+    pub rested: u64,
 }
 
 impl Inner {
@@ -193,16 +196,28 @@ impl Inner {
     /// with each record.
     fn write_zeros(&mut self, disk: Disk) {
         let size = self.status.size;
-        let length = (disk.room)(&self.file).min(self.preallocated.saturating_sub(size));
-        if length > 0 {
+        let room = (disk.room)(&self.file);
+        let length = room.min(self.preallocated.saturating_sub(size));
+        if length > 0 && size - self.rested >= room / 16 {
             let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
             let written = (disk.write)(&self.file, &zeros, size).unwrap_or(0);
             self.zeros = size + written as u64;
         }
     }
 
+    /// All is durable, and no more has come for a while: leaves nothing but records in the file, unless
+    /// what is reserved for them may not come back.
+    pub fn rest(&mut self, disk: Disk) {
+        let is_last = self.known_durable == self.status.last;
+        if self.zeros > self.status.size && is_last && self.status.condition == Condition::Good {
+            // Else the next rest, or the next start, finds them.
+            let _ = self.cut(disk);
+        }
+        self.rested = self.status.size;
+    }
+
     /// Cuts off what is behind the last record.
-    pub fn cut(&mut self, disk: Disk) -> io::Result<()> {
+    fn cut(&mut self, disk: Disk) -> io::Result<()> {
         (disk.truncate)(&self.file, self.status.size)?;
         // What was preallocated went with it: as much is asked for again, since on a full disk more
         // would be refused.

@@ -240,6 +240,5 @@ impl Hub {
         if let (Err(refused), _) = (self.sync(self.journal.last()), self.mark()) {
             log::error!("the last records may be lost: {refused}");
         }
-        self.journal.cut_room();
     }
 }

@@ -98,13 +98,13 @@ fn records_take_the_place_of_zeros() {
             assert!(written(&dir.path().join(NAME)).len() as u64 == journal.size());
         }
         assert!(lengths.windows(2).all(|pair| pair[1] > pair[0] + 500), "{lengths:?}");
-        // A start behind a kill finds the room, and uses it; a stop leaves none.
+        // A start behind a kill finds the room, and uses it; a rest leaves none.
         journal.disk.preallocate = |_, _, _| {
             RESERVED.fetch_add(1, SeqCst);
             Ok(true)
         };
         if stops {
-            journal.cut_room();
+            journal.checkpoint().unwrap();
         }
         let (left, size) = (length(&dir), journal.size());
         drop(journal);
@@ -113,6 +113,7 @@ fn records_take_the_place_of_zeros() {
         assert_eq!((left == size, RESERVED.load(SeqCst)), (stops, stops.into()));
         journal.append(ONE, Purpose::NewWork).unwrap();
         assert_eq!(length(&dir) == left, !stops);
+        assert_eq!(length(&dir) == journal.size(), stops, "for one record there is no room");
     }
 }
 
