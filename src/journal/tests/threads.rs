@@ -78,7 +78,7 @@ fn nobody_is_left_waiting() {
     let mut journal = open(&dir).0;
     // So long that most come while it is under way.
     journal.disk.sync = |_| {
-        thread::sleep(Duration::from_micros(200));
+        crate::threads::pause(Duration::from_micros(200));
         Ok(())
     };
     let (journal, (told, heard)) = (Arc::new(journal), mpsc::channel());
