@@ -281,9 +281,8 @@ fn an_idle_gateway_ends_at_once_on_a_frozen_disk() {
             let (home, disk) = on_a_disk();
             let gateway = home.launch().set("stop.drain_timeout", "1s").start();
             gateway.ask("hello").reply();
-            let journal = home.state_dir().join("journal");
             eventually("all is durable, and said to be", || {
-                let text = fs::read_to_string(&journal).unwrap();
+                let text = home.journal_text();
                 text.lines().last().is_some_and(|line| line.contains("\"mark\"")).then_some(())
             });
             let frozen = disk.freeze();

@@ -55,7 +55,7 @@ fn is_mark(json: &Value) -> bool {
 #[track_caller]
 fn until_marked(home: &Home) -> String {
     eventually("the journal ends in a mark", || {
-        let text = fs::read_to_string(journal(home)).unwrap();
+        let text = home.journal_text();
         text.lines()
             .last()
             .is_some_and(|line| line.contains(r#" {"t":"mark","d":"#))
@@ -111,7 +111,7 @@ fn refused_start(home: &Home) -> Outcome {
 fn it_is_text_a_record_a_line() {
     assert_eq!(crc32c(b"123456789"), 0xe306_9283);
     let (home, ids) = used_home(4);
-    let text = fs::read_to_string(journal(&home)).unwrap();
+    let text = home.journal_text();
     let lines = lines(&text);
     let header = serde_json::json!(
         {"format": "hermes-gateway journal", "version": 2, "base": 1, "kept": 0}
@@ -156,7 +156,7 @@ fn whoever_looks_leaves_no_trace() {
         assert!(summary.contains(&id), "{what}: {summary}");
         home.run(&["journal", "check"]).assert_code(0);
         let dump = home.run(&["journal", "dump"]).assert_code(0).stdout;
-        let text = fs::read_to_string(journal(&home)).unwrap();
+        let text = home.journal_text();
         let records = lines(&text)[1..].iter().filter(|(_, json)| !is_mark(json)).count();
         assert!(dump.lines().count() >= records && dump.contains(&id), "{what}: {dump}");
         let after = everything(&home.state_dir());
@@ -165,7 +165,7 @@ fn whoever_looks_leaves_no_trace() {
     look("beside a gateway that lives");
     gateway.end(libc::SIGKILL);
     look("behind a dead one");
-    let mut bytes = fs::read(journal(&home)).unwrap();
+    let mut bytes = home.journal_text().into_bytes();
     bytes.extend(b"0123abcd 99 {\"t\":\"acc");
     fs::write(journal(&home), bytes).unwrap();
     look_at_torn(&home);
@@ -210,7 +210,7 @@ fn where_there_is_no_journal_nothing_is_made() {
 #[test]
 fn an_incomplete_end_is_cut_off_at_the_start() {
     let (home, ids) = used_home(3);
-    let mut whole = fs::read(journal(&home)).unwrap();
+    let mut whole = home.journal_text().into_bytes();
     let lines_then = lines(&String::from_utf8_lossy(&whole));
     // All the ways in which the last record, the end of the last message, can be cut short.
     let last_record = lines_then.iter().rposition(|(_, json)| !is_mark(json)).unwrap();
@@ -224,14 +224,14 @@ fn an_incomplete_end_is_cut_off_at_the_start() {
         }
         assert_eq!(gateway.api().message(&ids[2])["attempts"], 2, "{length}");
         gateway.end(libc::SIGKILL);
-        lines(&fs::read_to_string(journal(&home)).unwrap());
+        lines(&home.journal_text());
     }
 }
 
 #[test]
 fn what_only_a_newer_version_understands_is_refused_and_is_no_damage() {
     let (home, _) = used_home(1);
-    let text = fs::read_to_string(journal(&home)).unwrap();
+    let text = home.journal_text();
     let (_, rest) = text.split_once('\n').unwrap();
     let header = r#"{"format":"hermes-gateway journal","version":3,"base":1,"kept":0}"#;
     let last = lines(&text).last().unwrap().0;
@@ -254,14 +254,14 @@ fn what_only_a_newer_version_understands_is_refused_and_is_no_damage() {
                 "{said}"
             );
         }
-        assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+        assert_eq!(home.journal_text(), text);
     }
 }
 
 #[test]
 fn a_journal_of_version_1_is_taken_over_whole() {
     let (home, ids) = used_home(5);
-    let records = lines(&fs::read_to_string(journal(&home)).unwrap());
+    let records = lines(&home.journal_text());
     let records = records[1..].iter().map(|(_, json)| json).filter(|json| !is_mark(json));
     let header = r#"{"format":"hermes-gateway journal","version":1,"base":1,"kept":0}"#;
     let mut text = line(0, header);
@@ -281,7 +281,7 @@ fn a_journal_of_version_1_is_taken_over_whole() {
     for id in &ids {
         assert_eq!(gateway.api().message(id)["status"], "done");
     }
-    assert!(fs::read_to_string(journal(&home)).unwrap().contains("\"version\":2,"));
+    assert!(home.journal_text().contains("\"version\":2,"));
     let id = gateway.api().accepted("s", "new");
     gateway.api().reply(&id);
     let gateway = gateway.reborn_after(libc::SIGKILL);
@@ -293,7 +293,7 @@ fn a_journal_of_version_1_is_taken_over_whole() {
 #[test]
 fn what_was_never_acknowledged_is_cut_off_by_the_start() {
     let (home, ids) = used_home(3);
-    let whole = fs::read_to_string(journal(&home)).unwrap();
+    let whole = home.journal_text();
     let last = lines(&whole).last().unwrap().0;
     // A power cut has let a later record through and an earlier one not.
     let later = |durable| {
@@ -335,7 +335,7 @@ fn the_last_batch_is_marked_in_quiet_and_at_a_stop_and_its_damage_is_found() {
             // Nothing more is written: not while it rests, and not by those who only look.
             gateway.api().message(&id);
             gateway.end(libc::SIGKILL);
-            assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+            assert_eq!(home.journal_text(), text);
             text
         };
         let (number, mark) = lines(&text).pop().unwrap();
@@ -387,14 +387,14 @@ fn what_is_no_journal_is_refused_and_left_alone() {
         fs::write(journal(&home), text).unwrap();
         let said = refused_start(&home).stderr;
         assert!(said.contains(&journal(&home).display().to_string()), "{text:?}: {said}");
-        assert_eq!(fs::read_to_string(journal(&home)).unwrap(), text);
+        assert_eq!(home.journal_text(), text);
     }
 }
 
 #[test]
 fn damage_in_the_middle_stops_the_start_until_it_is_repaired() {
     let (home, ids) = used_home(6);
-    let whole = fs::read(journal(&home)).unwrap();
+    let whole = home.journal_text().into_bytes();
     // The acceptance of the fourth message.
     let accepted = |json: &Value| json["t"] == "accepted" && json["id"] == ids[3].as_str();
     let text = String::from_utf8_lossy(&whole);
@@ -411,7 +411,7 @@ fn damage_in_the_middle_stops_the_start_until_it_is_repaired() {
     assert!(said.contains("journal repair"), "{said}");
     let check = home.run(&["journal", "check"]);
     assert!(check.code() != 0 && check.stderr.contains(&offset.to_string()), "{check:?}");
-    assert_eq!(fs::read(journal(&home)).unwrap(), damaged, "a refusal changes nothing");
+    assert_eq!(home.journal_text().into_bytes(), damaged, "a refusal changes nothing");
 
     let said = home.run(&["journal", "repair"]).assert_code(0);
     let kept = everything(&home.state_dir());
@@ -432,9 +432,9 @@ fn damage_in_the_middle_stops_the_start_until_it_is_repaired() {
 #[test]
 fn a_repair_needs_a_gateway_that_is_away_and_a_reason() {
     let (home, _) = used_home(2);
-    let before = fs::read(journal(&home)).unwrap();
+    let before = home.journal_text().into_bytes();
     home.run(&["journal", "repair"]);
-    assert_eq!(fs::read(journal(&home)).unwrap(), before, "there was nothing to repair");
+    assert_eq!(home.journal_text().into_bytes(), before, "there was nothing to repair");
     let gateway = home.start();
     assert_ne!(home.run(&["journal", "repair"]).code(), 0);
     assert!(gateway.is_running());
@@ -462,7 +462,7 @@ fn compaction_keeps_what_counts() {
         assert_eq!(again["id"], keyed["id"], "{what}");
         home.run(&["journal", "check"]).assert_code(0);
     };
-    let size = || fs::metadata(journal(&home)).unwrap().len();
+    let size = || home.journal_text().len();
     let before = size();
     home.run(&["journal", "compact"]).assert_code(0);
     let after = size();
@@ -482,7 +482,7 @@ fn compaction_keeps_what_counts() {
     let gateway = home.start();
     assert_eq!(gateway.api().message(&last[9])["reply"], "later 9");
     // Numbers go on, whatever was let go.
-    let text = fs::read_to_string(journal(&home)).unwrap();
+    let text = home.journal_text();
     let numbers: Vec<u64> = lines(&text)[1..].iter().map(|(number, _)| *number).collect();
     assert!(numbers.is_sorted_by(|a, b| a < b) && numbers.last() > Some(&180), "{numbers:?}");
 }

@@ -345,7 +345,7 @@ fn until_quiet(home: &Home, gateway: &Process) {
     let journal = home.state_dir().join("journal");
     eventually("the journal is quiet", || {
         let text = fs::read_to_string(&journal).unwrap_or_default();
-        let last = text.lines().last().unwrap_or_default();
+        let last = text.trim_end_matches('\0').lines().last().unwrap_or_default();
         let quiet = last.contains(r#""t":"mark""#) || last.contains(r#""version":2"#);
         (quiet || !gateway.is_running()).then_some(())
     });

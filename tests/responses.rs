@@ -95,7 +95,7 @@ fn a_response_and_what_builds_upon_it() {
             "{previous}"
         );
     }
-    let journal = fs::read_to_string(gateway.home().state_dir().join("journal")).unwrap();
+    let journal = gateway.home().journal_text();
     let record = format!("\"id\":\"{}\"", &id_of(&second)[5..]);
     assert!(!journal.contains(&record), "{journal}");
 }
@@ -110,7 +110,7 @@ fn what_is_not_stored_is_nowhere() {
     assert!(text_of(&second).contains("\"one\""), "{second}");
     assert_eq!(second["store"], false);
     assert_eq!(code_of(api.get(&format!("/v1/responses/{}", id_of(&second))), 404), "not_found");
-    let journal = fs::read_to_string(gateway.home().state_dir().join("journal")).unwrap();
+    let journal = gateway.home().journal_text();
     assert!(journal.contains("one") && !journal.contains("secret"), "{journal}");
     // With a session it is written down, and cannot be asked for all the same.
     let body = json!({"input": "three", "store": false}).to_string();

@@ -49,7 +49,7 @@ fn a_stop_on_a_frozen_disk_gives_the_manager_its_status_at_once() {
         let unit = manager.unit(UNIT);
         // What a start writes behind READY=1: a thread of the gateway's that hangs in it cannot end.
         eventually("the start has written all", || {
-            let text = fs::read_to_string(state.join("hermes-gateway/default/journal")).unwrap();
+            let text = util::journal_text(&state.join("hermes-gateway/default/journal"));
             let marked = text.lines().last().is_some_and(|line| line.contains("\"mark\""));
             let tasks = fs::read_dir(format!("/proc/{}/task", unit.main_pid())).unwrap();
             let mut names =

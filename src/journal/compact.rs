@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use super::damage::{invalid, one_lost};
 use super::framing::{Header, VERSION, line};
@@ -192,7 +192,9 @@ impl FileJournal {
         let mut inner = self.lock();
         // Whoever waits for a sync from here on waits for that of the new file.
         while inner.syncing {
-            inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            let round = inner.round;
+            self.wait(inner, round);
+            inner = self.lock();
         }
         if let Some(loss) = self.health.loss() {
             return Err(io::Error::other(loss.why));
@@ -205,28 +207,27 @@ impl FileJournal {
             return Err(io::Error::other(why.clone()));
         }
         copy.lines(Part { end: inner.status.size, ..rest }, None)?;
-        let (file, last) = (Arc::new(copy.finish()?), inner.status.last);
+        let file = Arc::new(copy.finish()?);
         // Writers go on, in the new file: what they wait for is its sync, and not this lock.
         (inner.file, inner.index, inner.status.size) = (Arc::clone(&file), copy.index, copy.end);
-        (inner.preallocated, inner.syncing) = (0, true);
+        (inner.preallocated, inner.zeros, inner.rested) = (0, 0, copy.end);
+        inner.begin_round();
         drop(inner);
         let named = (self.disk.sync)(&file).and_then(|()| fs::rename(temporary, &self.path));
         let named = named.and_then(|()| files::sync_dir_of(&self.path));
         let mut inner = self.lock();
-        inner.syncing = false;
         if let Err(e) = &named {
             // The next start may find the old file, which has all that was ever durable.
             inner.mark_broken(format!("the journal could not be replaced: {e}"));
         } else {
             (inner.status.corrupt, inner.known_durable) =
                 (copy.still, inner.known_durable.max(copy.header.base - 1));
-            inner.durable = last;
+            inner.durable = inner.covered;
             if !matches!(inner.status.condition, Condition::Broken(_)) {
                 inner.probe(self.disk);
             }
         }
-        self.synced.notify_all();
-        self.publish(&inner);
+        self.end_round(inner);
         named
     }
 }

@@ -116,6 +116,7 @@ pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corr
         let next = found.last + 1;
         let Some(segment) = scanner.next().map_err(io)? else { break };
         let (at, end) = (segment.at, segment.end);
+        let is_record = segment.record.is_ok();
         let reason = match segment.record {
             Ok(entry) => {
                 let number = entry.number;
@@ -139,14 +140,20 @@ pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corr
             Err(reason) => reason.to_owned(),
         };
         // What a compaction kept was synced before it got its name: that cannot be torn.
-        let (places, durable, lines) = behind(file, at, length).map_err(io)?;
+        let (places, last, durable, lines) = behind(file, at, length).map_err(io)?;
+        // A gateway that runs writes where there were NULs, in order: what is behind came later.
+        let mut again = Scanner::new(Part { file, at, end: length });
+        if !is_record && again.next().map_err(io)?.is_some_and(|segment| segment.record.is_ok()) {
+            scanner = Scanner::new(Part { file, at, end: length });
+            continue;
+        }
         // Records of version 1 do not say what was durable: there only the last can have been cut short,
         // which leaves no line end.
         let acknowledged = if header.version == 1 { lines } else { durable >= next };
         if kept || acknowledged {
             return Err(corrupt(at, next, reason, false));
         }
-        found.torn = (places > 0).then_some((at, length - at));
+        found.torn = (places > 0).then_some((at, last - at));
         break;
     }
     if found.records < header.kept {
@@ -164,18 +171,20 @@ fn ends_line(file: &File, end: u64, length: u64) -> io::Result<bool> {
 }
 
 /// What there is from a corrupt place on: how many records and places that are none, NULs aside, which
-/// are the end of the journal; the highest number that a whole record says was durable; and whether a
-/// line ends there with something behind it.
-fn behind(file: &File, at: u64, length: u64) -> io::Result<(u64, u64, bool)> {
-    let (mut places, mut highest, mut lines) = (0, 0, false);
+/// are the end of the journal; where the last of them ends; the highest number that a whole record says
+/// was durable; and whether a line ends there with something behind it.
+fn behind(file: &File, at: u64, length: u64) -> io::Result<(u64, u64, u64, bool)> {
+    let (mut places, mut last, mut highest, mut lines) = (0, at, 0, false);
     let mut scanner = Scanner::new(Part { file, at, end: length });
     while let Some(segment) = scanner.next()? {
         if let Ok(Entry { number, durable: Some(durable), .. }) = segment.record {
             // None is written that says it of itself.
             highest = highest.max(if durable < number { durable } else { 0 });
         }
-        places += u64::from(!segment.nuls);
+        if !segment.nuls {
+            (places, last) = (places + 1, segment.end);
+        }
         lines |= !segment.nuls && ends_line(file, segment.end, length)?;
     }
-    Ok((places, highest, lines))
+    Ok((places, last, highest, lines))
 }

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 
 use super::compact::copy_all;
 use super::damage::{Corruption, Report, invalid, one_lost, verify};
@@ -45,12 +45,15 @@ impl FileJournal {
         let mut file = open_or_create(&path).map_err(io)?;
         let found = verify(&path, &file, visit)?;
         let mut changed = Vec::from_iter(drop_end(&path, &file, &found).map_err(io)?);
+        // Zeros are room for records again.
+        let mut zeros = file.metadata().map_err(io)?.len();
         let (mut index, mut end) = (found.index, found.bytes);
         if found.version < VERSION {
             let words = |e| format!("it cannot be rewritten in format version {VERSION}: {e}");
             let all = Part { file: &file, at: found.start, end };
             let new = copy_all(&path, all, found.last + 1);
             (file, index, end) = new.map_err(|e| io(io::Error::other(words(e))))?;
+            zeros = 0;
             changed.push(format!("the journal was rewritten in format version {VERSION}"));
         }
         let inner = Inner {
@@ -60,12 +63,17 @@ impl FileJournal {
             durable: 0,
             known_durable: found.known_durable,
             syncing: false,
+            round: 0,
+            covered: 0,
             preallocated: 0,
+            zeros,
+            rested: end,
         };
         let journal = FileJournal {
             path,
             inner: Mutex::new(inner),
-            synced: Condvar::new(),
+            told: Mutex::default(),
+            synced: [Condvar::new(), Condvar::new()],
             compacting: Mutex::new(()),
             disk: Disk::real(),
             health: Health::default(),
@@ -128,9 +136,6 @@ impl FileJournal {
         }
         let result = inner.append(self.disk, json, purpose);
         self.publish(inner);
-        if let Err(WriteError::Broken(_)) = &result {
-            self.synced.notify_all();
-        }
         result
     }
 }
@@ -143,9 +148,9 @@ impl Journal for FileJournal {
     }
 
     fn sync(&self, number: u64) -> Result<(), WriteError> {
-        let mut inner = self.lock();
-        let number = number.min(inner.status.last);
-        loop {
+        let mut inner = loop {
+            let inner = self.lock();
+            let number = number.min(inner.status.last);
             if inner.durable >= number {
                 return Ok(());
             }
@@ -153,33 +158,30 @@ impl Journal for FileJournal {
                 return Err(WriteError::Broken(why.clone()));
             }
             if !inner.syncing {
-                break;
+                break inner;
             }
-            inner = self.synced.wait(inner).unwrap_or_else(PoisonError::into_inner);
-        }
-        // This thread syncs all that was appended so far; what comes later waits for the next sync.
-        inner.syncing = true;
-        let (file, last) = (Arc::clone(&inner.file), inner.status.last);
+            // What came too late for the round under way is in the next one.
+            let round = inner.round + usize::from(number > inner.covered);
+            if self.wait(inner, round) {
+                return Ok(());
+            }
+        };
+        // This thread syncs all that was appended so far.
+        inner.begin_round();
+        let file = Arc::clone(&inner.file);
         drop(inner);
         let call = self.health.call("a sync of the journal");
         let result = (self.disk.sync)(&file);
         drop(call);
         let mut inner = self.lock();
-        inner.syncing = false;
-        // A compaction may have put a synced copy in the place of this file meanwhile.
-        let replaced = !Arc::ptr_eq(&file, &inner.file);
         match result {
-            Ok(()) => inner.durable = inner.durable.max(last),
-            // The compaction itself reports whether its copy is durable.
-            Err(_) if replaced => {}
+            Ok(()) => inner.durable = inner.covered,
             Err(e) => {
                 files::drop_page_cache(&file);
                 inner.mark_broken(format!("the disk did not keep the journal: {e}"));
             }
         }
-        self.publish(&inner);
-        self.synced.notify_all();
-        drop(inner);
+        self.end_round(inner);
         self.sync(number)
     }
 
@@ -195,7 +197,9 @@ impl Journal for FileJournal {
             inner.known_durable = self.append_to(&mut inner, CHECKPOINT, Purpose::Completion)?;
             inner.known_durable
         };
-        self.sync(number)
+        self.sync(number)?;
+        self.lock().rest(self.disk);
+        Ok(())
     }
 
     fn read(&self, number: u64) -> io::Result<String> {
@@ -288,15 +292,10 @@ fn open_or_create(path: &Path) -> io::Result<File> {
     files::open_own_to_write(path)
 }
 
-/// Cuts off what is behind the last record. More than one record that a write was cut short of is
-/// kept beside the journal first; NULs are nothing.
+/// Cuts off what was never acknowledged. More than one record that a write was cut short of is kept
+/// beside the journal first.
 fn drop_end(path: &Path, file: &File, found: &Report) -> io::Result<Option<String>> {
-    let Some((at, length)) = found.torn else {
-        if file.metadata()?.len() > found.bytes {
-            file.set_len(found.bytes)?;
-        }
-        return Ok(None);
-    };
+    let Some((at, length)) = found.torn else { return Ok(None) };
     let mut words =
         format!("what was never acknowledged was cut off: {length} bytes from byte {at} on");
     let mut torn = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];

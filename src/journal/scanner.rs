@@ -11,6 +11,7 @@ use crate::limits::{JOURNAL_BUFFER, MAX_RECORD};
 /// A record, or bytes that are none.
 pub struct Segment<'a> {
     pub at: u64,
+    /// Without the NULs at the end of a line that has no line feed.
     pub end: u64,
     pub record: Result<Entry<'a>, &'static str>,
     /// Nothing but NULs.
@@ -97,6 +98,8 @@ impl<'a> Scanner<'a> {
                 if let Some(within) = whole_within(line) {
                     self.rest = from + within;
                     end = at + within as u64;
+                } else if !nuls {
+                    end -= line.iter().rev().take_while(|byte| **byte == 0).count() as u64;
                 }
                 Err(why)
             }

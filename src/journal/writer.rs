@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::framing::line;
 use super::health::{Health, Status};
@@ -18,12 +18,20 @@ use crate::threads::lock;
 /// the record itself; 16 bytes of memory each.
 const JOURNAL_STEP: u64 = 16 << 10;
 
+/// Zeros that are written behind the records, where the next ones go. These then neither make the file
+/// longer nor take new blocks, so that a sync has nothing to commit but them. So much at once takes
+/// some ten microseconds, and one sync in a thousand writes it. It is for a load: a sixteenth of it has
+/// to come without a rest.
+const ROOM: u64 = 256 << 10;
+
 /// What is asked of the disk, so that tests can have it refused.
 #[derive(Clone, Copy, Debug)]
 pub struct Disk {
     pub write: fn(&File, &[u8], u64) -> io::Result<usize>,
     pub truncate: fn(&File, u64) -> io::Result<()>,
     pub preallocate: fn(&File, u64, u64) -> io::Result<bool>,
+    /// How many zeros are written at once: [`ROOM`], or none where that would be no use.
+    pub room: fn(&File) -> u64,
     pub sync: fn(&File) -> io::Result<()>,
 }
 
@@ -35,6 +43,7 @@ impl Disk {
             write: File::write_at,
             truncate: File::set_len,
             preallocate: files::preallocate,
+            room: |file| if files::overwrites_in_place(file) { ROOM } else { 0 },
             sync: if trusting { |_| Ok(()) } else { File::sync_data },
         }
     }
@@ -48,8 +57,11 @@ pub type Index = Vec<(u64, u64)>;
 pub struct FileJournal {
     pub path: PathBuf,
     pub inner: Mutex<Inner>,
-    /// Notified when more is durable, or nothing will be.
-    pub synced: Condvar,
+    /// Where all that wait are told. A lock of its own: nobody who has been told waits for a write.
+    pub told: Mutex<Told>,
+    /// Notified when a round has ended, or nothing more will be durable: each round the one that the
+    /// one before it did not use.
+    pub synced: [Condvar; 2],
     /// Held by the one compaction that may run.
     pub compacting: Mutex<()>,
     pub disk: Disk,
@@ -63,10 +75,43 @@ impl FileJournal {
         lock(&self.inner)
     }
 
+    /// Waits for the end of this round; whether it went well. If not, it may not have ended either.
+    pub fn wait(&self, inner: MutexGuard<'_, Inner>, round: usize) -> bool {
+        // Before the other is given back: the round cannot end in between.
+        let told = lock(&self.told);
+        drop(inner);
+        let told = self.synced[round % 2].wait(told).unwrap_or_else(PoisonError::into_inner);
+        told.ended >= round && !told.broken
+    }
+
+    /// Ends the round under way: wakes all that waited for it, and of those that wait for the next the
+    /// one that syncs for them.
+    pub fn end_round(&self, mut inner: MutexGuard<'_, Inner>) {
+        inner.syncing = false;
+        self.publish(&inner);
+        let (ended, broken) = (inner.round, matches!(inner.status.condition, Condition::Broken(_)));
+        *lock(&self.told) = Told { ended, broken };
+        drop(inner);
+        let [of_this, of_next] = [ended, ended + 1].map(|round| &self.synced[round % 2]);
+        of_this.notify_all();
+        if broken {
+            of_next.notify_all();
+        } else {
+            of_next.notify_one();
+        }
+    }
+
     /// Makes a change known. The journal's lock is held.
     pub fn publish(&self, inner: &Inner) {
         lock(&self.health.0).status.clone_from(&inner.status);
     }
+}
+
+/// The last round that has ended, and whether nothing more will be durable.
+#[derive(Debug, Default)]
+pub struct Told {
+    ended: usize,
+    broken: bool,
 }
 
 /// The end of the journal: what is guarded by its lock.
@@ -80,12 +125,26 @@ pub struct Inner {
     pub durable: u64,
     /// The last number of which the file itself says that it is durable.
     pub known_durable: u64,
+    /// Whether a round is under way: a sync by one of those that wait, or by a compaction.
     pub syncing: bool,
+    /// The round under way, or else the last one, and the last record that it makes durable.
+    pub round: usize,
+    pub covered: u64,
     /// Up to where room is preallocated; the maximum where the file system cannot.
     pub preallocated: u64,
+    /// Where the zeros behind the last record end, if there are any: see [`ROOM`].
+    pub zeros: u64,
+    /// Where the last record ended when nothing more had come for a while.
+    pub rested: u64,
 }
 
 impl Inner {
+    /// Begins a round for all that was appended so far.
+    pub fn begin_round(&mut self) {
+        (self.syncing, self.covered) = (true, self.status.last);
+        self.round += 1;
+    }
+
     /// Writes one record with one call, and takes back what is not whole.
     pub fn append(&mut self, disk: Disk, json: &str, purpose: Purpose) -> Result<u64, WriteError> {
         if let Condition::Broken(why) = &self.status.condition {
@@ -114,18 +173,9 @@ impl Inner {
             }
         };
         if let Err(e) = written {
-            if let Err(worse) = (disk.truncate)(&self.file, self.status.size) {
+            if let Err(worse) = self.cut(disk) {
                 let why = format!("a record that failed ({e}) cannot be taken back: {worse}");
                 return Err(self.mark_broken(why));
-            }
-            // What was preallocated went with it: as much is asked for again, since on a full disk
-            // more would be refused.
-            let before = std::mem::take(&mut self.preallocated);
-            let length = before.saturating_sub(self.status.size);
-            if before < u64::MAX
-                && (disk.preallocate)(&self.file, self.status.size, length).is_ok_and(|can| can)
-            {
-                self.preallocated = before;
             }
             return Err(self.degrade(&e));
         }
@@ -136,7 +186,50 @@ impl Inner {
             self.status.wanted = 0;
             self.status.condition = Condition::Good;
         }
+        if self.status.size > self.zeros {
+            self.write_zeros(disk);
+        }
         Ok(number)
+    }
+
+    /// Writes zeros behind the last record, as far as room is preallocated. Without them the file grows
+    /// with each record.
+    fn write_zeros(&mut self, disk: Disk) {
+        let size = self.status.size;
+        let room = (disk.room)(&self.file);
+        let length = room.min(self.preallocated.saturating_sub(size));
+        if length > 0 && size - self.rested >= room / 16 {
+            let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
+            let written = (disk.write)(&self.file, &zeros, size).unwrap_or(0);
+            self.zeros = size + written as u64;
+        }
+    }
+
+    /// All is durable, and no more has come for a while: leaves nothing but records in the file, unless
+    /// what is reserved for them may not come back.
+    pub fn rest(&mut self, disk: Disk) {
+        let is_last = self.known_durable == self.status.last;
+        if self.zeros > self.status.size && is_last && self.status.condition == Condition::Good {
+            // Else the next rest, or the next start, finds them.
+            let _ = self.cut(disk);
+        }
+        self.rested = self.status.size;
+    }
+
+    /// Cuts off what is behind the last record.
+    fn cut(&mut self, disk: Disk) -> io::Result<()> {
+        (disk.truncate)(&self.file, self.status.size)?;
+        // What was preallocated went with it: as much is asked for again, since on a full disk more
+        // would be refused.
+        let before = std::mem::take(&mut self.preallocated);
+        let length = before.saturating_sub(self.status.size);
+        if before < u64::MAX
+            && (disk.preallocate)(&self.file, self.status.size, length).is_ok_and(|can| can)
+        {
+            self.preallocated = before;
+        }
+        self.zeros = 0;
+        Ok(())
     }
 
     /// Sees to it that there is room for `more` bytes and a reserve beyond them, so that a disk

@@ -90,6 +90,8 @@ pub(super) struct State {
     /// When the journal says that all is durable, unless more is written until then.
     pub(super) mark_at: Option<Instant>,
     pub(super) last_id: Option<Id>,
+    /// What the next ids have of chance.
+    chances: Vec<[u8; 10]>,
     pub(super) recent: Recent,
 }
 
@@ -324,7 +326,10 @@ impl State {
     }
 
     pub(super) fn next_id(&mut self) -> std::io::Result<Id> {
-        let id = Id::after(self.last_id)?;
+        if self.chances.is_empty() {
+            self.chances = Id::chances()?;
+        }
+        let id = Id::after(self.last_id, self.chances.pop().unwrap_or_default());
         self.last_id = Some(id);
         Ok(id)
     }

@@ -14,17 +14,22 @@ const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 pub struct Id(pub u128);
 
 impl Id {
+    /// The chance of the next ids: for many at once, since it takes a system call.
+    pub fn chances() -> io::Result<Vec<[u8; 10]>> {
+        let mut bytes = [0; 250];
+        random::fill(&mut bytes)?;
+        Ok(bytes.as_chunks().0.to_vec())
+    }
+
     /// A new id, greater than `last` also where the clock was set back: ids sort in the order in
     /// which they were given.
-    pub fn after(last: Option<Id>) -> io::Result<Id> {
-        let mut chance = [0; 10];
-        random::fill(&mut chance)?;
+    pub fn after(last: Option<Id>, chance: [u8; 10]) -> Id {
         let id = Id::made_of(now().into(), chance);
-        Ok(match last {
+        match last {
             // By a random step, so that the next one cannot be guessed from this one either.
             Some(last) if last >= id => Id(last.0 + 1 + (id.0 & u128::from(u64::MAX))),
             Some(_) | None => id,
-        })
+        }
     }
 
     fn made_of(millis: u128, chance: [u8; 10]) -> Id {
@@ -68,16 +73,16 @@ mod tests {
         assert_eq!(text(0, [0; 10]), "0".repeat(26));
         assert_eq!(text((1 << 48) - 1, [255; 10]), format!("7{}", "Z".repeat(25)));
         assert!(text(1, [0; 10]) > text(0, [255; 10]));
-        let first = Id::after(None).unwrap();
-        let second = Id::after(Some(first)).unwrap();
+        let first = Id::after(None, [1; 10]);
+        let second = Id::after(Some(first), [0; 10]);
         assert!(second > first && second.to_string() > first.to_string());
         let ahead = Id::made_of(1 << 47, [7; 10]);
-        assert!(Id::after(Some(ahead)).unwrap() > ahead, "the clock was set back");
+        assert!(Id::after(Some(ahead), [0; 10]) > ahead, "the clock was set back");
     }
 
     #[test]
     fn ids_are_parsed_from_their_text() {
-        let id = Id::after(None).unwrap();
+        let id = Id::after(None, [200; 10]);
         assert_eq!(Id::parse(&id.to_string()), Some(id));
         for bad in ["", "01J", &"8".repeat(26), &"I".repeat(26), &"0".repeat(27), &"é".repeat(13)]
         {

@@ -92,6 +92,18 @@ pub fn preallocate(file: &File, offset: u64, length: u64) -> io::Result<bool> {
     }
 }
 
+/// Whether writes to blocks that a file has already go to these same blocks: true of ext4 and XFS
+/// (fstatfs(2)). Elsewhere that is not known, or each takes a new one.
+pub fn overwrites_in_place(file: &File) -> bool {
+    // SAFETY: all-zero is a valid statfs; the call takes a descriptor that is borrowed here and fills
+    // the struct, which lives here.
+    unsafe {
+        let mut about: libc::statfs = std::mem::zeroed();
+        let asked = check(libc::fstatfs(file.as_raw_fd(), &raw mut about));
+        asked.is_ok() && [libc::EXT4_SUPER_MAGIC, libc::XFS_SUPER_MAGIC].contains(&about.f_type)
+    }
+}
+
 /// Drops what the page cache holds of a file, so that whoever reads it next sees what is on the
 /// disk: after a failed fsync the cache shows, as clean, what the disk never got.
 pub fn drop_page_cache(file: &File) {

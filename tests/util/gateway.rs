@@ -63,6 +63,12 @@ impl Home {
         self.path().join("s/hermes-gateway").join(self.name())
     }
 
+    /// What is in the journal, without the room behind its records.
+    #[track_caller]
+    pub fn journal_text(&self) -> String {
+        super::journal_text(&self.state_dir().join("journal"))
+    }
+
     pub fn runtime_dir(&self) -> PathBuf {
         self.path().join("r/hermes-gateway").join(self.name())
     }

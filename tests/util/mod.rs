@@ -45,7 +45,7 @@ pub mod upstream;
 
 use std::env;
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -71,6 +71,13 @@ pub const DEADLINE: Duration = Duration::from_secs(20);
 pub fn binary() -> PathBuf {
     env::var_os("HERMES_BIN")
         .map_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_hermes-gateway")), PathBuf::from)
+}
+
+/// What is in a journal, without the room behind its records.
+#[track_caller]
+pub fn journal_text(path: &Path) -> String {
+    let text = String::from_utf8(std::fs::read(path).unwrap()).unwrap();
+    text.trim_end_matches('\0').to_owned()
 }
 
 /// Whether the long form of the tests was asked for (`tests/run --full`).

@@ -23,11 +23,11 @@ fn examples(size: u64, quiet: bool) -> [(Vec<u8>, Records); 2] {
         fill(&journal, 1);
     }
     rest();
-    let written = (fs::read(&path).unwrap(), all(&journal));
+    let written = (written(&path), all(&journal));
     journal.compact(&mut |number, _| number % 3 != 1).unwrap();
     (0..12).for_each(|_| fill(&journal, 1));
     rest();
-    let compacted = (fs::read(&path).unwrap(), all(&journal));
+    let compacted = (super::written(&path), all(&journal));
     [written, compacted]
 }
 
@@ -43,7 +43,8 @@ fn clean(dir: &TempDir, bytes: &[u8], whole: &[(u64, String)]) -> Option<usize> 
     });
     assert!(whole.starts_with(&seen), "an invented record");
     match opened {
-        Ok((journal, opened)) => {
+        Ok((mut journal, opened)) => {
+            journal.disk.room = |_| 1000;
             let number = journal.append(ONE, Purpose::NewWork).unwrap();
             drop(journal);
             let (journal, again) = open(dir);
@@ -149,7 +150,7 @@ fn a_whole_last_record_that_is_wrong_is_kept() {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
     fill(&open(&dir).0, 3);
-    let good = fs::read(&path).unwrap();
+    let good = written(&path);
     for expected in ["journal.torn-", "journal.torn-"] {
         let mut bytes = good.clone();
         bytes.extend_from_slice(b"00000000 4 {\"what\":1}\n");
@@ -163,7 +164,7 @@ fn a_whole_last_record_that_is_wrong_is_kept() {
         assert_eq!(records, 3);
         let words = changed.concat();
         assert!(words.contains(expected) && words.contains(&good.len().to_string()), "{words}");
-        assert_eq!(fs::read(&path).unwrap(), good);
+        assert_eq!(written(&path), good);
     }
     let torn = format!("journal.torn-{}", good.len());
     assert_eq!(names(dir.path()), ["journal", &torn, &format!("{torn}.1")]);
@@ -174,7 +175,7 @@ fn a_whole_last_record_that_is_wrong_is_kept() {
 fn gaps_and_what_a_file_system_leaves_behind() {
     let dir = TempDir::new("journal");
     fill(&open(&dir).0, 3);
-    let good = fs::read(dir.path().join(NAME)).unwrap();
+    let good = written(&dir.path().join(NAME));
     let with = |more: &[u8]| [&good[..], more].concat();
     let whole: Vec<(u64, String)> = (1..=4).map(|n| (n, json(n))).collect();
     let next = |number, durable| line(number, &json(4), Some(durable));
@@ -201,7 +202,7 @@ fn nuls_behind_the_last_record_are_the_end() {
     let dir = TempDir::new("journal");
     let path = dir.path().join(NAME);
     fill(&open(&dir).0, 3);
-    let good = fs::read(&path).unwrap();
+    let good = written(&path);
     fs::write(&path, [&good[..], &[0; 5000]].concat()).unwrap();
     let report = inspect(&path, &mut |_, _| Ok(())).unwrap();
     assert_eq!((report.records, report.torn), (3, None));
@@ -212,7 +213,7 @@ fn nuls_behind_the_last_record_are_the_end() {
     };
     let (_, changed) = FileJournal::open(dir.path(), CAP, &mut count).unwrap();
     assert_eq!((records, changed), (3, Vec::new()));
-    assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (good, vec![NAME.to_owned()]));
+    assert_eq!((written(&path), names(dir.path())), (good, vec![NAME.to_owned()]));
 }
 
 #[test]
@@ -275,7 +276,7 @@ fn verification_changes_no_file() {
     let report = inspect(&path, &mut |_, _| Ok(())).unwrap();
     assert_eq!((report.records, report.last), (30, 30));
     assert_eq!((report.bytes, report.torn), (journal.size(), None));
-    let mut bytes = fs::read(&path).unwrap();
+    let mut bytes = written(&path);
     bytes.truncate(bytes.len() - 3);
     fs::write(&path, &bytes).unwrap();
     let report = inspect(&path, &mut |_, _| Ok(())).unwrap();

@@ -78,6 +78,77 @@ fn a_file_system_that_preallocates_nothing_will_do() {
     assert_eq!(probe(&journal), Condition::Good);
 }
 
+/// The length of the file, which is more than its records by the room behind them.
+fn length(dir: &TempDir) -> u64 {
+    fs::metadata(dir.path().join(NAME)).unwrap().len()
+}
+
+#[test]
+fn records_take_the_place_of_zeros() {
+    static RESERVED: AtomicU32 = AtomicU32::new(0);
+    let (dir, mut journal) = with(|disk| disk.room = |_| 500);
+    let whole = length(&dir);
+    assert!(whole > journal.size());
+    for stops in [false, true] {
+        let mut lengths = Vec::new();
+        while lengths.len() < 3 {
+            journal.append(ONE, Purpose::NewWork).unwrap();
+            lengths.push(length(&dir));
+            lengths.dedup();
+            assert!(written(&dir.path().join(NAME)).len() as u64 == journal.size());
+        }
+        assert!(lengths.windows(2).all(|pair| pair[1] > pair[0] + 500), "{lengths:?}");
+        // A start behind a kill finds the room, and uses it; a rest leaves none.
+        journal.disk.preallocate = |_, _, _| {
+            RESERVED.fetch_add(1, SeqCst);
+            Ok(true)
+        };
+        if stops {
+            journal.checkpoint().unwrap();
+        }
+        let (left, size) = (length(&dir), journal.size());
+        drop(journal);
+        journal = open(&dir).0;
+        assert_eq!((length(&dir), journal.size()), (left, size));
+        assert_eq!((left == size, RESERVED.load(SeqCst)), (stops, stops.into()));
+        journal.append(ONE, Purpose::NewWork).unwrap();
+        assert_eq!(length(&dir) == left, !stops);
+        assert_eq!(length(&dir) == journal.size(), stops, "for one record there is no room");
+    }
+}
+
+/// What cannot be written there costs nothing but time.
+#[test]
+fn zeros_go_no_further_than_what_is_reserved_and_may_fail() {
+    static FAILS: AtomicBool = AtomicBool::new(false);
+    let (dir, journal) = with(|disk| {
+        disk.preallocate = |_, _, _| Err(full());
+        disk.room = |_| 4096;
+        disk.write = |file, bytes, at| match bytes {
+            [0, ..] if FAILS.load(SeqCst) => Err(full()),
+            _ => file.write_at(bytes, at),
+        };
+    });
+    let reserved = journal.size() + 2000;
+    (journal.lock().preallocated, journal.lock().zeros) = (reserved, 0);
+    let completed = |count| {
+        (0..count).for_each(|_| {
+            let number = journal.append(&json(50), Purpose::Completion).unwrap();
+            journal.sync(number).unwrap();
+        });
+    };
+    completed(1);
+    assert_eq!(length(&dir), reserved);
+    completed(40);
+    assert_eq!(length(&dir), journal.size(), "nothing was reserved behind it");
+    FAILS.store(true, SeqCst);
+    journal.lock().preallocated = u64::MAX;
+    completed(3);
+    assert_eq!((length(&dir), journal.condition()), (journal.size(), Condition::Good));
+    drop(journal);
+    assert_eq!(open(&dir).1.len(), 47);
+}
+
 #[test]
 fn other_errors_are_for_now() {
     static ASKED: AtomicU32 = AtomicU32::new(0);
@@ -87,6 +158,7 @@ fn other_errors_are_for_now() {
             1 => Err(io::ErrorKind::Interrupted.into()),
             _ => file.write_at(bytes, at),
         };
+        disk.room = |_| 0;
     });
     assert!(matches!(journal.append(ONE, Purpose::NewWork), Err(WriteError::Unavailable(_))));
     assert_eq!(journal.append(ONE, Purpose::NewWork), Ok(4));
@@ -171,6 +243,50 @@ fn one_sync_serves_all_that_wait() {
     drop(held);
     writers.into_iter().for_each(|writer| writer.join().unwrap());
     assert!((1..=2).contains(&SYNCS.load(SeqCst)), "{SYNCS:?}");
+}
+
+/// One that comes while a sync is under way waits for the next one; where the sync fails, all hear of it.
+#[test]
+fn those_that_come_during_a_sync_are_in_the_next_one() {
+    static GATE: Mutex<Option<mpsc::Receiver<io::Result<()>>>> = Mutex::new(None);
+    static STARTED: Mutex<Option<mpsc::Sender<()>>> = Mutex::new(None);
+    let (_dir, journal) = with(|disk| {
+        disk.sync = |_| {
+            STARTED.lock().unwrap().as_ref().unwrap().send(()).unwrap();
+            GATE.lock().unwrap().as_ref().unwrap().recv_timeout(DEADLINE).unwrap()
+        };
+    });
+    let ((begun, started), (go_on, gate)) = (mpsc::channel(), mpsc::channel());
+    *STARTED.lock().unwrap() = Some(begun);
+    *GATE.lock().unwrap() = Some(gate);
+    let (told, heard) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let journal = &journal;
+        let writer = || {
+            let (told, number) = (told.clone(), journal.append(ONE, Purpose::NewWork).unwrap());
+            scope.spawn(move || told.send((number, journal.sync(number).is_ok())).unwrap());
+        };
+        writer();
+        started.recv_timeout(DEADLINE).unwrap();
+        (0..8).for_each(|_| writer());
+        go_on.send(Ok(())).unwrap();
+        assert_eq!(heard.recv_timeout(DEADLINE), Ok((4, true)));
+        // One of the eight syncs for all of them, whether it waited already or came just now.
+        started.recv_timeout(DEADLINE).unwrap();
+        assert!(heard.try_recv().is_err(), "told of what is not durable");
+        (0..4).for_each(|_| writer());
+        go_on.send(Ok(())).unwrap();
+        let durable: Vec<u64> = (0..8).map(|_| heard.recv_timeout(DEADLINE).unwrap().0).collect();
+        assert!(durable.iter().all(|number| (5..=12).contains(number)), "{durable:?}");
+        started.recv_timeout(DEADLINE).unwrap();
+        writer();
+        go_on.send(Err(failing())).unwrap();
+        for _ in 0..5 {
+            let (number, good) = heard.recv_timeout(DEADLINE).unwrap();
+            assert!((13..=17).contains(&number) && !good);
+        }
+    });
+    assert!(started.try_recv().is_err(), "a failed sync was tried again");
 }
 
 #[test]
@@ -307,7 +423,7 @@ fn no_record_says_more_than_the_disk_has_kept() {
     // Record 5 came during the sync of 4, 6 comes after it, and 5 is not durable yet.
     journal.append(ONE, Purpose::NewWork).unwrap();
     journal.checkpoint().unwrap();
-    let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+    let text = text(&dir);
     let said: Vec<&str> =
         text.lines().skip(4).filter_map(|line| line.split_once("\"d\":")).map(|l| l.1).collect();
     assert_eq!(said, ["3}", "3}", "4}", "6}"]);
@@ -349,7 +465,7 @@ fn a_full_disk_loses_nothing_that_was_acknowledged() {
     journal.append(ONE, Purpose::Completion).unwrap();
     let (last, size) = (journal.last(), journal.size());
     journal.sync(last).unwrap();
-    assert_eq!(fs::metadata(disk.join(NAME)).unwrap().len(), size);
+    assert_eq!(written(&disk.join(NAME)).len() as u64, size);
     assert!(journal.compact(&mut |_, _| true).is_err());
     assert!(!disk.join("journal.new").exists());
     drop(other);

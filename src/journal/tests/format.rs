@@ -35,7 +35,7 @@ fn a_journal_of_version_1_is_rewritten_with_all_its_records() {
             fill(&journal, 2);
             journal.checkpoint().unwrap();
             drop(journal);
-            let text = fs::read_to_string(&path).unwrap();
+            let text = text(&dir);
             assert!(text.starts_with(&String::from_utf8(first(&path)).unwrap()));
             assert!(text.lines().skip(1).all(|line| line.contains(",\"d\":")), "{text}");
             let (journal, seen) = open(&dir);
@@ -86,7 +86,7 @@ fn every_record_says_what_was_durable_when_it_was_written() {
     }
     journal.compact(&mut |number, _| number > 4).unwrap();
     journal.append(ONE, Purpose::NewWork).unwrap();
-    let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+    let text = text(&dir);
     let said: Vec<&str> =
         text.lines().skip(1).map(|line| line.split_once("\"d\":").unwrap().1).collect();
     assert_eq!(said, ["3}", "3}", "6}"]);
@@ -94,7 +94,7 @@ fn every_record_says_what_was_durable_when_it_was_written() {
     // What a start reads may be in the page cache only.
     let (journal, _) = open(&dir);
     journal.append(ONE, Purpose::NewWork).unwrap();
-    assert!(fs::read_to_string(dir.path().join(NAME)).unwrap().ends_with(",\"d\":0}\n"));
+    assert!(super::text(&dir).ends_with(",\"d\":0}\n"));
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn a_text_that_looks_like_a_record_is_a_text() {
     assert_eq!(journal.read(1).unwrap(), text);
     drop(journal);
     let path = dir.path().join(NAME);
-    let mut bytes = fs::read(&path).unwrap();
+    let mut bytes = written(&path);
     let middle = bytes.len() - 30;
     bytes[middle] ^= 1;
     fs::write(&path, &bytes).unwrap();

@@ -35,14 +35,27 @@ const CAP: u64 = 64 << 20;
 /// A small record.
 const ONE: &str = r#"{"n":1}"#;
 
+/// With little room, whatever the file system: its end comes often.
 fn open(dir: &TempDir) -> (FileJournal, Vec<(u64, String)>) {
     let mut seen = Vec::new();
-    let (journal, _) = FileJournal::open(dir.path(), CAP, &mut |number, json| {
+    let (mut journal, _) = FileJournal::open(dir.path(), CAP, &mut |number, json| {
         seen.push((number, json.to_owned()));
         Ok(())
     })
     .unwrap();
+    journal.disk.room = |_| 1000;
     (journal, seen)
+}
+
+/// The bytes of a journal without the room at its end.
+fn written(path: &Path) -> Vec<u8> {
+    let mut bytes = fs::read(path).unwrap();
+    bytes.truncate(bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1));
+    bytes
+}
+
+fn text(dir: &TempDir) -> String {
+    String::from_utf8(written(&dir.path().join(NAME))).unwrap()
 }
 
 fn all(journal: &dyn Journal) -> Vec<(u64, String)> {

@@ -120,7 +120,7 @@ fn a_compaction_gives_up_where_the_disk_fails() {
 #[test]
 fn a_checkpoint_is_written_once_and_no_more() {
     let dir = TempDir::new("journal");
-    let size = || fs::metadata(dir.path().join(NAME)).unwrap().len();
+    let size = || written(&dir.path().join(NAME)).len();
     let (journal, _) = open(&dir);
     let empty = size();
     journal.checkpoint().unwrap();
@@ -140,15 +140,11 @@ fn a_checkpoint_is_written_once_and_no_more() {
     drop(journal);
     let (journal, _) = open(&dir);
     journal.checkpoint().unwrap();
-    assert!(
-        fs::read_to_string(dir.path().join(NAME))
-            .unwrap()
-            .ends_with(" 6 {\"t\":\"mark\",\"d\":5}\n")
-    );
+    assert!(text(&dir).ends_with(" 6 {\"t\":\"mark\",\"d\":5}\n"));
     // A compaction keeps no checkpoint, and needs none.
     journal.compact(&mut |_, _| true).unwrap();
-    let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
-    assert!(!text.contains("mark"), "{text}");
+    let before = text(&dir);
+    assert!(!before.contains("mark"), "{before}");
     journal.checkpoint().unwrap();
-    assert_eq!(fs::read_to_string(dir.path().join(NAME)).unwrap(), text);
+    assert_eq!(text(&dir), before);
 }

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::thread;
+use std::time::Duration;
 
 use super::*;
 
@@ -67,6 +69,67 @@ fn nothing_is_lost_while_the_journal_is_compacted() {
             (0..EACH).map(|n| format!("{{\"live\":\"{writer} {n}\"}}")).collect();
         assert_eq!(own, expected, "lost, or out of order");
     }
+}
+
+/// However those that wait come together, each hears of its record.
+#[test]
+fn nobody_is_left_waiting() {
+    let dir = TempDir::new("journal");
+    let mut journal = open(&dir).0;
+    // So long that most come while it is under way.
+    journal.disk.sync = |_| {
+        crate::threads::pause(Duration::from_micros(200));
+        Ok(())
+    };
+    let (journal, (told, heard)) = (Arc::new(journal), mpsc::channel());
+    // Each crowd has an end, behind which nobody comes who would sync for those that still wait.
+    for _ in 0..20 {
+        for writer in 0..4 * WRITERS {
+            let (journal, told) = (Arc::clone(&journal), told.clone());
+            thread::spawn(move || {
+                for n in 0..EACH / 4 {
+                    let number = journal.append(ONE, Purpose::NewWork).unwrap();
+                    if (n + writer) % 7 > 0 {
+                        journal.sync(number).unwrap();
+                        assert!(journal.lock().durable >= number);
+                    }
+                }
+                told.send(()).unwrap();
+            });
+        }
+        for _ in 0..4 * WRITERS {
+            heard.recv_timeout(Duration::from_secs(20)).expect("somebody waits for ever");
+        }
+    }
+    assert_eq!(journal.last(), 20 * WRITERS * EACH);
+}
+
+/// Records come into the room while somebody looks at what was zeros a moment ago.
+#[test]
+fn whoever_looks_at_a_file_that_is_written_finds_nothing_wrong() {
+    let dir = TempDir::new("journal");
+    let mut journal = open(&dir).0;
+    journal.disk.room = |_| 256 << 10;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for n in 0..20 * WRITERS * EACH {
+                let number = journal.append(&json(n), Purpose::NewWork).unwrap();
+                journal.sync(if n % 8 == 0 { number } else { 0 }).unwrap();
+            }
+            done.store(true, SeqCst);
+        });
+        while !done.load(SeqCst) {
+            let mut next = 0;
+            let report = inspect(&dir.path().join(NAME), &mut |number, json| {
+                next += 1;
+                (number == next && json == super::json(next - 1))
+                    .then_some(())
+                    .ok_or_else(|| format!("{number}: {json}"))
+            });
+            assert_eq!(report.unwrap().records, next);
+        }
+    });
 }
 
 #[test]

@@ -168,7 +168,7 @@ fn not_delivered_unread(end: Step) {
     let dir = TempDir::new("hub");
     let mut config = config(&dir, None);
     config.deliver.insert("out".to_owned(), target());
-    let id = Id::after(None).unwrap();
+    let id = Id::after(None, [0; 10]);
     let at = crate::session::time::now();
     let accepted = crate::journal::record::Accepted {
         id: id.to_string(),
@@ -290,7 +290,7 @@ fn a_revived_letter_is_tried_again_however_old_it_is() {
     let dir = TempDir::new("hub");
     let mut config = config(&dir, None);
     config.deliver.insert("out".to_owned(), target());
-    let id = Id::after(None).unwrap();
+    let id = Id::after(None, [0; 10]);
     let (old, two_days) = (1_795_000_000_000, 48 * 3_600_000);
     let old = crate::journal::record::Timestamp { at: old, age: 1, off: 0 };
     let accepted = crate::journal::record::Accepted {
