@@ -487,6 +487,14 @@ fn the_top_level_is_tidy() {
 }
 
 #[test]
+fn the_fuzzer_builds_with_the_dependencies_of_the_gateway() {
+    let [own, of_fuzzer] = ["Cargo.toml", "tests/fuzz/Cargo.toml"]
+        .map(|manifest| readme::manifest_dependencies(&read(manifest)));
+    let missing: Vec<_> = own.iter().filter(|name| !of_fuzzer.contains(*name)).collect();
+    assert!(missing.is_empty() && !own.is_empty(), "not in tests/fuzz/Cargo.toml: {missing:?}");
+}
+
+#[test]
 fn the_dependencies_are_listed_with_their_reasons() {
     let direct = readme::manifest_dependencies(&read("Cargo.toml"));
     let tree = Command::new(env!("CARGO"))

@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::{Agent, DEFAULT_MODEL, ErrorResponse, Outcome, Reply, Turn};
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, CancelReason};
 use crate::config::Url;
 use crate::escape::{escaped, quoted};
 use crate::json::{self, elements, member, string};
@@ -191,7 +191,7 @@ impl<'a> UpstreamClient<'a> {
         let (target, headers) = (&*self.url.below(path), &headers[..]);
         let request = Request { method, target, headers, body };
         loop {
-            let kept = self.agent.upstream.take(&self.cancel);
+            let kept = self.agent.upstream.take(&self.cancel).map_err(Outcome::Ended)?;
             let reused = kept.is_some();
             let (error, answered) = match self.once(&request, kept, take) {
                 Ok(result) => return result,
@@ -269,19 +269,49 @@ fn temporary(words: &str, error: Option<&std::io::Error>) -> Outcome {
 }
 
 impl ConnectionPool {
-    /// The newest connection that still stands; none for a request that has ended already.
-    fn take(&self, cancel: &Cancel<'_>) -> Option<TcpStream> {
+    /// The newest connection that still stands.
+    ///
+    /// # Errors
+    /// The request has ended already; the connection is kept.
+    fn take(&self, cancel: &Cancel<'_>) -> Result<Option<TcpStream>, CancelReason> {
         loop {
-            let (since, stream) = lock(&self.idle).pop()?;
+            let Some((since, stream)) = lock(&self.idle).pop() else { return Ok(None) };
             // What can be read there is its end, or nothing that we have asked for.
-            let come = cancel.wait([Interest::read(stream.as_fd())], Instant::now());
-            if since.elapsed() < UPSTREAM_IDLE && come.is_ok_and(|come| come == ([false], None)) {
-                return Some(stream);
+            match cancel.wait([Interest::read(stream.as_fd())], Instant::now()) {
+                Ok((_, Some(reason))) => {
+                    lock(&self.idle).push((since, stream));
+                    return Err(reason);
+                }
+                Ok(([false], None)) if since.elapsed() < UPSTREAM_IDLE => return Ok(Some(stream)),
+                Ok(_) | Err(_) => {}
             }
         }
     }
 
     pub fn close_idle(&self) {
         lock(&self.idle).retain(|(since, _)| since.elapsed() < UPSTREAM_IDLE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_request_that_has_ended_costs_the_others_no_connection() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let connect = || TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (pool, now) = (ConnectionPool::default(), Instant::now());
+        lock(&pool.idle).extend([(now, connect()), (now, connect())]);
+        let ended = pool.take(&Cancel::at(now));
+        assert_eq!(ended.map(drop), Err(CancelReason::TimedOut));
+        assert_eq!(lock(&pool.idle).len(), 2);
+        let later = Cancel::at(now + Duration::from_secs(20));
+        assert!(pool.take(&later).unwrap().is_some());
+        // One that the server has ended is none.
+        drop(listener);
+        while pool.take(&later).unwrap().is_some() {}
+        assert!(lock(&pool.idle).is_empty());
     }
 }

@@ -20,7 +20,11 @@ const PAGES: [(&str, &str); 5] = [
 ];
 
 /// Their mdoc(7) sources, as src/build.rs has compressed them (RFC 1951), a NUL byte behind each.
+#[cfg(not(fuzzing))]
 const COMPRESSED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pages"));
+/// The fuzzer's crate has no build script.
+#[cfg(fuzzing)]
+const COMPRESSED: &[u8] = &[];
 
 /// Each page and its source.
 fn sources() -> impl Iterator<Item = ((&'static str, &'static str), String)> {

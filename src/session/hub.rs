@@ -200,14 +200,14 @@ impl Hub {
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
-        if let Ok(mut state) = self.state.try_lock() {
-            return self.announce_drain(&mut state);
-        }
-        // It is held for moments, unless the disk hangs.
         let hub = Arc::clone(self);
         let work = move || hub.announce_drain(&mut hub.lock());
         if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(work)) {
-            log::warn!("those who wait are not notified of the drain: {e}");
+            // The lock is held for moments, unless the disk hangs.
+            match self.state.try_lock() {
+                Ok(mut state) => self.announce_drain(&mut state),
+                Err(_) => log::warn!("those who wait are not notified of the drain: {e}"),
+            }
         }
     }
 

@@ -209,6 +209,8 @@ def measure(bench, table):
         report(section, clients, found, cpu)
     section.note("asked: the loop where a client asks for each turn over TCP and waits for the answer")
     section.note("SQLite: the better of threads that share a connection and processes with one each")
+    if "Postgres" in others:
+        section.note("Postgres: its CPU time includes the connections, a process each")
     for note in notes:
         section.note(note)
     for server in others.values():

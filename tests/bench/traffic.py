@@ -22,6 +22,7 @@ def collected(bench, make, what, target, count):
     """Instructions of a server's whole run with so many requests, in user space."""
     log = bench.place / f"{what}.callgrind"
     under = ["valgrind", "--tool=callgrind", "--callgrind-out-file=/dev/null", f"--log-file={log}"]
+    under.append("--child-silent-after-fork=yes")
     server = make(what, under=under)
     server.start()
     connection = client.connect(server)
