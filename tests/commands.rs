@@ -173,12 +173,12 @@ fn an_echo_that_is_not_written_down_leaves_a_line_for_debugging_only() {
 }
 
 #[test]
-fn the_journal_before_the_first_run_is_none_yet() {
+fn there_is_no_journal_before_the_first_run() {
     let home = Home::new();
     for args in [&["journal"][..], &["journal", "check"], &["journal", "dump"]] {
         let outcome = home.run(args).assert_code(1);
         assert!(outcome.stderr.contains("there is no journal at"), "{outcome:?}");
-        assert!(outcome.stderr.contains("yet"), "{outcome:?}");
+        assert!(outcome.stderr.contains("unless it runs with --ephemeral"), "{outcome:?}");
     }
     for action in ["compact", "repair"] {
         let outcome = home.run(&["journal", action]).assert_code(1);

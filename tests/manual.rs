@@ -109,17 +109,19 @@ fn mandoc_has_nothing_to_say_about_the_pages() {
 #[test]
 fn man_prints_the_source_of_a_page_where_no_terminal_is() {
     let home = Home::new();
-    for (words, page) in [
-        (&["man"][..], PAGES[0]),
-        (&["man", "toml"], PAGES[1]),
-        (&["man", "hermes-gateway-agent(7)"], PAGES[2]),
-        (&["man", "api.7"], PAGES[3]),
-        (&["gateway", "man", "operation"], PAGES[4]),
+    for (words, page, short) in [
+        (&["man"][..], PAGES[0], ""),
+        (&["man", "toml"], PAGES[1], " toml"),
+        (&["man", "hermes-gateway-agent(7)"], PAGES[2], " agent"),
+        (&["man", "api.7"], PAGES[3], " api"),
+        (&["gateway", "man", "operation"], PAGES[4], " operation"),
     ] {
         let outcome = home.run(words).assert_code(0);
         assert_eq!(outcome.stdout, mdoc::text(page), "{words:?}");
         assert_eq!(outcome.stderr.lines().count(), 1, "{}", outcome.stderr);
-        assert!(outcome.stderr.contains("| man -l -"), "{}", outcome.stderr);
+        // What it says can be pasted into a shell.
+        let hint = format!("`hermes-gateway man{short} | man -l -`");
+        assert!(outcome.stderr.contains(&hint), "{}", outcome.stderr);
     }
     let unknown = home.run(&["man", "config"]).assert_code(64);
     for page in PAGES {

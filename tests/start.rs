@@ -168,7 +168,7 @@ fn a_start_that_fails_is_recorded_as_one_with_its_exit_status_and_reason() {
     let journal = home.state_dir().join("journal");
     let cases: [(&str, &str, i32, &str); 5] = [
         ("[agent]\nmodle = 1\n", "127.0.0.1:0", 78, "modle"),
-        ("", &address, 69, "is taken by"),
+        ("", &address, 69, "http.listen (it was set by --set http.listen="),
         ("[http]\nkey_file = \"/nowhere\"\n", "127.0.0.1:0", 78, "/nowhere"),
         ("# journal\n", "127.0.0.1:0", 78, "/journal"),
         ("# runtime\n", "127.0.0.1:0", 78, "symlink"),

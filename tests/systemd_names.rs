@@ -151,7 +151,7 @@ fn a_unit_that_hides_its_processes_is_stopped_through_its_manager() {
     });
 }
 
-/// A machine's unit of another name is root's to stop; its user is told how.
+/// A system unit of another name is root's to stop; its user is told how.
 #[test]
 fn a_unit_of_the_machine_with_another_name_is_stopped_by_root_and_its_user_is_told() {
     Sandbox::system().run(|manager| {

@@ -78,7 +78,7 @@ impl Context {
     }
 
     /// Whose gateway is meant, where it is not our own, and where that one is: the state directory is
-    /// another user's (sudo with HOME kept); or there is none, and the machine's unit of this name runs as
+    /// another user's (sudo with HOME kept); or there is none, and the system unit of this name runs as
     /// another user, or the user who called sudo has one and root has no configuration for it.
     pub fn foreign_owner(&self) -> Option<(User, Dirs)> {
         let Context { base, dirs, name, .. } = self;

@@ -50,8 +50,10 @@ fn file(context: &Context) -> Result<PathBuf, Failure> {
     if missing && saved(dir).unwrap_or_default().is_empty() {
         context.refuse_foreign("journal")?;
         let path = path.display();
-        let words =
-            format!("there is no journal at {path} yet: the gateway makes it when it starts");
+        let words = format!(
+            "there is no journal at {path}: a gateway makes it at its first start, unless it runs \
+             with --ephemeral"
+        );
         return Err(Failure::failed(words));
     }
     Ok(path)

@@ -34,6 +34,11 @@ fn sources() -> impl Iterator<Item = ((&'static str, &'static str), String)> {
     PAGES.into_iter().zip(texts.split('\0').map(str::to_owned).collect::<Vec<_>>())
 }
 
+/// What a page is called for short: `api`; nothing for the first one.
+fn short(name: &str) -> &str {
+    name.strip_prefix("hermes-gateway").unwrap_or(name).trim_start_matches(['.', '-'])
+}
+
 /// The place of the page that a word names: `api`, `hermes-gateway-api`, either with `.7` or `(7)`; `1` or `5`.
 ///
 /// # Errors
@@ -44,9 +49,7 @@ pub fn page(word: &str) -> Result<usize, String> {
             .iter()
             .find_map(|end| word.strip_suffix(end.as_str()))
             .unwrap_or(word);
-        let short =
-            name.strip_prefix("hermes-gateway").unwrap_or(name).trim_start_matches(['.', '-']);
-        let is_name = !bare.is_empty() && (bare == *name || bare == short);
+        let is_name = !bare.is_empty() && (bare == *name || bare == short(name));
         // There are several pages in section 7.
         is_name || (word == *section && word != "7")
     };
@@ -72,10 +75,12 @@ pub fn show(word: Option<&str>) -> Result<Exit, Failure> {
             eprintln!("hermes-gateway: cannot run {name}: {e}");
         }
     }
-    let (command, page) = ("hermes-gateway man", word.map(|w| format!(" {w}")).unwrap_or_default());
+    // Not as it was written: a shell takes the brackets of `api(7)` for its own.
+    let command = format!("hermes-gateway man {}", short(PAGES[place].0));
+    let command = command.trim_end();
     eprintln!(
-        "hermes-gateway: this is the source of the page (mdoc); `{command}{page} | man -l -` or \
-         `{command}{page} | mandoc` formats it"
+        "hermes-gateway: this is the source of the page (mdoc); `{command} | man -l -` or \
+         `{command} | mandoc` formats it"
     );
     say(&text)
 }

@@ -66,7 +66,7 @@ pub fn stop(context: &Context, system: bool) -> Result<Exit, Failure> {
     };
     let unit = holder.and_then(|holder| Unit::of(context, holder));
     match (unit, holder) {
-        // Root reaches the machine's units, and no user's.
+        // Root reaches system units, and no user's.
         (Some(unit), _)
             if unit.systemctl.scope == Scope::System || !system && foreign.is_none() =>
         {

@@ -324,7 +324,8 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
         Ok(listener)
     });
     bound.map_err(|e| {
-        let place = loaded.place("http.listen").unwrap_or_else(|| "the default".to_owned());
+        let place = loaded.place("http.listen").map(|place| format!("it was set by {place}"));
+        let place = place.unwrap_or_else(|| "it is the default".to_owned());
         let words = match e.kind() {
             io::ErrorKind::AddrInUse => {
                 let name = |pid| escaped(&proc::name(pid).unwrap_or_default(), false);
