@@ -210,7 +210,8 @@ impl FileJournal {
         let file = Arc::new(copy.finish()?);
         // Writers go on, in the new file: what they wait for is its sync, and not this lock.
         (inner.file, inner.index, inner.status.size) = (Arc::clone(&file), copy.index, copy.end);
-        (inner.preallocated, inner.zeros, inner.rested) = (0, 0, copy.end);
+        (inner.preallocated, inner.zeros, inner.room) = (0, 0, None);
+        inner.rested = inner.status.last;
         inner.begin_round();
         drop(inner);
         let named = (self.disk.sync)(&file).and_then(|()| fs::rename(temporary, &self.path));

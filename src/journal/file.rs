@@ -67,7 +67,8 @@ impl FileJournal {
             covered: 0,
             preallocated: 0,
             zeros,
-            rested: end,
+            room: None,
+            rested: found.last,
         };
         let journal = FileJournal {
             path,
@@ -136,6 +137,9 @@ impl FileJournal {
         }
         let result = inner.append(self.disk, json, purpose);
         self.publish(inner);
+        if let Err(WriteError::Broken(_)) = &result {
+            self.tell_broken();
+        }
         result
     }
 }
@@ -161,7 +165,7 @@ impl Journal for FileJournal {
                 break inner;
             }
             // What came too late for the round under way is in the next one.
-            let round = inner.round + usize::from(number > inner.covered);
+            let round = inner.round + u64::from(number > inner.covered);
             if self.wait(inner, round) {
                 return Ok(());
             }
@@ -198,7 +202,9 @@ impl Journal for FileJournal {
             inner.known_durable
         };
         self.sync(number)?;
-        self.lock().rest(self.disk);
+        let mut inner = self.lock();
+        inner.rest(self.disk);
+        self.publish(&inner);
         Ok(())
     }
 

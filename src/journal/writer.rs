@@ -20,9 +20,17 @@ const JOURNAL_STEP: u64 = 16 << 10;
 
 /// Zeros that are written behind the records, where the next ones go. These then neither make the file
 /// longer nor take new blocks, so that a sync has nothing to commit but them. So much at once takes
-/// some ten microseconds, and one sync in a thousand writes it. It is for a load: a sixteenth of it has
-/// to come without a rest.
+/// some ten microseconds, and one sync in a thousand writes it.
 const ROOM: u64 = 256 << 10;
+
+/// There are zeros from so many records without a rest on: for fewer they would cost more than they save.
+fn load(room: u64) -> u64 {
+    (room >> 12).max(2)
+}
+
+/// Free space from which on room is cut off at a rest: what was reserved is free for a moment then, and
+/// has to come back whoever else writes.
+const AMPLE: u64 = 64 * JOURNAL_PREALLOCATED;
 
 /// What is asked of the disk, so that tests can have it refused.
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +40,8 @@ pub struct Disk {
     pub preallocate: fn(&File, u64, u64) -> io::Result<bool>,
     /// How many zeros are written at once: [`ROOM`], or none where that would be no use.
     pub room: fn(&File) -> u64,
+    /// Bytes that are free for us on its file system.
+    pub free: fn(&File) -> u64,
     pub sync: fn(&File) -> io::Result<()>,
 }
 
@@ -44,6 +54,7 @@ impl Disk {
             truncate: File::set_len,
             preallocate: files::preallocate,
             room: |file| if files::overwrites_in_place(file) { ROOM } else { 0 },
+            free: files::free_space,
             sync: if trusting { |_| Ok(()) } else { File::sync_data },
         }
     }
@@ -76,11 +87,11 @@ impl FileJournal {
     }
 
     /// Waits for the end of this round; whether it went well. If not, it may not have ended either.
-    pub fn wait(&self, inner: MutexGuard<'_, Inner>, round: usize) -> bool {
+    pub fn wait(&self, inner: MutexGuard<'_, Inner>, round: u64) -> bool {
         // Before the other is given back: the round cannot end in between.
         let told = lock(&self.told);
         drop(inner);
-        let told = self.synced[round % 2].wait(told).unwrap_or_else(PoisonError::into_inner);
+        let told = self.synced(round).wait(told).unwrap_or_else(PoisonError::into_inner);
         told.ended >= round && !told.broken
     }
 
@@ -92,13 +103,23 @@ impl FileJournal {
         let (ended, broken) = (inner.round, matches!(inner.status.condition, Condition::Broken(_)));
         *lock(&self.told) = Told { ended, broken };
         drop(inner);
-        let [of_this, of_next] = [ended, ended + 1].map(|round| &self.synced[round % 2]);
-        of_this.notify_all();
+        self.synced(ended).notify_all();
         if broken {
-            of_next.notify_all();
+            self.synced(ended + 1).notify_all();
         } else {
-            of_next.notify_one();
+            self.synced(ended + 1).notify_one();
         }
+    }
+
+    /// Tells all that wait that nothing more will be durable: who was woken to sync for the others may
+    /// have learnt it first, and have gone. The journal's lock is held.
+    pub fn tell_broken(&self) {
+        lock(&self.told).broken = true;
+        self.synced.iter().for_each(Condvar::notify_all);
+    }
+
+    fn synced(&self, round: u64) -> &Condvar {
+        &self.synced[usize::from(round % 2 == 1)]
     }
 
     /// Makes a change known. The journal's lock is held.
@@ -110,7 +131,7 @@ impl FileJournal {
 /// The last round that has ended, and whether nothing more will be durable.
 #[derive(Debug, Default)]
 pub struct Told {
-    ended: usize,
+    pub ended: u64,
     broken: bool,
 }
 
@@ -128,13 +149,15 @@ pub struct Inner {
     /// Whether a round is under way: a sync by one of those that wait, or by a compaction.
     pub syncing: bool,
     /// The round under way, or else the last one, and the last record that it makes durable.
-    pub round: usize,
+    pub round: u64,
     pub covered: u64,
     /// Up to where room is preallocated; the maximum where the file system cannot.
     pub preallocated: u64,
     /// Where the zeros behind the last record end, if there are any: see [`ROOM`].
     pub zeros: u64,
-    /// Where the last record ended when nothing more had come for a while.
+    /// How many are written at once; not known before the first.
+    pub room: Option<u64>,
+    /// The last record when nothing more had come for a while.
     pub rested: u64,
 }
 
@@ -195,10 +218,10 @@ impl Inner {
     /// Writes zeros behind the last record, as far as room is preallocated. Without them the file grows
     /// with each record.
     fn write_zeros(&mut self, disk: Disk) {
-        let size = self.status.size;
-        let room = (disk.room)(&self.file);
+        let (size, records) = (self.status.size, self.status.last - self.rested);
+        let room = *self.room.get_or_insert_with(|| (disk.room)(&self.file));
         let length = room.min(self.preallocated.saturating_sub(size));
-        if length > 0 && size - self.rested >= room / 16 {
+        if length > 0 && records >= load(room) {
             let zeros = vec![0; usize::try_from(length).unwrap_or(0)];
             let written = (disk.write)(&self.file, &zeros, size).unwrap_or(0);
             self.zeros = size + written as u64;
@@ -209,11 +232,15 @@ impl Inner {
     /// what is reserved for them may not come back.
     pub fn rest(&mut self, disk: Disk) {
         let is_last = self.known_durable == self.status.last;
-        if self.zeros > self.status.size && is_last && self.status.condition == Condition::Good {
+        let is_good = is_last && self.status.condition == Condition::Good;
+        if self.zeros > self.status.size && is_good && (disk.free)(&self.file) >= AMPLE {
             // Else the next rest, or the next start, finds them.
             let _ = self.cut(disk);
+            if let Err(e) = self.preallocate(disk, 0) {
+                self.degrade(&e);
+            }
         }
-        self.rested = self.status.size;
+        self.rested = self.status.last;
     }
 
     /// Cuts off what is behind the last record.

@@ -104,6 +104,18 @@ pub fn overwrites_in_place(file: &File) -> bool {
     }
 }
 
+/// Bytes that are free on a file's file system for those who are not root (fstatvfs(3)); 0 where it
+/// does not say.
+pub fn free_space(file: &File) -> u64 {
+    // SAFETY: all-zero is a valid statvfs; the call takes a descriptor that is borrowed here and fills
+    // the struct, which lives here.
+    unsafe {
+        let mut about: libc::statvfs = std::mem::zeroed();
+        let asked = check(libc::fstatvfs(file.as_raw_fd(), &raw mut about));
+        asked.map_or(0, |_| about.f_bavail.saturating_mul(about.f_frsize))
+    }
+}
+
 /// Drops what the page cache holds of a file, so that whoever reads it next sees what is on the
 /// disk: after a failed fsync the cache shows, as clean, what the disk never got.
 pub fn drop_page_cache(file: &File) {

@@ -24,6 +24,7 @@ fn with(change: impl FnOnce(&mut Disk)) -> (TempDir, FileJournal) {
     let (mut journal, _) = open(&dir);
     fill(&journal, 3);
     change(&mut journal.disk);
+    journal.lock().room = None;
     (dir, journal)
 }
 
@@ -115,6 +116,37 @@ fn records_take_the_place_of_zeros() {
         assert_eq!(length(&dir) == left, !stops);
         assert_eq!(length(&dir) == journal.size(), stops, "for one record there is no room");
     }
+}
+
+/// What a cut gives back for a moment may be gone then.
+#[test]
+fn room_is_cut_off_only_where_what_is_reserved_comes_back() {
+    static SCARCE: AtomicBool = AtomicBool::new(true);
+    let (dir, journal) = with(|disk| {
+        disk.room = |_| 500;
+        disk.free = |_| if SCARCE.load(SeqCst) { 1 << 20 } else { u64::MAX };
+    });
+    let some = || fill(&journal, 3);
+    some();
+    journal.checkpoint().unwrap();
+    assert!(length(&dir) > journal.size());
+    SCARCE.store(false, SeqCst);
+    some();
+    journal.checkpoint().unwrap();
+    assert_eq!((length(&dir), journal.condition()), (journal.size(), Condition::Good));
+}
+
+#[test]
+fn what_is_reserved_and_does_not_come_back_is_said() {
+    static FULL: AtomicBool = AtomicBool::new(false);
+    let (_dir, journal) = with(|disk| {
+        disk.room = |_| 500;
+        disk.preallocate = |_, _, _| if FULL.load(SeqCst) { Err(full()) } else { Ok(true) };
+    });
+    fill(&journal, 3);
+    FULL.store(true, SeqCst);
+    journal.checkpoint().unwrap();
+    assert!(matches!(journal.condition(), Condition::Degraded(_)));
 }
 
 /// What cannot be written there costs nothing but time.

@@ -1,12 +1,14 @@
 //! Many writers, readers and compactions at once.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
 use super::*;
+use crate::threads::{lock, pause};
 
 const WRITERS: u64 = 16;
 const EACH: u64 = 40;
@@ -78,7 +80,7 @@ fn nobody_is_left_waiting() {
     let mut journal = open(&dir).0;
     // So long that most come while it is under way.
     journal.disk.sync = |_| {
-        crate::threads::pause(Duration::from_micros(200));
+        pause(Duration::from_micros(200));
         Ok(())
     };
     let (journal, (told, heard)) = (Arc::new(journal), mpsc::channel());
@@ -102,6 +104,65 @@ fn nobody_is_left_waiting() {
         }
     }
     assert_eq!(journal.last(), 20 * WRITERS * EACH);
+}
+
+/// Who was woken to sync for the others learns first that it is of no use, and goes.
+#[test]
+fn a_journal_that_breaks_between_two_syncs_lets_nobody_wait() {
+    static FAILS: AtomicBool = AtomicBool::new(false);
+    static SYNCS: AtomicU64 = AtomicU64::new(0);
+    static MAY_END: AtomicU64 = AtomicU64::new(0);
+    let dir = TempDir::new("journal");
+    let mut journal = open(&dir).0;
+    journal.disk.write = |file, bytes, at| match FAILS.load(SeqCst) {
+        true => Err(io::ErrorKind::Other.into()),
+        false => file.write_at(bytes, at),
+    };
+    journal.disk.truncate = |_, _| Err(io::ErrorKind::Other.into());
+    journal.disk.sync = |_| {
+        let own = SYNCS.fetch_add(1, SeqCst);
+        while MAY_END.load(SeqCst) <= own {
+            thread::yield_now();
+        }
+        Ok(())
+    };
+    let journal = Arc::new(journal);
+    let (told, heard) = mpsc::channel();
+    for _ in 0..4 {
+        let number = journal.append(ONE, Purpose::NewWork).unwrap();
+        let (waiting, told) = (Arc::clone(&journal), told.clone());
+        thread::spawn(move || told.send(waiting.sync(number)).unwrap());
+        while !journal.lock().syncing {
+            thread::yield_now();
+        }
+    }
+    // Who does not wait by then has nothing to miss.
+    pause(Duration::from_millis(20));
+    // The sync of the first has ended, and nobody has heard of it yet.
+    MAY_END.store(1, SeqCst);
+    let held = loop {
+        let told = lock(&journal.told);
+        if told.ended == 1 {
+            break told;
+        }
+        drop(told);
+        thread::yield_now();
+    };
+    FAILS.store(true, SeqCst);
+    let breaks = thread::spawn({
+        let journal = Arc::clone(&journal);
+        move || journal.append(ONE, Purpose::NewWork)
+    });
+    while !matches!(journal.condition(), Condition::Broken(_)) {
+        thread::yield_now();
+    }
+    drop(held);
+    MAY_END.store(2, SeqCst);
+    assert!(matches!(breaks.join().unwrap(), Err(WriteError::Broken(_))));
+    for _ in 0..4 {
+        let result = heard.recv_timeout(Duration::from_secs(20)).expect("somebody waits for ever");
+        assert!(matches!(result, Ok(()) | Err(WriteError::Broken(_))));
+    }
 }
 
 /// Records come into the room while somebody looks at what was zeros a moment ago.
