@@ -15,6 +15,7 @@ use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
 use super::message_table::{Digest, MessageTable};
 use super::reply::{Recent, ReplyBuffers};
+use super::restarts::{RestartAccepted, RestartRequest, Restarts};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
@@ -56,6 +57,8 @@ pub struct Hub {
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
     /// What `agent.retry_for` is measured from: a clock that stands still while the machine sleeps.
     pub(super) began: Instant,
+    /// The restarts that are asked for.
+    pub restarts: Restarts,
     settings: RwLock<Arc<Settings>>,
     /// Readable once every turn has to end.
     pub abort: EventFd,
@@ -167,6 +170,7 @@ impl Hub {
             compaction: Mutex::default(),
             shortage: Mutex::default(),
             began: now,
+            restarts: Restarts::default(),
             settings: RwLock::new(Arc::new(settings)),
             abort: EventFd::new()?,
             main_wakeup,
@@ -220,6 +224,13 @@ impl Hub {
             self.end_work();
         }
         self.maintenance_wakeup.notify_all();
+    }
+
+    /// Asks the main loop for a restart.
+    pub fn request_restart(&self, request: RestartRequest) -> RestartAccepted {
+        let accepted = self.restarts.request(request);
+        self.main_wakeup.notify();
+        accepted
     }
 
     pub fn is_draining(&self) -> bool {

@@ -23,6 +23,8 @@ mod permit;
 mod queries;
 mod records;
 mod reply;
+pub mod restart_record;
+mod restarts;
 mod retry;
 mod session_eviction;
 mod states;
@@ -46,6 +48,10 @@ pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
+pub use restarts::{
+    Requester, Restart, RestartAccepted, RestartFailure, RestartKind, RestartRequest, RestartStage,
+    Restarts,
+};
 pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};
 pub use time::{SystemClocks, now};
