@@ -68,6 +68,7 @@ pub struct Hub {
     busy: AtomicUsize,
     draining: AtomicBool,
     broken: AtomicBool,
+    pub(super) paused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -177,6 +178,7 @@ impl Hub {
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
         }))
     }
 
@@ -323,7 +325,7 @@ impl Hub {
     /// One piece of work has ended.
     pub(super) fn end_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.is_draining() {
+        if last && (self.is_draining() || self.is_paused()) {
             self.main_wakeup.notify();
         }
     }

@@ -18,6 +18,7 @@ mod lock;
 mod maintenance;
 mod message;
 mod message_table;
+mod pause;
 mod pending_retry;
 mod permit;
 mod queries;
@@ -49,8 +50,8 @@ pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
 pub use restarts::{
-    Requester, Restart, RestartAccepted, RestartFailure, RestartKind, RestartRequest, RestartStage,
-    Restarts,
+    Requester, Restart, RestartAccepted, RestartDone, RestartFailure, RestartKind, RestartRequest,
+    RestartStage, Restarts,
 };
 pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};
