@@ -18,6 +18,7 @@ mod lock;
 mod maintenance;
 mod message;
 mod message_table;
+mod pause;
 mod pending_retry;
 mod permit;
 mod queries;
