@@ -184,6 +184,14 @@ pub const THREAD_STACK: usize = 1 << 20;
 /// How long accepting rests after an error that would come again at once (EMFILE).
 pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
+/// How long the exit waits for the last events of event streams, and for last answers that were sent:
+/// they are on their way by then.
+pub const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What connections that are handed over have sent of requests that were not begun, all together: a
+/// thousand of the largest heads, and much more of usual ones. The next process reads it before it serves.
+pub const MAX_HANDED_OVER: usize = 16 * MIB;
+
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;
 

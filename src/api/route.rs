@@ -136,11 +136,12 @@ fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
 }
 
 /// Serves one connection until it ends.
-pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
+pub fn serve(connection: &mut Connection, origin: Origin, service: &Service) {
     connection.error_response = super::error::refused;
+    connection.needs_turn = needs_turn;
     let why = loop {
         match connection.next_request() {
-            Ok(Some(request)) => match answer(&mut connection, &request, origin, service) {
+            Ok(Some(request)) => match answer(connection, &request, origin, service) {
                 Ok(()) => {}
                 Err(why) => break why,
             },
@@ -153,6 +154,11 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
         Closed::Io(_) | Closed::TimedOut | Closed::CutShort => why.to_string(),
     };
     log::debug!("a connection from {origin} ended: {why}");
+}
+
+/// Whether a request that has begun would hold up a restart: by its head alone.
+fn needs_turn(request: &Request) -> bool {
+    find(&request.path, request.method, false).class == Some(LongWork)
 }
 
 /// Answers one request. Out of line: what waits for the next one needs none of this on its stack.

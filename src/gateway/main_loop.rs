@@ -147,7 +147,8 @@ impl Main {
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
         // Whoever comes now is served by the next image.
-        let accepts = self.timers.accept.is_none() && !matches!(self.phase, Phase::Closing { .. });
+        let ends = matches!(self.phase, Phase::HandingOver { .. } | Phase::Closing { .. });
+        let accepts = self.timers.accept.is_none() && !ends;
         let listeners = self.started.as_ref().filter(|_| accepts);
         let interests = [
             Interest::read(signals.as_fd()),
@@ -227,6 +228,7 @@ impl Main {
                     self.started = Some(started);
                     self.tell_of_restart();
                     self.event(Event::Started);
+                    self.take_back();
                 }
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
                 Err(failure) => log::warn!("the start failed during a stop: {failure}"),
@@ -279,8 +281,7 @@ impl Main {
             self.report(now);
         }
         if due(&mut self.timers.drain, now) || self.is_stuck() {
-            let closing = matches!(self.phase, Phase::Closing { .. });
-            self.event(if closing { Event::GivenUp } else { Event::Expired });
+            self.event(Event::Expired);
         }
     }
 
@@ -294,6 +295,8 @@ impl Main {
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
             Action::AbortTurns => self.abort_turns(),
             Action::Pause => self.begin_pause(),
+            Action::HandOver => self.hand_over(),
+            Action::PauseAgain => self.pause_again(),
             Action::Close => self.close_for_restart(),
             Action::Resume => self.resume(),
             Action::AskAgain => {

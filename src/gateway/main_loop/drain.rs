@@ -13,7 +13,6 @@ use super::state::{Main, News};
 use crate::cancel::Cancel;
 use crate::escape::escaped;
 use crate::exit::Exit;
-use crate::gateway::startup::Started;
 use crate::gateway::stop_timeout;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history;
@@ -41,14 +40,16 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl Main {
     pub(super) fn begin_drain(&mut self) {
-        self.refuse_restart("the gateway is being stopped");
         let (mut was_started, mut drain) = (false, Duration::ZERO);
-        if let Some(Started { service, .. }) = &self.started {
+        if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
             service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
             service.shutdown.close();
             service.hub.drain();
+            // Connections that were given up for a restart are told of the stop.
+            self.take_back();
+            self.refuse_restart("the gateway is being stopped");
             was_started = service.ready.load(Ordering::SeqCst);
-            drain = stop_timeout::drain(service);
+            drain = stop_timeout::drain(&service);
         }
         let now = Instant::now();
         self.timers.drain = Some(now + drain);

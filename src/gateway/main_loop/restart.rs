@@ -11,20 +11,27 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::{Value, json};
 
 use super::drain::CLOSE_TIMEOUT;
-use super::state::{Main, News, RestartRun};
+use super::state::{Main, News, RestartRun, due};
+use crate::api::HandedOver;
 use crate::escape::escaped;
 use crate::gateway::handover::{self, LOCKS, Sealed};
 use crate::gateway::proof::{self, Proven};
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Event, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::limits::THREAD_STACK;
+use crate::limits::{STREAM_END_TIMEOUT, THREAD_STACK};
 use crate::session::restart_record::{self, MAX_RECENT, Pending};
 use crate::session::{Restart, RestartDone, RestartKind, RestartRequest, RestartStage};
 use crate::sys::clock::{Utc, since_boot};
 use crate::sys::process::Pid;
 use crate::sys::{exec, proc};
 use crate::threads::{lock, spawn, spawn_with_retry};
+
+/// How long connections have to give up their sockets, while nobody is served.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For how long a moment is waited for in which no request is being answered.
+const SHORT_REQUESTS: Duration = Duration::from_millis(50);
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -65,6 +72,7 @@ impl Main {
         let program = proof::program();
         log::info!("a restart in place was asked for by {}: {}", asked.by, program.display());
         restarts.enter(RestartStage::Proving);
+        started.service.prepare_handover();
         self.notifier.status(&escaped(&format!("Restarting: trying {}", program.display()), false));
         let (plan, mailbox) = (self.plan.clone(), Arc::clone(&self.mailbox));
         let work = move || mailbox.put(News::Proven(proof::prove(&plan, &program)));
@@ -76,10 +84,13 @@ impl Main {
     /// It does not happen, or no more. Nothing where none is under way.
     pub(super) fn refuse_restart(&mut self, why: &str) {
         let Some(started) = &self.started else { return };
-        self.restart = None;
         let time = Utc::new(SystemTime::now()).rfc3339();
         if started.service.hub.restarts.fail(why, time).is_none() {
             return;
+        }
+        // Whoever prepared for it need not any more.
+        if self.restart.take().is_none() {
+            let _ = started.service.resume();
         }
         log::error!("no restart, the gateway goes on as it is: {why}");
         if self.phase == Phase::Serving {
@@ -92,8 +103,20 @@ impl Main {
         match proven {
             Ok(proven) if self.phase == Phase::Serving => {
                 let (at, in_flight) = (Instant::now(), self.turns());
+                let config = self.started.as_ref().map(|started| started.service.settings());
+                let time = config.map_or(Duration::ZERO, |it| it.config.stop.drain_timeout);
                 let (aborted, ended, failed) = (0, None, None);
-                let run = RestartRun { proven, at, in_flight, aborted, ended, failed };
+                let (until, connections) = (at + time, Vec::new());
+                let run = RestartRun {
+                    proven,
+                    at,
+                    in_flight,
+                    aborted,
+                    until,
+                    connections,
+                    ended,
+                    failed,
+                };
                 self.restart = Some(run);
                 self.event(Event::Proven);
             }
@@ -104,39 +127,80 @@ impl Main {
 
     /// Nothing begins any more; what is in flight has the time that a drain has.
     pub(super) fn begin_pause(&mut self) {
-        let Some(started) = &self.started else { return };
-        let hub = &started.service.hub;
-        hub.pause();
-        hub.restarts.enter(RestartStage::Pausing);
-        let now = Instant::now();
-        self.timers.drain = Some(now + started.service.settings().config.stop.drain_timeout);
-        if hub.busy() > 0 {
+        let (Some(started), Some(restart)) = (&self.started, &self.restart) else { return };
+        started.service.pause();
+        started.service.hub.restarts.enter(RestartStage::Pausing);
+        self.timers.drain = Some(restart.until);
+        if started.service.hub.busy() > 0 {
             log::info!("the restart waits for the turns in flight: {}", self.turns());
-            self.report(now);
+            self.report(Instant::now());
         }
     }
 
-    /// Whether nothing is in flight. In a pause, those who wait for what does not run are answered later.
-    pub(super) fn is_quiet(&self) -> bool {
-        match (&self.started, self.phase) {
-            (Some(started), Phase::Pausing { .. }) => started.service.hub.busy() == 0,
+    /// Whether nothing is in flight that is to be waited for.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let Some(started) = &self.started else { return true };
+        let (service, now) = (&started.service, Instant::now());
+        match self.phase {
+            Phase::Pausing { .. } if service.hub.busy() > 0 => {
+                self.timers.handover = None;
+                false
+            }
+            // Where there are always requests, they come to an end by the handover.
+            Phase::Pausing { .. } => {
+                let at = *self.timers.handover.get_or_insert(now + SHORT_REQUESTS);
+                service.is_quiet() || at <= now
+            }
+            Phase::HandingOver { .. } => {
+                due(&mut self.timers.handover, now);
+                service.is_handed_over()
+            }
             _ => self.in_flight() == 0,
         }
     }
 
-    /// Ends serving, for the next image to go on: what is written here is durable before the exec.
-    pub(super) fn close_for_restart(&mut self) {
+    /// Ends serving: what comes from now on is served by the next image.
+    pub(super) fn hand_over(&mut self) {
         let (Some(started), Some(restart)) = (&self.started, &mut self.restart) else { return };
         restart.ended = Some(since_boot());
-        self.timers.report = None;
-        self.timers.drain = Some(Instant::now() + CLOSE_TIMEOUT);
+        let now = Instant::now();
+        (self.timers.report, self.timers.drain) = (None, Some(now + HANDOVER_TIMEOUT));
+        self.timers.handover = Some(now + STREAM_END_TIMEOUT);
+        started.listeners.hand_over(&started.service);
+    }
+
+    /// An answer takes longer: until the next try, all is served as in a pause.
+    pub(super) fn pause_again(&mut self) {
+        self.take_back();
+        let (Some(started), Some(restart)) = (&self.started, &self.restart) else { return };
+        started.service.pause();
+        self.timers.drain = Some(restart.until);
+        self.timers.handover = Some(Instant::now() + HANDOVER_TIMEOUT);
+    }
+
+    /// Goes on with all connections that were given up, in this image or the one before.
+    pub(super) fn take_back(&mut self) {
+        let Some(started) = &self.started else { return };
+        let mut all = std::mem::take(&mut lock(&self.plan.inherited).connections);
+        if let Some(restart) = &mut self.restart {
+            all.append(&mut restart.connections);
+            all.append(&mut started.service.resume());
+        }
+        if !all.is_empty() {
+            started.listeners.resume(all, &started.service);
+        }
+    }
+
+    /// What is written here is durable before the exec.
+    pub(super) fn close_for_restart(&mut self) {
         let line = self.restart_line();
+        let (Some(started), Some(restart)) = (&self.started, &mut self.restart) else { return };
+        restart.connections = started.service.take_handed_over();
+        self.timers.handover = None;
+        self.timers.drain = Some(Instant::now() + CLOSE_TIMEOUT);
         let (service, mailbox) = (Arc::clone(&started.service), Arc::clone(&self.mailbox));
         let (dirs, asked) = (self.plan.dirs.clone(), service.hub.restarts.current());
         let work = move || {
-            service.hub.release();
-            service.shutdown.close();
-            service.await_streams();
             let noted = asked.map_or(Ok(()), |asked| note(&dirs.state, asked));
             let entered = history::record_end(&dirs, &line, true);
             if let Err(e) = noted.and(entered) {
@@ -173,9 +237,7 @@ impl Main {
     /// The journal could not be closed in time, and what serving had is still there: it goes on.
     pub(super) fn resume(&mut self) {
         self.timers.drain = None;
-        if let Some(started) = &self.started {
-            started.service.hub.resume();
-        }
+        self.take_back();
         self.refuse_restart("the journal could not be closed in time: the disk does not answer");
     }
 
@@ -207,9 +269,7 @@ impl Main {
 
     /// Executes the proven program, else the present one by its own file; returns why neither could be.
     fn execute(&self) -> String {
-        let (Some(started), Some(restart)) = (&self.started, &self.restart) else {
-            return "there is nothing to execute".to_owned();
-        };
+        let Some(restart) = &self.restart else { return "there is nothing to execute".to_owned() };
         let mut why = String::new();
         let present = File::open("/proc/self/exe");
         let programs = [Ok(&restart.proven.file), present.as_ref()];
@@ -220,7 +280,9 @@ impl Main {
                 (Ok(program), Ok(Sealed { file, variable })) => {
                     let mut keep = self.descriptors();
                     keep.push(("", file.as_fd()));
-                    let keep: Vec<BorrowedFd<'_>> = keep.into_iter().map(|(_, fd)| fd).collect();
+                    let mut keep: Vec<BorrowedFd<'_>> =
+                        keep.into_iter().map(|(_, fd)| fd).collect();
+                    keep.extend(restart.connections.iter().map(|one| one.socket.as_fd()));
                     let argv: Vec<OsString> = env::args_os().collect();
                     let mut environment: Vec<OsString> = env::vars_os()
                         .map(|(name, value)| {
@@ -239,7 +301,6 @@ impl Main {
             let separator = if why.is_empty() { "" } else { "; the present program: " };
             why += &format!("{separator}{e}");
         }
-        let _ = started;
         why
     }
 
@@ -260,6 +321,7 @@ impl Main {
             "name": proc::name(Pid::own()),
             "soft_limit": self.plan.children.descriptors(),
             "had_file": self.plan.had_file.load(std::sync::atomic::Ordering::SeqCst),
+            "connections": restart.connections.iter().map(HandedOver::to_json).collect::<Vec<_>>(),
             "listen": listen.map(|listen| listen.to_string()),
             "restart": {
                 "number": asked.as_ref().map(|asked| asked.number),

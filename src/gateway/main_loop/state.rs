@@ -4,6 +4,7 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::api::HandedOver;
 use crate::exit::Failure;
 use crate::gateway::Plan;
 use crate::gateway::proof::Proven;
@@ -22,6 +23,10 @@ pub struct RestartRun {
     /// Turns in flight then, and those of them that were aborted.
     pub in_flight: usize,
     pub aborted: usize,
+    /// When the pause is over, and nothing is waited for any more.
+    pub until: Instant,
+    /// The connections that were given up.
+    pub connections: Vec<HandedOver>,
     /// When serving ended, since boot.
     pub ended: Option<Duration>,
     /// Why it can neither happen nor be given up.
@@ -80,6 +85,8 @@ pub struct Timers {
     pub watchdog: Option<(Instant, Duration)>,
     /// The end of the drain, or of the time that aborted turns have.
     pub drain: Option<Instant>,
+    /// When to look again whether connections can be handed over, or were.
+    pub handover: Option<Instant>,
     /// When to accept again after it failed.
     pub accept: Option<Instant>,
     /// When that it failed was last said: nothing waits for this.
@@ -95,7 +102,7 @@ impl Timers {
     pub fn until_next(&self, now: Instant, started: bool) -> Option<Duration> {
         let watchdog = self.watchdog.map(|(at, _)| at);
         let reload = self.reload.filter(|_| started);
-        let all = [watchdog, self.drain, self.accept, reload, self.report];
+        let all = [watchdog, self.drain, self.handover, self.accept, reload, self.report];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }
