@@ -49,6 +49,10 @@ pub const ANSWER_WITHIN: Time = setting(secs(60), Duration::ZERO..=secs(HOUR));
 /// A day: whoever waits longer for a stop has forgotten that it was asked for.
 pub const DRAIN_TIMEOUT: Time = setting(secs(30), SHORTEST_WAIT..=secs(DAY));
 
+/// A start that reads the largest journal from a slow disk; while it lasts the old process serves.
+/// An hour: whoever waits longer for a restart has forgotten that it was asked for.
+pub const START_TIMEOUT: Time = setting(secs(60), secs(1)..=secs(HOUR));
+
 /// Each takes a thread and some 15 kB; where descriptors or tasks allow fewer, there are fewer.
 pub const MAX_CONNECTIONS: Number = setting(10_000, MAX_CONNECTIONS_RANGE);
 /// Beyond it a thread per connection is the wrong design.

@@ -3,7 +3,7 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fs::File;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,7 +15,7 @@ use super::state::{Main, News, RestartRun, due};
 use crate::api::HandedOver;
 use crate::escape::escaped;
 use crate::gateway::handover::{self, LOCKS, Sealed};
-use crate::gateway::proof::{self, Proven};
+use crate::gateway::proof::{Proven, prove};
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Event, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
@@ -23,7 +23,7 @@ use crate::limits::{STREAM_END_TIMEOUT, THREAD_STACK};
 use crate::session::restart_record::{self, MAX_RECENT, Pending};
 use crate::session::{Restart, RestartDone, RestartKind, RestartRequest, RestartStage};
 use crate::sys::clock::{Utc, since_boot};
-use crate::sys::process::Pid;
+use crate::sys::process::{Pid, own_image};
 use crate::sys::{exec, proc};
 use crate::threads::{lock, spawn, spawn_with_retry};
 
@@ -69,13 +69,18 @@ impl Main {
                 "it runs with --ephemeral: its messages are in memory, and a restart would lose them",
             );
         }
-        let program = proof::program();
+        let program = self.plan.program.clone();
         log::info!("a restart in place was asked for by {}: {}", asked.by, program.display());
         restarts.enter(RestartStage::Proving);
         started.service.prepare_handover();
         self.notifier.status(&escaped(&format!("Restarting: trying {}", program.display()), false));
         let (plan, mailbox) = (self.plan.clone(), Arc::clone(&self.mailbox));
-        let work = move || mailbox.put(News::Proven(proof::prove(&plan, &program)));
+        let service = Arc::clone(&started.service);
+        let work = move || {
+            let (hub, timeout) = (&service.hub, service.settings().config.restart.start_timeout);
+            let proven = prove(&plan, &program, timeout, Some(hub.abort.as_fd()));
+            mailbox.put(News::Proven(proven));
+        };
         if let Err(e) = spawn("proof", THREAD_STACK, Box::new(work)) {
             self.refuse_restart(&format!("there is no thread for it: {e}"));
         }
@@ -271,8 +276,10 @@ impl Main {
     fn execute(&self) -> String {
         let Some(restart) = &self.restart else { return "there is nothing to execute".to_owned() };
         let mut why = String::new();
-        let present = File::open("/proc/self/exe");
-        let programs = [Ok(&restart.proven.file), present.as_ref()];
+        let present = own_image();
+        let unchanged = restart.proven.check_unchanged().map_err(io::Error::other);
+        let proven = unchanged.map(|()| &restart.proven.file);
+        let programs = [proven.as_ref().map(|file| *file), present.as_ref()];
         for program in programs {
             let failed = (!why.is_empty()).then(|| why.clone());
             let sealed = self.seal(restart, failed);
@@ -283,7 +290,7 @@ impl Main {
                     let mut keep: Vec<BorrowedFd<'_>> =
                         keep.into_iter().map(|(_, fd)| fd).collect();
                     keep.extend(restart.connections.iter().map(|one| one.socket.as_fd()));
-                    let argv: Vec<OsString> = env::args_os().collect();
+                    let argv = &self.plan.arguments;
                     let mut environment: Vec<OsString> = env::vars_os()
                         .map(|(name, value)| {
                             let mut text = name;
@@ -293,7 +300,7 @@ impl Main {
                         })
                         .collect();
                     environment.push(variable);
-                    exec::execute(program.as_fd(), &argv, &environment, &keep).to_string()
+                    exec::execute(program.as_fd(), argv, &environment, &keep).to_string()
                 }
                 (Err(e), _) => e.to_string(),
                 (_, Err(e)) => e.to_string(),
