@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::inherited::{CONTROL, HTTP, Inherited};
 use super::{Plan, banner, control_socket, reload, startup, stop_timeout};
 use crate::config::LogTarget;
 use crate::escape::escaped;
@@ -34,8 +35,9 @@ const SETTLE_TIME: Duration = Duration::from_millis(20);
 /// Runs the gateway from start to stop; returns the status to exit with.
 pub fn run(plan: Plan, mut signals: Signals) -> Exit {
     let began = Instant::now();
+    let inherited = Inherited::take();
     logger::set(log::LevelFilter::Info, LogTarget::Auto, "hermes-gateway");
-    let exit = match Main::begin(plan, began) {
+    let exit = match Main::begin(plan, inherited, began) {
         Ok(mut main) => main.run_until_exit(&mut signals),
         Err(failure) => end_early(&failure),
     };
@@ -51,7 +53,7 @@ fn end_early(failure: &Failure) -> Exit {
 }
 
 impl Main {
-    fn begin(plan: Plan, began: Instant) -> Result<Main, Failure> {
+    fn begin(plan: Plan, inherited: Inherited, began: Instant) -> Result<Main, Failure> {
         let failed = |e: std::io::Error| Failure::cannot("start", &e);
         let mailbox = Mailbox::new().map_err(failed)?;
         let (marker, unit) = (plan.dirs.planned_stop(), plan.name.unit());
@@ -70,24 +72,26 @@ impl Main {
             started: None,
             stop: None,
             reported_reload: 0,
+            stores: false,
             disk_hangs: false,
         };
-        main.spawn_starter().map_err(failed)?;
+        main.spawn_starter(inherited).map_err(failed)?;
         Ok(main)
     }
 
     /// Starts up in a thread, so that a signal is judged whatever the start waits for.
-    fn spawn_starter(&self) -> std::io::Result<()> {
+    fn spawn_starter(&self, inherited: Inherited) -> std::io::Result<()> {
         let (plan, wake) = (self.plan.clone(), Arc::clone(&self.mailbox.wake));
         let mailbox = Arc::clone(&self.mailbox);
         let (supervisor, begun) = (self.supervisor.clone(), Arc::clone(&self.begun));
         let start = move || {
-            let started = startup::start(&plan, &supervisor, &wake, &begun);
+            let started = startup::start(&plan, inherited, &supervisor, &wake, &begun);
             let service = started.as_ref().ok().map(|started| Arc::clone(&started.service));
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
                 let (dirs, watched) = (plan.dirs.clone(), Arc::clone(&service));
-                let replace = move |listener| mailbox.put(News::Control(listener));
+                let news = Arc::clone(&mailbox);
+                let replace = move |listener| news.put(News::Control(listener));
                 let watch = move || control_socket::watch(&dirs, &watched, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
                     log::warn!(
@@ -96,7 +100,11 @@ impl Main {
                     );
                 }
                 startup::after_ready(&plan, &service, run, &supervisor);
-                stop_timeout::read(&supervisor, &service);
+                let unit = supervisor.unit_settings();
+                if unit.as_ref().is_some_and(|unit| unit.stores) {
+                    mailbox.put(News::Stores);
+                }
+                stop_timeout::read(unit.as_ref(), &service);
             }
         };
         let over = Arc::clone(&self.start_over);
@@ -129,7 +137,7 @@ impl Main {
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
-            if self.in_flight() == 0 {
+            if self.in_flight() == 0 && self.timers.close.is_none() {
                 self.event(Event::Quiet);
             }
             if let Phase::Stopped(outcome) = self.phase {
@@ -142,17 +150,18 @@ impl Main {
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
         let listeners = self.started.as_ref().filter(|_| self.timers.accept.is_none());
+        let takes = !self.leaves_backlog();
         let interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
-            Interest::read(listeners.map(|started| started.listeners.tcp.as_fd())),
+            Interest::read(listeners.filter(|_| takes).map(|s| s.listeners.tcp.as_fd())),
             Interest::read(listeners.map(|started| started.listeners.control.as_fd())),
         ];
-        let next = listeners.is_some_and(|s| s.listeners.has_next());
+        let next = listeners.is_some_and(|s| s.listeners.has_next(takes));
         let timeout = if next { Some(Duration::ZERO) } else { timeout };
         let [.., tcp, control] = wait_any(interests, timeout)?;
         if let Some(started) = listeners.filter(|_| tcp || control || next)
-            && let Err(e) = started.listeners.accept(&started.service)
+            && let Err(e) = started.listeners.accept(&started.service, takes)
         {
             let now = Instant::now();
             if self.timers.reported_shortage.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
@@ -212,11 +221,10 @@ impl Main {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
-                    if self.stop.is_some() {
-                        started.service.shutdown.close();
-                        started.service.hub.drain();
-                    }
                     self.started = Some(started);
+                    if self.stop.is_some() {
+                        self.take_no_more();
+                    }
                     self.event(Event::Started);
                 }
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
@@ -227,13 +235,31 @@ impl Main {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
                 }
+                if self.stores {
+                    self.store_listeners();
+                }
+            }
+            News::Stores => {
+                self.stores = true;
+                self.store_listeners();
             }
         }
         None
     }
 
+    /// Has the service manager keep our listeners over a restart, also one after a crash.
+    fn store_listeners(&self) {
+        let Some(started) = &self.started else { return };
+        if !started.listeners.foreign {
+            self.notifier.store(HTTP, started.listeners.tcp.as_fd());
+        }
+        self.notifier.remove(CONTROL);
+        self.notifier.store(CONTROL, started.listeners.control.as_fd());
+    }
+
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
+        self.take_no_more();
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -252,6 +278,9 @@ impl Main {
     fn check_timers(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
+        if due(&mut self.timers.close, now) {
+            self.take_no_more();
+        }
         if let Some(started) = &self.started
             && due(&mut self.timers.reload, now)
         {

@@ -6,6 +6,7 @@ mod accept;
 mod banner;
 mod connection;
 mod control_socket;
+mod inherited;
 mod main_loop;
 mod reload;
 mod spare_thread;

@@ -13,7 +13,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
-use super::{Plan, control_socket};
+use super::Plan;
+use super::inherited::Inherited;
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -57,6 +58,7 @@ pub struct Started {
 /// the way, `Failed` for what the system refuses.
 pub fn start(
     plan: &Plan,
+    inherited: Inherited,
     supervisor: &Supervisor,
     wake: &Arc<EventFd>,
     begun: &Begun,
@@ -77,7 +79,7 @@ pub fn start(
         return Err(Failure::failed("a stop came before the start was complete"));
     }
     run.begin(&plan.dirs);
-    let opened = open(plan, supervisor, wake, &run).inspect_err(|e| failed(Some(&run), e));
+    let opened = open(plan, inherited, supervisor, wake, &run).inspect_err(|e| failed(Some(&run), e));
     let (service, listeners) = opened?;
     Ok(Started { service, listeners, instance })
 }
@@ -85,6 +87,7 @@ pub fn start(
 /// All that the start does while it holds the lock.
 fn open(
     plan: &Plan,
+    inherited: Inherited,
     supervisor: &Supervisor,
     wake: &Arc<EventFd>,
     run: &Run,
@@ -108,10 +111,10 @@ fn open(
     let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
     mark.and_then(|mark| plan.children.begin_run(plan.name.as_str(), &mark))
         .map_err(|e| Failure::cannot("prepare for agents", &e))?;
-    let tcp = listen(config.http.listen, &loaded)?;
-    let path = plan.dirs.control_socket();
-    let control = control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
-    let listen = tcp.local_addr().unwrap_or(config.http.listen);
+    let wanted = config.http.listen;
+    let listen = || listen(wanted, &loaded);
+    let bound = inherited.bind(wanted, &plan.dirs.control_socket(), listen)?;
+    let listen = bound.tcp.local_addr().unwrap_or(wanted);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
         name: plan.name.to_string(),
@@ -129,8 +132,7 @@ fn open(
     }
     let service = Service::new(facts, keys, hub, Arc::clone(wake));
     *lock(&service.warnings) = warnings(&loaded);
-    let listeners =
-        Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    let listeners = Listeners::new(bound).map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok((Arc::new(service), listeners))
 }
 

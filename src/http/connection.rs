@@ -38,16 +38,25 @@ const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 /// What all connections are told when the gateway stops taking work: each says `Connection: close`
 /// with its next response, and ends.
 #[derive(Debug, Default)]
-pub struct ShutdownFlag(AtomicBool);
+pub struct ShutdownFlag {
+    closing: AtomicBool,
+    silent: AtomicBool,
+}
 
 impl ShutdownFlag {
-    /// No request after the present ones.
-    pub fn close(&self) {
-        self.0.store(true, Ordering::SeqCst);
+    /// No request after the present ones. `silent`: another that comes on a connection that has had one gets
+    /// no answer.
+    pub fn close(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
+        self.closing.store(true, Ordering::SeqCst);
+    }
+
+    fn is_silent(&self) -> bool {
+        self.is_closing() && self.silent.load(Ordering::SeqCst)
     }
 
     pub fn is_closing(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
+        self.closing.load(Ordering::SeqCst)
     }
 }
 
@@ -120,6 +129,11 @@ impl Connection {
             match head::parse(&mut scan, self.transport.data()) {
                 Ok(None) => {}
                 Err(refusal) => return Err(self.refuse(refusal)),
+                // Only on TCP: the control socket tells the state until the end.
+                Ok(Some(_)) if !self.new && self.activity.is_some() && self.shutdown.is_silent() => {
+                    self.open = false;
+                    return Ok(None);
+                }
                 Ok(Some((request, length))) => {
                     self.transport.consume(length);
                     self.unread = request.framing;

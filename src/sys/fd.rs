@@ -23,6 +23,20 @@ pub fn close_inherited_on_exec() {
     }
 }
 
+/// Takes a descriptor that whoever started us has left open at this number, close-on-exec from now on.
+/// Each number is taken once, before this process opens anything under it.
+///
+/// # Errors
+/// EBADF: it is not open.
+pub fn take_inherited(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD sets a flag, of a descriptor that is open or not. One that is open at a number that
+    // our parent named is ours, and the caller takes it once.
+    unsafe {
+        check(libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC))?;
+        Ok(OwnedFd::from_raw_fd(number))
+    }
+}
+
 /// Sets O_NONBLOCK on the open file description behind `fd`.
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: F_GETFL and F_SETFL take and return plain integers; the descriptor is borrowed.
