@@ -103,12 +103,9 @@ fn a_restart_a_kill_and_a_crash_refuse_nobody_and_a_stop_closes_the_port() {
         let service = Service::start(manager);
         wait_for_store(&service);
         let address = service.address();
-        for (what, violent) in [
-            ("restart", false),
-            ("SIGTERM", false),
-            ("SIGKILL", true),
-            ("SIGSEGV", true),
-        ] {
+        for (what, violent) in
+            [("restart", false), ("SIGTERM", false), ("SIGKILL", true), ("SIGSEGV", true)]
+        {
             let mut all = Seen::default();
             for _ in 0..rounds(3, 20) {
                 let before = service.pid();

@@ -32,6 +32,7 @@ use std::env;
 
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
+use crate::gateway::Inherited;
 use crate::lifecycle::signals::{Signals, end_on_terminate};
 use crate::subprocess::Children;
 use crate::sys;
@@ -62,9 +63,11 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "install" if args.has("--man") => {
             return man::install(args.value("--man").unwrap_or_default());
         }
-        // Before anything else can take time: from here on a signal is judged, not fatal.
+        // Before anything else can take time: from here on a signal is judged, not fatal. But what was handed
+        // over first: its numbers may not be taken by what is opened then.
         "run" => {
-            signals = Some(Signals::catch().map_err(cannot_catch)?);
+            let inherited = Inherited::take();
+            signals = Some((Signals::catch().map_err(cannot_catch)?, inherited));
             let protected = sys::process::protect_memory();
             protected.map_err(|e| Failure::cannot("protect its memory", &e))?;
         }
@@ -77,8 +80,8 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let dirs = base.gateway(&name);
     let (children, user) = (Children::new(), None);
     let context = &Context { name, base, dirs, config, set, children, user };
-    if let Some(signals) = signals {
-        return Ok(run::run(context, signals, args.has("--ephemeral")));
+    if let Some((signals, inherited)) = signals {
+        return Ok(run::run(context, inherited, signals, args.has("--ephemeral")));
     }
     let (system, json) = (args.has("--system"), args.has("--json"));
     match args.command {

@@ -5,7 +5,7 @@ use std::env;
 use super::config;
 use super::context::Context;
 use crate::exit::Exit;
-use crate::gateway::{self, Plan};
+use crate::gateway::{self, Inherited, Plan};
 use crate::lifecycle::signals::Signals;
 use crate::sys::fs::can_write_in;
 use crate::sys::proc;
@@ -13,7 +13,7 @@ use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
 
 /// Runs until it is stopped. `ephemeral`: messages and transcripts end with the run.
-pub fn run(context: &Context, signals: Signals, ephemeral: bool) -> Exit {
+pub fn run(context: &Context, inherited: Inherited, signals: Signals, ephemeral: bool) -> Exit {
     let mut plan = Plan { ephemeral, ..config::plan(context) };
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
@@ -23,7 +23,7 @@ pub fn run(context: &Context, signals: Signals, ephemeral: bool) -> Exit {
         // Where that fails too, the start says what is wrong with the state directory.
         plan.dirs = context.base.without_state(&plan.name).unwrap_or(plan.dirs);
     }
-    gateway::run(plan, signals)
+    gateway::run(plan, inherited, signals)
 }
 
 /// Whether the machine's service manager runs us as a service.

@@ -137,7 +137,8 @@ impl Listeners {
         // Each write goes at once: ours are whole already (TCP_NODELAY, tcp(7)).
         let _ = stream.set_nodelay(true);
         let guard = ConnectionGuard::new(service, Origin::Tcp(peer), Some(activity));
-        start(Box::new(Arc::clone(&stream)), guard).inspect_err(|_| refuse(&mut stream, &too_many()))
+        start(Box::new(Arc::clone(&stream)), guard)
+            .inspect_err(|_| refuse(&mut stream, &too_many()))
     }
 
     /// Accepts our own uid and root, by the kernel's word.

@@ -33,9 +33,8 @@ const SHORTAGE_LOG_EVERY: Duration = Duration::from_secs(10);
 const SETTLE_TIME: Duration = Duration::from_millis(20);
 
 /// Runs the gateway from start to stop; returns the status to exit with.
-pub fn run(plan: Plan, mut signals: Signals) -> Exit {
+pub fn run(plan: Plan, inherited: Inherited, mut signals: Signals) -> Exit {
     let began = Instant::now();
-    let inherited = Inherited::take();
     logger::set(log::LevelFilter::Info, LogTarget::Auto, "hermes-gateway");
     let exit = match Main::begin(plan, inherited, began) {
         Ok(mut main) => main.run_until_exit(&mut signals),

@@ -13,6 +13,7 @@ mod spare_thread;
 mod startup;
 mod stop_timeout;
 
+pub use inherited::Inherited;
 pub use main_loop::run;
 pub use startup::{check, hub};
 

@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::accept::Listeners;
 use super::Plan;
+use super::accept::Listeners;
 use super::inherited::Inherited;
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
@@ -79,7 +79,8 @@ pub fn start(
         return Err(Failure::failed("a stop came before the start was complete"));
     }
     run.begin(&plan.dirs);
-    let opened = open(plan, inherited, supervisor, wake, &run).inspect_err(|e| failed(Some(&run), e));
+    let opened =
+        open(plan, inherited, supervisor, wake, &run).inspect_err(|e| failed(Some(&run), e));
     let (service, listeners) = opened?;
     Ok(Started { service, listeners, instance })
 }

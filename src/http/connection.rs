@@ -130,7 +130,9 @@ impl Connection {
                 Ok(None) => {}
                 Err(refusal) => return Err(self.refuse(refusal)),
                 // Only on TCP: the control socket tells the state until the end.
-                Ok(Some(_)) if !self.new && self.activity.is_some() && self.shutdown.is_silent() => {
+                Ok(Some(_))
+                    if !self.new && self.activity.is_some() && self.shutdown.is_silent() =>
+                {
                     self.open = false;
                     return Ok(None);
                 }

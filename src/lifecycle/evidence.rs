@@ -16,9 +16,9 @@ use crate::limits::QUERY_DEADLINE;
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
-use crate::systemd::{Scope, revival};
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{self, Properties, Systemctl, is_main_pid};
+use crate::systemd::{Scope, revival};
 use crate::threads::pause;
 
 /// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
@@ -166,8 +166,7 @@ impl Supervisor {
             && match shown.job_type.as_str() {
                 "stop" => false,
                 job_type => {
-                    revival::by_job(job_type)
-                        || revival::after_exit(&shown.properties, exit.code())
+                    revival::by_job(job_type) || revival::after_exit(&shown.properties, exit.code())
                 }
             };
         Finding { verdict, sender: name, marker, may_change, unit, comes_back, context }

@@ -57,7 +57,8 @@ pub fn send_descriptors(
     }
     let size = size_of_val(descriptors) as c_uint;
     let mut control = Control::default();
-    let mut bytes = libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
+    let mut bytes =
+        libc::iovec { iov_base: bytes.as_ptr().cast_mut().cast(), iov_len: bytes.len() };
     // SAFETY: `control` holds MAX_DESCRIPTORS and what stands before them, of which at most so many are
     // written; sendmsg reads that and the bytes, which live here. A BorrowedFd is the descriptor's number.
     unsafe {
@@ -92,8 +93,7 @@ pub fn receive_descriptors(
     unsafe {
         let length = libc::CMSG_SPACE((MAX_DESCRIPTORS * size_of::<c_int>()) as c_uint) as usize;
         let mut header = header(&mut bytes, &mut control, length);
-        let count =
-            libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC);
+        let count = libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_CMSG_CLOEXEC);
         let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
         let mut descriptors = Vec::new();
         let mut next = libc::CMSG_FIRSTHDR(&raw const header);
@@ -101,7 +101,8 @@ pub fn receive_descriptors(
             if (part.cmsg_level, part.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
                 let size = part.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                 let data = libc::CMSG_DATA(next).cast::<c_int>();
-                let numbers = (0..size / size_of::<c_int>()).map(|at| data.add(at).read_unaligned());
+                let numbers =
+                    (0..size / size_of::<c_int>()).map(|at| data.add(at).read_unaligned());
                 descriptors.extend(numbers.map(|number| OwnedFd::from_raw_fd(number)));
             }
             next = libc::CMSG_NXTHDR(&raw const header, next);
@@ -133,8 +134,7 @@ impl Listener {
             let (fd, value_at, size_at) =
                 (descriptor.as_raw_fd(), (&raw mut value).cast(), &raw mut size);
             // SAFETY: getsockopt writes at most `size` bytes into the number that lives here.
-            let got =
-                unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, value_at, size_at) };
+            let got = unsafe { libc::getsockopt(fd, libc::SOL_SOCKET, name, value_at, size_at) };
             (got == 0).then_some(value)
         };
         let Some(family) = option(libc::SO_DOMAIN) else { return Err(kind_of_file(descriptor)) };

@@ -22,7 +22,8 @@ pub struct Given {
 }
 
 /// Takes the descriptors, and their variables out of the environment: none where they are for another
-/// process. To be called once, at the start, by the only thread there is.
+/// process. To be called once, by the only thread there is, before anything is opened: that would have a
+/// number that should have been open.
 ///
 /// # Errors
 /// One line where the variables and what is open contradict each other.
