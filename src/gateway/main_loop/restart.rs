@@ -5,6 +5,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -160,7 +161,7 @@ impl Main {
                 due(&mut self.timers.handover, now);
                 service.is_handed_over()
             }
-            _ => self.in_flight() == 0,
+            _ => self.in_flight() == 0 && self.timers.close.is_none(),
         }
     }
 
@@ -320,7 +321,7 @@ impl Main {
         sockets.into_iter().chain(locks).collect()
     }
 
-    fn seal(&self, restart: &RestartRun, failed: Option<String>) -> std::io::Result<Sealed> {
+    fn seal(&self, restart: &RestartRun, failed: Option<String>) -> io::Result<Sealed> {
         let asked = self.started.as_ref().and_then(|it| it.service.hub.restarts.current());
         let listen = self.started.as_ref().map(|it| it.service.settings().config.http.listen);
         let more = json!({
@@ -329,6 +330,7 @@ impl Main {
             "soft_limit": self.plan.children.descriptors(),
             "had_file": self.plan.had_file.load(std::sync::atomic::Ordering::SeqCst),
             "connections": restart.connections.iter().map(HandedOver::to_json).collect::<Vec<_>>(),
+            "foreign": self.started.as_ref().is_some_and(|it| it.listeners.foreign),
             "listen": listen.map(|listen| listen.to_string()),
             "restart": {
                 "number": asked.as_ref().map(|asked| asked.number),
@@ -372,7 +374,7 @@ impl Main {
 }
 
 /// Leaves the note for the next run.
-fn note(state_dir: &std::path::Path, asked: Restart) -> std::io::Result<()> {
+fn note(state_dir: &Path, asked: Restart) -> io::Result<()> {
     let mut record = restart_record::read(state_dir);
     let (now, boot) = (millis(since_boot()), proc::boot_id());
     if record.boot != boot {

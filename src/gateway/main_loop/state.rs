@@ -43,6 +43,8 @@ pub enum News {
     Closed,
     /// The control socket was made again.
     Control(UnixListener),
+    /// The service manager keeps descriptors for our unit.
+    Stores,
 }
 
 pub struct Main {
@@ -64,6 +66,8 @@ pub struct Main {
     pub early_restart: Option<String>,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
+    /// The service manager keeps copies of our listeners.
+    pub stores: bool,
     /// The disk did not answer when the end was to be recorded.
     pub disk_hangs: bool,
 }
@@ -71,6 +75,13 @@ pub struct Main {
 impl Main {
     pub fn in_flight(&self) -> usize {
         self.started.as_ref().map_or(0, |s| s.service.in_flight() + s.service.hub.busy())
+    }
+
+    /// Whether connections are left in the backlog during a stop: until the service manager has said what it
+    /// is, and for the next process where the unit comes back.
+    pub fn leaves_backlog(&self) -> bool {
+        let stop = self.stop.as_ref();
+        stop.is_some_and(|stop| stop.finding.as_ref().is_none_or(|found| found.comes_back))
     }
 
     pub fn turns(&self) -> usize {
@@ -83,6 +94,8 @@ impl Main {
 pub struct Timers {
     /// The next sign of life for the service manager, and how far apart they are.
     pub watchdog: Option<(Instant, Duration)>,
+    /// When requests on connections that were accepted before the stop begin no more.
+    pub close: Option<Instant>,
     /// The end of the drain, or of the time that aborted turns have.
     pub drain: Option<Instant>,
     /// When to look again whether connections can be handed over, or were.
@@ -102,7 +115,8 @@ impl Timers {
     pub fn until_next(&self, now: Instant, started: bool) -> Option<Duration> {
         let watchdog = self.watchdog.map(|(at, _)| at);
         let reload = self.reload.filter(|_| started);
-        let all = [watchdog, self.drain, self.handover, self.accept, reload, self.report];
+        let all =
+            [watchdog, self.close, self.drain, self.handover, self.accept, reload, self.report];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }
