@@ -66,7 +66,8 @@ pub fn restart(context: &Context) -> Result<Exit, Failure> {
             }
             Some(_) => {}
             None => {
-                let words = format!("{name} does not tell what became of the restart: see `history`");
+                let words =
+                    format!("{name} does not tell what became of the restart: see `history`");
                 return Err(Failure::failed(words));
             }
         }
