@@ -137,7 +137,7 @@ impl Main {
         started.service.pause();
         started.service.hub.restarts.enter(RestartStage::Pausing);
         self.timers.drain = Some(restart.until);
-        if started.service.hub.busy() > 0 {
+        if self.turns() > 0 {
             log::info!("the restart waits for the turns in flight: {}", self.turns());
             self.report(Instant::now());
         }
@@ -148,8 +148,8 @@ impl Main {
         let Some(started) = &self.started else { return true };
         let (service, now) = (&started.service, Instant::now());
         match self.phase {
-            Phase::Pausing { .. } if service.hub.busy() > 0 => {
-                self.timers.handover = None;
+            Phase::Pausing { .. } if service.hub.busy() > 0 || self.turns() > 0 => {
+                self.timers.handover = Some(now + SHORT_REQUESTS);
                 false
             }
             // Where there are always requests, they come to an end by the handover.
