@@ -37,7 +37,12 @@ pub struct ShutdownFlag {
 impl Default for ShutdownFlag {
     fn default() -> ShutdownFlag {
         let [handing_over, goes_on] = [(); 2].map(|()| EventFd::new().ok());
-        ShutdownFlag { stage: AtomicU8::new(SERVING), handing_over, goes_on, parked: AtomicUsize::new(0) }
+        ShutdownFlag {
+            stage: AtomicU8::new(SERVING),
+            handing_over,
+            goes_on,
+            parked: AtomicUsize::new(0),
+        }
     }
 }
 

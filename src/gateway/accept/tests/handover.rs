@@ -70,9 +70,8 @@ impl Host {
     fn start(&self) -> Image {
         let (children, wake) = (Children::new(), Arc::new(EventFd::new().unwrap()));
         let mut table = MessageTable::default();
-        let mut read = |number: u64, json: &str| {
-            table.apply(number, &Record::parse(json)?, json.len())
-        };
+        let mut read =
+            |number: u64, json: &str| table.apply(number, &Record::parse(json)?, json.len());
         let (journal, _) = FileJournal::open(self.dir.path(), 1 << 26, &mut read).unwrap();
         let agent = Agent::new(self.config.agent.clone(), Arc::clone(&children));
         let settings = Settings { config: self.config.clone(), agent };
@@ -91,9 +90,8 @@ impl Host {
         let service = Arc::new(Service::new(facts, keys, hub.unwrap(), wake));
         service.ready.store(true, Ordering::SeqCst);
         service.hub.open();
-        let listeners = [self.tcp.try_clone().unwrap()].map(|tcp| {
-            Listeners::new(tcp, self.control.try_clone().unwrap()).unwrap()
-        });
+        let listeners = [self.tcp.try_clone().unwrap()]
+            .map(|tcp| Listeners::new(tcp, self.control.try_clone().unwrap()).unwrap());
         let [listeners] = listeners;
         Image { service, listeners }
     }
@@ -127,8 +125,7 @@ impl Image {
     }
 
     fn count(&self) -> usize {
-        self.service.connections.count()
-            + self.service.control_connections.load(Ordering::SeqCst)
+        self.service.connections.count() + self.service.control_connections.load(Ordering::SeqCst)
     }
 
     fn until_connected(&self, count: usize) {
@@ -235,7 +232,6 @@ impl<S: Read + Write> Client<S> {
             all.push(chunk);
         }
     }
-
 }
 
 fn request(method: &str, target: &str, body: &str, fields: &str) -> String {
@@ -254,8 +250,7 @@ fn get(target: &str) -> String {
 }
 
 fn chat(text: &str, fields: &str) -> String {
-    let body =
-        format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]}}"#);
+    let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]}}"#);
     request("POST", "/v1/chat/completions", &body, fields)
 }
 
