@@ -2,7 +2,7 @@
 //! them and takes over their sockets.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::sys::fd::EventFd;
@@ -32,6 +32,8 @@ pub struct ShutdownFlag {
     handing_over: Option<EventFd>,
     /// Readable unless requests are parked; else those look now and then.
     goes_on: Option<EventFd>,
+    /// How many requests are parked.
+    pub parked: AtomicUsize,
 }
 
 impl Default for ShutdownFlag {
@@ -42,6 +44,7 @@ impl Default for ShutdownFlag {
             silent: AtomicBool::new(false),
             handing_over,
             goes_on,
+            parked: AtomicUsize::new(0),
         }
     }
 }
