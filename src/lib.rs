@@ -24,8 +24,8 @@
 //!                       │
 //!                     http                     HTTP/1.1: server and formats
 //!  ────────────────────────────────────────────────────────────────────────────────────────────
-//!  cancel config digest dirs escape exit json limits logger name named permissions shares
-//!  stored_text subprocess threads              used by all of the above, and by each other
+//!  cancel config digest dirs escape exit fault_points json limits logger name named permissions
+//!  shares stored_text subprocess threads       used by all of the above, and by each other
 //!  ────────────────────────────────────────────────────────────────────────────────────────────
 //!  sys                                         system calls: the only `unsafe`, the only `libc`
 //! ```
@@ -165,6 +165,7 @@ mod digest;
 mod dirs;
 mod escape;
 mod exit;
+mod fault_points;
 mod gateway;
 mod http;
 mod journal;

@@ -169,6 +169,12 @@ pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// SIGTERM to SIGKILL for agents, the last words to clients; and as much again for a busy machine.
 pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
 
+/// How long the exit waits for the last events of event streams: they are on their way by then.
+pub const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long the exit waits for its line in the history: far above what a busy disk takes for one sync.
 pub const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -24,6 +24,7 @@ const BASE: &[&str] = &[
     "digest",
     "dirs",
     "exit",
+    "fault_points",
     "stored_text",
     "json",
     "limits",

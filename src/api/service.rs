@@ -14,12 +14,10 @@ use super::error::{ApiError, Handled};
 use super::reload::Reloads;
 use super::response::json;
 use crate::http::{Connection, ConnectionActivity, Request, Response, ShutdownFlag};
+use crate::limits::STREAM_END_TIMEOUT;
 use crate::session::{Hub, Settings};
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
-
-/// How long the exit waits for the last events of event streams: they are on their way by then.
-const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What stays the same for the life of the process.
 #[derive(Clone, Debug)]
@@ -46,6 +44,8 @@ pub struct Service {
     pub control_connections: AtomicUsize,
     /// How the run before this one ended, as `/v1/status` tells it.
     pub last_stop: Mutex<Value>,
+    /// What hangs, so that the service manager is about to restart the gateway.
+    pub hangs: Mutex<Option<String>>,
     /// Warnings about the configuration in force.
     pub warnings: Mutex<Vec<String>>,
     /// The time that our unit gives a stop, as far as it is known; `Duration::MAX` for infinity.
@@ -76,6 +76,7 @@ impl Service {
             connections: ConnectionTable::default(),
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
+            hangs: Mutex::default(),
             warnings: Mutex::default(),
             stop_timeout: Mutex::default(),
             reloads: Reloads::default(),

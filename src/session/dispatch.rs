@@ -181,13 +181,11 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     /// Starts the next turn. `None`: no slot is free, or nobody waits for it. To be
     /// called until then after every change.
     pub fn start_next(&mut self) -> Option<T> {
-        let waits =
-            |queue: &Queue<T, K>| queue.head == Head::Waits && self.may_run(&queue.principal);
         let order = |at: &usize| {
             let load = self.principals.get(&self.queues[*at].principal);
             load.map(|load| (load.running, load.served))
         };
-        let queues = (0..self.queues.len()).filter(|at| waits(&self.queues[*at]));
+        let queues = (0..self.queues.len()).filter(|at| self.is_next(&self.queues[*at]));
         let next = queues.min_by_key(order)?;
         let queue = &mut self.queues[next];
         queue.head = Head::Runs;
@@ -196,6 +194,15 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         self.started += 1;
         self.principals.of(&principal).served = self.started;
         first
+    }
+
+    /// Whether there is a turn that could be started, and was not.
+    pub fn may_start(&self) -> bool {
+        self.queues.iter().any(|queue| self.is_next(queue))
+    }
+
+    fn is_next(&self, queue: &Queue<T, K>) -> bool {
+        queue.head == Head::Waits && self.may_run(&queue.principal)
     }
 
     /// Whether there is a slot for one more turn of this principal.

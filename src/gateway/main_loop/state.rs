@@ -4,12 +4,15 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
+use super::stop_watchdog::StopWatchdog;
 use crate::exit::Failure;
 use crate::gateway::Plan;
 use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::Phase;
+use crate::session::Probe;
 use crate::systemd::notify::Notifier;
 use crate::threads::{Mailbox, Slot};
 
@@ -34,6 +37,11 @@ pub struct Main {
     pub started: Option<Started>,
     /// The stop that is going on.
     pub stop: Option<Stop>,
+    /// The time that it has, and who sees to that.
+    pub budget: Option<Budget>,
+    pub stop_watchdog: Arc<StopWatchdog>,
+    /// What the hub was doing when it was last looked at.
+    pub hub_probe: Probe,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
     /// The disk did not answer when the end was to be recorded.
@@ -55,6 +63,8 @@ impl Main {
 pub struct Timers {
     /// The next sign of life for the service manager, and how far apart they are.
     pub watchdog: Option<(Instant, Duration)>,
+    /// Since when there is no proof that all moves, and whether that was said: nothing waits for this.
+    pub unproven: Option<(Instant, bool)>,
     /// The end of the drain, or of the time that aborted turns have.
     pub drain: Option<Instant>,
     /// When to accept again after it failed.
