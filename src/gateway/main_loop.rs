@@ -276,6 +276,7 @@ impl Main {
         }
         self.check_reloads(now);
         self.give_sign_of_life(now);
+        self.look_for_stop_time();
         if due(&mut self.timers.report, now) {
             self.report(now);
         }

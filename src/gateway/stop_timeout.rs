@@ -13,6 +13,10 @@ use crate::threads::lock;
 pub fn read(supervisor: &Supervisor, service: &Service) {
     let Some(limit) = supervisor.stop_timeout() else { return };
     *lock(&service.stop_timeout) = Some(limit);
+    if service.shutdown.is_closing() {
+        // A stop that has begun waits for it.
+        service.wake.notify();
+    }
     // Whole seconds, rounded up.
     let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
     let needed = seconds(needed(service));

@@ -66,7 +66,7 @@ impl Main {
             *lock(&started.service.stop_timeout) = Some(limit);
         }
         stop.finding = Some(finding.clone());
-        self.learn_stop_time(&finding);
+        self.learn_stop_time(finding.stop_timeout);
         finding
     }
 

@@ -10,9 +10,8 @@ use super::state::Main;
 use super::stop_watchdog::Remains;
 use crate::exit::Exit;
 use crate::gateway::stop_timeout;
-use crate::lifecycle::evidence::Finding;
 use crate::lifecycle::history;
-use crate::lifecycle::phase::Phase;
+use crate::lifecycle::phase::{Drain, Phase};
 use crate::limits::{QUERY_DEADLINE, STOP_HEADROOM};
 use crate::threads::lock;
 
@@ -31,13 +30,32 @@ impl Main {
         self.arm_stop_watchdog();
     }
 
+    /// What was asked at the start may be answered during a stop.
+    pub(super) fn look_for_stop_time(&mut self) {
+        if self.budget.is_some_and(|budget| !budget.has_limit()) {
+            let limit = self.started.as_ref().and_then(|it| *lock(&it.service.stop_timeout));
+            if limit.is_some() {
+                self.learn_stop_time(limit);
+            }
+        }
+    }
+
     /// What the manager has said of the stop.
-    pub(super) fn learn_stop_time(&mut self, finding: &Finding) {
-        if let (Some(budget), Some(limit)) = (&mut self.budget, finding.stop_timeout) {
-            budget.set_limit(Some(limit));
+    pub(super) fn learn_stop_time(&mut self, limit: Option<Duration>) {
+        let Some(budget) = &mut self.budget else { return };
+        if limit.is_some() {
+            budget.set_limit(limit);
         }
         self.publish_end();
+        self.extend_timeout();
         self.arm_stop_watchdog();
+        if let (Some(budget), Phase::Draining(Drain { aborting: false, .. })) =
+            (&self.budget, self.phase)
+        {
+            // The first time that it was known.
+            let now = Instant::now();
+            self.timers.drain = self.timers.drain.map(|at| at.min(now + budget.drain(now)));
+        }
     }
 
     /// Asks the service manager for more time, where the unit's own is shorter than what a stop may take:
