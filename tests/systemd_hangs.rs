@@ -75,15 +75,15 @@ fn each_hang_is_restarted_in_time_and_what_was_accepted_is_answered() {
     let limit = Duration::from_secs(300);
     Sandbox::user().limit(limit).run(|manager| {
         let closed = || Gate::closed(&manager.home());
-        let mut gate = closed();
+        let mut gate = Some(closed());
         let target = "[deliver.t]\ncommand = [\"true\"]\ntimeout = \"1s\"\n";
-        let config = format!("{}[limits]\nmax_attempts = 20\n{target}", gate.agent());
+        let config =
+            format!("{}[limits]\nmax_attempts = 20\n{target}", gate.as_ref().unwrap().agent());
         let names =
             ["accept", "dispatch", "maintenance", "journal-write", "journal-sync", "delivery"];
         let (faults, line) = Faults::new(manager, &names);
         let unit = format!("[Service]\nWatchdogSec={}\n{line}", WATCHDOG.as_secs());
         let service = Service::start_with(manager, &config, &unit);
-        let delivered = |key: &str| json!({"text": key, "deliver": "t"});
         for (round, name) in names.into_iter().enumerate() {
             let text = format!("message {round}");
             let id = accepted(&service, &text);
@@ -96,9 +96,8 @@ fn each_hang_is_restarted_in_time_and_what_was_accepted_is_answered() {
             match name {
                 "accept" => open.push(Connection::tcp(address)),
                 "delivery" => {
-                    open.push(offered(&service, &delivered(&text)));
-                    // Its reply is what is delivered.
-                    drop(std::mem::replace(&mut gate, closed()));
+                    drop(gate.take());
+                    open.push(offered(&service, &json!({"text": text, "deliver": "t"})));
                 }
                 // The second is what is due while the first holds the dispatcher up.
                 _ => (0..2).for_each(|_| open.push(offered(&service, &json!({"text": text})))),
@@ -120,9 +119,13 @@ fn each_hang_is_restarted_in_time_and_what_was_accepted_is_answered() {
                 _ => "a sync of the journal)",
             };
             service.unit().wait_for_journal(hung);
-            gate.open();
+            drop(gate.take());
             assert_answered(&service, &id);
-            gate = closed();
+            eventually("all is done and delivered", || {
+                let journal = &service.status()["journal"];
+                ["queued", "running", "outbox"].iter().all(|key| journal[key] == 0).then_some(())
+            });
+            gate = Some(closed());
         }
         manager.gateway(&["journal", "check"]).assert_code(0);
         service.systemctl("stop");

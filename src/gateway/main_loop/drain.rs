@@ -159,15 +159,20 @@ impl Main {
         exit_now(exit.code())
     }
 
+    /// The status after a failure: where another start would not find what was accepted, only the operator
+    /// can help.
+    pub(super) fn failed_exit(&self) -> Exit {
+        let loss = self.started.as_ref().and_then(|started| started.service.hub.health().loss());
+        if loss.is_some() { Exit::Config } else { Exit::Failed }
+    }
+
     /// Writes down how it ends; returns the status to exit with.
     fn record_outcome(&mut self, outcome: Outcome) -> Exit {
         let loss = self.started.as_ref().and_then(|started| started.service.hub.health().loss());
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
-            // Another start would not find what was accepted: only the operator can help.
-            Outcome::Failed if loss.is_some() => Exit::Config,
-            Outcome::Failed => Exit::Failed,
+            Outcome::Failed => self.failed_exit(),
         };
         let note = loss.map(|loss| loss.why);
         // A start that has not begun its run by now begins none.

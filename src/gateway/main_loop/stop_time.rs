@@ -11,7 +11,7 @@ use super::stop_watchdog::Remains;
 use crate::exit::Exit;
 use crate::gateway::stop_timeout;
 use crate::lifecycle::history;
-use crate::lifecycle::phase::{Drain, Phase};
+use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::limits::{QUERY_DEADLINE, STOP_HEADROOM};
 use crate::threads::lock;
 
@@ -21,7 +21,9 @@ impl Main {
     pub(super) fn begin_stop_time(&mut self, at: Instant) {
         if self.budget.is_none() {
             let service = self.started.as_ref().map(|started| &started.service);
-            let drain = service.map(|service| service.settings().config.stop.drain_timeout);
+            // Without a stop there is nothing to wait for.
+            let stopping = service.filter(|_| self.stop.is_some());
+            let drain = stopping.map(|service| service.settings().config.stop.drain_timeout);
             let limit = service.and_then(|service| *lock(&service.stop_timeout));
             self.budget = Some(Budget::new(at, drain.unwrap_or_default(), limit));
         }
@@ -82,10 +84,10 @@ impl Main {
         let run = self.begun.get().and_then(Option::as_deref);
         let found = self.stop.as_ref().map(|stop| (stop, stop.finding.as_ref()));
         let (exit, line) = match found {
-            _ if self.phase == Phase::Failing => (
-                Exit::Failed,
-                history::entry(run, "failed", "the journal is broken", Some(Exit::Failed)),
-            ),
+            _ if matches!(self.phase, Phase::Failing | Phase::Stopped(Outcome::Failed)) => {
+                let exit = self.failed_exit();
+                (exit, history::entry(run, "failed", "the journal is broken", Some(exit)))
+            }
             Some((stop, Some(finding))) => {
                 let planned = finding.verdict.planned;
                 let exit = if planned { Exit::Planned } else { Exit::Terminated };

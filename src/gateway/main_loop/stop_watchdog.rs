@@ -1,6 +1,7 @@
 //! Ends a stop that is stuck before the service manager would by SIGKILL, and says where it was stuck. What was
 //! acknowledged is durable by then: nothing is lost by an exit.
 
+use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -8,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use super::progress::Progress;
+use crate::cancel::Cancel;
 use crate::dirs::Dirs;
 use crate::exit::Exit;
 use crate::lifecycle::history;
@@ -15,7 +17,7 @@ use crate::limits::THREAD_STACK;
 use crate::subprocess::Children;
 use crate::sys::clock::Utc;
 use crate::sys::fork::run_in_child;
-use crate::sys::poll::{Interest, poll};
+use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
 use crate::threads::{Slot, lock, spawn};
 
@@ -114,10 +116,10 @@ impl Remains {
             entered.map_or_else(|e| e.to_string(), |()| String::new())
         };
         let locks: Vec<_> = self.locks.iter().map(AsFd::as_fd).collect();
-        let written = run_in_child(&locks, &work);
-        let waited =
-            written.map(|child| poll(&mut [Interest::read(child.as_fd())], Some(RECORD_TIMEOUT)));
-        if !matches!(waited, Ok(Ok(1..))) {
+        let deadline = Instant::now() + RECORD_TIMEOUT;
+        let answer =
+            |child: File| Cancel::at(deadline).wait([Interest::read(child.as_fd())], deadline);
+        if !matches!(run_in_child(&locks, &work).and_then(answer), Ok(([true], _))) {
             log::warn!("the history does not have it yet: the disk does not answer");
         }
     }
