@@ -24,6 +24,7 @@ const BASE: &[&str] = &[
     "digest",
     "dirs",
     "exit",
+    "fault_points",
     "stored_text",
     "json",
     "limits",
@@ -535,6 +536,18 @@ fn the_binary_is_small() {
         }
         Err(error) => panic!("{}: {error}", file.display()),
     }
+}
+
+/// Where a test can have the gateway hang, a release must not be able to.
+#[test]
+fn a_release_has_no_fault_points() {
+    let mark = b"HERMES_GATEWAY_FAULT";
+    let has = |binary: &Path| {
+        let bytes = fs::read(binary).unwrap_or_default();
+        bytes.windows(mark.len()).any(|window| window == mark)
+    };
+    assert!(has(Path::new(env!("CARGO_BIN_EXE_hermes-gateway"))), "a debug build has them");
+    assert!(!has(&release_binary()), "the release has fault points");
 }
 
 // --------------------------------------------------- each rule can fail ----

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Value, json};
 
-use super::drain::CLOSE_TIMEOUT;
 use super::state::{Main, News, RestartRun, due};
 use crate::api::HandedOver;
 use crate::escape::escaped;
@@ -20,7 +19,7 @@ use crate::gateway::proof::{Proven, prove};
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Event, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::limits::{STREAM_END_TIMEOUT, THREAD_STACK};
+use crate::limits::{CLOSE_TIMEOUT, STREAM_END_TIMEOUT, THREAD_STACK};
 use crate::session::restart_record::{self, MAX_RECENT, Pending};
 use crate::session::{Restart, RestartDone, RestartKind, RestartRequest, RestartStage};
 use crate::sys::clock::{Utc, since_boot};

@@ -4,6 +4,8 @@ use std::os::unix::net::UnixListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
+use super::stop_watchdog::StopWatchdog;
 use crate::api::HandedOver;
 use crate::exit::Failure;
 use crate::gateway::Plan;
@@ -12,6 +14,7 @@ use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::Phase;
+use crate::session::Probe;
 use crate::systemd::notify::Notifier;
 use crate::threads::{Mailbox, Slot};
 
@@ -64,6 +67,11 @@ pub struct Main {
     pub restart: Option<RestartRun>,
     /// By whom one was asked for during the start.
     pub early_restart: Option<String>,
+    /// The time that it has, and who sees to that.
+    pub budget: Option<Budget>,
+    pub stop_watchdog: Arc<StopWatchdog>,
+    /// What the hub was doing when it was last looked at.
+    pub hub_probe: Probe,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
     /// The service manager keeps copies of our listeners.
@@ -96,6 +104,8 @@ pub struct Timers {
     pub watchdog: Option<(Instant, Duration)>,
     /// When requests on connections that were accepted before the stop begin no more.
     pub close: Option<Instant>,
+    /// Since when there is no proof that all moves, and whether that was said: nothing waits for this.
+    pub unproven: Option<(Instant, bool)>,
     /// The end of the drain, or of the time that aborted turns have.
     pub drain: Option<Instant>,
     /// When to look again whether connections can be handed over, or were.
