@@ -12,7 +12,7 @@ use super::id::Id;
 use super::message::rfc3339;
 use super::message_table::{Digest, Entry, Owner, digest_of};
 use super::restart_record::{Down, RestartRecord, Told};
-use super::restarts::{Requester, Restart};
+use super::restarts::Requester;
 use super::states::{DeliveryState, TurnState};
 use super::submit::Refusal;
 use crate::config::OWNER;
@@ -122,14 +122,17 @@ impl Hub {
         over.then_some(id).ok_or_else(full)
     }
 
-    /// Tells all who asked for a restart that it does not happen, and forgets it.
-    pub fn tell_no_restart(self: &Arc<Self>, restart: &Restart, why: &str) {
+    /// The restart that is under way does not happen: tells all who asked for it, and forgets it. Returns
+    /// its number. Not for the main thread.
+    pub fn fail_restart(self: &Arc<Self>, why: &str) -> Option<u64> {
+        let restart = self.restarts.fail(why, rfc3339(self.clocks.read().wall))?;
         for requester in &restart.requesters {
             let text = format!("the restart did not happen: {why}");
             self.tell(Notice::to_requester(requester, "failed", text));
         }
         let cleared = self.restart_record.change(|record| record.pending = None);
         cleared.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
+        Some(restart.number)
     }
 
     /// Tells all who asked for an update what came of it, in words.
@@ -203,12 +206,9 @@ impl Hub {
         self.gateway.get().map_or("default", String::as_str)
     }
 
-    /// Whether nobody was sent this yet.
+    /// Whether nobody took this yet, nor is being sent it.
     pub(super) fn is_unsent(&self, id: Id) -> bool {
-        let outgoing = |entry: &Entry| {
-            let outgoing = entry.delivery.as_ref();
-            outgoing.is_some_and(|it| (it.state, it.attempts) == (Some(DeliveryState::Pending), 0))
-        };
+        let outgoing = |entry: &Entry| entry.delivery_state() == Some(DeliveryState::Pending);
         self.lock().table.get(id).is_some_and(outgoing)
     }
 
