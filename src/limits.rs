@@ -348,6 +348,10 @@ pub const JOURNAL_BUFFER: usize = 32 * KIB;
 /// than the 60 s that the unit's `TimeoutStartSec=` gives `ExecReload=`.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(40);
 
+/// What one image of the process tells the next: some hundred bytes for each connection that it hands over,
+/// and the heads that were not read yet.
+pub const MAX_HANDOVER: u64 = 64 << 20;
+
 /// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 

@@ -32,6 +32,7 @@ use std::env;
 
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
+use crate::gateway::Handover;
 use crate::lifecycle::signals::{Signals, end_on_terminate};
 use crate::subprocess::Children;
 use crate::sys;
@@ -53,7 +54,7 @@ pub fn main() -> Exit {
 
 fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let cannot_catch = |e| Failure::cannot("catch signals", &e);
-    let mut signals = None;
+    let (mut signals, mut inherited) = (None, None);
     match args.command {
         "help" => return say(help::page(args.words.first().map(String::as_str))),
         "version" => return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -65,6 +66,8 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         // Before anything else can take time: from here on a signal is judged, not fatal.
         "run" => {
             signals = Some(Signals::catch().map_err(cannot_catch)?);
+            inherited = Handover::take()?;
+            inherited.iter().for_each(|it| sys::exec::set_name(&it.name));
             let protected = sys::process::protect_memory();
             protected.map_err(|e| Failure::cannot("protect its memory", &e))?;
         }
@@ -75,10 +78,16 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let base = unit_dirs::for_command(Base::own().map_err(Failure::failed)?, args);
     let (name, config, set) = (args.name.clone(), args.config.clone(), args.set.clone());
     let dirs = base.gateway(&name);
-    let (children, user) = (Children::new(), None);
+    let soft_limit = inherited.as_ref().and_then(|it| it.soft_limit);
+    let (children, user) = (soft_limit.map_or_else(Children::new, Children::started_with), None);
     let context = &Context { name, base, dirs, config, set, children, user };
     if let Some(signals) = signals {
-        return Ok(run::run(context, signals, args.has("--ephemeral")));
+        return Ok(run::run(
+            context,
+            signals,
+            inherited.unwrap_or_default(),
+            args.has("--ephemeral"),
+        ));
     }
     let (system, json) = (args.has("--system"), args.has("--json"));
     match args.command {

@@ -1,11 +1,12 @@
 //! `run`: the gateway itself.
 
 use std::env;
+use std::sync::{Arc, Mutex};
 
 use super::config;
 use super::context::Context;
 use crate::exit::Exit;
-use crate::gateway::{self, Plan};
+use crate::gateway::{self, Handover, Plan};
 use crate::lifecycle::signals::Signals;
 use crate::sys::fs::can_write_in;
 use crate::sys::proc;
@@ -13,8 +14,11 @@ use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
 
 /// Runs until it is stopped. `ephemeral`: messages and transcripts end with the run.
-pub fn run(context: &Context, signals: Signals, ephemeral: bool) -> Exit {
-    let mut plan = Plan { ephemeral, ..config::plan(context) };
+/// `inherited`: what this process had before it became this program.
+pub fn run(context: &Context, signals: Signals, inherited: Handover, ephemeral: bool) -> Exit {
+    let had_file = Arc::new(inherited.had_file.into());
+    let inherited = Arc::new(Mutex::new(inherited));
+    let mut plan = Plan { ephemeral, inherited, had_file, ..config::plan(context) };
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
         plan.dirs = plan.dirs.without_runtime();

@@ -6,12 +6,15 @@ mod accept;
 mod banner;
 mod connection;
 mod control_socket;
+mod handover;
 mod main_loop;
+mod proof;
 mod reload;
 mod spare_thread;
 mod startup;
 mod stop_timeout;
 
+pub use handover::{Handover, Inherited};
 pub use main_loop::run;
 pub use startup::{check, hub};
 
@@ -36,4 +39,6 @@ pub struct Plan {
     pub children: Arc<Children>,
     /// Messages are kept in memory, transcripts in the runtime directory (`run --ephemeral`).
     pub ephemeral: bool,
+    /// What this process had before it became this program.
+    pub inherited: Inherited,
 }

@@ -7,13 +7,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
-use super::{Plan, control_socket};
+use super::{Plan, control_socket, handover};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -67,12 +68,13 @@ pub fn start(
             log::warn!("the history could not be written: {e}");
         }
     };
-    let instance = InstanceLock::take(&plan.name, &plan.dirs).inspect_err(|failure| {
+    let held = lock(&plan.inherited).take_locks();
+    let instance = InstanceLock::take(&plan.name, &plan.dirs, held).inspect_err(|failure| {
         if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
     })?;
-    let run = Arc::new(Run::new());
+    let run = Arc::new(Run::new(handover::generation(&plan.inherited)));
     if begun.set(Some(Arc::clone(&run))).is_err() {
         return Err(Failure::failed("a stop came before the start was complete"));
     }
@@ -108,9 +110,7 @@ fn open(
     let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
     mark.and_then(|mark| plan.children.begin_run(plan.name.as_str(), &mark))
         .map_err(|e| Failure::cannot("prepare for agents", &e))?;
-    let tcp = listen(config.http.listen, &loaded)?;
-    let path = plan.dirs.control_socket();
-    let control = control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
+    let (tcp, control) = listeners(plan, &loaded)?;
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
@@ -222,6 +222,7 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
             version: stop["version"].as_str().map(str::to_owned),
             how: history::in_words(stop),
             away: stop["next"]["away_ms"].as_u64().map(Duration::from_millis),
+            failed: lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned),
         };
         started.hub.tell_of_run_before(before);
     }
@@ -330,6 +331,20 @@ fn make_key(path: &Path) -> io::Result<()> {
     random::fill(&mut bytes)?;
     // An existing file wins: two first starts must not hand out two keys.
     files::create(path, format!("{}\n", digest::hex(&bytes)).as_bytes(), 0o600).map(drop)
+}
+
+/// The listeners that this process had before it became this program, else new ones.
+fn listeners(plan: &Plan, loaded: &Loaded) -> Result<(TcpListener, UnixListener), Failure> {
+    let (tcp, control) = {
+        let mut inherited = lock(&plan.inherited);
+        // One for another address is closed: the new one may overlap with it.
+        let same = inherited.listen == loaded.config.http.listen.to_string();
+        (inherited.take_tcp().filter(|_| same), inherited.take_control())
+    };
+    let tcp = tcp.map_or_else(|| listen(loaded.config.http.listen, loaded), Ok)?;
+    let path = plan.dirs.control_socket();
+    let bind = || control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e));
+    Ok((tcp, control.map_or_else(bind, Ok)?))
 }
 
 fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {

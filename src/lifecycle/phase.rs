@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! Starting → Serving → Draining → Confirming → Stopped
+//!            Serving → Pausing → Closing → Stopped, to be executed anew
 //! any of them → Failing → Stopped
 //! ```
 //! A drain ends when nothing is in flight *and* the first question is answered. Confirming is the
-//! second question, asked only where a service manager could meanwhile say something else.
+//! second question, asked only where a service manager could meanwhile say something else. A restart in
+//! place is given up for a stop at any moment: until the exec the signal comes first.
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,14 @@ pub enum Phase {
     Starting,
     /// Taking work.
     Serving,
+    /// Messages are accepted and nothing begins; what is in flight ends, for a restart in place.
+    Pausing {
+        /// The turns that were still running have been told to end.
+        aborting: bool,
+    },
+    /// Nothing is in flight: connections are taken along, and the journal is closed. `aborted`: what was
+    /// told to end does not go on in this process.
+    Closing { aborted: bool },
     /// No new work; what is in flight ends.
     Draining(Drain),
     /// Nothing is in flight; the manager is asked once more. `again`: a signal came meanwhile.
@@ -53,6 +63,10 @@ pub enum VerdictKind {
 pub enum Outcome {
     Planned,
     Terminated,
+    /// The process executes the gateway anew.
+    Restarted,
+    /// It cannot, nor go on: its service manager starts it again.
+    RestartFailed,
     /// The gateway cannot go on.
     Failed,
 }
@@ -70,8 +84,14 @@ pub enum Event {
     Quiet,
     /// The journal is broken: only a new start can read it back.
     Broken,
-    /// The time that the drain has, or that aborted turns have to end, is over.
+    /// The time that the drain or the pause has, or that aborted turns have to end, is over.
     Expired,
+    /// The program that is to be executed has proven itself.
+    Proven,
+    /// The journal is closed for the restart.
+    Closed,
+    /// The restart cannot go on; the journal is open.
+    GivenUp,
 }
 
 /// What the main loop has to do.
@@ -86,6 +106,12 @@ pub enum Action {
     AnnounceStopping,
     /// End the turns in flight and start the clock for that.
     AbortTurns,
+    /// Begin nothing, and start the pause's clock.
+    Pause,
+    /// Take the connections along and close the journal.
+    Close,
+    /// Go on as if no restart had been asked for.
+    Resume,
     /// Ask the manager once more.
     AskAgain,
     /// Write the record and exit.
@@ -95,14 +121,32 @@ pub enum Action {
 /// The next phase and what to do on the way.
 pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
     use Action::{AbortTurns, AskAgain, Exit, Nothing};
-    use Event::{Broken, Expired, Quiet, Signal, Started, Verdict};
-    use Phase::{Confirming, Draining, Failing, Serving, Starting, Stopped};
+    use Event::{Broken, Closed, Expired, GivenUp, Proven, Quiet, Signal, Started, Verdict};
+    use Phase::{Closing, Confirming, Draining, Failing, Pausing, Serving, Starting, Stopped};
     use VerdictKind::{External, Planned};
     match (phase, event) {
         (Starting, Started) => (Serving, Action::AnnounceReady),
-        (Starting | Serving, Signal) => (Draining(Drain::default()), Action::BeginDrain),
-        (Starting | Serving | Draining(_) | Confirming { .. }, Broken) => (Failing, AbortTurns),
+        (Starting | Serving | Pausing { .. } | Closing { .. }, Signal) => {
+            (Draining(Drain::default()), Action::BeginDrain)
+        }
+        (
+            Starting | Serving | Pausing { .. } | Closing { .. } | Draining(_) | Confirming { .. },
+            Broken,
+        ) => (Failing, AbortTurns),
         (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Exit),
+
+        (Serving, Proven) => (Pausing { aborting: false }, Action::Pause),
+        (Pausing { aborting: false }, Expired) => (Pausing { aborting: true }, AbortTurns),
+        // Turns that do not end when they are aborted end with the exec.
+        (Pausing { aborting: true }, Expired) => (Closing { aborted: true }, Action::Close),
+        (Pausing { aborting }, Quiet) => (Closing { aborted: aborting }, Action::Close),
+        (Closing { .. }, Closed) => (Stopped(Outcome::Restarted), Exit),
+        (Pausing { aborting: false } | Closing { aborted: false }, GivenUp) => {
+            (Serving, Action::Resume)
+        }
+        (Pausing { aborting: true } | Closing { aborted: true }, GivenUp) => {
+            (Stopped(Outcome::RestartFailed), Exit)
+        }
 
         (Draining(drain), Verdict(verdict)) => {
             match end_if_done(Drain { verdict: Some(verdict), ..drain }) {
@@ -126,14 +170,17 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         }
         (Confirming { .. }, Signal) => (Confirming { again: true }, Nothing),
 
-        (Starting, Verdict(_) | Quiet | Expired)
-        | (Serving, Started | Verdict(_) | Quiet | Expired)
-        | (Draining(_), Started)
-        | (Confirming { .. }, Started | Quiet | Expired)
-        | (Failing, Started | Signal | Verdict(_) | Broken)
-        | (Stopped(_), Started | Signal | Verdict(_) | Quiet | Broken | Expired) => {
-            (phase, Nothing)
-        }
+        (Starting, Verdict(_) | Quiet | Expired | Proven | Closed | GivenUp)
+        | (Serving, Started | Verdict(_) | Quiet | Expired | Closed | GivenUp)
+        | (Pausing { .. }, Started | Verdict(_) | Proven | Closed)
+        | (Closing { .. }, Started | Verdict(_) | Quiet | Expired | Proven)
+        | (Draining(_), Started | Proven | Closed | GivenUp)
+        | (Confirming { .. }, Started | Quiet | Expired | Proven | Closed | GivenUp)
+        | (Failing, Started | Signal | Verdict(_) | Broken | Proven | Closed | GivenUp)
+        | (
+            Stopped(_),
+            Started | Signal | Verdict(_) | Quiet | Broken | Expired | Proven | Closed | GivenUp,
+        ) => (phase, Nothing),
     }
 }
 

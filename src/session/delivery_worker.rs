@@ -46,7 +46,11 @@ impl Hub {
             // Counted before the drain is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
             let now = Instant::now();
-            let due = if self.is_draining() { Vec::new() } else { state.deliveries.take_due(now) };
+            let due = if self.is_draining() || self.is_paused() {
+                Vec::new()
+            } else {
+                state.deliveries.take_due(now)
+            };
             self.begin_work(due.len());
             self.end_work();
             due
@@ -89,7 +93,9 @@ impl Hub {
         let next = {
             let mut state = self.lock();
             let first = state.deliveries.next(name, Instant::now());
-            let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
+            let Some(id) = first.filter(|_| !self.is_draining() && !self.is_paused()) else {
+                return Err(None);
+            };
             let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
                 state.deliveries.advance(name, id, None);
                 return Ok(());

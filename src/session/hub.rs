@@ -75,6 +75,7 @@ pub struct Hub {
     busy: AtomicUsize,
     draining: AtomicBool,
     broken: AtomicBool,
+    pub(super) paused: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -188,6 +189,7 @@ impl Hub {
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
         }))
     }
 
@@ -362,7 +364,7 @@ impl Hub {
     /// One piece of work has ended.
     pub(super) fn end_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.is_draining() {
+        if last && (self.is_draining() || self.is_paused()) {
             self.main_wakeup.notify();
         }
     }

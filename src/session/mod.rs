@@ -19,6 +19,7 @@ mod maintenance;
 mod message;
 mod message_table;
 mod notices;
+mod pause;
 mod pending_retry;
 mod permit;
 mod queries;
@@ -51,8 +52,7 @@ pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
 pub use restarts::{
-    Foreseen, LastRestart, Requester, Restart, RestartAccepted, RestartFailure, RestartKind,
-    RestartRequest, RestartStage, Restarts,
+    Requester, Restart, RestartAccepted, RestartDone, RestartKind, RestartRequest, RestartStage,
 };
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};

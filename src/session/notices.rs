@@ -122,17 +122,27 @@ impl Hub {
         over.then_some(id).ok_or_else(full)
     }
 
-    /// The restart that is under way does not happen: tells all who asked for it, and forgets it. Returns
-    /// its number. Not for the main thread.
-    pub fn fail_restart(self: &Arc<Self>, why: &str) -> Option<u64> {
-        let restart = self.restarts.fail(why, rfc3339(self.clocks.read().wall))?;
-        for requester in &restart.requesters {
-            let text = format!("the restart did not happen: {why}");
-            self.tell(Notice::to_requester(requester, "failed", text));
+    /// The restart that is under way does not happen; all who asked for it are told, in a thread. False
+    /// where none is under way.
+    pub fn fail_restart(self: &Arc<Self>, why: &str) -> bool {
+        let time = rfc3339(self.clocks.read().wall);
+        let Some(restart) = self.restarts.fail(why, time) else { return false };
+        let (hub, why) = (Arc::clone(self), why.to_owned());
+        let work = move || {
+            for requester in &restart.requesters {
+                let text = format!("the restart did not happen: {why}");
+                hub.tell(Notice::to_requester(requester, "failed", text));
+            }
+            let cleared = hub.restart_record.change(|record| record.pending = None);
+            cleared.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
+            hub.end_work();
+        };
+        self.begin_work(1);
+        if let Err(e) = threads::spawn("notice", THREAD_STACK, Box::new(work)) {
+            log::warn!("no thread to tell those who asked for the restart: {e}");
+            self.end_work();
         }
-        let cleared = self.restart_record.change(|record| record.pending = None);
-        cleared.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
-        Some(restart.number)
+        true
     }
 
     /// Tells all who asked for an update what came of it, in words.

@@ -24,6 +24,8 @@ pub struct RunBefore {
     pub how: String,
     /// How long nobody served since.
     pub away: Option<Duration>,
+    /// Why this is still the program that was to be replaced.
+    pub failed: Option<String>,
 }
 
 /// A turn that the end of the run before cut short, and that runs again.
@@ -178,7 +180,8 @@ fn back(before: &RunBefore, pending: Option<&Pending>) -> String {
     let cut = pending.is_some_and(|pending| pending.ended.is_empty());
     let how =
         if cut { format!("; the run before ended so: {}", before.how) } else { String::new() };
-    format!("back{after}, version {version}{was}{how}")
+    let failed = before.failed.as_ref().map(|why| format!("the restart did not happen: {why}; "));
+    format!("{}back{after}, version {version}{was}{how}", failed.unwrap_or_default())
 }
 
 /// Why the run before ended.

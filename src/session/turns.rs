@@ -25,6 +25,9 @@ impl Hub {
     pub(super) fn begin_attempts(&self, state: &mut State) -> Vec<Id> {
         let most = self.settings().config.limits.max_attempts;
         let mut begun = Vec::new();
+        if self.is_paused() {
+            return begun;
+        }
         while let Some(id) = state.dispatch.start_next() {
             if let Some(at) = state.waiting_permits.iter().position(|(waiting, _)| *waiting == id) {
                 state.waiting_permits.remove(at).1.iter().for_each(|event| event.notify());

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::exit::Failure;
 use crate::gateway::Plan;
+use crate::gateway::proof::Proven;
 use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
@@ -13,10 +14,28 @@ use crate::lifecycle::phase::Phase;
 use crate::systemd::notify::Notifier;
 use crate::threads::{Mailbox, Slot};
 
+/// A restart in place.
+pub struct RestartRun {
+    pub proven: Proven,
+    /// When the pause began.
+    pub at: Instant,
+    /// Turns in flight then, and those of them that were aborted.
+    pub in_flight: usize,
+    pub aborted: usize,
+    /// When serving ended, since boot.
+    pub ended: Option<Duration>,
+    /// Why it can neither happen nor be given up.
+    pub failed: Option<String>,
+}
+
 /// What other threads tell the main one.
 pub enum News {
     Started(Box<Result<Started, Failure>>),
     Found(Box<Finding>),
+    /// What became of the proof of the program that is to be executed.
+    Proven(Result<Proven, String>),
+    /// The journal is closed, and this is what serving had.
+    Closed,
     /// The control socket was made again.
     Control(UnixListener),
 }
@@ -36,6 +55,10 @@ pub struct Main {
     pub stop: Option<Stop>,
     /// `stop.notify` was told that the gateway goes down.
     pub told_down: bool,
+    /// The restart in place that is under way, once its program has proven itself.
+    pub restart: Option<RestartRun>,
+    /// By whom one was asked for during the start.
+    pub early_restart: Option<String>,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
     /// The disk did not answer when the end was to be recorded.
