@@ -133,7 +133,7 @@ impl Main {
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
-            if self.is_quiet() {
+            if self.is_quiet() && !self.waits_to_tell() {
                 self.event(Event::Quiet);
             }
             match self.phase {

@@ -104,6 +104,17 @@ impl Main {
         }
     }
 
+    /// Whether `stop.notify` is to be told of this stop if that is planned, which is not known yet.
+    pub(super) fn waits_to_tell(&self) -> bool {
+        let asked =
+            matches!(self.phase, Phase::Draining(Drain { verdict: None, aborting: false, .. }));
+        let target = |started: &Started| {
+            let notify = !started.service.settings().config.stop.notify.is_empty();
+            notify && started.service.ready.load(Ordering::SeqCst)
+        };
+        asked && !self.told_down && self.started.as_ref().is_some_and(target)
+    }
+
     /// Has `stop.notify` told of this stop, once: one that is planned, or that cuts turns short.
     pub(super) fn tell_down(&mut self) {
         let Some(started) = &self.started else { return };
