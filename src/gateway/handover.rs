@@ -40,8 +40,8 @@ pub struct Handover {
     pub soft_limit: Option<u64>,
     /// Its configuration came from a file.
     pub had_file: bool,
-    /// The `http.listen` that its listener was bound for.
-    pub listen: String,
+    /// The `http.listen` that its listener was bound for; `None`: for the one that counts now.
+    pub listen: Option<String>,
     /// The restart that led here; null: none.
     pub restart: Value,
     descriptors: BTreeMap<String, OwnedFd>,
@@ -91,7 +91,7 @@ impl Handover {
             name: text("name"),
             soft_limit: value["soft_limit"].as_u64(),
             had_file: value["had_file"] == true,
-            listen: text("listen"),
+            listen: value["listen"].as_str().map(str::to_owned),
             restart: value["restart"].clone(),
             descriptors: BTreeMap::new(),
             connections: Vec::new(),

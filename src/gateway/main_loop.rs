@@ -2,6 +2,7 @@
 //! what the phases decide. Nothing in it blocks but the one poll.
 
 mod drain;
+mod execute;
 mod restart;
 mod state;
 
@@ -70,6 +71,7 @@ impl Main {
             begun: Begun::default(),
             started: None,
             stop: None,
+            told_down: false,
             restart: None,
             early_restart: None,
             reported_reload: 0,
@@ -132,7 +134,7 @@ impl Main {
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
-            if self.is_quiet() {
+            if self.is_quiet() && !self.waits_to_tell() {
                 self.event(Event::Quiet);
             }
             match self.phase {
@@ -235,7 +237,9 @@ impl Main {
             },
             News::Found(finding) => self.handle_finding(*finding),
             News::Proven(proven) => self.handle_proof(proven),
-            News::Closed => self.event(Event::Closed),
+            // Of one that was given up: another may be under way.
+            News::Closed(cancelled, _) if cancelled.load(Ordering::SeqCst) => {}
+            News::Closed(_, listener) => self.handle_closed(listener),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
@@ -257,6 +261,9 @@ impl Main {
         } else {
             VerdictKind::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
+        if verdict == VerdictKind::Planned && !is_last {
+            self.tell_down();
+        }
         self.event(Event::Verdict(verdict));
         // A stop that has begun with our own STOPPING=1 has a time, too.
         self.extend_timeout();

@@ -26,7 +26,7 @@ use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance_lock::InstanceLock;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
-use crate::session::{Hub, MessageTable, Settings, SystemClocks, Transcripts};
+use crate::session::{Hub, MessageTable, RunBefore, Settings, SystemClocks, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::threads::{Slot, lock, spawn};
@@ -127,6 +127,10 @@ fn open(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
         )));
     }
+    let _ = hub.gateway.set(plan.name.to_string());
+    if !plan.ephemeral {
+        hub.restart_record.open(plan.dirs.state.clone());
+    }
     let service = Service::new(facts, keys, hub, Arc::clone(wake));
     *lock(&service.warnings) = warnings(&loaded);
     let listeners =
@@ -223,6 +227,16 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
+    let followed = history::followed(&plan.dirs, run);
+    if let Some(stop) = &followed {
+        let before = RunBefore {
+            version: stop["version"].as_str().map(str::to_owned),
+            how: history::in_words(stop),
+            away: stop["next"]["away_ms"].as_u64().map(Duration::from_millis),
+            failed: lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned),
+        };
+        started.hub.tell_of_run_before(before);
+    }
     started.hub.open();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
@@ -232,6 +246,8 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Err(e) = run.make_durable(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
+    let entered = followed.map_or(Ok(()), |stop| history::enter_again(&plan.dirs, &stop));
+    entered.unwrap_or_else(|e| log::warn!("the history could not be written: {e}"));
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }
@@ -333,7 +349,8 @@ fn listeners(plan: &Plan, loaded: &Loaded) -> Result<(TcpListener, UnixListener)
     let (tcp, control) = {
         let mut inherited = lock(&plan.inherited);
         // One for another address is closed: the new one may overlap with it.
-        let same = inherited.listen == loaded.config.http.listen.to_string();
+        let wanted = loaded.config.http.listen.to_string();
+        let same = inherited.listen.as_ref().is_none_or(|listen| *listen == wanted);
         (inherited.take_tcp().filter(|_| same), inherited.take_control())
     };
     let tcp = tcp.map_or_else(|| listen(loaded.config.http.listen, loaded), Ok)?;
@@ -342,7 +359,9 @@ fn listeners(plan: &Plan, loaded: &Loaded) -> Result<(TcpListener, UnixListener)
     Ok((tcp, control.map_or_else(bind, Ok)?))
 }
 
-fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
+/// # Errors
+/// `Unavailable`, naming whoever is there, else `Failed`.
+pub fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         socket::set_backlog(listener.as_fd(), BACKLOG)?;

@@ -84,7 +84,8 @@ impl Hub {
             let round = if soon { MAINTENANCE_SOON } else { MAINTENANCE_ROUND };
             // During a pause no delivery comes due.
             let sending = state.deliveries.next_due(now).filter(|_| !self.is_paused());
-            let next = state.next_due(now + short.unwrap_or(round).min(round), sending);
+            let round = now + short.unwrap_or(round).min(round);
+            let next = state.next_due(now, round, sending);
             if next > now {
                 let waited = self.maintenance_wakeup.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -102,6 +103,7 @@ impl Hub {
             drop(state);
             self.spawn_workers(begun);
             self.spawn_delivery_workers();
+            self.tell_failures();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
             self.settings().agent.close_idle();
@@ -282,10 +284,10 @@ impl State {
     }
 
     /// When there is something to do for maintenance.
-    fn next_due(&self, round: Instant, sending: Option<Instant>) -> Instant {
+    fn next_due(&self, now: Instant, round: Instant, sending: Option<Instant>) -> Instant {
         let postponed = self.dispatch.postponed().map(|(_, until)| until);
         let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
         let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending);
-        all.fold(round, Instant::min)
+        all.chain(self.failures.due(now)).fold(round, Instant::min)
     }
 }
