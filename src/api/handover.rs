@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
@@ -103,12 +103,13 @@ impl Service {
         self.hub.release();
     }
 
-    /// Whether all have done so. Those whose clients are sent the end of something, and may not read it, are
+    /// Whether all have done so, and nothing is at work. Those whose clients are sent the end of something, and may not read it, are
     /// not waited for any more once [`STREAM_END_TIMEOUT`] has passed: to be asked again then.
     pub fn is_handed_over(&self) -> bool {
         let (left, ending) = self.connections_left();
         let since = lock(&self.handover.0).since;
-        left == 0 || (left <= ending && since.is_some_and(|at| at.elapsed() >= STREAM_END_TIMEOUT))
+        let late = since.is_some_and(|at| at.elapsed() >= STREAM_END_TIMEOUT);
+        self.hub.busy() == 0 && (left == 0 || (left <= ending && late))
     }
 
     /// Those that were given up. What is not among them ends with the process.

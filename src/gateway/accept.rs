@@ -231,18 +231,4 @@ fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_short_answer_is_framed_right() {
-        let text = String::from_utf8(full()).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
-        for field in ["Retry-After: 1\r\n", "Connection: close", "nosniff\r\n"] {
-            assert!(head.contains(field), "{head}");
-        }
-        let value: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(value["error"]["code"], "overloaded");
-    }
-}
+mod tests;

@@ -6,6 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::activity::{ConnectionActivity, Stage};
@@ -132,7 +133,10 @@ impl Connection {
                 Ok(Some((request, _)))
                     if self.shutdown.is_parking() && (self.needs_turn)(&request) =>
                 {
-                    self.await_end_of_pause()?;
+                    self.shutdown.parked.fetch_add(1, Ordering::SeqCst);
+                    let goes_on = self.await_end_of_pause();
+                    self.shutdown.parked.fetch_sub(1, Ordering::SeqCst);
+                    goes_on?;
                     scan = Scan::default();
                     continue;
                 }

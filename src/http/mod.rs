@@ -37,7 +37,7 @@ pub use head::Fields;
 pub use request::{BodyFraming, Method, Request, Version};
 pub use response::Response;
 pub use scan::Scan;
-pub use shutdown_flag::ShutdownFlag;
+pub use shutdown_flag::{IDLE_AFTER, ShutdownFlag};
 pub use socket::Socket;
 pub use stream::Stream;
 pub use target::{SLASH, decode, has_dot_segment};

@@ -2,7 +2,7 @@
 //! them and takes over their sockets.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::sys::fd::EventFd;
@@ -30,12 +30,19 @@ pub struct ShutdownFlag {
     handing_over: Option<EventFd>,
     /// Readable unless requests are parked; else those look now and then.
     goes_on: Option<EventFd>,
+    /// How many requests are parked.
+    pub parked: AtomicUsize,
 }
 
 impl Default for ShutdownFlag {
     fn default() -> ShutdownFlag {
         let [handing_over, goes_on] = [(); 2].map(|()| EventFd::new().ok());
-        ShutdownFlag { stage: AtomicU8::new(SERVING), handing_over, goes_on }
+        ShutdownFlag {
+            stage: AtomicU8::new(SERVING),
+            handing_over,
+            goes_on,
+            parked: AtomicUsize::new(0),
+        }
     }
 }
 

@@ -8,6 +8,7 @@ mod faults;
 mod forgetting;
 mod journal;
 mod large;
+mod pause;
 mod restart;
 mod retries;
 mod shares;

@@ -45,11 +45,15 @@ impl Hub {
         Some(state.replies.of(id).watch(event))
     }
 
-    /// Whether the gateway stops or restarts before this message runs.
+    /// Whether the gateway stops before this message runs.
     pub fn is_put_off(&self, id: Id) -> bool {
-        let state = self.lock();
+        self.is_draining() && !self.goes_on(id)
+    }
+
+    /// Whether a message runs or is over.
+    fn goes_on(&self, id: Id) -> bool {
         let goes_on = |entry: &Entry| entry.turn == TurnState::Running || entry.turn.is_over();
-        self.are_waits_over() && !state.table.get(id).is_some_and(goes_on)
+        self.lock().table.get(id).is_some_and(goes_on)
     }
 
     /// Waits until a message is over. Says whether it is: the wait ends before where it has lasted for
@@ -66,7 +70,8 @@ impl Hub {
                 return Ok(self.lock().table.get(id).is_none_or(|entry| entry.turn.is_over()));
             }
             let news = [Interest::read(watch.event.as_fd())];
-            if self.is_put_off(id) || cancel.wait(news, cancel.deadline)?.0 == [false] {
+            let put_off = self.are_waits_over() && !self.goes_on(id);
+            if put_off || cancel.wait(news, cancel.deadline)?.0 == [false] {
                 return Ok(false);
             }
         }
