@@ -173,6 +173,12 @@ pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// SIGTERM to SIGKILL for agents, the last words to clients; and as much again for a busy machine.
 pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
 
+/// How long the exit waits for the last events of event streams: they are on their way by then.
+pub const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long the exit waits for its line in the history: far above what a busy disk takes for one sync.
 pub const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -187,10 +193,6 @@ pub const THREAD_STACK: usize = 1 << 20;
 
 /// How long accepting rests after an error that would come again at once (EMFILE).
 pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
-
-/// How long the exit waits for the last events of event streams, and for last answers that were sent:
-/// they are on their way by then.
-pub const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What connections that are handed over have sent of requests that were not begun, all together: a
 /// thousand of the largest heads, and much more of usual ones. The next process reads it before it serves.

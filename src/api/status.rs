@@ -40,7 +40,7 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
 /// Why new durable work is not taken.
 fn degraded(service: &Service) -> Option<String> {
     match service.hub.condition() {
-        Condition::Good => None,
+        Condition::Good => lock(&service.hangs).clone(),
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     }
 }

@@ -1,10 +1,15 @@
 //! The main thread: waits for signals, connections, answers and points in time, and carries out
 //! what the phases decide. Nothing in it blocks but the one poll.
 
+mod budget;
 mod drain;
 mod execute;
+mod progress;
 mod restart;
+mod sign_of_life;
 mod state;
+mod stop_time;
+mod stop_watchdog;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -15,12 +20,14 @@ use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeou
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
+use crate::fault_points;
 use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::{self, Action, Event, Outcome, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
+use crate::session::Probe;
 use crate::sys::memory;
 use crate::sys::poll::{Interest, wait_any_or_signal};
 use crate::systemd::notify::{Notifier, watchdog_interval};
@@ -74,6 +81,9 @@ impl Main {
             told_down: false,
             restart: None,
             early_restart: None,
+            budget: None,
+            stop_watchdog: Arc::default(),
+            hub_probe: Probe::default(),
             reported_reload: 0,
             disk_hangs: false,
         };
@@ -161,6 +171,9 @@ impl Main {
         let next = listeners.is_some_and(|s| s.listeners.has_next());
         let timeout = if next { Some(Duration::ZERO) } else { timeout };
         let [.., tcp, control] = wait_any_or_signal(interests, timeout)?;
+        if tcp {
+            fault_points::at("accept");
+        }
         if let Some(started) = listeners.filter(|_| tcp || control || next)
             && let Err(e) = started.listeners.accept(&started.service)
         {
@@ -180,8 +193,12 @@ impl Main {
                 let (at, in_flight) = (Instant::now(), self.turns());
                 let (first, latest) = (caught, caught);
                 let new = Stop { first, latest, at, finding: None, in_flight, aborted: 0 };
+                if self.stop.is_none() {
+                    // What had a time of its own before is over with this.
+                    self.budget = None;
+                }
                 self.stop.get_or_insert(new).latest = caught;
-                self.extend_timeout();
+                self.begin_stop_time(at);
                 self.event(Event::Signal);
             }
             Kind::Reload => match &self.started {
@@ -279,11 +296,8 @@ impl Main {
         }
         self.check_reloads(now);
         self.check_restarts();
-        if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
-            self.notifier.send("WATCHDOG=1");
-            // From now, not from `at`: after a suspend there is nothing to catch up with.
-            self.timers.watchdog = Some((now.max(at) + interval, interval));
-        }
+        self.give_sign_of_life(now);
+        self.look_for_stop_time();
         if due(&mut self.timers.report, now) {
             self.report(now);
         }
@@ -295,6 +309,7 @@ impl Main {
     fn event(&mut self, event: Event) {
         let (next, action) = phase::next(self.phase, event);
         self.phase = next;
+        self.stop_watchdog.progress.enter(next.into());
         match action {
             Action::Nothing | Action::Exit => {}
             Action::AnnounceReady => self.announce_ready(),

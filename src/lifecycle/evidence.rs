@@ -123,12 +123,12 @@ impl Supervisor {
         known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
     }
 
-    /// Gathers the evidence and decides. Takes as long as the manager, at most `QUERY_DEADLINE`.
-    pub fn examine(&self, caught: Caught, point: QueryPoint) -> Finding {
+    /// Gathers the evidence and decides. Takes as long as the manager, at most `within`.
+    pub fn examine(&self, caught: Caught, point: QueryPoint, within: Duration) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let (sender, name) = self.sender(caught);
         let mut shown = Shown::default();
-        let supervision = self.supervision(point, &mut shown);
+        let supervision = self.supervision(point, Instant::now() + within, &mut shown);
         let marker = match point {
             QueryPoint::Signal { .. } => planned_stop_marker::consume(&self.marker),
             QueryPoint::Exit { marker } => marker || planned_stop_marker::consume(&self.marker),
@@ -141,9 +141,8 @@ impl Supervisor {
         Finding { verdict, sender: name, marker, may_change, stop_timeout, context }
     }
 
-    fn supervision(&self, point: QueryPoint, shown: &mut Shown) -> Supervision {
+    fn supervision(&self, point: QueryPoint, deadline: Instant, shown: &mut Shown) -> Supervision {
         let Some(invocation) = &self.invocation else { return Supervision::None };
-        let deadline = Instant::now() + QUERY_DEADLINE;
         let Some(own) = self.locate(deadline) else {
             let silent = Instant::now() >= deadline;
             return if silent { Supervision::Silent } else { Supervision::NotOurs };

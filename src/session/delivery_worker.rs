@@ -13,10 +13,12 @@ use super::states::DeliveryState;
 use super::submit::Refusal;
 use crate::config::Target;
 use crate::delivery::{DeliveryResult, Payload, backoff};
+use crate::fault_points;
 use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
+use crate::threads::lock;
 
 /// The longest pause between two attempts of a delivery that did not ask for more.
 const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
@@ -154,7 +156,10 @@ impl Hub {
             finished_at: &rfc3339(entry.ended.at),
         };
         let target = Target { timeout: target.timeout.min(limit), ..target.clone() };
+        lock(&self.attempts).push((name.to_owned(), Instant::now() + target.timeout));
+        fault_points::at("delivery");
         let sent = crate::delivery::send(&target, &payload, &self.children, self.abort.as_fd());
+        lock(&self.attempts).retain(|(target, _)| target != name);
         self.record_result(name, id, attempts + 1, sent)
     }
 

@@ -58,6 +58,11 @@ pub struct Hub {
     pub(super) compaction: Mutex<CompactionState>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
+    /// How often the lock was taken, and how far maintenance is: see [`Hub::hangs`].
+    pub(super) taken: AtomicUsize,
+    pub(super) moves: AtomicUsize,
+    /// The attempts of deliveries that are under way, by target, and when each has to be over.
+    pub(super) attempts: Mutex<Vec<(String, Instant)>>,
     /// What `agent.retry_for` is measured from: a clock that stands still while the machine sleeps.
     pub(super) began: Instant,
     /// The restarts that are asked for.
@@ -184,6 +189,9 @@ impl Hub {
             clocks,
             compaction: Mutex::default(),
             shortage: Mutex::default(),
+            taken: AtomicUsize::new(0),
+            moves: AtomicUsize::new(0),
+            attempts: Mutex::default(),
             began: now,
             restarts: Restarts::default(),
             gateway: OnceLock::new(),

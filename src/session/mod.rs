@@ -12,6 +12,7 @@ mod delivery_queue;
 mod delivery_worker;
 mod dispatch;
 mod events;
+mod hang;
 mod hub;
 mod id;
 mod lock;
@@ -42,6 +43,7 @@ mod wait;
 mod worker;
 
 pub use commands::Command;
+pub use hang::Probe;
 pub use hub::{Hub, Settings};
 pub use id::Id;
 pub use message::{Message, rfc3339};

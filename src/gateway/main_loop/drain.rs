@@ -9,20 +9,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+use super::progress::Step;
 use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
 use crate::cancel::Cancel;
 use crate::escape::escaped;
 use crate::exit::Exit;
+use crate::fault_points;
 use crate::gateway::startup::Started;
-use crate::gateway::stop_timeout;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::limits::{
-    ABORT_TIMEOUT, DISK_SLOW, HISTORY_TIMEOUT, KILL_AFTER, STOP_HEADROOM, THREAD_STACK,
-};
+use crate::limits::{ABORT_TIMEOUT, CLOSE_TIMEOUT, DISK_SLOW, KILL_AFTER, THREAD_STACK};
 use crate::sys::clock::Utc;
 use crate::sys::fork::run_in_child;
 use crate::sys::fs as files;
@@ -30,9 +29,6 @@ use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
 use crate::systemd::stop_waiters;
 use crate::threads::{Slot, lock, spawn, spawn_with_retry};
-
-/// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
-pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
@@ -42,7 +38,7 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl Main {
     pub(super) fn begin_drain(&mut self) {
-        let (mut was_started, mut drain) = (false, Duration::ZERO);
+        let mut was_started = false;
         if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
             service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
             service.shutdown.close();
@@ -51,21 +47,13 @@ impl Main {
             self.take_back();
             self.refuse_restart("the gateway is being stopped");
             was_started = service.ready.load(Ordering::SeqCst);
-            drain = stop_timeout::drain(&service);
         }
         let now = Instant::now();
+        let drain = self.budget.map_or(Duration::ZERO, |budget| budget.drain(now));
         self.timers.drain = Some(now + drain);
         self.query(QueryPoint::Signal { started: was_started });
         if self.in_flight() > 0 {
             self.report(now);
-        }
-    }
-
-    /// Asks the service manager for more time, where the unit's own is shorter than what a stop may take:
-    /// enough for all that follows a drain, again and again while it goes on.
-    pub(super) fn extend_timeout(&self) {
-        if self.started.as_ref().is_some_and(|started| stop_timeout::is_short(&started.service)) {
-            self.notifier.send(&format!("EXTEND_TIMEOUT_USEC={}", STOP_HEADROOM.as_micros()));
         }
     }
 
@@ -82,6 +70,7 @@ impl Main {
             *lock(&started.service.stop_timeout) = Some(limit);
         }
         stop.finding = Some(finding.clone());
+        self.learn_stop_time(finding.stop_timeout);
         finding
     }
 
@@ -89,9 +78,10 @@ impl Main {
     pub(super) fn query(&mut self, point: QueryPoint) {
         let Some(stop) = &self.stop else { return };
         let (supervisor, caught) = (self.supervisor.clone(), stop.latest);
-        let mailbox = Arc::clone(&self.mailbox);
+        let (mailbox, within) = (Arc::clone(&self.mailbox), self.share(Step::Asking));
         let question = move || {
-            let finding = supervisor.examine(caught, point);
+            fault_points::at("stop-question");
+            let finding = supervisor.examine(caught, point, within);
             let planned = finding.verdict.planned;
             mailbox.put(News::Found(Box::new(finding)));
             if let (true, Some(own)) = (planned, supervisor.own.get()) {
@@ -102,7 +92,7 @@ impl Main {
             log::warn!(
                 "cannot start a thread that asks the service manager ({e}); the main thread asks"
             );
-            let finding = self.supervisor.examine(caught, point);
+            let finding = self.supervisor.examine(caught, point, within);
             self.mailbox.put(News::Found(Box::new(finding)));
         }
     }
@@ -148,9 +138,16 @@ impl Main {
             }
             started.service.hub.abort.notify();
         }
+        let restarts = self.phase == (Phase::Pausing { aborting: true });
+        if !restarts {
+            self.begin_stop_time(Instant::now());
+        }
+        fault_points::at("stop-abort");
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
-        self.timers.drain = Some(Instant::now() + agents + ABORT_TIMEOUT);
+        let most = agents + ABORT_TIMEOUT;
+        let time = if restarts { most } else { self.share(Step::Aborting).min(most) };
+        self.timers.drain = Some(Instant::now() + time);
     }
 
     /// Tells the service manager what is waited for.
@@ -182,19 +179,30 @@ impl Main {
     /// that takes time comes first, and the last look at the signals just before the end. Nothing is
     /// dropped on the way out: to close a file may take as long as its disk likes.
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
-        self.extend_timeout();
+        self.begin_stop_time(Instant::now());
         self.clean_up(outcome == Outcome::Planned);
         let exit = self.record_outcome(outcome);
         let missed = |caught: &Caught| !matches!(caught.kind, Kind::Reload | Kind::Child);
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
-            let finding = self.supervisor.examine(caught, QueryPoint::Exit { marker: false });
+            self.stop_watchdog.progress.enter(Step::Asking);
+            let (point, within) = (QueryPoint::Exit { marker: false }, self.share(Step::Asking));
+            let finding = self.supervisor.examine(caught, point, within);
             if self.keep_finding(finding).verdict.planned {
                 exit_now(self.record_outcome(Outcome::Planned).code());
             }
         }
+        self.stop_watchdog.progress.enter(Step::Exiting);
+        fault_points::at("stop-exit");
         exit_now(exit.code())
+    }
+
+    /// The status after a failure: where another start would not find what was accepted, only the operator
+    /// can help.
+    pub(super) fn failed_exit(&self) -> Exit {
+        let loss = self.started.as_ref().and_then(|started| started.service.hub.health().loss());
+        if loss.is_some() { Exit::Config } else { Exit::Failed }
     }
 
     /// Writes down how it ends; returns the status to exit with.
@@ -203,10 +211,8 @@ impl Main {
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
+            Outcome::Failed => self.failed_exit(),
             Outcome::Restarted | Outcome::RestartFailed => Exit::TryLater,
-            // Another start would not find what was accepted: only the operator can help.
-            Outcome::Failed if loss.is_some() => Exit::Config,
-            Outcome::Failed => Exit::Failed,
         };
         let failed = self.restart.as_ref().and_then(|restart| restart.failed.clone());
         let failed =
@@ -230,6 +236,9 @@ impl Main {
                 (why, line)
             }
         };
+        self.stop_watchdog.progress.enter(Step::Recording);
+        self.stop_watchdog.progress.set_end(exit, line.clone());
+        fault_points::at("stop-record");
         if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
             log::warn!("the history could not be written: {e}");
         }
@@ -255,10 +264,11 @@ impl Main {
             let entered = history::record_end(&dirs, &line, sync);
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
+        let time = self.share(Step::Recording);
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
         let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
             Ok(told) => {
-                let deadline = Instant::now() + HISTORY_TIMEOUT;
+                let deadline = Instant::now() + time;
                 let answer = [Interest::read(told.as_fd())];
                 let ([true], _) = Cancel::at(deadline).wait(answer, deadline)? else {
                     return Err(hangs());
@@ -268,8 +278,8 @@ impl Main {
             Err(e) => {
                 let told = Arc::<Slot<_>>::default();
                 let answer = told.clone();
-                spawn_with_retry("end", Box::new(move || answer.send(work())), HISTORY_TIMEOUT)?;
-                told.wait(HISTORY_TIMEOUT).ok_or(e)?
+                spawn_with_retry("end", Box::new(move || answer.send(work())), time)?;
+                told.wait(time).ok_or(e)?
             }
         };
         self.disk_hangs = false;
@@ -277,6 +287,8 @@ impl Main {
     }
 
     pub(super) fn clean_up(&mut self, planned: bool) {
+        let deadline = Instant::now() + self.share(Step::CleaningUp);
+        fault_points::at("stop-clean-up");
         // Turns that did not end in time leave no processes behind, whoever runs us.
         self.plan.children.end_all();
         let Some(started) = &self.started else { return };
@@ -293,7 +305,6 @@ impl Main {
         // Another thread that waits for a disk that hangs would not help.
         let begun =
             !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_TIMEOUT).is_ok();
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
         let wait = |of: &Slot<bool>| of.wait(deadline.saturating_duration_since(Instant::now()));
         if begun && wait(&closed).is_some() {
             let _ = wait(&ended);

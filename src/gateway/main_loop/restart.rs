@@ -9,7 +9,6 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use super::drain::CLOSE_TIMEOUT;
 use super::state::{Main, News, RestartRun, due};
 use crate::api::Service;
 use crate::escape::escaped;
@@ -19,7 +18,7 @@ use crate::gateway::startup::{check, listen};
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Event, Phase};
 use crate::lifecycle::signals::Caught;
-use crate::limits::{STREAM_END_TIMEOUT, THREAD_STACK};
+use crate::limits::{CLOSE_TIMEOUT, STREAM_END_TIMEOUT, THREAD_STACK};
 use crate::session::{RestartDone, RestartKind, RestartRequest, RestartStage};
 use crate::sys::clock::{Utc, since_boot};
 use crate::sys::proc;

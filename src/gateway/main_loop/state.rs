@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use super::budget::Budget;
+use super::stop_watchdog::StopWatchdog;
 use crate::api::HandedOver;
 use crate::exit::Failure;
 use crate::gateway::Plan;
@@ -14,6 +16,7 @@ use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::Phase;
+use crate::session::Probe;
 use crate::systemd::notify::Notifier;
 use crate::threads::{Mailbox, Slot};
 
@@ -71,6 +74,11 @@ pub struct Main {
     pub restart: Option<RestartRun>,
     /// By whom one was asked for during the start.
     pub early_restart: Option<String>,
+    /// The time that it has, and who sees to that.
+    pub budget: Option<Budget>,
+    pub stop_watchdog: Arc<StopWatchdog>,
+    /// What the hub was doing when it was last looked at.
+    pub hub_probe: Probe,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
     /// The disk did not answer when the end was to be recorded.
@@ -92,6 +100,8 @@ impl Main {
 pub struct Timers {
     /// The next sign of life for the service manager, and how far apart they are.
     pub watchdog: Option<(Instant, Duration)>,
+    /// Since when there is no proof that all moves, and whether that was said: nothing waits for this.
+    pub unproven: Option<(Instant, bool)>,
     /// The end of the drain, or of the time that aborted turns have.
     pub drain: Option<Instant>,
     /// When to look again whether connections can be handed over, or were.
