@@ -5,6 +5,7 @@
 mod util;
 
 use std::fs;
+use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -257,4 +258,100 @@ fn a_connection_that_has_sent_nothing_yet_is_served_after_it() {
     restart(&gateway);
     idle.get("/health", &[]).assert_status(200);
     drop(silent);
+}
+
+/// Waits for the proof, and for a turn that has begun before it.
+#[track_caller]
+fn waiting(gateway: &Gateway) -> util::http::Connection {
+    let running = gateway.begin("x", false);
+    gateway.wait_for_turns(1);
+    gateway.signal(libc::SIGUSR1);
+    gateway.wait_for_log("the restart waits for the turns in flight: 1", DEADLINE);
+    running
+}
+
+#[test]
+fn a_configuration_that_was_made_wrong_after_the_proof_keeps_the_old_one() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    home.configure(&gate.agent());
+    let gateway = home.start();
+    let mut running = waiting(&gateway);
+    let mut parked = gateway.begin("parked", false);
+    home.configure("[agent]\nmodle = \"echo\"\n");
+    gate.open();
+    gateway.wait_for_log("no restart: the configuration is wrong", DEADLINE);
+    running.response().assert_status(200);
+    parked.response().assert_status(200);
+    // Nothing is left of it: work goes on, and the next one happens.
+    let id = gateway.api().accepted("s", "later");
+    gateway.api().finished(&id);
+    home.configure("[agent]\ncommand = []\n");
+    restart(&gateway);
+    assert_eq!(history(&home).len(), 1);
+}
+
+#[test]
+fn a_program_that_was_written_to_after_the_proof_is_not_executed() {
+    let home = Home::new();
+    let program = home.path().join("h/hermes-gateway");
+    put_gateway(&program, false);
+    let gate = Gate::closed(home.path());
+    home.configure(&gate.agent());
+    let gateway = home.launch().program(&program).start();
+    put_gateway(&program, true);
+    let mut running = waiting(&gateway);
+    fs::OpenOptions::new().append(true).open(&program).unwrap().write_all(b"x").unwrap();
+    gate.open();
+    running.response().assert_status(200);
+    gateway.wait_for_log(
+        "the new program could not be executed, the old one was: the program was written to",
+        DEADLINE,
+    );
+    gateway.ask("x").assert_status(200);
+    assert_eq!(gateway.status()["version"], VERSION);
+}
+
+#[test]
+fn another_address_is_listened_at_before_the_old_one_is_given_up() {
+    let home = Home::new();
+    let free = || std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let (old, new) = (free(), free());
+    let listen = |address: std::net::SocketAddr| format!("[http]\nlisten = \"{address}\"\n");
+    home.configure(&listen(old));
+    let gateway = home.launch().listen_as_configured().start();
+    assert_eq!(gateway.address(), old);
+    let taken = std::net::TcpListener::bind(new).unwrap();
+    home.configure(&listen(new));
+    let failed = home.run(&["restart", "--graceful"]).assert_code(1);
+    assert!(failed.stderr.contains(&format!("{new} is taken by pid ")), "{failed:?}");
+    assert_eq!(gateway.ask("x").assert_status(200).reply(), "x");
+    drop(taken);
+    restart(&gateway);
+    assert_eq!(gateway.status()["listen"], new.to_string());
+    assert!(TcpStream::connect(old).is_err());
+    TcpStream::connect(new).unwrap();
+    // One that overlaps with the present one cannot be had beside it.
+    home.configure(&listen(format!("0.0.0.0:{}", new.port()).parse().unwrap()));
+    let failed = home.run(&["restart", "--graceful"]).assert_code(1);
+    assert!(
+        failed.stderr.contains("only be changed by a restart that is not in place"),
+        "{failed:?}"
+    );
+    assert_eq!(gateway.status()["listen"], new.to_string());
+}
+
+#[test]
+fn one_that_is_asked_for_during_the_start_follows_it() {
+    let home = Home::new();
+    home.configure("");
+    let mut lease = util::sys::Lease::take(&home.config_file()).unwrap();
+    let starting = home.launch().spawn();
+    lease.wait_until_asked(DEADLINE).unwrap();
+    starting.signal(libc::SIGUSR1);
+    starting.wait_for_log("a restart was asked for during the start", DEADLINE);
+    drop(lease);
+    starting.wait_for_log("restarted in place", DEADLINE);
+    starting.signal(libc::SIGINT);
+    assert_eq!(starting.wait_for_exit(DEADLINE), 0);
 }

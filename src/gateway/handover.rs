@@ -43,8 +43,8 @@ pub struct Handover {
     pub soft_limit: Option<u64>,
     /// Its configuration came from a file.
     pub had_file: bool,
-    /// The `http.listen` that its listener was bound for.
-    pub listen: String,
+    /// The `http.listen` that its listener was bound for; `None`: for the one that counts now.
+    pub listen: Option<String>,
     /// Whoever opened that listener keeps it.
     pub foreign: bool,
     /// The restart that led here; null: none.
@@ -102,7 +102,7 @@ impl Handover {
             name: text("name"),
             soft_limit: value["soft_limit"].as_u64(),
             had_file: value["had_file"] == true,
-            listen: text("listen"),
+            listen: value["listen"].as_str().map(str::to_owned),
             foreign: value["foreign"] == true,
             sockets: Sockets::default(),
             restart: value["restart"].clone(),

@@ -3,6 +3,7 @@
 
 mod budget;
 mod drain;
+mod execute;
 mod progress;
 mod restart;
 mod sign_of_life;
@@ -78,6 +79,7 @@ impl Main {
             begun: Begun::default(),
             started: None,
             stop: None,
+            told_down: false,
             restart: None,
             early_restart: None,
             budget: None,
@@ -149,7 +151,7 @@ impl Main {
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
-            if self.is_quiet() {
+            if self.is_quiet() && !self.waits_to_tell() {
                 self.event(Event::Quiet);
             }
             match self.phase {
@@ -259,7 +261,9 @@ impl Main {
             },
             News::Found(finding) => self.handle_finding(*finding),
             News::Proven(proven) => self.handle_proof(proven),
-            News::Closed => self.event(Event::Closed),
+            // Of one that was given up: another may be under way.
+            News::Closed(cancelled, _) if cancelled.load(Ordering::SeqCst) => {}
+            News::Closed(_, listener) => self.handle_closed(listener),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
@@ -279,6 +283,8 @@ impl Main {
     /// Has the service manager keep our listeners over a restart, also one after a crash.
     fn store_listeners(&self) {
         let Some(started) = &self.started else { return };
+        // What it has may be of another address.
+        self.notifier.remove(HTTP);
         if !started.listeners.foreign {
             self.notifier.store(HTTP, started.listeners.tcp.as_fd());
         }
@@ -299,6 +305,9 @@ impl Main {
         } else {
             VerdictKind::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
+        if verdict == VerdictKind::Planned && !is_last {
+            self.tell_down();
+        }
         self.event(Event::Verdict(verdict));
         // A stop that has begun with our own STOPPING=1 has a time, too.
         self.extend_timeout();

@@ -27,7 +27,7 @@ use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance_lock::InstanceLock;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
-use crate::session::{Hub, MessageTable, Settings, SystemClocks, Transcripts};
+use crate::session::{Hub, MessageTable, RunBefore, Settings, SystemClocks, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::threads::{Slot, lock, spawn};
@@ -114,7 +114,7 @@ fn open(
     let wanted = config.http.listen;
     let (earlier, sockets) = {
         let mut inherited = lock(&plan.inherited);
-        let same = inherited.listen == wanted.to_string();
+        let same = inherited.listen.as_ref().is_none_or(|listen| *listen == wanted.to_string());
         let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
         let earlier = Earlier { tcp, same, foreign: inherited.foreign, control };
         (earlier, std::mem::take(&mut inherited.sockets))
@@ -136,6 +136,10 @@ fn open(
         return Err(Failure::failed(format!(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
         )));
+    }
+    let _ = hub.gateway.set(plan.name.to_string());
+    if !plan.ephemeral {
+        hub.restart_record.open(plan.dirs.state.clone());
     }
     let service = Service::new(facts, keys, hub, Arc::clone(wake));
     *lock(&service.warnings) = warnings(&loaded);
@@ -232,6 +236,16 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
+    let followed = history::followed(&plan.dirs, run);
+    if let Some(stop) = &followed {
+        let before = RunBefore {
+            version: stop["version"].as_str().map(str::to_owned),
+            how: history::in_words(stop),
+            away: stop["next"]["away_ms"].as_u64().map(Duration::from_millis),
+            failed: lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned),
+        };
+        started.hub.tell_of_run_before(before);
+    }
     started.hub.open();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
@@ -241,6 +255,8 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Err(e) = run.make_durable(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
+    let entered = followed.map_or(Ok(()), |stop| history::enter_again(&plan.dirs, &stop));
+    entered.unwrap_or_else(|e| log::warn!("the history could not be written: {e}"));
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }
@@ -337,7 +353,9 @@ fn make_key(path: &Path) -> io::Result<()> {
     files::create(path, format!("{}\n", digest::hex(&bytes)).as_bytes(), 0o600).map(drop)
 }
 
-fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
+/// # Errors
+/// `Unavailable`, naming whoever is there, else `Failed`.
+pub fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         socket::set_backlog(listener.as_fd(), BACKLOG)?;

@@ -104,6 +104,7 @@ impl Hub {
             fault_points::at("maintenance");
             self.spawn_workers(begun);
             self.spawn_delivery_workers();
+            self.tell_failures();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
             self.settings().agent.close_idle();
@@ -136,7 +137,7 @@ impl Hub {
         let postponed = postponed.chain(state.without_thread.iter().map(|(at, _)| *at));
         let sending = state.deliveries.next_due(now).filter(|_| !self.is_paused());
         let all = postponed.chain(state.sync_at).chain(state.mark_at).chain(sending);
-        all.fold(now + round, Instant::min)
+        all.chain(state.failures.due(now)).fold(now + round, Instant::min)
     }
 
     /// Whether there is something to do by now: for maintenance, or for whoever gives free slots away.

@@ -19,6 +19,7 @@ mod lock;
 mod maintenance;
 mod message;
 mod message_table;
+mod notices;
 mod pause;
 mod pending_retry;
 mod permit;
@@ -28,6 +29,7 @@ mod reply;
 pub mod restart_record;
 mod restarts;
 mod retry;
+mod return_notices;
 mod session_eviction;
 mod states;
 mod submit;
@@ -52,9 +54,9 @@ pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
 pub use restarts::{
-    Requester, Restart, RestartAccepted, RestartDone, RestartFailure, RestartKind, RestartRequest,
-    RestartStage, Restarts,
+    Requester, Restart, RestartAccepted, RestartDone, RestartKind, RestartRequest, RestartStage,
 };
+pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};
 pub use time::{SystemClocks, now};

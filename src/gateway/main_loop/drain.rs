@@ -10,11 +10,13 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use super::progress::Step;
+use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
 use crate::cancel::Cancel;
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::fault_points;
+use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
@@ -110,8 +112,35 @@ impl Main {
         }
     }
 
+    /// Whether `stop.notify` is to be told of this stop if that is planned, which is not known yet.
+    pub(super) fn waits_to_tell(&self) -> bool {
+        let asked =
+            matches!(self.phase, Phase::Draining(Drain { verdict: None, aborting: false, .. }));
+        let target = |started: &Started| {
+            let notify = !started.service.settings().config.stop.notify.is_empty();
+            notify && started.service.ready.load(Ordering::SeqCst)
+        };
+        asked && !self.told_down && self.started.as_ref().is_some_and(target)
+    }
+
+    /// Has `stop.notify` told of this stop, once: one that is planned, or that cuts turns short.
+    pub(super) fn tell_down(&mut self) {
+        let Some(started) = &self.started else { return };
+        let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
+        let Some((stop, found)) = found else { return };
+        if started.service.ready.load(Ordering::SeqCst)
+            && !std::mem::replace(&mut self.told_down, true)
+        {
+            let line = history::line(None, stop, found, found.verdict.reason, Exit::Planned);
+            started.service.hub.announce_down(history::in_words(&line));
+        }
+    }
+
     pub(super) fn abort_turns(&mut self) {
         let turns = self.turns();
+        if turns > 0 {
+            self.tell_down();
+        }
         self.stop.iter_mut().for_each(|stop| stop.aborted = turns);
         self.restart.iter_mut().for_each(|restart| restart.aborted = turns);
         if self.phase != (Phase::Pausing { aborting: true }) {
@@ -123,11 +152,15 @@ impl Main {
             }
             started.service.hub.abort.notify();
         }
-        self.begin_stop_time(Instant::now());
+        let restarts = self.phase == (Phase::Pausing { aborting: true });
+        if !restarts {
+            self.begin_stop_time(Instant::now());
+        }
         fault_points::at("stop-abort");
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
-        let time = self.share(Step::Aborting).min(agents + ABORT_TIMEOUT);
+        let most = agents + ABORT_TIMEOUT;
+        let time = if restarts { most } else { self.share(Step::Aborting).min(most) };
         self.timers.drain = Some(Instant::now() + time);
     }
 
@@ -208,6 +241,8 @@ impl Main {
             Outcome::Failed => self.failed_exit(),
         };
         let failed = self.restart.as_ref().and_then(|restart| restart.failed.clone());
+        let failed =
+            failed.or_else(|| (outcome == Outcome::RestartFailed).then(|| CLOSE_FAILED.to_owned()));
         let note = loss.map(|loss| loss.why).or(failed);
         // A start that has not begun its run by now begins none.
         let run = self.begun.get_or_init(|| None).as_deref();

@@ -1,31 +1,33 @@
-//! A restart in place, by the main loop: the proof of the program, the pause, the close of the journal, and
-//! the exec.
+//! A restart in place, by the main loop: the proof of the program, the pause, the handover of connections and
+//! the close of the journal. The exec is in [`super::execute`].
 
-use std::env;
-use std::ffi::OsString;
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
+use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::state::{Main, News, RestartRun, due};
-use crate::api::HandedOver;
+use crate::api::Service;
 use crate::escape::escaped;
-use crate::gateway::handover::{self, LOCKS, Sealed};
+use crate::gateway::Plan;
 use crate::gateway::proof::{Proven, prove};
+use crate::gateway::startup::{check, listen};
 use crate::lifecycle::history;
-use crate::lifecycle::phase::{Event, Outcome, Phase};
-use crate::lifecycle::signals::{Caught, Kind, Signals};
+use crate::lifecycle::phase::{Event, Phase};
+use crate::lifecycle::signals::Caught;
 use crate::limits::{CLOSE_TIMEOUT, STREAM_END_TIMEOUT, THREAD_STACK};
-use crate::session::restart_record::{self, MAX_RECENT, Pending};
-use crate::session::{Restart, RestartDone, RestartKind, RestartRequest, RestartStage};
+use crate::session::{RestartDone, RestartKind, RestartRequest, RestartStage};
 use crate::sys::clock::{Utc, since_boot};
-use crate::sys::process::{Pid, own_image};
-use crate::sys::{exec, proc};
+use crate::sys::proc;
+use crate::sys::process::Pid;
 use crate::threads::{lock, spawn, spawn_with_retry};
+
+/// Why it does not happen, where the disk has not said.
+pub(super) const CLOSE_FAILED: &str =
+    "the journal could not be closed in time: the disk does not answer";
 
 /// How long connections have to give up their sockets, while nobody is served.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
@@ -33,7 +35,7 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 /// For how long a moment is waited for in which no request is being answered.
 const SHORT_REQUESTS: Duration = Duration::from_millis(50);
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Main {
     /// A signal asks for one.
@@ -78,6 +80,10 @@ impl Main {
         let service = Arc::clone(&started.service);
         let work = move || {
             let (hub, timeout) = (&service.hub, service.settings().config.restart.start_timeout);
+            // Who asked is told whatever becomes of this process.
+            if let Err(e) = hub.save_restart(false) {
+                log::warn!("who asked for the restart is not kept: {e}");
+            }
             let proven = prove(&plan, &program, timeout, Some(hub.abort.as_fd()));
             mailbox.put(News::Proven(proven));
         };
@@ -89,15 +95,15 @@ impl Main {
     /// It does not happen, or no more. Nothing where none is under way.
     pub(super) fn refuse_restart(&mut self, why: &str) {
         let Some(started) = &self.started else { return };
-        let time = Utc::new(SystemTime::now()).rfc3339();
-        if started.service.hub.restarts.fail(why, time).is_none() {
+        if !started.service.hub.fail_restart(why) {
             return;
         }
-        // Whoever prepared for it need not any more.
-        if self.restart.take().is_none() {
-            let _ = started.service.resume();
+        match self.restart.take() {
+            Some(restart) => restart.cancelled.store(true, Ordering::SeqCst),
+            // Whoever prepared for it need not any more.
+            None => drop(started.service.resume()),
         }
-        log::error!("no restart, the gateway goes on as it is: {why}");
+        log::error!("no restart: {why}");
         if self.phase == Phase::Serving {
             let line = started.service.status_line();
             self.notifier.status(&escaped(&format!("{line}; no restart: {why}"), false));
@@ -110,8 +116,9 @@ impl Main {
                 let (at, in_flight) = (Instant::now(), self.turns());
                 let config = self.started.as_ref().map(|started| started.service.settings());
                 let time = config.map_or(Duration::ZERO, |it| it.config.stop.drain_timeout);
-                let (aborted, ended, failed) = (0, None, None);
+                let (aborted, ended, failed, listener) = (0, None, None, None);
                 let (until, connections) = (at + time, Vec::new());
+                let cancelled = Arc::default();
                 let run = RestartRun {
                     proven,
                     at,
@@ -120,6 +127,8 @@ impl Main {
                     until,
                     connections,
                     ended,
+                    listener,
+                    cancelled,
                     failed,
                 };
                 self.restart = Some(run);
@@ -196,6 +205,7 @@ impl Main {
         }
     }
 
+    /// Looks at the configuration again, which may have been changed since the proof, and closes the journal.
     /// What is written here is durable before the exec.
     pub(super) fn close_for_restart(&mut self) {
         let line = self.restart_line();
@@ -204,19 +214,37 @@ impl Main {
         self.timers.handover = None;
         self.timers.drain = Some(Instant::now() + CLOSE_TIMEOUT);
         let (service, mailbox) = (Arc::clone(&started.service), Arc::clone(&self.mailbox));
-        let (dirs, asked) = (self.plan.dirs.clone(), service.hub.restarts.current());
+        let (plan, cancelled) = (self.plan.clone(), Arc::clone(&restart.cancelled));
         let work = move || {
-            let noted = asked.map_or(Ok(()), |asked| note(&dirs.state, asked));
-            let entered = history::record_end(&dirs, &line, true);
-            if let Err(e) = noted.and(entered) {
-                log::warn!("the restart cannot be written down: {e}");
+            let listener = new_listener(&plan, &service);
+            if listener.is_ok() {
+                service.hub.close(true);
             }
-            service.hub.close(true);
-            mailbox.put(News::Closed);
+            if listener.is_ok() && !cancelled.load(Ordering::SeqCst) {
+                let noted = service.hub.save_restart(true);
+                if let Err(e) = noted.and(history::record_end(&plan.dirs, &line, true)) {
+                    log::warn!("the restart cannot be written down: {e}");
+                }
+            }
+            mailbox.put(News::Closed(cancelled, listener));
         };
         if let Err(e) = spawn_with_retry("restart", Box::new(work), CLOSE_TIMEOUT) {
-            log::warn!("there is no thread that closes the journal: {e}");
+            restart.failed = Some(format!("there is no thread that closes the journal: {e}"));
             self.event(Event::GivenUp);
+        }
+    }
+
+    pub(super) fn handle_closed(&mut self, listener: Result<Option<TcpListener>, String>) {
+        let Some(restart) = &mut self.restart else { return };
+        match listener {
+            Ok(listener) => {
+                restart.listener = listener;
+                self.event(Event::Closed);
+            }
+            Err(why) => {
+                restart.failed = Some(why);
+                self.event(Event::GivenUp);
+            }
         }
     }
 
@@ -239,106 +267,13 @@ impl Main {
         line
     }
 
-    /// The journal could not be closed in time, and what serving had is still there: it goes on.
+    /// What serving had is still there: it goes on.
     pub(super) fn resume(&mut self) {
-        self.timers.drain = None;
+        (self.timers.drain, self.timers.handover) = (None, None);
         self.take_back();
-        self.refuse_restart("the journal could not be closed in time: the disk does not answer");
-    }
-
-    /// Executes the program in the place of this one. Returns only where it cannot, or where a stop came
-    /// before: then the phase says how it goes on.
-    pub(super) fn execute_anew(&mut self, signals: &mut Signals) {
-        self.plan.children.set_closed(true);
-        if !self.plan.children.are_gone() {
-            self.plan.children.end_all();
-        }
-        self.notifier.send("WATCHDOG=1");
-        log::logger().flush();
-        signals.prepare_for_exec();
-        // From here on what comes stays pending, and the next image judges it.
-        let last = signals.take();
-        let is_stop = |it: &Caught| !matches!(it.kind, Kind::Reload | Kind::Child | Kind::Restart);
-        if last.iter().any(is_stop) {
-            let aborted = self.restart.as_ref().is_some_and(|restart| restart.aborted > 0);
-            self.phase = Phase::Closing { aborted };
-            self.plan.children.set_closed(false);
-            return last.into_iter().for_each(|caught| self.signal(caught));
-        }
-        let why = self.execute();
-        log::error!("the restart has failed: {why}");
-        self.restart.iter_mut().for_each(|restart| restart.failed = Some(why.clone()));
-        self.phase = Phase::Stopped(Outcome::RestartFailed);
-        self.plan.children.set_closed(false);
-    }
-
-    /// Executes the proven program, else the present one by its own file; returns why neither could be.
-    fn execute(&self) -> String {
-        let Some(restart) = &self.restart else { return "there is nothing to execute".to_owned() };
-        let mut why = String::new();
-        let present = own_image();
-        let unchanged = restart.proven.check_unchanged().map_err(io::Error::other);
-        let proven = unchanged.map(|()| &restart.proven.file);
-        let programs = [proven.as_ref().map(|file| *file), present.as_ref()];
-        for program in programs {
-            let failed = (!why.is_empty()).then(|| why.clone());
-            let sealed = self.seal(restart, failed);
-            let e = match (program, sealed) {
-                (Ok(program), Ok(Sealed { file, variable })) => {
-                    let mut keep = self.descriptors();
-                    keep.push(("", file.as_fd()));
-                    let mut keep: Vec<BorrowedFd<'_>> =
-                        keep.into_iter().map(|(_, fd)| fd).collect();
-                    keep.extend(restart.connections.iter().map(|one| one.socket.as_fd()));
-                    let argv = &self.plan.arguments;
-                    let mut environment: Vec<OsString> = env::vars_os()
-                        .map(|(name, value)| {
-                            let mut text = name;
-                            text.push("=");
-                            text.push(value);
-                            text
-                        })
-                        .collect();
-                    environment.push(variable);
-                    exec::execute(program.as_fd(), argv, &environment, &keep).to_string()
-                }
-                (Err(e), _) => e.to_string(),
-                (_, Err(e)) => e.to_string(),
-            };
-            let separator = if why.is_empty() { "" } else { "; the present program: " };
-            why += &format!("{separator}{e}");
-        }
-        why
-    }
-
-    /// What the next image gets, by name.
-    fn descriptors(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let Some(started) = &self.started else { return Vec::new() };
-        let listeners = &started.listeners;
-        let sockets = [("http", listeners.tcp.as_fd()), ("control", listeners.control.as_fd())];
-        let locks = LOCKS.into_iter().zip(started.instance.descriptors());
-        sockets.into_iter().chain(locks).collect()
-    }
-
-    fn seal(&self, restart: &RestartRun, failed: Option<String>) -> io::Result<Sealed> {
-        let asked = self.started.as_ref().and_then(|it| it.service.hub.restarts.current());
-        let listen = self.started.as_ref().map(|it| it.service.settings().config.http.listen);
-        let more = json!({
-            "generation": handover::generation(&self.plan.inherited) + 1,
-            "name": proc::name(Pid::own()),
-            "soft_limit": self.plan.children.descriptors(),
-            "had_file": self.plan.had_file.load(std::sync::atomic::Ordering::SeqCst),
-            "connections": restart.connections.iter().map(HandedOver::to_json).collect::<Vec<_>>(),
-            "foreign": self.started.as_ref().is_some_and(|it| it.listeners.foreign),
-            "listen": listen.map(|listen| listen.to_string()),
-            "restart": {
-                "number": asked.as_ref().map(|asked| asked.number),
-                "by": asked.as_ref().map(|asked| &asked.by),
-                "ended": restart.ended.map(millis),
-                "failed": failed,
-            },
-        });
-        handover::seal(&self.descriptors(), more)
+        let why = self.restart.as_mut().and_then(|restart| restart.failed.take());
+        let why = why.unwrap_or_else(|| CLOSE_FAILED.to_owned());
+        self.refuse_restart(&why);
     }
 
     /// Tells of the restart that led to this image, and what was asked for during its start.
@@ -372,27 +307,26 @@ impl Main {
     }
 }
 
-/// Leaves the note for the next run.
-fn note(state_dir: &Path, asked: Restart) -> io::Result<()> {
-    let mut record = restart_record::read(state_dir);
-    let (now, boot) = (millis(since_boot()), proc::boot_id());
-    if record.boot != boot {
-        (record.boot, record.recent) = (boot.to_owned(), Vec::new());
+/// Where the configuration has another address by now, a listener there, which the next image might not
+/// get.
+///
+/// # Errors
+/// What a start would be refused for.
+fn new_listener(plan: &Plan, service: &Service) -> Result<Option<TcpListener>, String> {
+    let loaded = check(plan).map_err(|failure| failure.message.replace('\n', "; "))?;
+    let (old, new) = (service.settings().config.http.listen, loaded.config.http.listen);
+    if old == new {
+        return Ok(None);
     }
-    record.recent.push(now);
-    let surplus = record.recent.len().saturating_sub(MAX_RECENT);
-    record.recent.drain(..surplus);
-    record.pending = Some(Pending {
-        kind: asked.kind,
-        by: asked.by,
-        requesters: asked.requesters,
-        from: VERSION.to_owned(),
-        ended: Utc::new(SystemTime::now()).rfc3339(),
-        ended_since_boot: now,
-    });
-    restart_record::write(state_dir, &record)
+    listen(new, &loaded).map(Some).map_err(|failure| match old.port() == new.port() {
+        true => format!(
+            "http.listen was {old} and is {new} now, which can only be changed by a restart that is not \
+             in place ({failure})"
+        ),
+        false => failure.message,
+    })
 }
 
-fn millis(time: Duration) -> u64 {
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

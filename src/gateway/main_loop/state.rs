@@ -1,7 +1,9 @@
 //! What the main loop holds, and what other threads tell it.
 
+use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
@@ -32,7 +34,11 @@ pub struct RestartRun {
     pub connections: Vec<HandedOver>,
     /// When serving ended, since boot.
     pub ended: Option<Duration>,
-    /// Why it can neither happen nor be given up.
+    /// For another address.
+    pub listener: Option<TcpListener>,
+    /// It is given up: nothing is written of it any more.
+    pub cancelled: Arc<AtomicBool>,
+    /// Why it does not happen.
     pub failed: Option<String>,
 }
 
@@ -42,8 +48,9 @@ pub enum News {
     Found(Box<Finding>),
     /// What became of the proof of the program that is to be executed.
     Proven(Result<Proven, String>),
-    /// The journal is closed, and this is what serving had.
-    Closed,
+    /// The journal is closed for the restart with this mark; with the listener for another address. Else
+    /// why it cannot go on.
+    Closed(Arc<AtomicBool>, Result<Option<TcpListener>, String>),
     /// The control socket was made again.
     Control(UnixListener),
     /// The service manager keeps descriptors for our unit.
@@ -63,6 +70,8 @@ pub struct Main {
     pub started: Option<Started>,
     /// The stop that is going on.
     pub stop: Option<Stop>,
+    /// `stop.notify` was told that the gateway goes down.
+    pub told_down: bool,
     /// The restart in place that is under way, once its program has proven itself.
     pub restart: Option<RestartRun>,
     /// By whom one was asked for during the start.
