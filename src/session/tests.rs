@@ -8,6 +8,7 @@ mod faults;
 mod forgetting;
 mod journal;
 mod large;
+mod notices;
 mod restart;
 mod retries;
 mod shares;
