@@ -49,6 +49,10 @@ pub const ANSWER_WITHIN: Time = setting(secs(60), Duration::ZERO..=secs(HOUR));
 /// A day: whoever waits longer for a stop has forgotten that it was asked for.
 pub const DRAIN_TIMEOUT: Time = setting(secs(30), SHORTEST_WAIT..=secs(DAY));
 
+/// A start that reads the largest journal from a slow disk; while it lasts the old process serves.
+/// An hour: whoever waits longer for a restart has forgotten that it was asked for.
+pub const START_TIMEOUT: Time = setting(secs(60), secs(1)..=secs(HOUR));
+
 /// Each takes a thread and some 15 kB; where descriptors or tasks allow fewer, there are fewer.
 pub const MAX_CONNECTIONS: Number = setting(10_000, MAX_CONNECTIONS_RANGE);
 /// Beyond it a thread per connection is the wrong design.
@@ -183,6 +187,14 @@ pub const THREAD_STACK: usize = 1 << 20;
 
 /// How long accepting rests after an error that would come again at once (EMFILE).
 pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
+
+/// How long the exit waits for the last events of event streams, and for last answers that were sent:
+/// they are on their way by then.
+pub const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What connections that are handed over have sent of requests that were not begun, all together: a
+/// thousand of the largest heads, and much more of usual ones. The next process reads it before it serves.
+pub const MAX_HANDED_OVER: usize = 16 * MIB;
 
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::context::Context;
@@ -54,6 +55,8 @@ pub fn plan(context: &Context) -> Plan {
         children,
         ephemeral: false,
         inherited: Inherited::default(),
+        program: PathBuf::new(),
+        arguments: Vec::new(),
     }
 }
 

@@ -15,6 +15,7 @@ mod logs;
 mod man;
 mod output;
 mod reload;
+mod restart_in_place;
 mod run;
 mod send;
 mod start;
@@ -65,7 +66,8 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         }
         // Before anything else can take time: from here on a signal is judged, not fatal.
         "run" => {
-            signals = Some(Signals::catch().map_err(cannot_catch)?);
+            let check = args.has("--check");
+            signals = (!check).then(Signals::catch).transpose().map_err(cannot_catch)?;
             inherited = Handover::take()?;
             inherited.iter().for_each(|it| sys::exec::set_name(&it.name));
             let protected = sys::process::protect_memory();
@@ -91,11 +93,13 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     }
     let (system, json) = (args.has("--system"), args.has("--json"));
     match args.command {
+        "run" => run::check(context, args),
         "config" => config::show(context, !args.words.is_empty()),
         "install" => install::install(context, args),
         "uninstall" => uninstall::uninstall(context, system),
         "start" => start::start(context, system),
         "stop" => stop::stop(context, system),
+        "restart" if args.has("--graceful") => restart_in_place::restart(context),
         "restart" => start::restart(context, system),
         "reload" => reload::reload(context),
         "status" => status::show(context, json, system),

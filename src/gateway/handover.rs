@@ -1,7 +1,7 @@
 //! What one image of the process hands to the next over an exec: a file in memory with one JSON object that
 //! names the descriptors, whose number an environment variable tells.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -12,9 +12,11 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 
+use crate::api::HandedOver;
 use crate::exit::{Exit, Failure};
 use crate::limits::MAX_HANDOVER;
-use crate::sys::exec::{adopt, memory_file, take_variable};
+use crate::sys::exec::{memory_file, take_variable};
+use crate::sys::fd::adopt;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, socket};
 use crate::threads::lock;
@@ -38,11 +40,13 @@ pub struct Handover {
     pub soft_limit: Option<u64>,
     /// Its configuration came from a file.
     pub had_file: bool,
-    /// The `http.listen` that its listener was bound for.
-    pub listen: String,
+    /// The `http.listen` that its listener was bound for; `None`: for the one that counts now.
+    pub listen: Option<String>,
     /// The restart that led here; null: none.
     pub restart: Value,
     descriptors: BTreeMap<String, OwnedFd>,
+    /// Those whose next requests are to be read here.
+    pub connections: Vec<HandedOver>,
 }
 
 /// What was handed over and is not taken yet.
@@ -87,25 +91,41 @@ impl Handover {
             name: text("name"),
             soft_limit: value["soft_limit"].as_u64(),
             had_file: value["had_file"] == true,
-            listen: text("listen"),
+            listen: value["listen"].as_str().map(str::to_owned),
             restart: value["restart"].clone(),
             descriptors: BTreeMap::new(),
+            connections: Vec::new(),
         };
-        let mut taken = vec![own];
+        let mut taken = BTreeSet::from([0, 1, 2, own]);
+        // Owned twice, one of them would be another's once the first is closed.
+        let mut is_own = |number: &Value| {
+            let number = number.as_i64().and_then(|number| RawFd::try_from(number).ok());
+            number.filter(|number| taken.insert(*number))
+        };
         for (name, number) in value["descriptors"].as_object().unwrap_or(&Map::new()) {
             let wrong = |why: &str| Err(format!("descriptor {number} ({name}) {why}"));
-            let number = number.as_i64().and_then(|number| RawFd::try_from(number).ok());
-            // Closed twice, one of them would be another's by then.
-            let Some(number) = number.filter(|number| !taken.contains(number)) else {
+            let Some(number) = is_own(number) else {
                 return wrong("is no descriptor of its own");
             };
-            taken.push(number);
             match adopt(number) {
                 Ok(fd) if Type::of(name).is_some_and(|it| it.fits(fd.as_fd())) => {
                     handover.descriptors.insert(name.clone(), fd);
                 }
                 Ok(_) => return wrong("is not of the type that it should be"),
                 Err(e) => return wrong(&format!("cannot be taken over: {e}")),
+            }
+        }
+        for connection in value["connections"].as_array().unwrap_or(&Vec::new()) {
+            if is_own(&connection["fd"]).is_none() {
+                return Err(format!(
+                    "descriptor {} (a connection) is not its own",
+                    connection["fd"]
+                ));
+            }
+            // One that is lost is its client's to open again.
+            match HandedOver::from_json(connection) {
+                Ok(connection) => handover.connections.push(connection),
+                Err(e) => log::warn!("a connection is lost: {e}"),
             }
         }
         Ok(handover)
@@ -197,7 +217,7 @@ mod tests {
         assert!(refused(&json!({ "lock-state": tcp() })).contains("is not of the type"));
         assert!(refused(&json!({ "other": file() })).contains("(other) is not of the type"));
         assert!(refused(&json!({ "http": 1 << 20 })).contains("cannot be taken over"));
-        assert!(refused(&json!({ "http": 1 })).contains("cannot be taken over"));
+        assert!(refused(&json!({ "http": 1 })).contains("is no descriptor of its own"));
         let twice = file();
         let wrong = refused(&json!({ "lock-runtime": twice, "lock-state": twice }));
         assert!(wrong.contains("is no descriptor of its own"), "{wrong}");

@@ -2,6 +2,7 @@
 //! what the phases decide. Nothing in it blocks but the one poll.
 
 mod drain;
+mod execute;
 mod restart;
 mod state;
 
@@ -148,7 +149,8 @@ impl Main {
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
         // Whoever comes now is served by the next image.
-        let accepts = self.timers.accept.is_none() && !matches!(self.phase, Phase::Closing { .. });
+        let ends = matches!(self.phase, Phase::HandingOver { .. } | Phase::Closing { .. });
+        let accepts = self.timers.accept.is_none() && !ends;
         let listeners = self.started.as_ref().filter(|_| accepts);
         let interests = [
             Interest::read(signals.as_fd()),
@@ -228,13 +230,16 @@ impl Main {
                     self.started = Some(started);
                     self.tell_of_restart();
                     self.event(Event::Started);
+                    self.take_back();
                 }
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
                 Err(failure) => log::warn!("the start failed during a stop: {failure}"),
             },
             News::Found(finding) => self.handle_finding(*finding),
             News::Proven(proven) => self.handle_proof(proven),
-            News::Closed => self.event(Event::Closed),
+            // Of one that was given up: another may be under way.
+            News::Closed(cancelled, _) if cancelled.load(Ordering::SeqCst) => {}
+            News::Closed(_, listener) => self.handle_closed(listener),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
@@ -283,8 +288,7 @@ impl Main {
             self.report(now);
         }
         if due(&mut self.timers.drain, now) || self.is_stuck() {
-            let closing = matches!(self.phase, Phase::Closing { .. });
-            self.event(if closing { Event::GivenUp } else { Event::Expired });
+            self.event(Event::Expired);
         }
     }
 
@@ -298,6 +302,8 @@ impl Main {
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
             Action::AbortTurns => self.abort_turns(),
             Action::Pause => self.begin_pause(),
+            Action::HandOver => self.hand_over(),
+            Action::PauseAgain => self.pause_again(),
             Action::Close => self.close_for_restart(),
             Action::Resume => self.resume(),
             Action::AskAgain => {

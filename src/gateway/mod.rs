@@ -11,13 +11,18 @@ mod main_loop;
 mod proof;
 mod reload;
 mod spare_thread;
+mod start_check;
 mod startup;
 mod stop_timeout;
 
 pub use handover::{Handover, Inherited};
 pub use main_loop::run;
+pub use proof::{Proven, prove};
+pub use start_check::check_start;
 pub use startup::{check, hub};
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -41,4 +46,8 @@ pub struct Plan {
     pub ephemeral: bool,
     /// What this process had before it became this program.
     pub inherited: Inherited,
+    /// Where our program is, as it was called: an upgrade is found there.
+    pub program: PathBuf,
+    /// What we were called, and our arguments.
+    pub arguments: Vec<OsString>,
 }

@@ -67,34 +67,21 @@ impl InstanceLock {
     /// `Unavailable`, naming the holder, when another gateway of this name runs; `Failed` for
     /// directories that cannot be made ours.
     pub fn take(name: &Name, dirs: &Dirs, held: Vec<File>) -> Result<InstanceLock, Failure> {
-        let private = |dir: &Path| {
-            let parent = dir.parent().unwrap_or(dir);
-            files::private_dir(parent).and_then(|()| files::private_dir(dir))
-        };
-        let failed = |path: &Path, e: io::Error| match e.kind() {
-            // Not ours, or no directory: another try would find the same.
-            io::ErrorKind::PermissionDenied => {
-                Failure { exit: Exit::Config, ..Failure::with("use", path, &e) }
-            }
-            _ => Failure::with("use", path, &e),
-        };
-        private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
-        private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
-
+        with_directories(dirs, files::private_dir)?;
         let mut held = held;
         let mut own = |opened: File| {
             let same = held.iter().position(|file| is_same(file, &opened));
             same.map_or(opened, |at| held.swap_remove(at))
         };
-        let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, e));
+        let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, &e));
         let (path, state_path) = (dirs.lock(), dirs.state_lock());
         let (runtime, state_lock) = (own(create(&path)?), own(create(&state_path)?));
-        let state = own(File::open(&dirs.state).map_err(|e| failed(&dirs.state, e))?);
+        let state = own(File::open(&dirs.state).map_err(|e| failed(&dirs.state, &e))?);
         // The one that is shared first: who gets no further must not seem to be the holder.
         let try_hold = || -> Result<bool, Failure> {
-            let free = lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?
-                && lock::try_hold_visibly(&state_lock).map_err(|e| failed(&state_path, e))?;
-            Ok(free && lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?)
+            let free = lock::try_hold(&state).map_err(|e| failed(&dirs.state, &e))?
+                && lock::try_hold_visibly(&state_lock).map_err(|e| failed(&state_path, &e))?;
+            Ok(free && lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, &e))?)
         };
         let deadline = Instant::now() + LOCK_ORPHANED;
         while !try_hold()? {
@@ -112,6 +99,33 @@ impl InstanceLock {
             }
         }
         Ok(InstanceLock([runtime, state, state_lock]))
+    }
+}
+
+/// Whether a start could use the two directories, or make them; changes nothing.
+///
+/// # Errors
+/// Those of [`InstanceLock::take`] for directories.
+pub fn check_directories(dirs: &Dirs) -> Result<(), Failure> {
+    with_directories(dirs, files::check_private_dir)
+}
+
+/// Does it with both directories, and before with those that they are in.
+fn with_directories(dirs: &Dirs, private: fn(&Path) -> io::Result<()>) -> Result<(), Failure> {
+    for dir in [&dirs.state, &dirs.runtime] {
+        let parent = dir.parent().unwrap_or(dir);
+        private(parent).and_then(|()| private(dir)).map_err(|e| failed(dir, &e))?;
+    }
+    Ok(())
+}
+
+fn failed(path: &Path, e: &io::Error) -> Failure {
+    match e.kind() {
+        // Not ours, or no directory: another try would find the same.
+        io::ErrorKind::PermissionDenied => {
+            Failure { exit: Exit::Config, ..Failure::with("use", path, e) }
+        }
+        _ => Failure::with("use", path, e),
     }
 }
 

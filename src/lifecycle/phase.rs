@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! Starting → Serving → Draining → Confirming → Stopped
-//!            Serving → Pausing → Closing → Stopped, to be executed anew
+//!            Serving → Pausing → HandingOver → Closing → Stopped, to be executed anew
 //! any of them → Failing → Stopped
 //! ```
 //! A drain ends when nothing is in flight *and* the first question is answered. Confirming is the
@@ -22,8 +22,10 @@ pub enum Phase {
         /// The turns that were still running have been told to end.
         aborting: bool,
     },
-    /// Nothing is in flight: connections are taken along, and the journal is closed. `aborted`: what was
+    /// Nothing is in flight, and nothing is accepted: connections give up their sockets. `aborted`: what was
     /// told to end does not go on in this process.
+    HandingOver { aborted: bool },
+    /// All have done so; the journal is closed.
     Closing { aborted: bool },
     /// No new work; what is in flight ends.
     Draining(Drain),
@@ -80,7 +82,7 @@ pub enum Event {
     Signal,
     /// The answer to the open question.
     Verdict(VerdictKind),
-    /// Nothing is in flight any more.
+    /// Nothing is in flight any more; where connections are handed over, none is left.
     Quiet,
     /// The journal is broken: only a new start can read it back.
     Broken,
@@ -108,8 +110,12 @@ pub enum Action {
     AbortTurns,
     /// Begin nothing, and start the pause's clock.
     Pause,
-    /// Take the connections along and close the journal.
+    /// Accept nothing, have connections give up their sockets, and start the clock for that.
+    HandOver,
+    /// Close the journal.
     Close,
+    /// Give them back, and wait for what is in flight again.
+    PauseAgain,
     /// Go on as if no restart had been asked for.
     Resume,
     /// Ask the manager once more.
@@ -122,15 +128,23 @@ pub enum Action {
 pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
     use Action::{AbortTurns, AskAgain, Exit, Nothing};
     use Event::{Broken, Closed, Expired, GivenUp, Proven, Quiet, Signal, Started, Verdict};
-    use Phase::{Closing, Confirming, Draining, Failing, Pausing, Serving, Starting, Stopped};
+    use Phase::{
+        Closing, Confirming, Draining, Failing, HandingOver, Pausing, Serving, Starting, Stopped,
+    };
     use VerdictKind::{External, Planned};
     match (phase, event) {
         (Starting, Started) => (Serving, Action::AnnounceReady),
-        (Starting | Serving | Pausing { .. } | Closing { .. }, Signal) => {
+        (Starting | Serving | Pausing { .. } | HandingOver { .. } | Closing { .. }, Signal) => {
             (Draining(Drain::default()), Action::BeginDrain)
         }
         (
-            Starting | Serving | Pausing { .. } | Closing { .. } | Draining(_) | Confirming { .. },
+            Starting
+            | Serving
+            | Pausing { .. }
+            | HandingOver { .. }
+            | Closing { .. }
+            | Draining(_)
+            | Confirming { .. },
             Broken,
         ) => (Failing, AbortTurns),
         (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Exit),
@@ -138,15 +152,17 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         (Serving, Proven) => (Pausing { aborting: false }, Action::Pause),
         (Pausing { aborting: false }, Expired) => (Pausing { aborting: true }, AbortTurns),
         // Turns that do not end when they are aborted end with the exec.
-        (Pausing { aborting: true }, Expired) => (Closing { aborted: true }, Action::Close),
-        (Pausing { aborting }, Quiet) => (Closing { aborted: aborting }, Action::Close),
+        (Pausing { aborting: true }, Expired) => (HandingOver { aborted: true }, Action::HandOver),
+        (Pausing { aborting }, Quiet) => (HandingOver { aborted: aborting }, Action::HandOver),
+        (HandingOver { aborted }, Quiet) => (Closing { aborted }, Action::Close),
+        // A client that does not read its answer: others wait for that no longer.
+        (HandingOver { aborted: false }, Expired) => {
+            (Pausing { aborting: false }, Action::PauseAgain)
+        }
+        (HandingOver { aborted: true }, Expired) => (Closing { aborted: true }, Action::Close),
         (Closing { .. }, Closed) => (Stopped(Outcome::Restarted), Exit),
-        (Pausing { aborting: false } | Closing { aborted: false }, GivenUp) => {
-            (Serving, Action::Resume)
-        }
-        (Pausing { aborting: true } | Closing { aborted: true }, GivenUp) => {
-            (Stopped(Outcome::RestartFailed), Exit)
-        }
+        (Closing { aborted: false }, Expired | GivenUp) => (Serving, Action::Resume),
+        (Closing { aborted: true }, Expired | GivenUp) => (Stopped(Outcome::RestartFailed), Exit),
 
         (Draining(drain), Verdict(verdict)) => {
             match end_if_done(Drain { verdict: Some(verdict), ..drain }) {
@@ -172,8 +188,9 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
 
         (Starting, Verdict(_) | Quiet | Expired | Proven | Closed | GivenUp)
         | (Serving, Started | Verdict(_) | Quiet | Expired | Closed | GivenUp)
-        | (Pausing { .. }, Started | Verdict(_) | Proven | Closed)
-        | (Closing { .. }, Started | Verdict(_) | Quiet | Expired | Proven)
+        | (Pausing { .. }, Started | Verdict(_) | Proven | Closed | GivenUp)
+        | (HandingOver { .. }, Started | Verdict(_) | Proven | Closed | GivenUp)
+        | (Closing { .. }, Started | Verdict(_) | Quiet | Proven)
         | (Draining(_), Started | Proven | Closed | GivenUp)
         | (Confirming { .. }, Started | Quiet | Expired | Proven | Closed | GivenUp)
         | (Failing, Started | Signal | Verdict(_) | Broken | Proven | Closed | GivenUp)

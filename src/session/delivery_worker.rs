@@ -40,14 +40,10 @@ impl Hub {
     pub(super) fn spawn_delivery_workers(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
-            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
+            // Counted before the drain or pause is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
-            let now = Instant::now();
-            let due = if self.is_draining() || self.is_paused() {
-                Vec::new()
-            } else {
-                state.deliveries.take_due(now)
-            };
+            let (now, held) = (Instant::now(), self.is_draining() || self.is_paused());
+            let due = if held { Vec::new() } else { state.deliveries.take_due(now) };
             self.begin_work(due.len());
             self.end_work();
             due
@@ -90,9 +86,8 @@ impl Hub {
         let next = {
             let mut state = self.lock();
             let first = state.deliveries.next(name, Instant::now());
-            let Some(id) = first.filter(|_| !self.is_draining() && !self.is_paused()) else {
-                return Err(None);
-            };
+            let held = self.is_draining() || self.is_paused();
+            let Some(id) = first.filter(|_| !held) else { return Err(None) };
             let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
                 state.deliveries.advance(name, id, None);
                 return Ok(());

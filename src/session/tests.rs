@@ -9,6 +9,7 @@ mod forgetting;
 mod journal;
 mod large;
 mod notices;
+mod pause;
 mod restart;
 mod retries;
 mod shares;

@@ -1,10 +1,10 @@
-//! Executing a program in this process, by its descriptor (execveat(2)), and what the program that was
-//! executed takes over: descriptors, by their numbers.
+//! Executing a program in this process, by its descriptor (execveat(2)), and how one program tells the next
+//! what it has left for it.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Seek, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
 use super::fd::close_inherited_on_exec;
@@ -60,23 +60,6 @@ pub fn memory_file(text: &[u8]) -> io::Result<File> {
     file.write_all(text)?;
     file.rewind()?;
     Ok(file)
-}
-
-/// Takes over a descriptor that the program before this one has left open, close-on-exec from now on. To be
-/// called once for each, with a number that this program has not opened itself.
-///
-/// # Errors
-/// EBADF: there is none of this number; and what is not above 2 is nobody's to give.
-pub fn adopt(number: RawFd) -> io::Result<OwnedFd> {
-    if number <= 2 {
-        return Err(io::Error::from_raw_os_error(libc::EBADF));
-    }
-    // SAFETY: F_SETFD sets a flag of a descriptor that is open or not; one that is has no other owner,
-    // which the caller knows.
-    unsafe {
-        check(libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC))?;
-        Ok(OwnedFd::from_raw_fd(number))
-    }
 }
 
 /// Takes a variable out of the environment and returns it.

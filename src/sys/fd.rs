@@ -23,6 +23,19 @@ pub fn close_inherited_on_exec() {
     }
 }
 
+/// Takes a descriptor that another program left open for us, by its number, and marks it close-on-exec.
+///
+/// # Errors
+/// EBADF: it is not open. It must not be one that something of ours owns.
+pub fn adopt(number: i32) -> io::Result<OwnedFd> {
+    // SAFETY: F_SETFD with FD_CLOEXEC only sets a flag, of a descriptor that is open or not; what is open
+    // by now was left for us, and the caller takes each once.
+    unsafe {
+        check(libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC))?;
+        Ok(OwnedFd::from_raw_fd(number))
+    }
+}
+
 /// Sets O_NONBLOCK on the open file description behind `fd`.
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: F_GETFL and F_SETFL take and return plain integers; the descriptor is borrowed.

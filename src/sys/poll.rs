@@ -30,6 +30,11 @@ impl<'fd> Interest<'fd> {
         Self::new(fd.into(), libc::POLLRDHUP)
     }
 
+    /// Wait until both sides of a socket have ended, or it failed; ignores data.
+    pub fn end(fd: BorrowedFd<'fd>) -> Self {
+        Self::new(Some(fd), 0)
+    }
+
     /// Without a descriptor it never reports anything (poll(2): a negative number).
     fn new(fd: Option<BorrowedFd<'fd>>, events: i16) -> Self {
         let fd = fd.map_or(-1, |fd| fd.as_raw_fd());

@@ -49,6 +49,9 @@ drain_timeout = "90s"                         # --set
 notify = ""                                   # default
 notify_failures = ""                          # default
 
+[restart]
+start_timeout = "1m"                          # default
+
 [log]
 level = "info"                                # default
 target = "auto"                               # default

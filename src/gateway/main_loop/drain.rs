@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
 use crate::cancel::Cancel;
 use crate::escape::escaped;
@@ -41,14 +42,16 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl Main {
     pub(super) fn begin_drain(&mut self) {
-        self.refuse_restart("the gateway is being stopped");
         let (mut was_started, mut drain) = (false, Duration::ZERO);
-        if let Some(Started { service, .. }) = &self.started {
+        if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
             service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
             service.shutdown.close();
             service.hub.drain();
+            // Connections that were given up for a restart are told of the stop.
+            self.take_back();
+            self.refuse_restart("the gateway is being stopped");
             was_started = service.ready.load(Ordering::SeqCst);
-            drain = stop_timeout::drain(service);
+            drain = stop_timeout::drain(&service);
         }
         let now = Instant::now();
         self.timers.drain = Some(now + drain);
@@ -206,6 +209,8 @@ impl Main {
             Outcome::Failed => Exit::Failed,
         };
         let failed = self.restart.as_ref().and_then(|restart| restart.failed.clone());
+        let failed =
+            failed.or_else(|| (outcome == Outcome::RestartFailed).then(|| CLOSE_FAILED.to_owned()));
         let note = loss.map(|loss| loss.why).or(failed);
         // A start that has not begun its run by now begins none.
         let run = self.begun.get_or_init(|| None).as_deref();

@@ -1,31 +1,42 @@
-//! A restart in place, by the main loop: the proof of the program, the pause, the close of the journal, and
-//! the exec.
+//! A restart in place, by the main loop: the proof of the program, the pause, the handover of connections and
+//! the close of the journal. The exec is in [`super::execute`].
 
-use std::env;
-use std::ffi::OsString;
-use std::fs::File;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::drain::CLOSE_TIMEOUT;
-use super::state::{Main, News, RestartRun};
+use super::state::{Main, News, RestartRun, due};
+use crate::api::Service;
 use crate::escape::escaped;
-use crate::gateway::handover::{self, LOCKS, Sealed};
-use crate::gateway::proof::{self, Proven};
+use crate::gateway::Plan;
+use crate::gateway::proof::{Proven, prove};
+use crate::gateway::startup::{check, listen};
 use crate::lifecycle::history;
-use crate::lifecycle::phase::{Event, Outcome, Phase};
-use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::limits::THREAD_STACK;
+use crate::lifecycle::phase::{Event, Phase};
+use crate::lifecycle::signals::Caught;
+use crate::limits::{STREAM_END_TIMEOUT, THREAD_STACK};
 use crate::session::{RestartDone, RestartKind, RestartRequest, RestartStage};
 use crate::sys::clock::{Utc, since_boot};
+use crate::sys::proc;
 use crate::sys::process::Pid;
-use crate::sys::{exec, proc};
 use crate::threads::{lock, spawn, spawn_with_retry};
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Why it does not happen, where the disk has not said.
+pub(super) const CLOSE_FAILED: &str =
+    "the journal could not be closed in time: the disk does not answer";
+
+/// How long connections have to give up their sockets, while nobody is served.
+const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// For how long a moment is waited for in which no request is being answered.
+const SHORT_REQUESTS: Duration = Duration::from_millis(50);
+
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 impl Main {
     /// A signal asks for one.
@@ -61,18 +72,21 @@ impl Main {
                 "it runs with --ephemeral: its messages are in memory, and a restart would lose them",
             );
         }
-        let program = proof::program();
+        let program = self.plan.program.clone();
         log::info!("a restart in place was asked for by {}: {}", asked.by, program.display());
         restarts.enter(RestartStage::Proving);
+        started.service.prepare_handover();
         self.notifier.status(&escaped(&format!("Restarting: trying {}", program.display()), false));
         let (plan, mailbox) = (self.plan.clone(), Arc::clone(&self.mailbox));
-        let hub = Arc::clone(&started.service.hub);
-        // Who asked is told whatever becomes of this process.
+        let service = Arc::clone(&started.service);
         let work = move || {
+            let (hub, timeout) = (&service.hub, service.settings().config.restart.start_timeout);
+            // Who asked is told whatever becomes of this process.
             if let Err(e) = hub.save_restart(false) {
                 log::warn!("who asked for the restart is not kept: {e}");
             }
-            mailbox.put(News::Proven(proof::prove(&plan, &program)));
+            let proven = prove(&plan, &program, timeout, Some(hub.abort.as_fd()));
+            mailbox.put(News::Proven(proven));
         };
         if let Err(e) = spawn("proof", THREAD_STACK, Box::new(work)) {
             self.refuse_restart(&format!("there is no thread for it: {e}"));
@@ -82,11 +96,15 @@ impl Main {
     /// It does not happen, or no more. Nothing where none is under way.
     pub(super) fn refuse_restart(&mut self, why: &str) {
         let Some(started) = &self.started else { return };
-        self.restart = None;
         if !started.service.hub.fail_restart(why) {
             return;
         }
-        log::error!("no restart, the gateway goes on as it is: {why}");
+        match self.restart.take() {
+            Some(restart) => restart.cancelled.store(true, Ordering::SeqCst),
+            // Whoever prepared for it need not any more.
+            None => drop(started.service.resume()),
+        }
+        log::error!("no restart: {why}");
         if self.phase == Phase::Serving {
             let line = started.service.status_line();
             self.notifier.status(&escaped(&format!("{line}; no restart: {why}"), false));
@@ -97,8 +115,23 @@ impl Main {
         match proven {
             Ok(proven) if self.phase == Phase::Serving => {
                 let (at, in_flight) = (Instant::now(), self.turns());
-                let (aborted, ended, failed) = (0, None, None);
-                let run = RestartRun { proven, at, in_flight, aborted, ended, failed };
+                let config = self.started.as_ref().map(|started| started.service.settings());
+                let time = config.map_or(Duration::ZERO, |it| it.config.stop.drain_timeout);
+                let (aborted, ended, failed, listener) = (0, None, None, None);
+                let (until, connections) = (at + time, Vec::new());
+                let cancelled = Arc::default();
+                let run = RestartRun {
+                    proven,
+                    at,
+                    in_flight,
+                    aborted,
+                    until,
+                    connections,
+                    ended,
+                    listener,
+                    cancelled,
+                    failed,
+                };
                 self.restart = Some(run);
                 self.event(Event::Proven);
             }
@@ -109,50 +142,110 @@ impl Main {
 
     /// Nothing begins any more; what is in flight has the time that a drain has.
     pub(super) fn begin_pause(&mut self) {
-        let Some(started) = &self.started else { return };
-        let hub = &started.service.hub;
-        hub.pause();
-        hub.restarts.enter(RestartStage::Pausing);
-        let now = Instant::now();
-        self.timers.drain = Some(now + started.service.settings().config.stop.drain_timeout);
-        if hub.busy() > 0 {
+        let (Some(started), Some(restart)) = (&self.started, &self.restart) else { return };
+        started.service.pause();
+        started.service.hub.restarts.enter(RestartStage::Pausing);
+        self.timers.drain = Some(restart.until);
+        if self.turns() > 0 {
             log::info!("the restart waits for the turns in flight: {}", self.turns());
-            self.report(now);
+            self.report(Instant::now());
         }
     }
 
-    /// Whether nothing is in flight. In a pause, those who wait for what does not run are answered later.
-    pub(super) fn is_quiet(&self) -> bool {
-        match (&self.started, self.phase) {
-            (Some(started), Phase::Pausing { .. }) => started.service.hub.busy() == 0,
+    /// Whether nothing is in flight that is to be waited for.
+    pub(super) fn is_quiet(&mut self) -> bool {
+        let Some(started) = &self.started else { return true };
+        let (service, now) = (&started.service, Instant::now());
+        match self.phase {
+            Phase::Pausing { .. } if service.hub.busy() > 0 || self.turns() > 0 => {
+                self.timers.handover = Some(now + SHORT_REQUESTS);
+                false
+            }
+            // Where there are always requests, they come to an end by the handover.
+            Phase::Pausing { .. } => {
+                let at = *self.timers.handover.get_or_insert(now + SHORT_REQUESTS);
+                service.is_quiet() || at <= now
+            }
+            Phase::HandingOver { .. } => {
+                due(&mut self.timers.handover, now);
+                service.is_handed_over()
+            }
             _ => self.in_flight() == 0,
         }
     }
 
-    /// Ends serving, for the next image to go on: what is written here is durable before the exec.
-    pub(super) fn close_for_restart(&mut self) {
+    /// Ends serving: what comes from now on is served by the next image.
+    pub(super) fn hand_over(&mut self) {
         let (Some(started), Some(restart)) = (&self.started, &mut self.restart) else { return };
         restart.ended = Some(since_boot());
-        self.timers.report = None;
-        self.timers.drain = Some(Instant::now() + CLOSE_TIMEOUT);
+        let now = Instant::now();
+        (self.timers.report, self.timers.drain) = (None, Some(now + HANDOVER_TIMEOUT));
+        self.timers.handover = Some(now + STREAM_END_TIMEOUT);
+        started.listeners.hand_over(&started.service);
+    }
+
+    /// An answer takes longer: until the next try, all is served as in a pause.
+    pub(super) fn pause_again(&mut self) {
+        self.take_back();
+        let (Some(started), Some(restart)) = (&self.started, &self.restart) else { return };
+        started.service.pause();
+        self.timers.drain = Some(restart.until);
+        self.timers.handover = Some(Instant::now() + HANDOVER_TIMEOUT);
+    }
+
+    /// Goes on with all connections that were given up, in this image or the one before.
+    pub(super) fn take_back(&mut self) {
+        let Some(started) = &self.started else { return };
+        let mut all = std::mem::take(&mut lock(&self.plan.inherited).connections);
+        if let Some(restart) = &mut self.restart {
+            all.append(&mut restart.connections);
+            all.append(&mut started.service.resume());
+        }
+        if !all.is_empty() {
+            started.listeners.resume(all, &started.service);
+        }
+    }
+
+    /// Looks at the configuration again, which may have been changed since the proof, and closes the journal.
+    /// What is written here is durable before the exec.
+    pub(super) fn close_for_restart(&mut self) {
         let line = self.restart_line();
+        let (Some(started), Some(restart)) = (&self.started, &mut self.restart) else { return };
+        restart.connections = started.service.take_handed_over();
+        self.timers.handover = None;
+        self.timers.drain = Some(Instant::now() + CLOSE_TIMEOUT);
         let (service, mailbox) = (Arc::clone(&started.service), Arc::clone(&self.mailbox));
-        let dirs = self.plan.dirs.clone();
+        let (plan, cancelled) = (self.plan.clone(), Arc::clone(&restart.cancelled));
         let work = move || {
-            service.hub.release();
-            service.shutdown.close();
-            service.await_streams();
-            let noted = service.hub.save_restart(true);
-            let entered = history::record_end(&dirs, &line, true);
-            if let Err(e) = noted.and(entered) {
-                log::warn!("the restart cannot be written down: {e}");
+            let listener = new_listener(&plan, &service);
+            if listener.is_ok() {
+                service.hub.close(true);
             }
-            service.hub.close(true);
-            mailbox.put(News::Closed);
+            if listener.is_ok() && !cancelled.load(Ordering::SeqCst) {
+                let noted = service.hub.save_restart(true);
+                if let Err(e) = noted.and(history::record_end(&plan.dirs, &line, true)) {
+                    log::warn!("the restart cannot be written down: {e}");
+                }
+            }
+            mailbox.put(News::Closed(cancelled, listener));
         };
         if let Err(e) = spawn_with_retry("restart", Box::new(work), CLOSE_TIMEOUT) {
-            log::warn!("there is no thread that closes the journal: {e}");
+            restart.failed = Some(format!("there is no thread that closes the journal: {e}"));
             self.event(Event::GivenUp);
+        }
+    }
+
+    pub(super) fn handle_closed(&mut self, listener: Result<Option<TcpListener>, String>) {
+        let Some(restart) = &mut self.restart else { return };
+        match listener {
+            Ok(listener) => {
+                restart.listener = listener;
+                self.event(Event::Closed);
+            }
+            Err(why) => {
+                restart.failed = Some(why);
+                self.event(Event::GivenUp);
+            }
         }
     }
 
@@ -175,105 +268,13 @@ impl Main {
         line
     }
 
-    /// The journal could not be closed in time, and what serving had is still there: it goes on.
+    /// What serving had is still there: it goes on.
     pub(super) fn resume(&mut self) {
-        self.timers.drain = None;
-        if let Some(started) = &self.started {
-            started.service.hub.resume();
-        }
-        self.refuse_restart("the journal could not be closed in time: the disk does not answer");
-    }
-
-    /// Executes the program in the place of this one. Returns only where it cannot, or where a stop came
-    /// before: then the phase says how it goes on.
-    pub(super) fn execute_anew(&mut self, signals: &mut Signals) {
-        self.plan.children.set_closed(true);
-        if !self.plan.children.are_gone() {
-            self.plan.children.end_all();
-        }
-        self.notifier.send("WATCHDOG=1");
-        log::logger().flush();
-        signals.prepare_for_exec();
-        // From here on what comes stays pending, and the next image judges it.
-        let last = signals.take();
-        let is_stop = |it: &Caught| !matches!(it.kind, Kind::Reload | Kind::Child | Kind::Restart);
-        if last.iter().any(is_stop) {
-            let aborted = self.restart.as_ref().is_some_and(|restart| restart.aborted > 0);
-            self.phase = Phase::Closing { aborted };
-            self.plan.children.set_closed(false);
-            return last.into_iter().for_each(|caught| self.signal(caught));
-        }
-        let why = self.execute();
-        log::error!("the restart has failed: {why}");
-        self.restart.iter_mut().for_each(|restart| restart.failed = Some(why.clone()));
-        self.phase = Phase::Stopped(Outcome::RestartFailed);
-        self.plan.children.set_closed(false);
-    }
-
-    /// Executes the proven program, else the present one by its own file; returns why neither could be.
-    fn execute(&self) -> String {
-        let (Some(started), Some(restart)) = (&self.started, &self.restart) else {
-            return "there is nothing to execute".to_owned();
-        };
-        let mut why = String::new();
-        let present = File::open("/proc/self/exe");
-        let programs = [Ok(&restart.proven.file), present.as_ref()];
-        for program in programs {
-            let failed = (!why.is_empty()).then(|| why.clone());
-            let sealed = self.seal(restart, failed);
-            let e = match (program, sealed) {
-                (Ok(program), Ok(Sealed { file, variable })) => {
-                    let mut keep = self.descriptors();
-                    keep.push(("", file.as_fd()));
-                    let keep: Vec<BorrowedFd<'_>> = keep.into_iter().map(|(_, fd)| fd).collect();
-                    let argv: Vec<OsString> = env::args_os().collect();
-                    let mut environment: Vec<OsString> = env::vars_os()
-                        .map(|(name, value)| {
-                            let mut text = name;
-                            text.push("=");
-                            text.push(value);
-                            text
-                        })
-                        .collect();
-                    environment.push(variable);
-                    exec::execute(program.as_fd(), &argv, &environment, &keep).to_string()
-                }
-                (Err(e), _) => e.to_string(),
-                (_, Err(e)) => e.to_string(),
-            };
-            let separator = if why.is_empty() { "" } else { "; the present program: " };
-            why += &format!("{separator}{e}");
-        }
-        let _ = started;
-        why
-    }
-
-    /// What the next image gets, by name.
-    fn descriptors(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
-        let Some(started) = &self.started else { return Vec::new() };
-        let listeners = &started.listeners;
-        let sockets = [("http", listeners.tcp.as_fd()), ("control", listeners.control.as_fd())];
-        let locks = LOCKS.into_iter().zip(started.instance.descriptors());
-        sockets.into_iter().chain(locks).collect()
-    }
-
-    fn seal(&self, restart: &RestartRun, failed: Option<String>) -> std::io::Result<Sealed> {
-        let asked = self.started.as_ref().and_then(|it| it.service.hub.restarts.current());
-        let listen = self.started.as_ref().map(|it| it.service.settings().config.http.listen);
-        let more = json!({
-            "generation": handover::generation(&self.plan.inherited) + 1,
-            "name": proc::name(Pid::own()),
-            "soft_limit": self.plan.children.descriptors(),
-            "had_file": self.plan.had_file.load(std::sync::atomic::Ordering::SeqCst),
-            "listen": listen.map(|listen| listen.to_string()),
-            "restart": {
-                "number": asked.as_ref().map(|asked| asked.number),
-                "by": asked.as_ref().map(|asked| &asked.by),
-                "ended": restart.ended.map(millis),
-                "failed": failed,
-            },
-        });
-        handover::seal(&self.descriptors(), more)
+        (self.timers.drain, self.timers.handover) = (None, None);
+        self.take_back();
+        let why = self.restart.as_mut().and_then(|restart| restart.failed.take());
+        let why = why.unwrap_or_else(|| CLOSE_FAILED.to_owned());
+        self.refuse_restart(&why);
     }
 
     /// Tells of the restart that led to this image, and what was asked for during its start.
@@ -307,6 +308,26 @@ impl Main {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+/// Where the configuration has another address by now, a listener there, which the next image might not
+/// get.
+///
+/// # Errors
+/// What a start would be refused for.
+fn new_listener(plan: &Plan, service: &Service) -> Result<Option<TcpListener>, String> {
+    let loaded = check(plan).map_err(|failure| failure.message.replace('\n', "; "))?;
+    let (old, new) = (service.settings().config.http.listen, loaded.config.http.listen);
+    if old == new {
+        return Ok(None);
+    }
+    listen(new, &loaded).map(Some).map_err(|failure| match old.port() == new.port() {
+        true => format!(
+            "http.listen was {old} and is {new} now, which can only be changed by a restart that is not \
+             in place ({failure})"
+        ),
+        false => failure.message,
+    })
+}
+
+pub(super) fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
