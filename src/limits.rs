@@ -315,6 +315,9 @@ pub const NOTIFY_COOL_DOWN: Duration = secs(60);
 /// The same for `stop.notify_failures`: an agent that is away fails one turn after the other.
 pub const FAILURE_COOL_DOWN: Duration = secs(5 * 60);
 
+/// How long a stop waits for a target that is told of it.
+pub const MAX_DRAIN_SEND: Duration = secs(5);
+
 /// How soon after a restart that was asked for none is made for another message: requests that were sent
 /// at once come late when the gateway was away.
 pub const RESTART_PAUSE: Duration = secs(10);

@@ -12,6 +12,7 @@ mod delivery_queue;
 mod delivery_worker;
 mod dispatch;
 mod events;
+mod failures;
 mod hang;
 mod hub;
 mod id;
