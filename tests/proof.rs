@@ -310,7 +310,7 @@ fn each_broken_program_is_refused_and_said() {
         assert!(said.starts_with(&begin) && said.contains(words), "{kind}: {said}");
         assert_eq!((said.lines().count(), &*outcome.stdout), (1, ""), "{kind}: {said}");
         if *kind == "hang" {
-            assert!(said.contains("within 1 s (restart.start_timeout): pid "), "{said}");
+            assert!(said.contains("within 1s (restart.start_timeout): pid "), "{said}");
             let pid = said.rsplit_once("pid ").unwrap().1.trim_end_matches('.');
             let gone = sys::kill(pid.parse().unwrap(), 0).is_err();
             assert!(gone, "it is killed");
