@@ -101,6 +101,14 @@ fn what_a_start_refuses_a_check_refuses_in_the_same_words() {
     let other = ["run", "--check", "--config", wrong.to_str().unwrap()];
     assert!(home.run(&other).assert_code(78).stderr.contains("other.toml:2"));
 
+    // As the unit's own process would, and as a child of it: a unit that has a file means it.
+    home.configure("");
+    let unit = std::process::id().to_string();
+    let mut child = home.command(&["run", "--check"]);
+    let said = Process::spawn(child.env("SYSTEMD_EXEC_PID", unit)).finish(DEADLINE);
+    assert!(said.assert_code(78).stderr.contains("default.toml"));
+    line(&home.run(&["run", "--check"]).assert_code(0));
+
     let home = Home::new();
     write(&home.path().join("secret"), "whsec_!", 0o600);
     let secret = home.path().join("secret");
