@@ -415,6 +415,8 @@ fn clients_that_go_on_sending_lose_no_byte_and_get_none_twice() {
         longest = longest.max(begun.elapsed());
         let next = host.start();
         next.listeners.resume(all, &next.service);
+        let held = next.service.connections.held();
+        assert!(held[0].0 == "owner" && held[0].1 >= 100, "those that are idle count: {held:?}");
         image = next;
         handovers += 1;
     }
