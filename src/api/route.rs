@@ -142,13 +142,20 @@ fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
 /// Serves one connection until it ends.
 pub fn serve(connection: &mut Connection, origin: Origin, service: &Service) {
     connection.error_response = super::error::refused;
-    connection.needs_turn = needs_turn;
     let why = loop {
         match connection.next_request() {
-            Ok(Some(request)) => match answer(connection, &request, origin, service) {
-                Ok(()) => {}
-                Err(why) => break why,
-            },
+            Ok(Some(request)) => {
+                let parked = is_parked(connection, &request, origin, service);
+                let done = if parked {
+                    connection.park()
+                } else {
+                    answer(connection, &request, origin, service)
+                };
+                match done {
+                    Ok(()) => {}
+                    Err(why) => break why,
+                }
+            }
             Ok(None) => return,
             Err(why) => break why,
         }
@@ -160,9 +167,17 @@ pub fn serve(connection: &mut Connection, origin: Origin, service: &Service) {
     log::debug!("a connection from {origin} ended: {why}");
 }
 
-/// Whether a request that has begun would hold up a restart: by its head alone.
-fn needs_turn(request: &Request) -> bool {
-    find(&request.path, request.method, false).class == Some(LongWork)
+/// Whether a request is parked, since once it has begun a restart would have to wait for it. By its head
+/// alone; one without a valid key is told so at once.
+fn is_parked(
+    connection: &Connection,
+    request: &Request,
+    origin: Origin,
+    service: &Service,
+) -> bool {
+    let is_long = || find(&request.path, request.method, false).class == Some(LongWork);
+    let is_known = || service.recognize(request, origin, connection.activity.as_deref());
+    service.shutdown.holds_requests() && is_long() && is_known()
 }
 
 /// Answers one request. Out of line: what waits for the next one needs none of this on its stack.
