@@ -178,8 +178,9 @@ fn answer(
     // No drain waits for requests that come while it lasts, which are rejected or ask for its state; nor
     // for event streams, which end when it begins, and for a file that is being read.
     let streams = class == Some(Stream);
-    let counts = !service.shutdown.is_closing() && !streams && class != Some(Reload);
-    let _in_flight = (counts || streams).then(|| service.begin(streams));
+    let in_flight = (class != Some(Reload)).then(|| service.begin(streams));
+    // Counted first and looked at then: a drain that begins meanwhile sees it.
+    let _in_flight = in_flight.filter(|_| streams || !service.shutdown.is_closing());
     let (proof, handler) = match admit(connection, request, &found, origin, service) {
         Ok(admitted) => admitted,
         Err(response) => return connection.respond(request, response),

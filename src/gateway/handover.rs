@@ -6,19 +6,22 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io;
 use std::net::TcpListener;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 
+use super::sockets::Sockets;
 use crate::api::HandedOver;
 use crate::exit::{Exit, Failure};
 use crate::limits::MAX_HANDOVER;
 use crate::sys::exec::{memory_file, take_variable};
 use crate::sys::fd::adopt;
+use crate::sys::fs as files;
 use crate::sys::process::Pid;
-use crate::sys::{fs as files, socket};
+use crate::sys::socket::Listener;
 use crate::threads::lock;
 
 /// The variable with the number of the file's descriptor.
@@ -42,11 +45,15 @@ pub struct Handover {
     pub had_file: bool,
     /// The `http.listen` that its listener was bound for; `None`: for the one that counts now.
     pub listen: Option<String>,
+    /// Whoever opened that listener keeps it.
+    pub foreign: bool,
     /// The restart that led here; null: none.
     pub restart: Value,
     descriptors: BTreeMap<String, OwnedFd>,
     /// Those whose next requests are to be read here.
     pub connections: Vec<HandedOver>,
+    /// What whoever started the process has opened for it.
+    pub sockets: Sockets,
 }
 
 /// What was handed over and is not taken yet.
@@ -60,12 +67,16 @@ enum Type {
 }
 
 impl Handover {
-    /// What the image before this one has handed over. To be called while there is no other thread, and once.
+    /// What the image before this one, or else whoever started us, has handed over. To be called while there is
+    /// no other thread, and once.
     ///
     /// # Errors
     /// `Config`, naming what is wrong: the variable was not set by a gateway that became this one.
-    pub fn take() -> Result<Option<Handover>, Failure> {
-        let Some(value) = take_variable(VARIABLE) else { return Ok(None) };
+    pub fn take() -> Result<Handover, Failure> {
+        let sockets = Sockets::take();
+        let Some(value) = take_variable(VARIABLE) else {
+            return Ok(Handover { sockets, ..Handover::default() });
+        };
         let wrong = |why: String| {
             let value = value.display();
             Failure::new(Exit::Config, format!("{VARIABLE}={value}: {why}; unset the variable"))
@@ -76,7 +87,7 @@ impl Handover {
             || -> io::Result<String> { files::read_text(File::from(adopt(number)?), MAX_HANDOVER) };
         let text = read().map_err(|e| wrong(format!("the descriptor cannot be read: {e}")))?;
         let value = serde_json::from_str(&text).map_err(|e| wrong(e.to_string()))?;
-        Handover::parse(&value, number).map(Some).map_err(wrong)
+        Handover::parse(&value, number).map_err(wrong)
     }
 
     fn parse(value: &Value, own: RawFd) -> Result<Handover, String> {
@@ -92,6 +103,8 @@ impl Handover {
             soft_limit: value["soft_limit"].as_u64(),
             had_file: value["had_file"] == true,
             listen: value["listen"].as_str().map(str::to_owned),
+            foreign: value["foreign"] == true,
+            sockets: Sockets::default(),
             restart: value["restart"].clone(),
             descriptors: BTreeMap::new(),
             connections: Vec::new(),
@@ -108,7 +121,7 @@ impl Handover {
                 return wrong("is no descriptor of its own");
             };
             match adopt(number) {
-                Ok(fd) if Type::of(name).is_some_and(|it| it.fits(fd.as_fd())) => {
+                Ok(fd) if Type::of(name).is_some_and(|it| it.fits(&fd)) => {
                     handover.descriptors.insert(name.clone(), fd);
                 }
                 Ok(_) => return wrong("is not of the type that it should be"),
@@ -153,11 +166,12 @@ impl Type {
         }
     }
 
-    fn fits(&self, fd: BorrowedFd<'_>) -> bool {
+    fn fits(&self, fd: &OwnedFd) -> bool {
+        let Ok(copy) = fd.try_clone() else { return false };
         match self {
-            Type::TcpListener => socket::is_listener(fd) && !socket::is_unix(fd),
-            Type::UnixListener => socket::is_listener(fd) && socket::is_unix(fd),
-            Type::File => !socket::is_socket(fd),
+            Type::TcpListener => matches!(Listener::of(copy), Ok(Listener::Tcp(..))),
+            Type::UnixListener => matches!(Listener::of(copy), Ok(Listener::Unix(..))),
+            Type::File => File::from(copy).metadata().is_ok_and(|it| !it.file_type().is_socket()),
         }
     }
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::sockets::{CONTROL, HTTP};
 use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeout};
 use crate::config::LogTarget;
 use crate::escape::escaped;
@@ -85,6 +86,7 @@ impl Main {
             stop_watchdog: Arc::default(),
             hub_probe: Probe::default(),
             reported_reload: 0,
+            stores: false,
             disk_hangs: false,
         };
         main.spawn_starter().map_err(failed)?;
@@ -102,7 +104,8 @@ impl Main {
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
                 let (dirs, watched) = (plan.dirs.clone(), Arc::clone(&service));
-                let replace = move |listener| mailbox.put(News::Control(listener));
+                let news = Arc::clone(&mailbox);
+                let replace = move |listener| news.put(News::Control(listener));
                 let watch = move || control_socket::watch(&dirs, &watched, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
                     log::warn!(
@@ -111,7 +114,11 @@ impl Main {
                     );
                 }
                 startup::after_ready(&plan, &service, run, &supervisor);
-                stop_timeout::read(&supervisor, &service);
+                let unit = supervisor.unit_settings();
+                if unit.as_ref().is_some_and(|unit| unit.stores) {
+                    mailbox.put(News::Stores);
+                }
+                stop_timeout::read(unit.as_ref(), &service);
             }
         };
         let over = Arc::clone(&self.start_over);
@@ -162,20 +169,21 @@ impl Main {
         let ends = matches!(self.phase, Phase::HandingOver { .. } | Phase::Closing { .. });
         let accepts = self.timers.accept.is_none() && !ends;
         let listeners = self.started.as_ref().filter(|_| accepts);
+        let takes = !self.leaves_backlog();
         let interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
-            Interest::read(listeners.map(|started| started.listeners.tcp.as_fd())),
+            Interest::read(listeners.filter(|_| takes).map(|s| s.listeners.tcp.as_fd())),
             Interest::read(listeners.map(|started| started.listeners.control.as_fd())),
         ];
-        let next = listeners.is_some_and(|s| s.listeners.has_next());
+        let next = listeners.is_some_and(|s| s.listeners.has_next(takes));
         let timeout = if next { Some(Duration::ZERO) } else { timeout };
         let [.., tcp, control] = wait_any_or_signal(interests, timeout)?;
         if tcp {
             fault_points::at("accept");
         }
         if let Some(started) = listeners.filter(|_| tcp || control || next)
-            && let Err(e) = started.listeners.accept(&started.service)
+            && let Err(e) = started.listeners.accept(&started.service, takes)
         {
             let now = Instant::now();
             if self.timers.reported_shortage.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
@@ -240,12 +248,11 @@ impl Main {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
-                    if self.stop.is_some() {
-                        started.service.shutdown.close();
-                        started.service.hub.drain();
-                    }
                     self.started = Some(started);
                     self.tell_of_restart();
+                    if self.stop.is_some() {
+                        self.take_no_more();
+                    }
                     self.event(Event::Started);
                     self.take_back();
                 }
@@ -261,13 +268,31 @@ impl Main {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
                 }
+                if self.stores {
+                    self.store_listeners();
+                }
+            }
+            News::Stores => {
+                self.stores = true;
+                self.store_listeners();
             }
         }
         None
     }
 
+    /// Has the service manager keep our listeners over a restart, also one after a crash.
+    fn store_listeners(&self) {
+        let Some(started) = &self.started else { return };
+        if !started.listeners.foreign {
+            self.notifier.store(HTTP, started.listeners.tcp.as_fd());
+        }
+        self.notifier.remove(CONTROL);
+        self.notifier.store(CONTROL, started.listeners.control.as_fd());
+    }
+
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
+        self.take_no_more();
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -289,6 +314,9 @@ impl Main {
     fn check_timers(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
+        if due(&mut self.timers.close, now) {
+            self.take_no_more();
+        }
         if let Some(started) = &self.started
             && due(&mut self.timers.reload, now)
         {

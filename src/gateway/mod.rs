@@ -10,6 +10,7 @@ mod handover;
 mod main_loop;
 mod proof;
 mod reload;
+mod sockets;
 mod spare_thread;
 mod start_check;
 mod startup;

@@ -7,14 +7,15 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Plan;
 use super::accept::Listeners;
-use super::{Plan, control_socket, handover};
+use super::handover;
+use super::sockets::Earlier;
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -110,8 +111,17 @@ fn open(
     let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
     mark.and_then(|mark| plan.children.begin_run(plan.name.as_str(), &mark))
         .map_err(|e| Failure::cannot("prepare for agents", &e))?;
-    let (tcp, control) = listeners(plan, &loaded)?;
-    let listen = tcp.local_addr().unwrap_or(config.http.listen);
+    let wanted = config.http.listen;
+    let (earlier, sockets) = {
+        let mut inherited = lock(&plan.inherited);
+        let same = inherited.listen.as_ref().is_none_or(|it| *it == wanted.to_string());
+        let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
+        let earlier = Earlier { tcp, same, foreign: inherited.foreign, control };
+        (earlier, std::mem::take(&mut inherited.sockets))
+    };
+    let listen = || listen(wanted, &loaded);
+    let bound = sockets.bind(earlier, wanted, &plan.dirs.control_socket(), listen)?;
+    let listen = bound.tcp.local_addr().unwrap_or(wanted);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
         name: plan.name.to_string(),
@@ -133,8 +143,7 @@ fn open(
     }
     let service = Service::new(facts, keys, hub, Arc::clone(wake));
     *lock(&service.warnings) = warnings(&loaded);
-    let listeners =
-        Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    let listeners = Listeners::new(bound).map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok((Arc::new(service), listeners))
 }
 
@@ -342,21 +351,6 @@ fn make_key(path: &Path) -> io::Result<()> {
     random::fill(&mut bytes)?;
     // An existing file wins: two first starts must not hand out two keys.
     files::create(path, format!("{}\n", digest::hex(&bytes)).as_bytes(), 0o600).map(drop)
-}
-
-/// The listeners that this process had before it became this program, else new ones.
-fn listeners(plan: &Plan, loaded: &Loaded) -> Result<(TcpListener, UnixListener), Failure> {
-    let (tcp, control) = {
-        let mut inherited = lock(&plan.inherited);
-        // One for another address is closed: the new one may overlap with it.
-        let wanted = loaded.config.http.listen.to_string();
-        let same = inherited.listen.as_ref().is_none_or(|listen| *listen == wanted);
-        (inherited.take_tcp().filter(|_| same), inherited.take_control())
-    };
-    let tcp = tcp.map_or_else(|| listen(loaded.config.http.listen, loaded), Ok)?;
-    let path = plan.dirs.control_socket();
-    let bind = || control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e));
-    Ok((tcp, control.map_or_else(bind, Ok)?))
 }
 
 /// # Errors

@@ -4,14 +4,13 @@ use std::env;
 use std::time::Duration;
 
 use crate::api::Service;
-use crate::lifecycle::evidence::Supervisor;
+use crate::lifecycle::evidence::UnitSettings;
 use crate::limits::STOP_HEADROOM;
 use crate::threads::lock;
 
-/// Asks the service manager for the unit's own time-out, and says whether a stop fits into it. Takes as
-/// long as the manager.
-pub fn read(supervisor: &Supervisor, service: &Service) {
-    let Some(limit) = supervisor.stop_timeout() else { return };
+/// Keeps the unit's own time-out, and says whether a stop fits into it.
+pub fn read(unit: Option<&UnitSettings>, service: &Service) {
+    let Some(limit) = unit.map(|unit| unit.stop_timeout) else { return };
     *lock(&service.stop_timeout) = Some(limit);
     if service.shutdown.is_closing() {
         // A stop that has begun waits for it.

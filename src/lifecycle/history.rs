@@ -355,7 +355,8 @@ mod tests {
             sender,
             marker: false,
             may_change: false,
-            stop_timeout: None,
+            unit: None,
+            comes_back: false,
             context: String::new(),
         };
         let (first, latest, at, reason) = (caught, caught, Instant::now(), verdict.reason);

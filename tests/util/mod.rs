@@ -56,7 +56,7 @@ pub use caller::Caller;
 pub use disk::{Disk, Tmpfs};
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
-pub use manager::{Manager, Unit};
+pub use manager::{Manager, Unit, runtime_dir};
 pub use outage::Outage;
 pub use private::Private;
 pub use process::{Outcome, Process};

@@ -30,6 +30,10 @@ use crate::sys::process::exit_now;
 use crate::systemd::stop_waiters;
 use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 
+/// How long requests on connections that were accepted before the signal still begin, where the service
+/// manager does not answer sooner: it does as a rule, and a client sends what it connects for at once.
+const CLOSE_AFTER: Duration = Duration::from_millis(100);
+
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
 
@@ -41,8 +45,6 @@ impl Main {
         let mut was_started = false;
         if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
             service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
-            service.shutdown.close();
-            service.hub.drain();
             // Connections that were given up for a restart are told of the stop.
             self.take_back();
             self.refuse_restart("the gateway is being stopped");
@@ -51,9 +53,22 @@ impl Main {
         let now = Instant::now();
         let drain = self.budget.map_or(Duration::ZERO, |budget| budget.drain(now));
         self.timers.drain = Some(now + drain);
+        self.timers.close = Some(now + CLOSE_AFTER);
         self.query(QueryPoint::Signal { started: was_started });
         if self.in_flight() > 0 {
             self.report(now);
+        }
+    }
+
+    /// Takes no new work from here on. Where the unit comes back, a connection between two requests ends when
+    /// the next one comes, without an answer: its client asks the next process (RFC 9112, section 9.3.1).
+    pub(super) fn take_no_more(&mut self) {
+        self.timers.close = None;
+        let comes_back = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
+        let comes_back = comes_back.is_some_and(|found| found.comes_back);
+        if let Some(service) = self.started.as_ref().map(|it| &it.service) {
+            service.shutdown.close(comes_back);
+            service.hub.drain();
         }
     }
 
@@ -66,11 +81,11 @@ impl Main {
             finding.sender.clone_from(&last.sender);
         }
         log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
-        if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
-            *lock(&started.service.stop_timeout) = Some(limit);
+        if let (Some(started), Some(unit)) = (&self.started, &finding.unit) {
+            *lock(&started.service.stop_timeout) = Some(unit.stop_timeout);
         }
         stop.finding = Some(finding.clone());
-        self.learn_stop_time(finding.stop_timeout);
+        self.learn_stop_time(finding.unit.map(|unit| unit.stop_timeout));
         finding
     }
 
@@ -128,11 +143,10 @@ impl Main {
         }
         self.stop.iter_mut().for_each(|stop| stop.aborted = turns);
         self.restart.iter_mut().for_each(|restart| restart.aborted = turns);
+        if self.phase != (Phase::Pausing { aborting: true }) {
+            self.take_no_more();
+        }
         if let Some(started) = &self.started {
-            if self.phase != (Phase::Pausing { aborting: true }) {
-                started.service.shutdown.close();
-                started.service.hub.drain();
-            }
             if turns > 0 {
                 log::warn!("aborting the turns still in flight: {turns}");
             }
@@ -190,12 +204,24 @@ impl Main {
             let (point, within) = (QueryPoint::Exit { marker: false }, self.share(Step::Asking));
             let finding = self.supervisor.examine(caught, point, within);
             if self.keep_finding(finding).verdict.planned {
-                exit_now(self.record_outcome(Outcome::Planned).code());
+                let exit = self.record_outcome(Outcome::Planned);
+                self.refuse_waiting();
+                exit_now(exit.code());
             }
+        }
+        if outcome != Outcome::Failed {
+            self.refuse_waiting();
         }
         self.stop_watchdog.progress.enter(Step::Exiting);
         fault_points::at("stop-exit");
         exit_now(exit.code())
+    }
+
+    /// Tells those that waited while the service manager was asked, where nobody comes to serve them.
+    fn refuse_waiting(&self) {
+        if let Some(started) = self.started.as_ref().filter(|_| !self.leaves_backlog()) {
+            started.listeners.refuse_waiting();
+        }
     }
 
     /// The status after a failure: where another start would not find what was accepted, only the operator
@@ -248,7 +274,7 @@ impl Main {
         exit
     }
 
-    /// Removes the control socket and enters this line, in a child that is left behind where the disk
+    /// Removes the control socket, unless the unit comes back, and enters this line, in a child that is left behind where the disk
     /// hangs: it has our locks until it is done. In a thread where the system has no child for us.
     /// The lock file stays: it is never unlinked.
     fn record_end(&mut self, line: Value, sync: bool) -> io::Result<()> {
@@ -258,8 +284,10 @@ impl Main {
         }
         let (dirs, started) = (self.plan.dirs.clone(), self.started.is_some());
         let ephemeral = started && self.plan.ephemeral;
+        // Where the unit comes back, a client that connects meanwhile waits for the next process.
+        let unused = started && !self.leaves_backlog();
         let work = move || {
-            let _ = started.then(|| fs::remove_file(dirs.control_socket()));
+            let _ = unused.then(|| fs::remove_file(dirs.control_socket()));
             let _ = ephemeral.then(|| fs::remove_dir_all(dirs.ephemeral_sessions()));
             let entered = history::record_end(&dirs, &line, sync);
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())

@@ -102,6 +102,7 @@ impl Main {
             "soft_limit": self.plan.children.descriptors(),
             "had_file": self.plan.had_file.load(Ordering::SeqCst),
             "connections": restart.connections.iter().map(HandedOver::to_json).collect::<Vec<_>>(),
+            "foreign": self.started.as_ref().is_some_and(|it| it.listeners.foreign),
             "listen": listen,
             "restart": {
                 "number": asked.as_ref().map(|asked| asked.number),

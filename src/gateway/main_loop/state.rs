@@ -53,6 +53,8 @@ pub enum News {
     Closed(Arc<AtomicBool>, Result<Option<TcpListener>, String>),
     /// The control socket was made again.
     Control(UnixListener),
+    /// The service manager keeps descriptors for our unit.
+    Stores,
 }
 
 pub struct Main {
@@ -81,6 +83,8 @@ pub struct Main {
     pub hub_probe: Probe,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
+    /// The service manager keeps copies of our listeners.
+    pub stores: bool,
     /// The disk did not answer when the end was to be recorded.
     pub disk_hangs: bool,
 }
@@ -88,6 +92,13 @@ pub struct Main {
 impl Main {
     pub fn in_flight(&self) -> usize {
         self.started.as_ref().map_or(0, |s| s.service.in_flight() + s.service.hub.busy())
+    }
+
+    /// Whether connections are left in the backlog during a stop: until the service manager has said what it
+    /// is, and for the next process where the unit comes back.
+    pub fn leaves_backlog(&self) -> bool {
+        let stop = self.stop.as_ref();
+        stop.is_some_and(|stop| stop.finding.as_ref().is_none_or(|found| found.comes_back))
     }
 
     pub fn turns(&self) -> usize {
@@ -100,6 +111,8 @@ impl Main {
 pub struct Timers {
     /// The next sign of life for the service manager, and how far apart they are.
     pub watchdog: Option<(Instant, Duration)>,
+    /// When requests on connections that were accepted before the stop begin no more.
+    pub close: Option<Instant>,
     /// Since when there is no proof that all moves, and whether that was said: nothing waits for this.
     pub unproven: Option<(Instant, bool)>,
     /// The end of the drain, or of the time that aborted turns have.
@@ -121,7 +134,8 @@ impl Timers {
     pub fn until_next(&self, now: Instant, started: bool) -> Option<Duration> {
         let watchdog = self.watchdog.map(|(at, _)| at);
         let reload = self.reload.filter(|_| started);
-        let all = [watchdog, self.drain, self.handover, self.accept, reload, self.report];
+        let all =
+            [watchdog, self.close, self.drain, self.handover, self.accept, reload, self.report];
         all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }
