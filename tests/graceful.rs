@@ -200,11 +200,10 @@ fn with_a_broken_program_the_old_one_goes_on() {
             "{kind}: {failed:?}"
         );
         assert_eq!(gateway.ask("still there?").assert_status(200).reply(), "still there?");
-        let status = gateway.notified().pop().unwrap();
-        assert!(
-            status.starts_with("STATUS=Serving") && status.contains("no restart: "),
-            "{status}"
-        );
+        eventually("what it says of itself", || {
+            let status = gateway.notified().pop().unwrap();
+            (status.starts_with("STATUS=Serving") && status.contains("no restart: ")).then_some(())
+        });
         let _ = fs::remove_dir(&program);
     }
     assert!(history(&home).is_empty());

@@ -134,6 +134,19 @@ impl Listeners {
         self.next.borrow_mut().pop_front().map_or_else(accept, Ok)
     }
 
+    /// Those that wait on TCP, for another listener to go on with.
+    pub fn waiting(&self) -> Vec<HandedOver> {
+        let waiting = std::iter::from_fn(|| self.tcp.accept().ok()).take(MAX_TOLD);
+        let handed_over = |(stream, _): (TcpStream, SocketAddr)| HandedOver {
+            socket: stream.into(),
+            control: false,
+            unread: Vec::new(),
+            new: true,
+            principal: None,
+        };
+        waiting.map(handed_over).collect()
+    }
+
     /// Tells those that wait on TCP that the gateway stops: just before it does.
     pub fn refuse_waiting(&self) {
         let waiting = std::iter::from_fn(|| self.next().ok()).take(MAX_TOLD);

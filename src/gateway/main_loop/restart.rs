@@ -14,6 +14,7 @@ use crate::api::Service;
 use crate::escape::escaped;
 use crate::gateway::Plan;
 use crate::gateway::proof::{Proven, prove};
+use crate::gateway::sockets::HTTP;
 use crate::gateway::startup::{check, listen};
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Event, Phase};
@@ -215,8 +216,9 @@ impl Main {
         self.timers.drain = Some(Instant::now() + CLOSE_TIMEOUT);
         let (service, mailbox) = (Arc::clone(&started.service), Arc::clone(&self.mailbox));
         let (plan, cancelled) = (self.plan.clone(), Arc::clone(&restart.cancelled));
+        let foreign = started.listeners.foreign;
         let work = move || {
-            let listener = new_listener(&plan, &service);
+            let listener = new_listener(&plan, &service, foreign);
             if listener.is_ok() {
                 service.hub.close(true);
             }
@@ -235,9 +237,14 @@ impl Main {
     }
 
     pub(super) fn handle_closed(&mut self, listener: Result<Option<TcpListener>, String>) {
-        let Some(restart) = &mut self.restart else { return };
+        let (Some(started), Some(restart)) = (&self.started, &mut self.restart) else { return };
         match listener {
             Ok(listener) => {
+                if listener.is_some() {
+                    // What waits there has connected to the old address in time.
+                    restart.connections.append(&mut started.listeners.waiting());
+                    self.notifier.remove(HTTP);
+                }
                 restart.listener = listener;
                 self.event(Event::Closed);
             }
@@ -308,14 +315,18 @@ impl Main {
 }
 
 /// Where the configuration has another address by now, a listener there, which the next image might not
-/// get.
+/// get. A `foreign` one stays, whatever is configured.
 ///
 /// # Errors
 /// What a start would be refused for.
-fn new_listener(plan: &Plan, service: &Service) -> Result<Option<TcpListener>, String> {
+fn new_listener(
+    plan: &Plan,
+    service: &Service,
+    foreign: bool,
+) -> Result<Option<TcpListener>, String> {
     let loaded = check(plan).map_err(|failure| failure.message.replace('\n', "; "))?;
     let (old, new) = (service.settings().config.http.listen, loaded.config.http.listen);
-    if old == new {
+    if old == new || foreign {
         return Ok(None);
     }
     listen(new, &loaded).map(Some).map_err(|failure| match old.port() == new.port() {
