@@ -7,6 +7,7 @@ mod util;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -195,6 +196,68 @@ fn during_a_stop_who_connects_is_told_and_during_a_restart_waits_for_the_next_pr
 }
 
 #[test]
+fn until_the_manager_has_answered_nobody_is_accepted_and_then_all_are_told_or_served() {
+    Sandbox::user().run(|manager| {
+        let dir = manager.home().join("bin");
+        let (go, asked) = (dir.join("go"), dir.join("asked"));
+        let (shown_go, shown_asked) = (go.display(), asked.display());
+        let wrapper = format!(
+            "#!/bin/sh\nif ! [ -e {shown_go} ]; then : > {shown_asked}; fi\n\
+             while ! [ -e {shown_go} ]; do sleep 0.01; done\nexec /usr/bin/systemctl \"$@\"\n"
+        );
+        manager.write(&dir.join("systemctl"), &wrapper);
+        fs::set_permissions(dir.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        manager.write(&go, "");
+        let path = format!("[Service]\nEnvironment=\"PATH={}:/usr/bin:/bin\"\n", dir.display());
+        let service = Service::start_with(manager, "", &path);
+        wait_for_store(&service);
+        let address = service.address();
+        for (verb, status) in [("restart", "200"), ("stop", "503")] {
+            let before = service.pid();
+            fs::remove_file(&go).unwrap();
+            manager.systemctl(&[verb, "--no-block", UNIT]).assert_code(0);
+            eventually("the question", || asked.exists().then_some(()));
+            let mut waiting = TcpStream::connect(address).unwrap();
+            waiting.write_all(REQUEST).unwrap();
+            waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            manager.write(&go, "");
+            fs::remove_file(&asked).unwrap();
+            let mut answer = [0; 12];
+            waiting.set_read_timeout(Some(DEADLINE)).unwrap();
+            waiting.read_exact(&mut answer).unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{verb}");
+            if verb == "restart" {
+                wait_for_another(&service, before);
+                wait_for_store(&service);
+            }
+        }
+        service.unit().wait_for(&[("ActiveState", "inactive")]);
+        assert_closed(address);
+    });
+}
+
+#[test]
+fn a_restart_that_the_operator_must_act_upon_closes_the_port() {
+    Sandbox::user().run(|manager| {
+        let service = Service::start(manager);
+        wait_for_store(&service);
+        let address = service.address();
+        service.configure("[agent]\nmodle = \"echo\"\n");
+        assert_ne!(manager.systemctl(&["restart", UNIT]).code(), 0);
+        service.unit().assert(&[
+            ("ActiveState", "failed"),
+            ("ExecMainStatus", "78"),
+            ("NFileDescriptorStore", "0"),
+        ]);
+        assert_closed(address);
+        service.configure("");
+        service.systemctl("start");
+        assert_eq!(service.status()["state"], "serving");
+    });
+}
+
+#[test]
 fn a_changed_address_wins_over_the_socket_of_before_whose_clients_are_served() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
@@ -244,9 +307,10 @@ fn the_control_socket_comes_back_and_who_waited_on_it_is_answered_once() {
         wait_for_store(&service);
         let dir = util::runtime_dir().join("hermes-gateway/default");
         let path = dir.join("control.sock");
-        for gone in [false, true] {
+        let cases = [(libc::SIGKILL, false), (libc::SIGTERM, false), (libc::SIGKILL, true)];
+        for (signal, gone) in cases {
             let before = service.pid();
-            util::sys::kill(before, libc::SIGKILL).unwrap();
+            util::sys::kill(before, signal).unwrap();
             eventually("its end", || (service.unit().main_pid() == 0).then_some(()));
             let mut waiting = UnixStream::connect(&path).unwrap();
             waiting.write_all(REQUEST).unwrap();

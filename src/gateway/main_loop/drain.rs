@@ -35,7 +35,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long requests on connections that were accepted before the signal still begin, where the service
 /// manager does not answer sooner: it does as a rule, and a client sends what it connects for at once.
-const CLOSE_AFTER: Duration = Duration::from_millis(100);
+const CLOSE_AFTER: Duration = Duration::from_millis(250);
 
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
