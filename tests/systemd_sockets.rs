@@ -30,6 +30,9 @@ struct Seen {
     reset: usize,
     /// 503, or anything else that is no 200.
     rejected: usize,
+    /// A connection that had been answered ended before the first byte of the next answer: that request is
+    /// to be sent again (RFC 9112, section 9.3.1).
+    retried: usize,
     longest: Duration,
 }
 
@@ -41,15 +44,27 @@ struct Client {
 
 impl Client {
     fn start(address: SocketAddr) -> Client {
+        Client::repeat(BETWEEN, move |seen| request(address, seen))
+    }
+
+    /// One that keeps its connection, and asks again as soon as it is answered.
+    fn keep_alive(address: SocketAddr) -> Client {
+        let mut kept = None;
+        Client::repeat(Duration::ZERO, move |seen| request_again(address, &mut kept, seen))
+    }
+
+    fn repeat(between: Duration, mut request: impl FnMut(&mut Seen) + Send + 'static) -> Client {
         let stop = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&stop);
         let work = move || {
             let mut seen = Seen::default();
             while !ended.load(Ordering::SeqCst) {
                 let began = Instant::now();
-                request(address, &mut seen);
+                request(&mut seen);
                 seen.longest = seen.longest.max(began.elapsed());
-                pause(BETWEEN);
+                if !between.is_zero() {
+                    pause(between);
+                }
             }
             seen
         };
@@ -74,6 +89,33 @@ fn request(address: SocketAddr, seen: &mut Seen) {
         _ if answer.starts_with(b"HTTP/1.1 200 ") => seen.answered += 1,
         _ if answer.is_empty() => seen.reset += 1,
         _ => seen.rejected += 1,
+    }
+}
+
+fn request_again(address: SocketAddr, kept: &mut Option<TcpStream>, seen: &mut Seen) {
+    let is_new = kept.is_none();
+    let Some(mut stream) = kept.take().or_else(|| TcpStream::connect(address).ok()) else {
+        seen.refused += 1;
+        return;
+    };
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let (mut answer, mut piece) = (Vec::new(), [0; 1024]);
+    let request = String::from_utf8_lossy(REQUEST).replace("Connection: close\r\n", "");
+    let _ = stream.write_all(request.as_bytes());
+    while !answer.ends_with(b"}") {
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => answer.extend_from_slice(&piece[..count]),
+        }
+    }
+    let text = String::from_utf8_lossy(&answer);
+    if text.starts_with("HTTP/1.1 200 ") && text.ends_with('}') {
+        seen.answered += 1;
+        *kept = Some(stream).filter(|_| !text.contains("Connection: close"));
+    } else if answer.is_empty() {
+        *if is_new { &mut seen.reset } else { &mut seen.retried } += 1;
+    } else {
+        seen.rejected += 1;
     }
 }
 
@@ -107,10 +149,10 @@ fn a_restart_a_kill_and_a_crash_refuse_nobody_and_a_stop_closes_the_port() {
         for (what, violent) in
             [("restart", false), ("SIGTERM", false), ("SIGKILL", true), ("SIGSEGV", true)]
         {
-            let mut all = Seen::default();
+            let mut all = [Seen::default(), Seen::default()];
             for _ in 0..rounds(3, 20) {
                 let before = service.pid();
-                let client = Client::start(address);
+                let clients = [Client::start(address), Client::keep_alive(address)];
                 pause(Duration::from_millis(30));
                 match what {
                     "restart" => service.systemctl("restart"),
@@ -120,18 +162,23 @@ fn a_restart_a_kill_and_a_crash_refuse_nobody_and_a_stop_closes_the_port() {
                 }
                 wait_for_another(&service, before);
                 pause(Duration::from_millis(30));
-                let seen = client.end();
-                all.answered += seen.answered;
-                all.refused += seen.refused;
-                all.reset += seen.reset;
-                all.rejected += seen.rejected;
-                all.longest = all.longest.max(seen.longest);
-                assert!(seen.answered > 1, "{what}: {seen:?}");
-                // One that was being answered ends with its process.
-                assert!(seen.reset <= usize::from(violent), "{what}: {seen:?}");
+                for (seen, all) in clients.map(Client::end).iter().zip(&mut all) {
+                    all.answered += seen.answered;
+                    all.refused += seen.refused;
+                    all.reset += seen.reset;
+                    all.rejected += seen.rejected;
+                    all.retried += seen.retried;
+                    all.longest = all.longest.max(seen.longest);
+                    assert!(seen.answered > 1, "{what}: {seen:?}");
+                    // One that was being answered ends with its process.
+                    assert!(seen.reset <= usize::from(violent), "{what}: {seen:?}");
+                    assert!(seen.retried <= 1, "{what}: {seen:?}");
+                }
             }
-            report(&format!("{what}: {all:?}"));
-            assert_eq!((all.refused, all.rejected), (0, 0), "{what}: {all:?}");
+            report(&format!("{what}: a connection each {:?}; kept {:?}", all[0], all[1]));
+            for all in all {
+                assert_eq!((all.refused, all.rejected), (0, 0), "{what}: {all:?}");
+            }
             assert_eq!(service.address(), address);
             wait_for_store(&service);
         }

@@ -136,7 +136,7 @@ impl Main {
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
-            if self.in_flight() == 0 && self.timers.close.is_none() {
+            if self.in_flight() == 0 && self.timers.close.or(self.timers.refuse).is_none() {
                 self.event(Event::Quiet);
             }
             if let Phase::Stopped(outcome) = self.phase {
@@ -279,6 +279,10 @@ impl Main {
         due(&mut self.timers.accept, now);
         if due(&mut self.timers.close, now) {
             self.take_no_more();
+        }
+        let requests = self.started.as_ref().map_or(0, |started| started.service.in_flight());
+        if due(&mut self.timers.refuse, now) || (self.timers.refuse.is_some() && requests == 0) {
+            self.refuse_work();
         }
         if let Some(started) = &self.started
             && due(&mut self.timers.reload, now)

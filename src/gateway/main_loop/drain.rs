@@ -37,6 +37,9 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// manager does not answer sooner: it does as a rule, and a client sends what it connects for at once.
 const CLOSE_AFTER: Duration = Duration::from_millis(250);
 
+/// How long requests that had begun when no more were taken may ask for a turn: their bodies are on the way.
+const REFUSE_AFTER: Duration = Duration::from_millis(100);
+
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
 
@@ -60,16 +63,20 @@ impl Main {
         }
     }
 
-    /// Takes no new work from here on. Where the unit comes back, a connection between two requests ends when
-    /// the next one comes, without an answer: its client asks the next process (RFC 9112, section 9.3.1).
+    /// Takes no new requests from here on; those that have begun may still ask for a turn, for a moment. Where
+    /// connections are left in the backlog, one between two requests ends when the next one comes, without an
+    /// answer: its client connects again (RFC 9112, section 9.3.1).
     pub(super) fn take_no_more(&mut self) {
-        self.timers.close = None;
-        let comes_back = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
-        let comes_back = comes_back.is_some_and(|found| found.comes_back);
         if let Some(Started { service, .. }) = &self.started {
-            service.shutdown.close(comes_back);
-            service.hub.drain();
+            service.shutdown.close(self.leaves_backlog());
+            self.timers.refuse.get_or_insert(Instant::now() + REFUSE_AFTER);
         }
+        self.timers.close = None;
+    }
+
+    pub(super) fn refuse_work(&mut self) {
+        self.timers.refuse = None;
+        self.started.iter().for_each(|started| started.service.hub.drain());
     }
 
     /// Asks the service manager for more time, where the unit's own is shorter than what a stop may take:
@@ -124,6 +131,7 @@ impl Main {
             stop.aborted = turns;
         }
         self.take_no_more();
+        self.refuse_work();
         if let Some(started) = &self.started {
             if turns > 0 {
                 log::warn!("aborting the turns still in flight: {turns}");

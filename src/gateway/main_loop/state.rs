@@ -68,6 +68,8 @@ pub struct Timers {
     pub watchdog: Option<(Instant, Duration)>,
     /// When requests on connections that were accepted before the stop begin no more.
     pub close: Option<Instant>,
+    /// When what those that had begun by then ask for is refused, too.
+    pub refuse: Option<Instant>,
     /// The end of the drain, or of the time that aborted turns have.
     pub drain: Option<Instant>,
     /// When to accept again after it failed.
@@ -85,8 +87,9 @@ impl Timers {
     pub fn until_next(&self, now: Instant, started: bool) -> Option<Duration> {
         let watchdog = self.watchdog.map(|(at, _)| at);
         let reload = self.reload.filter(|_| started);
-        let all = [watchdog, self.close, self.drain, self.accept, reload, self.report];
-        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
+        let stop = [self.close, self.refuse, self.drain, self.report];
+        let all = stop.into_iter().chain([watchdog, self.accept, reload]);
+        all.flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }
 
