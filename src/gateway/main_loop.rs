@@ -319,6 +319,10 @@ impl Main {
         if due(&mut self.timers.close, now) {
             self.take_no_more();
         }
+        let requests = self.started.as_ref().map_or(0, |started| started.service.in_flight());
+        if due(&mut self.timers.refuse, now) || (self.timers.refuse.is_some() && requests == 0) {
+            self.refuse_work();
+        }
         if let Some(started) = &self.started
             && due(&mut self.timers.reload, now)
         {

@@ -93,6 +93,9 @@ impl Sandbox {
             indented(&outcome.stdout),
             indented(&outcome.stderr)
         );
+        // What the copy has reported is worth to be read here, too.
+        let figures = format!("{}: ", test_name::<F>());
+        outcome.stderr.lines().filter_map(|line| line.strip_prefix(&figures)).for_each(report);
     }
 }
 

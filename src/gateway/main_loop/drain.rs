@@ -32,7 +32,10 @@ use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 
 /// How long requests on connections that were accepted before the signal still begin, where the service
 /// manager does not answer sooner: it does as a rule, and a client sends what it connects for at once.
-const CLOSE_AFTER: Duration = Duration::from_millis(100);
+const CLOSE_AFTER: Duration = Duration::from_millis(250);
+
+/// How long requests that had begun when no more were taken may ask for a turn: their bodies are on the way.
+const REFUSE_AFTER: Duration = Duration::from_millis(100);
 
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
@@ -60,16 +63,20 @@ impl Main {
         }
     }
 
-    /// Takes no new work from here on. Where the unit comes back, a connection between two requests ends when
-    /// the next one comes, without an answer: its client asks the next process (RFC 9112, section 9.3.1).
+    /// Takes no new requests from here on; those that have begun may still ask for a turn, for a moment. Where
+    /// connections are left in the backlog, one between two requests ends when the next one comes, without an
+    /// answer: its client connects again (RFC 9112, section 9.3.1).
     pub(super) fn take_no_more(&mut self) {
-        self.timers.close = None;
-        let comes_back = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
-        let comes_back = comes_back.is_some_and(|found| found.comes_back);
         if let Some(service) = self.started.as_ref().map(|it| &it.service) {
-            service.shutdown.close(comes_back);
-            service.hub.drain();
+            service.shutdown.close(self.leaves_backlog());
+            self.timers.refuse.get_or_insert(Instant::now() + REFUSE_AFTER);
         }
+        self.timers.close = None;
+    }
+
+    pub(super) fn refuse_work(&mut self) {
+        self.timers.refuse = None;
+        self.started.iter().for_each(|started| started.service.hub.drain());
     }
 
     /// Logs a finding, learns from it, and keeps it in the place of the last one, by whose verdict and
@@ -145,6 +152,7 @@ impl Main {
         self.restart.iter_mut().for_each(|restart| restart.aborted = turns);
         if self.phase != (Phase::Pausing { aborting: true }) {
             self.take_no_more();
+            self.refuse_work();
         }
         if let Some(started) = &self.started {
             if turns > 0 {

@@ -170,7 +170,7 @@ impl Main {
                 due(&mut self.timers.handover, now);
                 service.is_handed_over()
             }
-            _ => self.in_flight() == 0 && self.timers.close.is_none(),
+            _ => self.in_flight() == 0 && self.timers.close.or(self.timers.refuse).is_none(),
         }
     }
 
