@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
-use super::progress::Step;
+use super::progress::StopStep;
 use super::state::Main;
 use super::stop_watchdog::Remains;
 use crate::exit::Exit;
@@ -75,7 +75,7 @@ impl Main {
     }
 
     /// How long this step of the stop may take.
-    pub(super) fn share(&self, step: Step) -> Duration {
+    pub(super) fn share(&self, step: StopStep) -> Duration {
         self.budget.map_or(QUERY_DEADLINE, |budget| budget.share(step, Instant::now()))
     }
 
