@@ -89,6 +89,13 @@
 //!  Starting → Serving → Draining → Confirming → Stopped        any of them → Failing → Stopped
 //! ```
 //!
+//! A restart in place goes `Serving → Pausing → HandingOver → Closing → Stopped`, and the same process executes
+//! the program that is there now (`main_loop::restart`, `main_loop::execute`). A child of that program has
+//! proven itself before (`gateway::proof`), and until the exec a stop comes first. Locks, listeners and
+//! connections between requests go over the exec by their descriptors, whose numbers a file in memory tells
+//! (`gateway::handover`). All signals are blocked but in the main loop's wait, so that over the exec they stay
+//! pending with their siginfo, and the next image judges them.
+//!
 //! Start-up runs beside the main loop, so that a signal is judged whatever the start waits for. A signal is
 //! carried out of its handler with its whole siginfo; `lifecycle::evidence` asks the service manager what it
 //! means, and `lifecycle::verdict` decides. The question is asked at the signal and again just before the exit.

@@ -30,7 +30,7 @@ impl Hub {
     pub fn hangs(&self, probe: &mut Probe, now: Instant) -> Option<String> {
         let due = if let Ok(state) = self.state.try_lock() {
             probe.taken = None;
-            state.open && !self.is_draining() && state.has_due(now)
+            state.open && !self.is_draining() && self.has_due(&state, now)
         } else {
             let taken = self.taken.load(Ordering::Relaxed);
             let before = probe.taken.replace(taken);

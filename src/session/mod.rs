@@ -19,12 +19,17 @@ mod lock;
 mod maintenance;
 mod message;
 mod message_table;
+mod notices;
+mod pause;
 mod pending_retry;
 mod permit;
 mod queries;
 mod records;
 mod reply;
+pub mod restart_record;
+mod restarts;
 mod retry;
+mod return_notices;
 mod session_eviction;
 mod states;
 mod submit;
@@ -48,6 +53,10 @@ pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
+pub use restarts::{
+    Requester, Restart, RestartAccepted, RestartDone, RestartKind, RestartRequest, RestartStage,
+};
+pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};
 pub use time::{SystemClocks, now};

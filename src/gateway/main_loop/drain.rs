@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 use serde_json::Value;
 
 use super::progress::StopStep;
+use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
 use crate::cancel::Cancel;
 use crate::escape::escaped;
@@ -38,10 +39,13 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 impl Main {
     pub(super) fn begin_drain(&mut self) {
         let mut was_started = false;
-        if let Some(Started { service, .. }) = &self.started {
+        if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
             service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
             service.shutdown.close();
             service.hub.drain();
+            // Connections that were given up for a restart are told of the stop.
+            self.take_back();
+            self.refuse_restart("the gateway is being stopped");
             was_started = service.ready.load(Ordering::SeqCst);
         }
         let now = Instant::now();
@@ -93,24 +97,56 @@ impl Main {
         }
     }
 
+    /// Whether `stop.notify` is to be told of this stop if that is planned, which is not known yet.
+    pub(super) fn waits_to_tell(&self) -> bool {
+        let asked =
+            matches!(self.phase, Phase::Draining(Drain { verdict: None, aborting: false, .. }));
+        let target = |started: &Started| {
+            let notify = !started.service.settings().config.stop.notify.is_empty();
+            notify && started.service.ready.load(Ordering::SeqCst)
+        };
+        asked && !self.told_down && self.started.as_ref().is_some_and(target)
+    }
+
+    /// Has `stop.notify` told of this stop, once: one that is planned, or that cuts turns short.
+    pub(super) fn tell_down(&mut self) {
+        let Some(started) = &self.started else { return };
+        let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
+        let Some((stop, found)) = found else { return };
+        if started.service.ready.load(Ordering::SeqCst)
+            && !std::mem::replace(&mut self.told_down, true)
+        {
+            let line = history::line(None, stop, found, found.verdict.reason, Exit::Planned);
+            started.service.hub.announce_down(history::in_words(&line));
+        }
+    }
+
     pub(super) fn abort_turns(&mut self) {
         let turns = self.turns();
-        if let Some(stop) = &mut self.stop {
-            stop.aborted = turns;
+        if turns > 0 {
+            self.tell_down();
         }
+        self.stop.iter_mut().for_each(|stop| stop.aborted = turns);
+        self.restart.iter_mut().for_each(|restart| restart.aborted = turns);
         if let Some(started) = &self.started {
-            started.service.shutdown.close();
-            started.service.hub.drain();
+            if self.phase != (Phase::Pausing { aborting: true }) {
+                started.service.shutdown.close();
+                started.service.hub.drain();
+            }
             if turns > 0 {
                 log::warn!("aborting the turns still in flight: {turns}");
             }
             started.service.hub.abort.notify();
         }
-        self.begin_stop_time(Instant::now());
+        let restarts = self.phase == (Phase::Pausing { aborting: true });
+        if !restarts {
+            self.begin_stop_time(Instant::now());
+        }
         fault_points::at("stop-abort");
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
-        let time = self.share(StopStep::Aborting).min(agents + ABORT_TIMEOUT);
+        let most = agents + ABORT_TIMEOUT;
+        let time = if restarts { most } else { self.share(StopStep::Aborting).min(most) };
         self.timers.drain = Some(Instant::now() + time);
     }
 
@@ -118,9 +154,12 @@ impl Main {
     pub(super) fn report(&mut self, now: Instant) {
         let (turns, requests) = (self.turns(), self.in_flight());
         let left = self.timers.drain.map_or(0, |at| at.saturating_duration_since(now).as_secs());
-        let what = format!("Draining: turns in flight {turns}, requests {requests}, {left} s left");
+        let doing = if self.stop.is_some() { "Draining" } else { "Restarting" };
+        let what = format!("{doing}: turns in flight {turns}, requests {requests}, {left} s left");
         self.notifier.status(&what);
-        self.extend_timeout();
+        if self.stop.is_some() {
+            self.extend_timeout();
+        }
         self.timers.report = Some(now + REPORT_EVERY);
     }
 
@@ -174,8 +213,12 @@ impl Main {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
             Outcome::Failed => self.failed_exit(),
+            Outcome::Restarted | Outcome::RestartFailed => Exit::TryLater,
         };
-        let note = loss.map(|loss| loss.why);
+        let failed = self.restart.as_ref().and_then(|restart| restart.failed.clone());
+        let failed =
+            failed.or_else(|| (outcome == Outcome::RestartFailed).then(|| CLOSE_FAILED.to_owned()));
+        let note = loss.map(|loss| loss.why).or(failed);
         // A start that has not begun its run by now begins none.
         let run = self.begun.get_or_init(|| None).as_deref();
         let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));

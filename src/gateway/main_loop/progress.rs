@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use serde_json::Value;
 
 use crate::exit::Exit;
-use crate::lifecycle::phase::{Drain, Phase};
+use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::threads::lock;
 
 /// What the main loop does.
@@ -20,10 +20,14 @@ pub enum StopStep {
     CleaningUp,
     Recording,
     Exiting,
+    Pausing,
+    HandingOver,
+    Closing,
+    Executing,
 }
 
 /// All of them, in their order, and the words for people.
-const WORDS: [(StopStep, &str); 7] = [
+const WORDS: [(StopStep, &str); 11] = [
     (StopStep::Serving, "serving"),
     (StopStep::Draining, "the drain"),
     (StopStep::Asking, "the question to the service manager"),
@@ -31,6 +35,10 @@ const WORDS: [(StopStep, &str); 7] = [
     (StopStep::CleaningUp, "the clean-up (what agents left, and the journal's last sync)"),
     (StopStep::Recording, "the record in the history"),
     (StopStep::Exiting, "the exit"),
+    (StopStep::Pausing, "the pause before a restart"),
+    (StopStep::HandingOver, "the handover of connections"),
+    (StopStep::Closing, "the close of the journal for a restart"),
+    (StopStep::Executing, "the exec of a restart"),
 ];
 
 /// What the main loop publishes.
@@ -75,6 +83,10 @@ impl From<Phase> for StopStep {
     fn from(phase: Phase) -> StopStep {
         match phase {
             Phase::Starting | Phase::Serving => StopStep::Serving,
+            Phase::Pausing { .. } => StopStep::Pausing,
+            Phase::HandingOver { .. } => StopStep::HandingOver,
+            Phase::Closing { .. } => StopStep::Closing,
+            Phase::Stopped(Outcome::Restarted) => StopStep::Executing,
             Phase::Draining(Drain { quiet: true, verdict: None, .. })
             | Phase::Confirming { .. } => StopStep::Asking,
             Phase::Draining(Drain { aborting: true, .. }) | Phase::Failing => StopStep::Aborting,
