@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use super::progress::Step;
+use super::progress::StopStep;
 use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
 use crate::cancel::Cancel;
@@ -100,7 +100,7 @@ impl Main {
     pub(super) fn query(&mut self, point: QueryPoint) {
         let Some(stop) = &self.stop else { return };
         let (supervisor, caught) = (self.supervisor.clone(), stop.latest);
-        let (mailbox, within) = (Arc::clone(&self.mailbox), self.share(Step::Asking));
+        let (mailbox, within) = (Arc::clone(&self.mailbox), self.share(StopStep::Asking));
         let question = move || {
             fault_points::at("stop-question");
             let finding = supervisor.examine(caught, point, within);
@@ -168,7 +168,7 @@ impl Main {
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
         let most = agents + ABORT_TIMEOUT;
-        let time = if restarts { most } else { self.share(Step::Aborting).min(most) };
+        let time = if restarts { most } else { self.share(StopStep::Aborting).min(most) };
         self.timers.drain = Some(Instant::now() + time);
     }
 
@@ -208,8 +208,9 @@ impl Main {
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
-            self.stop_watchdog.progress.enter(Step::Asking);
-            let (point, within) = (QueryPoint::Exit { marker: false }, self.share(Step::Asking));
+            self.stop_watchdog.progress.enter(StopStep::Asking);
+            let (point, within) =
+                (QueryPoint::Exit { marker: false }, self.share(StopStep::Asking));
             let finding = self.supervisor.examine(caught, point, within);
             if self.keep_finding(finding).verdict.planned {
                 let exit = self.record_outcome(Outcome::Planned);
@@ -220,7 +221,7 @@ impl Main {
         if outcome != Outcome::Failed {
             self.refuse_waiting();
         }
-        self.stop_watchdog.progress.enter(Step::Exiting);
+        self.stop_watchdog.progress.enter(StopStep::Exiting);
         fault_points::at("stop-exit");
         exit_now(exit.code())
     }
@@ -270,7 +271,7 @@ impl Main {
                 (why, line)
             }
         };
-        self.stop_watchdog.progress.enter(Step::Recording);
+        self.stop_watchdog.progress.enter(StopStep::Recording);
         self.stop_watchdog.progress.set_end(exit, line.clone());
         fault_points::at("stop-record");
         if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
@@ -300,7 +301,7 @@ impl Main {
             let entered = history::record_end(&dirs, &line, sync);
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
-        let time = self.share(Step::Recording);
+        let time = self.share(StopStep::Recording);
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
         let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
             Ok(told) => {
@@ -323,7 +324,7 @@ impl Main {
     }
 
     pub(super) fn clean_up(&mut self, planned: bool) {
-        let deadline = Instant::now() + self.share(Step::CleaningUp);
+        let deadline = Instant::now() + self.share(StopStep::CleaningUp);
         fault_points::at("stop-clean-up");
         // Turns that did not end in time leave no processes behind, whoever runs us.
         self.plan.children.end_all();
