@@ -49,6 +49,15 @@ pub const ANSWER_WITHIN: Time = setting(secs(60), Duration::ZERO..=secs(HOUR));
 /// A day: whoever waits longer for a stop has forgotten that it was asked for.
 pub const DRAIN_TIMEOUT: Time = setting(secs(30), SHORTEST_WAIT..=secs(DAY));
 
+/// A download over a slow line, or a build of the program on a small machine.
+/// A day: whatever takes longer has stopped to move.
+pub const UPDATE_TIMEOUT: Time = setting(secs(900), SHORTEST_WAIT..=secs(DAY));
+
+/// A program that dies of its first work does so within seconds; with systemd's delays three deaths take
+/// less than this.
+/// An hour: whoever waits for it is not to wait for longer.
+pub const UPDATE_TRIAL: Time = setting(secs(60), SHORTEST_WAIT..=secs(HOUR));
+
 /// Each takes a thread and some 15 kB; where descriptors or tasks allow fewer, there are fewer.
 pub const MAX_CONNECTIONS: Number = setting(10_000, MAX_CONNECTIONS_RANGE);
 /// Beyond it a thread per connection is the wrong design.
@@ -327,6 +336,9 @@ pub const LOCK_BATCH: usize = 1000;
 pub const JOURNAL_BUFFER: usize = 32 * KIB;
 
 // ---- Commands.
+
+/// For a start of a new program, from its first instruction to READY: a large journal on a slow disk.
+pub const RESTART_START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// For a reload that somebody waits for, from the request to its outcome: a slow disk's time, and less
 /// than the 60 s that the unit's `TimeoutStartSec=` gives `ExecReload=`.

@@ -27,6 +27,7 @@ mod uninstall;
 mod unit_control;
 mod unit_dirs;
 mod unit_paths;
+mod update;
 
 use std::env;
 
@@ -89,6 +90,7 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "stop" => stop::stop(context, system),
         "restart" => start::restart(context, system),
         "reload" => reload::reload(context),
+        "update" => update::update(context, system),
         "status" => status::show(context, json, system),
         "list" => list::show(context, json),
         "logs" => logs::logs(context, args),

@@ -24,6 +24,7 @@ pub struct Config {
     pub agent: Agent,
     pub session: Session,
     pub stop: Stop,
+    pub update: Update,
     pub log: Log,
     pub limits: Limits,
     /// `[deliver.NAME]`: where replies can be sent.
@@ -146,8 +147,8 @@ macro_rules! section {
 }
 
 /// The sections in their order, the named tables last.
-pub static SECTIONS: [&Section; 8] =
-    [&HTTP, &AGENT, &SESSION, &STOP, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
+pub static SECTIONS: [&Section; 9] =
+    [&HTTP, &AGENT, &SESSION, &STOP, &UPDATE, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
 
 const TARGETS: NamedTable = NamedTable {
     noun: "target",
@@ -250,6 +251,21 @@ section! {
     pub struct Stop {
         /// How long turns in flight may take to finish.
         drain_timeout: Duration => limits::DRAIN_TIMEOUT, Time, "\"30s\"";
+    }
+}
+
+section! {
+    UPDATE = "update": |c, _| c.update;
+    /// `[update]`: how a new version of the program comes, and how the gateway gets rid of it again.
+    pub struct Update {
+        /// Puts the new version in place.
+        command: Vec<String>, List(validate::argument), "[\"my-updater\", \"--flag\"]";
+        /// Puts the version before back, where no copy of it can be kept.
+        rollback: Vec<String>, List(validate::argument), "[\"my-updater\", \"--undo\"]";
+        /// For `command`, and for `rollback`.
+        timeout: Duration => limits::UPDATE_TIMEOUT, Time, "\"15m\"";
+        /// How long the new version is watched, from its READY on.
+        trial: Duration => limits::UPDATE_TRIAL, Time, "\"60s\"";
     }
 }
 

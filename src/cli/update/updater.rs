@@ -1,0 +1,518 @@
+//! The updater: a process of its own that outlives the restarts of the gateway. It keeps the program, has
+//! the new one brought and proven, restarts the gateway into it, watches it, and goes back where it must.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::FileExt;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+
+use super::command::{self, Late};
+use super::program::Installed;
+use super::site::Site;
+use super::trial::{Trial, Verdict};
+use crate::cli::control_client::escaped_lines;
+use crate::cli::unit_control::{Unit, describe_end};
+use crate::escape::{escaped, one_line};
+use crate::exit::{Exit, Failure};
+use crate::limits::{CONTROL_TIMEOUT, RESTART_START_TIMEOUT};
+use crate::session::update_record::{self, UpdateRecord, UpdateStage};
+use crate::subprocess::{Program, capture, explain_failure};
+use crate::sys::clock::Utc;
+use crate::sys::fs as files;
+use crate::sys::lock::{is_held, try_hold_visibly};
+use crate::sys::process::{Pid, Status};
+use crate::threads::pause;
+
+/// Held by the updater, for as long as it lives; it has its pid.
+const LOCK: &str = "update.lock";
+
+/// A pid and a line feed.
+const MAX_LOCK: u64 = 16;
+
+/// What is taken of the proof's output: a line.
+const MAX_PROOF: usize = 16 << 10;
+
+/// Between two looks at the gateway. A look at its unit starts a program.
+const BETWEEN: Duration = Duration::from_millis(200);
+
+/// For a service manager and a machine under load, beyond all time-outs that count.
+const MARGIN: Duration = Duration::from_secs(10);
+
+/// Who asked for an update.
+pub struct Request {
+    pub id: String,
+    pub by: String,
+    pub requester: Value,
+}
+
+/// How an update ends.
+struct End {
+    stage: UpdateStage,
+    why: String,
+}
+
+/// Why a restart did not end in the new version.
+enum NotReady {
+    /// The gateway goes on as it was.
+    Untouched(String),
+    Down(String),
+}
+
+struct Updater<'s, 'c> {
+    site: &'s Site<'c>,
+    installed: Installed,
+    record: UpdateRecord,
+}
+
+/// The pid of the updater that runs, by what it wrote: 0 in the moment before it has.
+pub fn running(site: &Site<'_>) -> Option<i32> {
+    let look = || {
+        let mut file = files::open_or_create(&site.owner.dirs.state.join(LOCK)).ok()?;
+        is_held(&file).ok()?.then(|| pid_in(&mut file))
+    };
+    site.as_owner(look).ok().flatten()
+}
+
+fn pid_in(file: &mut File) -> i32 {
+    let mut text = String::new();
+    let _ = file.take(MAX_LOCK).read_to_string(&mut text);
+    text.trim().parse().unwrap_or_default()
+}
+
+/// Says that one update runs at a time.
+pub fn busy(pid: i32) -> Failure {
+    Failure::new(
+        Exit::TryLater,
+        format!("an update is under way: pid {pid}; try again when it has ended"),
+    )
+}
+
+/// Carries an update out, and says what came of it.
+///
+/// # Errors
+/// It did not begin.
+pub fn update(site: &Site<'_>, request: Request) -> Result<Exit, Failure> {
+    let _lock = take_lock(site)?;
+    let state = &site.owner.dirs.state;
+    if let Some(left) =
+        site.as_owner(|| update_record::read(state))?.and_then(|it| left_behind(&it))
+    {
+        say(&left);
+    }
+    let path = site.program()?;
+    let from = version_now(site, &path)?;
+    let kept = Installed::keep(&path);
+    let installed = kept.map_err(|e| Failure::with("find the program", &path, &e))?;
+    let record = UpdateRecord {
+        id: request.id,
+        by: request.by,
+        requester: request.requester,
+        pid: Pid::own().get(),
+        from,
+        began: now(),
+        program: path.display().to_string(),
+        previous: installed.kept.as_ref().map_or(String::new(), |kept| kept.display().to_string()),
+        ..UpdateRecord::default()
+    };
+    let mut updater = Updater { site, installed, record };
+    say(&updater.way_back());
+    updater.enter(UpdateStage::Command);
+    let end = updater.carry_out();
+    updater.record.why.clone_from(&end.why);
+    updater.enter(end.stage);
+    say(&format!("{}: {}", site.owner.name, end.why));
+    let good = matches!(end.stage, UpdateStage::Updated | UpdateStage::NothingNew);
+    Ok(if good { Exit::Planned } else { Exit::Failed })
+}
+
+impl Updater<'_, '_> {
+    fn carry_out(&mut self) -> End {
+        if let Err(why) = self.run_command() {
+            return self.give_up(&why);
+        }
+        self.enter(UpdateStage::Proof);
+        let version = match self.prove() {
+            Ok(version) => version,
+            Err(why) => return self.give_up(&why),
+        };
+        self.record.to.clone_from(&version);
+        let path = self.installed.path.display();
+        if self.installed.is_unchanged() && version == self.record.from {
+            let why = format!("nothing new: {path} is version {version} as before");
+            return End { stage: UpdateStage::NothingNew, why };
+        }
+        let change = format!("version {} → {version}", self.record.from);
+        if self.site.status(CONTROL_TIMEOUT).is_err() && !self.runs_as_unit() {
+            let why = format!("updated, {change}: it does not run, and its next start runs {path}");
+            return End { stage: UpdateStage::Updated, why };
+        }
+        self.enter(UpdateStage::Restart);
+        match self.restart() {
+            Ok(()) => {}
+            Err(NotReady::Untouched(why)) => return self.give_up(&why),
+            Err(NotReady::Down(why)) => return self.roll_back(&why),
+        }
+        let Some(unit) = &self.site.unit else {
+            let words = "no service manager runs it, so nobody watches it and goes back: the proof that \
+                         it can start is all there is";
+            return End { stage: UpdateStage::Updated, why: format!("updated, {change}; {words}") };
+        };
+        let trial = self.site.config.update.trial;
+        say(&format!(
+            "{} is ready as version {version}; it is watched for {} s",
+            unit.label(),
+            trial.as_secs_f64()
+        ));
+        self.enter(UpdateStage::Trial);
+        match self.watch(unit, trial) {
+            Verdict::Failed(why) => self.roll_back(&why),
+            Verdict::Stopped => {
+                let words =
+                    "it was stopped during its trial, so the new version is not tried to the end";
+                End { stage: UpdateStage::Updated, why: format!("updated, {change}; {words}") }
+            }
+            Verdict::Passed | Verdict::GoesOn => {
+                End { stage: UpdateStage::Updated, why: format!("updated, {change}") }
+            }
+        }
+    }
+
+    /// What the operator will be able to go back to.
+    fn way_back(&self) -> String {
+        let has_rollback = !self.site.config.update.rollback.is_empty();
+        match &self.installed.kept {
+            Ok(kept) => format!("the version before is kept as {}", kept.display()),
+            Err(why) if has_rollback => {
+                format!(
+                    "no copy of the program can be kept ({why}): update.rollback is the way back"
+                )
+            }
+            Err(why) => format!(
+                "no copy of the program can be kept ({why}), and update.rollback is not set: there is \
+                 no way back"
+            ),
+        }
+    }
+
+    /// Runs one of the commands of `[update]`.
+    fn run_configured(&mut self, key: &str, words: &[String]) -> Result<(), String> {
+        let timeout = self.site.config.update.timeout;
+        let program = match words {
+            [program, words @ ..] => {
+                let path = if program.contains('/') {
+                    Ok(program.into())
+                } else {
+                    crate::subprocess::find_program(program)
+                };
+                path.and_then(|path| self.site.as_user(path, words))
+            }
+            [] => Err(io::Error::other("it is not set")),
+        };
+        let program = program.map(|it| it.env("HERMES_GATEWAY_PROGRAM", &self.installed.path));
+        say(&format!("{key} runs: {}", escaped(&words.join(" "), false)));
+        let mut tail = Vec::new();
+        let children = &self.site.owner.children;
+        let ended = program.and_then(|program| {
+            command::run(children, &program, Instant::now() + timeout, Late::Kill, &mut tail)
+        });
+        self.record.output += &escaped_lines(&String::from_utf8_lossy(&tail));
+        match ended {
+            Ok(Some(Status::Exited(0))) => Ok(()),
+            Ok(Some(Status::Exited(code))) => Err(format!("{key} failed with exit status {code}")),
+            Ok(Some(Status::Signalled(signal))) => {
+                Err(format!("{key} was ended by signal {signal}"))
+            }
+            Ok(None) => {
+                Err(format!("{key} did not end within update.timeout, {} s", timeout.as_secs_f64()))
+            }
+            Err(e) => Err(format!("{key} cannot be run: {}", explain_failure(words, &e))),
+        }
+    }
+
+    fn run_command(&mut self) -> Result<(), String> {
+        let words = self.site.config.update.command.clone();
+        self.run_configured("update.command", &words)
+    }
+
+    /// Has the program prove that it can start with this configuration and journal: its version.
+    fn prove(&self) -> Result<String, String> {
+        let path = &self.installed.path;
+        let words = [self.site.arguments(), vec!["run".to_owned(), "--check".to_owned()]].concat();
+        let broken = |why: &str| format!("the new program cannot start: {}: {why}", path.display());
+        let file = [path.display().to_string()];
+        let program = self.site.as_user(path.clone(), &words);
+        let proof = program.and_then(|program| self.capture(&program)).map_err(|e| {
+            broken(&match e.kind() {
+                io::ErrorKind::TimedOut => {
+                    format!("it was not ready within {} s", RESTART_START_TIMEOUT.as_secs())
+                }
+                _ => explain_failure(&file, &e),
+            })
+        })?;
+        let said: Value = serde_json::from_str(proof.stdout.trim()).unwrap_or_default();
+        match said["version"].as_str().filter(|_| proof.success && said["ready"] == true) {
+            Some(version) => Ok(escaped(version, true)),
+            None if proof.stderr.trim().is_empty() => Err(broken("it ended without a word")),
+            None => Err(broken(&one_line(proof.stderr.as_bytes()))),
+        }
+    }
+
+    fn capture(&self, program: &Program) -> io::Result<crate::subprocess::Captured> {
+        let deadline = Instant::now() + RESTART_START_TIMEOUT;
+        capture(&self.site.owner.children, program, deadline, MAX_PROOF)
+    }
+
+    fn runs_as_unit(&self) -> bool {
+        let shown = self.site.shown();
+        shown.is_some_and(|shown| !matches!(shown.get("ActiveState"), "inactive" | "failed"))
+    }
+
+    /// Restarts the gateway into the new program and waits until it is ready: in place where it can,
+    /// else by its service manager.
+    fn restart(&self) -> Result<(), NotReady> {
+        let before = self.site.status(CONTROL_TIMEOUT).map(|(_, status)| status);
+        let body = serde_json::json!({ "kind": "update", "by": self.record.by }).to_string();
+        match (self.site.request("POST", "/v1/restart", &body), &self.site.unit) {
+            (Ok((202, begun)), _) => {
+                self.wait_in_place(&before.unwrap_or_default()["since"], &begun["number"])
+            }
+            // An older version, which knows no restart in place, or one that does not answer.
+            (Ok((404 | 405, _)) | Err(_), Some(unit)) => self.restart_unit(unit),
+            (Ok((404 | 405, _)), None) => Err(NotReady::Untouched(
+                "the gateway that runs cannot restart in place: stop it, update, and start it"
+                    .to_owned(),
+            )),
+            (Ok((_, refused)), _) => {
+                let why = refused["error"]["message"].as_str().unwrap_or("it gave no reason");
+                let why = escaped(why, false);
+                Err(NotReady::Untouched(format!("the gateway refused to restart: {why}")))
+            }
+            (Err(failure), None) => Err(NotReady::Untouched(failure.message)),
+        }
+    }
+
+    /// Waits until another run than that of `since` is ready.
+    fn wait_in_place(&self, since: &Value, number: &Value) -> Result<(), NotReady> {
+        let drain = self.site.config.stop.drain_timeout;
+        let limit = RESTART_START_TIMEOUT * 2 + drain + MARGIN;
+        let deadline = Instant::now() + limit;
+        while Instant::now() < deadline {
+            if let Ok((_, status)) = self.site.status(CONTROL_TIMEOUT) {
+                let is_new = status["since"] != *since && status["version"] == *self.record.to;
+                if is_new && status["state"] == "serving" {
+                    return Ok(());
+                }
+            }
+            let asked = self.site.request("GET", "/v1/restart", "");
+            let failed = asked.map_or(Value::Null, |(_, known)| known["failed"].clone());
+            if failed.is_object() && failed["number"] == *number {
+                let why = escaped(failed["why"].as_str().unwrap_or_default(), false);
+                return Err(NotReady::Untouched(format!("the gateway did not restart: {why}")));
+            }
+            let shown = self.site.shown();
+            let state = shown.as_ref().map(|shown| (shown.get("ActiveState"), shown));
+            if let Some(("failed" | "inactive", shown)) = state {
+                let (end, _) = describe_end(shown);
+                return Err(NotReady::Down(format!("the new version did not become ready: {end}")));
+            }
+            pause(BETWEEN);
+        }
+        let words = format!("the new version was not ready within {} s", limit.as_secs());
+        Err(NotReady::Down(words))
+    }
+
+    fn restart_unit(&self, unit: &Unit<'_>) -> Result<(), NotReady> {
+        let down = |failure: Failure| NotReady::Down(failure.message);
+        let shown = unit.show().map_err(down)?;
+        let timeout = Unit::timeout(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
+        let done = unit.act_within(timeout, &["restart", "--", &unit.name]);
+        let shown = unit.show().map_err(down)?;
+        match (done, shown.get("ActiveState")) {
+            (Ok(()), "active") => Ok(()),
+            _ => {
+                let (end, _) = describe_end(&shown);
+                Err(NotReady::Down(format!("the new version did not become ready: {end}")))
+            }
+        }
+    }
+
+    /// Watches the new version for the time of its trial.
+    fn watch(&self, unit: &Unit<'_>, length: Duration) -> Verdict {
+        let (began, start_timeout) = (Instant::now(), RESTART_START_TIMEOUT);
+        let first = unit.show().unwrap_or_default();
+        let mut trial = Trial::new(&first, began, length, start_timeout);
+        let latest = began + length + start_timeout * 4;
+        while Instant::now() < latest {
+            pause(BETWEEN);
+            // A manager that is re-executed does not answer for a moment.
+            let Ok(shown) = unit.show() else { continue };
+            match trial.judge(&shown, Instant::now()) {
+                Verdict::GoesOn => {}
+                Verdict::Passed => {
+                    return match self.site.status(MARGIN) {
+                        Ok(_) => Verdict::Passed,
+                        Err(_) => {
+                            Verdict::Failed("it does not answer on its control socket".to_owned())
+                        }
+                    };
+                }
+                verdict => return verdict,
+            }
+        }
+        Verdict::Failed("its service manager did not say how it does".to_owned())
+    }
+
+    /// Ends an update of which the gateway has seen nothing.
+    fn give_up(&mut self, why: &str) -> End {
+        let words = if self.installed.is_unchanged() {
+            "the program and the gateway are as they were".to_owned()
+        } else {
+            match self.put_back() {
+                Ok(how) => format!("{how}; the gateway was not restarted"),
+                Err(not) => format!(
+                    "the gateway was not restarted, but its next start runs what is there: {not}"
+                ),
+            }
+        };
+        End { stage: UpdateStage::Failed, why: format!("not updated: {why}; {words}") }
+    }
+
+    /// Puts the version before back and starts it: once.
+    fn roll_back(&mut self, why: &str) -> End {
+        let stage = UpdateStage::RolledBack;
+        let (to, from) = (self.record.to.clone(), self.record.from.clone());
+        let failed = format!("version {to} failed: {why}");
+        say(&failed);
+        let how = match self.put_back() {
+            Ok(how) => how,
+            Err(not) => return End { stage: UpdateStage::Failed, why: format!("{failed}; {not}") },
+        };
+        let why = format!("rolled back to version {from}: {failed}");
+        // The gateway that comes reads it.
+        self.record.why.clone_from(&why);
+        self.enter(stage);
+        let Some(unit) = &self.site.unit else {
+            let why = format!("{why}; {how}; no service manager runs it: start it yourself");
+            return End { stage, why };
+        };
+        // What has failed too often is not started before that.
+        let _ = unit.act(&["reset-failed", "--", &unit.name]);
+        match self.restart_unit(unit) {
+            Ok(()) => End { stage, why },
+            Err(NotReady::Down(not) | NotReady::Untouched(not)) => {
+                let not = not.replace("the new version", "that version");
+                End {
+                    stage,
+                    why: format!(
+                        "{why}; {how}, but {not}: `{} logs`",
+                        self.site.owner.name.command()
+                    ),
+                }
+            }
+        }
+    }
+
+    /// Puts the program back, by what was kept or by the operator's command; says how, or why not.
+    fn put_back(&mut self) -> Result<String, String> {
+        let path = self.installed.path.display().to_string();
+        let not = match self.installed.put_back() {
+            Ok(()) => return Ok(format!("{path} is version {} again", self.record.from)),
+            Err(not) => not,
+        };
+        let words = self.site.config.update.rollback.clone();
+        if words.is_empty() {
+            return Err(format!("{path} could not be put back: {not}; update.rollback is not set"));
+        }
+        self.run_configured("update.rollback", &words)?;
+        match self.prove() {
+            Ok(version) if version == self.record.from => {
+                Ok(format!("{path} is version {version} again"))
+            }
+            Ok(version) => Err(format!("update.rollback has left version {version} in {path}")),
+            Err(why) => Err(format!("after update.rollback {why}")),
+        }
+    }
+
+    /// Makes the step durable before it is done.
+    fn enter(&mut self, stage: UpdateStage) {
+        self.record.stage = stage;
+        if stage.is_end() {
+            self.record.ended = now();
+        }
+        let state = &self.site.owner.dirs.state;
+        let written = self.site.as_owner(|| update_record::write(state, &self.record));
+        let failed = match written {
+            Ok(Ok(())) => return,
+            Ok(Err(e)) => e.to_string(),
+            Err(failure) => failure.message,
+        };
+        let path = state.join(update_record::NAME);
+        say(&format!("warning: {} cannot be written: {failed}", path.display()));
+    }
+}
+
+/// What an updater that was killed has left.
+pub fn left_behind(record: &UpdateRecord) -> Option<String> {
+    let UpdateRecord { stage, from, to, began, pid, program, previous, .. } = record;
+    if stage.is_end() {
+        return None;
+    }
+    let to = if to.is_empty() { "another version" } else { to };
+    let back = if previous.is_empty() {
+        "no copy of the version before was kept".to_owned()
+    } else {
+        format!("`cp -p {previous} {program}` and a restart go back to it")
+    };
+    Some(format!(
+        "an update from version {from} to {to}, begun {began}, was left in the step {:?}: its updater \
+         (pid {pid}) was ended; {program} is not watched any more; {back}",
+        stage.word()
+    ))
+}
+
+fn take_lock(site: &Site<'_>) -> Result<File, Failure> {
+    let path = site.owner.dirs.state.join(LOCK);
+    let failed = |e: io::Error| Failure::with("use", &path, &e);
+    let open = || {
+        files::private_dir(&site.owner.dirs.state)?;
+        files::open_or_create(&path)
+    };
+    let mut file = site.as_owner(open)?.map_err(failed)?;
+    if !try_hold_visibly(&file).map_err(failed)? {
+        return Err(busy(pid_in(&mut file)));
+    }
+    file.set_len(0)
+        .and_then(|()| file.write_all_at(format!("{}\n", Pid::own()).as_bytes(), 0))
+        .map_err(failed)?;
+    Ok(file)
+}
+
+/// The version that runs, or that would.
+fn version_now(site: &Site<'_>, path: &std::path::Path) -> Result<String, Failure> {
+    if let Ok((_, status)) = site.status(CONTROL_TIMEOUT)
+        && let Some(version) = status["version"].as_str()
+    {
+        return Ok(escaped(version, true));
+    }
+    let failed = |e: &dyn std::fmt::Display| {
+        Failure::cannot(&format!("ask {} for its version", path.display()), e)
+    };
+    let program = site.as_user(path.to_owned(), &["version".to_owned()]).map_err(|e| failed(&e))?;
+    let deadline = Instant::now() + MARGIN;
+    let said =
+        capture(&site.owner.children, &program, deadline, MAX_PROOF).map_err(|e| failed(&e))?;
+    let version = said.stdout.trim().strip_prefix("hermes-gateway ").unwrap_or("unknown");
+    Ok(escaped(version, true))
+}
+
+fn now() -> String {
+    Utc::new(SystemTime::now()).rfc3339()
+}
+
+/// Says how it goes, to whoever still listens.
+fn say(words: &str) {
+    let mut out = io::stdout();
+    let _ = writeln!(out, "{words}").and_then(|()| out.flush());
+}
