@@ -49,6 +49,10 @@ pub const ANSWER_WITHIN: Time = setting(secs(60), Duration::ZERO..=secs(HOUR));
 /// A day: whoever waits longer for a stop has forgotten that it was asked for.
 pub const DRAIN_TIMEOUT: Time = setting(secs(30), SHORTEST_WAIT..=secs(DAY));
 
+/// A start that reads the largest journal from a slow disk; while it lasts the old process serves.
+/// An hour: whoever waits longer for a restart has forgotten that it was asked for.
+pub const START_TIMEOUT: Time = setting(secs(60), secs(1)..=secs(HOUR));
+
 /// A download over a slow line, or a build of the program on a small machine.
 /// A day: whatever takes longer has stopped to move.
 pub const UPDATE_TIMEOUT: Time = setting(secs(900), SHORTEST_WAIT..=secs(DAY));
@@ -336,9 +340,6 @@ pub const LOCK_BATCH: usize = 1000;
 pub const JOURNAL_BUFFER: usize = 32 * KIB;
 
 // ---- Commands.
-
-/// For a start of a new program, from its first instruction to READY: a large journal on a slow disk.
-pub const RESTART_START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// For a reload that somebody waits for, from the request to its outcome: a slow disk's time, and less
 /// than the 60 s that the unit's `TimeoutStartSec=` gives `ExecReload=`.

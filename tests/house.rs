@@ -52,7 +52,7 @@ const MODULES: &[(&str, &str)] = &[
     ("journal", ""),
     ("session", "journal delivery agent outbound http"),
     ("api", "session journal agent http"),
-    ("gateway", "api session journal agent http lifecycle systemd"),
+    ("gateway", "api session journal agent outbound http lifecycle systemd"),
     ("cli", "gateway api session journal agent outbound http lifecycle systemd"),
 ];
 

@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::context::Context;
@@ -53,6 +54,8 @@ pub fn plan(context: &Context) -> Plan {
         had_file: Arc::default(),
         children,
         ephemeral: false,
+        program: PathBuf::new(),
+        arguments: Vec::new(),
     }
 }
 

@@ -65,7 +65,8 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         }
         // Before anything else can take time: from here on a signal is judged, not fatal.
         "run" => {
-            signals = Some(Signals::catch().map_err(cannot_catch)?);
+            let check = args.has("--check");
+            signals = (!check).then(Signals::catch).transpose().map_err(cannot_catch)?;
             let protected = sys::process::protect_memory();
             protected.map_err(|e| Failure::cannot("protect its memory", &e))?;
         }
@@ -83,6 +84,7 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     }
     let (system, json) = (args.has("--system"), args.has("--json"));
     match args.command {
+        "run" => run::check(context, args),
         "config" => config::show(context, !args.words.is_empty()),
         "install" => install::install(context, args),
         "uninstall" => uninstall::uninstall(context, system),

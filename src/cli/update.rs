@@ -18,7 +18,6 @@ use super::context::Context;
 use super::output::say;
 use super::unit_control::Unit;
 use crate::exit::{Exit, Failure};
-use crate::limits::RESTART_START_TIMEOUT;
 use crate::session::update_record::{self, REQUEST_VARIABLE};
 use crate::subprocess::Program;
 use crate::sys::process::{Pid, Status, begin_session};
@@ -152,8 +151,11 @@ fn words(site: &Site<'_>, system: bool) -> Vec<String> {
 
 fn follow(site: &Site<'_>, program: io::Result<Program>) -> Result<Option<Status>, Failure> {
     let (update, drain) = (&site.config.update, site.config.stop.drain_timeout);
-    let longest =
-        update.timeout * 2 + update.trial + drain * 2 + RESTART_START_TIMEOUT * 8 + MARGIN;
+    let longest = update.timeout * 2
+        + update.trial
+        + drain * 2
+        + site.config.restart.start_timeout * 8
+        + MARGIN;
     let (deadline, children) = (Instant::now() + longest, &site.owner.children);
     let ended = program.and_then(|it| run(children, &it, deadline, Late::Leave, &mut Vec::new()));
     ended.map_err(|e| Failure::cannot("start the updater", &e))

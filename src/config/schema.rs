@@ -24,6 +24,7 @@ pub struct Config {
     pub agent: Agent,
     pub session: Session,
     pub stop: Stop,
+    pub restart: Restart,
     pub update: Update,
     pub log: Log,
     pub limits: Limits,
@@ -147,8 +148,8 @@ macro_rules! section {
 }
 
 /// The sections in their order, the named tables last.
-pub static SECTIONS: [&Section; 9] =
-    [&HTTP, &AGENT, &SESSION, &STOP, &UPDATE, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
+pub static SECTIONS: [&Section; 10] =
+    [&HTTP, &AGENT, &SESSION, &STOP, &RESTART, &UPDATE, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
 
 const TARGETS: NamedTable = NamedTable {
     noun: "target",
@@ -251,6 +252,15 @@ section! {
     pub struct Stop {
         /// How long turns in flight may take to finish.
         drain_timeout: Duration => limits::DRAIN_TIMEOUT, Time, "\"30s\"";
+    }
+}
+
+section! {
+    RESTART = "restart": |c, _| c.restart;
+    /// `[restart]`: how the gateway goes over to another program.
+    pub struct Restart {
+        /// How long a program may take to prove that it can start.
+        start_timeout: Duration => limits::START_TIMEOUT, Time, "\"60s\"";
     }
 }
 

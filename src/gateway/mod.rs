@@ -7,14 +7,20 @@ mod banner;
 mod connection;
 mod control_socket;
 mod main_loop;
+mod proof;
 mod reload;
 mod spare_thread;
+mod start_check;
 mod startup;
 mod stop_timeout;
 
 pub use main_loop::run;
+pub use proof::{Proven, prove};
+pub use start_check::check_start;
 pub use startup::{check, hub};
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -36,4 +42,9 @@ pub struct Plan {
     pub children: Arc<Children>,
     /// Messages are kept in memory, transcripts in the runtime directory (`run --ephemeral`).
     pub ephemeral: bool,
+    /// Where our program is, as it was called: an upgrade is found there.
+    #[allow(dead_code, reason = "the graceful restart follows")]
+    pub program: PathBuf,
+    /// What we were called, and our arguments.
+    pub arguments: Vec<OsString>,
 }

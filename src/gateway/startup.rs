@@ -136,11 +136,22 @@ fn open(
 
 /// What the journal has, in a hub that begins nothing before it is opened. The lock is held.
 pub fn hub(plan: &Plan, config: Config, wake: Arc<EventFd>) -> Result<Arc<Hub>, Failure> {
-    let (journal, table) = open_journal(plan, &config)?;
+    let held = open_journal(plan, &config)?;
     // An ephemeral run that was killed has left its own.
     let temporary = plan.dirs.ephemeral_sessions();
     let _ = fs::remove_dir_all(&temporary);
-    let sessions = if plan.ephemeral { temporary } else { plan.dirs.sessions() };
+    hub_of(held, plan, config, wake)
+}
+
+/// A hub of what was read back.
+pub fn hub_of(
+    (journal, table): (Box<dyn Journal>, MessageTable),
+    plan: &Plan,
+    config: Config,
+    wake: Arc<EventFd>,
+) -> Result<Arc<Hub>, Failure> {
+    let sessions =
+        if plan.ephemeral { plan.dirs.ephemeral_sessions() } else { plan.dirs.sessions() };
     let transcripts = Transcripts::new(sessions);
     let shared = (Arc::clone(&plan.children), wake);
     Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(SystemClocks))
@@ -192,7 +203,7 @@ impl From<Corruption> for Failure {
 
 /// What a run saved of a journal that was removed under it was acknowledged: no start goes on without
 /// the operator's word.
-fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
+pub fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
     let saved = journal::saved(dir).map_err(|e| Failure::with("read", dir, &e))?;
     let Some(copy) = saved.last() else { return Ok(()) };
     let (copy, journal) = (copy.display(), dir.join(journal::NAME));
@@ -323,22 +334,23 @@ fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> 
         socket::set_backlog(listener.as_fd(), BACKLOG)?;
         Ok(listener)
     });
-    bound.map_err(|e| {
-        let place = loaded.place("http.listen").map(|place| format!("it was set by {place}"));
-        let place = place.unwrap_or_else(|| "it is the default".to_owned());
-        let words = match e.kind() {
-            io::ErrorKind::AddrInUse => {
-                let name = |pid| escaped(&proc::name(pid).unwrap_or_default(), false);
-                let holder =
-                    proc::listener(address).map(|pid| format!("pid {pid} ({})", name(pid)));
-                let holder = holder.as_deref().unwrap_or("another program");
-                format!("{address} is taken by {holder}; choose another http.listen ({place})")
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                format!("{address} is not an address of this machine; see http.listen ({place})")
-            }
-            _ => return Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
-        };
-        Failure::new(Exit::Unavailable, words)
-    })
+    bound.map_err(|e| cannot_listen(address, loaded, &e))
+}
+
+pub fn cannot_listen(address: SocketAddr, loaded: &Loaded, e: &io::Error) -> Failure {
+    let place = loaded.place("http.listen").map(|place| format!("it was set by {place}"));
+    let place = place.unwrap_or_else(|| "it is the default".to_owned());
+    let words = match e.kind() {
+        io::ErrorKind::AddrInUse => {
+            let name = |pid| escaped(&proc::name(pid).unwrap_or_default(), false);
+            let holder = proc::listener(address).map(|pid| format!("pid {pid} ({})", name(pid)));
+            let holder = holder.as_deref().unwrap_or("another program");
+            format!("{address} is taken by {holder}; choose another http.listen ({place})")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{address} is not an address of this machine; see http.listen ({place})")
+        }
+        _ => return Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
+    };
+    Failure::new(Exit::Unavailable, words)
 }

@@ -66,20 +66,7 @@ impl InstanceLock {
     /// `Unavailable`, naming the holder, when another gateway of this name runs; `Failed` for
     /// directories that cannot be made ours.
     pub fn take(name: &Name, dirs: &Dirs) -> Result<InstanceLock, Failure> {
-        let private = |dir: &Path| {
-            let parent = dir.parent().unwrap_or(dir);
-            files::private_dir(parent).and_then(|()| files::private_dir(dir))
-        };
-        let failed = |path: &Path, e: io::Error| match e.kind() {
-            // Not ours, or no directory: another try would find the same.
-            io::ErrorKind::PermissionDenied => {
-                Failure { exit: Exit::Config, ..Failure::with("use", path, &e) }
-            }
-            _ => Failure::with("use", path, &e),
-        };
-        private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
-        private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
-
+        with_directories(dirs, files::private_dir)?;
         let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, e));
         let (path, state_path) = (dirs.lock(), dirs.state_lock());
         let (runtime, state_lock) = (create(&path)?, create(&state_path)?);
@@ -106,6 +93,33 @@ impl InstanceLock {
             }
         }
         Ok(InstanceLock([runtime, state, state_lock]))
+    }
+}
+
+/// Whether a start could use the two directories, or make them; changes nothing.
+///
+/// # Errors
+/// Those of [`InstanceLock::take`] for directories.
+pub fn check_directories(dirs: &Dirs) -> Result<(), Failure> {
+    with_directories(dirs, files::check_private_dir)
+}
+
+/// Does it with both directories, and before with those that they are in.
+fn with_directories(dirs: &Dirs, private: fn(&Path) -> io::Result<()>) -> Result<(), Failure> {
+    for dir in [&dirs.state, &dirs.runtime] {
+        let parent = dir.parent().unwrap_or(dir);
+        private(parent).and_then(|()| private(dir)).map_err(|e| failed(dir, e))?;
+    }
+    Ok(())
+}
+
+fn failed(path: &Path, e: io::Error) -> Failure {
+    match e.kind() {
+        // Not ours, or no directory: another try would find the same.
+        io::ErrorKind::PermissionDenied => {
+            Failure { exit: Exit::Config, ..Failure::with("use", path, &e) }
+        }
+        _ => Failure::with("use", path, &e),
     }
 }
 

@@ -91,6 +91,7 @@ impl Children {
             own_group: kind != ChildKind::Shielded,
             number: &slot,
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            image: program.image.as_deref().map(AsFd::as_fd),
         };
         let process = match spawn::spawn(&program.argv, &variables, spawn_options) {
             Ok(process) => process,
@@ -116,6 +117,7 @@ impl Children {
             children: Arc::clone(self),
             options,
             input_written: 0,
+            input_is_held: false,
             cancelled: None,
             silent_since: Instant::now(),
             stderr_first: true,
@@ -136,6 +138,8 @@ pub struct Child<'a> {
     options: RunOptions<'a>,
     /// Bytes of its input that are through.
     input_written: usize,
+    /// Its stdin is written to later, or ended.
+    input_is_held: bool,
     /// Why it was told to end, and when it is killed.
     cancelled: Option<(CancelReason, Instant)>,
     /// Since when there has been nothing on its stdout.
@@ -211,6 +215,11 @@ impl Child<'_> {
         self.cancelled = Some((reason, Instant::now() + self.options.grace));
     }
 
+    /// Keeps its stdin open, or with `false` goes on to feed it, and ends it.
+    pub fn hold_input(&mut self, hold: bool) {
+        self.input_is_held = hold;
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.is_some()
     }
@@ -227,12 +236,13 @@ impl Child<'_> {
                 None => (self.options.cancel, until.map_or(idle_at, |until| until.min(idle_at))),
             };
             let process = &self.process;
+            let stdin = process.stdin.as_ref().filter(|_| !self.input_is_held);
             let interests = [
                 // The first: what it printed before its end is seen with that.
                 Interest::read(process.pidfd.as_fd()),
                 Interest::read(process.stdout.as_ref().map(AsFd::as_fd)),
                 Interest::read(process.stderr.as_ref().map(AsFd::as_fd)),
-                Interest::write(process.stdin.as_ref().map(AsFd::as_fd)),
+                Interest::write(stdin.map(AsFd::as_fd)),
             ];
             let ([ended, stdout, stderr, stdin], mut reason) = cancel.wait(interests, timeout)?;
             if stdin {

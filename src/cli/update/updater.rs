@@ -16,7 +16,7 @@ use crate::cli::control_client::escaped_lines;
 use crate::cli::unit_control::{Unit, describe_end};
 use crate::escape::{escaped, one_line};
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_TIMEOUT, RESTART_START_TIMEOUT};
+use crate::limits::CONTROL_TIMEOUT;
 use crate::session::update_record::{self, UpdateRecord, UpdateStage};
 use crate::subprocess::{Program, capture, explain_failure};
 use crate::sys::clock::Utc;
@@ -179,6 +179,11 @@ impl Updater<'_, '_> {
         }
     }
 
+    /// How long a start of the new version may take.
+    fn start_timeout(&self) -> Duration {
+        self.site.config.restart.start_timeout
+    }
+
     /// What the operator will be able to go back to.
     fn way_back(&self) -> String {
         let has_rollback = !self.site.config.update.rollback.is_empty();
@@ -246,7 +251,7 @@ impl Updater<'_, '_> {
         let proof = program.and_then(|program| self.capture(&program)).map_err(|e| {
             broken(&match e.kind() {
                 io::ErrorKind::TimedOut => {
-                    format!("it was not ready within {} s", RESTART_START_TIMEOUT.as_secs())
+                    format!("it was not ready within {} s", self.start_timeout().as_secs_f64())
                 }
                 _ => explain_failure(&file, &e),
             })
@@ -260,7 +265,7 @@ impl Updater<'_, '_> {
     }
 
     fn capture(&self, program: &Program) -> io::Result<crate::subprocess::Captured> {
-        let deadline = Instant::now() + RESTART_START_TIMEOUT;
+        let deadline = Instant::now() + self.start_timeout();
         capture(&self.site.owner.children, program, deadline, MAX_PROOF)
     }
 
@@ -296,7 +301,7 @@ impl Updater<'_, '_> {
     /// Waits until another run than that of `since` is ready.
     fn wait_in_place(&self, since: &Value, number: &Value) -> Result<(), NotReady> {
         let drain = self.site.config.stop.drain_timeout;
-        let limit = RESTART_START_TIMEOUT * 2 + drain + MARGIN;
+        let limit = self.start_timeout() * 2 + drain + MARGIN;
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
             if let Ok((_, status)) = self.site.status(CONTROL_TIMEOUT) {
@@ -340,7 +345,7 @@ impl Updater<'_, '_> {
 
     /// Watches the new version for the time of its trial.
     fn watch(&self, unit: &Unit<'_>, length: Duration) -> Verdict {
-        let (began, start_timeout) = (Instant::now(), RESTART_START_TIMEOUT);
+        let (began, start_timeout) = (Instant::now(), self.start_timeout());
         let first = unit.show().unwrap_or_default();
         let mut trial = Trial::new(&first, began, length, start_timeout);
         let latest = began + length + start_timeout * 4;

@@ -47,6 +47,9 @@ keep = "30d"                                  # default
 [stop]
 drain_timeout = "90s"                         # --set
 
+[restart]
+start_timeout = "1m"                          # default
+
 [log]
 level = "info"                                # default
 target = "auto"                               # default
