@@ -305,6 +305,22 @@ pub const ERASED_BYTES: u64 = 400;
 /// For one address of a receiver's: the second of two lost SYNs is sent again after 3 s.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+// ---- Notices.
+
+/// How long after a notice to `stop.notify` another end is only counted: a unit that dies in a loop would
+/// fill a mailbox.
+pub const NOTIFY_COOL_DOWN: Duration = secs(60);
+
+/// The same for `stop.notify_failures`: an agent that is away fails one turn after the other.
+pub const FAILURE_COOL_DOWN: Duration = secs(5 * 60);
+
+/// How soon after a restart that was asked for none is made for another message: requests that were sent
+/// at once come late when the gateway was away.
+pub const RESTART_PAUSE: Duration = secs(10);
+
+/// So many restarts that were asked for in so short a time are a storm, which no message prolongs.
+pub const RESTART_STORM: (usize, Duration) = (5, secs(2 * 60));
+
 // ---- Upstreams.
 
 /// What is quoted of an error that is not in JSON: a page of HTML says nothing further down.

@@ -38,15 +38,17 @@ fn as_table(stops: &[Value]) -> String {
             word(&stop["exit"]),
             drain.map_or_else(|| "-".to_owned(), time_format::fine),
             turns(stop).unwrap_or_else(|| "-".to_owned()),
+            away(stop).map_or_else(|| "-".to_owned(), time_format::fine),
         ]
     };
     let why = |stop: &Value| {
         let sender = sender(stop).map(|sender| sender + ": ").unwrap_or_default();
         let started = stop["started"].as_str().filter(|_| stop["verdict"] == "unclean exit");
         let started = started.map(|at| format!("; it had started at {}", time_format::shown(at)));
-        format!("    {sender}{}{}\n", word(&stop["reason"]), started.unwrap_or_default())
+        let next = next(stop).unwrap_or_default();
+        format!("    {sender}{}{}{next}\n", word(&stop["reason"]), started.unwrap_or_default())
     };
-    let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
+    let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS", "AWAY"];
     let rows = table(&titles, stops.iter().map(row).collect());
     let lines = rows.split_inclusive('\n').map(str::to_owned);
     // The head has none.
@@ -82,6 +84,17 @@ fn sender(stop: &Value) -> Option<String> {
     let name = sender["name"].as_str().unwrap_or("");
     let uid = &sender["uid"];
     Some(format!("{}[{pid}] uid {}", escaped(name, false), word(uid)))
+}
+
+/// How long nobody served until the next start was ready, where that is known.
+fn away(stop: &Value) -> Option<Duration> {
+    stop["next"]["away_ms"].as_u64().map(Duration::from_millis)
+}
+
+/// The start that followed, where that was of another version.
+fn next(stop: &Value) -> Option<String> {
+    let (from, to) = (stop["version"].as_str()?, stop["next"]["version"].as_str()?);
+    (from != to).then(|| format!("; {} → {}", escaped(from, false), escaped(to, false)))
 }
 
 /// Turns in flight, and how many of them were aborted.

@@ -252,6 +252,10 @@ section! {
     pub struct Stop {
         /// How long turns in flight may take to finish.
         drain_timeout: Duration => limits::DRAIN_TIMEOUT, Time, "\"30s\"";
+        /// The target that is told when the gateway goes down and is back; empty: none.
+        notify: String, Text(validate::target), "\"ops\"";
+        /// The target that is told of failed turns and dead letters; empty: none.
+        notify_failures: String, Text(validate::target), "\"ops\"";
     }
 }
 

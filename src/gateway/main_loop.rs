@@ -69,6 +69,7 @@ impl Main {
             begun: Begun::default(),
             started: None,
             stop: None,
+            told_down: false,
             reported_reload: 0,
             disk_hangs: false,
         };
@@ -244,6 +245,9 @@ impl Main {
         } else {
             VerdictKind::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
+        if verdict == VerdictKind::Planned && !is_last {
+            self.tell_down();
+        }
         self.event(Event::Verdict(verdict));
         // A stop that has begun with our own STOPPING=1 has a time, too.
         self.extend_timeout();

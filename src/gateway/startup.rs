@@ -25,7 +25,7 @@ use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance_lock::InstanceLock;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
-use crate::session::{Hub, MessageTable, Settings, SystemClocks, Transcripts};
+use crate::session::{Hub, MessageTable, RunBefore, Settings, SystemClocks, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::threads::{Slot, lock, spawn};
@@ -127,6 +127,10 @@ fn open(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
         )));
     }
+    let _ = hub.gateway.set(plan.name.to_string());
+    if !plan.ephemeral {
+        hub.restart_record.open(plan.dirs.state.clone());
+    }
     let service = Service::new(facts, keys, hub, Arc::clone(wake));
     *lock(&service.warnings) = warnings(&loaded);
     let listeners =
@@ -223,6 +227,15 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
+    let followed = history::followed(&plan.dirs, run);
+    if let Some(stop) = &followed {
+        let before = RunBefore {
+            version: stop["version"].as_str().map(str::to_owned),
+            how: history::in_words(stop),
+            away: stop["next"]["away_ms"].as_u64().map(Duration::from_millis),
+        };
+        started.hub.tell_of_run_before(before);
+    }
     started.hub.open();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
@@ -232,6 +245,8 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Err(e) = run.make_durable(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
+    let entered = followed.map_or(Ok(()), |stop| history::enter_again(&plan.dirs, &stop));
+    entered.unwrap_or_else(|e| log::warn!("the history could not be written: {e}"));
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }

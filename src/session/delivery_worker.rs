@@ -11,6 +11,7 @@ use super::message::rfc3339;
 use super::message_table::Entry;
 use super::states::DeliveryState;
 use super::submit::Refusal;
+use crate::config::Target;
 use crate::delivery::{DeliveryResult, Payload, backoff};
 use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
@@ -19,6 +20,9 @@ use crate::sys::random;
 
 /// The longest pause between two attempts of a delivery that did not ask for more.
 const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
+
+/// How long a stop waits for a target that is told of it.
+pub const MAX_DRAIN_SEND: Duration = Duration::from_secs(5);
 
 /// Whether a worker goes on. If not, the target is left alone until then.
 type Round = Result<(), Option<Instant>>;
@@ -66,10 +70,23 @@ impl Hub {
         self.maintenance_wakeup.notify_all();
     }
 
+    /// Sends this reply at once, during a drain, unless another is on its way to its target: then the
+    /// next start does. Waits for so long at the most.
+    pub(super) fn send_in_drain(&self, name: &str, id: Id, limit: Duration) {
+        let entry = {
+            let mut state = self.lock();
+            let entry = state.table.copy(id).filter(may_be_sent);
+            let Some(entry) = entry.filter(|_| state.deliveries.claim(name)) else { return };
+            self.begin_work(1);
+            entry
+        };
+        let _ = self.send(name, (id, entry), limit);
+        self.stop_sending(name, None);
+    }
+
     /// Sends the reply whose turn it is in a target's queue.
     fn send_next(&self, name: &str) -> Round {
-        let settings = self.settings();
-        let (id, entry) = {
+        let next = {
             let mut state = self.lock();
             let first = state.deliveries.next(name, Instant::now());
             let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
@@ -79,6 +96,12 @@ impl Hub {
             };
             (id, entry)
         };
+        self.send(name, next, Duration::MAX)
+    }
+
+    /// Makes one attempt, which takes no longer than `limit`.
+    fn send(&self, name: &str, (id, entry): (Id, Entry), limit: Duration) -> Round {
+        let settings = self.settings();
         let (since, attempts) =
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
         // What nobody could send while the machine was off does not grow old meanwhile.
@@ -129,7 +152,8 @@ impl Hub {
             created_at: &rfc3339(entry.at),
             finished_at: &rfc3339(entry.ended.at),
         };
-        let sent = crate::delivery::send(target, &payload, &self.children, self.abort.as_fd());
+        let target = Target { timeout: target.timeout.min(limit), ..target.clone() };
+        let sent = crate::delivery::send(&target, &payload, &self.children, self.abort.as_fd());
         self.record_result(name, id, attempts + 1, sent)
     }
 

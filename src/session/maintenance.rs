@@ -100,6 +100,7 @@ impl Hub {
             drop(state);
             self.spawn_workers(begun);
             self.spawn_delivery_workers();
+            self.tell_failures();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
             self.settings().agent.close_idle();
@@ -283,7 +284,8 @@ impl State {
         let postponed = self.dispatch.postponed().map(|(_, until)| until);
         let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
         let sending = self.deliveries.next_due(now);
-        let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending);
+        let failures = self.failures.due(now);
+        let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending).chain(failures);
         all.fold(now + round, Instant::min)
     }
 }

@@ -18,6 +18,7 @@ mod lock;
 mod maintenance;
 mod message;
 mod message_table;
+mod notices;
 mod pending_retry;
 mod permit;
 mod queries;
@@ -26,6 +27,7 @@ mod reply;
 pub mod restart_record;
 mod restarts;
 mod retry;
+mod return_notices;
 mod session_eviction;
 mod states;
 mod submit;
@@ -50,9 +52,10 @@ pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
 pub use restarts::{
-    Requester, Restart, RestartAccepted, RestartFailure, RestartKind, RestartRequest, RestartStage,
-    Restarts,
+    Foreseen, LastRestart, Requester, Restart, RestartAccepted, RestartFailure, RestartKind,
+    RestartRequest, RestartStage, Restarts,
 };
+pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};
 pub use time::{SystemClocks, now};

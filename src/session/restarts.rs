@@ -17,6 +17,15 @@ pub enum RestartKind {
     Update,
 }
 
+impl RestartKind {
+    pub fn word(self) -> &'static str {
+        match self {
+            RestartKind::Restart => "restart",
+            RestartKind::Update => "update",
+        }
+    }
+}
+
 /// Who is told what came of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Requester {
@@ -47,6 +56,16 @@ pub enum RestartStage {
     Pausing,
 }
 
+impl RestartStage {
+    pub fn word(self) -> &'static str {
+        match self {
+            RestartStage::Requested => "requested",
+            RestartStage::Proving => "proving",
+            RestartStage::Pausing => "pausing",
+        }
+    }
+}
+
 /// The restart that is under way.
 #[derive(Clone, Debug)]
 pub struct Restart {
@@ -57,6 +76,19 @@ pub struct Restart {
     pub requesters: Vec<Requester>,
     pub stage: RestartStage,
     pub since: Instant,
+}
+
+/// The last one that happened: of the start that made this process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LastRestart {
+    pub kind: &'static str,
+    pub by: String,
+    /// When the gateway was back, RFC 3339.
+    pub time: String,
+    /// The version that ended.
+    pub from: String,
+    /// How long nobody served, where that is known.
+    pub away: Option<Duration>,
 }
 
 /// One that did not happen.
@@ -77,6 +109,15 @@ pub enum RestartAccepted {
     Joined(u64),
 }
 
+/// What a request would become, as whoever asks is told before it is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Foreseen {
+    /// It begins a restart.
+    Begins,
+    /// One is under way, of him, or was asked for in this moment; whether this requester is still told.
+    Joins { by: Option<String>, told: bool },
+}
+
 /// The restarts that are asked for.
 #[derive(Debug, Default)]
 pub struct Restarts(Mutex<State>);
@@ -86,9 +127,56 @@ struct State {
     number: u64,
     current: Option<Restart>,
     failed: Option<RestartFailure>,
+    last: Option<LastRestart>,
+    /// Requests that were foreseen, and are made once their messages are durable.
+    foreseen: usize,
+    /// Asks for an update, until the main loop starts it.
+    update: Option<RestartRequest>,
 }
 
 impl Restarts {
+    /// Says what a request will become that is made in a moment. [`Restarts::settle`] follows.
+    pub fn foresee(&self) -> Foreseen {
+        let mut state = lock(&self.0);
+        let asked = state.foreseen;
+        state.foreseen += 1;
+        let current = state.current.as_ref();
+        if current.is_none() && asked == 0 {
+            return Foreseen::Begins;
+        }
+        let others = current.map_or(0, |current| current.requesters.len());
+        let by = current.map(|current| current.by.clone());
+        Foreseen::Joins { by, told: asked + others < MAX_REQUESTERS }
+    }
+
+    /// One that was foreseen was made, or never will be.
+    pub fn settle(&self) {
+        let mut state = lock(&self.0);
+        state.foreseen = state.foreseen.saturating_sub(1);
+    }
+
+    /// Asks for an update; false where another waits to be started. The caller wakes the main loop.
+    pub fn request_update(&self, request: RestartRequest) -> bool {
+        let mut state = lock(&self.0);
+        let free = state.update.is_none();
+        state.update.get_or_insert(request);
+        free
+    }
+
+    /// The update that is to be started.
+    pub fn take_update(&self) -> Option<RestartRequest> {
+        lock(&self.0).update.take()
+    }
+
+    /// The last one that happened.
+    pub fn last(&self) -> Option<LastRestart> {
+        lock(&self.0).last.clone()
+    }
+
+    pub fn set_last(&self, last: LastRestart) {
+        lock(&self.0).last = Some(last);
+    }
+
     /// Asks for a restart. The caller wakes the main loop.
     pub fn request(&self, request: RestartRequest) -> RestartAccepted {
         let mut state = lock(&self.0);

@@ -103,8 +103,24 @@ impl Main {
         }
     }
 
+    /// Has `stop.notify` told of this stop, once: one that is planned, or that cuts turns short.
+    pub(super) fn tell_down(&mut self) {
+        let Some(started) = &self.started else { return };
+        let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
+        let Some((stop, found)) = found else { return };
+        if started.service.ready.load(Ordering::SeqCst)
+            && !std::mem::replace(&mut self.told_down, true)
+        {
+            let line = history::line(None, stop, found, found.verdict.reason, Exit::Planned);
+            started.service.hub.announce_down(history::in_words(&line));
+        }
+    }
+
     pub(super) fn abort_turns(&mut self) {
         let turns = self.turns();
+        if turns > 0 {
+            self.tell_down();
+        }
         if let Some(stop) = &mut self.stop {
             stop.aborted = turns;
         }

@@ -34,6 +34,8 @@ pub struct Main {
     pub started: Option<Started>,
     /// The stop that is going on.
     pub stop: Option<Stop>,
+    /// `stop.notify` was told that the gateway goes down.
+    pub told_down: bool,
     /// The last reload that the service manager was told of.
     pub reported_reload: u64,
     /// The disk did not answer when the end was to be recorded.
