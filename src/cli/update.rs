@@ -10,6 +10,7 @@ mod updater;
 
 use std::env;
 use std::io;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ use crate::sys::process::{Pid, Status, begin_session};
 use crate::sys::{proc, user};
 use command::{Late, run};
 use site::Site;
-use updater::{Request, busy, running, update as carry_out};
+use updater::{Request, busy, update as carry_out};
 
 /// Tells a process of this command that it is the updater, and for whom. The gateway never has it.
 const UPDATER_VARIABLE: &str = "HERMES_GATEWAY_UPDATER";
@@ -41,13 +42,13 @@ pub fn update(context: &Context, system: bool) -> Result<Exit, Failure> {
     let site = Site::find(context, system)?;
     if let Some(given) = given {
         let text = |key: &str| given[key].as_str().unwrap_or_default().to_owned();
-        let (id, by, requester) = (text("id"), text("by"), given["requester"].clone());
+        let (id, by) = (text("id"), text("by"));
         if given["session"] == true {
             begin_session().map_err(|e| Failure::cannot("begin a session", &e))?;
         }
         // A terminal's directory may go.
         let _ = env::set_current_dir(&site.owner.base.home);
-        return carry_out(&site, Request { id, by, requester });
+        return carry_out(&site, Request { id, by });
     }
     let config = &site.config.update;
     if config.command.is_empty() {
@@ -60,18 +61,15 @@ pub fn update(context: &Context, system: bool) -> Result<Exit, Failure> {
             ),
         ));
     }
-    if let Some(pid) = running(&site) {
+    let state = &site.owner.dirs.state;
+    if let Some(pid) = site.as_owner(|| update_record::updater(state))? {
         return Err(busy(pid));
     }
     let id = format!("{}/{}/{}", proc::boot_id(), Pid::own(), proc::own_start_time());
-    let mut request = env::var(REQUEST_VARIABLE).ok().and_then(|text| text.parse::<Value>().ok());
-    let by_message = request.is_some();
-    let request = request.get_or_insert_with(|| {
-        let uid = user::own_uid();
-        json!({ "by": format!("{} (uid {uid})", user::display_name(uid)), "requester": null })
-    });
-    request["id"] = id.as_str().into();
-    start(&site, system, request, by_message)
+    let by = env::var(REQUEST_VARIABLE).ok();
+    let by_message = by.is_some();
+    let by = by.unwrap_or_else(|| format!("uid {}", user::own_uid()));
+    start(&site, system, &json!({ "id": id, "by": by }), by_message)
 }
 
 /// Starts the updater and shows what it says until it ends.
@@ -131,7 +129,7 @@ fn in_unit(
         .args([variable(UPDATER_VARIABLE, &request.to_string())])
         .args(dirs)
         .args(["--"])
-        .args([env::current_exe()?])
+        .args([own_program(site)?])
         .args(words(site, system)))
 }
 
@@ -139,8 +137,14 @@ fn in_unit(
 fn in_session(site: &Site<'_>, system: bool, request: &Value) -> io::Result<Program> {
     let mut request = request.clone();
     request["session"] = true.into();
-    let program = Program::new(env::current_exe()?).args(words(site, system));
+    let program = Program::new(own_program(site)?).args(words(site, system));
     Ok(program.env(UPDATER_VARIABLE, request.to_string()).env_remove(REQUEST_VARIABLE))
+}
+
+/// This program, or where its file is gone, the one that the gateway is started from.
+fn own_program(site: &Site<'_>) -> io::Result<PathBuf> {
+    let own = env::current_exe().ok().filter(|path| path.exists());
+    own.map_or_else(|| site.program().map_err(|e| io::Error::other(e.message)), Ok)
 }
 
 fn words(site: &Site<'_>, system: bool) -> Vec<String> {

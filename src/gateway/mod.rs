@@ -13,6 +13,7 @@ mod spare_thread;
 mod start_check;
 mod startup;
 mod stop_timeout;
+mod update;
 
 pub use main_loop::run;
 pub use proof::{Proven, prove};

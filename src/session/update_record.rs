@@ -1,19 +1,27 @@
-//! The note of the last update: how far it came, what came of it, and who asked for it. The updater, a
-//! process of its own, replaces it at each step; the gateway and its commands read it.
+//! The note of the last update: how far it came, and what came of it. The updater, a process of its own,
+//! replaces it at each step; the gateway and its commands read it.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::escape::shell_word;
 use crate::sys::fs as files;
+use crate::sys::lock::is_held;
 
 /// The name of the file in the state directory.
 pub const NAME: &str = "update.json";
 
-/// The environment variable by which the gateway tells `update` who asked for it, as a JSON object: `by`,
-/// and `requester` as the record has it.
+/// Held by the updater for as long as it lives; its pid is in it.
+pub const LOCK: &str = "update.lock";
+
+/// The environment variable by which the gateway tells `update` who asked for it, in words for people.
 pub const REQUEST_VARIABLE: &str = "HERMES_GATEWAY_UPDATE_FOR";
+
+/// A pid and a line feed.
+const MAX_LOCK: u64 = 16;
 
 /// The end of the command's output, and some paths.
 const MAX_RECORD: u64 = 64 << 10;
@@ -70,8 +78,6 @@ pub struct UpdateRecord {
     pub stage: UpdateStage,
     /// By whom, in words for people.
     pub by: String,
-    /// Who is told what came of it, as whoever asked has written it; null: who waits at a terminal.
-    pub requester: Value,
     /// Of the updater.
     pub pid: i32,
     /// The versions before and after.
@@ -89,6 +95,52 @@ pub struct UpdateRecord {
     pub output: String,
 }
 
+impl UpdateRecord {
+    /// What came of it, for a notice: with the last lines of the command where it failed.
+    pub fn words(&self) -> String {
+        let output = self.output.trim_end();
+        let failed = matches!(self.stage, UpdateStage::Failed | UpdateStage::RolledBack);
+        if failed && !output.is_empty() {
+            format!("{}\n{output}", self.why)
+        } else {
+            self.why.clone()
+        }
+    }
+
+    /// What an updater that was ended before its end has left.
+    pub fn left_behind(&self) -> Option<String> {
+        let UpdateRecord { stage, from, to, began, pid, program, previous, .. } = self;
+        if stage.is_end() {
+            return None;
+        }
+        let to = if to.is_empty() { "another version" } else { to };
+        let back = if previous.is_empty() {
+            "no copy of the version before was kept".to_owned()
+        } else {
+            let [previous, program] = [previous, program].map(|path| shell_word(Path::new(path)));
+            format!("`cp -p --remove-destination {previous} {program}` and a restart go back to it")
+        };
+        let stage = stage.word();
+        Some(format!(
+            "an update from version {from} to {to}, begun {began}, was left in its step {stage:?} when its \
+             updater (pid {pid}) was ended: nobody watches {program} any more; {back}"
+        ))
+    }
+}
+
+/// The updater that runs, by its pid: 0 in the moment before it has written that.
+pub fn updater(state_dir: &Path) -> Option<i32> {
+    let mut file = files::if_exists(files::open_own_to_write(&state_dir.join(LOCK))).ok()??;
+    is_held(&file).ok()?.then(|| pid_in(&mut file))
+}
+
+/// The pid that is written in a lock file.
+pub fn pid_in(file: &mut File) -> i32 {
+    let mut text = String::new();
+    let _ = file.take(MAX_LOCK).read_to_string(&mut text);
+    text.trim().parse().unwrap_or_default()
+}
+
 /// What is on record in this directory; what is no record is none.
 pub fn read(state_dir: &Path) -> Option<UpdateRecord> {
     let text = files::read_own(&state_dir.join(NAME), MAX_RECORD).ok()?;
@@ -103,7 +155,7 @@ pub fn write(state_dir: &Path, record: &UpdateRecord) -> io::Result<()> {
 
 fn render(it: &UpdateRecord) -> Value {
     json!({
-        "id": it.id, "stage": it.stage.word(), "by": it.by, "requester": it.requester,
+        "id": it.id, "stage": it.stage.word(), "by": it.by,
         "pid": it.pid, "from": it.from, "to": it.to, "began": it.began, "ended": it.ended,
         "program": it.program, "previous": it.previous, "why": it.why, "output": it.output,
     })
@@ -116,7 +168,6 @@ fn parse(value: &Value) -> Option<UpdateRecord> {
         id: text("id"),
         stage,
         by: text("by"),
-        requester: value["requester"].clone(),
         pid: value["pid"].as_i64().and_then(|pid| pid.try_into().ok()).unwrap_or_default(),
         from: text("from"),
         to: text("to"),
@@ -143,7 +194,6 @@ mod tests {
                 id: "1".into(),
                 stage,
                 by: "uid 7".into(),
-                requester: json!({"principal": "owner"}),
                 pid: 7,
                 from: "0.2.0".into(),
                 to: "0.3.0".into(),

@@ -2,7 +2,7 @@
 //! the new one brought and proven, restarts the gateway into it, watches it, and goes back where it must.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -17,19 +17,13 @@ use crate::cli::unit_control::{Unit, describe_end};
 use crate::escape::{escaped, one_line};
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_TIMEOUT;
-use crate::session::update_record::{self, UpdateRecord, UpdateStage};
+use crate::session::update_record::{self, LOCK, UpdateRecord, UpdateStage, pid_in};
 use crate::subprocess::{Program, capture, explain_failure};
 use crate::sys::clock::Utc;
 use crate::sys::fs as files;
-use crate::sys::lock::{is_held, try_hold_visibly};
+use crate::sys::lock::try_hold_visibly;
 use crate::sys::process::{Pid, Status};
 use crate::threads::pause;
-
-/// Held by the updater, for as long as it lives; it has its pid.
-const LOCK: &str = "update.lock";
-
-/// A pid and a line feed.
-const MAX_LOCK: u64 = 16;
 
 /// What is taken of the proof's output: a line.
 const MAX_PROOF: usize = 16 << 10;
@@ -44,7 +38,6 @@ const MARGIN: Duration = Duration::from_secs(10);
 pub struct Request {
     pub id: String,
     pub by: String,
-    pub requester: Value,
 }
 
 /// How an update ends.
@@ -66,21 +59,6 @@ struct Updater<'s, 'c> {
     record: UpdateRecord,
 }
 
-/// The pid of the updater that runs, by what it wrote: 0 in the moment before it has.
-pub fn running(site: &Site<'_>) -> Option<i32> {
-    let look = || {
-        let mut file = files::open_or_create(&site.owner.dirs.state.join(LOCK)).ok()?;
-        is_held(&file).ok()?.then(|| pid_in(&mut file))
-    };
-    site.as_owner(look).ok().flatten()
-}
-
-fn pid_in(file: &mut File) -> i32 {
-    let mut text = String::new();
-    let _ = file.take(MAX_LOCK).read_to_string(&mut text);
-    text.trim().parse().unwrap_or_default()
-}
-
 /// Says that one update runs at a time.
 pub fn busy(pid: i32) -> Failure {
     Failure::new(
@@ -97,7 +75,7 @@ pub fn update(site: &Site<'_>, request: Request) -> Result<Exit, Failure> {
     let _lock = take_lock(site)?;
     let state = &site.owner.dirs.state;
     if let Some(left) =
-        site.as_owner(|| update_record::read(state))?.and_then(|it| left_behind(&it))
+        site.as_owner(|| update_record::read(state))?.and_then(|it| it.left_behind())
     {
         say(&left);
     }
@@ -108,7 +86,6 @@ pub fn update(site: &Site<'_>, request: Request) -> Result<Exit, Failure> {
     let record = UpdateRecord {
         id: request.id,
         by: request.by,
-        requester: request.requester,
         pid: Pid::own().get(),
         from,
         began: now(),
@@ -456,25 +433,6 @@ impl Updater<'_, '_> {
         let path = state.join(update_record::NAME);
         say(&format!("warning: {} cannot be written: {failed}", path.display()));
     }
-}
-
-/// What an updater that was killed has left.
-pub fn left_behind(record: &UpdateRecord) -> Option<String> {
-    let UpdateRecord { stage, from, to, began, pid, program, previous, .. } = record;
-    if stage.is_end() {
-        return None;
-    }
-    let to = if to.is_empty() { "another version" } else { to };
-    let back = if previous.is_empty() {
-        "no copy of the version before was kept".to_owned()
-    } else {
-        format!("`cp -p {previous} {program}` and a restart go back to it")
-    };
-    Some(format!(
-        "an update from version {from} to {to}, begun {began}, was left in the step {:?}: its updater \
-         (pid {pid}) was ended; {program} is not watched any more; {back}",
-        stage.word()
-    ))
 }
 
 fn take_lock(site: &Site<'_>) -> Result<File, Failure> {
