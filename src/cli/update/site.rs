@@ -14,7 +14,8 @@ use super::super::unit_control::{Unit, find};
 use super::super::{args, config, exec_path, start};
 use crate::config::Config;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::instance_lock::{Holder, holder};
+use crate::gateway::Plan;
+use crate::lifecycle::instance_lock::{Holder, Probe, holder, probe};
 use crate::limits::{CONTROL_TIMEOUT, MAX_ERROR_BODY};
 use crate::outbound::client::Request;
 use crate::subprocess::{Program, find_on, find_program};
@@ -77,6 +78,20 @@ impl<'c> Site<'c> {
         with_rights_of(self.user.as_ref(), act)
     }
 
+    /// Whether a process runs it, whatever state that is in.
+    pub fn is_running(&self) -> bool {
+        self.as_owner(|| probe(&self.owner.dirs)).is_ok_and(|it| !matches!(it, Ok(Probe::Free)))
+    }
+
+    /// What a start of this program would go by, with the arguments that the gateway has; `None`: it is another
+    /// user's.
+    pub fn plan(&self, path: &Path) -> Option<Plan> {
+        let words = [vec![path.display().to_string()], self.arguments(), vec!["run".to_owned()]];
+        let arguments = words.concat().into_iter().map(Into::into).collect();
+        let plan = || Plan { arguments, ..config::plan(&self.owner) };
+        self.user.is_none().then(plan)
+    }
+
     /// What a service manager says of the unit.
     pub fn shown(&self) -> Option<Properties> {
         self.unit.as_ref()?.show().ok()
@@ -89,11 +104,8 @@ impl<'c> Site<'c> {
         asked.unwrap_or_else(|failure| Err(NoAnswer::Unreachable(failure.message)))
     }
 
-    /// One request to its control socket, with a JSON body if any: the status of the answer, and what it says.
-    pub fn request(&self, method: &str, target: &str, body: &str) -> Result<(u16, Value), Failure> {
-        let headers = [("content-type", "application/json")];
-        let headers = if body.is_empty() { &[] } else { &headers[..] };
-        let body = Some(body.as_bytes()).filter(|body| !body.is_empty());
+    /// One request to its control socket: the status of the answer, and what it says.
+    pub fn request(&self, method: &str, target: &str) -> Result<(u16, Value), Failure> {
         let deadline = Instant::now() + REQUEST_TIMEOUT;
         let ask = || {
             let failed = |why: &str| Failure::failed(format!("the gateway cannot be asked: {why}"));
@@ -104,7 +116,8 @@ impl<'c> Site<'c> {
                     return Err(failed(&why));
                 }
             };
-            let answer = client.send(&Request { method, target, headers, body }, deadline)?;
+            let answer =
+                client.send(&Request { method, target, headers: &[], body: None }, deadline)?;
             let (status, body) = (answer.status, answer.body(MAX_ERROR_BODY, deadline)?);
             Ok((status, serde_json::from_slice(&body).unwrap_or_default()))
         };

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
@@ -16,9 +17,10 @@ use crate::cli::control_client::escaped_lines;
 use crate::cli::unit_control::{Unit, describe_end};
 use crate::escape::{escaped, one_line};
 use crate::exit::{Exit, Failure};
+use crate::gateway::prove;
 use crate::limits::CONTROL_TIMEOUT;
 use crate::session::update_record::{self, LOCK, UpdateRecord, UpdateStage, pid_in};
-use crate::subprocess::{Program, capture, explain_failure};
+use crate::subprocess::{capture, explain_failure, find_program};
 use crate::sys::clock::Utc;
 use crate::sys::fs as files;
 use crate::sys::lock::try_hold_visibly;
@@ -30,6 +32,9 @@ const MAX_PROOF: usize = 16 << 10;
 
 /// Between two looks at the gateway. A look at its unit starts a program.
 const BETWEEN: Duration = Duration::from_millis(200);
+
+/// Requests for a restart: one that was under way may have been into the version before.
+const RESTARTS: usize = 2;
 
 /// For a service manager and a machine under load, beyond all time-outs that count.
 const MARGIN: Duration = Duration::from_secs(10);
@@ -183,11 +188,8 @@ impl Updater<'_, '_> {
         let timeout = self.site.config.update.timeout;
         let program = match words {
             [program, words @ ..] => {
-                let path = if program.contains('/') {
-                    Ok(program.into())
-                } else {
-                    crate::subprocess::find_program(program)
-                };
+                let path =
+                    if program.contains('/') { Ok(program.into()) } else { find_program(program) };
                 path.and_then(|path| self.site.as_user(path, words))
             }
             [] => Err(io::Error::other("it is not set")),
@@ -221,29 +223,28 @@ impl Updater<'_, '_> {
     /// Has the program prove that it can start with this configuration and journal: its version.
     fn prove(&self) -> Result<String, String> {
         let path = &self.installed.path;
-        let words = [self.site.arguments(), vec!["run".to_owned(), "--check".to_owned()]].concat();
-        let broken = |why: &str| format!("the new program cannot start: {}: {why}", path.display());
-        let file = [path.display().to_string()];
+        let proven = match self.site.plan(path) {
+            Some(plan) => prove(&plan, path, self.start_timeout(), None).map(|it| it.version),
+            None => self.prove_as_user(),
+        };
+        proven.map_err(|why| format!("the new program failed its proof: {why}"))
+    }
+
+    /// The same of another user's gateway, with that user's rights from the first instruction on.
+    fn prove_as_user(&self) -> Result<String, String> {
+        let path = &self.installed.path;
+        let words =
+            [self.site.arguments(), ["run", "--check"].map(str::to_owned).to_vec()].concat();
         let program = self.site.as_user(path.clone(), &words);
-        let proof = program.and_then(|program| self.capture(&program)).map_err(|e| {
-            broken(&match e.kind() {
-                io::ErrorKind::TimedOut => {
-                    format!("it was not ready within {} s", self.start_timeout().as_secs_f64())
-                }
-                _ => explain_failure(&file, &e),
-            })
-        })?;
+        let deadline = Instant::now() + self.start_timeout();
+        let children = &self.site.owner.children;
+        let proof = program.and_then(|program| capture(children, &program, deadline, MAX_PROOF));
+        let proof = proof.map_err(|e| format!("{}: {e}", path.display()))?;
         let said: Value = serde_json::from_str(proof.stdout.trim()).unwrap_or_default();
         match said["version"].as_str().filter(|_| proof.success && said["ready"] == true) {
             Some(version) => Ok(escaped(version, true)),
-            None if proof.stderr.trim().is_empty() => Err(broken("it ended without a word")),
-            None => Err(broken(&one_line(proof.stderr.as_bytes()))),
+            None => Err(format!("{}: {}", path.display(), one_line(proof.stderr.as_bytes()))),
         }
-    }
-
-    fn capture(&self, program: &Program) -> io::Result<crate::subprocess::Captured> {
-        let deadline = Instant::now() + self.start_timeout();
-        capture(&self.site.owner.children, program, deadline, MAX_PROOF)
     }
 
     fn runs_as_unit(&self) -> bool {
@@ -254,55 +255,69 @@ impl Updater<'_, '_> {
     /// Restarts the gateway into the new program and waits until it is ready: in place where it can,
     /// else by its service manager.
     fn restart(&self) -> Result<(), NotReady> {
-        let before = self.site.status(CONTROL_TIMEOUT).map(|(_, status)| status);
-        let body = serde_json::json!({ "kind": "update", "by": self.record.by }).to_string();
-        match (self.site.request("POST", "/v1/restart", &body), &self.site.unit) {
-            (Ok((202, begun)), _) => {
-                self.wait_in_place(&before.unwrap_or_default()["since"], &begun["number"])
+        for _ in 0..RESTARTS {
+            let before = self.site.status(CONTROL_TIMEOUT).map(|(_, status)| status);
+            let asked = self.site.request("POST", "/v1/restart?kind=update");
+            match (asked, &self.site.unit) {
+                (Ok((202, begun)), _) => {
+                    let since = &before.unwrap_or_default()["since"];
+                    if self.wait_in_place(since, &begun["number"])? {
+                        return Ok(());
+                    }
+                }
+                // An older version, which knows no restart in place, or one that does not answer.
+                (Ok((404 | 405, _)) | Err(_), Some(unit)) => return self.restart_unit(unit),
+                (Ok((404 | 405, _)), None) => {
+                    let words =
+                        "the gateway that runs cannot restart in place: stop it, update, start it";
+                    return Err(NotReady::Untouched(words.to_owned()));
+                }
+                (Ok((_, refused)), _) => {
+                    let why = refused["error"]["message"].as_str().unwrap_or("it gave no reason");
+                    let why = format!("the gateway refused to restart: {}", escaped(why, false));
+                    return Err(NotReady::Untouched(why));
+                }
+                (Err(failure), None) => return Err(NotReady::Untouched(failure.message)),
             }
-            // An older version, which knows no restart in place, or one that does not answer.
-            (Ok((404 | 405, _)) | Err(_), Some(unit)) => self.restart_unit(unit),
-            (Ok((404 | 405, _)), None) => Err(NotReady::Untouched(
-                "the gateway that runs cannot restart in place: stop it, update, and start it"
-                    .to_owned(),
-            )),
-            (Ok((_, refused)), _) => {
-                let why = refused["error"]["message"].as_str().unwrap_or("it gave no reason");
-                let why = escaped(why, false);
-                Err(NotReady::Untouched(format!("the gateway refused to restart: {why}")))
-            }
-            (Err(failure), None) => Err(NotReady::Untouched(failure.message)),
         }
+        let words = format!("the gateway was restarted, and not into version {}", self.record.to);
+        Err(NotReady::Untouched(words))
     }
 
-    /// Waits until another run than that of `since` is ready.
-    fn wait_in_place(&self, since: &Value, number: &Value) -> Result<(), NotReady> {
+    /// Waits until another run than that of `since` is ready; whether it is the new version: a restart that
+    /// was under way before may have been into another.
+    fn wait_in_place(&self, since: &Value, number: &Value) -> Result<bool, NotReady> {
         let drain = self.site.config.stop.drain_timeout;
         let limit = self.start_timeout() * 2 + drain + MARGIN;
         let deadline = Instant::now() + limit;
         while Instant::now() < deadline {
-            if let Ok((_, status)) = self.site.status(CONTROL_TIMEOUT) {
-                let is_new = status["since"] != *since && status["version"] == *self.record.to;
-                if is_new && status["state"] == "serving" {
-                    return Ok(());
-                }
+            pause(BETWEEN);
+            if let Ok((_, status)) = self.site.status(CONTROL_TIMEOUT)
+                && status["since"] != *since
+                && status["state"] == "serving"
+            {
+                return Ok(status["version"] == *self.record.to);
             }
-            let asked = self.site.request("GET", "/v1/restart", "");
-            let failed = asked.map_or(Value::Null, |(_, known)| known["failed"].clone());
-            if failed.is_object() && failed["number"] == *number {
-                let why = escaped(failed["why"].as_str().unwrap_or_default(), false);
+            let asked = self.site.request("GET", "/v1/restart");
+            let refused = asked.map_or(Value::Null, |(_, known)| known["refused"].clone());
+            if refused.is_object() && refused["number"] == *number {
+                let why = escaped(refused["reason"].as_str().unwrap_or_default(), false);
                 return Err(NotReady::Untouched(format!("the gateway did not restart: {why}")));
             }
-            let shown = self.site.shown();
-            let state = shown.as_ref().map(|shown| (shown.get("ActiveState"), shown));
-            if let Some(("failed" | "inactive", shown)) = state {
-                let (end, _) = describe_end(shown);
-                return Err(NotReady::Down(format!("the new version did not become ready: {end}")));
+            let shown = self
+                .site
+                .shown()
+                .filter(|shown| matches!(shown.get("ActiveState"), "failed" | "inactive"));
+            let ended = match &shown {
+                Some(shown) => Some(describe_end(shown).0),
+                None if self.site.unit.is_some() || self.site.is_running() => None,
+                None => Some("it has ended".to_owned()),
+            };
+            if let Some(end) = ended {
+                return Err(NotReady::Down(format!("it did not become ready: {end}")));
             }
-            pause(BETWEEN);
         }
-        let words = format!("the new version was not ready within {} s", limit.as_secs());
-        Err(NotReady::Down(words))
+        Err(NotReady::Down(format!("it was not ready within {} s", limit.as_secs_f64())))
     }
 
     fn restart_unit(&self, unit: &Unit<'_>) -> Result<(), NotReady> {
@@ -315,7 +330,7 @@ impl Updater<'_, '_> {
             (Ok(()), "active") => Ok(()),
             _ => {
                 let (end, _) = describe_end(&shown);
-                Err(NotReady::Down(format!("the new version did not become ready: {end}")))
+                Err(NotReady::Down(format!("it did not become ready: {end}")))
             }
         }
     }
@@ -383,16 +398,13 @@ impl Updater<'_, '_> {
         let _ = unit.act(&["reset-failed", "--", &unit.name]);
         match self.restart_unit(unit) {
             Ok(()) => End { stage, why },
-            Err(NotReady::Down(not) | NotReady::Untouched(not)) => {
-                let not = not.replace("the new version", "that version");
-                End {
-                    stage,
-                    why: format!(
-                        "{why}; {how}, but {not}: `{} logs`",
-                        self.site.owner.name.command()
-                    ),
-                }
-            }
+            Err(NotReady::Down(not) | NotReady::Untouched(not)) => End {
+                stage,
+                why: format!(
+                    "{why}; {how}, and it is not ready either: {not}; see `{} logs`",
+                    self.site.owner.name.command()
+                ),
+            },
         }
     }
 
@@ -408,12 +420,12 @@ impl Updater<'_, '_> {
             return Err(format!("{path} could not be put back: {not}; update.rollback is not set"));
         }
         self.run_configured("update.rollback", &words)?;
-        match self.prove() {
+        match version_of(self.site, &self.installed.path) {
             Ok(version) if version == self.record.from => {
                 Ok(format!("{path} is version {version} again"))
             }
             Ok(version) => Err(format!("update.rollback has left version {version} in {path}")),
-            Err(why) => Err(format!("after update.rollback {why}")),
+            Err(why) => Err(format!("after update.rollback: {why}")),
         }
     }
 
@@ -453,21 +465,21 @@ fn take_lock(site: &Site<'_>) -> Result<File, Failure> {
 }
 
 /// The version that runs, or that would.
-fn version_now(site: &Site<'_>, path: &std::path::Path) -> Result<String, Failure> {
-    if let Ok((_, status)) = site.status(CONTROL_TIMEOUT)
-        && let Some(version) = status["version"].as_str()
-    {
-        return Ok(escaped(version, true));
-    }
-    let failed = |e: &dyn std::fmt::Display| {
-        Failure::cannot(&format!("ask {} for its version", path.display()), e)
-    };
-    let program = site.as_user(path.to_owned(), &["version".to_owned()]).map_err(|e| failed(&e))?;
+fn version_now(site: &Site<'_>, path: &Path) -> Result<String, Failure> {
+    let running = site.status(CONTROL_TIMEOUT).map(|(_, status)| status).unwrap_or_default();
+    let version = running["version"].as_str().map(|version| escaped(version, true));
+    version.map_or_else(|| version_of(site, path), Ok)
+}
+
+/// The version that a program says it is.
+fn version_of(site: &Site<'_>, path: &Path) -> Result<String, Failure> {
+    let program = site.as_user(path.to_owned(), &["version".to_owned()]);
     let deadline = Instant::now() + MARGIN;
-    let said =
-        capture(&site.owner.children, &program, deadline, MAX_PROOF).map_err(|e| failed(&e))?;
-    let version = said.stdout.trim().strip_prefix("hermes-gateway ").unwrap_or("unknown");
-    Ok(escaped(version, true))
+    let said = program.and_then(|it| capture(&site.owner.children, &it, deadline, MAX_PROOF));
+    let what = format!("ask {} for its version", path.display());
+    let said = said.map_err(|e| Failure::cannot(&what, &e))?;
+    let version = said.stdout.trim().strip_prefix("hermes-gateway ").map(|it| escaped(it, true));
+    version.ok_or_else(|| Failure::cannot(&what, &one_line(said.stderr.as_bytes())))
 }
 
 fn now() -> String {
