@@ -4,6 +4,7 @@
 
 mod command;
 mod program;
+mod restart;
 mod site;
 mod trial;
 mod updater;

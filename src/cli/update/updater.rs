@@ -11,10 +11,11 @@ use serde_json::Value;
 
 use super::command::{self, Late};
 use super::program::Installed;
+use super::restart::{self, BETWEEN, MARGIN, NotReady};
 use super::site::Site;
 use super::trial::{Trial, Verdict};
 use crate::cli::control_client::escaped_lines;
-use crate::cli::unit_control::{Unit, describe_end};
+use crate::cli::unit_control::Unit;
 use crate::escape::{escaped, one_line};
 use crate::exit::{Exit, Failure};
 use crate::gateway::prove;
@@ -30,15 +31,6 @@ use crate::threads::pause;
 /// What is taken of the proof's output: a line.
 const MAX_PROOF: usize = 16 << 10;
 
-/// Between two looks at the gateway. A look at its unit starts a program.
-const BETWEEN: Duration = Duration::from_millis(200);
-
-/// Requests for a restart: one that was under way may have been into the version before.
-const RESTARTS: usize = 2;
-
-/// For a service manager and a machine under load, beyond all time-outs that count.
-const MARGIN: Duration = Duration::from_secs(10);
-
 /// Who asked for an update.
 pub struct Request {
     pub id: String,
@@ -49,13 +41,6 @@ pub struct Request {
 struct End {
     stage: UpdateStage,
     why: String,
-}
-
-/// Why a restart did not end in the new version.
-enum NotReady {
-    /// The gateway goes on as it was.
-    Untouched(String),
-    Down(String),
 }
 
 struct Updater<'s, 'c> {
@@ -131,8 +116,16 @@ impl Updater<'_, '_> {
             return End { stage: UpdateStage::Updated, why };
         }
         self.enter(UpdateStage::Restart);
-        match self.restart() {
+        match restart::restart(self.site, &version) {
             Ok(()) => {}
+            Err(NotReady::Stopped) => {
+                let words =
+                    "it was stopped before the new version was ready, and its next start runs that";
+                return End {
+                    stage: UpdateStage::Updated,
+                    why: format!("updated, {change}; {words}"),
+                };
+            }
             Err(NotReady::Untouched(why)) => return self.give_up(&why),
             Err(NotReady::Down(why)) => return self.roll_back(&why),
         }
@@ -142,12 +135,9 @@ impl Updater<'_, '_> {
             return End { stage: UpdateStage::Updated, why: format!("updated, {change}; {words}") };
         };
         let trial = self.site.config.update.trial;
-        say(&format!(
-            "{} is ready as version {version}; it is watched for {} s",
-            unit.label(),
-            trial.as_secs_f64()
-        ));
         self.enter(UpdateStage::Trial);
+        let (label, seconds) = (unit.label(), trial.as_secs_f64());
+        say(&format!("{label} is ready as version {version}; it is watched for {seconds} s"));
         match self.watch(unit, trial) {
             Verdict::Failed(why) => self.roll_back(&why),
             Verdict::Stopped => {
@@ -250,89 +240,6 @@ impl Updater<'_, '_> {
     fn runs_as_unit(&self) -> bool {
         let shown = self.site.shown();
         shown.is_some_and(|shown| !matches!(shown.get("ActiveState"), "inactive" | "failed"))
-    }
-
-    /// Restarts the gateway into the new program and waits until it is ready: in place where it can,
-    /// else by its service manager.
-    fn restart(&self) -> Result<(), NotReady> {
-        for _ in 0..RESTARTS {
-            let before = self.site.status(CONTROL_TIMEOUT).map(|(_, status)| status);
-            let asked = self.site.request("POST", "/v1/restart?kind=update");
-            match (asked, &self.site.unit) {
-                (Ok((202, begun)), _) => {
-                    let since = &before.unwrap_or_default()["since"];
-                    if self.wait_in_place(since, &begun["number"])? {
-                        return Ok(());
-                    }
-                }
-                // An older version, which knows no restart in place, or one that does not answer.
-                (Ok((404 | 405, _)) | Err(_), Some(unit)) => return self.restart_unit(unit),
-                (Ok((404 | 405, _)), None) => {
-                    let words =
-                        "the gateway that runs cannot restart in place: stop it, update, start it";
-                    return Err(NotReady::Untouched(words.to_owned()));
-                }
-                (Ok((_, refused)), _) => {
-                    let why = refused["error"]["message"].as_str().unwrap_or("it gave no reason");
-                    let why = format!("the gateway refused to restart: {}", escaped(why, false));
-                    return Err(NotReady::Untouched(why));
-                }
-                (Err(failure), None) => return Err(NotReady::Untouched(failure.message)),
-            }
-        }
-        let words = format!("the gateway was restarted, and not into version {}", self.record.to);
-        Err(NotReady::Untouched(words))
-    }
-
-    /// Waits until another run than that of `since` is ready; whether it is the new version: a restart that
-    /// was under way before may have been into another.
-    fn wait_in_place(&self, since: &Value, number: &Value) -> Result<bool, NotReady> {
-        let drain = self.site.config.stop.drain_timeout;
-        let limit = self.start_timeout() * 2 + drain + MARGIN;
-        let deadline = Instant::now() + limit;
-        while Instant::now() < deadline {
-            pause(BETWEEN);
-            if let Ok((_, status)) = self.site.status(CONTROL_TIMEOUT)
-                && status["since"] != *since
-                && status["state"] == "serving"
-            {
-                return Ok(status["version"] == *self.record.to);
-            }
-            let asked = self.site.request("GET", "/v1/restart");
-            let refused = asked.map_or(Value::Null, |(_, known)| known["refused"].clone());
-            if refused.is_object() && refused["number"] == *number {
-                let why = escaped(refused["reason"].as_str().unwrap_or_default(), false);
-                return Err(NotReady::Untouched(format!("the gateway did not restart: {why}")));
-            }
-            let shown = self
-                .site
-                .shown()
-                .filter(|shown| matches!(shown.get("ActiveState"), "failed" | "inactive"));
-            let ended = match &shown {
-                Some(shown) => Some(describe_end(shown).0),
-                None if self.site.unit.is_some() || self.site.is_running() => None,
-                None => Some("it has ended".to_owned()),
-            };
-            if let Some(end) = ended {
-                return Err(NotReady::Down(format!("it did not become ready: {end}")));
-            }
-        }
-        Err(NotReady::Down(format!("it was not ready within {} s", limit.as_secs_f64())))
-    }
-
-    fn restart_unit(&self, unit: &Unit<'_>) -> Result<(), NotReady> {
-        let down = |failure: Failure| NotReady::Down(failure.message);
-        let shown = unit.show().map_err(down)?;
-        let timeout = Unit::timeout(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]);
-        let done = unit.act_within(timeout, &["restart", "--", &unit.name]);
-        let shown = unit.show().map_err(down)?;
-        match (done, shown.get("ActiveState")) {
-            (Ok(()), "active") => Ok(()),
-            _ => {
-                let (end, _) = describe_end(&shown);
-                Err(NotReady::Down(format!("it did not become ready: {end}")))
-            }
-        }
     }
 
     /// Watches the new version for the time of its trial.
