@@ -303,8 +303,8 @@ impl Updater<'_, '_> {
         };
         // What has failed too often is not started before that.
         let _ = unit.act(&["reset-failed", "--", &unit.name]);
-        match self.restart_unit(unit) {
-            Ok(()) => End { stage, why },
+        match restart::by_manager(unit) {
+            Ok(()) | Err(NotReady::Stopped) => End { stage, why },
             Err(NotReady::Down(not) | NotReady::Untouched(not)) => End {
                 stage,
                 why: format!(
