@@ -291,6 +291,28 @@ mod tests {
     }
 
     #[test]
+    fn a_program_may_be_of_who_owns_what_runs_and_of_no_other_user() {
+        let dir = TempDir::new("permissions");
+        let (path, bin) = (dir.path().join("program"), directory(&dir.path().join("bin"), 0o755));
+        let (own, link) = (user::own_uid(), bin.join("link"));
+        file(&path, 0o755);
+        symlink(&path, &link).unwrap();
+        assert!(open_program(&link, own).is_ok());
+        if own == 0 {
+            for moved in [&path, &bin] {
+                chown(moved, OTHER, None).unwrap();
+                assert!(open_program(&link, 54_321).is_ok());
+                assert!(open_program(&link, own).is_err(), "{}", moved.display());
+                chown(moved, Some(0), None).unwrap();
+            }
+        }
+        file(&path, 0o757);
+        assert!(fault(open_program(&link, own)).contains("may be written by other users"));
+        file(&path, 0o644);
+        assert!(fault(open_program(&link, own)).contains("is not executable: chmod +x "));
+    }
+
+    #[test]
     fn a_group_of_its_owner_alone_may_write_a_configuration() {
         if user::own_uid() != 0 {
             return;

@@ -291,3 +291,88 @@ fn check_health(ready: &Ready) -> Result<(), String> {
         (status, _) => Err(failed(&format!("status {status}"))),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Sources;
+    use crate::dirs::Dirs;
+    use crate::name::Name;
+    use crate::subprocess::Children;
+    use crate::sys::fd::EventFd;
+    use std::os::fd::AsFd;
+    use std::path::PathBuf;
+
+    /// What a shell as the new program says to this script.
+    fn shell(script: &str, abort: Option<&EventFd>) -> Result<Proven, String> {
+        let (path, file) = (PathBuf::new(), PathBuf::from("/no/such.toml"));
+        let (required, demanded, set, home) = (false, false, Vec::new(), None);
+        let plan = Plan {
+            name: Name::parse("x").unwrap(),
+            dirs: Dirs { config_file: file.clone(), state: path.clone(), runtime: path },
+            sources: Sources { file, required, demanded, set, home },
+            demanded: Arc::new(|| false),
+            had_file: Arc::default(),
+            children: Children::new(),
+            ephemeral: false,
+            program: PathBuf::new(),
+            arguments: ["sh", "-c", script].map(OsString::from).into(),
+        };
+        let sh = Path::new("/bin/sh");
+        let proven = prove(&plan, sh, Duration::from_secs(20), abort.map(AsFd::as_fd));
+        assert!(plan.children.are_gone());
+        proven
+    }
+
+    #[test]
+    fn a_proof_that_nobody_waits_for_ends_at_once() {
+        let abort = EventFd::new().unwrap();
+        abort.notify();
+        let why = shell("exec sleep 600", Some(&abort)).unwrap_err();
+        assert_eq!(why, "/bin/sh cannot take over: the gateway does not wait for it any more");
+    }
+
+    #[test]
+    fn only_the_error_of_what_a_program_says_is_told() {
+        let why =
+            |script: &str| shell(script, None).unwrap_err().split_off("/bin/sh cannot ".len());
+        assert_eq!(
+            why(
+                "echo warning >&2; echo 'hermes-gateway: a'; printf 'hermes-gateway: b\\nc\\n' >&2; read x; exit 9"
+            ),
+            "take over: it did not say that it is ready, but: hermes-gateway: a"
+        );
+        assert_eq!(
+            why("echo warning >&2; printf 'hermes-gateway: b\\nc\\n' >&2; exit 9"),
+            "take over: it exited with status 9 before it was ready: b / c"
+        );
+        let long = why("head -c 100000 /dev/zero | tr '\\0' y >&2; exit 9");
+        assert_eq!(long.matches('y').count(), MAX_WORDS + " ready".matches('y').count());
+    }
+
+    #[test]
+    fn the_options_of_a_check_come_before_what_is_text() {
+        let words = |text: &str| {
+            let all: Vec<OsString> = text.split(' ').map(OsString::from).collect();
+            let (called, rest) = check_arguments(&all);
+            [&[called], &rest[..]].concat().join(" ".as_ref()).into_string().unwrap()
+        };
+        assert_eq!(words("/bin/hg -p x run"), "/bin/hg -p x run --check --hold");
+        assert_eq!(words("coder"), "coder --check --hold");
+        assert_eq!(words("coder run --"), "coder run --check --hold --");
+    }
+
+    #[test]
+    fn what_is_written_to_after_its_proof_is_noticed() {
+        let dir = crate::testing::TempDir::new("proof");
+        let path = dir.path().join("program");
+        std::fs::write(&path, "one").unwrap();
+        let file = File::open(&path).unwrap();
+        let stamp = stamp(&file).unwrap();
+        let proven = Proven { file, version: String::new(), handover: 1, stamp };
+        std::fs::rename(&path, dir.path().join("other")).unwrap();
+        assert_eq!(proven.check_unchanged(), Ok(()));
+        std::fs::write(dir.path().join("other"), "three").unwrap();
+        assert!(proven.check_unchanged().is_err());
+    }
+}

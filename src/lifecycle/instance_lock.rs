@@ -67,15 +67,15 @@ impl InstanceLock {
     /// directories that cannot be made ours.
     pub fn take(name: &Name, dirs: &Dirs) -> Result<InstanceLock, Failure> {
         with_directories(dirs, files::private_dir)?;
-        let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, e));
+        let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, &e));
         let (path, state_path) = (dirs.lock(), dirs.state_lock());
         let (runtime, state_lock) = (create(&path)?, create(&state_path)?);
-        let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
+        let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, &e))?;
         // The one that is shared first: who gets no further must not seem to be the holder.
         let try_hold = || -> Result<bool, Failure> {
-            let free = lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?
-                && lock::try_hold_visibly(&state_lock).map_err(|e| failed(&state_path, e))?;
-            Ok(free && lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?)
+            let free = lock::try_hold(&state).map_err(|e| failed(&dirs.state, &e))?
+                && lock::try_hold_visibly(&state_lock).map_err(|e| failed(&state_path, &e))?;
+            Ok(free && lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, &e))?)
         };
         let deadline = Instant::now() + LOCK_ORPHANED;
         while !try_hold()? {
@@ -108,18 +108,18 @@ pub fn check_directories(dirs: &Dirs) -> Result<(), Failure> {
 fn with_directories(dirs: &Dirs, private: fn(&Path) -> io::Result<()>) -> Result<(), Failure> {
     for dir in [&dirs.state, &dirs.runtime] {
         let parent = dir.parent().unwrap_or(dir);
-        private(parent).and_then(|()| private(dir)).map_err(|e| failed(dir, e))?;
+        private(parent).and_then(|()| private(dir)).map_err(|e| failed(dir, &e))?;
     }
     Ok(())
 }
 
-fn failed(path: &Path, e: io::Error) -> Failure {
+fn failed(path: &Path, e: &io::Error) -> Failure {
     match e.kind() {
         // Not ours, or no directory: another try would find the same.
         io::ErrorKind::PermissionDenied => {
-            Failure { exit: Exit::Config, ..Failure::with("use", path, &e) }
+            Failure { exit: Exit::Config, ..Failure::with("use", path, e) }
         }
-        _ => Failure::with("use", path, &e),
+        _ => Failure::with("use", path, e),
     }
 }
 
