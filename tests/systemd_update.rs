@@ -226,11 +226,10 @@ fn a_new_program_that_is_broken_never_runs() {
     Sandbox::user().with_programs().limit(Duration::from_secs(240)).run(|manager| {
         let site = Site::start(manager, MOVE, "");
         let before = site.pid();
-        for (kind, words) in util::programs::BROKEN {
+        // The ten kinds; the others differ for the proof alone.
+        for (kind, words) in &util::programs::BROKEN[..10] {
             if *kind == "missing" {
                 site.configure("rm \"$HERMES_GATEWAY_PROGRAM\"", "");
-            } else if *kind == "directory" {
-                continue;
             } else {
                 site.configure(MOVE, "");
                 util::programs::put(kind, &site.new);

@@ -108,6 +108,14 @@ fn a_value_out_of_range_is_an_error_that_names_the_range() {
         "2:17: stop.drain_timeout is 0; it must be between 10ms and 1d, like \"30s\"",
     );
     error(
+        "[update]\ntrial = \"2h\"",
+        "2:9: update.trial is \"2h\"; it must be between 10ms and 1h, like \"60s\"",
+    );
+    error(
+        "[update]\nrollback = [\"\"]",
+        "2:12: update.rollback names no program: its first string is empty; write one like [\"my-updater\", \"--flag\"]",
+    );
+    error(
         "[agent]\nturn_timeout = \"169h\"",
         "2:16: agent.turn_timeout is \"169h\"; it must be between 10ms and 7d, like \"10m\"",
     );

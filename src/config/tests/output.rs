@@ -50,6 +50,12 @@ drain_timeout = "90s"                         # --set
 [restart]
 start_timeout = "1m"                          # default
 
+[update]
+command = []                                  # default
+rollback = []                                 # default
+timeout = "15m"                               # default
+trial = "1m"                                  # default
+
 [log]
 level = "info"                                # default
 target = "auto"                               # default
