@@ -6,20 +6,14 @@ mod util;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use util::{DEADLINE, Manager, Outcome, Process, Sandbox, UNIT, binary, eventually, sys};
+use util::{DEADLINE, Manager, Outcome, Process, Sandbox, UNIT, binary, eventually, programs, sys};
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// What the new version says it is: as long as the old one.
-fn newer() -> String {
-    let (rest, _) = VERSION.split_at(VERSION.len() - 1);
-    format!("{rest}x")
-}
 
 /// A gateway as its user has installed it, and what its update brings.
 struct Site<'m> {
@@ -46,7 +40,7 @@ impl<'m> Site<'m> {
             fs::copy(binary(), &program).unwrap();
         }
         let new = manager.home().join("new");
-        put_version(&new);
+        programs::put_version(&new);
         let site = Site { manager, program, new };
         site.configure(script, more);
         let install = manager.run(&site.program, &["install"]).assert_code(0);
@@ -119,20 +113,6 @@ impl<'m> Site<'m> {
     }
 }
 
-/// A copy of the program that says that it is another version.
-#[track_caller]
-fn put_version(at: &Path) {
-    let mut bytes = fs::read(binary()).unwrap();
-    let (old, new) = (VERSION.as_bytes(), newer().into_bytes());
-    let mut from = 0;
-    while let Some(found) = bytes[from..].windows(old.len()).position(|part| part == old) {
-        bytes[from + found..][..old.len()].copy_from_slice(&new);
-        from += found + old.len();
-    }
-    fs::write(at, bytes).unwrap();
-    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
-}
-
 /// Fails the test unless all of these are in what was said.
 #[track_caller]
 fn assert_said(outcome: &Outcome, words: &[&str]) {
@@ -149,16 +129,16 @@ fn a_good_update_is_brought_proven_restarted_into_and_watched() {
         let site = Site::start(manager, &script, "trial = \"1s\"\n");
         let kept = site.program.with_extension("previous");
         let outcome = site.update().assert_code(0);
-        let change = format!("default: updated, version {VERSION} → {}", newer());
+        let change = format!("default: updated, version {VERSION} → {}", programs::newer());
         let is_kept = format!("the version before is kept as {}", kept.display());
         assert_said(&outcome, &[&is_kept, "bringing it\n", "some trouble\n", "watched for 1 s"]);
         assert!(outcome.stdout.trim_end().ends_with(&change), "{}", outcome.stdout);
-        assert_eq!(site.serving(), newer());
+        assert_eq!(site.serving(), programs::newer());
         assert_eq!(fs::read(&kept).unwrap(), fs::read(binary()).unwrap());
         let record = site.record();
         assert_eq!(
             (&record["stage"], &record["from"], &record["to"]),
-            (&json!("updated"), &json!(VERSION), &json!(newer())),
+            (&json!("updated"), &json!(VERSION), &json!(programs::newer())),
             "{record}"
         );
         assert_eq!(record["output"], "bringing it\nsome trouble\n", "{record}");
@@ -168,7 +148,7 @@ fn a_good_update_is_brought_proven_restarted_into_and_watched() {
         let outcome = site.update().assert_code(0);
         assert_said(
             &outcome,
-            &["default: nothing new: ", &format!("is version {} as before", newer())],
+            &["default: nothing new: ", &format!("is version {} as before", programs::newer())],
         );
         assert_eq!(site.pid(), before);
         // What it was run in is gone.
@@ -227,12 +207,12 @@ fn a_new_program_that_is_broken_never_runs() {
         let site = Site::start(manager, MOVE, "");
         let before = site.pid();
         // The ten kinds; the others differ for the proof alone.
-        for (kind, words) in &util::programs::BROKEN[..10] {
+        for (kind, words) in &programs::BROKEN[..10] {
             if *kind == "missing" {
                 site.configure("rm \"$HERMES_GATEWAY_PROGRAM\"", "");
             } else {
                 site.configure(MOVE, "");
-                util::programs::put(kind, &site.new);
+                programs::put(kind, &site.new);
             }
             let outcome = site.update();
             let again = format!("is version {VERSION} again; the gateway was not restarted");
@@ -263,7 +243,7 @@ fn a_new_version_that_dies_in_its_trial_is_rolled_back_once() {
         let outcome = update.finish(DEADLINE).assert_code(1);
         let failed = format!(
             "version {} failed: it died 3 times, the last time: killed by SIGKILL",
-            newer()
+            programs::newer()
         );
         let back = format!("default: rolled back to version {VERSION}: {failed}");
         assert_said(&outcome, &[&failed, &back]);
@@ -279,7 +259,7 @@ fn a_new_version_that_proves_itself_and_does_not_start_is_rolled_back() {
     Sandbox::user().with_programs().run(|manager| {
         let site = Site::start(manager, MOVE, "trial = \"20s\"\n");
         // It proves itself, and exits with status 1 when it is to run.
-        util::programs::put("good", &site.new);
+        programs::put("good", &site.new);
         let outcome = site.update().assert_code(1);
         let back = format!("default: rolled back to version {VERSION}: version 9.9.9 failed: ");
         assert_said(&outcome, &[&back, "exit status 1"]);
@@ -303,7 +283,7 @@ fn a_stop_in_the_trial_is_an_operators_and_no_failure() {
         let outcome = site.update().assert_code(0);
         let change = format!(
             "updated, version {} → {VERSION}: it does not run, and its next start",
-            newer()
+            programs::newer()
         );
         assert_said(&outcome, &[&change]);
         manager.unit(UNIT).assert(&[("ActiveState", "inactive")]);
@@ -322,7 +302,7 @@ fn a_stop_while_the_command_runs_is_no_failure() {
         let outcome = update.finish(DEADLINE).assert_code(0);
         assert_said(&outcome, &["it does not run, and its next start runs"]);
         manager.systemctl(&["start", UNIT]).assert_code(0);
-        assert_eq!(site.serving(), newer());
+        assert_eq!(site.serving(), programs::newer());
     });
 }
 
@@ -341,7 +321,7 @@ fn one_update_at_a_time_and_it_outlives_its_terminal() {
         assert_eq!(first.wait_for_exit(DEADLINE), 128 + libc::SIGHUP);
         fs::write(manager.home().join("gate"), "go\n").unwrap();
         eventually("the update has ended", || (site.record()["stage"] == "updated").then_some(()));
-        assert_eq!(site.serving(), newer());
+        assert_eq!(site.serving(), programs::newer());
         assert_eq!(site.record()["output"], "running\non\n");
     });
 }
@@ -413,12 +393,15 @@ fn a_link_that_the_update_moves_leads_back() {
             ln -sfn ~/opt/2/hermes-gateway \"$HERMES_GATEWAY_PROGRAM\"";
         let site = Site::start_from(manager, link.clone(), script, "trial = \"1s\"\n");
         site.update().assert_code(0);
-        assert_eq!((site.serving(), fs::read_link(&link).unwrap()), (newer(), version("2")));
+        assert_eq!(
+            (site.serving(), fs::read_link(&link).unwrap()),
+            (programs::newer(), version("2"))
+        );
 
         fs::remove_file(&link).unwrap();
         symlink(version("1"), &link).unwrap();
         manager.systemctl(&["restart", UNIT]).assert_code(0);
-        util::programs::put("exit-1", &site.new);
+        programs::put("exit-1", &site.new);
         let outcome = site.update().assert_code(1);
         assert_said(&outcome, &[&format!("{} is version {VERSION} again", link.display())]);
         assert_eq!(
@@ -443,6 +426,6 @@ fn an_agent_asks_and_does_not_wait() {
         let reply = manager.run(&site.program, &["send", "x"]).assert_code(0).stdout;
         assert!(reply.contains("the update is requested; this command does not wait"), "{reply}");
         eventually("it is updated", || (site.record()["stage"] == "updated").then_some(()));
-        assert_eq!(site.serving(), newer());
+        assert_eq!(site.serving(), programs::newer());
     });
 }

@@ -15,7 +15,7 @@ fn unknown_names_are_errors_with_a_suggestion() {
     error(
         "zebra = 1",
         "1:1: unknown key \"zebra\" outside of a section; \
-         the sections are [http], [agent], [session], [stop], [restart], [log], [limits], [deliver.NAME], [keys.NAME]",
+         the sections are [http], [agent], [session], [stop], [restart], [update], [log], [limits], [deliver.NAME], [keys.NAME]",
     );
     error("[htpp]\n", "1:2: unknown section [htpp]; did you mean [http]?");
     error(
@@ -113,7 +113,7 @@ fn a_value_out_of_range_is_an_error_that_names_the_range() {
     );
     error(
         "[update]\nrollback = [\"\"]",
-        "2:12: update.rollback names no program: its first string is empty; write one like [\"my-updater\", \"--flag\"]",
+        "2:1: update.rollback names no program: its first string is empty; write one like [\"my-updater\", \"--flag\"]",
     );
     error(
         "[agent]\nturn_timeout = \"169h\"",
