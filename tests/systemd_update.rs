@@ -5,7 +5,7 @@
 mod util;
 
 use std::fs;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -427,5 +427,94 @@ fn an_agent_asks_and_does_not_wait() {
         assert!(reply.contains("the update is requested; this command does not wait"), "{reply}");
         eventually("it is updated", || (site.record()["stage"] == "updated").then_some(()));
         assert_eq!(site.serving(), programs::newer());
+    });
+}
+
+#[test]
+fn an_operators_message_asks_and_is_told_what_came_of_it() {
+    Sandbox::user().with_programs().run(|manager| {
+        let site = Site::start(manager, &format!("echo bringing it; {MOVE}"), "trial = \"1s\"\n");
+        let send = |text: &str| {
+            let outcome = manager.run(&site.program, &["send", "--session", "ops", text]);
+            outcome.assert_code(0).stdout
+        };
+        let told = |words: &str| {
+            eventually(words, || {
+                let file = fs::read_to_string(site.file("journal")).unwrap_or_default();
+                file.lines()
+                    .any(|line| line.contains("\"done\"") && line.contains(words))
+                    .then_some(())
+            });
+        };
+        programs::put("exit-1", &site.new);
+        assert!(send("/update").contains("update requested"));
+        told("not updated: the new program failed its proof: ");
+        told("\\nbringing it");
+        site.assert_old();
+
+        programs::put_version(&site.new);
+        assert!(send("/update").contains("update requested"));
+        told(&format!("updated, version {VERSION} → {}", programs::newer()));
+        assert_eq!(site.serving(), programs::newer());
+        let by = site.record()["by"].as_str().unwrap().to_owned();
+        assert!(by.contains("message") && by.contains("owner"), "{by}");
+
+        // One that cannot begin is told as well.
+        let file = manager.home().join(".config/hermes-gateway/default.toml");
+        manager.write(&file, "[http]\nlisten = \"127.0.0.1:0\"\n");
+        assert!(send("/update").contains("update requested"));
+        told("not updated: hermes-gateway: update.command is not set");
+    });
+}
+
+#[test]
+fn the_machines_unit_is_updated_by_root_and_the_commands_run_as_its_user() {
+    Sandbox::system().with_programs().run(|manager| {
+        let user = manager.user();
+        let program = PathBuf::from("/opt/hermes-gateway/hermes-gateway");
+        let new = PathBuf::from("/home/tester/new");
+        // Only root may write the program's place: the user has a file that root's hook moves there.
+        let config = |script: &str| {
+            let file = user.home().join(".config/hermes-gateway/default.toml");
+            let text = format!(
+                "[http]\nlisten = \"127.0.0.1:0\"\n[restart]\nstart_timeout = \"5s\"\n[update]\n\
+                 trial = \"1s\"\ncommand = [\"sh\", \"-c\", {}]\n",
+                json!(script)
+            );
+            user.write(&file, &text);
+            fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+        };
+        config("id -un > ~/who; echo $HOME > ~/home; touch $HERMES_GATEWAY_PROGRAM");
+        manager.gateway(&["install", "--system", "--user", "tester", "--now"]).assert_code(0);
+        let unit = manager.unit(UNIT);
+        let before = unit.main_pid();
+        let update = || manager.gateway(&["update", "--system"]);
+        let outcome = update().assert_code(1);
+        assert_said(&outcome, &["update.command failed with exit status 1", "are as they were"]);
+        let read = |name: &str| fs::read_to_string(user.home().join(name)).unwrap();
+        assert_eq!((&*read("who"), &*read("home")), ("tester\n", "/home/tester\n"));
+        let record = user.home().join(".local/state/hermes-gateway/default/update.json");
+        let meta = fs::metadata(&record).unwrap();
+        assert_eq!((meta.uid(), meta.mode() & 0o777), (4242, 0o600));
+        assert_eq!(unit.main_pid(), before);
+
+        // One that the user may replace, as a directory of theirs.
+        let dir = program.parent().unwrap();
+        std::os::unix::fs::chown(dir, Some(4242), Some(4242)).unwrap();
+        programs::put_version(&new);
+        config(&MOVE.replace("$NEW", new.to_str().unwrap()));
+        let outcome = update().assert_code(0);
+        assert_said(&outcome, &[&format!("updated, version {VERSION} → {}", programs::newer())]);
+        unit.assert(&[("ActiveState", "active")]);
+
+        programs::put("exit-78", &new);
+        let outcome = update().assert_code(1);
+        let again =
+            format!("is version {} again; the gateway was not restarted", programs::newer());
+        assert_said(&outcome, &["failed its proof", "the configuration is wrong", &again]);
+
+        // Its own user reaches the gateway and not its manager: that is said, and there is no trial.
+        let outcome = user.run(&PathBuf::from("/opt/hermes-gateway/hermes-gateway"), &["update"]);
+        assert_said(&outcome.assert_code(1), &["failed its proof"]);
     });
 }

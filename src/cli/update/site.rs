@@ -188,12 +188,11 @@ impl<'c> Site<'c> {
 /// The gateway that the machine's unit runs, with its own arguments where it runs now, and its user.
 fn find_owner(context: &Context, unit: &Unit<'_>) -> Option<(Context, Option<User>)> {
     let shown = unit.show().ok()?;
-    if let Some(known) = start::main_process(unit, &shown) {
-        return Some(known);
-    }
     let user = shown.get("User");
     let user = user::by_name(if user.is_empty() { "root" } else { user })?;
-    let owner = context.of_user(&user);
+    let running = start::main_process(unit, &shown);
+    let (config, set) = running.map(|(it, _)| (it.config, it.set)).unwrap_or_default();
+    let owner = Context { config, set, ..context.of_user(&user) };
     Some((owner, Some(user).filter(|user| user.uid != user::own_uid())))
 }
 
