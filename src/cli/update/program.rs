@@ -59,6 +59,17 @@ impl Installed {
         })
     }
 
+    /// Whether only root can change where the path leads, and what is there.
+    pub fn is_roots(&self) -> bool {
+        let links = self.links.iter().map(|(link, _)| link);
+        let paths = links.chain([&self.path, &self.file]).flat_map(|path| path.ancestors());
+        { paths }.all(|path| {
+            let meta = fs::symlink_metadata(path);
+            // A symlink has no mode of its own.
+            meta.is_ok_and(|it| it.uid() == 0 && (it.is_symlink() || it.mode() & 0o022 == 0))
+        })
+    }
+
     /// Whether the path leads to the same program as before: the same file, or one with the same content.
     pub fn is_unchanged(&self) -> bool {
         self.is_same_file()
@@ -134,7 +145,7 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn write_copy(from: &Path, new: &Path) -> io::Result<()> {
-    let mut source = File::open(from)?;
+    let mut source = open(from)?;
     let meta = source.metadata()?;
     let mut file = files::create_new(new, 0o600)?;
     io::copy(&mut source, &mut file)?;
@@ -144,8 +155,16 @@ fn write_copy(from: &Path, new: &Path) -> io::Result<()> {
     file.sync_all()
 }
 
+/// Opens a regular file: a fifo in its place would hang us.
+fn open(path: &Path) -> io::Result<File> {
+    if !fs::metadata(path)?.is_file() {
+        return Err(io::Error::other(format!("{} is no regular file", path.display())));
+    }
+    File::open(path)
+}
+
 fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (File::open(one)?, File::open(other)?);
+    let (mut one, mut other) = (open(one)?, open(other)?);
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }

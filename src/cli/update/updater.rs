@@ -46,6 +46,8 @@ struct End {
 struct Updater<'s, 'c> {
     site: &'s Site<'c>,
     installed: Installed,
+    /// The program is put back with our own rights, and not with those of the gateway's user.
+    as_root: bool,
     record: UpdateRecord,
 }
 
@@ -71,8 +73,14 @@ pub fn update(site: &Site<'_>, request: Request) -> Result<Exit, Failure> {
     }
     let path = site.program()?;
     let from = version_now(site, &path)?;
-    let kept = Installed::keep(&path);
-    let installed = kept.map_err(|e| Failure::with("find the program", &path, &e))?;
+    let failed = |e: io::Error| Failure::with("find the program", &path, &e);
+    // With the rights of the gateway's user, who could lead root anywhere else by a link. What only root can
+    // change is root's to keep.
+    let mut installed = site.as_owner(|| Installed::keep(&path))?.map_err(failed)?;
+    let as_root = installed.kept.is_err() && installed.is_roots();
+    if as_root {
+        installed = Installed::keep(&path).map_err(failed)?;
+    }
     let record = UpdateRecord {
         id: request.id,
         by: request.by,
@@ -83,7 +91,7 @@ pub fn update(site: &Site<'_>, request: Request) -> Result<Exit, Failure> {
         previous: installed.kept.as_ref().map_or(String::new(), |kept| kept.display().to_string()),
         ..UpdateRecord::default()
     };
-    let mut updater = Updater { site, installed, record };
+    let mut updater = Updater { site, installed, as_root, record };
     say(&updater.way_back());
     updater.enter(UpdateStage::Command);
     let end = updater.carry_out();
@@ -318,7 +326,9 @@ impl Updater<'_, '_> {
     /// Puts the program back, by what was kept or by the operator's command; says how, or why not.
     fn put_back(&mut self) -> Result<String, String> {
         let path = self.installed.path.display().to_string();
-        let not = match self.installed.put_back() {
+        let put_back = || self.installed.put_back();
+        let put = if self.as_root { Ok(put_back()) } else { self.site.as_owner(put_back) };
+        let not = match put.map_err(|failure| failure.message).flatten() {
             Ok(()) => return Ok(format!("{path} is version {} again", self.record.from)),
             Err(not) => not,
         };
