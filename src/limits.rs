@@ -197,6 +197,14 @@ pub const THREAD_STACK: usize = 1 << 20;
 /// How long accepting rests after an error that would come again at once (EMFILE).
 pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
 
+/// How long the exit waits for the last events of event streams, and for last answers that were sent:
+/// they are on their way by then.
+pub const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// What connections that are handed over have sent of requests that were not begun, all together: a
+/// thousand of the largest heads, and much more of usual ones. The next process reads it before it serves.
+pub const MAX_HANDED_OVER: usize = 16 * MIB;
+
 /// As far as the soft limit on descriptors is raised at the start, if the hard one allows it.
 pub const WANTED_DESCRIPTORS: u64 = 65_536;
 
@@ -314,6 +322,9 @@ pub const NOTIFY_COOL_DOWN: Duration = secs(60);
 /// The same for `stop.notify_failures`: an agent that is away fails one turn after the other.
 pub const FAILURE_COOL_DOWN: Duration = secs(5 * 60);
 
+/// How long a stop waits for a target that is told of it.
+pub const MAX_DRAIN_SEND: Duration = secs(5);
+
 /// How soon after a restart that was asked for none is made for another message: requests that were sent
 /// at once come late when the gateway was away.
 pub const RESTART_PAUSE: Duration = secs(10);
@@ -360,6 +371,10 @@ pub const JOURNAL_BUFFER: usize = 32 * KIB;
 /// For a reload that somebody waits for, from the request to its outcome: a slow disk's time, and less
 /// than the 60 s that the unit's `TimeoutStartSec=` gives `ExecReload=`.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// What one image of the process tells the next: some hundred bytes for each connection that it hands over,
+/// and the heads that were not read yet.
+pub const MAX_HANDOVER: u64 = 64 << 20;
 
 /// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);

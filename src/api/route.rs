@@ -7,7 +7,7 @@ use super::auth::{Authenticated, Origin};
 use super::error::{ApiError, Handled, HandlerError};
 use super::request::check_once;
 use super::service::{Exchange, Service};
-use super::{chat_completions, cors, messages, models, responses_api, sessions, status};
+use super::{chat_completions, cors, messages, models, responses_api, restart, sessions, status};
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
 
@@ -33,6 +33,8 @@ enum Class {
     Stream,
     /// A wait for the configuration to be read; on the control socket only.
     Reload,
+    /// What concerns the process; on the control socket only, and told also while the disk hangs.
+    Process,
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +47,7 @@ enum Handler {
 /// The text is what stands for `{id}` or `*` in the pattern.
 type KeyedHandler = fn(Exchange<'_>, &str) -> Handled;
 
-use Class::{LongWork, Memory, Read, Reload, Stream, Work};
+use Class::{LongWork, Memory, Process, Read, Reload, Stream, Work};
 use Handler::{Keyed, Open};
 
 /// Method, pattern, scope, class and handler. In a pattern `{id}` is one segment and `*` any text, slashes
@@ -77,6 +79,8 @@ static ROUTES: &[Route] = &[
     Route(Get, "/v1/status", "status", Memory, Keyed(status::status)),
     Route(Post, "/v1/journal/compact", "journal", LongWork, Keyed(status::compact)),
     Route(Post, "/v1/reload", "status", Reload, Keyed(status::reload)),
+    Route(Get, "/v1/restart", "status", Process, Keyed(restart::get)),
+    Route(Post, "/v1/restart", "status", Process, Keyed(restart::post)),
 ];
 
 impl Route {
@@ -129,18 +133,19 @@ fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
     let (routes, name) = found.unwrap_or_default();
     let route = routes.iter().find(|route| route.takes(method));
     let class = route.map(|&Route(.., class, _)| class);
-    if tcp && routes.iter().any(|&Route(.., class, _)| class == Reload) {
+    if tcp && routes.iter().any(|&Route(.., class, _)| matches!(class, Reload | Process)) {
         return Found::default();
     }
     Found { routes, route, class, name }
 }
 
 /// Serves one connection until it ends.
-pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
+pub fn serve(connection: &mut Connection, origin: Origin, service: &Service) {
     connection.error_response = super::error::refused;
+    connection.needs_turn = needs_turn;
     let why = loop {
         match connection.next_request() {
-            Ok(Some(request)) => match answer(&mut connection, &request, origin, service) {
+            Ok(Some(request)) => match answer(connection, &request, origin, service) {
                 Ok(()) => {}
                 Err(why) => break why,
             },
@@ -153,6 +158,11 @@ pub fn serve(mut connection: Connection, origin: Origin, service: &Service) {
         Closed::Io(_) | Closed::TimedOut | Closed::CutShort => why.to_string(),
     };
     log::debug!("a connection from {origin} ended: {why}");
+}
+
+/// Whether a request that has begun would hold up a restart: by its head alone.
+fn needs_turn(request: &Request) -> bool {
+    find(&request.path, request.method, false).class == Some(LongWork)
 }
 
 /// Answers one request. Out of line: what waits for the next one needs none of this on its stack.
@@ -269,7 +279,7 @@ impl Found<'_> {
             );
             return Err(ApiError::new(403, "route_not_allowed", message).into());
         }
-        if !matches!(class, Memory | Reload)
+        if !matches!(class, Memory | Reload | Process)
             && let Some(why) = service.hub.health().stalled(DISK_HANGS)
         {
             let message = format!("Try again later: {why}.");
@@ -313,6 +323,7 @@ mod tests {
             ("/v1/sessions/", None),
             ("/v1/statuses", None),
             ("/v1/reload", None),
+            ("/v1/restart", None),
         ] {
             let Found { routes, name, .. } = find(path, Get, true);
             assert_eq!(routes.first().map(|route| (route.1, name)), found, "{path}");

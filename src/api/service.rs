@@ -1,6 +1,6 @@
 //! The gateway as requests see it: what handlers share, and the request that one of them answers.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,14 @@ use super::auth_throttle::AuthThrottle;
 use super::buffers::{Buffers, Lease};
 use super::connections::ConnectionTable;
 use super::error::{ApiError, Handled};
+use super::handover::Handover;
 use super::reload::Reloads;
 use super::response::json;
 use crate::http::{Connection, ConnectionActivity, Request, Response, ShutdownFlag};
+use crate::limits::STREAM_END_TIMEOUT;
 use crate::session::{Hub, Settings};
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
-
-/// How long the exit waits for the last events of event streams: they are on their way by then.
-const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What stays the same for the life of the process.
 #[derive(Clone, Debug)]
@@ -54,6 +53,7 @@ pub struct Service {
     /// When the drain began, RFC 3339.
     pub draining_since: OnceLock<String>,
     pub buffers: Arc<Buffers>,
+    pub handover: Handover,
     /// Wakes the main loop.
     pub wake: Arc<EventFd>,
     /// Requests that are being answered, and event streams.
@@ -62,8 +62,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// `wake` is notified when the last request in flight has been answered during a drain, and when a
-    /// reload is asked for.
+    /// `wake` is notified when the last request in flight has been answered during a drain or a pause, when
+    /// a connection was handed over, and when a reload is asked for.
     pub fn new(facts: Facts, keys: Keyring, hub: Arc<Hub>, wake: Arc<EventFd>) -> Service {
         Service {
             facts,
@@ -80,6 +80,7 @@ impl Service {
             stop_timeout: Mutex::default(),
             reloads: Reloads::default(),
             draining_since: OnceLock::new(),
+            handover: Handover::default(),
             wake,
             in_flight: Mutex::default(),
             stream_ended: Condvar::new(),
@@ -159,6 +160,20 @@ impl Service {
         lock(&self.in_flight)[0]
     }
 
+    /// How many connections there are, and how many of them only send the end of something.
+    pub(super) fn connections_left(&self) -> (usize, usize) {
+        let (count, closing) = self.connections.counts();
+        let control = self.control_connections.load(Ordering::SeqCst);
+        (count + control, closing + lock(&self.in_flight)[1])
+    }
+
+    /// Has a connection count for a principal whose key another process has seen.
+    pub fn restore_principal(&self, activity: &ConnectionActivity, name: &str) {
+        let keys = self.keys();
+        // Where it holds its share already the connection is like one that has shown no key.
+        let _ = keys.named(name).map(|key| self.connections.authenticate(activity, key));
+    }
+
     pub(super) fn begin(&self, streams: bool) -> InFlight<'_> {
         lock(&self.in_flight)[usize::from(streams)] += 1;
         InFlight { service: self, streams }
@@ -185,7 +200,9 @@ impl Drop for InFlight<'_> {
         in_flight[usize::from(self.streams)] -= 1;
         if self.streams {
             self.service.stream_ended.notify_all();
-        } else if in_flight[0] == 0 && self.service.shutdown.is_closing() {
+        } else if in_flight[0] <= self.service.hub.waiting()
+            && self.service.shutdown.is_awaiting_quiet()
+        {
             self.service.wake.notify();
         }
     }

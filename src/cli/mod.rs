@@ -15,6 +15,7 @@ mod logs;
 mod man;
 mod output;
 mod reload;
+mod restart_in_place;
 mod run;
 mod send;
 mod start;
@@ -33,6 +34,7 @@ use std::env;
 
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
+use crate::gateway::Handover;
 use crate::lifecycle::signals::{Signals, end_on_terminate};
 use crate::subprocess::Children;
 use crate::sys;
@@ -54,7 +56,7 @@ pub fn main() -> Exit {
 
 fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let cannot_catch = |e| Failure::cannot("catch signals", &e);
-    let mut signals = None;
+    let (mut signals, mut inherited) = (None, None);
     match args.command {
         "help" => return say(help::page(args.words.first().map(String::as_str))),
         "version" => return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -67,6 +69,8 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "run" => {
             let check = args.has("--check");
             signals = (!check).then(Signals::catch).transpose().map_err(cannot_catch)?;
+            inherited = Handover::take()?;
+            inherited.iter().for_each(|it| sys::exec::set_name(&it.name));
             let protected = sys::process::protect_memory();
             protected.map_err(|e| Failure::cannot("protect its memory", &e))?;
         }
@@ -77,10 +81,16 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let base = unit_dirs::for_command(Base::own().map_err(Failure::failed)?, args);
     let (name, config, set) = (args.name.clone(), args.config.clone(), args.set.clone());
     let dirs = base.gateway(&name);
-    let (children, user) = (Children::new(), None);
+    let soft_limit = inherited.as_ref().and_then(|it| it.soft_limit);
+    let (children, user) = (soft_limit.map_or_else(Children::new, Children::started_with), None);
     let context = &Context { name, base, dirs, config, set, children, user };
     if let Some(signals) = signals {
-        return Ok(run::run(context, signals, args.has("--ephemeral")));
+        return Ok(run::run(
+            context,
+            signals,
+            inherited.unwrap_or_default(),
+            args.has("--ephemeral"),
+        ));
     }
     let (system, json) = (args.has("--system"), args.has("--json"));
     match args.command {
@@ -90,6 +100,7 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "uninstall" => uninstall::uninstall(context, system),
         "start" => start::start(context, system),
         "stop" => stop::stop(context, system),
+        "restart" if args.has("--graceful") => restart_in_place::restart(context),
         "restart" => start::restart(context, system),
         "reload" => reload::reload(context),
         "update" => update::update(context, system),

@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 
 use super::args::Parsed;
 use super::config;
@@ -12,7 +13,7 @@ use super::exec_path;
 use super::output::say;
 use crate::escape::quoted;
 use crate::exit::{Exit, Failure};
-use crate::gateway::{self, Plan, Proven};
+use crate::gateway::{self, Handover, Plan, Proven};
 use crate::lifecycle::signals::Signals;
 use crate::sys::fs::{can_write_in, check_private_dir, private_dir};
 use crate::sys::proc;
@@ -20,9 +21,13 @@ use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
 
 /// Runs until it is stopped. `ephemeral`: messages and transcripts end with the run.
-pub fn run(context: &Context, signals: Signals, ephemeral: bool) -> Exit {
+/// `inherited`: what this process had before it became this program.
+pub fn run(context: &Context, signals: Signals, inherited: Handover, ephemeral: bool) -> Exit {
     let usable = |dir: &Path| can_write_in(dir);
-    gateway::run(plan(context, ephemeral, usable, private_dir), signals)
+    let had_file = Arc::new(inherited.had_file.into());
+    let inherited = Arc::new(Mutex::new(inherited));
+    let plan = plan(context, ephemeral, usable, private_dir);
+    gateway::run(Plan { inherited, had_file, ..plan }, signals)
 }
 
 /// Goes through a start beside what runs, and takes nothing; or has another program do so.

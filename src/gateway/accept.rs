@@ -3,15 +3,16 @@
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::connection::{ConnectionGuard, start};
+use super::connection::{ConnectionGuard, Unread, start};
 use super::spare_thread::{self, Incoming, Waiting};
 use crate::api::connections::{AUTHENTICATION_GRACE, Capacity};
-use crate::api::{ApiError, Origin, Service, source_prefix};
+use crate::api::{ApiError, HandedOver, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
 use crate::shares::Shares;
@@ -72,12 +73,12 @@ impl Listeners {
     pub fn accept(&self, service: &Arc<Service>) -> io::Result<()> {
         // The control socket first: its few clients are the operator.
         let control = || self.control.accept();
-        let accepted = batch(&control, &|(stream, _)| self.admit_control(stream, service));
+        let accepted = batch(&control, &|(stream, _)| self.admit_control(stream, service, None));
         let accepted = accepted.and_then(|()| {
             let capacity = capacity(&service.settings().config, self.tasks);
             let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
             let next = || self.next.take().map_or_else(accept, Ok);
-            batch(&next, &|(stream, peer)| self.admit(stream, peer, capacity, service))
+            batch(&next, &|accepted| self.admit(accepted, capacity, service, None))
         });
         accepted.inspect_err(|e| {
             if is_shortage(e) {
@@ -86,16 +87,49 @@ impl Listeners {
         })
     }
 
+    /// Has connections give up their sockets: see [`Service::hand_over`].
+    pub fn hand_over(&self, service: &Service) {
+        service.hand_over();
+        if let Some((stream, peer)) = self.next.take() {
+            service.give_up(stream.as_fd(), Origin::Tcp(peer), None, (Vec::new(), true));
+        }
+    }
+
+    /// Goes on with connections that were handed over, within the limits of those that are accepted.
+    pub fn resume(&self, connections: Vec<HandedOver>, service: &Arc<Service>) {
+        let capacity = capacity(&service.settings().config, self.tasks);
+        for HandedOver { socket, control, unread, new, principal } in connections {
+            let earlier = Some((unread, new));
+            let admitted = if control {
+                self.admit_control(socket.into(), service, earlier)
+            } else {
+                let stream = TcpStream::from(socket);
+                let peer = stream.peer_addr();
+                peer.and_then(|peer| {
+                    let accepted = (Arc::new(stream), peer);
+                    self.admit(accepted, capacity, service, earlier.map(|it| (it, principal)))
+                })
+            };
+            if let Err(e) = admitted {
+                log::debug!("a connection that was handed over has ended: {e}");
+            }
+        }
+    }
+
+    /// `earlier`: of one that was handed over, and its principal.
     fn admit(
         &self,
-        mut stream: Arc<TcpStream>,
-        peer: SocketAddr,
+        (mut stream, peer): (Arc<TcpStream>, SocketAddr),
         capacity: Capacity,
         service: &Arc<Service>,
+        earlier: Option<(Unread, Option<String>)>,
     ) -> io::Result<()> {
         let now = Instant::now();
         let source = source_prefix(peer.ip());
         let Some(activity) = service.connections.admit(&stream, source, capacity, now) else {
+            if earlier.is_some() {
+                return Err(io::Error::other("there is no room for it"));
+            }
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
@@ -112,12 +146,19 @@ impl Listeners {
         self.full.set(None);
         // Each write goes at once: ours are whole already (TCP_NODELAY, tcp(7)).
         let _ = stream.set_nodelay(true);
+        let (earlier, principal) = earlier.unzip();
+        principal.flatten().iter().for_each(|name| service.restore_principal(&activity, name));
         let guard = ConnectionGuard::new(service, Origin::Tcp(peer), Some(activity));
-        start(Box::new(Arc::clone(&stream)), guard).inspect_err(|_| refuse(&mut stream))
+        start(Box::new(Arc::clone(&stream)), guard, earlier).inspect_err(|_| refuse(&mut stream))
     }
 
     /// Accepts our own uid and root, by the kernel's word.
-    fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
+    fn admit_control(
+        &self,
+        stream: UnixStream,
+        service: &Arc<Service>,
+        earlier: Option<Unread>,
+    ) -> io::Result<()> {
         let Ok((_, uid)) = socket::peer(&stream) else { return Ok(()) };
         if uid != user::own_uid() && uid != 0 {
             log::warn!(
@@ -132,8 +173,12 @@ impl Listeners {
             return Ok(());
         }
         let guard = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
-        if start(Box::new(Arc::clone(&stream)), guard(false)).is_err() {
+        let is_new = earlier.is_none();
+        if let Err(e) = start(Box::new(Arc::clone(&stream)), guard(false), earlier) {
             service.connections.shed_load(Instant::now());
+            if !is_new {
+                return Err(e);
+            }
             let since = Instant::now();
             let waiting = Waiting { stream, guard: guard(true), since };
             self.spare_thread.update(|slot| slot.get_or_insert_default().push(waiting));
@@ -186,18 +231,4 @@ fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_short_answer_is_framed_right() {
-        let text = String::from_utf8(full()).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
-        for field in ["Retry-After: 1\r\n", "Connection: close", "nosniff\r\n"] {
-            assert!(head.contains(field), "{head}");
-        }
-        let value: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(value["error"]["code"], "overloaded");
-    }
-}
+mod tests;

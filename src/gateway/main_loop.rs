@@ -2,6 +2,8 @@
 //! what the phases decide. Nothing in it blocks but the one poll.
 
 mod drain;
+mod execute;
+mod restart;
 mod state;
 
 use std::os::fd::AsFd;
@@ -9,18 +11,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Plan, banner, control_socket, reload, startup, stop_timeout, update};
+use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeout, update};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
-use crate::lifecycle::phase::{self, Action, Event, Phase, VerdictKind};
+use crate::lifecycle::phase::{self, Action, Event, Outcome, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
 use crate::sys::memory;
-use crate::sys::poll::{Interest, wait_any};
+use crate::sys::poll::{Interest, wait_any_or_signal};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::threads::{Mailbox, pause, spawn};
 use state::{Main, News, Timers, due};
@@ -70,6 +72,8 @@ impl Main {
             started: None,
             stop: None,
             told_down: false,
+            restart: None,
+            early_restart: None,
             reported_reload: 0,
             disk_hangs: false,
         };
@@ -134,11 +138,13 @@ impl Main {
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
-            if self.in_flight() == 0 {
+            if self.is_quiet() && !self.waits_to_tell() {
                 self.event(Event::Quiet);
             }
-            if let Phase::Stopped(outcome) = self.phase {
-                return self.finish(outcome, signals);
+            match self.phase {
+                Phase::Stopped(Outcome::Restarted) => self.execute_anew(signals),
+                Phase::Stopped(outcome) => return self.finish(outcome, signals),
+                _ => {}
             }
         }
     }
@@ -146,7 +152,10 @@ impl Main {
     /// Waits for whatever comes first, and accepts connections.
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
-        let listeners = self.started.as_ref().filter(|_| self.timers.accept.is_none());
+        // Whoever comes now is served by the next image.
+        let ends = matches!(self.phase, Phase::HandingOver { .. } | Phase::Closing { .. });
+        let accepts = self.timers.accept.is_none() && !ends;
+        let listeners = self.started.as_ref().filter(|_| accepts);
         let interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
@@ -155,7 +164,7 @@ impl Main {
         ];
         let next = listeners.is_some_and(|s| s.listeners.has_next());
         let timeout = if next { Some(Duration::ZERO) } else { timeout };
-        let [.., tcp, control] = wait_any(interests, timeout)?;
+        let [.., tcp, control] = wait_any_or_signal(interests, timeout)?;
         if let Some(started) = listeners.filter(|_| tcp || control || next)
             && let Err(e) = started.listeners.accept(&started.service)
         {
@@ -186,6 +195,7 @@ impl Main {
                     self.timers.reload = Some(Instant::now());
                 }
             },
+            Kind::Restart => self.request_restart(caught),
             Kind::Child => drop(self.plan.children.reap_orphans()),
         }
     }
@@ -222,12 +232,18 @@ impl Main {
                         started.service.hub.drain();
                     }
                     self.started = Some(started);
+                    self.tell_of_restart();
                     self.event(Event::Started);
+                    self.take_back();
                 }
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
                 Err(failure) => log::warn!("the start failed during a stop: {failure}"),
             },
             News::Found(finding) => self.handle_finding(*finding),
+            News::Proven(proven) => self.handle_proof(proven),
+            // Of one that was given up: another may be under way.
+            News::Closed(cancelled, _) if cancelled.load(Ordering::SeqCst) => {}
+            News::Closed(_, listener) => self.handle_closed(listener),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
@@ -266,6 +282,7 @@ impl Main {
             started.service.reloads.request();
         }
         self.check_reloads(now);
+        self.check_restarts();
         if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
             self.notifier.send("WATCHDOG=1");
             // From now, not from `at`: after a suspend there is nothing to catch up with.
@@ -288,6 +305,11 @@ impl Main {
             Action::BeginDrain => self.begin_drain(),
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
             Action::AbortTurns => self.abort_turns(),
+            Action::Pause => self.begin_pause(),
+            Action::HandOver => self.hand_over(),
+            Action::PauseAgain => self.pause_again(),
+            Action::Close => self.close_for_restart(),
+            Action::Resume => self.resume(),
             Action::AskAgain => {
                 let last = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
                 let marker = last.is_some_and(|last| last.marker);
@@ -302,6 +324,8 @@ impl Main {
         started.service.ready.store(true, Ordering::SeqCst);
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
-        banner::print(&self.plan, started);
+        if handover::generation(&self.plan.inherited) == 0 {
+            banner::print(&self.plan, started);
+        }
     }
 }

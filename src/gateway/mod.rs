@@ -6,6 +6,7 @@ mod accept;
 mod banner;
 mod connection;
 mod control_socket;
+mod handover;
 mod main_loop;
 mod proof;
 mod reload;
@@ -15,6 +16,7 @@ mod startup;
 mod stop_timeout;
 mod update;
 
+pub use handover::{Handover, Inherited};
 pub use main_loop::run;
 pub use proof::{Proven, prove};
 pub use start_check::check_start;
@@ -43,8 +45,9 @@ pub struct Plan {
     pub children: Arc<Children>,
     /// Messages are kept in memory, transcripts in the runtime directory (`run --ephemeral`).
     pub ephemeral: bool,
+    /// What this process had before it became this program.
+    pub inherited: Inherited,
     /// Where our program is, as it was called: an upgrade is found there.
-    #[allow(dead_code, reason = "the graceful restart follows")]
     pub program: PathBuf,
     /// What we were called, and our arguments.
     pub arguments: Vec<OsString>,

@@ -315,6 +315,7 @@ mod tests {
             had_file: Arc::default(),
             children: Children::new(),
             ephemeral: false,
+            inherited: crate::gateway::Inherited::default(),
             program: PathBuf::new(),
             arguments: ["sh", "-c", script].map(OsString::from).into(),
         };

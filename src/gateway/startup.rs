@@ -7,13 +7,14 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
+use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::accept::Listeners;
-use super::{Plan, control_socket};
+use super::{Plan, control_socket, handover};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -67,12 +68,13 @@ pub fn start(
             log::warn!("the history could not be written: {e}");
         }
     };
-    let instance = InstanceLock::take(&plan.name, &plan.dirs).inspect_err(|failure| {
+    let held = lock(&plan.inherited).take_locks();
+    let instance = InstanceLock::take(&plan.name, &plan.dirs, held).inspect_err(|failure| {
         if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
     })?;
-    let run = Arc::new(Run::new());
+    let run = Arc::new(Run::new(handover::generation(&plan.inherited)));
     if begun.set(Some(Arc::clone(&run))).is_err() {
         return Err(Failure::failed("a stop came before the start was complete"));
     }
@@ -108,9 +110,7 @@ fn open(
     let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
     mark.and_then(|mark| plan.children.begin_run(plan.name.as_str(), &mark))
         .map_err(|e| Failure::cannot("prepare for agents", &e))?;
-    let tcp = listen(config.http.listen, &loaded)?;
-    let path = plan.dirs.control_socket();
-    let control = control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
+    let (tcp, control) = listeners(plan, &loaded)?;
     let listen = tcp.local_addr().unwrap_or(config.http.listen);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
@@ -228,14 +228,13 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
     let followed = history::followed(&plan.dirs, run);
-    if let Some(stop) = &followed {
-        let before = RunBefore {
-            version: stop["version"].as_str().map(str::to_owned),
-            how: history::in_words(stop),
-            away: stop["next"]["away_ms"].as_u64().map(Duration::from_millis),
-        };
-        started.hub.tell_of_run_before(before);
-    }
+    let stop = followed.as_ref();
+    started.hub.tell_of_run_before(RunBefore {
+        version: stop.and_then(|stop| stop["version"].as_str()).map(str::to_owned),
+        how: stop.map_or_else(|| "nobody knows how".to_owned(), history::in_words),
+        away: stop.and_then(|it| it["next"]["away_ms"].as_u64()).map(Duration::from_millis),
+        failed: lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned),
+    });
     started.hub.open();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
@@ -343,7 +342,24 @@ fn make_key(path: &Path) -> io::Result<()> {
     files::create(path, format!("{}\n", digest::hex(&bytes)).as_bytes(), 0o600).map(drop)
 }
 
-fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
+/// The listeners that this process had before it became this program, else new ones.
+fn listeners(plan: &Plan, loaded: &Loaded) -> Result<(TcpListener, UnixListener), Failure> {
+    let (tcp, control) = {
+        let mut inherited = lock(&plan.inherited);
+        // One for another address is closed: the new one may overlap with it.
+        let wanted = loaded.config.http.listen.to_string();
+        let same = inherited.listen.as_ref().is_none_or(|listen| *listen == wanted);
+        (inherited.take_tcp().filter(|_| same), inherited.take_control())
+    };
+    let tcp = tcp.map_or_else(|| listen(loaded.config.http.listen, loaded), Ok)?;
+    let path = plan.dirs.control_socket();
+    let bind = || control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e));
+    Ok((tcp, control.map_or_else(bind, Ok)?))
+}
+
+/// # Errors
+/// `Unavailable`, naming whoever is there, else `Failed`.
+pub fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         socket::set_backlog(listener.as_fd(), BACKLOG)?;

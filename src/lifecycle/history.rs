@@ -55,9 +55,13 @@ pub struct Stop {
 }
 
 impl Run {
-    /// The run that begins now; nobody has entered it yet.
-    pub fn new() -> Run {
-        let id = format!("{}/{}/{}", proc::boot_id(), Pid::own(), proc::own_start_time());
+    /// The run that begins now; nobody has entered it yet. `generation`: how often this process was executed
+    /// anew before it.
+    pub fn new(generation: u64) -> Run {
+        let mut id = format!("{}/{}/{}", proc::boot_id(), Pid::own(), proc::own_start_time());
+        if generation > 0 {
+            id += &format!("/{generation}");
+        }
         Run { id, started: Utc::new(SystemTime::now()).rfc3339(), silent: OnceLock::new() }
     }
 
@@ -337,7 +341,7 @@ mod tests {
     }
 
     fn begin(dirs: &Dirs) -> Run {
-        let run = Run::new();
+        let run = Run::new(0);
         run.begin(dirs);
         run
     }

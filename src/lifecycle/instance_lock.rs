@@ -60,17 +60,23 @@ impl InstanceLock {
         self.0.each_ref().map(File::as_fd)
     }
 
-    /// Takes the locks and makes the two directories on the way.
+    /// Takes the locks and makes the two directories on the way. `held`: locks that this process had before
+    /// it became this program; those that the paths still lead to were never given back.
     ///
     /// # Errors
     /// `Unavailable`, naming the holder, when another gateway of this name runs; `Failed` for
     /// directories that cannot be made ours.
-    pub fn take(name: &Name, dirs: &Dirs) -> Result<InstanceLock, Failure> {
+    pub fn take(name: &Name, dirs: &Dirs, held: Vec<File>) -> Result<InstanceLock, Failure> {
         with_directories(dirs, files::private_dir)?;
+        let mut held = held;
+        let mut own = |opened: File| {
+            let same = held.iter().position(|file| is_same(file, &opened));
+            same.map_or(opened, |at| held.swap_remove(at))
+        };
         let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, &e));
         let (path, state_path) = (dirs.lock(), dirs.state_lock());
-        let (runtime, state_lock) = (create(&path)?, create(&state_path)?);
-        let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, &e))?;
+        let (runtime, state_lock) = (own(create(&path)?), own(create(&state_path)?));
+        let state = own(File::open(&dirs.state).map_err(|e| failed(&dirs.state, &e))?);
         // The one that is shared first: who gets no further must not seem to be the holder.
         let try_hold = || -> Result<bool, Failure> {
             let free = lock::try_hold(&state).map_err(|e| failed(&dirs.state, &e))?
@@ -121,6 +127,12 @@ fn failed(path: &Path, e: &io::Error) -> Failure {
         }
         _ => Failure::with("use", path, e),
     }
+}
+
+/// Whether two descriptors are of one file.
+fn is_same(one: &File, other: &File) -> bool {
+    let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Takes the lock in the runtime directory again where it was removed, or the directory with it; `None`:
@@ -242,7 +254,7 @@ mod tests {
     }
 
     fn take(dirs: &Dirs) -> Result<InstanceLock, Failure> {
-        InstanceLock::take(&Name::parse("coder").unwrap(), dirs)
+        InstanceLock::take(&Name::parse("coder").unwrap(), dirs, Vec::new())
     }
 
     #[test]

@@ -21,9 +21,6 @@ use crate::sys::random;
 /// The longest pause between two attempts of a delivery that did not ask for more.
 const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
 
-/// How long a stop waits for a target that is told of it.
-pub const MAX_DRAIN_SEND: Duration = Duration::from_secs(5);
-
 /// Whether a worker goes on. If not, the target is left alone until then.
 type Round = Result<(), Option<Instant>>;
 
@@ -43,10 +40,10 @@ impl Hub {
     pub(super) fn spawn_delivery_workers(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
-            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
+            // Counted before the drain or pause is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
-            let now = Instant::now();
-            let due = if self.is_draining() { Vec::new() } else { state.deliveries.take_due(now) };
+            let (now, held) = (Instant::now(), self.is_draining() || self.is_paused());
+            let due = if held { Vec::new() } else { state.deliveries.take_due(now) };
             self.begin_work(due.len());
             self.end_work();
             due
@@ -89,7 +86,8 @@ impl Hub {
         let next = {
             let mut state = self.lock();
             let first = state.deliveries.next(name, Instant::now());
-            let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
+            let held = self.is_draining() || self.is_paused();
+            let Some(id) = first.filter(|_| !held) else { return Err(None) };
             let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
                 state.deliveries.advance(name, id, None);
                 return Ok(());

@@ -6,16 +6,15 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
+use super::failures::Failures;
 use super::id::Id;
-use super::message::rfc3339;
 use super::message_table::{Digest, MessageTable};
-use super::notices::Failures;
 use super::reply::{Recent, ReplyBuffers};
 use super::restart_record::{Pending, RecordFile};
 use super::restarts::{Restart, RestartAccepted, RestartRequest, Restarts};
@@ -29,6 +28,7 @@ use crate::journal::{Condition, Journal, WriteError};
 use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
+use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
 use crate::threads::{self, lock};
 
@@ -69,12 +69,17 @@ pub struct Hub {
     settings: RwLock<Arc<Settings>>,
     /// Readable once every turn has to end.
     pub abort: EventFd,
-    /// Notified whenever the last work has ended during a drain, and when the journal breaks.
+    /// Notified whenever the last work has ended during a drain or a pause, and when the journal breaks.
     main_wakeup: Arc<EventFd>,
     /// Turn and delivery workers. Like what follows readable without the lock, which a hung disk may hold.
     busy: AtomicUsize,
     draining: AtomicBool,
     broken: AtomicBool,
+    /// See [`Hub::pause`] and [`Hub::release`].
+    pub(super) paused: AtomicBool,
+    pub(super) released: AtomicBool,
+    /// Those that wait for the end of a message, in [`Hub::wait`].
+    pub(super) waiting: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -93,8 +98,9 @@ pub(super) struct State {
     pub(super) deliveries: DeliveryQueues,
     /// What `stop.notify_failures` is told of.
     pub(super) failures: Failures,
-    /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
-    pub(super) pinned: Vec<Weak<Id>>,
+    /// Messages whose end somebody is about to read: they are not forgotten meanwhile. Whether that is the
+    /// client of a chat, which has no other answer than the reply.
+    pub(super) pinned: Vec<(Weak<Id>, bool)>,
     /// Event streams, some of which have ended, and the session of each.
     pub(super) followers: Vec<(Digest, Weak<EventFd>)>,
     /// When records that nobody waits for are synced.
@@ -188,6 +194,9 @@ impl Hub {
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
         }))
     }
 
@@ -215,21 +224,29 @@ impl Hub {
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
+        self.announce("drain", |hub, mut state| hub.announce_drain(&mut state));
+    }
+
+    /// Does this under the lock, without waiting for it: a disk that hangs may hold it.
+    pub(super) fn announce(
+        self: &Arc<Self>,
+        what: &str,
+        tell: fn(&Arc<Hub>, MutexGuard<'_, State>),
+    ) {
         let hub = Arc::clone(self);
-        let work = move || hub.announce_drain(&mut hub.lock());
-        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(work)) {
-            // The lock is held for moments, unless the disk hangs.
+        let work = move || tell(&hub, hub.lock());
+        if let Err(e) = threads::spawn(what, THREAD_STACK, Box::new(work)) {
+            // It is held for moments otherwise.
             match self.state.try_lock() {
-                Ok(mut state) => self.announce_drain(&mut state),
-                Err(_) => log::warn!("those who wait are not notified of the drain: {e}"),
+                Ok(state) => tell(self, state),
+                Err(_) => log::warn!("those who wait are not notified of the {what}: {e}"),
             }
         }
     }
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn announce_drain(&self, state: &mut State) {
-        state.replies.notify_watchers();
-        state.notify_followers(None);
+        state.notify_waiters();
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.replies.end(id);
             self.end_work();
@@ -362,13 +379,23 @@ impl Hub {
     /// One piece of work has ended.
     pub(super) fn end_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.is_draining() {
-            self.main_wakeup.notify();
+        if last && (self.is_draining() || self.is_paused()) {
+            self.wake_main();
         }
+    }
+
+    pub(super) fn wake_main(&self) {
+        self.main_wakeup.notify();
     }
 }
 
 impl State {
+    /// Tells those who wait for messages and those that follow sessions to look again.
+    pub(super) fn notify_waiters(&mut self) {
+        self.replies.notify_watchers();
+        self.notify_followers(None);
+    }
+
     /// Tells those that follow this session, or any, to look again.
     pub(super) fn notify_followers(&self, session: Option<Digest>) {
         let mine = self.followers.iter().filter(|(of, _)| session.is_none_or(|it| it == *of));

@@ -82,7 +82,7 @@ impl Hub {
             let crowded = state.table.is_crowded(self.settings().config.limits.keep_results);
             let soon = crowded || state.table.must_erase;
             let round = if soon { MAINTENANCE_SOON } else { MAINTENANCE_ROUND };
-            let next = state.next_due(now, short.unwrap_or(round).min(round));
+            let next = self.next_due(&state, now, short.unwrap_or(round).min(round));
             if next > now {
                 let waited = self.maintenance_wakeup.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -125,6 +125,15 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// When there is something to do for maintenance. During a pause no delivery comes due.
+    pub(super) fn next_due(&self, state: &State, now: Instant, round: Duration) -> Instant {
+        let postponed = state.dispatch.postponed().map(|(_, until)| until);
+        let postponed = postponed.chain(state.without_thread.iter().map(|(at, _)| *at));
+        let sending = state.deliveries.next_due(now).filter(|_| !self.is_paused());
+        let all = postponed.chain(state.sync_at).chain(state.mark_at).chain(sending);
+        all.chain(state.failures.due(now)).fold(now + round, Instant::min)
     }
 
     /// During a drain: ends of turns become durable as they do otherwise.
@@ -275,17 +284,8 @@ impl State {
     fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
         let session = self.table.get(id).and_then(Entry::session);
         let is_behind = session.is_some_and(|session| behind.contains(&session));
-        let is_pinned = self.pinned.iter().any(|pin| pin.upgrade().is_some_and(|pin| *pin == id));
+        let is_pinned =
+            self.pinned.iter().any(|(pin, _)| pin.upgrade().is_some_and(|pin| *pin == id));
         !is_behind && Some(id) != self.table.last && !is_pinned
-    }
-
-    /// When there is something to do for maintenance.
-    fn next_due(&self, now: Instant, round: Duration) -> Instant {
-        let postponed = self.dispatch.postponed().map(|(_, until)| until);
-        let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
-        let sending = self.deliveries.next_due(now);
-        let failures = self.failures.due(now);
-        let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending).chain(failures);
-        all.fold(now + round, Instant::min)
     }
 }

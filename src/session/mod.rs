@@ -12,6 +12,7 @@ mod delivery_queue;
 mod delivery_worker;
 mod dispatch;
 mod events;
+mod failures;
 mod hub;
 mod id;
 mod lock;
@@ -19,6 +20,7 @@ mod maintenance;
 mod message;
 mod message_table;
 mod notices;
+mod pause;
 mod pending_retry;
 mod permit;
 mod queries;
@@ -52,8 +54,7 @@ pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
 pub use restarts::{
-    Foreseen, LastRestart, Requester, Restart, RestartAccepted, RestartFailure, RestartKind,
-    RestartRequest, RestartStage, Restarts,
+    Requester, Restart, RestartAccepted, RestartDone, RestartKind, RestartRequest, RestartStage,
 };
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};

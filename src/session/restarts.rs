@@ -100,6 +100,20 @@ pub struct RestartFailure {
     pub why: String,
 }
 
+/// One that happened: this process is what came of it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RestartDone {
+    pub number: u64,
+    /// When the gateway served again, RFC 3339.
+    pub time: String,
+    pub by: String,
+    /// The versions before and after.
+    pub from: String,
+    pub to: String,
+    /// For how long nobody served.
+    pub away: Duration,
+}
+
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RestartAccepted {
@@ -132,6 +146,7 @@ struct State {
     foreseen: usize,
     /// Asks for an update, until the main loop starts it.
     update: Option<RestartRequest>,
+    done: Option<RestartDone>,
 }
 
 impl Restarts {
@@ -213,6 +228,25 @@ impl Restarts {
     /// The last one that did not happen.
     pub fn failed(&self) -> Option<RestartFailure> {
         lock(&self.0).failed.clone()
+    }
+
+    /// This process goes on after one: numbers go on, too.
+    pub fn finish(&self, done: RestartDone) {
+        let mut state = lock(&self.0);
+        state.number = state.number.max(done.number);
+        state.done = Some(done);
+    }
+
+    /// This process goes on as the program that was to be replaced.
+    pub fn fail_earlier(&self, number: u64, why: &str, time: String) {
+        let mut state = lock(&self.0);
+        state.number = state.number.max(number);
+        state.failed = Some(RestartFailure { number, time, why: why.to_owned() });
+    }
+
+    /// The one that led to this process.
+    pub fn done(&self) -> Option<RestartDone> {
+        lock(&self.0).done.clone()
     }
 
     /// How long the one that is under way has been so.

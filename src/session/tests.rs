@@ -8,6 +8,8 @@ mod faults;
 mod forgetting;
 mod journal;
 mod large;
+mod notices;
+mod pause;
 mod restart;
 mod retries;
 mod shares;

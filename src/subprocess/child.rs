@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::child_cgroup;
@@ -84,7 +85,13 @@ impl Children {
         }
         let variables = program.variables(&own);
         let slot = PidSlot::default();
-        lock(&self.known).push(Arc::clone(&slot));
+        {
+            let mut known = lock(&self.known);
+            if self.closed.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the gateway is being executed anew"));
+            }
+            known.push(Arc::clone(&slot));
+        }
         let cgroup = tree.as_ref().and_then(|tree| File::open(tree.cgroup.as_ref()?).ok());
         let spawn_options = SpawnOptions {
             stdin: options.input.is_some(),

@@ -27,6 +27,34 @@ pub fn peer(stream: &UnixStream) -> io::Result<(Option<Pid>, u32)> {
     Ok((Pid::new(cred.pid), cred.uid))
 }
 
+/// Whether a descriptor is a socket (SO_TYPE, socket(7)).
+pub fn is_socket(fd: BorrowedFd<'_>) -> bool {
+    option(fd, libc::SO_TYPE).is_some()
+}
+
+/// Whether it is a stream socket that listens.
+pub fn is_listener(fd: BorrowedFd<'_>) -> bool {
+    let stream = option(fd, libc::SO_TYPE) == Some(libc::SOCK_STREAM);
+    stream && option(fd, libc::SO_ACCEPTCONN) == Some(1)
+}
+
+/// Whether it is a unix socket.
+pub fn is_unix(fd: BorrowedFd<'_>) -> bool {
+    option(fd, libc::SO_DOMAIN) == Some(libc::AF_UNIX)
+}
+
+/// An option of a socket that is a number; `None`: it is no socket.
+fn option(fd: BorrowedFd<'_>, name: c_int) -> Option<c_int> {
+    let (mut value, mut size) = (0, size_of::<c_int>() as libc::socklen_t);
+    // SAFETY: getsockopt writes at most `size` bytes into the number that lives here.
+    check(unsafe {
+        let (fd, level) = (fd.as_raw_fd(), libc::SOL_SOCKET);
+        libc::getsockopt(fd, level, name, (&raw mut value).cast(), &raw mut size)
+    })
+    .ok()
+    .map(|_| value)
+}
+
 /// Lets this many connections wait for their accept, as far as the system allows (listen(2)): std's 128
 /// are a burst, and a client that finds them taken tries again only after a second.
 pub fn set_backlog(listener: BorrowedFd<'_>, most: i32) -> io::Result<()> {

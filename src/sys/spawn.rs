@@ -273,10 +273,10 @@ pub fn replace_by(argv: &[OsString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-type Pointers = Vec<*mut libc::c_char>;
+pub(super) type Pointers = Vec<*mut libc::c_char>;
 
 /// The strings, and an array of pointers to them that ends with a null one.
-fn c_strings(texts: &[OsString]) -> io::Result<(Pointers, Vec<CString>)> {
+pub(super) fn c_strings(texts: &[OsString]) -> io::Result<(Pointers, Vec<CString>)> {
     let strings = texts.iter().map(|text| CString::new(text.as_bytes()));
     let strings = strings.collect::<Result<Vec<CString>, _>>()?;
     let pointers = strings.iter().map(|s| s.as_ptr().cast_mut());

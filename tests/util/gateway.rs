@@ -126,6 +126,7 @@ impl Home {
             settings: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
+            as_configured: false,
         }
     }
 
@@ -162,12 +163,19 @@ pub struct Launch {
     settings: Vec<(String, String)>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    as_configured: bool,
 }
 
 impl Launch {
     /// `--set KEY=VALUE`. Without a `http.listen` the gateway listens on a free loopback port.
     pub fn set(mut self, key: &str, value: &str) -> Launch {
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Listens where its configuration says.
+    pub fn listen_as_configured(mut self) -> Launch {
+        self.as_configured = true;
         self
     }
 
@@ -223,7 +231,8 @@ impl Launch {
     /// Starts the gateway and waits for nothing.
     #[track_caller]
     pub fn spawn(mut self) -> Process {
-        if !self.settings.iter().any(|(key, _)| key == "http.listen") {
+        let set = self.settings.iter().any(|(key, _)| key == "http.listen");
+        if !set && !self.as_configured {
             self = self.set("http.listen", "127.0.0.1:0");
         }
         let mut command = match self.through.split_first() {

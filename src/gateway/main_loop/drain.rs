@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
 use crate::cancel::Cancel;
 use crate::escape::escaped;
@@ -31,7 +32,7 @@ use crate::systemd::stop_waiters;
 use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 
 /// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
@@ -42,12 +43,15 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 impl Main {
     pub(super) fn begin_drain(&mut self) {
         let (mut was_started, mut drain) = (false, Duration::ZERO);
-        if let Some(Started { service, .. }) = &self.started {
+        if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
             service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
             service.shutdown.close();
             service.hub.drain();
+            // Connections that were given up for a restart are told of the stop.
+            self.take_back();
+            self.refuse_restart("the gateway is being stopped");
             was_started = service.ready.load(Ordering::SeqCst);
-            drain = stop_timeout::drain(service);
+            drain = stop_timeout::drain(&service);
         }
         let now = Instant::now();
         self.timers.drain = Some(now + drain);
@@ -103,6 +107,17 @@ impl Main {
         }
     }
 
+    /// Whether `stop.notify` is to be told of this stop if that is planned, which is not known yet.
+    pub(super) fn waits_to_tell(&self) -> bool {
+        let asked =
+            matches!(self.phase, Phase::Draining(Drain { verdict: None, aborting: false, .. }));
+        let target = |started: &Started| {
+            let notify = !started.service.settings().config.stop.notify.is_empty();
+            notify && started.service.ready.load(Ordering::SeqCst)
+        };
+        asked && !self.told_down && self.started.as_ref().is_some_and(target)
+    }
+
     /// Has `stop.notify` told of this stop, once: one that is planned, or that cuts turns short.
     pub(super) fn tell_down(&mut self) {
         let Some(started) = &self.started else { return };
@@ -121,12 +136,13 @@ impl Main {
         if turns > 0 {
             self.tell_down();
         }
-        if let Some(stop) = &mut self.stop {
-            stop.aborted = turns;
-        }
+        self.stop.iter_mut().for_each(|stop| stop.aborted = turns);
+        self.restart.iter_mut().for_each(|restart| restart.aborted = turns);
         if let Some(started) = &self.started {
-            started.service.shutdown.close();
-            started.service.hub.drain();
+            if self.phase != (Phase::Pausing { aborting: true }) {
+                started.service.shutdown.close();
+                started.service.hub.drain();
+            }
             if turns > 0 {
                 log::warn!("aborting the turns still in flight: {turns}");
             }
@@ -141,9 +157,12 @@ impl Main {
     pub(super) fn report(&mut self, now: Instant) {
         let (turns, requests) = (self.turns(), self.in_flight());
         let left = self.timers.drain.map_or(0, |at| at.saturating_duration_since(now).as_secs());
-        let what = format!("Draining: turns in flight {turns}, requests {requests}, {left} s left");
+        let doing = if self.stop.is_some() { "Draining" } else { "Restarting" };
+        let what = format!("{doing}: turns in flight {turns}, requests {requests}, {left} s left");
         self.notifier.status(&what);
-        self.extend_timeout();
+        if self.stop.is_some() {
+            self.extend_timeout();
+        }
         self.timers.report = Some(now + REPORT_EVERY);
     }
 
@@ -184,11 +203,15 @@ impl Main {
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
+            Outcome::Restarted | Outcome::RestartFailed => Exit::TryLater,
             // Another start would not find what was accepted: only the operator can help.
             Outcome::Failed if loss.is_some() => Exit::Config,
             Outcome::Failed => Exit::Failed,
         };
-        let note = loss.map(|loss| loss.why);
+        let failed = self.restart.as_ref().and_then(|restart| restart.failed.clone());
+        let failed =
+            failed.or_else(|| (outcome == Outcome::RestartFailed).then(|| CLOSE_FAILED.to_owned()));
+        let note = loss.map(|loss| loss.why).or(failed);
         // A start that has not begun its run by now begins none.
         let run = self.begun.get_or_init(|| None).as_deref();
         let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
