@@ -14,6 +14,7 @@
 //! - [`Service`] is the gateway as a unit in there.
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
 //! - [`principals`] has a gateway with several keys, and what one principal costs the others.
+//! - [`restart_clients`] are clients that must not notice a restart, and count what they notice.
 //! - [`fault`] makes single system calls of the gateway fail.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
@@ -36,6 +37,7 @@ pub mod principals;
 mod private;
 mod process;
 pub mod random;
+pub mod restart_clients;
 mod sandbox;
 mod service;
 pub mod sys;
@@ -58,6 +60,7 @@ pub use manager::{Manager, Unit};
 pub use outage::Outage;
 pub use private::Private;
 pub use process::{Outcome, Process};
+pub use restart_clients::Clients;
 pub use sandbox::Sandbox;
 pub use service::{Service, UNIT};
 pub use target::{Answer, Received, Target};
