@@ -37,7 +37,7 @@ fn server(serve: impl Fn(&mut TcpStream, u64) + Send + Sync + 'static) -> Server
             });
         }
     });
-    Server { address, key: None, chats: false }
+    Server { address, key: None, chats: false, messages: false }
 }
 
 /// One request; false when there is none any more.
@@ -128,7 +128,7 @@ fn a_gateway_that_goes_away_is_noticed_and_one_that_stays_is_not() {
     let limits = "[limits]\nmax_queue_per_session = 1000\n";
     home.configure(limits);
     let gateway = home.start();
-    let server = Server { address: gateway.address(), key: Some(home.api_key()), chats: true };
+    let server = gateway.for_clients();
     let clients = Clients::start(server.clone());
     clients.served(&clients.steady(), 5).unwrap();
     let summary = clients.finish();

@@ -56,10 +56,11 @@ const SESSIONS: u64 = 8;
 #[derive(Clone, Debug)]
 pub struct Server {
     pub address: SocketAddr,
-    /// Of the gateway; another server has none, and gets no messages.
+    /// The gateway's.
     pub key: Option<String>,
-    /// What a chat's reply must contain beside its own text; empty where it is that text.
+    /// It answers chats; and it is a gateway, which echoes them and takes messages.
     pub chats: bool,
+    pub messages: bool,
 }
 
 /// What all clients share.
@@ -88,7 +89,7 @@ pub struct Clients {
 impl Clients {
     /// Starts all kinds that the server has something for.
     pub fn start(server: Server) -> Clients {
-        let messages = server.key.is_some();
+        let messages = server.messages;
         let clock = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         let shared = Arc::new(Shared {
             server,
@@ -123,7 +124,7 @@ impl Clients {
         if server.chats {
             kinds.push(NEW_CHAT);
         }
-        if server.key.is_some() {
+        if server.messages {
             kinds.extend([NEW_MESSAGE, KEPT_CHAT, WAIT, EVENTS]);
         }
         kinds
@@ -293,8 +294,8 @@ impl Shared {
 
     /// What a chat was answered: another text than its own is a wrong answer.
     fn check_chat(&self, kind: &'static str, text: &str, answer: &Answer) {
-        let ours = self.server.key.is_some();
-        if answer.status != 200 || ours && !answer.body.contains(&format!("\"{text}\"")) {
+        let echoes = self.server.messages;
+        if answer.status != 200 || echoes && !answer.body.contains(&format!("\"{text}\"")) {
             let why = format!("{} {}", answer.status, answer.body);
             self.incident(kind, Instant::now(), Failure::Wrong(why));
         }
@@ -356,7 +357,7 @@ fn connecting(shared: &Arc<Shared>) {
 }
 
 fn connect_once(shared: &Shared, number: u64) {
-    let messages = shared.server.key.is_some();
+    let messages = shared.server.messages;
     if messages && number.is_multiple_of(MESSAGE_EVERY) {
         let session = format!("n{}", number / MESSAGE_EVERY % SESSIONS);
         shared.message(NEW_MESSAGE, &session, "");
@@ -390,7 +391,7 @@ fn kept_busy(shared: &Arc<Shared>) {
 /// Requests with a pause between them, in turns for itself and a chat under a key.
 fn kept_slow(shared: &Arc<Shared>) {
     let (health, mut wire) = (shared.get("/health", ""), None);
-    let messages = shared.server.key.is_some();
+    let messages = shared.server.messages;
     while !shared.stopped() {
         let _ = shared.kept(KEPT_SLOW, &mut wire, &health);
         thread::park_timeout(Duration::from_millis(50));
