@@ -3,6 +3,7 @@
 //!
 //! - [`Home`] is a place of its own on disk for one gateway; it outlives a restart.
 //! - [`Gateway`] is the real binary in the foreground, started and ready.
+//! - [`Contained`] is the same as process 1 of a pid namespace.
 //! - [`Process`] is any child, with its output, its notifications and its end as events.
 //! - [`http`] speaks raw HTTP, so that a test can say exactly which bytes it sends.
 //! - [`api`] speaks the API of messages, [`Caller`] outlives what it talks to.
@@ -24,6 +25,7 @@
 
 pub mod api;
 pub mod caller;
+mod contained;
 pub mod crowd;
 mod disk;
 pub mod fault;
@@ -53,6 +55,7 @@ use std::time::{Duration, Instant};
 
 pub use api::Api;
 pub use caller::Caller;
+pub use contained::Contained;
 pub use disk::{Disk, Tmpfs};
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};

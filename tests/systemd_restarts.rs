@@ -1,0 +1,283 @@
+//! Clients through every kind of restart under a real systemd: whatever the restart is, they notice at most a
+//! pause.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod util;
+
+use std::fs;
+use std::io::ErrorKind;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use util::restart_clients::record::Limits;
+use util::sys::{self, Pidfd};
+use util::{
+    Api, Clients, DEADLINE, Manager, Sandbox, Service, binary, eventually, full, pause, report,
+    rounds,
+};
+
+/// A port of its own, since a restart that lost the socket would not find a free one again. Below those
+/// that clients get.
+const CONFIG: &str = "[http]\nlisten = \"127.0.0.1:18642\"\n\
+                      [limits]\nmax_queue_per_session = 1000\nkeep_results = 100000\n";
+
+/// As long as the installed unit has it, in the full form; otherwise a moment.
+fn restart_sec() -> Duration {
+    Duration::from_millis(if full() { 1000 } else { 50 })
+}
+
+/// The longest wait: this, and in the short form, beside other tests, some seconds for a busy machine.
+fn at_most(longest: Duration) -> Option<Duration> {
+    Some(longest + Duration::from_secs(if full() { 0 } else { 5 }))
+}
+
+/// What the end of one process and the start of another may cost.
+fn for_a_start() -> Limits {
+    let longest = at_most(restart_sec() + Duration::from_millis(500));
+    Limits { longest, longest_turn: longest, repeated_turns: false }
+}
+
+/// The same where turns are cut short.
+fn for_a_death() -> Limits {
+    Limits { repeated_turns: true, ..for_a_start() }
+}
+
+/// What a restart in place may cost.
+fn for_an_exec() -> Limits {
+    let longest = at_most(Duration::from_millis(100));
+    Limits { longest, longest_turn: longest, repeated_turns: false }
+}
+
+/// Runs the clients through so many restarts of this kind; `restart` returns when the new one is ready, with
+/// when the old one was seen dead if it had no time for a last word.
+#[track_caller]
+fn through(
+    service: &Service,
+    count: usize,
+    limits: Limits,
+    mut restart: impl FnMut(&Service) -> Option<Instant>,
+) {
+    let clients = Clients::start(service.for_clients());
+    clients.served(&clients.steady(), 10).unwrap();
+    for _ in 0..count {
+        if let Err(missing) = clients.through(|| restart(service)) {
+            panic!("{missing}\n{}", service.unit().journal());
+        }
+    }
+    let summary = clients.finish();
+    report(&summary.to_string());
+    let problems = summary.problems(limits);
+    assert!(problems.is_empty(), "{problems:#?}\n{summary}\n{}", service.unit().journal());
+}
+
+/// The gateway as it is installed, but for its port and how soon it comes back.
+#[track_caller]
+fn start(manager: &Manager) -> Service<'_> {
+    let drop_in = format!("[Service]\nRestartSec={}ms\n", restart_sec().as_millis());
+    Service::start_with(manager, CONFIG, &drop_in)
+}
+
+fn sandbox() -> Sandbox {
+    Sandbox::user().limit(Duration::from_secs(if full() { 1500 } else { 240 }))
+}
+
+/// Waits until another process is ready, after this many deaths in all.
+#[track_caller]
+fn wait_for_return(service: &Service, before: i32, deaths: &mut u32) {
+    *deaths += 1;
+    service.wait_for_return(before, *deaths);
+}
+
+/// A signal that leaves no time for a last word.
+#[track_caller]
+fn die_of(signal: i32, service: &Service, deaths: &mut u32) -> Option<Instant> {
+    let before = service.pid();
+    let end = Pidfd::open(before).unwrap();
+    end.signal(signal).unwrap();
+    assert!(end.wait(DEADLINE).unwrap(), "signal {signal} did not end it");
+    let dead = Instant::now();
+    wait_for_return(service, before, deaths);
+    Some(dead)
+}
+
+/// Fails the test unless the process, and what systemd says of it, is as before.
+#[track_caller]
+fn assert_in_place(service: &Service, before: i32) {
+    assert_eq!(service.pid(), before, "another process\n{}", service.unit().journal());
+    let running = [("ActiveState", "active"), ("SubState", "running"), ("NRestarts", "0")];
+    service.unit().assert(&running);
+}
+
+/// Waits until the restart that was asked for is in the history, and then for an answer of the image behind it.
+#[track_caller]
+fn wait_for_restart(service: &Service, before: usize) {
+    eventually("a restart in the history", || (restarts(service) > before).then_some(()));
+    service.status();
+}
+
+fn restarts(service: &Service) -> usize {
+    service.stops().iter().filter(|stop| stop["verdict"] == "restart").count()
+}
+
+#[test]
+fn nobody_notices_a_restart_by_systemctl() {
+    sandbox().run(|manager| {
+        let service = start(manager);
+        through(&service, rounds(2, 20), for_a_start(), |service| {
+            let before = service.pid();
+            service.systemctl("restart");
+            assert_ne!(service.pid(), before);
+            None
+        });
+        // A stop is one: nobody answers any more, and nothing is kept.
+        let address = service.address();
+        service.systemctl("stop");
+        let refused = TcpStream::connect(address).unwrap_err().kind();
+        assert_eq!(refused, ErrorKind::ConnectionRefused);
+        assert!(["", "0"].contains(&&*service.unit().property("NFileDescriptorStore")));
+        service.assert_inactive(0);
+        // Nor by what is installed no more.
+        service.systemctl("start");
+        manager.gateway(&["uninstall"]).assert_code(0);
+        let refused = TcpStream::connect(address).unwrap_err().kind();
+        assert_eq!(refused, ErrorKind::ConnectionRefused);
+        assert!(["", "0"].contains(&&*service.unit().property("NFileDescriptorStore")));
+    });
+}
+
+#[test]
+fn nobody_notices_a_kill() {
+    sandbox().run(|manager| {
+        let (service, mut deaths) = (start(manager), 0);
+        through(&service, rounds(2, 20), for_a_start(), |service| {
+            let before = service.pid();
+            sys::kill(before, libc::SIGTERM).unwrap();
+            wait_for_return(service, before, &mut deaths);
+            None
+        });
+    });
+}
+
+#[test]
+fn a_kill_dash_nine_takes_with_it_what_was_in_its_hands_and_no_more() {
+    sandbox().run(|manager| {
+        let (service, mut deaths) = (start(manager), 0);
+        through(&service, rounds(2, 20), for_a_death(), |service| {
+            die_of(libc::SIGKILL, service, &mut deaths)
+        });
+    });
+}
+
+#[test]
+fn a_crash_takes_with_it_what_was_in_its_hands_and_no_more() {
+    sandbox().run(|manager| {
+        let (service, mut deaths) = (start(manager), 0);
+        through(&service, rounds(2, 20), for_a_death(), |service| {
+            die_of(libc::SIGSEGV, service, &mut deaths)
+        });
+    });
+}
+
+#[test]
+fn nobody_notices_a_graceful_restart() {
+    sandbox().run(|manager| {
+        let service = start(manager);
+        through(&service, rounds(2, 20), for_an_exec(), |service| {
+            let before = service.pid();
+            manager.gateway(&["restart", "--graceful"]).assert_code(0);
+            assert_in_place(service, before);
+            None
+        });
+    });
+}
+
+#[test]
+fn nobody_notices_a_restart_by_sigusr1() {
+    sandbox().run(|manager| {
+        let service = start(manager);
+        through(&service, rounds(2, 20), for_an_exec(), |service| {
+            let (before, so_far) = (service.pid(), restarts(service));
+            sys::kill(before, libc::SIGUSR1).unwrap();
+            wait_for_restart(service, so_far);
+            assert_in_place(service, before);
+            None
+        });
+    });
+}
+
+#[test]
+fn nobody_notices_a_restart_by_message() {
+    sandbox().run(|manager| {
+        let service = start(manager);
+        // More than four in two minutes are refused by intent.
+        through(&service, rounds(2, 4), for_an_exec(), |service| {
+            let (before, so_far) = (service.pid(), restarts(service));
+            let api = Api::new(service.address(), &service.api_key());
+            let deadline = Instant::now() + DEADLINE;
+            // So is one at once behind another: the reply says so.
+            while restarts(service) == so_far {
+                let reply = api.reply(&api.accepted("operator", "/restart"));
+                if !reply.contains("not again") {
+                    wait_for_restart(service, so_far);
+                    break;
+                }
+                assert!(Instant::now() < deadline, "still: {reply}");
+                pause(Duration::from_millis(500));
+            }
+            assert_in_place(service, before);
+            None
+        });
+    });
+}
+
+/// A build that differs from the one under test in its version alone, which must be as long.
+#[track_caller]
+fn build_of_version(version: &str, to: &Path) {
+    let ours = env!("CARGO_PKG_VERSION");
+    assert_eq!(version.len(), ours.len());
+    let mut bytes = fs::read(binary()).unwrap();
+    let mut at = 0;
+    while let Some(found) = bytes[at..].windows(ours.len()).position(|it| it == ours.as_bytes()) {
+        bytes[at + found..][..ours.len()].copy_from_slice(version.as_bytes());
+        at += found + ours.len();
+    }
+    assert!(at > 0, "no {ours} in the program");
+    let new = to.with_extension("new");
+    fs::write(&new, bytes).unwrap();
+    fs::set_permissions(&new, fs::metadata(binary()).unwrap().permissions()).unwrap();
+    fs::rename(&new, to).unwrap();
+}
+
+/// A version as long as ours, and another for each number below 9.
+fn version(number: usize) -> String {
+    let ours = env!("CARGO_PKG_VERSION");
+    let last: usize = ours[ours.len() - 1..].parse().unwrap();
+    format!("{}{}", &ours[..ours.len() - 1], (last + number) % 10)
+}
+
+#[test]
+fn nobody_notices_an_update() {
+    sandbox().run(|manager| {
+        let program: PathBuf = manager.home().join(".local/bin/hermes-gateway");
+        let next = manager.home().join("next");
+        fs::create_dir_all(program.parent().unwrap()).unwrap();
+        fs::copy(binary(), &program).unwrap();
+        let script = format!("cp {0} {1}.new && mv {1}.new {1}", next.display(), program.display());
+        let update = format!("[update]\ncommand = [\"sh\", \"-c\", {script:?}]\ntrial = \"1s\"\n");
+        let drop_in = format!("[Service]\nRestartSec={}ms\n", restart_sec().as_millis());
+        let config = format!("{CONFIG}{update}");
+        let service = Service::install_program(manager, &program, &config, &drop_in);
+        service.systemctl("start");
+        let mut number = 0;
+        through(&service, rounds(2, 20), for_an_exec(), |service| {
+            let before = service.pid();
+            number = number % 9 + 1;
+            build_of_version(&version(number), &next);
+            manager.run(&program, &["update"]).assert_code(0);
+            assert_eq!(service.status()["version"], version(number));
+            assert_in_place(service, before);
+            None
+        });
+    });
+}
