@@ -22,10 +22,15 @@ use util::{
 /// Room for what comes while no turn begins.
 const QUEUES: &str = "[limits]\nmax_queue_per_session = 1000\nkeep_results = 100000\n";
 
-/// What a restart in place may cost who waits for no turn: full runs are on a machine of their own.
+/// What a restart in place may cost: exactly that in the full form and of a release; a debug build beside other
+/// tests on a busy machine is no measure.
 fn limits() -> Limits {
-    let longest = Duration::from_millis(if full() { 100 } else { 3000 });
+    let longest = Duration::from_millis(if exact() { 100 } else { 5000 });
     Limits { longest: Some(longest), longest_turn: Some(longest), repeated_turns: false }
+}
+
+fn exact() -> bool {
+    full() && !cfg!(debug_assertions)
 }
 
 /// A gateway in a home of its own, in the pid namespace of the test or in one where it is process 1.
@@ -163,11 +168,16 @@ fn restarts_under_load(place: &Place, count: usize, restart: impl Fn(&Place)) {
     }
     let summary = clients.finish();
     assert_unnoticed(&summary, limits(), place.name());
-    // The clients' connections are closed in its own time.
+    // What it has opened for its clients it closes in its own time. Less than before is no leak: that was
+    // right behind a start.
     let deadline = Instant::now() + DEADLINE;
-    while place.descriptors() != before {
-        let found = place.descriptors();
-        assert!(Instant::now() < deadline, "descriptors before: {before:#?}, after: {found:#?}");
+    loop {
+        let after = place.descriptors();
+        let has_more = |(kind, count): (&String, &usize)| before.get(kind).unwrap_or(&0) < count;
+        if !after.iter().any(has_more) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "descriptors before: {before:#?}, after: {after:#?}");
         pause(Duration::from_millis(20));
     }
     assert_eq!(gateway.notifications("READY=1"), count + 1);
@@ -218,17 +228,23 @@ fn no_sigterm_that_hits_a_restart_is_lost() {
         let span = began.elapsed() + Duration::from_millis(5);
         drop(place);
         let mut at = BTreeMap::new();
-        for _ in 0..rounds(10, 100) {
+        for round in 0..rounds(10, 100) {
             let place = start().unwrap();
             let runs = history(&home).len();
-            let delay = random.below(usize::try_from(span.as_micros()).unwrap());
             sys::kill(place.pid(), libc::SIGUSR1).unwrap();
+            // Any moment of it; and each other time one between its last word before the exec and READY.
+            let most = if round % 2 == 0 { span } else { Duration::from_millis(5) };
+            if round % 2 == 1 {
+                let has_ended = || (history(&home).len() > runs).then_some(());
+                util::eventually("the restart's entry in the history", has_ended);
+            }
+            let delay = random.below(usize::try_from(most.as_micros()).unwrap());
             // The case is the moment itself.
             pause(Duration::from_micros(delay as u64));
             let restarted = place.gateway().notifications("READY=1") > 1;
             sys::kill(place.pid(), libc::SIGTERM).unwrap();
             let code = place.gateway().wait_for_exit(DEADLINE);
-            let said = format!("{delay} µs after SIGUSR1:\n{}", place.gateway().stderr());
+            let said = format!("round {round}, after {delay} µs:\n{}", place.gateway().stderr());
             assert_eq!(code, 143, "{said}");
             let entries = history(&home);
             let stop = entries.last().unwrap();
@@ -350,7 +366,7 @@ fn a_turn_in_flight_holds_up_nobody_but_those_who_want_a_turn() {
         "in the pause four requests took {longest:?} at most; the last of ten parked chats was \
          answered {beyond:?} after the turn's end"
     ));
-    if full() {
+    if exact() {
         assert!(longest < Duration::from_millis(100), "{longest:?}");
     }
 }

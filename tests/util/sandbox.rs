@@ -93,6 +93,10 @@ impl Sandbox {
             indented(&outcome.stdout),
             indented(&outcome.stderr)
         );
+        // The figures that it has reported.
+        if super::full() {
+            super::report(&format!("in the sandbox:\n{}", indented(&outcome.stderr)));
+        }
     }
 }
 
