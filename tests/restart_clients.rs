@@ -76,7 +76,8 @@ fn a_good_server_has_no_problem() {
 #[test]
 fn each_thing_that_a_server_does_wrong_is_seen() {
     // Every third connection, so that each kind is served as well.
-    let cases: [(fn(&mut TcpStream), fn(&Summary) -> u64); 5] = [
+    type Case = (fn(&mut TcpStream), fn(&Summary) -> u64);
+    let cases: [Case; 5] = [
         (|stream| assert!(request(stream)), |s| s.total().reset),
         (
             |stream| {
