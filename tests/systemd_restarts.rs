@@ -7,9 +7,10 @@ mod util;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::TcpStream;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use util::programs;
 use util::restart_clients::record::Limits;
 use util::sys::{self, Pidfd};
 use util::{
@@ -240,31 +241,6 @@ fn nobody_notices_a_restart_by_message() {
     });
 }
 
-/// A build that differs from the one under test in its version alone, which must be as long.
-#[track_caller]
-fn build_of_version(version: &str, to: &Path) {
-    let ours = env!("CARGO_PKG_VERSION");
-    assert_eq!(version.len(), ours.len());
-    let mut bytes = fs::read(binary()).unwrap();
-    let mut at = 0;
-    while let Some(found) = bytes[at..].windows(ours.len()).position(|it| it == ours.as_bytes()) {
-        bytes[at + found..][..ours.len()].copy_from_slice(version.as_bytes());
-        at += found + ours.len();
-    }
-    assert!(at > 0, "no {ours} in the program");
-    let new = to.with_extension("new");
-    fs::write(&new, bytes).unwrap();
-    fs::set_permissions(&new, fs::metadata(binary()).unwrap().permissions()).unwrap();
-    fs::rename(&new, to).unwrap();
-}
-
-/// A version as long as ours, and another for each number below 9.
-fn version(number: usize) -> String {
-    let ours = env!("CARGO_PKG_VERSION");
-    let last: usize = ours[ours.len() - 1..].parse().unwrap();
-    format!("{}{}", &ours[..ours.len() - 1], (last + number) % 10)
-}
-
 #[test]
 fn nobody_notices_an_update() {
     sandbox().run(|manager| {
@@ -278,13 +254,14 @@ fn nobody_notices_an_update() {
         let config = format!("{CONFIG}{update}");
         let service = Service::install_program(manager, &program, &config, &drop_in);
         service.systemctl("start");
-        let mut number = 0;
+        let mut newer = false;
         through(&service, rounds(2, 20), for_an_exec(), |service| {
             let before = service.pid();
-            number = number % 9 + 1;
-            build_of_version(&version(number), &next);
+            newer = !newer;
+            programs::put_gateway(&next, newer);
             manager.run(&program, &["update"]).assert_code(0);
-            assert_eq!(service.status()["version"], version(number));
+            let version = if newer { programs::NEWER } else { programs::VERSION };
+            assert_eq!(service.status()["version"], version);
             assert_in_place(service, before);
             None
         });

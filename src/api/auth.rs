@@ -64,6 +64,11 @@ impl Keyring {
         self.0.iter().any(|(_, key)| **key == *shown)
     }
 
+    /// The key of this principal.
+    pub fn named(&self, name: &str) -> Option<&Arc<ClientKey>> {
+        self.0.iter().map(|(_, key)| key).find(|key| key.name == name)
+    }
+
     /// Whose key this is. All keys are looked at, by digests of one length, so that the time tells
     /// neither which one it is nor how near a wrong one comes.
     fn find(&self, shown: &[u8]) -> Option<&Arc<ClientKey>> {

@@ -113,6 +113,19 @@ impl ConnectionTable {
         lock(&self.0).entries.len()
     }
 
+    /// The same, and how many of them end within moments.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        let table = lock(&self.0);
+        let closing = table.entries.iter().filter(|entry| entry.activity.is_closing());
+        (table.entries.len(), closing.count())
+    }
+
+    /// Whom a connection counts for.
+    pub(super) fn principal(&self, activity: &ConnectionActivity) -> Option<String> {
+        let table = lock(&self.0);
+        Some(table.entries[table.find(activity)?].key.as_ref()?.name.clone())
+    }
+
     pub fn remove(&self, activity: &ConnectionActivity) {
         let mut table = lock(&self.0);
         if let Some(at) = table.find(activity) {

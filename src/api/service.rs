@@ -1,6 +1,6 @@
 //! The gateway as requests see it: what handlers share, and the request that one of them answers.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -11,15 +11,14 @@ use super::auth_throttle::AuthThrottle;
 use super::buffers::{Buffers, Lease};
 use super::connections::ConnectionTable;
 use super::error::{ApiError, Handled};
+use super::handover::Handover;
 use super::reload::Reloads;
 use super::response::json;
 use crate::http::{Connection, ConnectionActivity, Request, Response, ShutdownFlag};
+use crate::limits::STREAM_END_TIMEOUT;
 use crate::session::{Hub, Settings};
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
-
-/// How long the exit waits for the last events of event streams: they are on their way by then.
-const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What stays the same for the life of the process.
 #[derive(Clone, Debug)]
@@ -46,6 +45,8 @@ pub struct Service {
     pub control_connections: AtomicUsize,
     /// How the run before this one ended, as `/v1/status` tells it.
     pub last_stop: Mutex<Value>,
+    /// What hangs, so that the service manager is about to restart the gateway.
+    pub hangs: Mutex<Option<String>>,
     /// Warnings about the configuration in force.
     pub warnings: Mutex<Vec<String>>,
     /// The time that our unit gives a stop, as far as it is known; `Duration::MAX` for infinity.
@@ -54,6 +55,7 @@ pub struct Service {
     /// When the drain began, RFC 3339.
     pub draining_since: OnceLock<String>,
     pub buffers: Arc<Buffers>,
+    pub handover: Handover,
     /// Wakes the main loop.
     pub wake: Arc<EventFd>,
     /// Requests that are being answered, and event streams.
@@ -62,8 +64,8 @@ pub struct Service {
 }
 
 impl Service {
-    /// `wake` is notified when the last request in flight has been answered during a drain, and when a
-    /// reload is asked for.
+    /// `wake` is notified when the last request in flight has been answered during a drain or a pause, when
+    /// a connection was handed over, and when a reload is asked for.
     pub fn new(facts: Facts, keys: Keyring, hub: Arc<Hub>, wake: Arc<EventFd>) -> Service {
         Service {
             facts,
@@ -76,10 +78,12 @@ impl Service {
             connections: ConnectionTable::default(),
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
+            hangs: Mutex::default(),
             warnings: Mutex::default(),
             stop_timeout: Mutex::default(),
             reloads: Reloads::default(),
             draining_since: OnceLock::new(),
+            handover: Handover::default(),
             wake,
             in_flight: Mutex::default(),
             stream_ended: Condvar::new(),
@@ -115,6 +119,20 @@ impl Service {
         // The keys may have changed since they were read: then this connection was not revoked.
         let same = Arc::ptr_eq(&keys, &self.keys());
         if same { Ok(proof) } else { self.authenticate(request, origin, activity) }
+    }
+
+    /// Whether a request has a valid key. If so its connection counts for the principal, and is busy.
+    pub(super) fn recognize(
+        &self,
+        request: &Request,
+        origin: Origin,
+        activity: Option<&ConnectionActivity>,
+    ) -> bool {
+        let proof = auth::authenticate(request, origin, &self.keys());
+        let count = |proof: Authenticated| {
+            activity.is_none_or(|it| self.connections.authenticate(it, &proof.0).is_ok())
+        };
+        proof.is_some_and(count)
     }
 
     /// What the service manager shows (`STATUS=`, sd_notify(3)).
@@ -159,6 +177,20 @@ impl Service {
         lock(&self.in_flight)[0]
     }
 
+    /// How many connections there are, and how many of them only send the end of something.
+    pub(super) fn connections_left(&self) -> (usize, usize) {
+        let (count, closing) = self.connections.counts();
+        let control = self.control_connections.load(Ordering::SeqCst);
+        (count + control, closing + lock(&self.in_flight)[1])
+    }
+
+    /// Has a connection count for a principal whose key another process has seen.
+    pub fn restore_principal(&self, activity: &ConnectionActivity, name: &str) {
+        let keys = self.keys();
+        // Where it holds its share already the connection is like one that has shown no key.
+        let _ = keys.named(name).map(|key| self.connections.authenticate(activity, key));
+    }
+
     pub(super) fn begin(&self, streams: bool) -> InFlight<'_> {
         lock(&self.in_flight)[usize::from(streams)] += 1;
         InFlight { service: self, streams }
@@ -185,7 +217,9 @@ impl Drop for InFlight<'_> {
         in_flight[usize::from(self.streams)] -= 1;
         if self.streams {
             self.service.stream_ended.notify_all();
-        } else if in_flight[0] == 0 && self.service.shutdown.is_closing() {
+        } else if in_flight[0] <= self.service.hub.waiting()
+            && self.service.shutdown.is_awaiting_quiet()
+        {
             self.service.wake.notify();
         }
     }

@@ -101,7 +101,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
         follow.clear();
         let sent = events.records(&mut stream).and_then(|()| events.chunks(&mut stream));
         // Nothing more is sent once the key is revoked.
-        if stream.is_revoked() || (sent.is_ok() && service.hub.is_draining()) {
+        if stream.is_revoked() || (sent.is_ok() && service.hub.are_waits_over()) {
             return Ok(stream.finish()?);
         }
         sent?;

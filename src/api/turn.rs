@@ -132,7 +132,7 @@ fn run_durable(
         Submitted::New { id, .. } => (id, false),
         Submitted::Known(id) => (id, true),
     };
-    let _pinned = hub.pin_reply(id);
+    let _pinned = hub.attend(id);
     (answer.id, answer.replayed) = (id.to_string(), replayed);
     let waiter = Waiter { hub, id, client, keyed, came: Instant::now() };
     let streamed = waiter.stream_reply(event, answer)?;

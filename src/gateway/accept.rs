@@ -1,17 +1,20 @@
 //! Accepts connections on TCP and on the control socket.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::connection::{ConnectionGuard, start};
+use super::connection::{ConnectionGuard, Unread, start};
+use super::sockets::Bound;
 use super::spare_thread::{self, Incoming, Waiting};
 use crate::api::connections::{AUTHENTICATION_GRACE, Capacity};
-use crate::api::{ApiError, Origin, Service, source_prefix};
+use crate::api::{ApiError, HandedOver, Origin, Service, source_prefix};
 use crate::config::Config;
 use crate::http::Socket;
 use crate::shares::Shares;
@@ -39,14 +42,20 @@ const FEW_CONNECTIONS: usize = 64;
 /// it are told that there is no room: most clients wait for as long to be connected.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How many of those that wait when the gateway stops are told so: more would hold its end up.
+const MAX_TOLD: usize = 1024;
+
 pub struct Listeners {
     pub tcp: TcpListener,
     pub control: UnixListener,
+    /// Whoever opened the TCP listener keeps it.
+    pub foreign: bool,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
     spare_thread: Incoming,
-    /// A connection that waits for another to end.
-    next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
+    /// Accepted connections: one that waits for another to end, and those of listeners that were given up.
+    next: RefCell<VecDeque<(Arc<TcpStream>, SocketAddr)>>,
+    next_control: RefCell<Vec<UnixStream>>,
     /// Since when there has been no room for it.
     full: Cell<Option<Instant>>,
 }
@@ -54,30 +63,35 @@ pub struct Listeners {
 impl Listeners {
     /// # Errors
     /// No thread, or no descriptor.
-    pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Listeners> {
+    pub fn new(bound: Bound) -> io::Result<Listeners> {
         let (tasks, spare_thread) = (proc::task_limit(), spare_thread::start()?);
-        let (next, full) = Default::default();
-        Ok(Listeners { tcp, control, tasks, spare_thread, next, full })
+        let Bound { tcp, foreign, control, waiting: (next, next_control) } = bound;
+        let next = next.into_iter().map(|(stream, peer)| (Arc::new(stream), peer)).collect();
+        let (next, next_control, full) = (RefCell::new(next), next_control.into(), Cell::default());
+        Ok(Listeners { tcp, control, foreign, tasks, spare_thread, next, next_control, full })
     }
 
-    /// Whether an accepted connection waits for another to end.
-    pub fn has_next(&self) -> bool {
-        self.next.borrow().is_some()
+    /// Whether an accepted connection waits; on TCP, where `tcp`.
+    pub fn has_next(&self, tcp: bool) -> bool {
+        (tcp && !self.next.borrow().is_empty()) || !self.next_control.borrow().is_empty()
     }
 
-    /// Accepts what waits on both listeners.
+    /// Accepts what waits on the control socket and, where `tcp`, on the other listener.
     ///
     /// # Errors
     /// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
-    pub fn accept(&self, service: &Arc<Service>) -> io::Result<()> {
+    pub fn accept(&self, service: &Arc<Service>, tcp: bool) -> io::Result<()> {
         // The control socket first: its few clients are the operator.
-        let control = || self.control.accept();
-        let accepted = batch(&control, &|(stream, _)| self.admit_control(stream, service));
+        let accept = || self.control.accept().map(|(stream, _)| stream);
+        let control = || self.next_control.borrow_mut().pop().map_or_else(accept, Ok);
+        let accepted = batch(&control, &|stream| self.admit_control(stream, service, None));
         let accepted = accepted.and_then(|()| {
+            if !tcp {
+                return Ok(());
+            }
             let capacity = capacity(&service.settings().config, self.tasks);
-            let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
-            let next = || self.next.take().map_or_else(accept, Ok);
-            batch(&next, &|(stream, peer)| self.admit(stream, peer, capacity, service))
+            let next = || self.next();
+            batch(&next, &|accepted| self.admit(accepted, capacity, service, None))
         });
         accepted.inspect_err(|e| {
             if is_shortage(e) {
@@ -86,38 +100,103 @@ impl Listeners {
         })
     }
 
+    /// Has connections give up their sockets: see [`Service::hand_over`].
+    pub fn hand_over(&self, service: &Service) {
+        service.hand_over();
+        for (stream, peer) in self.next.take() {
+            service.give_up(stream.as_fd(), Origin::Tcp(peer), None, (Vec::new(), true));
+        }
+    }
+
+    /// Goes on with connections that were handed over, within the limits of those that are accepted.
+    pub fn resume(&self, connections: Vec<HandedOver>, service: &Arc<Service>) {
+        let capacity = capacity(&service.settings().config, self.tasks);
+        for HandedOver { socket, control, unread, new, principal } in connections {
+            let earlier = Some((unread, new));
+            let admitted = if control {
+                self.admit_control(socket.into(), service, earlier)
+            } else {
+                let stream = TcpStream::from(socket);
+                let peer = stream.peer_addr();
+                peer.and_then(|peer| {
+                    let accepted = (Arc::new(stream), peer);
+                    self.admit(accepted, capacity, service, earlier.map(|it| (it, principal)))
+                })
+            };
+            if let Err(e) = admitted {
+                log::debug!("a connection that was handed over has ended: {e}");
+            }
+        }
+    }
+
+    fn next(&self) -> io::Result<(Arc<TcpStream>, SocketAddr)> {
+        let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
+        self.next.borrow_mut().pop_front().map_or_else(accept, Ok)
+    }
+
+    /// Those that wait on TCP, for another listener to go on with.
+    pub fn waiting(&self) -> Vec<HandedOver> {
+        let waiting = std::iter::from_fn(|| self.tcp.accept().ok()).take(MAX_TOLD);
+        let handed_over = |(stream, _): (TcpStream, SocketAddr)| HandedOver {
+            socket: stream.into(),
+            control: false,
+            unread: Vec::new(),
+            new: true,
+            principal: None,
+        };
+        waiting.map(handed_over).collect()
+    }
+
+    /// Tells those that wait on TCP that the gateway stops: just before it does.
+    pub fn refuse_waiting(&self) {
+        let waiting = std::iter::from_fn(|| self.next().ok()).take(MAX_TOLD);
+        waiting.for_each(|(mut stream, _)| refuse(&mut stream, &ApiError::stopping()));
+    }
+
+    /// `earlier`: of one that was handed over, and its principal.
     fn admit(
         &self,
-        mut stream: Arc<TcpStream>,
-        peer: SocketAddr,
+        (mut stream, peer): (Arc<TcpStream>, SocketAddr),
         capacity: Capacity,
         service: &Arc<Service>,
+        earlier: Option<(Unread, Option<String>)>,
     ) -> io::Result<()> {
         let now = Instant::now();
         let source = source_prefix(peer.ip());
         let Some(activity) = service.connections.admit(&stream, source, capacity, now) else {
+            if earlier.is_some() {
+                return Err(io::Error::other("there is no room for it"));
+            }
             let full = self.full.get().unwrap_or(now);
             self.full.set(Some(full));
             // Those that have just come may be evicted within a moment.
             let short = service.settings().config.limits.within(max_open()).short_of.is_some();
             let timeout = if capacity.few { ROOM_TIMEOUT } else { AUTHENTICATION_GRACE };
             if (capacity.few || !short) && now - full < timeout {
-                self.next.replace(Some((stream, peer)));
+                self.next.borrow_mut().push_front((stream, peer));
                 let words = "no connection is free, and none can be closed yet (see `status`)";
                 return Err(io::Error::other(words));
             }
-            refuse(&mut stream);
+            refuse(&mut stream, &too_many());
             return Ok(());
         };
         self.full.set(None);
         // Each write goes at once: ours are whole already (TCP_NODELAY, tcp(7)).
         let _ = stream.set_nodelay(true);
+        let (earlier, principal) = earlier.unzip();
+        principal.flatten().iter().for_each(|name| service.restore_principal(&activity, name));
         let guard = ConnectionGuard::new(service, Origin::Tcp(peer), Some(activity));
-        start(Box::new(Arc::clone(&stream)), guard).inspect_err(|_| refuse(&mut stream))
+        start(Box::new(Arc::clone(&stream)), guard, earlier)
+            .inspect_err(|_| refuse(&mut stream, &too_many()))
     }
 
     /// Accepts our own uid and root, by the kernel's word.
-    fn admit_control(&self, stream: UnixStream, service: &Arc<Service>) -> io::Result<()> {
+    fn admit_control(
+        &self,
+        stream: UnixStream,
+        service: &Arc<Service>,
+        earlier: Option<Unread>,
+    ) -> io::Result<()> {
         let Ok((_, uid)) = socket::peer(&stream) else { return Ok(()) };
         if uid != user::own_uid() && uid != 0 {
             log::warn!(
@@ -128,12 +207,16 @@ impl Listeners {
         }
         let mut stream = Arc::new(stream);
         if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL_CONNECTIONS {
-            refuse(&mut stream);
+            refuse(&mut stream, &too_many());
             return Ok(());
         }
         let guard = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
-        if start(Box::new(Arc::clone(&stream)), guard(false)).is_err() {
+        let is_new = earlier.is_none();
+        if let Err(e) = start(Box::new(Arc::clone(&stream)), guard(false), earlier) {
             service.connections.shed_load(Instant::now());
+            if !is_new {
+                return Err(e);
+            }
             let since = Instant::now();
             let waiting = Waiting { stream, guard: guard(true), since };
             self.spare_thread.update(|slot| slot.get_or_insert_default().push(waiting));
@@ -160,16 +243,15 @@ fn batch<T>(
     Ok(())
 }
 
-/// What a connection over the cap is told. Short: it is written without waiting.
-fn full() -> Vec<u8> {
-    let error = ApiError::new(503, "overloaded", "Too many connections; try again later.");
-    error.after(1).response().close().into_bytes()
+/// What a connection over the cap is told.
+fn too_many() -> ApiError {
+    ApiError::new(503, "overloaded", "Too many connections; try again later.").after(1)
 }
 
-/// Answers a connection that is over the cap, without waiting for it.
-fn refuse(stream: &mut dyn Socket) {
+/// Answers a connection that gets no thread, without waiting for it: the answer is short.
+fn refuse(stream: &mut dyn Socket, error: &ApiError) {
     let _ = set_nonblocking(stream.as_fd());
-    let _ = stream.write(&full());
+    let _ = stream.write(&error.response().close().into_bytes());
     // What the client has sent already is read, or closing would reset the answer away.
     let _ = stream.read(&mut [0; 2048]);
 }
@@ -186,18 +268,4 @@ fn capacity(config: &Config, tasks: Option<usize>) -> Capacity {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_short_answer_is_framed_right() {
-        let text = String::from_utf8(full()).unwrap();
-        let (head, body) = text.split_once("\r\n\r\n").unwrap();
-        assert!(head.contains(&format!("Content-Length: {}\r\n", body.len())), "{}", body.len());
-        for field in ["Retry-After: 1\r\n", "Connection: close", "nosniff\r\n"] {
-            assert!(head.contains(field), "{head}");
-        }
-        let value: serde_json::Value = serde_json::from_str(body).unwrap();
-        assert_eq!(value["error"]["code"], "overloaded");
-    }
-}
+mod tests;

@@ -1,6 +1,7 @@
 //! One connection: its thread, its limits, and its place in the counts.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -13,14 +14,21 @@ use crate::threads::spawn;
 /// What a client that shares its thread may take for its request and to read the answer: others wait.
 const SPARE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// What another process has read of a connection and not used, and whether no request had come.
+pub type Unread = (Vec<u8>, bool);
+
 /// Gives a connection its thread.
-pub fn start(stream: Box<dyn Socket + Send>, guard: ConnectionGuard) -> io::Result<()> {
-    let run = move || serve(stream, &guard);
+pub fn start(
+    stream: Box<dyn Socket + Send>,
+    guard: ConnectionGuard,
+    earlier: Option<Unread>,
+) -> io::Result<()> {
+    let run = move || serve(stream, &guard, earlier);
     spawn("connection", CONNECTION_STACK, Box::new(run)).map(drop)
 }
 
 /// Serves a connection to its end; one that shares its thread for one request, which must come at once.
-pub fn serve(stream: Box<dyn Socket>, guard: &ConnectionGuard) {
+pub fn serve(stream: Box<dyn Socket>, guard: &ConnectionGuard, earlier: Option<Unread>) {
     let ConnectionGuard { service, origin, activity } = guard;
     let mut limits = service.settings().config.limits.clone();
     let mut shutdown = Arc::clone(&service.shutdown);
@@ -29,12 +37,18 @@ pub fn serve(stream: Box<dyn Socket>, guard: &ConnectionGuard) {
         limits.body_timeout = SPARE_TIMEOUT;
         limits.write_timeout = SPARE_TIMEOUT;
         shutdown = Arc::default();
-        shutdown.close();
+        shutdown.close(false);
     }
     match Connection::new(stream, limits, shutdown) {
         Ok(mut connection) => {
             connection.activity.clone_from(activity);
-            api::serve(connection, *origin, service);
+            if let Some((unread, new)) = earlier {
+                connection.restore(unread, new);
+            }
+            api::serve(&mut connection, *origin, service);
+            if let Some(unread) = connection.take_unread() {
+                service.give_up(connection.as_fd(), *origin, activity.as_deref(), unread);
+            }
         }
         Err(e) => log::debug!("a connection from {origin} could not be set up: {e}"),
     }
@@ -58,11 +72,25 @@ impl ConnectionGuard {
     }
 }
 
+impl ConnectionGuard {
+    /// Gives up the socket of a connection that no thread has begun to serve, where that is asked for.
+    pub fn give_up_waiting(&self, socket: BorrowedFd<'_>) -> bool {
+        let asked = self.service.shutdown.is_handing_over();
+        if asked {
+            self.service.give_up(socket, self.origin, None, (Vec::new(), true));
+        }
+        asked
+    }
+}
+
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         match &self.activity {
             Some(activity) => self.service.connections.remove(activity),
             None => drop(self.service.control_connections.fetch_sub(1, Ordering::SeqCst)),
+        }
+        if self.service.shutdown.is_handing_over() {
+            self.service.wake.notify();
         }
     }
 }

@@ -43,6 +43,7 @@ fn run(incoming: &Incoming) {
         waiting.extend(incoming.wait(timeout).into_iter().flatten());
         waiting
             .retain(|w| w.since.elapsed() < w.guard.service.settings().config.limits.head_timeout);
+        waiting.retain(|w| !w.guard.give_up_waiting(w.stream.as_fd()));
         let mut interests: Vec<Interest<'_>> =
             waiting.iter().map(|w| Interest::read(w.stream.as_fd())).collect();
         // Not for longer: others may come.
@@ -51,7 +52,7 @@ fn run(incoming: &Incoming) {
         }
         if let Some(at) = interests.iter().position(Interest::ready) {
             let Waiting { stream, guard, .. } = waiting.remove(at);
-            serve(Box::new(stream), &guard);
+            serve(Box::new(stream), &guard, None);
         }
     }
 }

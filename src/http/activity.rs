@@ -80,6 +80,10 @@ impl ConnectionActivity {
         lock(&self.state).0 == Stage::Revoked
     }
 
+    pub fn is_closing(&self) -> bool {
+        lock(&self.state).0 == Stage::Closing
+    }
+
     /// Enters a stage where it follows on the present one.
     pub fn enter(&self, next: Stage) {
         let mut state = lock(&self.state);

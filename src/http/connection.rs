@@ -6,7 +6,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::activity::{ConnectionActivity, Stage};
@@ -15,11 +15,13 @@ use super::head;
 use super::request::{BodyFraming, Method, Request, Version};
 use super::response::Response;
 use super::scan::{Scan, is_blank};
+use super::shutdown_flag::ShutdownFlag;
 use super::socket::Socket;
 use super::transport::Transport;
 use super::{Error, Refusal};
 use crate::config::Limits;
 use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT, SMALL_BUFFER, WRITE_CHUNK};
+use crate::sys::poll::{Interest, wait_any};
 
 /// A body must come at this rate or faster, once `body_timeout` has passed: a slow line manages
 /// it, and a body of 1 MiB cannot hold a thread for more than 17 minutes.
@@ -35,36 +37,28 @@ const MAX_LINGER: usize = 1 << 20;
 /// How long that takes at the most: a client that still sends by then has been told often enough.
 const LINGER_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What all connections are told when the gateway stops taking work: each says `Connection: close`
-/// with its next response, and ends.
-#[derive(Debug, Default)]
-pub struct ShutdownFlag(AtomicBool);
-
-impl ShutdownFlag {
-    /// No request after the present ones.
-    pub fn close(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-
-    pub fn is_closing(&self) -> bool {
-        self.0.load(Ordering::SeqCst)
-    }
-}
+/// How often a parked request looks whether it goes on, where it cannot be told.
+const PARKED_PAUSE: Duration = Duration::from_secs(1);
 
 /// The server's side of a connection.
 pub struct Connection {
     pub(super) transport: Transport<'static>,
     limits: Limits,
-    shutdown: Arc<ShutdownFlag>,
+    pub(super) shutdown: Arc<ShutdownFlag>,
     /// The body of the present request, as far as it was not read.
     unread: BodyFraming,
     /// Go out with each response to the present request.
     pub extra: Vec<(&'static str, String)>,
     /// For the table of connections; `None` on the control socket.
     pub activity: Option<Arc<ConnectionActivity>>,
-    /// No request has come yet.
+    /// No request has come yet; before the present one none had.
     new: bool,
+    was_new: bool,
+    /// The length of the present request's head.
+    head: usize,
     pub(super) open: bool,
+    /// It has ended so that another process can go on with it.
+    handed_over: bool,
     /// Its client has to be quick: its principal holds much that others want.
     pub hurry: bool,
     /// Words the answer to a request that cannot be answered.
@@ -87,10 +81,25 @@ impl Connection {
             extra: Vec::new(),
             activity: None,
             new: true,
+            was_new: true,
+            head: 0,
             open: true,
+            handed_over: false,
             hurry: false,
             error_response: |refusal| Response::text(refusal.status, refusal.reason),
         })
+    }
+
+    /// Goes on with a connection that was handed over. Its idle time begins anew.
+    pub fn restore(&mut self, unread: Vec<u8>, new: bool) {
+        self.transport.restore(unread);
+        self.new = new;
+    }
+
+    /// What was read and not used, and whether no request has come: for the process that goes on with the
+    /// socket, where the connection has ended for that.
+    pub fn take_unread(&mut self) -> Option<(Vec<u8>, bool)> {
+        self.handed_over.then(|| (self.transport.take(), self.new))
     }
 
     /// For waiting until the client goes away while its answer is written.
@@ -107,7 +116,7 @@ impl Connection {
     }
 
     /// Waits for the next request. `None`: the connection has ended as it should, by either side,
-    /// by the idle time-out or by its [`ShutdownFlag`].
+    /// by the idle time-out or by its [`ShutdownFlag`], or is handed over.
     pub fn next_request(&mut self) -> Result<Option<Request>, Error> {
         if !self.open || !self.skip_unread()? {
             return Ok(None);
@@ -117,14 +126,25 @@ impl Connection {
         let mut scan = Scan::default();
         let mut deadline = None;
         loop {
+            if self.shutdown.is_handing_over() {
+                (self.open, self.handed_over) = (false, true);
+                return Ok(None);
+            }
             match head::parse(&mut scan, self.transport.data()) {
                 Ok(None) => {}
                 Err(refusal) => return Err(self.refuse(refusal)),
+                // Only on TCP: the control socket tells the state until the end.
+                Ok(Some(_))
+                    if !self.new && self.activity.is_some() && self.shutdown.is_silent() =>
+                {
+                    self.open = false;
+                    return Ok(None);
+                }
                 Ok(Some((request, length))) => {
                     self.transport.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
-                    self.new = false;
+                    (self.head, self.was_new) = (length, std::mem::take(&mut self.new));
                     self.activity.iter().for_each(|activity| activity.enter(Stage::Received));
                     return Ok(Some(request));
                 }
@@ -132,11 +152,12 @@ impl Connection {
             // A new connection sends a request at once: only between requests a client may take its time.
             let filled = if self.transport.data().is_empty() && !self.new {
                 self.transport.shrink();
-                self.transport.await_message(Instant::now() + self.limits.idle_timeout)
+                let deadline = Instant::now() + self.limits.idle_timeout;
+                self.transport.await_more(deadline, &self.shutdown)
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
                 let deadline = *deadline.get_or_insert_with(latest);
-                self.transport.fill(deadline)
+                self.transport.await_more(deadline, &self.shutdown)
             };
             let is_silent = is_blank(self.transport.data()) || self.shutdown.is_closing();
             match filled {
@@ -148,6 +169,30 @@ impl Connection {
                 Err(error) => return Err(self.answer_error(error, HEAD_CUT_SHORT, HEAD_TOO_SLOW)),
             }
         }
+    }
+
+    /// Parks the request that has just come: it is put back from its first byte on, to be read again once
+    /// requests are not parked any more. The main thread bounds that time. A client that goes away is
+    /// noticed as usual then.
+    pub fn park(&mut self) -> Result<(), Error> {
+        self.transport.put_back(self.head);
+        (self.unread, self.new) = (BodyFraming::None, self.was_new);
+        self.shutdown.parked.fetch_add(1, Ordering::SeqCst);
+        let goes_on = self.await_end_of_pause();
+        self.shutdown.parked.fetch_sub(1, Ordering::SeqCst);
+        goes_on
+    }
+
+    fn await_end_of_pause(&self) -> Result<(), Error> {
+        while self.shutdown.is_parking() {
+            let socket = Interest::end(self.transport.socket.as_fd());
+            let news = [socket, Interest::read(self.shutdown.goes_on_event())];
+            if let [true, _] = wait_any(news, Some(PARKED_PAUSE))? {
+                // Both sides have ended: it was evicted, or reset.
+                return Err(Error::CutShort);
+            }
+        }
+        Ok(())
     }
 
     /// Reads the body of `request`, at most `cap` bytes (and never more than `max_body`).

@@ -4,6 +4,7 @@ mod bodies;
 mod corpus;
 mod differential;
 pub mod fake;
+mod handover;
 mod heads;
 mod limits;
 mod mutations;

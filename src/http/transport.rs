@@ -5,6 +5,7 @@ use std::mem;
 use std::time::{Duration, Instant};
 
 use super::Error;
+use super::shutdown_flag::{IDLE_AFTER, ShutdownFlag};
 use super::socket::Socket;
 use crate::limits::{MAX_HEAD, SMALL_BUFFER, WRITE_CHUNK};
 use crate::sys::memory;
@@ -16,10 +17,6 @@ const LARGE_READ: usize = 64 << 10;
 /// A wait may end this much later than its deadline. Setting the socket's time-out anew for less
 /// would cost a system call on each read.
 const TIMEOUT_SLACK: Duration = Duration::from_millis(10);
-
-/// A peer that is silent for so long between two messages is waited for with less memory: one that
-/// sends ten a second or more costs us no other system call than its reads.
-const IDLE_AFTER: Duration = Duration::from_millis(100);
 
 pub struct Transport<'s> {
     pub(super) socket: Box<dyn Socket + 's>,
@@ -58,6 +55,11 @@ impl<'s> Transport<'s> {
         self.start = self.start.saturating_add(count).min(self.buffer.len());
     }
 
+    /// Takes back what was consumed last, before anything else is read.
+    pub fn put_back(&mut self, count: usize) {
+        self.start = self.start.saturating_sub(count);
+    }
+
     /// Gives back what a large head or body made the buffer grow to.
     pub fn shrink(&mut self) {
         self.buffer.drain(..mem::take(&mut self.start));
@@ -79,26 +81,42 @@ impl<'s> Transport<'s> {
         filled
     }
 
-    /// Waits until the next message begins, all of the last one being used: after a moment without a buffer
-    /// and without what the last one has left on the stack.
-    pub fn await_message(&mut self, deadline: Instant) -> Result<(), Error> {
-        let moment = Instant::now() + IDLE_AFTER;
+    /// Like [`Transport::fill`], where the peer may take its time: after a moment the wait takes little
+    /// memory, and ends without any bytes once sockets are handed over. Before a message begins it has no
+    /// buffer, and not what the last one has left on the stack.
+    pub fn await_more(&mut self, deadline: Instant, flag: &ShutdownFlag) -> Result<(), Error> {
+        let moment = Instant::now() + flag.idle_after();
         match self.fill(moment.min(deadline)) {
             Err(Error::TimedOut) if moment < deadline => {}
             filled => return filled,
         }
-        self.buffer = Vec::new();
-        memory::release_stack();
+        if self.data().is_empty() {
+            self.buffer = Vec::new();
+            memory::release_stack();
+        }
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(Error::TimedOut);
             }
-            let [ready] = wait_any([Interest::read(self.socket.as_fd())], Some(left))?;
-            if ready {
-                return self.fill(deadline);
+            let news = [self.socket.as_fd().into(), flag.handover_event()].map(Interest::read);
+            match wait_any(news, Some(left))? {
+                [true, _] => return self.fill(deadline),
+                [false, true] => return Ok(()),
+                [false, false] => {}
             }
         }
+    }
+
+    /// Takes up bytes that another process has read of this socket.
+    pub fn restore(&mut self, bytes: Vec<u8>) {
+        (self.buffer, self.start) = (bytes, 0);
+    }
+
+    /// What has arrived and is not used, for good.
+    pub fn take(&mut self) -> Vec<u8> {
+        self.buffer.drain(..mem::take(&mut self.start));
+        mem::take(&mut self.buffer)
     }
 
     /// Appends up to `most` bytes to `out`: of those that have arrived, else of those that it waits for,
@@ -245,22 +263,22 @@ mod tests {
     #[test]
     fn a_silent_peer_costs_no_buffer_and_is_heard_when_it_speaks() {
         let (mut peer, socket) = UnixStream::pair().unwrap();
-        let soon = Duration::from_secs(10);
+        let (soon, flag) = (Duration::from_secs(10), ShutdownFlag::default());
         let mut transport = Transport::new(Box::new(Arc::new(socket)), soon).unwrap();
         for text in ["one", "two"] {
             for wait in [IDLE_AFTER / 2, IDLE_AFTER * 2] {
                 let begun = Instant::now();
-                assert!(matches!(transport.await_message(begun + wait), Err(Error::TimedOut)));
+                assert!(matches!(transport.await_more(begun + wait, &flag), Err(Error::TimedOut)));
                 assert!(begun.elapsed() >= wait && begun.elapsed() < soon / 2);
             }
             assert_eq!(transport.buffer.capacity(), 0);
             peer.write_all(text.as_bytes()).unwrap();
-            transport.await_message(Instant::now() + soon).unwrap();
+            transport.await_more(Instant::now() + soon, &flag).unwrap();
             assert_eq!(transport.data(), text.as_bytes());
             transport.consume(usize::MAX);
         }
         drop(peer);
-        assert!(matches!(transport.await_message(Instant::now() + soon), Err(Error::CutShort)));
+        assert!(matches!(transport.await_more(Instant::now() + soon, &flag), Err(Error::CutShort)));
     }
 
     #[test]

@@ -11,11 +11,14 @@ use super::message::rfc3339;
 use super::message_table::Entry;
 use super::states::DeliveryState;
 use super::submit::Refusal;
+use crate::config::Target;
 use crate::delivery::{DeliveryResult, Payload, backoff};
+use crate::fault_points;
 use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
+use crate::threads::lock;
 
 /// The longest pause between two attempts of a delivery that did not ask for more.
 const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
@@ -39,10 +42,10 @@ impl Hub {
     pub(super) fn spawn_delivery_workers(self: &Arc<Self>) {
         let targets = {
             let mut state = self.lock();
-            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
+            // Counted before the drain or pause is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
-            let now = Instant::now();
-            let due = if self.is_draining() { Vec::new() } else { state.deliveries.take_due(now) };
+            let (now, held) = (Instant::now(), self.is_draining() || self.is_paused());
+            let due = if held { Vec::new() } else { state.deliveries.take_due(now) };
             self.begin_work(due.len());
             self.end_work();
             due
@@ -66,19 +69,39 @@ impl Hub {
         self.maintenance_wakeup.notify_all();
     }
 
+    /// Sends this reply at once, during a drain, unless another is on its way to its target: then the
+    /// next start does. Waits for so long at the most.
+    pub(super) fn send_in_drain(&self, name: &str, id: Id, limit: Duration) {
+        let entry = {
+            let mut state = self.lock();
+            let entry = state.table.copy(id).filter(may_be_sent);
+            let Some(entry) = entry.filter(|_| state.deliveries.claim(name)) else { return };
+            self.begin_work(1);
+            entry
+        };
+        let _ = self.send(name, (id, entry), limit);
+        self.stop_sending(name, None);
+    }
+
     /// Sends the reply whose turn it is in a target's queue.
     fn send_next(&self, name: &str) -> Round {
-        let settings = self.settings();
-        let (id, entry) = {
+        let next = {
             let mut state = self.lock();
             let first = state.deliveries.next(name, Instant::now());
-            let Some(id) = first.filter(|_| !self.is_draining()) else { return Err(None) };
+            let held = self.is_draining() || self.is_paused();
+            let Some(id) = first.filter(|_| !held) else { return Err(None) };
             let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
                 state.deliveries.advance(name, id, None);
                 return Ok(());
             };
             (id, entry)
         };
+        self.send(name, next, Duration::MAX)
+    }
+
+    /// Makes one attempt, which takes no longer than `limit`.
+    fn send(&self, name: &str, (id, entry): (Id, Entry), limit: Duration) -> Round {
+        let settings = self.settings();
         let (since, attempts) =
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
         // What nobody could send while the machine was off does not grow old meanwhile.
@@ -129,7 +152,11 @@ impl Hub {
             created_at: &rfc3339(entry.at),
             finished_at: &rfc3339(entry.ended.at),
         };
-        let sent = crate::delivery::send(target, &payload, &self.children, self.abort.as_fd());
+        let target = Target { timeout: target.timeout.min(limit), ..target.clone() };
+        lock(&self.attempts).push((name.to_owned(), Instant::now() + target.timeout));
+        fault_points::at("delivery");
+        let sent = crate::delivery::send(&target, &payload, &self.children, self.abort.as_fd());
+        lock(&self.attempts).retain(|(target, _)| target != name);
         self.record_result(name, id, attempts + 1, sent)
     }
 

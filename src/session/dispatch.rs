@@ -57,6 +57,8 @@ struct PrincipalLoad {
 pub struct Dispatch<T, K> {
     /// What runs or waits already stays when they change.
     pub limits: QueueLimits,
+    /// What comes waits, also where a slot is free.
+    pub held: bool,
     /// Those that do not run stand in the order in which they are served.
     queues: Vec<Queue<T, K>>,
     /// Forgotten when there are no queues: a key of the configuration each.
@@ -84,7 +86,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let queue = self.queue_of(session).map(|at| &self.queues[at]);
         let before = queue.map_or(0, |queue| queue.turns.len());
         let waiting = before - usize::from(queue.is_some_and(|queue| queue.head == Head::Runs));
-        if before > 0 || !self.may_run(principal) {
+        if before > 0 || self.held || !self.may_run(principal) {
             let held = (self.principals.of(principal).waiting as u64, self.counts().1 as u64);
             let limit = ("limits.max_queue", self.limits.queue as u64);
             self.limits.shares.admit(principal, held, 1, limit)?;
@@ -178,11 +180,13 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         self.principals.iter().map(|(name, load)| (name.as_str(), load.waiting as u64))
     }
 
-    /// Starts the next turn. `None`: no slot is free, or nobody waits for it. To be
-    /// called until then after every change.
-    pub fn start_next(&mut self) -> Option<T> {
-        let waits =
-            |queue: &Queue<T, K>| queue.head == Head::Waits && self.may_run(&queue.principal);
+    /// Starts the next turn: where some are `wanted`, one of these or what is before it in its session.
+    /// `None`: no slot is free, or nobody waits for it. To be called until then after every change.
+    pub fn start_next(&mut self, wanted: Option<&[T]>) -> Option<T> {
+        let is_wanted = |queue: &Queue<T, K>| {
+            wanted.is_none_or(|wanted| queue.turns.iter().any(|turn| wanted.contains(turn)))
+        };
+        let waits = |queue: &Queue<T, K>| self.is_next(queue) && is_wanted(queue);
         let order = |at: &usize| {
             let load = self.principals.get(&self.queues[*at].principal);
             load.map(|load| (load.running, load.served))
@@ -196,6 +200,15 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         self.started += 1;
         self.principals.of(&principal).served = self.started;
         first
+    }
+
+    /// Whether there is a turn that could be started, and was not.
+    pub fn may_start(&self) -> bool {
+        self.queues.iter().any(|queue| self.is_next(queue))
+    }
+
+    fn is_next(&self, queue: &Queue<T, K>) -> bool {
+        queue.head == Head::Waits && self.may_run(&queue.principal)
     }
 
     /// Whether there is a slot for one more turn of this principal.

@@ -6,15 +6,18 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
+use super::failures::Failures;
 use super::id::Id;
 use super::message_table::{Digest, MessageTable};
 use super::reply::{Recent, ReplyBuffers};
+use super::restart_record::{Pending, RecordFile};
+use super::restarts::{Restart, RestartAccepted, RestartRequest, Restarts};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
@@ -25,6 +28,7 @@ use crate::journal::{Condition, Journal, WriteError};
 use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
 use crate::shares::Shares;
 use crate::subprocess::Children;
+use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
 use crate::threads::{self, lock};
 
@@ -54,17 +58,33 @@ pub struct Hub {
     pub(super) compaction: Mutex<CompactionState>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
+    /// How often the lock was taken, and how far maintenance is: see [`Hub::hangs`].
+    pub(super) taken: AtomicUsize,
+    pub(super) moves: AtomicUsize,
+    /// The attempts of deliveries that are under way, by target, and when each has to be over.
+    pub(super) attempts: Mutex<Vec<(String, Instant)>>,
     /// What `agent.retry_for` is measured from: a clock that stands still while the machine sleeps.
     pub(super) began: Instant,
+    /// The restarts that are asked for.
+    pub restarts: Restarts,
+    /// Which gateway this is.
+    pub gateway: OnceLock<String>,
+    /// What the next run is told of them.
+    pub restart_record: RecordFile,
     settings: RwLock<Arc<Settings>>,
     /// Readable once every turn has to end.
     pub abort: EventFd,
-    /// Notified whenever the last work has ended during a drain, and when the journal breaks.
+    /// Notified whenever the last work has ended during a drain or a pause, and when the journal breaks.
     main_wakeup: Arc<EventFd>,
     /// Turn and delivery workers. Like what follows readable without the lock, which a hung disk may hold.
     busy: AtomicUsize,
     draining: AtomicBool,
     broken: AtomicBool,
+    /// See [`Hub::pause`] and [`Hub::release`].
+    pub(super) paused: AtomicBool,
+    pub(super) released: AtomicBool,
+    /// Those that wait for the end of a message, in [`Hub::wait`].
+    pub(super) waiting: AtomicUsize,
 }
 
 #[derive(Debug, Default)]
@@ -81,8 +101,11 @@ pub(super) struct State {
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) deliveries: DeliveryQueues,
-    /// Messages whose end somebody is about to read: they are not forgotten meanwhile.
-    pub(super) pinned: Vec<Weak<Id>>,
+    /// What `stop.notify_failures` is told of.
+    pub(super) failures: Failures,
+    /// Messages whose end somebody is about to read: they are not forgotten meanwhile. Whether that is the
+    /// client of a chat, which has no other answer than the reply.
+    pub(super) pinned: Vec<(Weak<Id>, bool)>,
     /// Event streams, some of which have ended, and the session of each.
     pub(super) followers: Vec<(Digest, Weak<EventFd>)>,
     /// When records that nobody waits for are synced.
@@ -166,13 +189,22 @@ impl Hub {
             clocks,
             compaction: Mutex::default(),
             shortage: Mutex::default(),
+            taken: AtomicUsize::new(0),
+            moves: AtomicUsize::new(0),
+            attempts: Mutex::default(),
             began: now,
+            restarts: Restarts::default(),
+            gateway: OnceLock::new(),
+            restart_record: RecordFile::default(),
             settings: RwLock::new(Arc::new(settings)),
             abort: EventFd::new()?,
             main_wakeup,
             busy: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             broken: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            released: AtomicBool::new(false),
+            waiting: AtomicUsize::new(0),
         }))
     }
 
@@ -200,26 +232,69 @@ impl Hub {
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
+        self.announce("drain", |hub, mut state| hub.announce_drain(&mut state));
+    }
+
+    /// Does this under the lock, without waiting for it: a disk that hangs may hold it.
+    pub(super) fn announce(
+        self: &Arc<Self>,
+        what: &str,
+        tell: fn(&Arc<Hub>, MutexGuard<'_, State>),
+    ) {
         let hub = Arc::clone(self);
-        let work = move || hub.announce_drain(&mut hub.lock());
-        if let Err(e) = threads::spawn("drain", THREAD_STACK, Box::new(work)) {
-            // The lock is held for moments, unless the disk hangs.
+        let work = move || tell(&hub, hub.lock());
+        if let Err(e) = threads::spawn(what, THREAD_STACK, Box::new(work)) {
+            // It is held for moments otherwise.
             match self.state.try_lock() {
-                Ok(mut state) => self.announce_drain(&mut state),
-                Err(_) => log::warn!("those who wait are not notified of the drain: {e}"),
+                Ok(state) => tell(self, state),
+                Err(_) => log::warn!("those who wait are not notified of the {what}: {e}"),
             }
         }
     }
 
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn announce_drain(&self, state: &mut State) {
-        state.replies.notify_watchers();
-        state.notify_followers(None);
+        state.notify_waiters();
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.replies.end(id);
             self.end_work();
         }
         self.maintenance_wakeup.notify_all();
+    }
+
+    /// Asks the main loop for a restart.
+    pub fn request_restart(&self, request: RestartRequest) -> RestartAccepted {
+        let accepted = self.restarts.request(request);
+        self.main_wakeup.notify();
+        accepted
+    }
+
+    /// Asks the main loop for an update; false where another waits to be started.
+    pub fn request_update(&self, request: RestartRequest) -> bool {
+        let accepted = self.restarts.request_update(request);
+        self.main_wakeup.notify();
+        accepted
+    }
+
+    /// Keeps the restart that is under way for the next run, with all who have asked: durable when this
+    /// returns. `ended`: nobody serves from now on. Not for the main thread, unless it ends.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub fn save_restart(&self, ended: bool) -> std::io::Result<()> {
+        let now = self.clocks.read();
+        self.restart_record.change(|record| {
+            let Some(Restart { kind, by, requesters, .. }) = self.restarts.current() else {
+                return;
+            };
+            let from = env!("CARGO_PKG_VERSION").to_owned();
+            let before = record.pending.take().map(|it| (it.ended, it.ended_since_boot));
+            let served = before.unwrap_or_default();
+            let (ended, ended_since_boot) =
+                if ended { (rfc3339(now.wall), now.since_boot) } else { served };
+            let pending = Pending { kind, by, requesters, from, ended, ended_since_boot };
+            record.pending = Some(pending);
+        })
     }
 
     pub fn is_draining(&self) -> bool {
@@ -312,13 +387,23 @@ impl Hub {
     /// One piece of work has ended.
     pub(super) fn end_work(&self) {
         let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && self.is_draining() {
-            self.main_wakeup.notify();
+        if last && (self.is_draining() || self.is_paused()) {
+            self.wake_main();
         }
+    }
+
+    pub(super) fn wake_main(&self) {
+        self.main_wakeup.notify();
     }
 }
 
 impl State {
+    /// Tells those who wait for messages and those that follow sessions to look again.
+    pub(super) fn notify_waiters(&mut self) {
+        self.replies.notify_watchers();
+        self.notify_followers(None);
+    }
+
     /// Tells those that follow this session, or any, to look again.
     pub(super) fn notify_followers(&self, session: Option<Digest>) {
         let mine = self.followers.iter().filter(|(of, _)| session.is_none_or(|it| it == *of));

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner};
+use crate::fault_points;
 use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock, pause};
@@ -82,7 +83,7 @@ impl Hub {
             let crowded = state.table.is_crowded(self.settings().config.limits.keep_results);
             let soon = crowded || state.table.must_erase;
             let round = if soon { MAINTENANCE_SOON } else { MAINTENANCE_ROUND };
-            let next = state.next_due(now, short.unwrap_or(round).min(round));
+            let next = self.next_due(&state, now, short.unwrap_or(round).min(round));
             if next > now {
                 let waited = self.maintenance_wakeup.wait_timeout(state, next - now);
                 state = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -91,6 +92,8 @@ impl Hub {
                 drop(state);
                 return self.sync_to_the_end();
             }
+            fault_points::at("dispatch");
+            self.note_move();
             state.dispatch.wake(Instant::now());
             let mut begun = self.begin_attempts(&mut state);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
@@ -98,8 +101,10 @@ impl Hub {
             let due = state.without_thread.extract_if(.., |(at, _)| *at <= Instant::now());
             begun.extend(due.map(|(_, id)| id));
             drop(state);
+            fault_points::at("maintenance");
             self.spawn_workers(begun);
             self.spawn_delivery_workers();
+            self.tell_failures();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
             self.settings().agent.close_idle();
@@ -124,6 +129,21 @@ impl Hub {
                 }
             }
         }
+    }
+
+    /// When there is something to do for maintenance. During a pause no delivery comes due.
+    pub(super) fn next_due(&self, state: &State, now: Instant, round: Duration) -> Instant {
+        let postponed = state.dispatch.postponed().map(|(_, until)| until);
+        let postponed = postponed.chain(state.without_thread.iter().map(|(at, _)| *at));
+        let sending = state.deliveries.next_due(now).filter(|_| !self.is_paused());
+        let all = postponed.chain(state.sync_at).chain(state.mark_at).chain(sending);
+        all.chain(state.failures.due(now)).fold(now + round, Instant::min)
+    }
+
+    /// Whether there is something to do by now: for maintenance, or for whoever gives free slots away.
+    pub(super) fn has_due(&self, state: &State, now: Instant) -> bool {
+        let may_start = !self.is_paused() && state.dispatch.may_start();
+        may_start || self.next_due(state, now, MAINTENANCE_ROUND) <= now
     }
 
     /// During a drain: ends of turns become durable as they do otherwise.
@@ -183,6 +203,7 @@ impl Hub {
             (ids, owners)
         };
         for who in owners {
+            self.note_move();
             let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
                 continue;
             };
@@ -274,16 +295,8 @@ impl State {
     fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
         let session = self.table.get(id).and_then(Entry::session);
         let is_behind = session.is_some_and(|session| behind.contains(&session));
-        let is_pinned = self.pinned.iter().any(|pin| pin.upgrade().is_some_and(|pin| *pin == id));
+        let is_pinned =
+            self.pinned.iter().any(|(pin, _)| pin.upgrade().is_some_and(|pin| *pin == id));
         !is_behind && Some(id) != self.table.last && !is_pinned
-    }
-
-    /// When there is something to do for maintenance.
-    fn next_due(&self, now: Instant, round: Duration) -> Instant {
-        let postponed = self.dispatch.postponed().map(|(_, until)| until);
-        let postponed = postponed.chain(self.without_thread.iter().map(|(at, _)| *at));
-        let sending = self.deliveries.next_due(now);
-        let all = postponed.chain(self.sync_at).chain(self.mark_at).chain(sending);
-        all.fold(now + round, Instant::min)
     }
 }

@@ -25,14 +25,15 @@ impl Hub {
     pub(super) fn begin_attempts(&self, state: &mut State) -> Vec<Id> {
         let most = self.settings().config.limits.max_attempts;
         let mut begun = Vec::new();
-        while let Some(id) = state.dispatch.start_next() {
+        while let (paused, Some(id)) = self.start_next(state) {
             if let Some(at) = state.waiting_permits.iter().position(|(waiting, _)| *waiting == id) {
                 state.waiting_permits.remove(at).1.iter().for_each(|event| event.notify());
                 continue;
             }
             let Some(entry) = state.table.get(id) else { continue };
-            // Counted before the drain is looked for: it must not find nothing at work meanwhile.
+            // Counted before the drain or pause is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
+            let held = self.is_draining() || self.is_paused() != paused;
             let worn_out = usize::try_from(entry.crashes).unwrap_or(usize::MAX) >= most;
             let (n, step) = if worn_out {
                 let why = format!(
@@ -44,7 +45,7 @@ impl Hub {
             } else {
                 (entry.attempts + 1, Step::Started)
             };
-            if self.is_draining() || self.write_step(state, (id, n), step).is_err() {
+            if held || self.write_step(state, (id, n), step).is_err() {
                 self.postpone(state, id, DISK_RETRY_DELAY);
             } else if worn_out {
                 self.after_end(state, id);

@@ -19,9 +19,18 @@ impl Hub {
     /// returned lives: until its end was read.
     pub fn pin_reply(&self, id: Id) -> Arc<Id> {
         let pin = Arc::new(id);
-        let pinned = &mut self.lock().pinned;
-        pinned.retain(|pin| pin.strong_count() > 0);
-        pinned.push(Arc::downgrade(&pin));
+        self.lock().pin(&pin, false);
+        pin
+    }
+
+    /// The same for the client of a chat: the message's turn begins also during a pause.
+    pub fn attend(self: &Arc<Self>, id: Id) -> Arc<Id> {
+        let pin = Arc::new(id);
+        let mut state = self.lock();
+        state.pin(&pin, true);
+        if self.is_paused() {
+            self.start_turns(state);
+        }
         pin
     }
 
@@ -38,24 +47,31 @@ impl Hub {
 
     /// Whether the gateway stops before this message runs.
     pub fn is_put_off(&self, id: Id) -> bool {
-        let state = self.lock();
+        self.is_draining() && !self.goes_on(id)
+    }
+
+    /// Whether a message runs or is over.
+    fn goes_on(&self, id: Id) -> bool {
         let goes_on = |entry: &Entry| entry.turn == TurnState::Running || entry.turn.is_over();
-        self.is_draining() && !state.table.get(id).is_some_and(goes_on)
+        self.lock().table.get(id).is_some_and(goes_on)
     }
 
     /// Waits until a message is over. Says whether it is: the wait ends before where it has lasted for
-    /// `timeout`, where the client goes away, and where the gateway stops before the message runs.
+    /// `timeout`, where the client goes away, and where the gateway stops or restarts before the message
+    /// runs.
     pub fn wait(&self, id: Id, client: BorrowedFd<'_>, timeout: Duration) -> io::Result<bool> {
         let (abort, client) = (Some(self.abort.as_fd()), Some(client));
         let cancel = Cancel { abort, client, ..Cancel::at(Instant::now() + timeout) };
         let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(true) };
+        let _waiting = self.begin_wait();
         loop {
             watch.event.clear();
             if watch.reply.lock().over {
                 return Ok(self.lock().table.get(id).is_none_or(|entry| entry.turn.is_over()));
             }
             let news = [Interest::read(watch.event.as_fd())];
-            if self.is_put_off(id) || cancel.wait(news, cancel.deadline)?.0 == [false] {
+            let put_off = self.are_waits_over() && !self.goes_on(id);
+            if put_off || cancel.wait(news, cancel.deadline)?.0 == [false] {
                 return Ok(false);
             }
         }

@@ -16,6 +16,7 @@
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
 //! - [`principals`] has a gateway with several keys, and what one principal costs the others.
 //! - [`restart_clients`] are clients that must not notice a restart, and count what they notice.
+//! - [`programs`] has programs that cannot take a gateway's place.
 //! - [`fault`] makes single system calls of the gateway fail.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
@@ -38,6 +39,7 @@ pub mod outage;
 pub mod principals;
 mod private;
 mod process;
+pub mod programs;
 pub mod random;
 pub mod restart_clients;
 mod sandbox;
@@ -59,7 +61,7 @@ pub use contained::Contained;
 pub use disk::{Disk, Tmpfs};
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
-pub use manager::{Manager, Unit};
+pub use manager::{Manager, Unit, runtime_dir};
 pub use outage::Outage;
 pub use private::Private;
 pub use process::{Outcome, Process};

@@ -11,7 +11,7 @@ type TurnId = u64;
 
 /// All that start now.
 fn fill<K: Copy + Default + PartialEq>(dispatch: &mut Dispatch<TurnId, K>) -> Vec<TurnId> {
-    std::iter::from_fn(|| dispatch.start_next()).collect()
+    std::iter::from_fn(|| dispatch.start_next(None)).collect()
 }
 
 /// A new turn arrives: how many are before it, and whether it starts.

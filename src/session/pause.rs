@@ -1,0 +1,90 @@
+//! The pause before a restart in place: what runs goes on, and nothing else begins until the next process
+//! goes on with the journal, or until the pause is over because the restart was given up.
+//!
+//! A client whose chat has been read is answered, so the turns that it waits for begin all the same: its
+//! own, and those before it in its session.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::hub::{Hub, State};
+use super::id::Id;
+
+impl Hub {
+    /// No turn, no attempt and no delivery begins that nobody waits for on a chat. Messages are accepted,
+    /// and what waits stays in its queue. Also leads back from [`Hub::release`]. Does not wait for anything.
+    pub fn pause(&self) {
+        self.released.store(false, Ordering::SeqCst);
+        self.paused.store(true, Ordering::SeqCst);
+    }
+
+    /// Ends a pause, and what [`Hub::release`] has begun. Does not wait for anything.
+    pub fn resume(self: &Arc<Self>) {
+        self.released.store(false, Ordering::SeqCst);
+        self.paused.store(false, Ordering::SeqCst);
+        self.announce("resume", |hub, state| {
+            hub.maintenance_wakeup.notify_all();
+            hub.start_turns(state);
+        });
+    }
+
+    /// The restart comes: during a pause, those who wait for messages that do not run are answered with
+    /// what is known of them, and event streams end. Does not wait for anything.
+    pub fn release(self: &Arc<Self>) {
+        self.released.store(true, Ordering::SeqCst);
+        self.announce("release", |_, mut state| state.notify_waiters());
+    }
+
+    pub fn is_paused(&self) -> bool {
+        self.paused.load(Ordering::SeqCst)
+    }
+
+    /// Whether event streams and waits for what does not run are to end.
+    pub fn are_waits_over(&self) -> bool {
+        self.is_draining() || self.released.load(Ordering::SeqCst)
+    }
+
+    /// How many requests wait for the end of a message. While nothing is at work none of them runs.
+    pub fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn begin_wait(&self) -> Wait<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        if self.is_paused() {
+            self.wake_main();
+        }
+        Wait(self)
+    }
+
+    /// The next turn that may begin, and whether a pause was looked at for that.
+    pub(super) fn start_next(&self, state: &mut State) -> (bool, Option<Id>) {
+        let paused = self.is_paused();
+        state.dispatch.held = paused;
+        let wanted = paused.then(|| state.attended());
+        (paused, state.dispatch.start_next(wanted.as_deref()))
+    }
+}
+
+/// A request that waits for the end of a message.
+pub(super) struct Wait<'a>(&'a Hub);
+
+impl Drop for Wait<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl State {
+    pub(super) fn pin(&mut self, pin: &Arc<Id>, attended: bool) {
+        self.pinned.retain(|(pin, _)| pin.strong_count() > 0);
+        self.pinned.push((Arc::downgrade(pin), attended));
+    }
+
+    /// The messages whose replies clients of chats wait for.
+    fn attended(&self) -> Vec<Id> {
+        let durable = self.pinned.iter().filter(|(_, attended)| *attended);
+        let durable = durable.filter_map(|(pin, _)| pin.upgrade().map(|id| *id));
+        durable.chain(self.waiting_permits.iter().map(|(id, _)| *id)).collect()
+    }
+}
