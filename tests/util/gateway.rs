@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::http::{self, Connection, Response};
+use super::restart_clients::Server;
 use super::{DEADLINE, Outcome, Process, TempDir, binary, eventually, sys};
 
 /// Where one gateway keeps its files: configuration, state and runtime directories that nobody
@@ -307,6 +308,13 @@ impl Gateway {
     #[track_caller]
     pub fn authorization(&self) -> String {
         format!("Bearer {}", self.home.api_key())
+    }
+
+    /// For clients that must not notice a restart.
+    #[track_caller]
+    pub fn for_clients(&self) -> Server {
+        let key = Some(self.home.api_key());
+        Server { address: self.address, key, chats: true, messages: true }
     }
 
     /// `GET /v1/status`, as the control socket tells it.
