@@ -10,7 +10,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use crate::name::Name;
-use crate::sys::fs::private_dir;
 use crate::sys::user::{self, User};
 
 const OURS: &str = "hermes-gateway";
@@ -83,12 +82,16 @@ impl Base {
     /// runtime directory, or else a private one among temporary files.
     ///
     /// # Errors
-    /// That of making it.
-    pub fn without_state(&self, name: &Name) -> io::Result<Dirs> {
+    /// That of `make`, which is given the private one.
+    pub fn without_state(
+        &self,
+        name: &Name,
+        make: fn(&Path) -> io::Result<()>,
+    ) -> io::Result<Dirs> {
         let mut base = self.clone();
         if base.runtime.is_none() {
             let temporary = temporary_dir(user::own_uid());
-            private_dir(&temporary)?;
+            make(&temporary)?;
             base.runtime = Some(temporary);
         }
         let dirs = base.gateway(name);

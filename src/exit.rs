@@ -18,7 +18,8 @@ pub enum Exit {
     Usage = 64,
     /// Something it needs is unavailable (`EX_UNAVAILABLE`); the service manager tries again.
     Unavailable = 69,
-    /// A command may succeed later (`EX_TEMPFAIL`). The gateway itself does not end with it.
+    /// A command may succeed later (`EX_TEMPFAIL`). The gateway ends with it where a restart in place has
+    /// failed so that it can neither go on nor be executed: its service manager starts it again.
     TryLater = 75,
     /// The operator must act (`EX_CONFIG`), and the service manager does not try again. Never for
     /// an error that may pass.

@@ -24,8 +24,8 @@
 //!                       │
 //!                     http                     HTTP/1.1: server and formats
 //!  ────────────────────────────────────────────────────────────────────────────────────────────
-//!  cancel config digest dirs escape exit json limits logger name named permissions shares
-//!  stored_text subprocess threads              used by all of the above, and by each other
+//!  cancel config digest dirs escape exit fault_points json limits logger name named permissions
+//!  shares stored_text subprocess threads       used by all of the above, and by each other
 //!  ────────────────────────────────────────────────────────────────────────────────────────────
 //!  sys                                         system calls: the only `unsafe`, the only `libc`
 //! ```
@@ -48,6 +48,7 @@
 //! | `limits` | every limit of the program, with its reason |
 //! | `permissions` | which files and programs may be relied on, by who owns them and may write or read them |
 //! | `cancel` | what ends a turn, a delivery or a request from outside, and the one wait for it |
+//! | `fault_points` | where a test has the gateway hang; nothing in a release |
 //!
 //! # The way of a message
 //!
@@ -88,10 +89,27 @@
 //!  Starting → Serving → Draining → Confirming → Stopped        any of them → Failing → Stopped
 //! ```
 //!
+//! A restart in place goes `Serving → Pausing → HandingOver → Closing → Stopped`, and the same process executes
+//! the program that is there now (`main_loop::restart`, `main_loop::execute`). A child of that program has
+//! proven itself before (`gateway::proof`), and until the exec a stop comes first. Locks, listeners and
+//! connections between requests go over the exec by their descriptors, whose numbers a file in memory tells
+//! (`gateway::handover`). All signals are blocked but in the main loop's wait, so that over the exec they stay
+//! pending with their siginfo, and the next image judges them.
+//!
 //! Start-up runs beside the main loop, so that a signal is judged whatever the start waits for. A signal is
 //! carried out of its handler with its whole siginfo; `lifecycle::evidence` asks the service manager what it
 //! means, and `lifecycle::verdict` decides. The question is asked at the signal and again just before the exit.
 //! `lifecycle::phase` is a table of states and events; the main loop carries its actions out.
+//!
+//! A stop has one time, `main_loop::budget`: that of the unit, or the drain's and `STOP_HEADROOM`. Each step gets
+//! what is left of it, less what those behind it need, and has a time-out of its own within that. Behind them is
+//! the stop watchdog, a thread that ends the process at the end of that time with the status that is known, and says
+//! which step was stuck: the main loop publishes it (`main_loop::progress`).
+//!
+//! The main loop sends WATCHDOG=1 when it has proof (`main_loop::sign_of_life`): no call to the journal's disk is
+//! old, what is due in the hub is begun, the hub's lock changes hands, and no delivery is over its time. It
+//! looks only when a sign is due, and again soon where proof is missing: an idle gateway wakes up for nothing else.
+//! In debug builds `fault_points` makes each of them hang.
 //!
 //! # Rules
 //!
@@ -165,6 +183,7 @@ mod digest;
 mod dirs;
 mod escape;
 mod exit;
+mod fault_points;
 mod gateway;
 mod http;
 mod journal;

@@ -49,6 +49,10 @@ pub const ANSWER_WITHIN: Time = setting(secs(60), Duration::ZERO..=secs(HOUR));
 /// A day: whoever waits longer for a stop has forgotten that it was asked for.
 pub const DRAIN_TIMEOUT: Time = setting(secs(30), SHORTEST_WAIT..=secs(DAY));
 
+/// A start that reads the largest journal from a slow disk; while it lasts the old process serves.
+/// An hour: whoever waits longer for a restart has forgotten that it was asked for.
+pub const START_TIMEOUT: Time = setting(secs(60), secs(1)..=secs(HOUR));
+
 /// Each takes a thread and some 15 kB; where descriptors or tasks allow fewer, there are fewer.
 pub const MAX_CONNECTIONS: Number = setting(10_000, MAX_CONNECTIONS_RANGE);
 /// Beyond it a thread per connection is the wrong design.
@@ -169,6 +173,12 @@ pub const ABORT_TIMEOUT: Duration = Duration::from_secs(2);
 /// SIGTERM to SIGKILL for agents, the last words to clients; and as much again for a busy machine.
 pub const STOP_HEADROOM: Duration = Duration::from_secs(15);
 
+/// How long the exit waits for the last events of event streams: they are on their way by then.
+pub const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// How long the exit waits for its line in the history: far above what a busy disk takes for one sync.
 pub const HISTORY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -183,10 +193,6 @@ pub const THREAD_STACK: usize = 1 << 20;
 
 /// How long accepting rests after an error that would come again at once (EMFILE).
 pub const ACCEPT_BACK_OFF: Duration = Duration::from_millis(50);
-
-/// How long the exit waits for the last events of event streams, and for last answers that were sent:
-/// they are on their way by then.
-pub const STREAM_END_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What connections that are handed over have sent of requests that were not begun, all together: a
 /// thousand of the largest heads, and much more of usual ones. The next process reads it before it serves.
@@ -300,6 +306,22 @@ pub const ERASED_BYTES: u64 = 400;
 /// For one address of a receiver's: the second of two lost SYNs is sent again after 3 s.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+// ---- Notices.
+
+/// How long after a notice to `stop.notify` another end is only counted: a unit that dies in a loop would
+/// fill a mailbox.
+pub const NOTIFY_COOL_DOWN: Duration = secs(60);
+
+/// The same for `stop.notify_failures`: an agent that is away fails one turn after the other.
+pub const FAILURE_COOL_DOWN: Duration = secs(5 * 60);
+
+/// How soon after a restart that was asked for none is made for another message: requests that were sent
+/// at once come late when the gateway was away.
+pub const RESTART_PAUSE: Duration = secs(10);
+
+/// So many restarts that were asked for in so short a time are a storm, which no message prolongs.
+pub const RESTART_STORM: (usize, Duration) = (5, secs(2 * 60));
+
 // ---- Upstreams.
 
 /// What is quoted of an error that is not in JSON: a page of HTML says nothing further down.
@@ -339,6 +361,10 @@ pub const JOURNAL_BUFFER: usize = 32 * KIB;
 /// For a reload that somebody waits for, from the request to its outcome: a slow disk's time, and less
 /// than the 60 s that the unit's `TimeoutStartSec=` gives `ExecReload=`.
 pub const RELOAD_TIMEOUT: Duration = Duration::from_secs(40);
+
+/// What one image of the process tells the next: some hundred bytes for each connection that it hands over,
+/// and the heads that were not read yet.
+pub const MAX_HANDOVER: u64 = 64 << 20;
 
 /// A gateway that lives answers in a few milliseconds; this is how long a loaded machine may need.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);

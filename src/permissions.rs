@@ -28,7 +28,7 @@ const MAX_GROUP_FILE: u64 = 1 << 20;
 /// # Errors
 /// What is wrong with the file, or with a symlink on the way, and how it is fixed.
 pub fn open_trusted(path: &Path) -> io::Result<File> {
-    let (file, meta, target) = open(path)?;
+    let (file, meta, target) = open(path, user::own_uid())?;
     let fault = if !is_ours(&meta) {
         let (uid, own) = (meta.uid(), user::own_uid());
         format!("belongs to uid {uid}, who could choose the agent: chown it to uid {own} or root")
@@ -47,7 +47,7 @@ pub fn open_trusted(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As above.
 pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
-    let (file, meta, target) = open(path)?;
+    let (file, meta, target) = open(path, user::own_uid())?;
     let (uid, mode) = (meta.uid(), meta.mode() & 0o777);
     let exposed = mode & if uid == 0 { 0o027 } else { 0o077 };
     if !is_ours(&meta) {
@@ -70,7 +70,7 @@ pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
 /// # Errors
 /// Which part is not, and how it is fixed.
 pub fn check_program(path: &Path) -> io::Result<()> {
-    let target = resolve(path)?;
+    let target = resolve(path, user::own_uid())?;
     for part in path.ancestors().chain(target.ancestors()) {
         let meta = fs::metadata(part)?;
         if !is_ours(&meta) || is_writable_by_others(part, &meta) {
@@ -82,10 +82,33 @@ pub fn check_program(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Opens the regular file at the end of a path, which is returned without its symlinks.
-fn open(path: &Path) -> io::Result<(File, Metadata, PathBuf)> {
+/// Opens a program: a regular file that may be executed and that nobody else may change. It may also belong
+/// to `trusted`, and so may the directories of the symlinks that lead to it.
+///
+/// # Errors
+/// What is wrong with the file, or with a symlink on the way, and how it is fixed.
+pub fn open_program(path: &Path, trusted: u32) -> io::Result<File> {
+    let (file, meta, target) = open(path, trusted)?;
+    let (uid, mode, shown) = (meta.uid(), meta.mode() & 0o7777, target.display());
+    let fault = if !is_trusted(&meta, trusted) {
+        format!("belongs to uid {uid}: chown it to uid {} or root", user::own_uid())
+    } else if is_writable_by_others(&target, &meta) {
+        format!("may be written by other users (mode {mode:o}): chmod go-w {shown}")
+    } else if mode & 0o111 == 0 {
+        format!("is not executable: chmod +x {shown}")
+    } else if meta.len() == 0 {
+        "is empty".to_owned()
+    } else {
+        return Ok(file);
+    };
+    Err(about(path, &target, &fault))
+}
+
+/// Opens the regular file at the end of a path, which is returned without its symlinks. Those may also be
+/// in directories of `trusted`.
+fn open(path: &Path, trusted: u32) -> io::Result<(File, Metadata, PathBuf)> {
     let once = || -> io::Result<_> {
-        let target = resolve(path)?;
+        let target = resolve(path, trusted)?;
         let regular = |meta: Metadata| match meta.is_file() {
             true => Ok(meta),
             false if meta.is_dir() => Err(about(path, &target, "is a directory")),
@@ -143,7 +166,7 @@ fn has_own_mount(target: &Path) -> bool {
 
 /// The path without symlinks. Each on the way must be one that nobody else can redirect: it might lead
 /// to another file of ours.
-fn resolve(path: &Path) -> io::Result<PathBuf> {
+fn resolve(path: &Path, trusted: u32) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
         let all: Vec<&Path> = path.ancestors().collect();
@@ -154,7 +177,7 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
             return fs::canonicalize(&path);
         };
         let dir = link.parent().unwrap_or(link);
-        check_link(link, dir)?;
+        check_link(link, dir, trusted)?;
         let rest = path.strip_prefix(link).unwrap_or(Path::new(""));
         // Again from its parts: no slash at the end.
         path = dir.join(fs::read_link(link)?).join(rest).components().collect();
@@ -162,10 +185,11 @@ fn resolve(path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::from_raw_os_error(TOO_MANY_LINKS))
 }
 
-fn check_link(link: &Path, dir: &Path) -> io::Result<()> {
+fn check_link(link: &Path, dir: &Path, trusted: u32) -> io::Result<()> {
     let (own, meta) = (fs::symlink_metadata(link)?, fs::symlink_metadata(dir)?);
     let sticky = meta.mode() & 0o1000 != 0;
     let closed = !is_writable_by_others(dir, &meta) || is_read_only(dir);
+    let is_ours = |meta| is_trusted(meta, trusted);
     if is_ours(&meta) && (closed || (sticky && is_ours(&own))) {
         return Ok(());
     }
@@ -176,6 +200,10 @@ fn check_link(link: &Path, dir: &Path) -> io::Result<()> {
 
 fn is_ours(meta: &Metadata) -> bool {
     meta.uid() == user::own_uid() || meta.uid() == 0
+}
+
+fn is_trusted(meta: &Metadata, trusted: u32) -> bool {
+    is_ours(meta) || meta.uid() == trusted
 }
 
 fn is_writable_by_others(path: &Path, meta: &Metadata) -> bool {
@@ -260,6 +288,28 @@ mod tests {
             fault(open_trusted(&path)),
             "it belongs to uid 54321, who could choose the agent: chown it to uid 0 or root"
         );
+    }
+
+    #[test]
+    fn a_program_may_be_of_who_owns_what_runs_and_of_no_other_user() {
+        let dir = TempDir::new("permissions");
+        let (path, bin) = (dir.path().join("program"), directory(&dir.path().join("bin"), 0o755));
+        let (own, link) = (user::own_uid(), bin.join("link"));
+        file(&path, 0o755);
+        symlink(&path, &link).unwrap();
+        assert!(open_program(&link, own).is_ok());
+        if own == 0 {
+            for moved in [&path, &bin] {
+                chown(moved, OTHER, None).unwrap();
+                assert!(open_program(&link, 54_321).is_ok());
+                assert!(open_program(&link, own).is_err(), "{}", moved.display());
+                chown(moved, Some(0), None).unwrap();
+            }
+        }
+        file(&path, 0o757);
+        assert!(fault(open_program(&link, own)).contains("may be written by other users"));
+        file(&path, 0o644);
+        assert!(fault(open_program(&link, own)).contains("is not executable: chmod +x "));
     }
 
     #[test]

@@ -258,6 +258,25 @@ fn assert_in_history(home: &Home, gateway: &Gateway) {
     assert!(!home.state_dir().join("run.json").exists());
 }
 
+/// The time that a stop has without a manager: the drain, and 15 s.
+#[test]
+fn a_stop_that_is_stuck_ends_by_itself_and_says_where() {
+    for (signal, code) in [(libc::SIGINT, 0), (libc::SIGTERM, 143)] {
+        let home = Home::new();
+        let launch = home.launch().set("stop.drain_timeout", "10ms");
+        let gateway = launch.env("HERMES_GATEWAY_FAULT", "stop-exit").start();
+        let began = Instant::now();
+        gateway.signal(signal);
+        let limit = Duration::from_secs(16);
+        assert_eq!(gateway.wait_for_exit(limit), code, "{}", gateway.stderr());
+        assert!(began.elapsed() > Duration::from_secs(10), "{:?}", began.elapsed());
+        let said = gateway.stderr();
+        assert!(said.contains("The stop is stuck in the exit"), "{said}");
+        let history = home.run(&["history", "--json"]).stdout;
+        assert!(history.contains("the stop was stuck in the exit"), "{history}");
+    }
+}
+
 // --------------------------------------------------------------------- a frozen disk ----
 
 /// A home whose state is on a disk of its own.

@@ -344,7 +344,7 @@ fn the_page_has_every_exit_status() {
 // ---------------------------------------------------------------- environment ----
 
 /// Variables that the code names and no page: they are not the user's business.
-const UNDOCUMENTED: [&str; 12] = [
+const UNDOCUMENTED: [&str; 13] = [
     // A field of the system's log.
     "USER_UNIT",
     // Of the build.
@@ -361,6 +361,7 @@ const UNDOCUMENTED: [&str; 12] = [
     "EXTEND_TIMEOUT_USEC",
     // For the tests.
     "HERMES_FULL",
+    "HERMES_GATEWAY_FAULT",
     "HERMES_TEST_NO_FDATASYNC",
 ];
 

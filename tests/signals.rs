@@ -138,7 +138,6 @@ fn sigint_by_a_process_is_not_called_ctrl_c() {
 fn every_other_signal_that_ends_it_is_named_with_its_sender() {
     let signals = [
         (libc::SIGQUIT, "SIGQUIT"),
-        (libc::SIGUSR1, "SIGUSR1"),
         (libc::SIGUSR2, "SIGUSR2"),
         (libc::SIGALRM, "SIGALRM"),
         (libc::SIGVTALRM, "SIGVTALRM"),

@@ -193,8 +193,9 @@ fn the_units_time_is_read_again_at_a_reload_and_at_a_stop() {
 fn where_no_time_can_be_asked_for_the_drain_is_cut_to_fit() {
     Sandbox::user().run(|manager| {
         let (config, _gate) = gated(manager, "60s");
-        let simple =
-            "[Service]\nType=simple\nNotifyAccess=none\nWatchdogSec=0\nTimeoutStopSec=9s\n";
+        // The store would have the manager listen, too.
+        let simple = "[Service]\nType=simple\nNotifyAccess=none\nWatchdogSec=0\nTimeoutStopSec=9s\n\
+            FileDescriptorStoreMax=0\n";
         let service = Service::start_with(manager, &config, simple);
         service.unit().wait_for_journal("the gateway shortens the drain");
         let _turn = begin_turn(&service);

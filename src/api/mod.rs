@@ -19,6 +19,7 @@ mod reply_writer;
 mod request;
 mod response;
 mod responses_api;
+mod restart;
 mod route;
 mod service;
 mod sessions;

@@ -7,7 +7,7 @@ use super::auth::{Authenticated, Origin};
 use super::error::{ApiError, Handled, HandlerError};
 use super::request::check_once;
 use super::service::{Exchange, Service};
-use super::{chat_completions, cors, messages, models, responses_api, sessions, status};
+use super::{chat_completions, cors, messages, models, responses_api, restart, sessions, status};
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
 
@@ -33,6 +33,8 @@ enum Class {
     Stream,
     /// A wait for the configuration to be read; on the control socket only.
     Reload,
+    /// What concerns the process; on the control socket only, and told also while the disk hangs.
+    Process,
 }
 
 #[derive(Clone, Copy)]
@@ -45,7 +47,7 @@ enum Handler {
 /// The text is what stands for `{id}` or `*` in the pattern.
 type KeyedHandler = fn(Exchange<'_>, &str) -> Handled;
 
-use Class::{LongWork, Memory, Read, Reload, Stream, Work};
+use Class::{LongWork, Memory, Process, Read, Reload, Stream, Work};
 use Handler::{Keyed, Open};
 
 /// Method, pattern, scope, class and handler. In a pattern `{id}` is one segment and `*` any text, slashes
@@ -77,6 +79,8 @@ static ROUTES: &[Route] = &[
     Route(Get, "/v1/status", "status", Memory, Keyed(status::status)),
     Route(Post, "/v1/journal/compact", "journal", LongWork, Keyed(status::compact)),
     Route(Post, "/v1/reload", "status", Reload, Keyed(status::reload)),
+    Route(Get, "/v1/restart", "status", Process, Keyed(restart::get)),
+    Route(Post, "/v1/restart", "status", Process, Keyed(restart::post)),
 ];
 
 impl Route {
@@ -129,7 +133,7 @@ fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
     let (routes, name) = found.unwrap_or_default();
     let route = routes.iter().find(|route| route.takes(method));
     let class = route.map(|&Route(.., class, _)| class);
-    if tcp && routes.iter().any(|&Route(.., class, _)| class == Reload) {
+    if tcp && routes.iter().any(|&Route(.., class, _)| matches!(class, Reload | Process)) {
         return Found::default();
     }
     Found { routes, route, class, name }
@@ -189,8 +193,9 @@ fn answer(
     // No drain waits for requests that come while it lasts, which are rejected or ask for its state; nor
     // for event streams, which end when it begins, and for a file that is being read.
     let streams = class == Some(Stream);
-    let counts = !service.shutdown.is_closing() && !streams && class != Some(Reload);
-    let _in_flight = (counts || streams).then(|| service.begin(streams));
+    let in_flight = (class != Some(Reload)).then(|| service.begin(streams));
+    // Counted first and looked at then: a drain that begins meanwhile sees it.
+    let _in_flight = in_flight.filter(|_| streams || !service.shutdown.is_closing());
     let (proof, handler) = match admit(connection, request, &found, origin, service) {
         Ok(admitted) => admitted,
         Err(response) => return connection.respond(request, response),
@@ -290,7 +295,7 @@ impl Found<'_> {
             );
             return Err(ApiError::new(403, "route_not_allowed", message).into());
         }
-        if !matches!(class, Memory | Reload)
+        if !matches!(class, Memory | Reload | Process)
             && let Some(why) = service.hub.health().stalled(DISK_HANGS)
         {
             let message = format!("Try again later: {why}.");
@@ -334,6 +339,7 @@ mod tests {
             ("/v1/sessions/", None),
             ("/v1/statuses", None),
             ("/v1/reload", None),
+            ("/v1/restart", None),
         ] {
             let Found { routes, name, .. } = find(path, Get, true);
             assert_eq!(routes.first().map(|route| (route.1, name)), found, "{path}");

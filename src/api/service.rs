@@ -45,6 +45,8 @@ pub struct Service {
     pub control_connections: AtomicUsize,
     /// How the run before this one ended, as `/v1/status` tells it.
     pub last_stop: Mutex<Value>,
+    /// What hangs, so that the service manager is about to restart the gateway.
+    pub hangs: Mutex<Option<String>>,
     /// Warnings about the configuration in force.
     pub warnings: Mutex<Vec<String>>,
     /// The time that our unit gives a stop, as far as it is known; `Duration::MAX` for infinity.
@@ -76,6 +78,7 @@ impl Service {
             connections: ConnectionTable::default(),
             control_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
+            hangs: Mutex::default(),
             warnings: Mutex::default(),
             stop_timeout: Mutex::default(),
             reloads: Reloads::default(),

@@ -12,7 +12,7 @@ use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
-use crate::session::{Counts, Usage};
+use crate::session::{Counts, Hub, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
 
@@ -40,7 +40,7 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
 /// Why new durable work is not taken.
 fn degraded(service: &Service) -> Option<String> {
     match service.hub.condition() {
-        Condition::Good => None,
+        Condition::Good => lock(&service.hangs).clone(),
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     }
 }
@@ -116,6 +116,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "degraded": degraded(service),
         "warnings": warnings,
         "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
+        "restart": restart(&service.hub),
         "journal": json!({
             "bytes": bytes,
             "last": last,
@@ -129,6 +130,31 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "last_stop": last_stop,
     });
     exchange.json(status.to_string())
+}
+
+/// The restart that is under way, the last one that happened and the last that did not; `null` before the
+/// first.
+fn restart(hub: &Hub) -> Value {
+    let (current, last, failed) =
+        (hub.restarts.current(), hub.restarts.last(), hub.restarts.failed());
+    if current.is_none() && last.is_none() && failed.is_none() {
+        return Value::Null;
+    }
+    let current = current.map(|it| {
+        let (kind, stage) = (it.kind.word(), it.stage.word());
+        let seconds = it.since.elapsed().as_secs();
+        json!({"kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds})
+    });
+    let last = last.map(|it| {
+        let away = it.away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX));
+        let version = env!("CARGO_PKG_VERSION");
+        json!({
+            "kind": it.kind, "by": it.by, "time": it.time, "from": it.from, "version": version,
+            "away_ms": away,
+        })
+    });
+    let failed = failed.map(|it| json!({"time": it.time, "why": it.why}));
+    json!({"current": current, "last": last, "failed": failed})
 }
 
 /// A JSON object for each principal that holds something.

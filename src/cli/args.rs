@@ -176,6 +176,10 @@ impl Parsed {
             ("install", []) if self.has("--system") && self.has("--move") => {
                 "--move is for a user's unit: the directories of a system unit are its user's"
             }
+            ("run", _) if self.has("--hold") && !self.has("--check") => "--hold goes with --check",
+            ("run", _) if self.has("--program") && self.has("--hold") == self.has("--check") => {
+                "--program goes with --check, and not with --hold"
+            }
             ("send", _) if self.has("--wait") && !self.has("--result") => "--wait needs --result",
             ("journal", ["retry"]) if self.has("--all") => return None,
             ("journal", _) if self.has("--all") => "--all goes with `journal retry`",

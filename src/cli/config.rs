@@ -2,6 +2,7 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::context::Context;
@@ -10,7 +11,7 @@ use super::unit_control::Unit;
 use super::unit_paths::installed_file;
 use crate::config::{self, Loaded, LogTarget, Sources};
 use crate::exit::{Exit, Failure};
-use crate::gateway::{self, Plan};
+use crate::gateway::{self, Inherited, Plan};
 use crate::limits::WANTED_DESCRIPTORS;
 use crate::logger;
 use crate::sys::fd::{max_open, raise_limit};
@@ -53,6 +54,9 @@ pub fn plan(context: &Context) -> Plan {
         had_file: Arc::default(),
         children,
         ephemeral: false,
+        inherited: Inherited::default(),
+        program: PathBuf::new(),
+        arguments: Vec::new(),
     }
 }
 

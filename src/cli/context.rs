@@ -55,7 +55,12 @@ impl Context {
     /// Whether a missing or empty file is a mistake. Looks at files, whose disk may hang.
     pub fn demands_file(&self) -> bool {
         // Of a unit of another name, only an empty file is a mistake: it may do without one.
-        let is_unit = env::var("SYSTEMD_EXEC_PID").is_ok_and(|pid| pid == Pid::own().to_string());
+        let unit = env::var("SYSTEMD_EXEC_PID").ok();
+        // Or a child that proves that it could take our place.
+        let is_unit = { [Some(Pid::own()), Pid::parent()] }
+            .iter()
+            .flatten()
+            .any(|pid| unit.as_deref() == Some(&pid.to_string()));
         let agent_is_set = self.set.iter().any(|setting| setting.starts_with("agent."));
         let has_unit =
             || (is_unit && self.dirs.config_file.exists()) || has_unit(&self.base, &self.name);

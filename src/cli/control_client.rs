@@ -7,18 +7,23 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::context::Context;
+use super::unit_control::comes_back;
 use super::unit_paths::installed_file;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance_lock::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
+use crate::name::Name;
 use crate::outbound::client::{Client, Error, Request, Response};
 use crate::sys::socket::connect_unix;
 use crate::threads::pause;
 
 /// A request head or message that a gateway does not take for so long never gets through.
 const CONTROL_WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between two looks at a gateway that restarts: each asks the service manager, too.
+const RESTART_PAUSE: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 pub mod tests;
@@ -81,13 +86,39 @@ fn connect_socket(dirs: &Dirs) -> Result<Client<'static>, String> {
     })
 }
 
-/// Connects to this gateway.
+/// Connects to this gateway. One that its service manager restarts is waited for.
 ///
 /// # Errors
 /// `Unavailable` where none answers, with a suggested fix.
 pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
     let name = &context.name;
-    let words = match contact(&context.dirs, Instant::now() + CONTROL_TIMEOUT, Ok) {
+    let (mut until, mut asked) = (None, false);
+    let found = loop {
+        let deadline = Instant::now() + CONTROL_TIMEOUT;
+        let found = contact(&context.dirs, deadline, |mut client| {
+            let ready = exchange(&mut client, "GET", "/ready", &[], None, deadline).is_ok();
+            Ok((client, ready))
+        });
+        let is_ready = matches!(found, Ok((_, (_, true))));
+        if !is_ready && !asked {
+            if let Some(longest) = comes_back(context) {
+                let until = *until.get_or_insert_with(|| say_waiting(name, longest));
+                asked = Instant::now() >= until;
+                pause(RESTART_PAUSE);
+            } else {
+                // It may have come back between the two looks.
+                asked = true;
+            }
+            continue;
+        }
+        break match found {
+            Ok((_, (client, _))) if client.is_reusable() => return Ok(client),
+            // It said that it would hang up, as one that stops does.
+            Ok(_) => contact(&context.dirs, Instant::now() + CONTROL_TIMEOUT, Ok),
+            Err(no_answer) => Err(no_answer),
+        };
+    };
+    let words = match found {
         Ok((_, client)) => return Ok(client),
         Err(NoAnswer::NotRunning) => {
             context.refuse_foreign("…")?;
@@ -102,6 +133,13 @@ pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
         Err(NoAnswer::Unreachable(why)) => format!("gateway {name} cannot be reached: {why}"),
     };
     Err(Failure::new(Exit::Unavailable, words))
+}
+
+/// Says that a command waits, and returns until when.
+fn say_waiting(name: &Name, longest: Duration) -> Instant {
+    let seconds = longest.as_secs();
+    eprintln!("hermes-gateway: gateway {name} restarts: waiting for it, at most {seconds} s");
+    Instant::now() + longest
 }
 
 /// `GET /v1/status`.

@@ -5,6 +5,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -27,6 +28,17 @@ pub fn for_unit(installed: Option<PathBuf>, owner: u32) -> Result<PathBuf, Strin
     Ok(installed.or(link).unwrap_or(exe))
 }
 
+/// Where this program is, by the path or the name that it was called by, as far as that leads here; links
+/// are left as they are.
+pub fn called() -> PathBuf {
+    let called_by = env::args_os().next().unwrap_or_default();
+    let path = as_called(&called_by, |name| find_program(&name.to_string_lossy()).ok());
+    let file = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
+    let own = Path::new("/proc/self/exe");
+    let path = path.filter(|path| file(path) == file(own));
+    path.or_else(|| this().ok()).unwrap_or_else(|| own.to_owned())
+}
+
 /// What may be a link to `exe`, best first: by the program's own name, found on PATH; by that of the
 /// file; as it was called, which may be by an alias that goes one day.
 fn links(
@@ -35,14 +47,18 @@ fn links(
     on_path: impl Fn(&OsStr) -> Option<PathBuf>,
 ) -> [Option<PathBuf>; 3] {
     let same_name = exe.file_name().and_then(&on_path).filter(|path| path != exe);
-    let called_by = match called_by.to_str() {
-        // With `..` in it, it is not what one wants to read in a unit.
-        Some(path) if path.contains('/') => {
-            std::path::absolute(path).ok().filter(|path| !path.to_string_lossy().contains("/../"))
-        }
-        _ => on_path(called_by),
-    };
+    // With `..` in it, it is not what one wants to read in a unit.
+    let plain = |path: &PathBuf| !path.to_string_lossy().contains("/../");
+    let called_by = as_called(called_by, &on_path).filter(plain);
     [on_path("hermes-gateway".as_ref()), same_name, called_by]
+}
+
+/// Where the name or path leads that a program was called by.
+fn as_called(called_by: &OsStr, on_path: impl Fn(&OsStr) -> Option<PathBuf>) -> Option<PathBuf> {
+    match called_by.as_bytes().contains(&b'/') {
+        true => std::path::absolute(called_by).ok(),
+        false => on_path(called_by),
+    }
 }
 
 /// Whether nobody but the trusted may turn a link to another program, and no build or clean-up

@@ -44,7 +44,8 @@ fn as_table(stops: &[Value]) -> String {
         let sender = sender(stop).map(|sender| sender + ": ").unwrap_or_default();
         let started = stop["started"].as_str().filter(|_| stop["verdict"] == "unclean exit");
         let started = started.map(|at| format!("; it had started at {}", time_format::shown(at)));
-        format!("    {sender}{}{}\n", word(&stop["reason"]), started.unwrap_or_default())
+        let next = next(stop).unwrap_or_default();
+        format!("    {sender}{}{}{next}\n", word(&stop["reason"]), started.unwrap_or_default())
     };
     let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
     let rows = table(&titles, stops.iter().map(row).collect());
@@ -84,6 +85,19 @@ fn sender(stop: &Value) -> Option<String> {
     Some(format!("{}[{pid}] uid {}", escaped(name, false), word(uid)))
 }
 
+/// The start that followed: its version, where that is another one, and how long nobody served before.
+fn next(stop: &Value) -> Option<String> {
+    let next = &stop["next"];
+    let (from, to) = (stop["version"].as_str(), next["version"].as_str());
+    let versions = from.zip(to).filter(|(from, to)| from != to);
+    let versions =
+        versions.map(|(from, to)| format!("{} → {}", escaped(from, false), escaped(to, false)));
+    let away = next["away_ms"].as_u64().map(Duration::from_millis);
+    let away = away.map(|away| format!("nobody served for {}", time_format::fine(away)));
+    let words: Vec<String> = versions.into_iter().chain(away).collect();
+    (!words.is_empty()).then(|| format!("; {}", words.join(", ")))
+}
+
 /// Turns in flight, and how many of them were aborted.
 fn turns(stop: &Value) -> Option<String> {
     let all = stop["in_flight"].as_u64()?;
@@ -118,6 +132,7 @@ mod tests {
                 "time": "1994-11-06T08:50:37.042Z", "signal": "SIGTERM", "verdict": "external",
                 "sender": { "pid": 7, "uid": 1000, "name": "ba\nsh" }, "exit": 143,
                 "drain_ms": 2450, "in_flight": 2, "cut": 1, "reason": "a signal",
+                "version": "0.2.0", "next": { "version": "0.3.0", "away_ms": 1250 },
             }),
         ]
     }
@@ -129,10 +144,10 @@ TIME (UTC)           VERDICT       SIGNAL   EXIT  DRAIN  TURNS
 1994-11-06 08:49:37  unclean exit  -        -     -      -
     SIGKILL; it had started at 1994-11-05 08:49:37 UTC
 1994-11-06 08:50:37  external      SIGTERM  143   2.4 s  2 (1 aborted)
-    ba\\u{a}sh[7] uid 1000: a signal
+    ba\\u{a}sh[7] uid 1000: a signal; 0.2.0 → 0.3.0, nobody served for 1.2 s
 ";
         assert_eq!(as_table(&stops()), expected);
-        assert!(expected.lines().all(|line| line.len() <= 80));
+        assert!(expected.lines().all(|line| line.chars().count() <= 80));
         assert_eq!(as_table(&[]), "");
     }
 

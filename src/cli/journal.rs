@@ -195,7 +195,7 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
     let cannot = |e: io::Error| Failure::cannot("compact the journal", &e);
     let (before, after) = if let Ok(Probe::Free) = probe(&context.dirs) {
         file(context)?;
-        let _held = InstanceLock::take(&context.name, &context.dirs)?;
+        let _held = InstanceLock::take(&context.name, &context.dirs, Vec::new())?;
         let wake = Arc::new(EventFd::new().map_err(cannot)?);
         let hub = gateway::hub(&config::plan(context), config::load(context)?.config, wake)?;
         hub.compact().map_err(cannot)?
@@ -208,7 +208,7 @@ fn compact(context: &Context) -> Result<Exit, Failure> {
 
 fn repair_here(context: &Context) -> Result<Exit, Failure> {
     file(context)?;
-    let _held = InstanceLock::take(&context.name, &context.dirs)?;
+    let _held = InstanceLock::take(&context.name, &context.dirs, Vec::new())?;
     let mut messages = MessageTable::default();
     let repaired = repair(&context.dirs.state, &mut apply_to(&mut messages))?;
     let text = match repaired {

@@ -15,6 +15,7 @@ mod logs;
 mod man;
 mod output;
 mod reload;
+mod restart_in_place;
 mod run;
 mod send;
 mod start;
@@ -32,6 +33,7 @@ use std::env;
 
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
+use crate::gateway::Handover;
 use crate::lifecycle::signals::{Signals, end_on_terminate};
 use crate::subprocess::Children;
 use crate::sys;
@@ -53,7 +55,7 @@ pub fn main() -> Exit {
 
 fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let cannot_catch = |e| Failure::cannot("catch signals", &e);
-    let mut signals = None;
+    let (mut signals, mut inherited) = (None, Handover::default());
     match args.command {
         "help" => return say(help::page(args.words.first().map(String::as_str))),
         "version" => return say(concat!("hermes-gateway ", env!("CARGO_PKG_VERSION"), "\n")),
@@ -62,9 +64,15 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "install" if args.has("--man") => {
             return man::install(args.value("--man").unwrap_or_default());
         }
-        // Before anything else can take time: from here on a signal is judged, not fatal.
+        // Before anything else can take time: from here on a signal is judged, not fatal. But what was handed
+        // over first: its numbers may not be taken by what is opened then.
         "run" => {
-            signals = Some(Signals::catch().map_err(cannot_catch)?);
+            inherited = Handover::take()?;
+            if !inherited.name.is_empty() {
+                sys::exec::set_name(&inherited.name);
+            }
+            let check = args.has("--check");
+            signals = (!check).then(Signals::catch).transpose().map_err(cannot_catch)?;
             let protected = sys::process::protect_memory();
             protected.map_err(|e| Failure::cannot("protect its memory", &e))?;
         }
@@ -75,18 +83,21 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let base = unit_dirs::for_command(Base::own().map_err(Failure::failed)?, args);
     let (name, config, set) = (args.name.clone(), args.config.clone(), args.set.clone());
     let dirs = base.gateway(&name);
-    let (children, user) = (Children::new(), None);
+    let soft_limit = inherited.soft_limit;
+    let (children, user) = (soft_limit.map_or_else(Children::new, Children::started_with), None);
     let context = &Context { name, base, dirs, config, set, children, user };
     if let Some(signals) = signals {
-        return Ok(run::run(context, signals, args.has("--ephemeral")));
+        return Ok(run::run(context, signals, inherited, args.has("--ephemeral")));
     }
     let (system, json) = (args.has("--system"), args.has("--json"));
     match args.command {
+        "run" => run::check(context, args),
         "config" => config::show(context, !args.words.is_empty()),
         "install" => install::install(context, args),
         "uninstall" => uninstall::uninstall(context, system),
         "start" => start::start(context, system),
         "stop" => stop::stop(context, system),
+        "restart" if args.has("--graceful") => restart_in_place::restart(context),
         "restart" => start::restart(context, system),
         "reload" => reload::reload(context),
         "status" => status::show(context, json, system),

@@ -1,29 +1,77 @@
 //! `run`: the gateway itself.
 
 use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
 
+use super::args::Parsed;
 use super::config;
 use super::context::Context;
-use crate::exit::Exit;
-use crate::gateway::{self, Plan};
+use super::exec_path;
+use super::output::say;
+use crate::escape::quoted;
+use crate::exit::{Exit, Failure};
+use crate::gateway::{self, Handover, Plan, Proven};
 use crate::lifecycle::signals::Signals;
-use crate::sys::fs::can_write_in;
+use crate::sys::fs::{can_write_in, check_private_dir, private_dir};
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
 
 /// Runs until it is stopped. `ephemeral`: messages and transcripts end with the run.
-pub fn run(context: &Context, signals: Signals, ephemeral: bool) -> Exit {
-    let mut plan = Plan { ephemeral, ..config::plan(context) };
+/// `inherited`: what this process had before it became this program.
+pub fn run(context: &Context, signals: Signals, inherited: Handover, ephemeral: bool) -> Exit {
+    let usable = |dir: &Path| can_write_in(dir);
+    let had_file = Arc::new(inherited.had_file.into());
+    let inherited = Arc::new(Mutex::new(inherited));
+    let plan = plan(context, ephemeral, usable, private_dir);
+    gateway::run(Plan { inherited, had_file, ..plan }, signals)
+}
+
+/// Goes through a start beside what runs, and takes nothing; or has another program do so.
+pub fn check(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
+    let usable = |dir: &Path| check_private_dir(dir).is_ok();
+    let plan = plan(context, args.has("--ephemeral"), usable, check_private_dir);
+    match args.value("--program") {
+        None => gateway::check_start(&plan, args.has("--hold")),
+        Some(program) => prove(context, plan, program),
+    }
+}
+
+/// Has another program go through a start with these arguments, and says that it can.
+fn prove(context: &Context, mut plan: Plan, program: &str) -> Result<Exit, Failure> {
+    let mut words: Vec<OsString> = env::args_os().take(1).collect();
+    words.extend(["-p", context.name.as_str(), "run"].map(OsString::from));
+    words.extend(plan.ephemeral.then(|| "--ephemeral".into()));
+    words.extend(context.config.iter().flat_map(|file| ["--config".into(), file.into()]));
+    words.extend(context.set.iter().flat_map(|setting| ["--set", setting].map(OsString::from)));
+    plan.arguments = words;
+    let timeout = config::load(context)?.config.restart.start_timeout;
+    let proven = gateway::prove(&plan, Path::new(program), timeout, None);
+    let proven = proven.and_then(|proven| proven.check_unchanged().map(|()| proven));
+    let Proven { version, handover, .. } = proven.map_err(Failure::failed)?;
+    say(&format!("{{\"ready\":true,\"version\":{},\"handover\":{handover}}}\n", quoted(&version)))
+}
+
+fn plan(
+    context: &Context,
+    ephemeral: bool,
+    usable: fn(&Path) -> bool,
+    make: fn(&Path) -> io::Result<()>,
+) -> Plan {
+    let (program, arguments) = (exec_path::called(), env::args_os().collect());
+    let mut plan = Plan { ephemeral, program, arguments, ..config::plan(context) };
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.
         plan.dirs = plan.dirs.without_runtime();
     }
-    if ephemeral && !can_write_in(&plan.dirs.state) {
+    if ephemeral && !usable(&plan.dirs.state) {
         // Where that fails too, the start says what is wrong with the state directory.
-        plan.dirs = context.base.without_state(&plan.name).unwrap_or(plan.dirs);
+        plan.dirs = context.base.without_state(&plan.name, make).unwrap_or(plan.dirs);
     }
-    gateway::run(plan, signals)
+    plan
 }
 
 /// Whether the machine's service manager runs us as a service.

@@ -1,6 +1,6 @@
 //! `status`: what the gateway is doing, and how it last stopped.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -65,6 +65,9 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
     line("reload", time(&refused["time"]).map(|time| format!("refused {time}")));
     let why = refused["message"].as_str().unwrap_or_default();
     why.lines().for_each(|words| line("", Some(safe(words))));
+    for words in restart(&status["restart"], now) {
+        line("restart", Some(safe(&words)));
+    }
     line("pid", status["pid"].as_i64().map(|pid| pid.to_string()));
     line("listen", shown(&status["listen"]));
     line("unit", unit.map(safe));
@@ -84,6 +87,30 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
     let stop = &status["last_stop"];
     line("last stop", stop.is_object().then(|| history::in_a_line(stop, now)));
     text
+}
+
+/// The restart that is under way, the last one, and the last that did not happen.
+fn restart(restart: &Value, now: i64) -> Vec<String> {
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or("?").to_owned();
+    let time = |value: &Value| time_format::with_age(&text(value, "time"), now);
+    let [current, last, failed] = ["current", "last", "failed"].map(|key| &restart[key]);
+    let current = current.is_object().then(|| {
+        let since = time_format::coarse(current["since_seconds"].as_u64().unwrap_or(0));
+        let [kind, stage, by] = ["kind", "stage", "by"].map(|key| text(current, key));
+        format!("{kind} under way since {since} ({stage}), asked for by {by}")
+    });
+    let last = last.is_object().then(|| {
+        let away = last["away_ms"].as_u64().map(Duration::from_millis);
+        let away = away.map(|away| format!(", nobody served for {}", time_format::fine(away)));
+        let [kind, by, from, version] =
+            ["kind", "by", "from", "version"].map(|key| text(last, key));
+        let away = away.unwrap_or_default();
+        format!("{kind} {}, {from} → {version}{away}, asked for by {by}", time(last))
+    });
+    let failed = failed
+        .is_object()
+        .then(|| format!("did not happen {}: {}", time(failed), text(failed, "why")));
+    [current, last, failed].into_iter().flatten().collect()
 }
 
 /// `current`: see [`compare`].

@@ -28,7 +28,7 @@ use crate::systemd::systemctl::{Properties, Systemctl};
 
 /// What the report has as the gateway answered it; null without an answer.
 const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent sessions turns \
-    waiting limits degraded warnings reload_error journal principals";
+    waiting limits degraded warnings reload_error restart journal principals";
 
 /// What is known of one gateway at one moment.
 #[derive(Debug)]
@@ -100,6 +100,8 @@ impl UnitStatus {
         let state = match (shown.get("ActiveState"), shown.get("SubState")) {
             ("", _) => return None,
             ("inactive", _) if shown.get("LoadState") == "not-found" => return None,
+            // What has ended stops no more: the job is a start.
+            ("inactive" | "failed", _) if !shown.get("Job").is_empty() => State::Restarting,
             ("active" | "reloading" | "refreshing", _) => State::Running,
             ("activating", sub) if sub.starts_with("auto-restart") => State::Restarting,
             ("activating", _) => State::Starting,
@@ -458,6 +460,11 @@ mod tests {
         for changed in ["Sun 1994-11-06 08:49:37 CET", ""] {
             let other = read(&[("ActiveState", "active"), ("StateChangeTimestamp", changed)]);
             assert_eq!(other.unwrap().changed(), None);
+        }
+        for state in ["inactive", "failed"] {
+            let queued = read(&[("ActiveState", state), ("Job", "12")]).unwrap();
+            assert_eq!(queued.state, Restarting);
+            assert_ne!(read(&[("ActiveState", state), ("Job", "")]).unwrap().state, Restarting);
         }
         let gone = [("LoadState", "not-found"), ("ActiveState", "inactive")];
         assert!(read(&gone).is_none());

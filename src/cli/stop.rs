@@ -161,7 +161,12 @@ fn report_process(context: &Context, holder: Holder) -> Result<Exit, Failure> {
     let (name, pid) = (&context.name, holder.pid);
     let run = format!("{}/{}/{}", proc::boot_id(), holder.own, holder.start);
     let stops = history::stops(&context.dirs).unwrap_or_default();
-    let stop = stops.iter().rev().find(|stop| stop["run"] == run.as_str()).unwrap_or(&Value::Null);
+    // Executed anew, it has gone on as another run of the same process.
+    let is_its = |stop: &&Value| {
+        let rest = stop["run"].as_str().and_then(|id| id.strip_prefix(&run));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    let stop = stops.iter().rev().find(is_its).unwrap_or(&Value::Null);
     match stop["exit"].as_u64() {
         Some(0) => say(&format!("{name} has stopped (pid {pid})\n")),
         Some(exit) => {

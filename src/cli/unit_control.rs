@@ -18,7 +18,7 @@ use crate::subprocess::{Program, capture, find_program};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
-use crate::systemd::{Scope, cgroup};
+use crate::systemd::{Scope, cgroup, revival};
 
 /// For a question to the manager: far above its 10 ms, and what a daemon-reload adds to them.
 const QUERY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,7 +44,8 @@ const LAST_WORD: &str = "Exiting with code";
 /// What its manager is asked about a unit, by all commands alike.
 pub const PROPERTIES: &str = "LoadState,LoadError,FragmentPath,UnitFileState,Type,User,Environment,\
     ActiveState,SubState,Result,StateChangeTimestamp,NRestarts,MainPID,InvocationID,ExecMainPID,\
-    ExecMainCode,ExecMainStatus,TimeoutStartUSec,TimeoutStopUSec,WorkingDirectory";
+    ExecMainCode,ExecMainStatus,TimeoutStartUSec,TimeoutStopUSec,WorkingDirectory,Job,Restart,\
+    SuccessExitStatus,RestartPreventExitStatus,RestartForceExitStatus";
 
 /// A unit of this gateway and the manager that it belongs to.
 #[derive(Debug)]
@@ -68,6 +69,26 @@ pub fn find(context: &Context, system: bool) -> Option<Unit<'_>> {
 /// The unit that runs the gateway, unless only the machine's of its name is meant.
 pub fn running(context: &Context, system: bool) -> Option<Unit<'_>> {
     if system { None } else { Unit::of(context, holder(&context.dirs)?) }
+}
+
+/// How long to wait at most for a gateway that its service manager is about to have run: its unit starts,
+/// or restarts, perhaps once it has stopped. `None`: it is not.
+pub fn comes_back(context: &Context) -> Option<Duration> {
+    let unit = find(context, false)?;
+    let shown = unit.show().ok()?;
+    let job_type = |job: &str| {
+        let deadline = Instant::now() + QUERY_TIMEOUT;
+        unit.systemctl.job_type(job.parse().ok()?, deadline).ok()?
+    };
+    let comes = match (shown.get("ActiveState"), shown.get("Job")) {
+        ("activating", _) => true,
+        // What has ended stops no more: the job is a start.
+        ("inactive" | "failed", job) => !job.is_empty(),
+        ("deactivating", "") => revival::after_exit(&shown, Exit::Terminated.code()),
+        ("deactivating", job) => job_type(job).is_some_and(|job_type| revival::by_job(&job_type)),
+        _ => false,
+    };
+    comes.then(|| Unit::timeout(&shown, &["TimeoutStartUSec", "TimeoutStopUSec"]))
 }
 
 impl<'c> Unit<'c> {

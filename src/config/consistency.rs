@@ -16,6 +16,19 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
     for (_, own) in config.deliver.iter() {
         target(own, diagnostics);
     }
+    let stop = &config.stop;
+    for (key, name) in
+        [("stop.notify", &stop.notify), ("stop.notify_failures", &stop.notify_failures)]
+    {
+        let known = config.deliver.names();
+        if !name.is_empty() && !known.contains(&name.as_str()) {
+            let (hint, name) = (did_you_mean::hint(name, &known), quoted(name));
+            diagnostics.fault(
+                key,
+                &format!("is {name}, but there is no [deliver.NAME] of that name{hint}"),
+            );
+        }
+    }
     let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
     let (at, of) = ("session.operators", "[keys.NAME]");
     names(&config.session.operators, at, of, &keys, diagnostics);

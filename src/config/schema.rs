@@ -24,6 +24,7 @@ pub struct Config {
     pub agent: Agent,
     pub session: Session,
     pub stop: Stop,
+    pub restart: Restart,
     pub log: Log,
     pub limits: Limits,
     /// `[deliver.NAME]`: where replies can be sent.
@@ -146,8 +147,8 @@ macro_rules! section {
 }
 
 /// The sections in their order, the named tables last.
-pub static SECTIONS: [&Section; 8] =
-    [&HTTP, &AGENT, &SESSION, &STOP, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
+pub static SECTIONS: [&Section; 9] =
+    [&HTTP, &AGENT, &SESSION, &STOP, &RESTART, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
 
 const TARGETS: NamedTable = NamedTable {
     noun: "target",
@@ -250,6 +251,19 @@ section! {
     pub struct Stop {
         /// How long turns in flight may take to finish.
         drain_timeout: Duration => limits::DRAIN_TIMEOUT, Time, "\"30s\"";
+        /// The target that is told when the gateway goes down and is back; empty: none.
+        notify: String, Text(validate::target), "\"ops\"";
+        /// The target that is told of failed turns and dead letters; empty: none.
+        notify_failures: String, Text(validate::target), "\"ops\"";
+    }
+}
+
+section! {
+    RESTART = "restart": |c, _| c.restart;
+    /// `[restart]`: how the gateway goes over to another program.
+    pub struct Restart {
+        /// How long a program may take to prove that it can start.
+        start_timeout: Duration => limits::START_TIMEOUT, Time, "\"60s\"";
     }
 }
 

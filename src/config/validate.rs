@@ -62,6 +62,11 @@ pub fn section(name: &str, word: &str) -> Result<String, String> {
     checked(name, good, || format!("a {word}'s name {rule}"))
 }
 
+/// The name of a delivery target; whether there is one of that name is another question.
+pub fn target(name: &str) -> Result<String, String> {
+    section(name, "target")
+}
+
 /// The name of somebody who sends messages.
 pub fn principal(name: &str) -> Result<String, String> {
     let visible = name.bytes().all(|b| b.is_ascii_graphic());

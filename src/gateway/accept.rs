@@ -1,6 +1,7 @@
 //! Accepts connections on TCP and on the control socket.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
@@ -10,6 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, Unread, start};
+use super::sockets::Bound;
 use super::spare_thread::{self, Incoming, Waiting};
 use crate::api::connections::{AUTHENTICATION_GRACE, Capacity};
 use crate::api::{ApiError, HandedOver, Origin, Service, source_prefix};
@@ -40,14 +42,20 @@ const FEW_CONNECTIONS: usize = 64;
 /// it are told that there is no room: most clients wait for as long to be connected.
 const ROOM_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// How many of those that wait when the gateway stops are told so: more would hold its end up.
+const MAX_TOLD: usize = 1024;
+
 pub struct Listeners {
     pub tcp: TcpListener,
     pub control: UnixListener,
+    /// Whoever opened the TCP listener keeps it.
+    pub foreign: bool,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
     spare_thread: Incoming,
-    /// A connection that waits for another to end.
-    next: RefCell<Option<(Arc<TcpStream>, SocketAddr)>>,
+    /// Accepted connections: one that waits for another to end, and those of listeners that were given up.
+    next: RefCell<VecDeque<(Arc<TcpStream>, SocketAddr)>>,
+    next_control: RefCell<Vec<UnixStream>>,
     /// Since when there has been no room for it.
     full: Cell<Option<Instant>>,
 }
@@ -55,29 +63,34 @@ pub struct Listeners {
 impl Listeners {
     /// # Errors
     /// No thread, or no descriptor.
-    pub fn new(tcp: TcpListener, control: UnixListener) -> io::Result<Listeners> {
+    pub fn new(bound: Bound) -> io::Result<Listeners> {
         let (tasks, spare_thread) = (proc::task_limit(), spare_thread::start()?);
-        let (next, full) = Default::default();
-        Ok(Listeners { tcp, control, tasks, spare_thread, next, full })
+        let Bound { tcp, foreign, control, waiting: (next, next_control) } = bound;
+        let next = next.into_iter().map(|(stream, peer)| (Arc::new(stream), peer)).collect();
+        let (next, next_control, full) = (RefCell::new(next), next_control.into(), Cell::default());
+        Ok(Listeners { tcp, control, foreign, tasks, spare_thread, next, next_control, full })
     }
 
-    /// Whether an accepted connection waits for another to end.
-    pub fn has_next(&self) -> bool {
-        self.next.borrow().is_some()
+    /// Whether an accepted connection waits; on TCP, where `tcp`.
+    pub fn has_next(&self, tcp: bool) -> bool {
+        (tcp && !self.next.borrow().is_empty()) || !self.next_control.borrow().is_empty()
     }
 
-    /// Accepts what waits on both listeners.
+    /// Accepts what waits on the control socket and, where `tcp`, on the other listener.
     ///
     /// # Errors
     /// When accepting fails for lack of something: rest for `ACCEPT_BACK_OFF` before the next try.
-    pub fn accept(&self, service: &Arc<Service>) -> io::Result<()> {
+    pub fn accept(&self, service: &Arc<Service>, tcp: bool) -> io::Result<()> {
         // The control socket first: its few clients are the operator.
-        let control = || self.control.accept();
-        let accepted = batch(&control, &|(stream, _)| self.admit_control(stream, service, None));
+        let accept = || self.control.accept().map(|(stream, _)| stream);
+        let control = || self.next_control.borrow_mut().pop().map_or_else(accept, Ok);
+        let accepted = batch(&control, &|stream| self.admit_control(stream, service, None));
         let accepted = accepted.and_then(|()| {
+            if !tcp {
+                return Ok(());
+            }
             let capacity = capacity(&service.settings().config, self.tasks);
-            let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
-            let next = || self.next.take().map_or_else(accept, Ok);
+            let next = || self.next();
             batch(&next, &|accepted| self.admit(accepted, capacity, service, None))
         });
         accepted.inspect_err(|e| {
@@ -90,7 +103,7 @@ impl Listeners {
     /// Has connections give up their sockets: see [`Service::hand_over`].
     pub fn hand_over(&self, service: &Service) {
         service.hand_over();
-        if let Some((stream, peer)) = self.next.take() {
+        for (stream, peer) in self.next.take() {
             service.give_up(stream.as_fd(), Origin::Tcp(peer), None, (Vec::new(), true));
         }
     }
@@ -116,6 +129,30 @@ impl Listeners {
         }
     }
 
+    fn next(&self) -> io::Result<(Arc<TcpStream>, SocketAddr)> {
+        let accept = || self.tcp.accept().map(|(stream, peer)| (Arc::new(stream), peer));
+        self.next.borrow_mut().pop_front().map_or_else(accept, Ok)
+    }
+
+    /// Those that wait on TCP, for another listener to go on with.
+    pub fn waiting(&self) -> Vec<HandedOver> {
+        let waiting = std::iter::from_fn(|| self.tcp.accept().ok()).take(MAX_TOLD);
+        let handed_over = |(stream, _): (TcpStream, SocketAddr)| HandedOver {
+            socket: stream.into(),
+            control: false,
+            unread: Vec::new(),
+            new: true,
+            principal: None,
+        };
+        waiting.map(handed_over).collect()
+    }
+
+    /// Tells those that wait on TCP that the gateway stops: just before it does.
+    pub fn refuse_waiting(&self) {
+        let waiting = std::iter::from_fn(|| self.next().ok()).take(MAX_TOLD);
+        waiting.for_each(|(mut stream, _)| refuse(&mut stream, &ApiError::stopping()));
+    }
+
     /// `earlier`: of one that was handed over, and its principal.
     fn admit(
         &self,
@@ -136,11 +173,11 @@ impl Listeners {
             let short = service.settings().config.limits.within(max_open()).short_of.is_some();
             let timeout = if capacity.few { ROOM_TIMEOUT } else { AUTHENTICATION_GRACE };
             if (capacity.few || !short) && now - full < timeout {
-                self.next.replace(Some((stream, peer)));
+                self.next.borrow_mut().push_front((stream, peer));
                 let words = "no connection is free, and none can be closed yet (see `status`)";
                 return Err(io::Error::other(words));
             }
-            refuse(&mut stream);
+            refuse(&mut stream, &too_many());
             return Ok(());
         };
         self.full.set(None);
@@ -149,7 +186,8 @@ impl Listeners {
         let (earlier, principal) = earlier.unzip();
         principal.flatten().iter().for_each(|name| service.restore_principal(&activity, name));
         let guard = ConnectionGuard::new(service, Origin::Tcp(peer), Some(activity));
-        start(Box::new(Arc::clone(&stream)), guard, earlier).inspect_err(|_| refuse(&mut stream))
+        start(Box::new(Arc::clone(&stream)), guard, earlier)
+            .inspect_err(|_| refuse(&mut stream, &too_many()))
     }
 
     /// Accepts our own uid and root, by the kernel's word.
@@ -169,7 +207,7 @@ impl Listeners {
         }
         let mut stream = Arc::new(stream);
         if service.control_connections.load(Ordering::SeqCst) >= MAX_CONTROL_CONNECTIONS {
-            refuse(&mut stream);
+            refuse(&mut stream, &too_many());
             return Ok(());
         }
         let guard = |spare| ConnectionGuard::new(service, Origin::Control { uid, spare }, None);
@@ -205,16 +243,15 @@ fn batch<T>(
     Ok(())
 }
 
-/// What a connection over the cap is told. Short: it is written without waiting.
-fn full() -> Vec<u8> {
-    let error = ApiError::new(503, "overloaded", "Too many connections; try again later.");
-    error.after(1).response().close().into_bytes()
+/// What a connection over the cap is told.
+fn too_many() -> ApiError {
+    ApiError::new(503, "overloaded", "Too many connections; try again later.").after(1)
 }
 
-/// Answers a connection that is over the cap, without waiting for it.
-fn refuse(stream: &mut dyn Socket) {
+/// Answers a connection that gets no thread, without waiting for it: the answer is short.
+fn refuse(stream: &mut dyn Socket, error: &ApiError) {
     let _ = set_nonblocking(stream.as_fd());
-    let _ = stream.write(&full());
+    let _ = stream.write(&error.response().close().into_bytes());
     // What the client has sent already is read, or closing would reset the answer away.
     let _ = stream.read(&mut [0; 2048]);
 }

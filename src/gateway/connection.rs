@@ -37,7 +37,7 @@ pub fn serve(stream: Box<dyn Socket>, guard: &ConnectionGuard, earlier: Option<U
         limits.body_timeout = SPARE_TIMEOUT;
         limits.write_timeout = SPARE_TIMEOUT;
         shutdown = Arc::default();
-        shutdown.close();
+        shutdown.close(false);
     }
     match Connection::new(stream, limits, shutdown) {
         Ok(mut connection) => {

@@ -1,26 +1,36 @@
 //! The main thread: waits for signals, connections, answers and points in time, and carries out
 //! what the phases decide. Nothing in it blocks but the one poll.
 
+mod budget;
 mod drain;
+mod execute;
+mod progress;
+mod restart;
+mod sign_of_life;
 mod state;
+mod stop_time;
+mod stop_watchdog;
 
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Plan, banner, control_socket, reload, startup, stop_timeout};
+use super::sockets::{CONTROL, HTTP};
+use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeout};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
+use crate::fault_points;
 use crate::lifecycle::evidence::{Finding, QueryPoint, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
-use crate::lifecycle::phase::{self, Action, Event, Phase, VerdictKind};
+use crate::lifecycle::phase::{self, Action, Event, Outcome, Phase, VerdictKind};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ACCEPT_BACK_OFF, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::logger;
+use crate::session::Probe;
 use crate::sys::memory;
-use crate::sys::poll::{Interest, wait_any};
+use crate::sys::poll::{Interest, wait_any_or_signal};
 use crate::systemd::notify::{Notifier, watchdog_interval};
 use crate::threads::{Mailbox, pause, spawn};
 use state::{Main, News, Timers, due};
@@ -69,7 +79,15 @@ impl Main {
             begun: Begun::default(),
             started: None,
             stop: None,
+            told_down: false,
+            restart: None,
+            handover_prepared: None,
+            early_restart: None,
+            budget: None,
+            stop_watchdog: Arc::default(),
+            hub_probe: Probe::default(),
             reported_reload: 0,
+            stores: false,
             disk_hangs: false,
         };
         main.spawn_starter().map_err(failed)?;
@@ -87,7 +105,8 @@ impl Main {
             mailbox.put(News::Started(Box::new(started)));
             if let (Some(service), Some(Some(run))) = (service, begun.get()) {
                 let (dirs, watched) = (plan.dirs.clone(), Arc::clone(&service));
-                let replace = move |listener| mailbox.put(News::Control(listener));
+                let news = Arc::clone(&mailbox);
+                let replace = move |listener| news.put(News::Control(listener));
                 let watch = move || control_socket::watch(&dirs, &watched, &replace);
                 if let Err(e) = spawn("control", THREAD_STACK, Box::new(watch)) {
                     log::warn!(
@@ -96,7 +115,11 @@ impl Main {
                     );
                 }
                 startup::after_ready(&plan, &service, run, &supervisor);
-                stop_timeout::read(&supervisor, &service);
+                let unit = supervisor.unit_settings();
+                if unit.as_ref().is_some_and(|unit| unit.stores) {
+                    mailbox.put(News::Stores);
+                }
+                stop_timeout::read(unit.as_ref(), &service);
             }
         };
         let over = Arc::clone(&self.start_over);
@@ -129,11 +152,13 @@ impl Main {
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
-            if self.in_flight() == 0 {
+            if self.is_quiet() && !self.waits_to_tell() {
                 self.event(Event::Quiet);
             }
-            if let Phase::Stopped(outcome) = self.phase {
-                return self.finish(outcome, signals);
+            match self.phase {
+                Phase::Stopped(Outcome::Restarted) => self.execute_anew(signals),
+                Phase::Stopped(outcome) => return self.finish(outcome, signals),
+                _ => {}
             }
         }
     }
@@ -141,18 +166,25 @@ impl Main {
     /// Waits for whatever comes first, and accepts connections.
     fn wait(&mut self, signals: &Signals) -> std::io::Result<()> {
         let timeout = self.timers.until_next(Instant::now(), self.started.is_some());
-        let listeners = self.started.as_ref().filter(|_| self.timers.accept.is_none());
+        // Whoever comes now is served by the next image.
+        let ends = matches!(self.phase, Phase::HandingOver { .. } | Phase::Closing { .. });
+        let accepts = self.timers.accept.is_none() && !ends;
+        let listeners = self.started.as_ref().filter(|_| accepts);
+        let takes = !self.leaves_backlog();
         let interests = [
             Interest::read(signals.as_fd()),
             Interest::read(self.mailbox.wake.as_fd()),
-            Interest::read(listeners.map(|started| started.listeners.tcp.as_fd())),
+            Interest::read(listeners.filter(|_| takes).map(|s| s.listeners.tcp.as_fd())),
             Interest::read(listeners.map(|started| started.listeners.control.as_fd())),
         ];
-        let next = listeners.is_some_and(|s| s.listeners.has_next());
+        let next = listeners.is_some_and(|s| s.listeners.has_next(takes));
         let timeout = if next { Some(Duration::ZERO) } else { timeout };
-        let [.., tcp, control] = wait_any(interests, timeout)?;
+        let [.., tcp, control] = wait_any_or_signal(interests, timeout)?;
+        if tcp {
+            fault_points::at("accept");
+        }
         if let Some(started) = listeners.filter(|_| tcp || control || next)
-            && let Err(e) = started.listeners.accept(&started.service)
+            && let Err(e) = started.listeners.accept(&started.service, takes)
         {
             let now = Instant::now();
             if self.timers.reported_shortage.is_none_or(|at| now - at >= SHORTAGE_LOG_EVERY) {
@@ -170,8 +202,12 @@ impl Main {
                 let (at, in_flight) = (Instant::now(), self.turns());
                 let (first, latest) = (caught, caught);
                 let new = Stop { first, latest, at, finding: None, in_flight, aborted: 0 };
+                if self.stop.is_none() {
+                    // What had a time of its own before is over with this.
+                    self.budget = None;
+                }
                 self.stop.get_or_insert(new).latest = caught;
-                self.extend_timeout();
+                self.begin_stop_time(at);
                 self.event(Event::Signal);
             }
             Kind::Reload => match &self.started {
@@ -181,6 +217,7 @@ impl Main {
                     self.timers.reload = Some(Instant::now());
                 }
             },
+            Kind::Restart => self.request_restart(caught),
             Kind::Child => drop(self.plan.children.reap_orphans()),
         }
     }
@@ -212,28 +249,51 @@ impl Main {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
-                    if self.stop.is_some() {
-                        started.service.shutdown.close();
-                        started.service.hub.drain();
-                    }
                     self.started = Some(started);
+                    self.tell_of_restart();
+                    if self.stop.is_some() {
+                        self.take_no_more();
+                    }
                     self.event(Event::Started);
+                    self.take_back();
                 }
                 Err(failure) if self.phase == Phase::Starting => return Some(failure),
                 Err(failure) => log::warn!("the start failed during a stop: {failure}"),
             },
             News::Found(finding) => self.handle_finding(*finding),
+            News::Proven(proven) => self.handle_proof(proven),
+            // Of one that was given up: another may be under way.
+            News::Closed(cancelled, _) if cancelled.load(Ordering::SeqCst) => {}
+            News::Closed(_, listener) => self.handle_closed(listener),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
                 }
+                if self.stores {
+                    self.store_listeners();
+                }
+            }
+            News::Stores => {
+                self.stores = true;
+                self.store_listeners();
             }
         }
         None
     }
 
+    /// Has the service manager keep our listeners over a restart, also one after a crash.
+    fn store_listeners(&self) {
+        let Some(started) = &self.started else { return };
+        if !started.listeners.foreign {
+            self.notifier.store(HTTP, started.listeners.tcp.as_fd());
+        }
+        self.notifier.remove(CONTROL);
+        self.notifier.store(CONTROL, started.listeners.control.as_fd());
+    }
+
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
+        self.take_no_more();
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -244,6 +304,9 @@ impl Main {
         } else {
             VerdictKind::External { may_change: finding.may_change || finding.verdict.is_guess() }
         };
+        if verdict == VerdictKind::Planned && !is_last {
+            self.tell_down();
+        }
         self.event(Event::Verdict(verdict));
         // A stop that has begun with our own STOPPING=1 has a time, too.
         self.extend_timeout();
@@ -252,17 +315,18 @@ impl Main {
     fn check_timers(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
+        if due(&mut self.timers.close, now) {
+            self.take_no_more();
+        }
         if let Some(started) = &self.started
             && due(&mut self.timers.reload, now)
         {
             started.service.reloads.request();
         }
         self.check_reloads(now);
-        if let Some((at, interval)) = self.timers.watchdog.filter(|(at, _)| *at <= now) {
-            self.notifier.send("WATCHDOG=1");
-            // From now, not from `at`: after a suspend there is nothing to catch up with.
-            self.timers.watchdog = Some((now.max(at) + interval, interval));
-        }
+        self.check_restarts();
+        self.give_sign_of_life(now);
+        self.look_for_stop_time();
         if due(&mut self.timers.report, now) {
             self.report(now);
         }
@@ -274,12 +338,18 @@ impl Main {
     fn event(&mut self, event: Event) {
         let (next, action) = phase::next(self.phase, event);
         self.phase = next;
+        self.stop_watchdog.progress.enter(next.into());
         match action {
             Action::Nothing | Action::Exit => {}
             Action::AnnounceReady => self.announce_ready(),
             Action::BeginDrain => self.begin_drain(),
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
             Action::AbortTurns => self.abort_turns(),
+            Action::Pause => self.begin_pause(),
+            Action::HandOver => self.hand_over(),
+            Action::PauseAgain => self.pause_again(),
+            Action::Close => self.close_for_restart(),
+            Action::Resume => self.resume(),
             Action::AskAgain => {
                 let last = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
                 let marker = last.is_some_and(|last| last.marker);
@@ -294,6 +364,8 @@ impl Main {
         started.service.ready.store(true, Ordering::SeqCst);
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
-        banner::print(&self.plan, started);
+        if handover::generation(&self.plan.inherited) == 0 {
+            banner::print(&self.plan, started);
+        }
     }
 }

@@ -6,15 +6,24 @@ mod accept;
 mod banner;
 mod connection;
 mod control_socket;
+mod handover;
 mod main_loop;
+mod proof;
 mod reload;
+mod sockets;
 mod spare_thread;
+mod start_check;
 mod startup;
 mod stop_timeout;
 
+pub use handover::{Handover, Inherited};
 pub use main_loop::run;
+pub use proof::{Proven, prove};
+pub use start_check::check_start;
 pub use startup::{check, hub};
 
+use std::ffi::OsString;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -36,4 +45,10 @@ pub struct Plan {
     pub children: Arc<Children>,
     /// Messages are kept in memory, transcripts in the runtime directory (`run --ephemeral`).
     pub ephemeral: bool,
+    /// What this process had before it became this program.
+    pub inherited: Inherited,
+    /// Where our program is, as it was called: an upgrade is found there.
+    pub program: PathBuf,
+    /// What we were called, and our arguments.
+    pub arguments: Vec<OsString>,
 }

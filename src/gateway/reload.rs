@@ -35,7 +35,7 @@ pub fn read(
         let time = Utc::new(SystemTime::now()).rfc3339();
         service.reloads.end(Some((number, Outcome { time, exit, message })));
         service.wake.notify();
-        stop_timeout::read(&supervisor, &service);
+        stop_timeout::read(supervisor.unit_settings().as_ref(), &service);
     };
     spawn("reload", THREAD_STACK, Box::new(work)).map(drop)
 }

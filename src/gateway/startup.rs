@@ -12,8 +12,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Plan;
 use super::accept::Listeners;
-use super::{Plan, control_socket};
+use super::handover;
+use super::sockets::Earlier;
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -25,7 +27,7 @@ use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance_lock::InstanceLock;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
-use crate::session::{Hub, MessageTable, Settings, SystemClocks, Transcripts};
+use crate::session::{Hub, MessageTable, RunBefore, Settings, SystemClocks, Transcripts};
 use crate::sys::fd::EventFd;
 use crate::sys::{fs as files, proc, random, socket};
 use crate::threads::{Slot, lock, spawn};
@@ -67,12 +69,13 @@ pub fn start(
             log::warn!("the history could not be written: {e}");
         }
     };
-    let instance = InstanceLock::take(&plan.name, &plan.dirs).inspect_err(|failure| {
+    let held = lock(&plan.inherited).take_locks();
+    let instance = InstanceLock::take(&plan.name, &plan.dirs, held).inspect_err(|failure| {
         if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
     })?;
-    let run = Arc::new(Run::new());
+    let run = Arc::new(Run::new(handover::generation(&plan.inherited)));
     if begun.set(Some(Arc::clone(&run))).is_err() {
         return Err(Failure::failed("a stop came before the start was complete"));
     }
@@ -108,10 +111,17 @@ fn open(
     let mark = state.map(|state| format!("{}-{:x}-{:x}", plan.name, state.dev(), state.ino()));
     mark.and_then(|mark| plan.children.begin_run(plan.name.as_str(), &mark))
         .map_err(|e| Failure::cannot("prepare for agents", &e))?;
-    let tcp = listen(config.http.listen, &loaded)?;
-    let path = plan.dirs.control_socket();
-    let control = control_socket::bind(&path).map_err(|e| Failure::with("listen on", &path, &e))?;
-    let listen = tcp.local_addr().unwrap_or(config.http.listen);
+    let wanted = config.http.listen;
+    let (earlier, sockets) = {
+        let mut inherited = lock(&plan.inherited);
+        let same = inherited.listen.as_ref().is_none_or(|it| *it == wanted.to_string());
+        let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
+        let earlier = Earlier { tcp, same, foreign: inherited.foreign, control };
+        (earlier, std::mem::take(&mut inherited.sockets))
+    };
+    let listen = || listen(wanted, &loaded);
+    let bound = sockets.bind(earlier, wanted, &plan.dirs.control_socket(), listen)?;
+    let listen = bound.tcp.local_addr().unwrap_or(wanted);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
         name: plan.name.to_string(),
@@ -127,20 +137,34 @@ fn open(
             "the journal in {dir} cannot be written: {why}; the next start reads it anew"
         )));
     }
+    let _ = hub.gateway.set(plan.name.to_string());
+    if !plan.ephemeral {
+        hub.restart_record.open(plan.dirs.state.clone());
+    }
     let service = Service::new(facts, keys, hub, Arc::clone(wake));
     *lock(&service.warnings) = warnings(&loaded);
-    let listeners =
-        Listeners::new(tcp, control).map_err(|e| Failure::cannot("start a thread", &e))?;
+    let listeners = Listeners::new(bound).map_err(|e| Failure::cannot("start a thread", &e))?;
     Ok((Arc::new(service), listeners))
 }
 
 /// What the journal has, in a hub that begins nothing before it is opened. The lock is held.
 pub fn hub(plan: &Plan, config: Config, wake: Arc<EventFd>) -> Result<Arc<Hub>, Failure> {
-    let (journal, table) = open_journal(plan, &config)?;
+    let held = open_journal(plan, &config)?;
     // An ephemeral run that was killed has left its own.
     let temporary = plan.dirs.ephemeral_sessions();
     let _ = fs::remove_dir_all(&temporary);
-    let sessions = if plan.ephemeral { temporary } else { plan.dirs.sessions() };
+    hub_of(held, plan, config, wake)
+}
+
+/// A hub of what was read back.
+pub fn hub_of(
+    (journal, table): (Box<dyn Journal>, MessageTable),
+    plan: &Plan,
+    config: Config,
+    wake: Arc<EventFd>,
+) -> Result<Arc<Hub>, Failure> {
+    let sessions =
+        if plan.ephemeral { plan.dirs.ephemeral_sessions() } else { plan.dirs.sessions() };
     let transcripts = Transcripts::new(sessions);
     let shared = (Arc::clone(&plan.children), wake);
     Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(SystemClocks))
@@ -192,7 +216,7 @@ impl From<Corruption> for Failure {
 
 /// What a run saved of a journal that was removed under it was acknowledged: no start goes on without
 /// the operator's word.
-fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
+pub fn refuse_without_saved(dir: &Path) -> Result<(), Failure> {
     let saved = journal::saved(dir).map_err(|e| Failure::with("read", dir, &e))?;
     let Some(copy) = saved.last() else { return Ok(()) };
     let (copy, journal) = (copy.display(), dir.join(journal::NAME));
@@ -212,6 +236,16 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
+    let followed = history::followed(&plan.dirs, run);
+    if let Some(stop) = &followed {
+        let before = RunBefore {
+            version: stop["version"].as_str().map(str::to_owned),
+            how: history::in_words(stop),
+            away: stop["next"]["away_ms"].as_u64().map(Duration::from_millis),
+            failed: lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned),
+        };
+        started.hub.tell_of_run_before(before);
+    }
     started.hub.open();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
@@ -221,6 +255,8 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Err(e) = run.make_durable(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
+    let entered = followed.map_or(Ok(()), |stop| history::enter_again(&plan.dirs, &stop));
+    entered.unwrap_or_else(|e| log::warn!("the history could not be written: {e}"));
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();
     }
@@ -317,28 +353,31 @@ fn make_key(path: &Path) -> io::Result<()> {
     files::create(path, format!("{}\n", digest::hex(&bytes)).as_bytes(), 0o600).map(drop)
 }
 
-fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
+/// # Errors
+/// `Unavailable`, naming whoever is there, else `Failed`.
+pub fn listen(address: SocketAddr, loaded: &Loaded) -> Result<TcpListener, Failure> {
     let bound = TcpListener::bind(address).and_then(|listener| {
         listener.set_nonblocking(true)?;
         socket::set_backlog(listener.as_fd(), BACKLOG)?;
         Ok(listener)
     });
-    bound.map_err(|e| {
-        let place = loaded.place("http.listen").map(|place| format!("it was set by {place}"));
-        let place = place.unwrap_or_else(|| "it is the default".to_owned());
-        let words = match e.kind() {
-            io::ErrorKind::AddrInUse => {
-                let name = |pid| escaped(&proc::name(pid).unwrap_or_default(), false);
-                let holder =
-                    proc::listener(address).map(|pid| format!("pid {pid} ({})", name(pid)));
-                let holder = holder.as_deref().unwrap_or("another program");
-                format!("{address} is taken by {holder}; choose another http.listen ({place})")
-            }
-            io::ErrorKind::AddrNotAvailable => {
-                format!("{address} is not an address of this machine; see http.listen ({place})")
-            }
-            _ => return Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
-        };
-        Failure::new(Exit::Unavailable, words)
-    })
+    bound.map_err(|e| cannot_listen(address, loaded, &e))
+}
+
+pub fn cannot_listen(address: SocketAddr, loaded: &Loaded, e: &io::Error) -> Failure {
+    let place = loaded.place("http.listen").map(|place| format!("it was set by {place}"));
+    let place = place.unwrap_or_else(|| "it is the default".to_owned());
+    let words = match e.kind() {
+        io::ErrorKind::AddrInUse => {
+            let name = |pid| escaped(&proc::name(pid).unwrap_or_default(), false);
+            let holder = proc::listener(address).map(|pid| format!("pid {pid} ({})", name(pid)));
+            let holder = holder.as_deref().unwrap_or("another program");
+            format!("{address} is taken by {holder}; choose another http.listen ({place})")
+        }
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{address} is not an address of this machine; see http.listen ({place})")
+        }
+        _ => return Failure::failed(format!("cannot listen on {address} ({place}): {e}")),
+    };
+    Failure::new(Exit::Unavailable, words)
 }

@@ -4,15 +4,18 @@ use std::env;
 use std::time::Duration;
 
 use crate::api::Service;
-use crate::lifecycle::evidence::Supervisor;
-use crate::limits::{ABORT_TIMEOUT, HISTORY_TIMEOUT, KILL_AFTER, STOP_HEADROOM};
+use crate::lifecycle::evidence::UnitSettings;
+use crate::limits::STOP_HEADROOM;
 use crate::threads::lock;
 
-/// Asks the service manager for the unit's own time-out, and says whether a stop fits into it. Takes as
-/// long as the manager.
-pub fn read(supervisor: &Supervisor, service: &Service) {
-    let Some(limit) = supervisor.stop_timeout() else { return };
+/// Keeps the unit's own time-out, and says whether a stop fits into it.
+pub fn read(unit: Option<&UnitSettings>, service: &Service) {
+    let Some(limit) = unit.map(|unit| unit.stop_timeout) else { return };
     *lock(&service.stop_timeout) = Some(limit);
+    if service.shutdown.is_closing() {
+        // A stop that has begun waits for it.
+        service.wake.notify();
+    }
     // Whole seconds, rounded up.
     let seconds = |time: Duration| time.as_secs() + u64::from(time.subsec_nanos() > 0);
     let needed = seconds(needed(service));
@@ -33,15 +36,8 @@ pub fn is_short(service: &Service) -> bool {
     lock(&service.stop_timeout).is_some_and(|limit| limit < needed(service))
 }
 
-/// How long a drain may take: where the manager gives no more time, it ends in time for what follows.
-pub fn drain(service: &Service) -> Duration {
-    let wanted = service.settings().config.stop.drain_timeout;
-    let limit = lock(&service.stop_timeout).filter(|_| !can_extend()).unwrap_or(Duration::MAX);
-    wanted.min(limit.saturating_sub(KILL_AFTER + ABORT_TIMEOUT + HISTORY_TIMEOUT))
-}
-
 /// Whether the service manager hears us.
-fn can_extend() -> bool {
+pub fn can_extend() -> bool {
     env::var_os("NOTIFY_SOCKET").is_some()
 }
 

@@ -133,6 +133,13 @@ impl Connection {
             match head::parse(&mut scan, self.transport.data()) {
                 Ok(None) => {}
                 Err(refusal) => return Err(self.refuse(refusal)),
+                // Only on TCP: the control socket tells the state until the end.
+                Ok(Some(_))
+                    if !self.new && self.activity.is_some() && self.shutdown.is_silent() =>
+                {
+                    self.open = false;
+                    return Ok(None);
+                }
                 Ok(Some((request, length))) => {
                     self.transport.consume(length);
                     self.unread = request.framing;

@@ -2,7 +2,7 @@
 //! them and takes over their sockets.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::sys::fd::EventFd;
@@ -25,6 +25,8 @@ const CLOSING: u8 = 4;
 #[derive(Debug)]
 pub struct ShutdownFlag {
     stage: AtomicU8,
+    /// Another process comes, to which the next requests are left.
+    silent: AtomicBool,
     /// Readable while sockets are handed over; where there is no descriptor, connections that wait for long
     /// are not.
     handing_over: Option<EventFd>,
@@ -39,6 +41,7 @@ impl Default for ShutdownFlag {
         let [handing_over, goes_on] = [(); 2].map(|()| EventFd::new().ok());
         ShutdownFlag {
             stage: AtomicU8::new(SERVING),
+            silent: AtomicBool::new(false),
             handing_over,
             goes_on,
             parked: AtomicUsize::new(0),
@@ -47,9 +50,15 @@ impl Default for ShutdownFlag {
 }
 
 impl ShutdownFlag {
-    /// No request after the present ones.
-    pub fn close(&self) {
+    /// No request after the present ones. `silent`: another that comes on a connection that has had one gets
+    /// no answer.
+    pub fn close(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
         self.enter(CLOSING);
+    }
+
+    pub(super) fn is_silent(&self) -> bool {
+        self.is_closing() && self.silent.load(Ordering::SeqCst)
     }
 
     /// A handover may follow: whoever waits from now on can soon be told. That takes as long as

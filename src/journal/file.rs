@@ -16,6 +16,7 @@ use super::writer::{Disk, FileJournal, Inner};
 use super::{
     Condition, Decision, Journal, Loss, Purpose, Visit, WriteError, check_json, long_record,
 };
+use crate::fault_points;
 use crate::limits::LONG_RECORD;
 use crate::stored_text::StoredText;
 use crate::sys::fs as files;
@@ -148,7 +149,9 @@ impl Journal for FileJournal {
     fn append(&self, json: &str, purpose: Purpose) -> Result<u64, WriteError> {
         check_json(json)?;
         let _call = self.health.call("a write to the journal");
-        self.append_to(&mut self.lock(), json, purpose)
+        let mut inner = self.lock();
+        fault_points::at("journal-write");
+        self.append_to(&mut inner, json, purpose)
     }
 
     fn sync(&self, number: u64) -> Result<(), WriteError> {
@@ -175,6 +178,7 @@ impl Journal for FileJournal {
         let file = Arc::clone(&inner.file);
         drop(inner);
         let call = self.health.call("a sync of the journal");
+        fault_points::at("journal-sync");
         let result = (self.disk.sync)(&file);
         drop(call);
         let mut inner = self.lock();

@@ -11,20 +11,23 @@ use super::planned_stop_marker;
 use super::signals::{Caught, Kind};
 use super::verdict::{self, Job, Sender, Supervision, Verdict};
 use crate::escape::escaped;
+use crate::exit::Exit;
 use crate::limits::QUERY_DEADLINE;
 use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
-use crate::systemd::Scope;
 use crate::systemd::cgroup::{self, OwnUnit};
 use crate::systemd::systemctl::{self, Properties, Systemctl, is_main_pid};
+use crate::systemd::{Scope, revival};
 use crate::threads::pause;
 
 /// How long after a failure the question is asked again: at a daemon-reexec the manager is gone
 /// for about 0.1 s.
 const QUESTION_RETRY: Duration = Duration::from_millis(150);
 
-const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result,TimeoutStopUSec";
+/// With [`revival::PROPERTIES`].
+const PROPERTIES: &str = "ActiveState,Job,MainPID,InvocationID,Result,TimeoutStopUSec,\
+    FileDescriptorStoreMax,NFileDescriptorStore,";
 
 /// Which service manager runs this process, if any, and in which unit: known from the start on.
 #[derive(Clone, Debug)]
@@ -56,10 +59,21 @@ pub struct Finding {
     pub marker: bool,
     /// Whether the service manager might say something else a moment later.
     pub may_change: bool,
-    /// The time that the unit gives a stop, where this is its main process.
-    pub stop_timeout: Option<Duration>,
+    /// The unit's settings, where this is its main process.
+    pub unit: Option<UnitSettings>,
+    /// The unit comes back after this stop, with the descriptors that its manager keeps.
+    pub comes_back: bool,
     /// The fields of the `Shutdown context` line, in order, but for the reason.
     pub context: String,
+}
+
+/// What our unit is set to, drop-ins included.
+#[derive(Clone, Copy, Debug)]
+pub struct UnitSettings {
+    /// The time that it gives a stop; `Duration::MAX` for infinity.
+    pub stop_timeout: Duration,
+    /// Whether its manager keeps descriptors for it.
+    pub stores: bool,
 }
 
 /// What the manager said, beside its meaning: for the log.
@@ -68,6 +82,13 @@ struct Shown {
     properties: Properties,
     job_type: String,
     failure: String,
+    /// It keeps descriptors for the next process of our unit.
+    keeps: bool,
+}
+
+/// Whether a number that systemctl shows is one, and not 0.
+fn counts(number: &str) -> bool {
+    number.parse::<u64>().is_ok_and(|number| number > 0)
 }
 
 impl Supervisor {
@@ -107,28 +128,30 @@ impl Supervisor {
         found.map(|own| self.own.get_or_init(|| own))
     }
 
-    /// The time that our unit gives a stop, drop-ins included; `Duration::MAX` for infinity. `None` where
-    /// we are no unit's main process, or its manager does not say.
-    pub fn stop_timeout(&self) -> Option<Duration> {
+    /// The settings of our unit. `None` where we are no unit's main process, or its manager does not say.
+    pub fn unit_settings(&self) -> Option<UnitSettings> {
         let deadline = Instant::now() + QUERY_DEADLINE;
         let own = self.locate(deadline)?;
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
-        self.stop_timeout_in(&systemctl.show(PROPERTIES, &own.unit, deadline).ok()?)
+        self.settings_in(&systemctl.show(PROPERTIES, &own.unit, deadline).ok()?)
     }
 
-    fn stop_timeout_in(&self, shown: &Properties) -> Option<Duration> {
+    fn settings_in(&self, shown: &Properties) -> Option<UnitSettings> {
         let text = shown.get("TimeoutStopUSec");
         let is_ours = shown.get("InvocationID") == self.invocation.as_deref()?;
         let known = is_ours && is_main_pid(shown.get("MainPID")) && !text.is_empty();
-        known.then(|| systemctl::time_span(text).unwrap_or(Duration::MAX))
+        known.then(|| UnitSettings {
+            stop_timeout: systemctl::time_span(text).unwrap_or(Duration::MAX),
+            stores: counts(shown.get("FileDescriptorStoreMax")),
+        })
     }
 
-    /// Gathers the evidence and decides. Takes as long as the manager, at most `QUERY_DEADLINE`.
-    pub fn examine(&self, caught: Caught, point: QueryPoint) -> Finding {
+    /// Gathers the evidence and decides. Takes as long as the manager, at most `within`.
+    pub fn examine(&self, caught: Caught, point: QueryPoint, within: Duration) -> Finding {
         // The sender first: it may be gone by the time the manager has answered.
         let (sender, name) = self.sender(caught);
         let mut shown = Shown::default();
-        let supervision = self.supervision(point, &mut shown);
+        let supervision = self.supervision(point, Instant::now() + within, &mut shown);
         let marker = match point {
             QueryPoint::Signal { .. } => planned_stop_marker::consume(&self.marker),
             QueryPoint::Exit { marker } => marker || planned_stop_marker::consume(&self.marker),
@@ -137,22 +160,30 @@ impl Supervisor {
         let may_change = !verdict.planned
             && matches!(supervision, Supervision::Unit { .. } | Supervision::Silent);
         let context = self.context(caught, &name, &shown, verdict);
-        let stop_timeout = self.stop_timeout_in(&shown.properties);
-        Finding { verdict, sender: name, marker, may_change, stop_timeout, context }
+        let unit = self.settings_in(&shown.properties);
+        let exit = if verdict.planned { Exit::Planned } else { Exit::Terminated };
+        let comes_back = shown.keeps
+            && match shown.job_type.as_str() {
+                "stop" => false,
+                job_type => {
+                    revival::by_job(job_type) || revival::after_exit(&shown.properties, exit.code())
+                }
+            };
+        Finding { verdict, sender: name, marker, may_change, unit, comes_back, context }
     }
 
-    fn supervision(&self, point: QueryPoint, shown: &mut Shown) -> Supervision {
+    fn supervision(&self, point: QueryPoint, deadline: Instant, shown: &mut Shown) -> Supervision {
         let Some(invocation) = &self.invocation else { return Supervision::None };
-        let deadline = Instant::now() + QUERY_DEADLINE;
         let Some(own) = self.locate(deadline) else {
             let silent = Instant::now() >= deadline;
             return if silent { Supervision::Silent } else { Supervision::NotOurs };
         };
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
-        let mut answer = systemctl.show(PROPERTIES, &own.unit, deadline);
+        let properties = format!("{PROPERTIES}{}", revival::PROPERTIES);
+        let mut answer = systemctl.show(&properties, &own.unit, deadline);
         if answer.is_err() && Instant::now() + QUESTION_RETRY < deadline {
             pause(QUESTION_RETRY);
-            answer = systemctl.show(PROPERTIES, &own.unit, deadline);
+            answer = systemctl.show(&properties, &own.unit, deadline);
         }
         match answer {
             Ok(properties) => shown.properties = properties,
@@ -171,15 +202,17 @@ impl Supervisor {
         let started = again || point == QueryPoint::Signal { started: true };
         let id: Option<u32> = get("Job").parse().ok();
         let typed = verdict::needs_job_type(deactivating, id.is_some(), started, again);
-        if let Some(id) = id.filter(|_| typed) {
+        shown.keeps = main && counts(get("NFileDescriptorStore"));
+        if let Some(id) = id.filter(|_| typed || shown.keeps) {
             match systemctl.job_type(id, deadline) {
                 Ok(kind) => shown.job_type = kind.unwrap_or_default(),
-                Err(e) => shown.failure = e,
+                Err(e) => (shown.failure, shown.keeps) = (e, false),
             }
         }
         // The words of list-jobs (systemd's `job_type`).
         let job = match shown.job_type.as_str() {
             _ if id.is_none() => Job::None,
+            _ if !typed => Job::Other,
             "stop" | "restart" | "try-restart" => Job::Stop,
             "start" | "verify-active" => Job::Start,
             _ => Job::Other,

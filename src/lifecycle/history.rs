@@ -1,6 +1,7 @@
 //! How earlier runs ended: a line of JSON each in `history.jsonl`, and `run.json` for the run that
 //! has not ended yet. A run that left `run.json` behind and no line had an unclean exit.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -14,8 +15,9 @@ use super::evidence::Finding;
 use super::signals::Caught;
 use super::state_file::{named, object};
 use crate::dirs::Dirs;
+use crate::escape::escaped;
 use crate::exit::Exit;
-use crate::sys::clock::Utc;
+use crate::sys::clock::{self, Utc};
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
@@ -53,9 +55,13 @@ pub struct Stop {
 }
 
 impl Run {
-    /// The run that begins now; nobody has entered it yet.
-    pub fn new() -> Run {
-        let id = format!("{}/{}/{}", proc::boot_id(), Pid::own(), proc::own_start_time());
+    /// The run that begins now; nobody has entered it yet. `generation`: how often this process was executed
+    /// anew before it.
+    pub fn new(generation: u64) -> Run {
+        let mut id = format!("{}/{}/{}", proc::boot_id(), Pid::own(), proc::own_start_time());
+        if generation > 0 {
+            id += &format!("/{generation}");
+        }
         Run { id, started: Utc::new(SystemTime::now()).rfc3339(), silent: OnceLock::new() }
     }
 
@@ -73,7 +79,7 @@ impl Run {
         let log = fs::read_link("/proc/self/fd/2").unwrap_or_default();
         let record = json!({
             "id": self.id, "pid": Pid::own().get(), "boot": proc::boot_id(), "started": self.started,
-            "log": log.to_string_lossy(),
+            "log": log.to_string_lossy(), "version": env!("CARGO_PKG_VERSION"),
         });
         let record = format!("{record}\n");
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
@@ -92,9 +98,11 @@ impl Run {
 /// Leaves `KEPT_STOPS` lines of a history that has more than `most`, or what is none.
 fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
     let text = read(&dirs.history()).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().filter(|line| object(line).is_some()).collect();
-    if lines.len() > most || lines.len() != text.lines().count() {
-        let kept = lines[lines.len().saturating_sub(KEPT_STOPS)..].join("\n") + "\n";
+    let lines = text.lines().filter(|line| object(line).is_some()).count();
+    if lines > most || lines != text.lines().count() {
+        let stops = records(&text);
+        let kept = stops[stops.len().saturating_sub(KEPT_STOPS)..].iter();
+        let kept: String = kept.map(|line| format!("{line}\n")).collect();
         files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
     }
     Ok(())
@@ -123,6 +131,9 @@ pub fn line(run: Option<&Run>, stop: &Stop, found: &Finding, reason: &str, exit:
     line["drain_ms"] = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX).into();
     line["in_flight"] = stop.in_flight.into();
     line["cut"] = stop.aborted.into();
+    // Nothing was taken any more from the first signal on.
+    let served = clock::since_boot().saturating_sub(drain);
+    line["served_until"] = u64::try_from(served.as_millis()).unwrap_or(u64::MAX).into();
     line
 }
 
@@ -139,6 +150,10 @@ pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>)
         "verdict": verdict,
         "reason": reason.replace('\n', "; "),
         "exit": exit.map(Exit::code),
+        "version": env!("CARGO_PKG_VERSION"),
+        // In ms since boot, as the run's id has it.
+        "served_until": u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX),
+        "next": null,
     })
 }
 
@@ -208,10 +223,6 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
             stops.insert(at, stop);
         }
     }
-    // A run that learned better at the last moment wrote twice: the later line counts.
-    stops.reverse();
-    stops.dedup_by(|earlier, later| later["run"].is_string() && earlier["run"] == later["run"]);
-    stops.reverse();
     Ok(stops[stops.len().saturating_sub(KEPT_STOPS)..].to_vec())
 }
 
@@ -224,12 +235,54 @@ pub fn unclean(left: &Value, time: Option<&str>) -> Value {
         "it was killed (SIGKILL, the OOM killer, a watchdog) or crashed"
     };
     let mut line = entry(None, "unclean exit", cause, None);
-    for (key, of) in [("started", "started"), ("run", "id"), ("pid", "pid")] {
+    let keys = [("started", "started"), ("run", "id"), ("pid", "pid"), ("version", "version")];
+    for (key, of) in keys {
         line[key] = left[of].clone();
     }
+    line["served_until"] = Value::Null;
     line["time"] = time.map_or(Value::Null, Value::from);
     line["rebooted"] = rebooted.into();
     line
+}
+
+/// The end of the last run that served, with the start that followed it, this one, as `next`: when it was
+/// ready, its version, and how long nobody served, where that can be told. `None`: there is none, or another
+/// start has followed it.
+pub fn followed(dirs: &Dirs, run: &Run) -> Option<Value> {
+    let stops = stops(dirs).ok()?;
+    let served = |stop: &&Value| stop["run"].is_string() && stop["verdict"] != "failed start";
+    let mut stop = stops.iter().rfind(served)?.clone();
+    if !stop["next"].is_null() || stop["run"] == run.id {
+        return None;
+    }
+    let same_boot = stop["run"].as_str()?.starts_with(&format!("{}/", proc::boot_id()));
+    let until = stop["served_until"].as_u64().filter(|_| same_boot);
+    let now = u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX);
+    stop["next"] = json!({
+        "time": Utc::new(SystemTime::now()).rfc3339(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "away_ms": until.map(|until| now.saturating_sub(until)),
+    });
+    Some(stop)
+}
+
+/// How a run ended, for people: `planned, SIGTERM from systemd[1] uid 0: the service manager …`.
+pub fn in_words(stop: &Value) -> String {
+    let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+    let sender = &stop["sender"];
+    let sender = sender.is_object().then(|| {
+        let [name, pid, uid] = ["name", "pid", "uid"].map(|key| text(&sender[key]));
+        format!(" from {name}[{pid}] uid {uid}")
+    });
+    let signal = stop["signal"].as_str().map(|signal| format!(", {signal}"));
+    let [verdict, reason] = ["verdict", "reason"].map(|key| text(&stop[key]));
+    let words = [verdict, signal.unwrap_or_default(), sender.unwrap_or_default()].concat();
+    escaped(&format!("{words}: {reason}"), false)
+}
+
+/// Enters an end that is known already once more, in its place.
+pub fn enter_again(dirs: &Dirs, line: &Value) -> io::Result<()> {
+    append(dirs, line, true)
 }
 
 fn append(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
@@ -260,8 +313,19 @@ fn read(path: &Path) -> Option<String> {
     files::read_own(path, MAX_HISTORY).ok()
 }
 
+/// The lines that are records. Of a run that wrote twice, since it or the next one learned better, the
+/// later line stands in the place of the first.
 fn records(text: &str) -> Vec<Value> {
-    text.lines().filter_map(object).collect()
+    let (mut stops, mut places) = (Vec::<Value>::new(), BTreeMap::<String, usize>::new());
+    for stop in text.lines().filter_map(object) {
+        let next = stops.len();
+        let run = stop["run"].as_str().map(str::to_owned);
+        match run.map(|run| *places.entry(run).or_insert(next)).filter(|place| *place < next) {
+            Some(place) => stops[place] = stop,
+            None => stops.push(stop),
+        }
+    }
+    stops
 }
 
 #[cfg(test)]
@@ -277,7 +341,7 @@ mod tests {
     }
 
     fn begin(dirs: &Dirs) -> Run {
-        let run = Run::new();
+        let run = Run::new(0);
         run.begin(dirs);
         run
     }
@@ -291,7 +355,8 @@ mod tests {
             sender,
             marker: false,
             may_change: false,
-            stop_timeout: None,
+            unit: None,
+            comes_back: false,
             context: String::new(),
         };
         let (first, latest, at, reason) = (caught, caught, Instant::now(), verdict.reason);

@@ -60,35 +60,28 @@ impl InstanceLock {
         self.0.each_ref().map(File::as_fd)
     }
 
-    /// Takes the locks and makes the two directories on the way.
+    /// Takes the locks and makes the two directories on the way. `held`: locks that this process had before
+    /// it became this program; those that the paths still lead to were never given back.
     ///
     /// # Errors
     /// `Unavailable`, naming the holder, when another gateway of this name runs; `Failed` for
     /// directories that cannot be made ours.
-    pub fn take(name: &Name, dirs: &Dirs) -> Result<InstanceLock, Failure> {
-        let private = |dir: &Path| {
-            let parent = dir.parent().unwrap_or(dir);
-            files::private_dir(parent).and_then(|()| files::private_dir(dir))
+    pub fn take(name: &Name, dirs: &Dirs, held: Vec<File>) -> Result<InstanceLock, Failure> {
+        with_directories(dirs, files::private_dir)?;
+        let mut held = held;
+        let mut own = |opened: File| {
+            let same = held.iter().position(|file| is_same(file, &opened));
+            same.map_or(opened, |at| held.swap_remove(at))
         };
-        let failed = |path: &Path, e: io::Error| match e.kind() {
-            // Not ours, or no directory: another try would find the same.
-            io::ErrorKind::PermissionDenied => {
-                Failure { exit: Exit::Config, ..Failure::with("use", path, &e) }
-            }
-            _ => Failure::with("use", path, &e),
-        };
-        private(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
-        private(&dirs.runtime).map_err(|e| failed(&dirs.runtime, e))?;
-
-        let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, e));
+        let create = |path: &Path| files::open_or_create(path).map_err(|e| failed(path, &e));
         let (path, state_path) = (dirs.lock(), dirs.state_lock());
-        let (runtime, state_lock) = (create(&path)?, create(&state_path)?);
-        let state = File::open(&dirs.state).map_err(|e| failed(&dirs.state, e))?;
+        let (runtime, state_lock) = (own(create(&path)?), own(create(&state_path)?));
+        let state = own(File::open(&dirs.state).map_err(|e| failed(&dirs.state, &e))?);
         // The one that is shared first: who gets no further must not seem to be the holder.
         let try_hold = || -> Result<bool, Failure> {
-            let free = lock::try_hold(&state).map_err(|e| failed(&dirs.state, e))?
-                && lock::try_hold_visibly(&state_lock).map_err(|e| failed(&state_path, e))?;
-            Ok(free && lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, e))?)
+            let free = lock::try_hold(&state).map_err(|e| failed(&dirs.state, &e))?
+                && lock::try_hold_visibly(&state_lock).map_err(|e| failed(&state_path, &e))?;
+            Ok(free && lock::try_hold_visibly(&runtime).map_err(|e| failed(&path, &e))?)
         };
         let deadline = Instant::now() + LOCK_ORPHANED;
         while !try_hold()? {
@@ -107,6 +100,39 @@ impl InstanceLock {
         }
         Ok(InstanceLock([runtime, state, state_lock]))
     }
+}
+
+/// Whether a start could use the two directories, or make them; changes nothing.
+///
+/// # Errors
+/// Those of [`InstanceLock::take`] for directories.
+pub fn check_directories(dirs: &Dirs) -> Result<(), Failure> {
+    with_directories(dirs, files::check_private_dir)
+}
+
+/// Does it with both directories, and before with those that they are in.
+fn with_directories(dirs: &Dirs, private: fn(&Path) -> io::Result<()>) -> Result<(), Failure> {
+    for dir in [&dirs.state, &dirs.runtime] {
+        let parent = dir.parent().unwrap_or(dir);
+        private(parent).and_then(|()| private(dir)).map_err(|e| failed(dir, &e))?;
+    }
+    Ok(())
+}
+
+fn failed(path: &Path, e: &io::Error) -> Failure {
+    match e.kind() {
+        // Not ours, or no directory: another try would find the same.
+        io::ErrorKind::PermissionDenied => {
+            Failure { exit: Exit::Config, ..Failure::with("use", path, e) }
+        }
+        _ => Failure::with("use", path, e),
+    }
+}
+
+/// Whether two descriptors are of one file.
+fn is_same(one: &File, other: &File) -> bool {
+    let identity = |file: &File| file.metadata().map(|meta| (meta.dev(), meta.ino()));
+    matches!((identity(one), identity(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 /// Takes the lock in the runtime directory again where it was removed, or the directory with it; `None`:
@@ -228,7 +254,7 @@ mod tests {
     }
 
     fn take(dirs: &Dirs) -> Result<InstanceLock, Failure> {
-        InstanceLock::take(&Name::parse("coder").unwrap(), dirs)
+        InstanceLock::take(&Name::parse("coder").unwrap(), dirs, Vec::new())
     }
 
     #[test]

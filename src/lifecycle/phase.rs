@@ -3,10 +3,12 @@
 //!
 //! ```text
 //! Starting → Serving → Draining → Confirming → Stopped
+//!            Serving → Pausing → HandingOver → Closing → Stopped, to be executed anew
 //! any of them → Failing → Stopped
 //! ```
 //! A drain ends when nothing is in flight *and* the first question is answered. Confirming is the
-//! second question, asked only where a service manager could meanwhile say something else.
+//! second question, asked only where a service manager could meanwhile say something else. A restart in
+//! place is given up for a stop at any moment: until the exec the signal comes first.
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,6 +17,16 @@ pub enum Phase {
     Starting,
     /// Taking work.
     Serving,
+    /// Messages are accepted and nothing begins; what is in flight ends, for a restart in place.
+    Pausing {
+        /// The turns that were still running have been told to end.
+        aborting: bool,
+    },
+    /// Nothing is in flight, and nothing is accepted: connections give up their sockets. `aborted`: what was
+    /// told to end does not go on in this process.
+    HandingOver { aborted: bool },
+    /// All have done so; the journal is closed.
+    Closing { aborted: bool },
     /// No new work; what is in flight ends.
     Draining(Drain),
     /// Nothing is in flight; the manager is asked once more. `again`: a signal came meanwhile.
@@ -53,6 +65,10 @@ pub enum VerdictKind {
 pub enum Outcome {
     Planned,
     Terminated,
+    /// The process executes the gateway anew.
+    Restarted,
+    /// It cannot, nor go on: its service manager starts it again.
+    RestartFailed,
     /// The gateway cannot go on.
     Failed,
 }
@@ -66,12 +82,18 @@ pub enum Event {
     Signal,
     /// The answer to the open question.
     Verdict(VerdictKind),
-    /// Nothing is in flight any more.
+    /// Nothing is in flight any more; where connections are handed over, none is left.
     Quiet,
     /// The journal is broken: only a new start can read it back.
     Broken,
-    /// The time that the drain has, or that aborted turns have to end, is over.
+    /// The time that the drain or the pause has, or that aborted turns have to end, is over.
     Expired,
+    /// The program that is to be executed has proven itself.
+    Proven,
+    /// The journal is closed for the restart.
+    Closed,
+    /// The restart cannot go on; the journal is open.
+    GivenUp,
 }
 
 /// What the main loop has to do.
@@ -86,6 +108,16 @@ pub enum Action {
     AnnounceStopping,
     /// End the turns in flight and start the clock for that.
     AbortTurns,
+    /// Begin nothing, and start the pause's clock.
+    Pause,
+    /// Accept nothing, have connections give up their sockets, and start the clock for that.
+    HandOver,
+    /// Close the journal.
+    Close,
+    /// Give them back, and wait for what is in flight again.
+    PauseAgain,
+    /// Go on as if no restart had been asked for.
+    Resume,
     /// Ask the manager once more.
     AskAgain,
     /// Write the record and exit.
@@ -95,14 +127,42 @@ pub enum Action {
 /// The next phase and what to do on the way.
 pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
     use Action::{AbortTurns, AskAgain, Exit, Nothing};
-    use Event::{Broken, Expired, Quiet, Signal, Started, Verdict};
-    use Phase::{Confirming, Draining, Failing, Serving, Starting, Stopped};
+    use Event::{Broken, Closed, Expired, GivenUp, Proven, Quiet, Signal, Started, Verdict};
+    use Phase::{
+        Closing, Confirming, Draining, Failing, HandingOver, Pausing, Serving, Starting, Stopped,
+    };
     use VerdictKind::{External, Planned};
     match (phase, event) {
         (Starting, Started) => (Serving, Action::AnnounceReady),
-        (Starting | Serving, Signal) => (Draining(Drain::default()), Action::BeginDrain),
-        (Starting | Serving | Draining(_) | Confirming { .. }, Broken) => (Failing, AbortTurns),
+        (Starting | Serving | Pausing { .. } | HandingOver { .. } | Closing { .. }, Signal) => {
+            (Draining(Drain::default()), Action::BeginDrain)
+        }
+        (
+            Starting
+            | Serving
+            | Pausing { .. }
+            | HandingOver { .. }
+            | Closing { .. }
+            | Draining(_)
+            | Confirming { .. },
+            Broken,
+        ) => (Failing, AbortTurns),
         (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Exit),
+
+        (Serving, Proven) => (Pausing { aborting: false }, Action::Pause),
+        (Pausing { aborting: false }, Expired) => (Pausing { aborting: true }, AbortTurns),
+        // Turns that do not end when they are aborted end with the exec.
+        (Pausing { aborting: true }, Expired) => (HandingOver { aborted: true }, Action::HandOver),
+        (Pausing { aborting }, Quiet) => (HandingOver { aborted: aborting }, Action::HandOver),
+        (HandingOver { aborted }, Quiet) => (Closing { aborted }, Action::Close),
+        // A client that does not read its answer: others wait for that no longer.
+        (HandingOver { aborted: false }, Expired) => {
+            (Pausing { aborting: false }, Action::PauseAgain)
+        }
+        (HandingOver { aborted: true }, Expired) => (Closing { aborted: true }, Action::Close),
+        (Closing { .. }, Closed) => (Stopped(Outcome::Restarted), Exit),
+        (Closing { aborted: false }, Expired | GivenUp) => (Serving, Action::Resume),
+        (Closing { aborted: true }, Expired | GivenUp) => (Stopped(Outcome::RestartFailed), Exit),
 
         (Draining(drain), Verdict(verdict)) => {
             match end_if_done(Drain { verdict: Some(verdict), ..drain }) {
@@ -126,14 +186,18 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         }
         (Confirming { .. }, Signal) => (Confirming { again: true }, Nothing),
 
-        (Starting, Verdict(_) | Quiet | Expired)
-        | (Serving, Started | Verdict(_) | Quiet | Expired)
-        | (Draining(_), Started)
-        | (Confirming { .. }, Started | Quiet | Expired)
-        | (Failing, Started | Signal | Verdict(_) | Broken)
-        | (Stopped(_), Started | Signal | Verdict(_) | Quiet | Broken | Expired) => {
-            (phase, Nothing)
-        }
+        (Starting, Verdict(_) | Quiet | Expired | Proven | Closed | GivenUp)
+        | (Serving, Started | Verdict(_) | Quiet | Expired | Closed | GivenUp)
+        | (Pausing { .. }, Started | Verdict(_) | Proven | Closed | GivenUp)
+        | (HandingOver { .. }, Started | Verdict(_) | Proven | Closed | GivenUp)
+        | (Closing { .. }, Started | Verdict(_) | Quiet | Proven)
+        | (Draining(_), Started | Proven | Closed | GivenUp)
+        | (Confirming { .. }, Started | Quiet | Expired | Proven | Closed | GivenUp)
+        | (Failing, Started | Signal | Verdict(_) | Broken | Proven | Closed | GivenUp)
+        | (
+            Stopped(_),
+            Started | Signal | Verdict(_) | Quiet | Broken | Expired | Proven | Closed | GivenUp,
+        ) => (phase, Nothing),
     }
 }
 

@@ -1,6 +1,8 @@
 //! The self-pipe: signals become bytes that the main loop polls for, each with its whole siginfo.
 //!
-//! Nothing is judged here and nothing is done in the handler but storing (signal-hook).
+//! Nothing is judged here and nothing is done in the handler but storing (signal-hook). The process has
+//! all signals blocked but where the main loop waits for them: so over an exec they stay pending, and the
+//! next image judges them.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -12,7 +14,7 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
 
 use crate::sys::proc::terminal_leader;
-use crate::sys::signal::{self, OTHERS, SIGCHLD, SIGHUP, SIGINT, SIGTERM};
+use crate::sys::signal::{self, OTHERS, SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
 /// The signals that mean something to us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,6 +29,8 @@ pub enum Kind {
     Other(&'static str),
     /// SIGHUP by a process: read the configuration again.
     Reload,
+    /// SIGUSR1: restart in place once nothing is in flight.
+    Restart,
     /// SIGCHLD: a child ended, which may be an orphan that nobody else reaps.
     Child,
 }
@@ -38,6 +42,7 @@ impl Kind {
             Kind::Interrupt => "SIGINT",
             Kind::Reload | Kind::HangUp => "SIGHUP",
             Kind::Other(name) => name,
+            Kind::Restart => "SIGUSR1",
             Kind::Child => "SIGCHLD",
         }
     }
@@ -63,22 +68,24 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Installs the handlers.
+    /// Blocks the signals and installs the handlers.
     pub fn catch() -> io::Result<Signals> {
         let (read, write) = UnixStream::pair()?;
         let outlives_terminal = signal::is_ignored(SIGHUP);
         let others = OTHERS.iter().map(|(other, _)| *other).filter(|s| !signal::is_ignored(*s));
         let wanted: Vec<i32> =
-            [SIGTERM, SIGINT, SIGHUP, SIGCHLD].into_iter().chain(others).collect();
+            [SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1].into_iter().chain(others).collect();
         // What arrives between a handler's installation and its entry in signal-hook's table is lost.
-        let install = || SignalDelivery::with_pipe(read, write, WithRawSiginfo, &wanted);
-        let delivery = signal::with_all_blocked(install)?;
+        signal::block_all();
+        let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, &wanted)?;
         signal::end_by_sent_faults()?;
         Ok(Signals { delivery, outlives_terminal, shell: terminal_leader() })
     }
 
     /// What has arrived since the last call. Never blocks.
     pub fn take(&mut self) -> Vec<Caught> {
+        // While a wait always has something else that is ready, it lets none in.
+        signal::take_pending();
         let (stays, shell) = (&mut self.outlives_terminal, self.shell);
         // A shell passes on what the kernel told it: to a job in the background alone, to one in the
         // foreground beside the kernel's own, which is lost where the other still waits.
@@ -95,11 +102,20 @@ impl Signals {
                 }
                 SIGHUP => Kind::Reload,
                 SIGCHLD => Kind::Child,
+                SIGUSR1 => Kind::Restart,
                 other => Kind::Other(OTHERS.iter().find(|(signal, _)| *signal == other)?.1),
             };
             Some(Caught { kind, code: info.si_code, pid, uid })
         };
         self.delivery.pending().filter_map(caught).collect()
+    }
+
+    /// Has what is not to end with the terminal stay so over an exec, which knows no handlers. A SIGHUP that
+    /// asks for a reload is lost meanwhile: what comes after reads the configuration anyway.
+    pub fn prepare_for_exec(&self) {
+        if self.outlives_terminal {
+            signal::ignore(SIGHUP);
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use crate::config::Url;
 use crate::subprocess::{Children, Environment};
 
 pub use client::{Client, Request};
+pub use tcp::is_looking_up;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use super::client::Client;
@@ -16,10 +17,21 @@ use crate::sys::poll::Interest;
 use crate::sys::process::is_shortage;
 use crate::sys::socket::begin_connect;
 
+/// Look-ups of names that are under way.
+static LOOK_UPS: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether the system's resolver is waited for.
+pub fn is_looking_up() -> bool {
+    LOOK_UPS.load(Ordering::Relaxed) > 0
+}
+
 /// Tries each address of the host once.
 fn connect(url: &Url, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
     let mut last = io::Error::new(ErrorKind::NotFound, "the host has no address");
-    for address in (url.host.as_str(), url.port).to_socket_addrs()? {
+    LOOK_UPS.fetch_add(1, Ordering::Relaxed);
+    let addresses = (url.host.as_str(), url.port).to_socket_addrs();
+    LOOK_UPS.fetch_sub(1, Ordering::Relaxed);
+    for address in addresses? {
         match connect_to(address, cancel) {
             Ok(stream) => return Ok(stream),
             Err(e) if is_shortage(&e) || e.kind() == ErrorKind::ConnectionAborted => return Err(e),

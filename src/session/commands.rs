@@ -1,14 +1,17 @@
 //! Commands in messages: what an operator may tell the gateway from within a session.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::hub::Hub;
 use super::id::Id;
-use super::message_table::{Digest, Owner, digest_of};
+use super::message_table::{Digest, Entry, Owner, digest_of};
+use super::restarts::{Foreseen, MAX_REQUESTERS, Requester, RestartKind, RestartRequest};
 use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
 use crate::escape::escaped;
+use crate::limits::{RESTART_PAUSE, RESTART_STORM};
 
 /// A message that is a command. What is none goes to the agent, whatever it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,9 +23,11 @@ pub enum Command {
     Queue,
     Retry,
     WhoAmI,
+    Restart,
+    Update,
 }
 
-const COMMANDS: [(&str, Command, &str); 7] = [
+const COMMANDS: [(&str, Command, &str); 9] = [
     ("/help", Command::Help, "this list"),
     ("/status", Command::Status, "what the gateway and this session are doing"),
     ("/stop", Command::Stop, "end the running turn"),
@@ -30,6 +35,12 @@ const COMMANDS: [(&str, Command, &str); 7] = [
     ("/queue", Command::Queue, "what waits in this session"),
     ("/retry", Command::Retry, "send the last finished message again"),
     ("/whoami", Command::WhoAmI, "who you are to the gateway"),
+    ("/restart", Command::Restart, "restart the gateway; it says here when it is back"),
+    (
+        "/update",
+        Command::Update,
+        "update the gateway, and restart it; it says here what came of it",
+    ),
 ];
 
 impl Command {
@@ -44,10 +55,12 @@ impl Hub {
     /// Carries a command out and records it with its answer, like any message.
     pub fn command(self: &Arc<Self>, command: Command, draft: Draft) -> Result<Submitted, Refusal> {
         let (who, text, key) = (draft.who.clone(), draft.text.trim().to_owned(), draft.key);
+        let deliver = draft.deliver.clone();
         let submitted = self.admit(draft)?;
         let Submitted::New { id, .. } = submitted else { return Ok(submitted) };
         let settings = self.settings();
         let operator = settings.config.is_operator(&who.principal);
+        let mut asks = None;
         let reply = match command {
             _ if !operator => {
                 format!("{} is for operators; {} is not in session.operators.", text, who.principal)
@@ -62,9 +75,65 @@ impl Hub {
             Command::Queue => self.queue_text(&who, id),
             Command::Retry => self.retry_last(&who, id, key),
             Command::WhoAmI => format!("You are {}, an operator of this gateway.", who.principal),
+            Command::Restart | Command::Update => {
+                let update = command == Command::Update;
+                let kind = if update { RestartKind::Update } else { RestartKind::Restart };
+                let (reply, asked) = self.foresee_restart(kind);
+                asks = asked.then(|| request(kind, &who, id, deliver));
+                reply
+            }
         };
-        self.reply(id, reply)?;
+        let replied = self.reply(id, reply);
+        if let Some(request) = asks {
+            self.make_request(id, request);
+        }
+        replied?;
         Ok(submitted)
+    }
+
+    /// What is said to a request for a restart; whether it is to be made.
+    fn foresee_restart(&self, kind: RestartKind) -> (String, bool) {
+        if self.is_draining() {
+            return ("It was not done. The gateway is stopping.".to_owned(), false);
+        }
+        let record = self.restart_record.get();
+        if let Some(why) = refuse_restart(&record.recent, self.clocks.read().since_boot) {
+            return (why, false);
+        }
+        let told = "you are told here what came of it";
+        let reply = match self.restarts.foresee() {
+            _ if kind == RestartKind::Update => format!("update requested: {told}."),
+            Foreseen::Begins => format!("restart requested: {told}."),
+            Foreseen::Joins { by, told: is_told } => {
+                let by = by.map(|by| format!(", asked for by {by}")).unwrap_or_default();
+                let most =
+                    || format!("{MAX_REQUESTERS} others are told what comes of it, and no more");
+                let told = if is_told { told.to_owned() } else { most() };
+                format!("a restart is under way{by}: this request joins it; {told}.")
+            }
+        };
+        (reply, true)
+    }
+
+    /// Makes the request of a message that has its end. Without that on the disk the next run might
+    /// take the message up again, and restart again.
+    fn make_request(&self, id: Id, request: RestartRequest) {
+        let ended = |turn: &Entry| turn.turn == TurnState::Done;
+        let durable = self.lock().table.get(id).is_some_and(ended) && !self.is_broken();
+        if durable && request.kind == RestartKind::Update {
+            let requester = request.requester.clone();
+            let kept = self.restart_record.change(|record| {
+                requester.into_iter().for_each(|it| record.await_update(it));
+            });
+            kept.unwrap_or_else(|e| log::warn!("who asked for the update is not kept: {e}"));
+            self.request_update(request);
+        } else if durable {
+            self.request_restart(request);
+            if let Err(e) = self.save_restart(false) {
+                log::warn!("who asked for the restart is not kept: {e}");
+            }
+        }
+        self.restarts.settle();
     }
 
     fn status_text(&self, who: &Owner) -> String {
@@ -140,6 +209,33 @@ impl Hub {
     }
 }
 
+fn request(kind: RestartKind, who: &Owner, id: Id, deliver: Option<String>) -> RestartRequest {
+    let (principal, session) = (who.principal.clone(), who.session.clone());
+    let by = format!("message {id} of {principal}");
+    let requester = Some(Requester { principal, session, message: id.to_string(), deliver });
+    RestartRequest { kind, by, requester }
+}
+
+/// Why no message restarts the gateway now: when restarts that were asked for were over, and what time it
+/// is, in ms since boot.
+fn refuse_restart(recent: &[u64], now: u64) -> Option<String> {
+    let since = |at: &u64| Duration::from_millis(now.saturating_sub(*at));
+    let last = recent.last().map(since).filter(|since| *since < RESTART_PAUSE);
+    if let Some(since) = last {
+        return Some(format!("restarted {} s ago, not again.", since.as_secs()));
+    }
+    let (most, time) = RESTART_STORM;
+    let storm: Vec<&u64> = recent.iter().filter(|at| since(at) < time).collect();
+    let first = storm.get(storm.len().checked_sub(most)?)?;
+    Some(format!(
+        "not restarted: {} restarts were asked for in the last {} s. Look why; a message restarts the \
+         gateway again in {} s, and `hermes-gateway restart` at any time.",
+        storm.len(),
+        time.as_secs(),
+        (time - since(first)).as_secs() + 1
+    ))
+}
+
 fn not_done(refusal: &Refusal) -> String {
     format!("It was not done. {}", escaped(&refusal.to_string(), false))
 }
@@ -147,6 +243,18 @@ fn not_done(refusal: &Refusal) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn restarts_that_follow_each_other_are_refused() {
+        let refused = |recent: &[u64], now| refuse_restart(recent, now).unwrap_or_default();
+        assert_eq!(refused(&[], 0), "");
+        assert_eq!(refused(&[5000], 8900), "restarted 3 s ago, not again.");
+        assert_eq!(refused(&[5000], 15_000), "");
+        let five = [10_000, 20_000, 30_000, 40_000, 50_000];
+        assert!(refused(&five, 61_000).contains("in 70 s"), "{}", refused(&five, 61_000));
+        assert_eq!(refused(&five[1..], 61_000), "");
+        assert_eq!(refused(&five, 130_000), "");
+    }
 
     #[test]
     fn a_command_is_its_word_alone() {

@@ -65,6 +65,11 @@ impl DeliveryQueues {
         due
     }
 
+    /// Keeps a target for one that sends to it besides its worker; false where that is at work.
+    pub fn claim(&mut self, target: &str) -> bool {
+        !std::mem::replace(&mut self.0.of(target).sending, true)
+    }
+
     /// When the next target can be sent to. `now` where that is possible already.
     pub fn next_due(&self, now: Instant) -> Option<Instant> {
         self.0.values().filter_map(|queue| queue.due(now)).min()

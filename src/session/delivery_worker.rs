@@ -11,14 +11,20 @@ use super::message::rfc3339;
 use super::message_table::Entry;
 use super::states::DeliveryState;
 use super::submit::Refusal;
+use crate::config::Target;
 use crate::delivery::{DeliveryResult, Payload, backoff};
+use crate::fault_points;
 use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
 use crate::limits::DISK_RETRY_DELAY;
 use crate::sys::random;
+use crate::threads::lock;
 
 /// The longest pause between two attempts of a delivery that did not ask for more.
 const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
+
+/// How long a stop waits for a target that is told of it.
+pub const MAX_DRAIN_SEND: Duration = Duration::from_secs(5);
 
 /// Whether a worker goes on. If not, the target is left alone until then.
 type Round = Result<(), Option<Instant>>;
@@ -66,10 +72,23 @@ impl Hub {
         self.maintenance_wakeup.notify_all();
     }
 
+    /// Sends this reply at once, during a drain, unless another is on its way to its target: then the
+    /// next start does. Waits for so long at the most.
+    pub(super) fn send_in_drain(&self, name: &str, id: Id, limit: Duration) {
+        let entry = {
+            let mut state = self.lock();
+            let entry = state.table.copy(id).filter(may_be_sent);
+            let Some(entry) = entry.filter(|_| state.deliveries.claim(name)) else { return };
+            self.begin_work(1);
+            entry
+        };
+        let _ = self.send(name, (id, entry), limit);
+        self.stop_sending(name, None);
+    }
+
     /// Sends the reply whose turn it is in a target's queue.
     fn send_next(&self, name: &str) -> Round {
-        let settings = self.settings();
-        let (id, entry) = {
+        let next = {
             let mut state = self.lock();
             let first = state.deliveries.next(name, Instant::now());
             let held = self.is_draining() || self.is_paused();
@@ -80,6 +99,12 @@ impl Hub {
             };
             (id, entry)
         };
+        self.send(name, next, Duration::MAX)
+    }
+
+    /// Makes one attempt, which takes no longer than `limit`.
+    fn send(&self, name: &str, (id, entry): (Id, Entry), limit: Duration) -> Round {
+        let settings = self.settings();
         let (since, attempts) =
             entry.delivery.as_ref().map_or((0, 0), |out| (out.since.uptime(), out.attempts));
         // What nobody could send while the machine was off does not grow old meanwhile.
@@ -130,7 +155,11 @@ impl Hub {
             created_at: &rfc3339(entry.at),
             finished_at: &rfc3339(entry.ended.at),
         };
-        let sent = crate::delivery::send(target, &payload, &self.children, self.abort.as_fd());
+        let target = Target { timeout: target.timeout.min(limit), ..target.clone() };
+        lock(&self.attempts).push((name.to_owned(), Instant::now() + target.timeout));
+        fault_points::at("delivery");
+        let sent = crate::delivery::send(&target, &payload, &self.children, self.abort.as_fd());
+        lock(&self.attempts).retain(|(target, _)| target != name);
         self.record_result(name, id, attempts + 1, sent)
     }
 

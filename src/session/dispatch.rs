@@ -186,9 +186,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let is_wanted = |queue: &Queue<T, K>| {
             wanted.is_none_or(|wanted| queue.turns.iter().any(|turn| wanted.contains(turn)))
         };
-        let waits = |queue: &Queue<T, K>| {
-            queue.head == Head::Waits && self.may_run(&queue.principal) && is_wanted(queue)
-        };
+        let waits = |queue: &Queue<T, K>| self.is_next(queue) && is_wanted(queue);
         let order = |at: &usize| {
             let load = self.principals.get(&self.queues[*at].principal);
             load.map(|load| (load.running, load.served))
@@ -202,6 +200,15 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         self.started += 1;
         self.principals.of(&principal).served = self.started;
         first
+    }
+
+    /// Whether there is a turn that could be started, and was not.
+    pub fn may_start(&self) -> bool {
+        self.queues.iter().any(|queue| self.is_next(queue))
+    }
+
+    fn is_next(&self, queue: &Queue<T, K>) -> bool {
+        queue.head == Head::Waits && self.may_run(&queue.principal)
     }
 
     /// Whether there is a slot for one more turn of this principal.

@@ -6,15 +6,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
 use super::id::Id;
+use super::message::rfc3339;
 use super::message_table::{Digest, MessageTable};
+use super::notices::Failures;
 use super::reply::{Recent, ReplyBuffers};
+use super::restart_record::{Pending, RecordFile};
+use super::restarts::{Restart, RestartAccepted, RestartRequest, Restarts};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
@@ -54,8 +58,19 @@ pub struct Hub {
     pub(super) compaction: Mutex<CompactionState>,
     /// What the system was short of when work last had to wait for it.
     pub(super) shortage: Mutex<Option<(Instant, String)>>,
+    /// How often the lock was taken, and how far maintenance is: see [`Hub::hangs`].
+    pub(super) taken: AtomicUsize,
+    pub(super) moves: AtomicUsize,
+    /// The attempts of deliveries that are under way, by target, and when each has to be over.
+    pub(super) attempts: Mutex<Vec<(String, Instant)>>,
     /// What `agent.retry_for` is measured from: a clock that stands still while the machine sleeps.
     pub(super) began: Instant,
+    /// The restarts that are asked for.
+    pub restarts: Restarts,
+    /// Which gateway this is.
+    pub gateway: OnceLock<String>,
+    /// What the next run is told of them.
+    pub restart_record: RecordFile,
     settings: RwLock<Arc<Settings>>,
     /// Readable once every turn has to end.
     pub abort: EventFd,
@@ -86,6 +101,8 @@ pub(super) struct State {
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) deliveries: DeliveryQueues,
+    /// What `stop.notify_failures` is told of.
+    pub(super) failures: Failures,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile. Whether that is the
     /// client of a chat, which has no other answer than the reply.
     pub(super) pinned: Vec<(Weak<Id>, bool)>,
@@ -172,7 +189,13 @@ impl Hub {
             clocks,
             compaction: Mutex::default(),
             shortage: Mutex::default(),
+            taken: AtomicUsize::new(0),
+            moves: AtomicUsize::new(0),
+            attempts: Mutex::default(),
             began: now,
+            restarts: Restarts::default(),
+            gateway: OnceLock::new(),
+            restart_record: RecordFile::default(),
             settings: RwLock::new(Arc::new(settings)),
             abort: EventFd::new()?,
             main_wakeup,
@@ -237,6 +260,41 @@ impl Hub {
             self.end_work();
         }
         self.maintenance_wakeup.notify_all();
+    }
+
+    /// Asks the main loop for a restart.
+    pub fn request_restart(&self, request: RestartRequest) -> RestartAccepted {
+        let accepted = self.restarts.request(request);
+        self.main_wakeup.notify();
+        accepted
+    }
+
+    /// Asks the main loop for an update; false where another waits to be started.
+    pub fn request_update(&self, request: RestartRequest) -> bool {
+        let accepted = self.restarts.request_update(request);
+        self.main_wakeup.notify();
+        accepted
+    }
+
+    /// Keeps the restart that is under way for the next run, with all who have asked: durable when this
+    /// returns. `ended`: nobody serves from now on. Not for the main thread, unless it ends.
+    ///
+    /// # Errors
+    /// The file could not be written.
+    pub fn save_restart(&self, ended: bool) -> std::io::Result<()> {
+        let now = self.clocks.read();
+        self.restart_record.change(|record| {
+            let Some(Restart { kind, by, requesters, .. }) = self.restarts.current() else {
+                return;
+            };
+            let from = env!("CARGO_PKG_VERSION").to_owned();
+            let before = record.pending.take().map(|it| (it.ended, it.ended_since_boot));
+            let served = before.unwrap_or_default();
+            let (ended, ended_since_boot) =
+                if ended { (rfc3339(now.wall), now.since_boot) } else { served };
+            let pending = Pending { kind, by, requesters, from, ended, ended_since_boot };
+            record.pending = Some(pending);
+        })
     }
 
     pub fn is_draining(&self) -> bool {

@@ -21,6 +21,8 @@ impl Hub {
         WAITING.fetch_add(1, Ordering::Relaxed);
         let state = lock(&self.state);
         WAITING.fetch_sub(1, Ordering::Relaxed);
+        // Nobody else writes it: the lock is held.
+        self.taken.store(self.taken.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
         state
     }
 

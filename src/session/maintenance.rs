@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner};
+use crate::fault_points;
 use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
 use crate::threads::{self, lock, pause};
@@ -91,6 +92,8 @@ impl Hub {
                 drop(state);
                 return self.sync_to_the_end();
             }
+            fault_points::at("dispatch");
+            self.note_move();
             state.dispatch.wake(Instant::now());
             let mut begun = self.begin_attempts(&mut state);
             let sync = state.sync_at.take_if(|at| *at <= Instant::now()).is_some();
@@ -98,8 +101,10 @@ impl Hub {
             let due = state.without_thread.extract_if(.., |(at, _)| *at <= Instant::now());
             begun.extend(due.map(|(_, id)| id));
             drop(state);
+            fault_points::at("maintenance");
             self.spawn_workers(begun);
             self.spawn_delivery_workers();
+            self.tell_failures();
             // One that the disk has no room for is tried again in the next round.
             let _ = self.write_clock();
             self.settings().agent.close_idle();
@@ -132,7 +137,12 @@ impl Hub {
         let postponed = postponed.chain(state.without_thread.iter().map(|(at, _)| *at));
         let sending = state.deliveries.next_due(now).filter(|_| !self.is_paused());
         let all = postponed.chain(state.sync_at).chain(state.mark_at).chain(sending);
-        all.fold(now + round, Instant::min)
+        all.chain(state.failures.due(now)).fold(now + round, Instant::min)
+    }
+
+    /// Whether there is something to do by now: for maintenance, or for whoever gives free slots away.
+    pub(super) fn has_due(&self, state: &State, now: Instant) -> bool {
+        self.next_due(state, now, MAINTENANCE_ROUND) <= now || state.dispatch.may_start()
     }
 
     /// During a drain: ends of turns become durable as they do otherwise.
@@ -192,6 +202,7 @@ impl Hub {
             (ids, owners)
         };
         for who in owners {
+            self.note_move();
             let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
                 continue;
             };

@@ -55,6 +55,9 @@ impl Hub {
             log::error!("record {number} contradicts the records before it: {why}");
         }
         state.recent.add(number, record, json.len());
+        if let Record::Step { id, step: Step::Failed(..) | Step::Dead(_), .. } = record {
+            self.note_failure(state, id);
+        }
         if let Some(session) = state.table.session_of(record) {
             state.notify_followers(Some(session));
         }

@@ -91,6 +91,7 @@ impl Hub {
         let Some(before) = self.transcript_time().checked_sub(keep) else { return };
         let old = lock(&self.transcripts.usage).oldest(None, before);
         for session in old {
+            self.note_move();
             if let Err(e) = self.forget_session(session, true) {
                 return log::warn!(
                     "cannot remove a session that was idle for longer than session.keep: {e}"

@@ -6,6 +6,7 @@ mod conversation;
 mod durable;
 mod faults;
 mod forgetting;
+mod hangs;
 mod journal;
 mod large;
 mod pause;

@@ -10,6 +10,7 @@ use super::commands::Command;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::Entry;
+use super::notices::MODE;
 use super::reply::ReplyBuffer;
 use crate::agent::{Context, Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
@@ -136,6 +137,11 @@ impl Hub {
             }
         };
         run.lock().message = Some(Arc::clone(&message));
+        if message.mode.as_deref() == Some(MODE) {
+            return Outcome::Failed(
+                "the gateway ended before it had written this notice".to_owned(),
+            );
+        }
         if entry.owner.session.is_some() && Command::parse(&message.text).is_some() {
             // An operator's word to the gateway is none for the agent.
             let words = "the gateway ended before it had carried this command out: send it again";

@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::child_cgroup;
@@ -84,13 +85,20 @@ impl Children {
         }
         let variables = program.variables(&own);
         let slot = PidSlot::default();
-        lock(&self.known).push(Arc::clone(&slot));
+        {
+            let mut known = lock(&self.known);
+            if self.closed.load(Ordering::SeqCst) {
+                return Err(io::Error::other("the gateway is being executed anew"));
+            }
+            known.push(Arc::clone(&slot));
+        }
         let cgroup = tree.as_ref().and_then(|tree| File::open(tree.cgroup.as_ref()?).ok());
         let spawn_options = SpawnOptions {
             stdin: options.input.is_some(),
             own_group: kind != ChildKind::Shielded,
             number: &slot,
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            image: program.image.as_deref().map(AsFd::as_fd),
         };
         let process = match spawn::spawn(&program.argv, &variables, spawn_options) {
             Ok(process) => process,
@@ -116,6 +124,7 @@ impl Children {
             children: Arc::clone(self),
             options,
             input_written: 0,
+            input_is_held: false,
             cancelled: None,
             silent_since: Instant::now(),
             stderr_first: true,
@@ -136,6 +145,8 @@ pub struct Child<'a> {
     options: RunOptions<'a>,
     /// Bytes of its input that are through.
     input_written: usize,
+    /// Its stdin is written to later, or ended.
+    input_is_held: bool,
     /// Why it was told to end, and when it is killed.
     cancelled: Option<(CancelReason, Instant)>,
     /// Since when there has been nothing on its stdout.
@@ -211,6 +222,11 @@ impl Child<'_> {
         self.cancelled = Some((reason, Instant::now() + self.options.grace));
     }
 
+    /// Keeps its stdin open, or with `false` goes on to feed it, and ends it.
+    pub fn hold_input(&mut self, hold: bool) {
+        self.input_is_held = hold;
+    }
+
     pub fn is_cancelled(&self) -> bool {
         self.cancelled.is_some()
     }
@@ -227,12 +243,13 @@ impl Child<'_> {
                 None => (self.options.cancel, until.map_or(idle_at, |until| until.min(idle_at))),
             };
             let process = &self.process;
+            let stdin = process.stdin.as_ref().filter(|_| !self.input_is_held);
             let interests = [
                 // The first: what it printed before its end is seen with that.
                 Interest::read(process.pidfd.as_fd()),
                 Interest::read(process.stdout.as_ref().map(AsFd::as_fd)),
                 Interest::read(process.stderr.as_ref().map(AsFd::as_fd)),
-                Interest::write(process.stdin.as_ref().map(AsFd::as_fd)),
+                Interest::write(stdin.map(AsFd::as_fd)),
             ];
             let ([ended, stdout, stderr, stdin], mut reason) = cancel.wait(interests, timeout)?;
             if stdin {
@@ -362,38 +379,9 @@ pub fn keep_tail(end: &mut Vec<u8>, bytes: &[u8], most: usize) {
     end.drain(..end.len().saturating_sub(most));
 }
 
-/// What a helper program said.
-#[derive(Debug)]
-pub struct Captured {
-    pub success: bool,
-    pub stdout: String,
-    pub stderr: String,
-}
-
-/// Runs a helper to its end and takes what it prints, at most `limit` bytes of each stream. It is
-/// shielded: the whole control group may be hit by the signal that it is asked about.
-///
-/// # Errors
-/// TimedOut when it has not ended by `deadline` (it is killed); else what stopped it from running.
-pub fn capture(
-    children: &Arc<Children>,
-    program: &Program,
-    deadline: Instant,
-    limit: usize,
-) -> io::Result<Captured> {
-    let (kind, cancel) = (ChildKind::Shielded, Cancel::at(deadline));
-    let options = RunOptions { kind, input: None, cancel, grace: Duration::ZERO };
-    let (reason, stdout, stderr) = children.spawn(program, options)?.finish(limit, limit)?;
-    let ExitReason::Exited(status) = reason else {
-        return Err(ErrorKind::TimedOut.into());
-    };
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let success = status == Status::Exited(0);
-    Ok(Captured { success, stdout: text(stdout), stderr: text(stderr) })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::capture::{Captured, capture};
     use super::*;
     use crate::sys::fd::EventFd;
     use crate::sys::process::{Pid, PidFd};

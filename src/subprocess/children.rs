@@ -1,7 +1,7 @@
 //! The children that threads of this process wait for, told from the orphans that it inherits.
 
 use std::io;
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::child_cgroup;
@@ -24,6 +24,9 @@ pub struct Children {
     /// With a slot for each that is being started: its number is there before it runs, and no lock
     /// is held while it does (an exec may hang on a dead network file system).
     pub(super) known: Mutex<Vec<PidSlot>>,
+    /// Nothing is started any more: this process is about to be another program. Set and read under the
+    /// lock of `known`.
+    pub(super) closed: AtomicBool,
     /// Held by the thread that reaps orphans: the kernel's list of them is whole only if none goes meanwhile.
     reaping: Mutex<()>,
     /// The soft limit on descriptors that we were started with, and that children get.
@@ -36,7 +39,27 @@ pub struct Children {
 
 impl Children {
     pub fn new() -> Arc<Children> {
-        Arc::new(Children { descriptors: limit().ok(), ..Children::default() })
+        Children::with(limit().ok())
+    }
+
+    /// The same where this process was started with another soft limit on descriptors than it has.
+    pub fn started_with(descriptors: u64) -> Arc<Children> {
+        Children::with(Some(descriptors))
+    }
+
+    fn with(descriptors: Option<u64>) -> Arc<Children> {
+        Arc::new(Children { descriptors, ..Children::default() })
+    }
+
+    /// The soft limit on descriptors that this process was started with.
+    pub fn descriptors(&self) -> Option<u64> {
+        self.descriptors
+    }
+
+    /// Has nothing started from now on, or lets it be again.
+    pub fn set_closed(&self, closed: bool) {
+        let _known = lock(&self.known);
+        self.closed.store(closed, Ordering::SeqCst);
     }
 
     /// From now on this process is the one of `gateway`, called `name`: what its children leave becomes

@@ -4,6 +4,7 @@
 //! What may enter: starting, feeding, reading, signalling, waiting. What a child is for, and what its
 //! output means, belongs to the caller.
 
+mod capture;
 mod child;
 mod child_cgroup;
 mod children;
@@ -11,9 +12,8 @@ mod executable;
 mod process_tree;
 mod program;
 
-pub use child::{
-    Captured, Child, ChildEvent, ChildKind, ExitReason, RunOptions, capture, keep_tail,
-};
+pub use capture::{Captured, capture};
+pub use child::{Child, ChildEvent, ChildKind, ExitReason, RunOptions, keep_tail};
 pub use children::Children;
 pub use executable::{explain_failure, why_not_executable};
 pub use process_tree::Leftovers;

@@ -2,9 +2,11 @@
 
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::named::ByName;
 use crate::sys::spawn;
@@ -26,6 +28,8 @@ pub struct Program {
     /// The path and the arguments.
     pub(super) argv: Vec<OsString>,
     environment: Environment,
+    /// The file to execute, opened; the path is then only what it is called by.
+    pub(super) image: Option<Arc<File>>,
 }
 
 impl Program {
@@ -47,7 +51,12 @@ impl Program {
 
     /// A program with exactly these variables.
     pub fn with_environment(path: PathBuf, environment: Environment) -> Program {
-        Program { argv: vec![path.into()], environment }
+        Program { argv: vec![path.into()], environment, image: None }
+    }
+
+    /// An open program with exactly these variables, called by this name.
+    pub fn opened(image: Arc<File>, called: OsString, environment: Environment) -> Program {
+        Program { argv: vec![called], environment, image: Some(image) }
     }
 
     #[must_use]

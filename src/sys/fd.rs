@@ -1,10 +1,10 @@
 //! File descriptors: flags, pipes, event counters.
 
-use std::fs::File;
-use std::io::{self, Seek, Write};
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
+use super::exec::memory_file;
 use super::process::Pid;
 
 /// Marks every inherited descriptor from 3 up close-on-exec, so that no child of ours can get
@@ -48,12 +48,7 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
 
 /// Makes this text what standard input reads, by a file in memory.
 pub fn give_stdin(text: &[u8]) -> io::Result<()> {
-    // SAFETY: memfd_create takes a name that ends with NUL, and returns a new descriptor that nobody
-    // else owns.
-    let file = unsafe { OwnedFd::from_raw_fd(check(libc::memfd_create(c"text".as_ptr(), 0))?) };
-    let mut file = File::from(file);
-    file.write_all(text)?;
-    file.rewind()?;
+    let file = memory_file(text)?;
     // SAFETY: both are open, and nothing owns descriptor 0.
     check(unsafe { libc::dup2(file.as_raw_fd(), 0) }).map(drop)
 }

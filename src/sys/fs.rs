@@ -18,6 +18,42 @@ use super::{check, user};
 /// PermissionDenied, with the reason, when it is a symlink, not a directory, or another user's.
 pub fn private_dir(path: &Path) -> io::Result<()> {
     make_dirs(path, 0o700)?;
+    if own_dir_mode(path)? & 0o077 != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+    }
+    Ok(())
+}
+
+/// Whether [`private_dir`] would make this directory or take it as it is; changes nothing.
+///
+/// # Errors
+/// Its own.
+pub fn check_private_dir(path: &Path) -> io::Result<()> {
+    match (path.symlink_metadata(), path.parent()) {
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => may_write_in(parent),
+        _ => own_dir_mode(path).and_then(|_| may_write(path)),
+    }
+}
+
+/// Whether a file or directory can be made in this directory, or in the nearest one above it that is there.
+fn may_write_in(dir: &Path) -> io::Result<()> {
+    match (may_write(dir), dir.parent()) {
+        (Err(e), Some(parent)) if e.kind() == io::ErrorKind::NotFound => may_write_in(parent),
+        (result, _) => result,
+    }
+}
+
+/// Whether we may write a file, or make files in a directory (faccessat(2)).
+pub fn may_write(path: &Path) -> io::Result<()> {
+    let mode = if path.is_dir() { libc::W_OK | libc::X_OK } else { libc::W_OK };
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    // SAFETY: faccessat reads a C string that lives here.
+    check(unsafe { libc::faccessat(libc::AT_FDCWD, path.as_ptr(), mode, libc::AT_EACCESS) })
+        .map(drop)
+}
+
+/// The mode of a directory that must be our own.
+fn own_dir_mode(path: &Path) -> io::Result<u32> {
     let meta = fs::symlink_metadata(path)?;
     if !meta.is_dir() {
         return Err(denied(path, "is not a directory (symlinks are not followed)"));
@@ -25,10 +61,7 @@ pub fn private_dir(path: &Path) -> io::Result<()> {
     if meta.uid() != user::own_uid() {
         return Err(denied(path, &format!("belongs to uid {}", meta.uid())));
     }
-    if meta.mode() & 0o077 != 0 {
-        fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    }
-    Ok(())
+    Ok(meta.mode())
 }
 
 /// Makes a directory and what is missing above it.

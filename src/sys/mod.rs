@@ -7,6 +7,7 @@
 #![allow(clippy::cast_possible_truncation)]
 
 pub mod clock;
+pub mod exec;
 pub mod fd;
 pub mod fork;
 pub mod fs;

@@ -3,6 +3,7 @@
 use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsRawFd, BorrowedFd};
+use std::ptr;
 use std::time::Duration;
 
 /// One descriptor and what is waited for; after [`poll`], what came.
@@ -52,13 +53,38 @@ impl<'fd> Interest<'fd> {
 /// # Errors
 /// What poll(2) says, EINTR excepted. EINVAL and EBADF are bugs: never go on as if nothing was.
 pub fn poll(interests: &mut [Interest<'_>], timeout: Option<Duration>) -> io::Result<usize> {
-    // Rounded up: a deadline that is 0.4 ms away must not make a loop spin.
-    let millis =
-        timeout.map_or(-1, |t| i32::try_from(t.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX));
+    wait_with(interests, timeout, false)
+}
+
+fn wait_with(
+    interests: &mut [Interest<'_>],
+    timeout: Option<Duration>,
+    signals: bool,
+) -> io::Result<usize> {
     let count = libc::nfds_t::try_from(interests.len()).unwrap_or(0);
+    let fds = interests.as_mut_ptr().cast();
     // SAFETY: `Interest` is a transparent pollfd, the slice is ours for the length of the call,
-    // and the descriptors in it are borrowed for longer than it.
-    let ready = unsafe { libc::poll(interests.as_mut_ptr().cast(), count, millis) };
+    // and the descriptors in it are borrowed for longer than it. The time and the mask live here.
+    let ready = unsafe {
+        if signals {
+            let time = timeout.map(|time| libc::timespec {
+                tv_sec: time.as_secs().try_into().unwrap_or(libc::time_t::MAX),
+                tv_nsec: time.subsec_nanos().into(),
+            });
+            let mut none = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::ppoll(
+                fds,
+                count,
+                time.as_ref().map_or(ptr::null(), ptr::from_ref),
+                &raw const none,
+            )
+        } else {
+            // Rounded up: a deadline that is 0.4 ms away must not make a loop spin.
+            let millis = |t: Duration| i32::try_from(t.as_nanos().div_ceil(1_000_000));
+            libc::poll(fds, count, timeout.map_or(-1, |t| millis(t).unwrap_or(i32::MAX)))
+        }
+    };
     match super::check(ready) {
         Ok(n) => Ok(usize::try_from(n).unwrap_or(0)),
         Err(e) if e.kind() == io::ErrorKind::Interrupted => {
@@ -78,5 +104,15 @@ pub fn wait_any<const N: usize>(
     timeout: Option<Duration>,
 ) -> io::Result<[bool; N]> {
     poll(&mut interests, timeout)?;
+    Ok(interests.map(|interest| interest.ready()))
+}
+
+/// The same with all signals let in that this thread has blocked (ppoll(2)). What is ready at once goes before
+/// one that is pending.
+pub fn wait_any_or_signal<const N: usize>(
+    mut interests: [Interest<'_>; N],
+    timeout: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    wait_with(&mut interests, timeout, true)?;
     Ok(interests.map(|interest| interest.ready()))
 }

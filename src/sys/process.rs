@@ -1,7 +1,9 @@
 //! Processes: who we are, pidfds, process groups, reaping.
 
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 
 use super::check;
 
@@ -171,6 +173,11 @@ pub fn protect_memory() -> io::Result<()> {
         check(libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0))?;
         check(libc::setrlimit(libc::RLIMIT_CORE, &raw const none)).map(drop)
     }
+}
+
+/// The program that this process runs, whatever has become of its file: to be executed, not read.
+pub fn own_image() -> io::Result<File> {
+    OpenOptions::new().read(true).custom_flags(libc::O_PATH).open("/proc/self/exe")
 }
 
 /// Takes the status of `child` if it has ended, and throws it away: for orphans that were handed

@@ -7,7 +7,9 @@ use std::sync::OnceLock;
 
 /// `SI_USER` is the `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's
 /// word. `SI_KERNEL` is that of a signal that the kernel itself sends, such as for Ctrl-C at the terminal.
-pub use libc::{SI_KERNEL, SI_USER, SIGCHLD, SIGHUP, SIGINT, SIGTERM, siginfo_t as RawInfo};
+pub use libc::{
+    SI_KERNEL, SI_USER, SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1, siginfo_t as RawInfo,
+};
 
 use super::check;
 
@@ -18,7 +20,7 @@ macro_rules! named {
 /// The other signals whose default is to end a process and that say nothing of its own faults
 /// (signal(7)).
 pub const OTHERS: &[(i32, &str)] = named!(
-    SIGQUIT SIGUSR1 SIGUSR2 SIGALRM SIGVTALRM SIGPROF SIGIO SIGPWR SIGSTKFLT SIGXCPU SIGXFSZ
+    SIGQUIT SIGUSR2 SIGALRM SIGVTALRM SIGPROF SIGIO SIGPWR SIGSTKFLT SIGXCPU SIGXFSZ
 );
 
 /// Pid and uid of the sender, as the siginfo names them. With a negative `si_code` the sender
@@ -51,6 +53,48 @@ pub fn with_all_blocked<T>(work: impl FnOnce() -> T) -> T {
         libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
         result
     }
+}
+
+/// The signals of a thread's own faults: to block them is to be killed by them without a word.
+const FAULTS: [i32; 7] = [
+    libc::SIGSEGV,
+    libc::SIGBUS,
+    libc::SIGFPE,
+    libc::SIGILL,
+    libc::SIGABRT,
+    libc::SIGTRAP,
+    libc::SIGSYS,
+];
+
+/// Blocks all signals but those of faults in this thread and in those that it starts: they wait, with their
+/// siginfo and over an exec too, for [`take_pending`] and for a wait that lets them in.
+pub fn block_all() {
+    // SAFETY: the set lives here and is filled before it is changed and read.
+    unsafe {
+        let mut set = MaybeUninit::uninit();
+        libc::sigfillset(set.as_mut_ptr());
+        for fault in FAULTS {
+            libc::sigdelset(set.as_mut_ptr(), fault);
+        }
+        libc::pthread_sigmask(libc::SIG_SETMASK, set.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Has the handlers run for all that is pending (pthread_sigmask(3): before it returns).
+pub fn take_pending() {
+    // SAFETY: both sets live here; the first is filled before it is read, the second by the call.
+    unsafe {
+        let (mut none, mut before) = (MaybeUninit::uninit(), MaybeUninit::uninit());
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), before.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, before.as_ptr(), std::ptr::null_mut());
+    }
+}
+
+/// Has a signal ignored from now on, by the program after an exec too.
+pub fn ignore(signal: i32) {
+    // SAFETY: SIG_IGN is no function of ours.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
 }
 
 /// What was done at SIGSEGV and SIGBUS before us.

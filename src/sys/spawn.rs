@@ -41,6 +41,8 @@ pub struct SpawnOptions<'a> {
     pub number: &'a AtomicI32,
     /// The directory of the control group (cgroups(7), version 2) that it is in before its exec.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// The open file to execute (execveat(2)), whatever is at its path by now.
+    pub image: Option<BorrowedFd<'a>>,
 }
 
 /// A child and our ends of its pipes, close-on-exec, which do not block.
@@ -63,12 +65,14 @@ struct ChildSetup {
     streams: [c_int; 3],
     /// The directory of the control group to enter; -1: none, or it was born there.
     cgroup: c_int,
+    /// The open program; -1: the one at the path `argv[0]`.
+    image: c_int,
     own_group: bool,
     joined: bool,
     error: Option<c_int>,
 }
 
-/// Starts the program `argv[0]` (a path, not searched for) with these arguments and exactly these
+/// Starts the program `argv[0]` (a path, not searched for), or the open one, with these arguments and exactly these
 /// variables (`NAME=VALUE`). It has no descriptors but 0, 1 and 2, and default signal handling.
 ///
 /// # Errors
@@ -95,6 +99,7 @@ pub fn spawn(
         envp: envp.as_ptr(),
         streams: [input.as_raw_fd(), out_write.as_raw_fd(), err_write.as_raw_fd()],
         cgroup: -1,
+        image: options.image.map_or(-1, |image| image.as_raw_fd()),
         own_group: options.own_group,
         joined: options.cgroup.is_some(),
         error: None,
@@ -200,7 +205,13 @@ extern "C" fn child_main(setup: *mut c_void) -> c_int {
     // called anywhere.
     unsafe {
         if prepare(setup) {
-            libc::syscall(libc::SYS_execve, *setup.argv, setup.argv, setup.envp);
+            let (argv, envp) = (setup.argv, setup.envp);
+            if setup.image < 0 {
+                libc::syscall(libc::SYS_execve, *argv, argv, envp);
+            } else {
+                let (path, flags) = (c"".as_ptr(), libc::AT_EMPTY_PATH);
+                libc::syscall(libc::SYS_execveat, setup.image, path, argv, envp, flags);
+            }
         }
         setup.error = io::Error::last_os_error().raw_os_error();
         libc::_exit(127)
@@ -262,10 +273,10 @@ pub fn replace_by(argv: &[OsString]) -> io::Error {
     io::Error::last_os_error()
 }
 
-type Pointers = Vec<*mut libc::c_char>;
+pub(super) type Pointers = Vec<*mut libc::c_char>;
 
 /// The strings, and an array of pointers to them that ends with a null one.
-fn c_strings(texts: &[OsString]) -> io::Result<(Pointers, Vec<CString>)> {
+pub(super) fn c_strings(texts: &[OsString]) -> io::Result<(Pointers, Vec<CString>)> {
     let strings = texts.iter().map(|text| CString::new(text.as_bytes()));
     let strings = strings.collect::<Result<Vec<CString>, _>>()?;
     let pointers = strings.iter().map(|s| s.as_ptr().cast_mut());

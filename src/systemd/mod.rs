@@ -5,7 +5,9 @@
 //! `lifecycle`.
 
 pub mod cgroup;
+pub mod listen_fds;
 pub mod notify;
+pub mod revival;
 pub mod stop_waiters;
 pub mod systemctl;
 pub mod unit_template;

@@ -3,12 +3,16 @@
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::cancel::Cancel;
+use crate::sys::poll::Interest;
 use crate::sys::process::Pid;
+use crate::sys::socket::send_descriptors;
 
 /// How long a service manager that does not read may hold the main loop up for a message.
 const NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
@@ -34,9 +38,43 @@ impl Notifier {
     /// Sends one message of `KEY=VALUE` lines. A failure is logged: the manager's own time-outs
     /// decide what comes of it.
     pub fn send(&self, message: &str) {
-        if let Some(Err(e)) = self.socket.as_ref().map(|s| s.send(message.as_bytes())) {
+        self.send_with(message, &[]);
+    }
+
+    fn send_with(&self, message: &str, descriptors: &[BorrowedFd<'_>]) {
+        let send = |socket: &UnixDatagram| {
+            send_descriptors(socket.as_fd(), message.as_bytes(), descriptors)
+        };
+        if let Some(Err(e)) = self.socket.as_ref().map(send) {
             log::warn!("the service manager was not told {message:?}: {e}");
         }
+    }
+
+    /// Has the service manager keep a copy of a descriptor under this name, and hand it to the next
+    /// process of the unit (`FileDescriptorStoreMax=`, systemd.service(5)). One that it has it keeps once.
+    pub fn store(&self, name: &str, descriptor: BorrowedFd<'_>) {
+        self.send_with(&format!("FDSTORE=1\nFDNAME={name}"), &[descriptor]);
+    }
+
+    /// Has the service manager close what it keeps under this name.
+    pub fn remove(&self, name: &str) {
+        self.send(&format!("FDSTOREREMOVE=1\nFDNAME={name}"));
+    }
+
+    /// Waits until the service manager has done what it was told before: it closes what comes with
+    /// `BARRIER=1` (sd_notify_barrier(3)).
+    ///
+    /// # Errors
+    /// TimedOut: it has not by the deadline.
+    pub fn barrier(&self, deadline: Instant) -> io::Result<()> {
+        if self.socket.is_none() {
+            return Ok(());
+        }
+        let (reader, writer) = io::pipe()?;
+        self.send_with("BARRIER=1", &[writer.as_fd()]);
+        drop(writer);
+        let ([over], _) = Cancel::at(deadline).wait([Interest::read(reader.as_fd())], deadline)?;
+        if over { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
     }
 
     /// `STATUS=`, for `systemctl status`: one line, no controls.

@@ -4,13 +4,14 @@ use std::env;
 use std::fs;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 
 use super::http::{self, Connection, Response};
-use super::{DEADLINE, Outcome, Process, TempDir, binary, eventually};
+use super::{DEADLINE, Outcome, Process, TempDir, binary, eventually, sys};
 
 /// Where one gateway keeps its files: configuration, state and runtime directories that nobody
 /// else uses. It outlives the process, so a second start finds what the first has left.
@@ -121,6 +122,8 @@ impl Home {
             settings: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
+            as_configured: false,
+            descriptors: Vec::new(),
         }
     }
 
@@ -157,12 +160,20 @@ pub struct Launch {
     settings: Vec<(String, String)>,
     args: Vec<String>,
     env: Vec<(String, String)>,
+    as_configured: bool,
+    descriptors: Vec<OwnedFd>,
 }
 
 impl Launch {
     /// `--set KEY=VALUE`. Without a `http.listen` the gateway listens on a free loopback port.
     pub fn set(mut self, key: &str, value: &str) -> Launch {
         self.settings.push((key.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Listens where its configuration says.
+    pub fn listen_as_configured(mut self) -> Launch {
+        self.as_configured = true;
         self
     }
 
@@ -176,6 +187,13 @@ impl Launch {
     pub fn env(mut self, name: &str, value: &str) -> Launch {
         self.env.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Hands descriptors over, from 3 on, by a parent that sets `LISTEN_PID` right.
+    pub fn descriptors(mut self, descriptors: Vec<OwnedFd>, names: &str) -> Launch {
+        self = self.env("LISTEN_FDS", &descriptors.len().to_string()).env("LISTEN_FDNAMES", names);
+        self.descriptors = descriptors;
+        self.through(&["sh", "-c", "LISTEN_PID=$$ exec \"$@\"", "sh"])
     }
 
     /// Starts another build of the gateway.
@@ -218,7 +236,8 @@ impl Launch {
     /// Starts the gateway and waits for nothing.
     #[track_caller]
     pub fn spawn(mut self) -> Process {
-        if !self.settings.iter().any(|(key, _)| key == "http.listen") {
+        let set = self.settings.iter().any(|(key, _)| key == "http.listen");
+        if !set && !self.as_configured {
             self = self.set("http.listen", "127.0.0.1:0");
         }
         let mut command = match self.through.split_first() {
@@ -231,6 +250,9 @@ impl Launch {
         };
         self.home.furnish(&mut command);
         command.envs(self.env);
+        if !self.descriptors.is_empty() {
+            sys::hand_over(&mut command, self.descriptors);
+        }
         self.home.name_itself(&mut command);
         command.arg("run").args(self.args);
         for (key, value) in &self.settings {

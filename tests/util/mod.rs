@@ -14,6 +14,7 @@
 //! - [`Service`] is the gateway as a unit in there.
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
 //! - [`principals`] has a gateway with several keys, and what one principal costs the others.
+//! - [`programs`] has programs that cannot take a gateway's place.
 //! - [`fault`] makes single system calls of the gateway fail.
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
@@ -35,6 +36,7 @@ pub mod outage;
 pub mod principals;
 mod private;
 mod process;
+pub mod programs;
 pub mod random;
 mod sandbox;
 mod service;
@@ -54,7 +56,7 @@ pub use caller::Caller;
 pub use disk::{Disk, Tmpfs};
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
-pub use manager::{Manager, Unit};
+pub use manager::{Manager, Unit, runtime_dir};
 pub use outage::Outage;
 pub use private::Private;
 pub use process::{Outcome, Process};

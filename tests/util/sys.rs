@@ -8,7 +8,9 @@ use std::mem;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Our effective user id.
@@ -210,6 +212,28 @@ pub fn raise_descriptors() {
     }
     assert!(limits.rlim_max >= 18_000, "the hard limit on descriptors is {}", limits.rlim_max);
 }
+
+/// Has a command be started with these descriptors open from 3 on, as sd_listen_fds(3) has it.
+pub fn hand_over(command: &mut Command, descriptors: Vec<OwnedFd>) {
+    let place = move || -> io::Result<()> {
+        // Out of the way first: one of them may be where another is to be.
+        for (descriptor, number) in descriptors.iter().zip(FIRST_OUT_OF_THE_WAY..) {
+            // SAFETY: dup2 takes plain numbers.
+            check(unsafe { libc::dup2(descriptor.as_raw_fd(), number) })?;
+        }
+        for (number, target) in (FIRST_OUT_OF_THE_WAY..).zip(3..3 + descriptors.len()) {
+            // SAFETY: both take plain numbers.
+            check(unsafe { libc::dup2(number, i32::try_from(target).unwrap()) })?;
+            check(unsafe { libc::close(number) })?;
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes system calls only.
+    unsafe { command.pre_exec(place) };
+}
+
+/// Above all that a test program has open.
+const FIRST_OUT_OF_THE_WAY: i32 = 900;
 
 /// A terminal: our end of it, and the one for a program (pty(7)).
 pub fn terminal() -> io::Result<(File, File)> {

@@ -17,7 +17,7 @@ pub fn dirs(root: &TempDir) -> Dirs {
 }
 
 pub fn hold(dirs: &Dirs) -> InstanceLock {
-    InstanceLock::take(&Name::parse("coder").unwrap(), dirs).unwrap()
+    InstanceLock::take(&Name::parse("coder").unwrap(), dirs, Vec::new()).unwrap()
 }
 
 /// A gateway that answers one request after the other with these bytes and hangs up; gives the

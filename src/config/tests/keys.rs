@@ -84,6 +84,25 @@ fn operators_are_those_of_the_role_and_those_named() {
 }
 
 #[test]
+fn targets_of_notices_that_do_not_exist_are_rejected() {
+    let target = "[deliver.ops]\nurl = 'http://a/'\n[stop]\n";
+    for key in ["notify", "notify_failures"] {
+        error(
+            &format!("{target}{key} = 'opps'"),
+            &format!(
+                "4:1: stop.{key} is \"opps\", but there is no [deliver.NAME] of that name; did you mean \"ops\"?"
+            ),
+        );
+        error(
+            &format!("{target}{key} = 'a b'"),
+            &format!("4:{}: stop.{key} is \"a b\"; a target's name", key.len() + 4),
+        );
+        good(&format!("{target}{key} = 'ops'"), &[]);
+        good(&format!("{target}{key} = ''"), &[]);
+    }
+}
+
+#[test]
 fn operators_that_do_not_exist_are_rejected() {
     let keys = "[keys.alice]\nfile = '/a'\n[session]\n";
     error(

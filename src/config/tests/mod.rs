@@ -87,6 +87,8 @@ busy = "interrupt"
 operators = ["owner", "alice"]
 [stop]
 drain_timeout = 45
+[restart]
+start_timeout = "5s"
 [log]
 level = "debug"
 target = "syslog"

@@ -46,6 +46,11 @@ keep = "30d"                                  # default
 
 [stop]
 drain_timeout = "90s"                         # --set
+notify = ""                                   # default
+notify_failures = ""                          # default
+
+[restart]
+start_timeout = "1m"                          # default
 
 [log]
 level = "info"                                # default
@@ -206,6 +211,7 @@ fn the_table_of_keys_is_sound() {
         let (section, name) = full_name.split_once('.').unwrap();
         let text = format!("[{section}]\n{name} = {}\n", key.example);
         let set: &[&str] = match full_name.as_str() {
+            "stop.notify" | "stop.notify_failures" => &["deliver.ops.url=http://a/"],
             "agent.key_file" | "agent.model" | "agent.models" => &["agent.url=http://a/v1"],
             _ => &[],
         };

@@ -9,19 +9,19 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
+use super::progress::Step;
+use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
 use crate::cancel::Cancel;
 use crate::escape::escaped;
 use crate::exit::Exit;
+use crate::fault_points;
 use crate::gateway::startup::Started;
-use crate::gateway::stop_timeout;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::limits::{
-    ABORT_TIMEOUT, DISK_SLOW, HISTORY_TIMEOUT, KILL_AFTER, STOP_HEADROOM, THREAD_STACK,
-};
+use crate::limits::{ABORT_TIMEOUT, CLOSE_TIMEOUT, DISK_SLOW, KILL_AFTER, THREAD_STACK};
 use crate::sys::clock::Utc;
 use crate::sys::fork::run_in_child;
 use crate::sys::fs as files;
@@ -30,8 +30,9 @@ use crate::sys::process::exit_now;
 use crate::systemd::stop_waiters;
 use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 
-/// How long the exit waits for the journal's last sync: what was acknowledged is durable without it.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long requests on connections that were accepted before the signal still begin, where the service
+/// manager does not answer sooner: it does as a rule, and a client sends what it connects for at once.
+const CLOSE_AFTER: Duration = Duration::from_millis(100);
 
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
@@ -41,27 +42,33 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl Main {
     pub(super) fn begin_drain(&mut self) {
-        let (mut was_started, mut drain) = (false, Duration::ZERO);
-        if let Some(Started { service, .. }) = &self.started {
+        let mut was_started = false;
+        if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
             service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
-            service.shutdown.close();
-            service.hub.drain();
+            // Connections that were given up for a restart are told of the stop.
+            self.take_back();
+            self.refuse_restart("the gateway is being stopped");
             was_started = service.ready.load(Ordering::SeqCst);
-            drain = stop_timeout::drain(service);
         }
         let now = Instant::now();
+        let drain = self.budget.map_or(Duration::ZERO, |budget| budget.drain(now));
         self.timers.drain = Some(now + drain);
+        self.timers.close = Some(now + CLOSE_AFTER);
         self.query(QueryPoint::Signal { started: was_started });
         if self.in_flight() > 0 {
             self.report(now);
         }
     }
 
-    /// Asks the service manager for more time, where the unit's own is shorter than what a stop may take:
-    /// enough for all that follows a drain, again and again while it goes on.
-    pub(super) fn extend_timeout(&self) {
-        if self.started.as_ref().is_some_and(|started| stop_timeout::is_short(&started.service)) {
-            self.notifier.send(&format!("EXTEND_TIMEOUT_USEC={}", STOP_HEADROOM.as_micros()));
+    /// Takes no new work from here on. Where the unit comes back, a connection between two requests ends when
+    /// the next one comes, without an answer: its client asks the next process (RFC 9112, section 9.3.1).
+    pub(super) fn take_no_more(&mut self) {
+        self.timers.close = None;
+        let comes_back = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
+        let comes_back = comes_back.is_some_and(|found| found.comes_back);
+        if let Some(service) = self.started.as_ref().map(|it| &it.service) {
+            service.shutdown.close(comes_back);
+            service.hub.drain();
         }
     }
 
@@ -74,10 +81,11 @@ impl Main {
             finding.sender.clone_from(&last.sender);
         }
         log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
-        if let (Some(started), Some(limit)) = (&self.started, finding.stop_timeout) {
-            *lock(&started.service.stop_timeout) = Some(limit);
+        if let (Some(started), Some(unit)) = (&self.started, &finding.unit) {
+            *lock(&started.service.stop_timeout) = Some(unit.stop_timeout);
         }
         stop.finding = Some(finding.clone());
+        self.learn_stop_time(finding.unit.map(|unit| unit.stop_timeout));
         finding
     }
 
@@ -85,9 +93,10 @@ impl Main {
     pub(super) fn query(&mut self, point: QueryPoint) {
         let Some(stop) = &self.stop else { return };
         let (supervisor, caught) = (self.supervisor.clone(), stop.latest);
-        let mailbox = Arc::clone(&self.mailbox);
+        let (mailbox, within) = (Arc::clone(&self.mailbox), self.share(Step::Asking));
         let question = move || {
-            let finding = supervisor.examine(caught, point);
+            fault_points::at("stop-question");
+            let finding = supervisor.examine(caught, point, within);
             let planned = finding.verdict.planned;
             mailbox.put(News::Found(Box::new(finding)));
             if let (true, Some(own)) = (planned, supervisor.own.get()) {
@@ -98,36 +107,73 @@ impl Main {
             log::warn!(
                 "cannot start a thread that asks the service manager ({e}); the main thread asks"
             );
-            let finding = self.supervisor.examine(caught, point);
+            let finding = self.supervisor.examine(caught, point, within);
             self.mailbox.put(News::Found(Box::new(finding)));
+        }
+    }
+
+    /// Whether `stop.notify` is to be told of this stop if that is planned, which is not known yet.
+    pub(super) fn waits_to_tell(&self) -> bool {
+        let asked =
+            matches!(self.phase, Phase::Draining(Drain { verdict: None, aborting: false, .. }));
+        let target = |started: &Started| {
+            let notify = !started.service.settings().config.stop.notify.is_empty();
+            notify && started.service.ready.load(Ordering::SeqCst)
+        };
+        asked && !self.told_down && self.started.as_ref().is_some_and(target)
+    }
+
+    /// Has `stop.notify` told of this stop, once: one that is planned, or that cuts turns short.
+    pub(super) fn tell_down(&mut self) {
+        let Some(started) = &self.started else { return };
+        let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
+        let Some((stop, found)) = found else { return };
+        if started.service.ready.load(Ordering::SeqCst)
+            && !std::mem::replace(&mut self.told_down, true)
+        {
+            let line = history::line(None, stop, found, found.verdict.reason, Exit::Planned);
+            started.service.hub.announce_down(history::in_words(&line));
         }
     }
 
     pub(super) fn abort_turns(&mut self) {
         let turns = self.turns();
-        if let Some(stop) = &mut self.stop {
-            stop.aborted = turns;
+        if turns > 0 {
+            self.tell_down();
+        }
+        self.stop.iter_mut().for_each(|stop| stop.aborted = turns);
+        self.restart.iter_mut().for_each(|restart| restart.aborted = turns);
+        if self.phase != (Phase::Pausing { aborting: true }) {
+            self.take_no_more();
         }
         if let Some(started) = &self.started {
-            started.service.shutdown.close();
-            started.service.hub.drain();
             if turns > 0 {
                 log::warn!("aborting the turns still in flight: {turns}");
             }
             started.service.hub.abort.notify();
         }
+        let restarts = self.phase == (Phase::Pausing { aborting: true });
+        if !restarts {
+            self.begin_stop_time(Instant::now());
+        }
+        fault_points::at("stop-abort");
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
-        self.timers.drain = Some(Instant::now() + agents + ABORT_TIMEOUT);
+        let most = agents + ABORT_TIMEOUT;
+        let time = if restarts { most } else { self.share(Step::Aborting).min(most) };
+        self.timers.drain = Some(Instant::now() + time);
     }
 
     /// Tells the service manager what is waited for.
     pub(super) fn report(&mut self, now: Instant) {
         let (turns, requests) = (self.turns(), self.in_flight());
         let left = self.timers.drain.map_or(0, |at| at.saturating_duration_since(now).as_secs());
-        let what = format!("Draining: turns in flight {turns}, requests {requests}, {left} s left");
+        let doing = if self.stop.is_some() { "Draining" } else { "Restarting" };
+        let what = format!("{doing}: turns in flight {turns}, requests {requests}, {left} s left");
         self.notifier.status(&what);
-        self.extend_timeout();
+        if self.stop.is_some() {
+            self.extend_timeout();
+        }
         self.timers.report = Some(now + REPORT_EVERY);
     }
 
@@ -147,19 +193,42 @@ impl Main {
     /// that takes time comes first, and the last look at the signals just before the end. Nothing is
     /// dropped on the way out: to close a file may take as long as its disk likes.
     pub(super) fn finish(&mut self, outcome: Outcome, signals: &mut Signals) -> Exit {
-        self.extend_timeout();
+        self.begin_stop_time(Instant::now());
         self.clean_up(outcome == Outcome::Planned);
         let exit = self.record_outcome(outcome);
         let missed = |caught: &Caught| !matches!(caught.kind, Kind::Reload | Kind::Child);
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
-            let finding = self.supervisor.examine(caught, QueryPoint::Exit { marker: false });
+            self.stop_watchdog.progress.enter(Step::Asking);
+            let (point, within) = (QueryPoint::Exit { marker: false }, self.share(Step::Asking));
+            let finding = self.supervisor.examine(caught, point, within);
             if self.keep_finding(finding).verdict.planned {
-                exit_now(self.record_outcome(Outcome::Planned).code());
+                let exit = self.record_outcome(Outcome::Planned);
+                self.refuse_waiting();
+                exit_now(exit.code());
             }
         }
+        if outcome != Outcome::Failed {
+            self.refuse_waiting();
+        }
+        self.stop_watchdog.progress.enter(Step::Exiting);
+        fault_points::at("stop-exit");
         exit_now(exit.code())
+    }
+
+    /// Tells those that waited while the service manager was asked, where nobody comes to serve them.
+    fn refuse_waiting(&self) {
+        if let Some(started) = self.started.as_ref().filter(|_| !self.leaves_backlog()) {
+            started.listeners.refuse_waiting();
+        }
+    }
+
+    /// The status after a failure: where another start would not find what was accepted, only the operator
+    /// can help.
+    pub(super) fn failed_exit(&self) -> Exit {
+        let loss = self.started.as_ref().and_then(|started| started.service.hub.health().loss());
+        if loss.is_some() { Exit::Config } else { Exit::Failed }
     }
 
     /// Writes down how it ends; returns the status to exit with.
@@ -168,11 +237,13 @@ impl Main {
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
-            // Another start would not find what was accepted: only the operator can help.
-            Outcome::Failed if loss.is_some() => Exit::Config,
-            Outcome::Failed => Exit::Failed,
+            Outcome::Failed => self.failed_exit(),
+            Outcome::Restarted | Outcome::RestartFailed => Exit::TryLater,
         };
-        let note = loss.map(|loss| loss.why);
+        let failed = self.restart.as_ref().and_then(|restart| restart.failed.clone());
+        let failed =
+            failed.or_else(|| (outcome == Outcome::RestartFailed).then(|| CLOSE_FAILED.to_owned()));
+        let note = loss.map(|loss| loss.why).or(failed);
         // A start that has not begun its run by now begins none.
         let run = self.begun.get_or_init(|| None).as_deref();
         let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
@@ -191,6 +262,9 @@ impl Main {
                 (why, line)
             }
         };
+        self.stop_watchdog.progress.enter(Step::Recording);
+        self.stop_watchdog.progress.set_end(exit, line.clone());
+        fault_points::at("stop-record");
         if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
             log::warn!("the history could not be written: {e}");
         }
@@ -200,7 +274,7 @@ impl Main {
         exit
     }
 
-    /// Removes the control socket and enters this line, in a child that is left behind where the disk
+    /// Removes the control socket, unless the unit comes back, and enters this line, in a child that is left behind where the disk
     /// hangs: it has our locks until it is done. In a thread where the system has no child for us.
     /// The lock file stays: it is never unlinked.
     fn record_end(&mut self, line: Value, sync: bool) -> io::Result<()> {
@@ -210,16 +284,19 @@ impl Main {
         }
         let (dirs, started) = (self.plan.dirs.clone(), self.started.is_some());
         let ephemeral = started && self.plan.ephemeral;
+        // Where the unit comes back, a client that connects meanwhile waits for the next process.
+        let unused = started && !self.leaves_backlog();
         let work = move || {
-            let _ = started.then(|| fs::remove_file(dirs.control_socket()));
+            let _ = unused.then(|| fs::remove_file(dirs.control_socket()));
             let _ = ephemeral.then(|| fs::remove_dir_all(dirs.ephemeral_sessions()));
             let entered = history::record_end(&dirs, &line, sync);
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
+        let time = self.share(Step::Recording);
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
         let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
             Ok(told) => {
-                let deadline = Instant::now() + HISTORY_TIMEOUT;
+                let deadline = Instant::now() + time;
                 let answer = [Interest::read(told.as_fd())];
                 let ([true], _) = Cancel::at(deadline).wait(answer, deadline)? else {
                     return Err(hangs());
@@ -229,8 +306,8 @@ impl Main {
             Err(e) => {
                 let told = Arc::<Slot<_>>::default();
                 let answer = told.clone();
-                spawn_with_retry("end", Box::new(move || answer.send(work())), HISTORY_TIMEOUT)?;
-                told.wait(HISTORY_TIMEOUT).ok_or(e)?
+                spawn_with_retry("end", Box::new(move || answer.send(work())), time)?;
+                told.wait(time).ok_or(e)?
             }
         };
         self.disk_hangs = false;
@@ -238,6 +315,8 @@ impl Main {
     }
 
     pub(super) fn clean_up(&mut self, planned: bool) {
+        let deadline = Instant::now() + self.share(Step::CleaningUp);
+        fault_points::at("stop-clean-up");
         // Turns that did not end in time leave no processes behind, whoever runs us.
         self.plan.children.end_all();
         let Some(started) = &self.started else { return };
@@ -254,7 +333,6 @@ impl Main {
         // Another thread that waits for a disk that hangs would not help.
         let begun =
             !self.is_stalled() && spawn_with_retry("end", Box::new(work), CLOSE_TIMEOUT).is_ok();
-        let deadline = Instant::now() + CLOSE_TIMEOUT;
         let wait = |of: &Slot<bool>| of.wait(deadline.saturating_duration_since(Instant::now()));
         if begun && wait(&closed).is_some() {
             let _ = wait(&ended);

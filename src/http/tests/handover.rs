@@ -149,7 +149,7 @@ fn what_a_connection_has_unread_is_no_more_than_two_heads() {
 fn a_stop_is_the_last_word() {
     let flag = ShutdownFlag::default();
     flag.park();
-    flag.close();
+    flag.close(false);
     for next in [ShutdownFlag::resume, ShutdownFlag::hand_over, ShutdownFlag::park] {
         next(&flag);
         assert!(flag.is_closing() && !flag.is_handing_over());

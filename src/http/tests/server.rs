@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::super::{Closed, Connection, Refusal, Response, ShutdownFlag, Socket};
+use super::super::{
+    Closed, Connection, ConnectionActivity, Refusal, Response, ShutdownFlag, Socket,
+};
 use super::test_limits;
 use crate::config::Limits;
 
@@ -282,7 +284,7 @@ fn a_drain_tells_busy_connections_to_close() {
     let closer = Arc::clone(&shutdown);
     let server = serve_behind(shutdown, socket, test_limits(), move |connection| {
         let request = connection.next_request()?.unwrap();
-        closer.close();
+        closer.close(false);
         connection.respond(&request, Response::text(200, "last"))?;
         assert!(connection.next_request()?.is_none());
         Ok(())
@@ -290,6 +292,39 @@ fn a_drain_tells_busy_connections_to_close() {
     client.write_all(GET).unwrap();
     assert!(read_all(&mut client).contains("\r\nConnection: close\r\n"));
     drop(client);
+    assert!(server.join().is_ok());
+}
+
+#[test]
+fn where_another_process_comes_the_next_request_of_a_connection_is_left_to_it() {
+    let (mut client, socket) = tcp();
+    let shutdown = Arc::<ShutdownFlag>::default();
+    let closer = Arc::clone(&shutdown);
+    let server = serve_behind(shutdown, socket, test_limits(), move |connection| {
+        let activity = ConnectionActivity::new(1, Instant::now());
+        connection.activity = Some(Arc::new(activity));
+        let request = connection.next_request()?.unwrap();
+        connection.respond(&request, Response::text(200, "first"))?;
+        closer.close(true);
+        assert!(connection.next_request()?.is_none());
+        Ok(())
+    });
+    client.write_all(GET).unwrap();
+    client.write_all(GET).unwrap();
+    let answers = read_all(&mut client);
+    assert_eq!(answers.matches("HTTP/1.1").count(), 1, "{answers}");
+    assert!(server.join().is_ok());
+    // A new one has nothing to lose but the answer.
+    let (mut client, socket) = tcp();
+    let shutdown = Arc::<ShutdownFlag>::default();
+    shutdown.close(true);
+    let server = serve_behind(shutdown, socket, test_limits(), move |connection| {
+        connection.activity = Some(Arc::new(ConnectionActivity::new(1, Instant::now())));
+        let request = connection.next_request()?.unwrap();
+        connection.respond(&request, Response::text(503, "no"))
+    });
+    client.write_all(GET).unwrap();
+    assert!(read_all(&mut client).starts_with("HTTP/1.1 503 "));
     assert!(server.join().is_ok());
 }
 

@@ -90,8 +90,11 @@ impl Host {
         let service = Arc::new(Service::new(facts, keys, hub.unwrap(), wake));
         service.ready.store(true, Ordering::SeqCst);
         service.hub.open();
-        let listeners = [self.tcp.try_clone().unwrap()]
-            .map(|tcp| Listeners::new(tcp, self.control.try_clone().unwrap()).unwrap());
+        let listeners = [self.tcp.try_clone().unwrap()].map(|tcp| {
+            let control = self.control.try_clone().unwrap();
+            Listeners::new(Bound { tcp, foreign: false, control, waiting: Default::default() })
+                .unwrap()
+        });
         let [listeners] = listeners;
         Image { service, listeners }
     }
@@ -116,7 +119,7 @@ impl Image {
         while !is_so() {
             assert!(Instant::now() < deadline, "not within {PATIENCE:?}: {what}");
             if accepts {
-                self.listeners.accept(&self.service).unwrap();
+                self.listeners.accept(&self.service, true).unwrap();
             }
             let wake = Interest::read(self.service.wake.as_fd());
             poll(&mut [wake], Some(Duration::from_millis(5))).unwrap();
@@ -365,7 +368,7 @@ fn a_stop_during_a_pause_answers_what_was_parked_as_a_drain_does() {
     stranger.send(&chat("x", "").replace(KEY, "wrong"));
     image.until("accepted", true, || image.count() == 2);
     assert_eq!(stranger.answer().status, 401, "who has no key is told so at once");
-    image.service.shutdown.close();
+    image.service.shutdown.close(false);
     image.service.hub.drain();
     let answer = client.answer();
     assert_eq!((answer.status, &answer.json()["error"]["code"]), (503, &"gateway_stopping".into()));

@@ -1,0 +1,61 @@
+//! `/v1/restart`, on the control socket only: asks for a restart in place, and tells what becomes of it.
+
+use serde_json::json;
+
+use super::error::{ApiError, Handled};
+use super::response::json as json_response;
+use super::service::Exchange;
+use crate::session::{RestartAccepted, RestartKind, RestartRequest, RestartStage};
+
+/// `POST /v1/restart`, with `?kind=update` where an update has put another program in place: 202 with the
+/// number of the restart that was begun, or joined.
+pub fn post(exchange: Exchange<'_>, _: &str) -> Handled {
+    let hub = &exchange.service.hub;
+    if exchange.service.shutdown.is_closing() {
+        return Err(ApiError::stopping().into());
+    }
+    let kind = match exchange.request.query.as_deref() {
+        Some("kind=update") => RestartKind::Update,
+        _ => RestartKind::Restart,
+    };
+    let by = format!("{} on the control socket", exchange.proof.principal());
+    let accepted = hub.request_restart(RestartRequest { kind, by, requester: None });
+    let (number, joined) = match accepted {
+        RestartAccepted::Begun(number) => (number, false),
+        RestartAccepted::Joined(number) => (number, true),
+    };
+    let body = format!(r#"{{"number":{number},"joined":{joined}}}"#);
+    exchange.respond(json_response(202, body))
+}
+
+/// `GET /v1/restart`: the restart that is under way, and what became of the last ones.
+pub fn get(exchange: Exchange<'_>, _: &str) -> Handled {
+    let service = exchange.service;
+    let restarts = &service.hub.restarts;
+    let stage = |stage| match stage {
+        RestartStage::Requested => "requested",
+        RestartStage::Proving => "proving",
+        RestartStage::Pausing => "waiting",
+    };
+    let current = restarts.current().map(|it| {
+        json!({
+            "number": it.number, "state": stage(it.stage), "by": it.by,
+            "turns": service.hub.turns_hint(),
+            "since_ms": u64::try_from(it.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+        })
+    });
+    let done = restarts.done().map(|it| {
+        json!({
+            "number": it.number, "time": it.time, "by": it.by, "from": it.from, "to": it.to,
+            "away_ms": u64::try_from(it.away.as_millis()).unwrap_or(u64::MAX),
+        })
+    });
+    let refused = restarts.failed();
+    let refused =
+        refused.map(|it| json!({ "number": it.number, "time": it.time, "reason": it.why }));
+    let state = json!({
+        "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"),
+        "current": current, "done": done, "refused": refused,
+    });
+    exchange.json(state.to_string())
+}

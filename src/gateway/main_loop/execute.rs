@@ -1,0 +1,116 @@
+//! The exec of a restart in place, by the main loop, and what goes over it.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+
+use serde_json::json;
+
+use super::restart::millis;
+use super::state::{Main, RestartRun};
+use crate::api::HandedOver;
+use crate::gateway::handover::{self, LOCKS, Sealed};
+use crate::lifecycle::phase::{Outcome, Phase};
+use crate::lifecycle::signals::{Caught, Kind, Signals};
+use crate::sys::process::{Pid, own_image};
+use crate::sys::{exec, proc};
+
+impl Main {
+    /// Executes the program in the place of this one. Returns only where it cannot, or where a stop came
+    /// before: then the phase says how it goes on.
+    pub(super) fn execute_anew(&mut self, signals: &mut Signals) {
+        self.plan.children.set_closed(true);
+        if !self.plan.children.are_gone() {
+            self.plan.children.end_all();
+        }
+        self.notifier.send("WATCHDOG=1");
+        log::logger().flush();
+        signals.prepare_for_exec();
+        // From here on what comes stays pending, and the next image judges it.
+        let last = signals.take();
+        let is_stop = |it: &Caught| !matches!(it.kind, Kind::Reload | Kind::Child | Kind::Restart);
+        if last.iter().any(is_stop) {
+            let aborted = self.restart.as_ref().is_some_and(|restart| restart.aborted > 0);
+            self.phase = Phase::Closing { aborted };
+            self.plan.children.set_closed(false);
+            return last.into_iter().for_each(|caught| self.signal(caught));
+        }
+        let why = self.execute();
+        log::error!("the restart has failed: {why}");
+        self.restart.iter_mut().for_each(|restart| restart.failed = Some(why.clone()));
+        self.phase = Phase::Stopped(Outcome::RestartFailed);
+        self.plan.children.set_closed(false);
+    }
+
+    /// Executes the proven program, else the present one by its own file; returns why neither could be.
+    fn execute(&self) -> String {
+        let Some(restart) = &self.restart else { return "there is nothing to execute".to_owned() };
+        let unchanged = restart.proven.check_unchanged().map_err(io::Error::other);
+        let proven = unchanged.map(|()| restart.proven.file.as_fd());
+        let why = proven.map_or_else(|e| e, |program| self.execute_file(program, restart, None));
+        let why = why.to_string();
+        let present = own_image()
+            .map_or_else(|e| e, |program| self.execute_file(program.as_fd(), restart, Some(&why)));
+        format!("{why}; nor can the present program be executed: {present}")
+    }
+
+    /// `failed`: why it is not the program that was meant.
+    fn execute_file(
+        &self,
+        program: BorrowedFd<'_>,
+        restart: &RestartRun,
+        failed: Option<&str>,
+    ) -> io::Error {
+        let Sealed { file, variable } = match self.seal(restart, failed) {
+            Ok(sealed) => sealed,
+            Err(e) => return e,
+        };
+        let mut keep: Vec<BorrowedFd<'_>> =
+            self.descriptors(restart).into_iter().map(|(_, fd)| fd).collect();
+        keep.push(file.as_fd());
+        keep.extend(restart.connections.iter().map(|one| one.socket.as_fd()));
+        let equals = |(mut name, value): (OsString, OsString)| {
+            name.push("=");
+            name.push(value);
+            name
+        };
+        let environment: Vec<OsString> = env::vars_os().map(equals).chain([variable]).collect();
+        exec::execute(program, &self.plan.arguments, &environment, &keep)
+    }
+
+    /// What the next image gets, by name.
+    fn descriptors<'m>(&'m self, restart: &'m RestartRun) -> Vec<(&'static str, BorrowedFd<'m>)> {
+        let Some(started) = &self.started else { return Vec::new() };
+        let listeners = &started.listeners;
+        let tcp = restart.listener.as_ref().unwrap_or(&listeners.tcp);
+        let sockets = [("http", tcp.as_fd()), ("control", listeners.control.as_fd())];
+        let locks = LOCKS.into_iter().zip(started.instance.descriptors());
+        sockets.into_iter().chain(locks).collect()
+    }
+
+    fn seal(&self, restart: &RestartRun, failed: Option<&str>) -> io::Result<Sealed> {
+        let service = self.started.as_ref().map(|started| &started.service);
+        let asked = service.and_then(|service| service.hub.restarts.current());
+        // One that is new was bound for what the next image reads.
+        let same = service.filter(|_| restart.listener.is_none());
+        let listen = same.map(|service| service.settings().config.http.listen.to_string());
+        let more = json!({
+            "generation": handover::generation(&self.plan.inherited) + 1,
+            "name": proc::name(Pid::own()),
+            "soft_limit": self.plan.children.descriptors(),
+            "had_file": self.plan.had_file.load(Ordering::SeqCst),
+            "connections": restart.connections.iter().map(HandedOver::to_json).collect::<Vec<_>>(),
+            "foreign": self.started.as_ref().is_some_and(|it| it.listeners.foreign),
+            "listen": listen,
+            "restart": {
+                "number": asked.as_ref().map(|asked| asked.number),
+                "by": asked.as_ref().map(|asked| &asked.by),
+                "ended": restart.ended.map(millis),
+                "failed": failed,
+            },
+        });
+        handover::seal(&self.descriptors(restart), more)
+    }
+}

@@ -1,0 +1,325 @@
+//! Notices: what the gateway itself has to say to a session or a target. Each is a durable message that has
+//! its reply already, so it shows in the session's events and is delivered like any other; no turn runs for
+//! it, and no transcript has it.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::clock::millis;
+use super::delivery_worker::MAX_DRAIN_SEND;
+use super::hub::{Hub, State};
+use super::id::Id;
+use super::message::rfc3339;
+use super::message_table::{Digest, Entry, Owner, digest_of};
+use super::restart_record::{Down, RestartRecord, Told};
+use super::restarts::Requester;
+use super::states::{DeliveryState, TurnState};
+use super::submit::Refusal;
+use crate::config::OWNER;
+use crate::escape::{escaped, quoted};
+use crate::journal::record::{Accepted, Record, Step};
+use crate::limits::{FAILURE_COOL_DOWN, MAX_QUOTED_ERROR, NOTIFY_COOL_DOWN, THREAD_STACK};
+use crate::threads;
+
+/// What stands in the place of a sender's text.
+const TEXT: &str = "(notice)";
+
+/// What the record of a notice has as its mode.
+pub const MODE: &str = "notice";
+
+/// A notice that is to be written.
+pub struct Notice {
+    pub to: Owner,
+    pub deliver: Option<String>,
+    /// What it is about: of one digest there is one notice.
+    pub about: Digest,
+    pub text: String,
+}
+
+/// Failures that `stop.notify_failures` was not told yet.
+#[derive(Debug, Default)]
+pub struct Failures {
+    newest: Option<Id>,
+    count: u64,
+    /// None is told of before then.
+    until: Option<Instant>,
+}
+
+impl Failures {
+    fn add(&mut self, id: Id) {
+        (self.newest, self.count) = (Some(id), self.count + 1);
+    }
+
+    /// When the next one can be told.
+    pub fn due(&self, now: Instant) -> Option<Instant> {
+        self.newest.map(|_| self.until.unwrap_or(now))
+    }
+}
+
+impl Notice {
+    /// To the session of whoever asked, and where its replies go. `what`: which of the things that
+    /// are told of a request.
+    pub fn to_requester(requester: &Requester, what: &str, text: String) -> Notice {
+        Notice {
+            to: Owner::new(requester.principal.clone(), requester.session.clone()),
+            deliver: requester.deliver.clone(),
+            about: digest_of(&[b"notice", what.as_bytes(), requester.message.as_bytes()]),
+            text,
+        }
+    }
+
+    pub fn to_target(target: &str, about: &str, text: String) -> Notice {
+        Notice {
+            to: Owner::new(OWNER.to_owned(), None),
+            deliver: Some(target.to_owned()),
+            about: digest_of(&[b"notice", target.as_bytes(), about.as_bytes()]),
+            text,
+        }
+    }
+}
+
+impl Hub {
+    /// Writes a notice, unless it is there: durable when this returns.
+    pub(super) fn write_notice(self: &Arc<Self>, notice: Notice) -> Result<Id, Refusal> {
+        let Notice { to, deliver, about, text } = notice;
+        let mut state = self.lock();
+        let known = state.table.find_by_idempotency_key(about);
+        let known = known.map(|(id, entry)| (id, entry.turn.is_over()));
+        let id = match known {
+            Some((id, true)) => {
+                drop(state);
+                self.sync(self.journal.last())?;
+                return Ok(id);
+            }
+            // A crash came before its reply.
+            Some((id, false)) => {
+                state.dispatch.leave(id);
+                id
+            }
+            None => {
+                let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
+                let digest = format!("{about:032x}");
+                let accepted = Accepted {
+                    id: id.to_string(),
+                    at: self.stamp(),
+                    principal: to.principal,
+                    session: to.session,
+                    text: TEXT.to_owned(),
+                    deliver,
+                    key: Some(digest.clone()),
+                    body: Some(digest),
+                    mode: Some(MODE.to_owned()),
+                    ..Accepted::default()
+                };
+                self.write(&mut state, &Record::Accepted(Box::new(accepted)))?;
+                id
+            }
+        };
+        drop(state);
+        self.reply(id, text)?;
+        let over = self.lock().table.get(id).is_none_or(|entry| entry.turn.is_over());
+        let full = || Refusal::Failed("the journal has no room for a notice".to_owned());
+        over.then_some(id).ok_or_else(full)
+    }
+
+    /// The restart that is under way does not happen; all who asked for it are told, in a thread. False
+    /// where none is under way.
+    pub fn fail_restart(self: &Arc<Self>, why: &str) -> bool {
+        let time = rfc3339(self.clocks.read().wall);
+        let Some(restart) = self.restarts.fail(why, time) else { return false };
+        let (hub, why) = (Arc::clone(self), why.to_owned());
+        let work = move || {
+            for requester in &restart.requesters {
+                let text = format!("the restart did not happen: {why}");
+                hub.tell(Notice::to_requester(requester, "failed", text));
+            }
+            let cleared = hub.restart_record.change(|record| record.pending = None);
+            cleared.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
+            hub.end_work();
+        };
+        self.begin_work(1);
+        if let Err(e) = threads::spawn("notice", THREAD_STACK, Box::new(work)) {
+            log::warn!("no thread to tell those who asked for the restart: {e}");
+            self.end_work();
+        }
+        true
+    }
+
+    /// Tells all who asked for an update what came of it, in words.
+    pub fn tell_update(self: &Arc<Self>, words: &str) {
+        let updates = self.restart_record.get().updates;
+        let notices = updates.iter().map(|it| Notice::to_requester(it, "update", words.to_owned()));
+        let told = notices.map(|notice| self.tell(notice)).fold(true, |all, told| all && told);
+        let ended = |it: &Requester| updates.iter().any(|known| known.message == it.message);
+        if told
+            && let Err(e) =
+                self.restart_record.change(|record| record.updates.retain(|it| !ended(it)))
+        {
+            log::warn!("the restart record cannot be written: {e}");
+        }
+    }
+
+    /// Writes a notice; says in the log where that cannot be done.
+    pub(super) fn tell(self: &Arc<Self>, notice: Notice) -> bool {
+        let (who, session) = (notice.to.principal.clone(), notice.to.session.clone());
+        let refused = match self.write_notice(notice) {
+            Ok(_) => return true,
+            Err(refused) => refused,
+        };
+        let session = session.map_or_else(|| "no session".to_owned(), |it| quoted(&it));
+        log::warn!("a notice for {who} ({session}) could not be written: {refused}");
+        false
+    }
+
+    /// Has `stop.notify` told that the gateway goes down, as `words` says. A stop that drains waits for it.
+    pub fn announce_down(self: &Arc<Self>, words: String) {
+        let target = self.settings().config.stop.notify.clone();
+        if target.is_empty() {
+            return;
+        }
+        self.begin_work(1);
+        let hub = Arc::clone(self);
+        let work = move || {
+            hub.tell_down(&target, &words);
+            hub.end_work();
+        };
+        if let Err(e) = threads::spawn("notice", THREAD_STACK, Box::new(work)) {
+            log::warn!("no thread to tell a target of the stop: {e}");
+            self.end_work();
+        }
+    }
+
+    /// Tells a target that the gateway goes down, unless it was told of another end a moment ago:
+    /// durable first, and then sent if the target takes it soon.
+    fn tell_down(self: &Arc<Self>, target: &str, words: &str) {
+        let (what, stamp) = (format!("stop.{target}"), self.stamp());
+        let may = |record: &mut RestartRecord| {
+            record.may_tell(&what, stamp.age, millis(NOTIFY_COOL_DOWN))
+        };
+        let Some(more) = self.restart_record.change(may).unwrap_or(Some(0)) else { return };
+        let words = format!("at {}: {words}", rfc3339(stamp.at));
+        let text = format!("gateway {} goes down {words}{}", self.name(), more_ends(more));
+        let about = format!("down {}", stamp.age);
+        let id = match self.write_notice(Notice::to_target(target, &about, text)) {
+            Ok(id) => id,
+            Err(e) => return log::warn!("target {target} could not be told of the stop: {e}"),
+        };
+        let down = Down { target: target.to_owned(), message: id.to_string(), words };
+        if let Err(e) = self.restart_record.change(|record| record.down = Some(down)) {
+            log::warn!("the restart record cannot be written: {e}");
+        }
+        self.send_in_drain(target, id, MAX_DRAIN_SEND);
+    }
+
+    /// Which gateway this is, for those who hear from several.
+    pub(super) fn name(&self) -> &str {
+        self.gateway.get().map_or("default", String::as_str)
+    }
+
+    /// Whether nobody took this yet, nor is being sent it.
+    pub(super) fn is_unsent(&self, id: Id) -> bool {
+        let outgoing = |entry: &Entry| entry.delivery_state() == Some(DeliveryState::Pending);
+        self.lock().table.get(id).is_some_and(outgoing)
+    }
+
+    /// Takes a notice back that nobody was sent yet.
+    pub(super) fn withdraw_notice(&self, id: Id, why: &str) {
+        let mut state = self.lock();
+        let dead = self.write_step(&mut state, (id, 0), Step::Dead(why.to_owned()));
+        // Else it is a dead letter, which is true as well.
+        let _ = dead.map(|_| self.write_step(&mut state, (id, 0), Step::Dropped));
+    }
+
+    /// A turn has failed, or a reply became a dead letter.
+    pub(super) fn note_failure(&self, state: &mut State, id: &str) {
+        let settings = self.settings();
+        let target = &settings.config.stop.notify_failures;
+        let Some((id, entry)) = Id::parse(id).and_then(|id| Some((id, state.table.get(id)?)))
+        else {
+            return;
+        };
+        if !target.is_empty() && !is_notice_to(entry, target) {
+            state.failures.add(id);
+            self.maintenance_wakeup.notify_all();
+        }
+    }
+
+    /// Tells `stop.notify_failures` of the newest failure, and of how many there were beside it.
+    pub(super) fn tell_failures(self: &Arc<Self>) {
+        let (id, count) = {
+            let (mut state, now) = (self.lock(), Instant::now());
+            let failures = &mut state.failures;
+            if failures.due(now).is_none_or(|due| due > now) {
+                return;
+            }
+            let taken = std::mem::replace(
+                failures,
+                Failures { until: failures.until, ..Failures::default() },
+            );
+            let Some(id) = taken.newest else { return };
+            (id, taken.count)
+        };
+        let target = self.settings().config.stop.notify_failures.clone();
+        let (what, age) = (format!("failures.{target}"), self.stamp().age);
+        let told = self.restart_record.get().told.get(&what).copied().unwrap_or_default();
+        let since = Duration::from_millis(age.saturating_sub(told.age));
+        let left = FAILURE_COOL_DOWN.saturating_sub(since);
+        let rests = told.age > 0 && !left.is_zero();
+        let pause = if rests { left } else { FAILURE_COOL_DOWN };
+        let again = {
+            let failures = &mut self.lock().failures;
+            failures.until = Some(Instant::now() + pause);
+            if rests {
+                failures.newest = failures.newest.or(Some(id));
+                failures.count += count;
+            }
+            rests
+        };
+        if again || target.is_empty() {
+            return;
+        }
+        let Some(failure) = self.failure_in_words(id) else { return };
+        let more =
+            if count > 1 { format!(" (and {} more since)", count - 1) } else { String::new() };
+        let text = format!("gateway {}: {failure}{more}", self.name());
+        let told = Told { age: age.max(1), more: 0 };
+        let kept = self.restart_record.change(|record| record.told.insert(what, told));
+        kept.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
+        self.tell(Notice::to_target(&target, &format!("failure {id} {age}"), text));
+    }
+
+    fn failure_in_words(&self, id: Id) -> Option<String> {
+        let message = self.message(id).ok().flatten()?;
+        let clip = |text: Option<&String>| {
+            let text: String = text?.chars().take(MAX_QUOTED_ERROR).collect();
+            Some(escaped(&text, false))
+        };
+        let session = message.entry.owner.session.as_deref().map(quoted);
+        let session = session.unwrap_or_else(|| "none".to_owned());
+        let who = &message.entry.owner.principal;
+        if message.entry.turn == TurnState::Failed {
+            let why = clip(message.error.as_ref())?;
+            return Some(format!(
+                "the turn of message {id} of {who} (session {session}) failed: {why}"
+            ));
+        }
+        let dead = message.entry.delivery_state() == Some(DeliveryState::Dead);
+        let target = message.entry.delivery.as_ref().filter(|_| dead).map(|it| &it.target)?;
+        let why = clip(message.delivery_error.as_ref())?;
+        Some(format!(
+            "the reply of message {id} of {who} (session {session}) to target {target} is a dead letter: {why}"
+        ))
+    }
+}
+
+/// Whether a message is a notice to this target, whose own failure is not told there.
+fn is_notice_to(entry: &Entry, target: &str) -> bool {
+    let without_turn = entry.turn == TurnState::Done && entry.attempts == 0;
+    let to = entry.delivery.as_ref().is_some_and(|outgoing| outgoing.target == target);
+    without_turn && to && entry.owner.session.is_none()
+}
+
+/// What a notice says of the ends that it was too early to tell of.
+pub fn more_ends(count: u64) -> String {
+    if count == 0 { String::new() } else { format!(" (and {count} more since the last notice)") }
+}

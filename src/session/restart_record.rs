@@ -1,0 +1,265 @@
+//! The note that one run of the gateway leaves for the next: who asked for the restart, from which
+//! version, and when serving ended. A file of its own, replaced atomically and synced before anything stops.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use serde_json::{Value, json};
+
+use super::restarts::{MAX_REQUESTERS, Requester, RestartKind};
+use crate::named::ByName;
+use crate::sys::{fs as files, proc};
+use crate::threads::lock;
+
+/// The name of the file in the state directory.
+pub const NAME: &str = "restart.json";
+
+/// Some requesters of some hundred bytes each.
+const MAX_RECORD: u64 = 64 << 10;
+
+/// Restarts that are remembered, to know a storm: more than are allowed.
+pub const MAX_RECENT: usize = 8;
+
+/// What is on record.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RestartRecord {
+    /// The restart that the next run is to tell about; `None`: only what is recent.
+    pub pending: Option<Pending>,
+    /// When restarts that were asked for happened, in ms since boot, oldest first, and in which boot.
+    pub recent: Vec<u64>,
+    pub boot: String,
+    /// Those who asked for an update whose end is not known yet.
+    pub updates: Vec<Requester>,
+    /// What `stop.notify` was told, and is to hear the end of.
+    pub down: Option<Down>,
+    /// When a target was last told of a kind of event: by `KIND.TARGET`.
+    pub told: ByName<Told>,
+}
+
+/// A restart that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pending {
+    pub kind: RestartKind,
+    pub by: String,
+    pub requesters: Vec<Requester>,
+    /// The version that ended.
+    pub from: String,
+    /// When it served last: RFC 3339, and ms since boot. Empty and 0: it served on when this was written.
+    pub ended: String,
+    pub ended_since_boot: u64,
+}
+
+/// A notice that the gateway goes down.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Down {
+    pub target: String,
+    /// The message that says so.
+    pub message: String,
+    /// What happened, in words.
+    pub words: String,
+}
+
+/// When a target was last told, in ms of the journal's own time, and what it was not told since.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    pub age: u64,
+    pub more: u64,
+}
+
+impl RestartRecord {
+    /// Counts a restart that was asked for and has come to its end.
+    pub fn count(&mut self, since_boot: u64) {
+        self.recent.push(since_boot);
+        self.recent.drain(..self.recent.len().saturating_sub(MAX_RECENT));
+    }
+
+    /// Remembers who is to hear the end of an update; the oldest are forgotten first.
+    pub fn await_update(&mut self, requester: Requester) {
+        self.updates.push(requester);
+        self.updates.drain(..self.updates.len().saturating_sub(MAX_REQUESTERS));
+    }
+
+    /// Whether a target may be told of one more event, now that the journal is so old: then how many it
+    /// was not told since the last one. Remembers the answer.
+    pub fn may_tell(&mut self, what: &str, age: u64, cool_down: u64) -> Option<u64> {
+        let told = self.told.of(what);
+        if told.age > 0 && age.saturating_sub(told.age) < cool_down {
+            told.more += 1;
+            return None;
+        }
+        Some(std::mem::replace(told, Told { age: age.max(1), more: 0 }).more)
+    }
+}
+
+/// The record in memory, and where it is kept.
+#[derive(Debug, Default)]
+pub struct RecordFile {
+    dir: OnceLock<PathBuf>,
+    record: Mutex<RestartRecord>,
+}
+
+impl RecordFile {
+    /// Reads what the run before left in this directory, and keeps the record there from now on.
+    pub fn open(&self, state_dir: PathBuf) {
+        let (mut found, boot) = (read(&state_dir), proc::boot_id());
+        if found.boot != boot {
+            (found.recent, found.boot) = (Vec::new(), boot.to_owned());
+        }
+        *lock(&self.record) = found;
+        let _ = self.dir.set(state_dir);
+    }
+
+    pub fn get(&self) -> RestartRecord {
+        lock(&self.record).clone()
+    }
+
+    /// Changes the record; what has changed is durable when this returns.
+    ///
+    /// # Errors
+    /// The file could not be written: the change holds in memory.
+    pub fn change<T>(&self, change: impl FnOnce(&mut RestartRecord) -> T) -> io::Result<T> {
+        let mut record = lock(&self.record);
+        let before = record.clone();
+        let result = change(&mut record);
+        if let Some(dir) = self.dir.get().filter(|_| *record != before) {
+            write(dir, &record)?;
+        }
+        Ok(result)
+    }
+}
+
+/// What is on record in this directory; what is no record is none.
+pub fn read(state_dir: &Path) -> RestartRecord {
+    let text = files::read_own(&state_dir.join(NAME), MAX_RECORD).unwrap_or_default();
+    parse(&serde_json::from_str(&text).unwrap_or_default())
+}
+
+/// Replaces the record; it is durable when this returns.
+pub fn write(state_dir: &Path, record: &RestartRecord) -> io::Result<()> {
+    let text = format!("{}\n", render(record));
+    files::replace(&state_dir.join(NAME), text.as_bytes(), 0o600)
+}
+
+fn render(record: &RestartRecord) -> Value {
+    let requester = |who: &Requester| {
+        json!({
+            "principal": who.principal, "session": who.session, "message": who.message,
+            "deliver": who.deliver,
+        })
+    };
+    let list = |all: &[Requester]| all.iter().map(requester).collect::<Vec<_>>();
+    let pending = record.pending.as_ref().map(|it| {
+        json!({
+            "kind": it.kind.word(), "by": it.by, "from": it.from, "ended": it.ended,
+            "ended_since_boot": it.ended_since_boot, "requesters": list(&it.requesters),
+        })
+    });
+    let down = record.down.as_ref();
+    let down =
+        down.map(|it| json!({"target": it.target, "message": it.message, "words": it.words}));
+    let mut told = json!({});
+    record.told.iter().for_each(|(what, it)| told[what] = json!([it.age, it.more]));
+    json!({
+        "pending": pending, "recent": record.recent, "boot": record.boot,
+        "updates": list(&record.updates), "down": down, "told": told,
+    })
+}
+
+fn parse(value: &Value) -> RestartRecord {
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
+    let some = |value: &Value, key: &str| value[key].as_str().map(str::to_owned);
+    let requester = |it: &Value| Requester {
+        principal: text(it, "principal"),
+        session: some(it, "session"),
+        message: text(it, "message"),
+        deliver: some(it, "deliver"),
+    };
+    let list = |it: &Value| it.as_array().into_iter().flatten().map(requester).collect();
+    let object = |key: &str| Some(&value[key]).filter(|it| it.is_object());
+    let pending = object("pending").map(|it| Pending {
+        kind: if it["kind"] == "update" { RestartKind::Update } else { RestartKind::Restart },
+        by: text(it, "by"),
+        requesters: list(&it["requesters"]),
+        from: text(it, "from"),
+        ended: text(it, "ended"),
+        ended_since_boot: it["ended_since_boot"].as_u64().unwrap_or_default(),
+    });
+    let down = object("down").map(|it| Down {
+        target: text(it, "target"),
+        message: text(it, "message"),
+        words: text(it, "words"),
+    });
+    let recent = value["recent"].as_array().into_iter().flatten();
+    let mut told = ByName::default();
+    for (what, it) in value["told"].as_object().into_iter().flatten() {
+        let number = |at: usize| it[at].as_u64().unwrap_or_default();
+        told.insert(what.clone(), Told { age: number(0), more: number(1) });
+    }
+    RestartRecord {
+        pending,
+        recent: recent.filter_map(Value::as_u64).take(MAX_RECENT).collect(),
+        boot: text(value, "boot"),
+        updates: list(&value["updates"]),
+        down,
+        told,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn what_is_written_is_read() {
+        let root = TempDir::new("restart");
+        assert_eq!(read(root.path()), RestartRecord::default());
+        let who = Requester {
+            principal: "owner".into(),
+            session: Some("s".into()),
+            message: "01".into(),
+            deliver: None,
+        };
+        let pending = Pending {
+            kind: RestartKind::Update,
+            by: "owner".into(),
+            requesters: vec![who.clone()],
+            from: "0.2.0".into(),
+            ended: "2026-01-01T00:00:00Z".into(),
+            ended_since_boot: 7,
+        };
+        let (boot, mut told) = ("b".to_owned(), ByName::default());
+        told.insert("stop.ops".to_owned(), Told { age: 7, more: 2 });
+        let down = Some(Down { target: "ops".into(), message: "02".into(), words: "w".into() });
+        let (pending, recent, updates) = (Some(pending), vec![1, 2], vec![who]);
+        let record = RestartRecord { pending, recent, boot, updates, down, told };
+        write(root.path(), &record).unwrap();
+        assert_eq!(read(root.path()), record);
+    }
+
+    #[test]
+    fn what_is_kept_has_a_limit_and_is_of_this_boot() {
+        let root = TempDir::new("restart");
+        let mut record = RestartRecord { boot: "another".into(), ..RestartRecord::default() };
+        (0..20).for_each(|at| record.count(at));
+        assert_eq!(record.recent, (12..20).collect::<Vec<_>>());
+        write(root.path(), &record).unwrap();
+        let file = RecordFile::default();
+        file.open(root.path().to_owned());
+        assert_eq!((file.get().recent, file.get().boot.as_str()), (vec![], proc::boot_id()));
+        let since = file.change(|record| record.count(7)).map(|()| read(root.path()).recent);
+        assert_eq!(since.unwrap(), [7]);
+    }
+
+    #[test]
+    fn a_target_is_told_once_in_a_while_and_then_what_it_missed() {
+        let mut record = RestartRecord::default();
+        let mut tell = |age| record.may_tell("stop.ops", age, 100);
+        assert_eq!(
+            [0, 1, 99, 101, 150, 201].map(&mut tell),
+            [Some(0), None, None, Some(2), None, Some(1)]
+        );
+        assert_eq!(record.may_tell("stop.other", 201, 100), Some(0));
+    }
+}
