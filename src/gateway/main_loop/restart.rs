@@ -196,9 +196,10 @@ impl Main {
 
     /// An answer takes longer: until the next try, all is served as in a pause.
     pub(super) fn pause_again(&mut self) {
-        self.take_back();
         let (Some(started), Some(restart)) = (&self.started, &self.restart) else { return };
+        // What waits does not begin in between.
         started.service.pause();
+        started.listeners.resume(started.service.take_handed_over(), &started.service);
         self.timers.drain = Some(restart.until);
         self.timers.handover = Some(Instant::now() + HANDOVER_TIMEOUT);
     }
