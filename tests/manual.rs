@@ -508,7 +508,7 @@ fn the_page_has_every_route() {
         let path = path.replace("models/*", "models/{model}");
         let access = match (handler.starts_with("Open"), class) {
             (true, _) => "no key",
-            (false, "Reload") => "control socket",
+            (false, "Reload" | "Process") => "control socket",
             _ => scope.trim_matches('"'),
         };
         routes.insert(format!("{} {path}: {access}", method.to_uppercase()));

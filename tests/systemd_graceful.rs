@@ -27,7 +27,9 @@ fn the_unit_stays_as_it_is_and_its_stop_is_a_stop() {
                 ("MainPID", &pid.to_string()),
                 ("InvocationID", &invocation),
             ]);
-            let stops = service.stops();
+            let mut stops = service.stops();
+            // What the next run adds is a line of its own.
+            stops.dedup_by(|later, earlier| later["run"] == earlier["run"]);
             assert_eq!((stops.len(), &stops[round - 1]["verdict"]), (round, &json!("restart")));
         }
         eventually("its own word", || {

@@ -81,6 +81,7 @@ impl Main {
             stop: None,
             told_down: false,
             restart: None,
+            handover_prepared: None,
             early_restart: None,
             budget: None,
             stop_watchdog: Arc::default(),

@@ -224,7 +224,7 @@ fn end_if_done(drain: Drain) -> (Phase, Action) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Event::{Expired, Quiet, Signal, Started, Verdict as J};
+    use Event::{Broken, Closed, Expired, GivenUp, Proven, Quiet, Signal, Started, Verdict as J};
     use VerdictKind::{External, Planned};
 
     const MAY: VerdictKind = External { may_change: true };
@@ -300,6 +300,53 @@ mod tests {
         assert!(actions.contains(&Action::AbortTurns));
         let (phase, _) = play(&[Started, Signal, J(Planned), Expired, Signal, Signal, Quiet]);
         assert_eq!(phase, Phase::Stopped(Outcome::Planned));
+    }
+
+    #[test]
+    fn a_restart_waits_for_what_is_in_flight_and_closes_the_journal_last() {
+        let (phase, actions) = play(&[Started, Proven, Quiet, Quiet, Closed]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Restarted));
+        use Action::*;
+        assert_eq!(actions, [AnnounceReady, Pause, HandOver, Close, Exit]);
+        // Turns that take too long are told to end, and those that do not are left behind.
+        let (phase, actions) = play(&[Started, Proven, Expired, Expired, Expired, Closed]);
+        assert_eq!(phase, Phase::Stopped(Outcome::Restarted));
+        assert_eq!(actions, [AnnounceReady, Pause, AbortTurns, HandOver, Close, Exit]);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_holds_up_nobody_but_the_restart() {
+        let (phase, actions) = play(&[Started, Proven, Quiet, Expired, Quiet, Quiet]);
+        assert_eq!(phase, Phase::Closing { aborted: false });
+        use Action::*;
+        assert_eq!(actions, [AnnounceReady, Pause, HandOver, PauseAgain, HandOver, Close]);
+    }
+
+    #[test]
+    fn a_restart_that_cannot_go_on_is_given_up_where_nothing_was_told_to_end() {
+        for event in [Expired, GivenUp] {
+            let (phase, actions) = play(&[Started, Proven, Quiet, Quiet, event]);
+            assert_eq!((phase, actions.last()), (Phase::Serving, Some(&Action::Resume)));
+            let aborted = [Started, Proven, Expired, Quiet, Quiet, event];
+            assert_eq!(play(&aborted).0, Phase::Stopped(Outcome::RestartFailed));
+        }
+    }
+
+    #[test]
+    fn a_stop_or_a_broken_journal_comes_before_a_restart_at_any_moment() {
+        let restart = [Started, Proven, Quiet, Quiet, Closed];
+        for steps in 1..restart.len() {
+            let begun = |event| [&restart[..steps], &[event]].concat();
+            let (phase, actions) = play(&begun(Signal));
+            assert_eq!(phase, Phase::Draining(Drain::default()), "{steps}");
+            assert_eq!(actions.last(), Some(&Action::BeginDrain));
+            assert_eq!(play(&begun(Broken)).0, Phase::Failing, "{steps}");
+            // And what was on its way then changes nothing.
+            for late in [Proven, Closed, GivenUp] {
+                let (phase, _) = play(&[begun(Signal), vec![late]].concat());
+                assert_eq!(phase, Phase::Draining(Drain::default()));
+            }
+        }
     }
 
     #[test]

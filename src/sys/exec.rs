@@ -2,11 +2,9 @@
 //! what it has left for it.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::{self, Seek, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::check;
 use super::fd::close_inherited_on_exec;
 use super::signal::block_all;
 use super::spawn::c_strings;
@@ -46,20 +44,6 @@ pub fn execute(
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
     inherit(libc::FD_CLOEXEC);
     error
-}
-
-/// A file in memory with this text, close-on-exec, read from its start.
-pub fn memory_file(text: &[u8]) -> io::Result<File> {
-    // SAFETY: memfd_create takes a name that ends with NUL, and returns a new descriptor that nobody
-    // else owns.
-    let file = unsafe {
-        let made = check(libc::memfd_create(c"text".as_ptr(), libc::MFD_CLOEXEC))?;
-        OwnedFd::from_raw_fd(made)
-    };
-    let mut file = File::from(file);
-    file.write_all(text)?;
-    file.rewind()?;
-    Ok(file)
 }
 
 /// Takes a variable out of the environment and returns it.

@@ -1,10 +1,10 @@
 //! File descriptors: flags, pipes, event counters.
 
-use std::io;
+use std::fs::File;
+use std::io::{self, Seek, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
-use super::exec::memory_file;
 use super::process::Pid;
 
 /// Marks every inherited descriptor from 3 up close-on-exec, so that no child of ours can get
@@ -44,6 +44,20 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
         check(libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags | libc::O_NONBLOCK))?;
     }
     Ok(())
+}
+
+/// A file in memory with this text, close-on-exec, read from its start.
+pub fn memory_file(text: &[u8]) -> io::Result<File> {
+    // SAFETY: memfd_create takes a name that ends with NUL, and returns a new descriptor that nobody
+    // else owns.
+    let file = unsafe {
+        let made = check(libc::memfd_create(c"text".as_ptr(), libc::MFD_CLOEXEC))?;
+        OwnedFd::from_raw_fd(made)
+    };
+    let mut file = File::from(file);
+    file.write_all(text)?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// Makes this text what standard input reads, by a file in memory.

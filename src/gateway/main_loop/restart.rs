@@ -17,6 +17,7 @@ use crate::gateway::Plan;
 use crate::gateway::proof::{Proven, prove};
 use crate::gateway::sockets::HTTP;
 use crate::gateway::startup::{check, listen};
+use crate::http::IDLE_AFTER;
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Event, Phase};
 use crate::lifecycle::signals::Caught;
@@ -33,6 +34,9 @@ pub(super) const CLOSE_FAILED: &str =
 
 /// How long connections have to give up their sockets, while nobody is served.
 const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// How long it takes until connections can be told to give up their sockets at once.
+const PREPARATION: Duration = IDLE_AFTER.saturating_add(Duration::from_millis(10));
 
 /// For how long a moment is waited for in which no request is being answered.
 const SHORT_REQUESTS: Duration = Duration::from_millis(50);
@@ -77,6 +81,7 @@ impl Main {
         log::info!("a restart in place was asked for by {}: {}", asked.by, program.display());
         restarts.enter(RestartStage::Proving);
         started.service.prepare_handover();
+        self.handover_prepared = Some(Instant::now() + PREPARATION);
         self.notifier.status(&escaped(&format!("Restarting: trying {}", program.display()), false));
         let (plan, mailbox) = (self.plan.clone(), Arc::clone(&self.mailbox));
         let service = Arc::clone(&started.service);
@@ -161,6 +166,11 @@ impl Main {
         let Some(started) = &self.started else { return true };
         let (service, now) = (&started.service, Instant::now());
         match self.phase {
+            // Whoever waits in a way that cannot be woken does so no more from then on.
+            Phase::Pausing { .. } if self.handover_prepared.is_some_and(|at| now < at) => {
+                self.timers.handover = self.handover_prepared;
+                false
+            }
             Phase::Pausing { .. } if service.hub.busy() > 0 || self.turns() > 0 => {
                 self.timers.handover = Some(now + SHORT_REQUESTS);
                 false
@@ -190,9 +200,10 @@ impl Main {
 
     /// An answer takes longer: until the next try, all is served as in a pause.
     pub(super) fn pause_again(&mut self) {
-        self.take_back();
         let (Some(started), Some(restart)) = (&self.started, &self.restart) else { return };
+        // What waits does not begin in between.
         started.service.pause();
+        started.listeners.resume(started.service.take_handed_over(), &started.service);
         self.timers.drain = Some(restart.until);
         self.timers.handover = Some(Instant::now() + HANDOVER_TIMEOUT);
     }

@@ -74,6 +74,8 @@ pub struct Main {
     pub told_down: bool,
     /// The restart in place that is under way, once its program has proven itself.
     pub restart: Option<RestartRun>,
+    /// When connections can be handed over at once.
+    pub handover_prepared: Option<Instant>,
     /// By whom one was asked for during the start.
     pub early_restart: Option<String>,
     /// The time that it has, and who sees to that.
