@@ -14,8 +14,11 @@ pub fn post(exchange: Exchange<'_>, _: &str) -> Handled {
     if exchange.service.shutdown.is_closing() {
         return Err(ApiError::stopping().into());
     }
-    let kind = match exchange.request.query.as_deref() {
-        Some("kind=update") => RestartKind::Update,
+    let query = exchange.request.query.as_deref().unwrap_or_default();
+    let pid = query.strip_prefix("kind=replace&pid=").and_then(|pid| pid.parse().ok());
+    let kind = match (query, pid) {
+        (_, Some(pid)) => RestartKind::Replace(pid),
+        ("kind=update", _) => RestartKind::Update,
         _ => RestartKind::Restart,
     };
     let by = format!("{} on the control socket", exchange.proof.principal());

@@ -87,7 +87,10 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let soft_limit = inherited.soft_limit;
     let (children, user) = (soft_limit.map_or_else(Children::new, Children::started_with), None);
     let context = &Context { name, base, dirs, config, set, children, user };
-    if let Some(signals) = signals {
+    if let Some(mut signals) = signals {
+        if args.has("--replace") {
+            inherited = run::replace(context, &mut signals)?;
+        }
         return Ok(run::run(context, signals, inherited, args.has("--ephemeral")));
     }
     let (system, json) = (args.has("--system"), args.has("--json"));

@@ -1,20 +1,27 @@
 //! `run`: the gateway itself.
 
+use std::cell::Cell;
 use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use serde_json::Value;
 
 use super::args::Parsed;
 use super::config;
 use super::context::Context;
+use super::control_client::{connect_to, exchange, request};
 use super::exec_path;
 use super::output::say;
-use crate::escape::quoted;
+use crate::escape::{escaped, quoted};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Handover, Plan, Proven};
+use crate::lifecycle::instance_lock::{Probe, probe};
 use crate::lifecycle::signals::Signals;
+use crate::limits::CONTROL_TIMEOUT;
 use crate::sys::fs::{can_write_in, check_private_dir, private_dir};
 use crate::sys::proc;
 use crate::sys::process::Pid;
@@ -28,6 +35,45 @@ pub fn run(context: &Context, signals: Signals, inherited: Handover, ephemeral: 
     let inherited = Arc::new(Mutex::new(inherited));
     let plan = plan(context, ephemeral, usable, private_dir);
     gateway::run(Plan { inherited, had_file, ..plan }, signals)
+}
+
+/// What the gateway that runs has, once it gives that up for this one; nothing where none runs.
+///
+/// # Errors
+/// Why it does not. It goes on.
+pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Failure> {
+    let usable = |dir: &Path| can_write_in(dir);
+    let plan = plan(context, false, usable, private_dir);
+    if probe(&plan.dirs).is_ok_and(|found| found == Probe::Free) {
+        return Ok(Handover::default());
+    }
+    // What would stop the start stops nothing else.
+    gateway::check(&plan)?;
+    let number = Cell::new(Value::Null);
+    let taken = gateway::take_over(&plan, signals, |pid| {
+        let mut client = connect_to(context)?;
+        let (target, deadline) =
+            (format!("/v1/restart?kind=replace&pid={pid}"), Instant::now() + CONTROL_TIMEOUT);
+        let asked = exchange(&mut client, "POST", &target, &[], None, deadline)?;
+        number.set(asked["number"].clone());
+        match asked["joined"] == true {
+            true => Err(Failure::new(Exit::TryLater, "a restart is under way already")),
+            false => Ok(()),
+        }
+    });
+    taken.map_err(|mut failure| {
+        // It has said why, if it goes on.
+        let number = number.take();
+        if !number.is_null()
+            && let Ok(mut client) = connect_to(context)
+            && let Ok(state) = request(&mut client, "GET", "/v1/restart")
+            && state["refused"]["number"] == number
+            && let Some(why) = state["refused"]["reason"].as_str()
+        {
+            failure.message = format!("{}: {}", failure.message, escaped(why, false));
+        }
+        failure
+    })
 }
 
 /// Goes through a start beside what runs, and takes nothing; or has another program do so.

@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 
+use super::replace::Predecessor;
 use super::sockets::Sockets;
 use crate::api::HandedOver;
 use crate::exit::{Exit, Failure};
@@ -50,6 +51,8 @@ pub struct Handover {
     /// The restart that led here; null: none.
     pub restart: Value,
     descriptors: BTreeMap<String, OwnedFd>,
+    /// The process whose place this one takes.
+    pub predecessor: Option<Predecessor>,
     /// Those whose next requests are to be read here.
     pub connections: Vec<HandedOver>,
     /// What whoever started the process has opened for it.
@@ -90,7 +93,7 @@ impl Handover {
         Handover::parse(&value, number).map_err(wrong)
     }
 
-    fn parse(value: &Value, own: RawFd) -> Result<Handover, String> {
+    pub(super) fn parse(value: &Value, own: RawFd) -> Result<Handover, String> {
         let pid = Pid::own().get();
         if value["pid"] != pid {
             return Err(format!("it is for pid {}, and this is {pid}", value["pid"]));
@@ -107,6 +110,7 @@ impl Handover {
             sockets: Sockets::default(),
             restart: value["restart"].clone(),
             descriptors: BTreeMap::new(),
+            predecessor: None,
             connections: Vec::new(),
         };
         let mut taken = BTreeSet::from([0, 1, 2, own]);
@@ -187,11 +191,21 @@ pub struct Sealed {
 ///
 /// # Errors
 /// No descriptor, or no memory.
-pub fn seal(descriptors: &[(&str, BorrowedFd<'_>)], mut more: Value) -> io::Result<Sealed> {
+pub fn seal(
+    descriptors: &[(&str, BorrowedFd<'_>)],
+    connections: &[HandedOver],
+    mut more: Value,
+) -> io::Result<Sealed> {
     let numbers = descriptors.iter().map(|(name, fd)| ((*name).to_owned(), json!(fd.as_raw_fd())));
     more["pid"] = Pid::own().get().into();
     more["version"] = env!("CARGO_PKG_VERSION").into();
     more["descriptors"] = numbers.collect();
+    more["order"] = descriptors
+        .iter()
+        .map(|(_, fd)| fd.as_raw_fd())
+        .chain(connections.iter().map(|one| one.socket.as_raw_fd()))
+        .collect();
+    more["connections"] = connections.iter().map(HandedOver::to_json).collect();
     let file = memory_file(more.to_string().as_bytes())?;
     let variable = format!("{VARIABLE}={}", file.as_raw_fd()).into();
     Ok(Sealed { file, variable })

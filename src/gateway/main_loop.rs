@@ -32,7 +32,7 @@ use crate::session::Probe;
 use crate::sys::memory;
 use crate::sys::poll::{Interest, wait_any_or_signal};
 use crate::systemd::notify::{Notifier, watchdog_interval};
-use crate::threads::{Mailbox, pause, spawn};
+use crate::threads::{Mailbox, lock, pause, spawn};
 use state::{Main, News, Timers, due};
 
 /// How often it is said that connections cannot be accepted: twenty lines a second would hide all others.
@@ -374,6 +374,9 @@ impl Main {
         started.service.ready.store(true, Ordering::SeqCst);
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
+        if let Some(before) = lock(&self.plan.inherited).predecessor.take() {
+            before.dismiss();
+        }
         if handover::generation(&self.plan.inherited) == 0 {
             banner::print(&self.plan, started);
         }

@@ -10,6 +10,7 @@ mod handover;
 mod main_loop;
 mod proof;
 mod reload;
+mod replace;
 mod sockets;
 mod spare_thread;
 mod start_check;
@@ -20,6 +21,7 @@ mod update;
 pub use handover::{Handover, Inherited};
 pub use main_loop::run;
 pub use proof::{Proven, prove};
+pub use replace::take_over;
 pub use start_check::check_start;
 pub use startup::{check, hub};
 

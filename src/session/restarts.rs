@@ -15,6 +15,8 @@ pub enum RestartKind {
     Restart,
     /// The restart into the program that an update has put in place.
     Update,
+    /// The process with this number takes over.
+    Replace(i32),
 }
 
 impl RestartKind {
@@ -22,6 +24,7 @@ impl RestartKind {
         match self {
             RestartKind::Restart => "restart",
             RestartKind::Update => "update",
+            RestartKind::Replace(_) => "replacement",
         }
     }
 }

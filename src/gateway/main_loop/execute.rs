@@ -9,12 +9,14 @@ use std::sync::atomic::Ordering;
 use serde_json::json;
 
 use super::restart::millis;
-use super::state::{Main, RestartRun};
-use crate::api::HandedOver;
+use super::state::{Main, Next, RestartRun};
+use crate::exit::Exit;
 use crate::gateway::handover::{self, LOCKS, Sealed};
+use crate::gateway::replace::Successor;
 use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::sys::process::{Pid, own_image};
+use crate::limits::START_TIMEOUT;
+use crate::sys::process::{Pid, exit_now, own_image};
 use crate::sys::{exec, proc};
 
 impl Main {
@@ -47,10 +49,16 @@ impl Main {
     /// Executes the proven program, else the present one by its own file; returns why neither could be.
     fn execute(&self) -> String {
         let Some(restart) = &self.restart else { return "there is nothing to execute".to_owned() };
-        let unchanged = restart.proven.check_unchanged().map_err(io::Error::other);
-        let proven = unchanged.map(|()| restart.proven.file.as_fd());
-        let why = proven.map_or_else(|e| e, |program| self.execute_file(program, restart, None));
-        let why = why.to_string();
+        let next = &mut *restart.next.borrow_mut();
+        let why = match next {
+            Next::Process(successor) => self.hand_over_to(restart, successor),
+            Next::Program(proven) => {
+                let unchanged = proven.check_unchanged().map_err(io::Error::other);
+                let program = unchanged.map(|()| proven.file.as_fd());
+                let executed = program.map(|program| self.execute_file(program, restart, None));
+                executed.unwrap_or_else(|e| e).to_string()
+            }
+        };
         let present = own_image()
             .map_or_else(|e| e, |program| self.execute_file(program.as_fd(), restart, Some(&why)));
         format!("{why}; nor can the present program be executed: {present}")
@@ -67,10 +75,8 @@ impl Main {
             Ok(sealed) => sealed,
             Err(e) => return e,
         };
-        let mut keep: Vec<BorrowedFd<'_>> =
-            self.descriptors(restart).into_iter().map(|(_, fd)| fd).collect();
+        let mut keep = self.kept(restart);
         keep.push(file.as_fd());
-        keep.extend(restart.connections.iter().map(|one| one.socket.as_fd()));
         let equals = |(mut name, value): (OsString, OsString)| {
             name.push("=");
             name.push(value);
@@ -78,6 +84,33 @@ impl Main {
         };
         let environment: Vec<OsString> = env::vars_os().map(equals).chain([variable]).collect();
         exec::execute(program, &self.plan.arguments, &environment, &keep)
+    }
+
+    /// All descriptors that the next image gets, in the order in which it is told of them.
+    fn kept<'m>(&'m self, restart: &'m RestartRun) -> Vec<BorrowedFd<'m>> {
+        let connections = restart.connections.iter().map(|one| one.socket.as_fd());
+        let named = self.descriptors(restart).into_iter().map(|(_, fd)| fd);
+        named.chain(connections).collect()
+    }
+
+    /// Hands everything over to another process, and ends once that is ready. Returns only with why it is not:
+    /// then all is ours again.
+    fn hand_over_to(&self, restart: &RestartRun, successor: &mut Successor) -> String {
+        let file = match self.seal(restart, None) {
+            Ok(Sealed { file, .. }) => file,
+            Err(e) => return format!("nothing can be handed over: {e}"),
+        };
+        let mut all = self.kept(restart);
+        all.insert(0, file.as_fd());
+        let started = self.started.as_ref();
+        let settings = started.map(|started| started.service.settings());
+        let timeout = settings.map_or(START_TIMEOUT.default, |it| it.config.restart.start_timeout);
+        if let Err(why) = successor.hand_over(&all, timeout) {
+            return why;
+        }
+        log::info!("Exiting with code 0 (replaced by pid {})", successor.pid);
+        log::logger().flush();
+        exit_now(Exit::Planned.code())
     }
 
     /// What the next image gets, by name.
@@ -101,7 +134,6 @@ impl Main {
             "name": proc::name(Pid::own()),
             "soft_limit": self.plan.children.descriptors(),
             "had_file": self.plan.had_file.load(Ordering::SeqCst),
-            "connections": restart.connections.iter().map(HandedOver::to_json).collect::<Vec<_>>(),
             "foreign": same.is_some() && self.started.as_ref().is_some_and(|it| it.listeners.foreign),
             "listen": listen,
             "restart": {
@@ -111,6 +143,6 @@ impl Main {
                 "failed": failed,
             },
         });
-        handover::seal(&self.descriptors(restart), more)
+        handover::seal(&self.descriptors(restart), &restart.connections, more)
     }
 }

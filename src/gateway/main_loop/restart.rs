@@ -1,6 +1,7 @@
 //! A restart in place, by the main loop: the proof of the program, the pause, the handover of connections and
 //! the close of the journal. The exec is in [`super::execute`].
 
+use std::cell::RefCell;
 use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -9,12 +10,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use super::state::{Main, News, RestartRun, due};
+use super::state::{Main, News, Next, RestartRun, due};
 use crate::api::Service;
 use crate::escape::escaped;
 use crate::fault_points;
 use crate::gateway::Plan;
-use crate::gateway::proof::{Proven, prove};
+use crate::gateway::proof::prove;
+use crate::gateway::replace::Successor;
 use crate::gateway::sockets::HTTP;
 use crate::gateway::startup::{check, listen};
 use crate::http::IDLE_AFTER;
@@ -77,6 +79,10 @@ impl Main {
                 "it runs with --ephemeral: its messages are in memory, and a restart would lose them",
             );
         }
+        if let (RestartKind::Replace(_), Some(own)) = (asked.kind, self.supervisor.own.get()) {
+            let words = format!("{} runs it: `restart --graceful` is the way", own.unit);
+            return self.refuse_restart(&words);
+        }
         let program = self.plan.program.clone();
         log::info!("a restart in place was asked for by {}: {}", asked.by, program.display());
         restarts.enter(RestartStage::Proving);
@@ -91,8 +97,15 @@ impl Main {
             if let Err(e) = hub.save_restart(false) {
                 log::warn!("who asked for the restart is not kept: {e}");
             }
-            let proven = prove(&plan, &program, timeout, Some(hub.abort.as_fd()));
-            mailbox.put(News::Proven(proven));
+            let next = match asked.kind {
+                RestartKind::Replace(pid) => {
+                    Successor::connect(&plan.dirs.runtime, pid).map(Next::Process)
+                }
+                RestartKind::Restart | RestartKind::Update => {
+                    prove(&plan, &program, timeout, Some(hub.abort.as_fd())).map(Next::Program)
+                }
+            };
+            mailbox.put(News::Proven(next));
         };
         if let Err(e) = spawn("proof", THREAD_STACK, Box::new(work)) {
             self.refuse_restart(&format!("there is no thread for it: {e}"));
@@ -117,9 +130,9 @@ impl Main {
         }
     }
 
-    pub(super) fn handle_proof(&mut self, proven: Result<Proven, String>) {
-        match proven {
-            Ok(proven) if self.phase == Phase::Serving => {
+    pub(super) fn handle_proof(&mut self, next: Result<Next, String>) {
+        match next {
+            Ok(next) if self.phase == Phase::Serving => {
                 let (at, in_flight) = (Instant::now(), self.turns());
                 let config = self.started.as_ref().map(|started| started.service.settings());
                 let time = config.map_or(Duration::ZERO, |it| it.config.stop.drain_timeout);
@@ -127,7 +140,7 @@ impl Main {
                 let (until, connections) = (at + time, Vec::new());
                 let cancelled = Arc::default();
                 let run = RestartRun {
-                    proven,
+                    next: RefCell::new(next),
                     at,
                     in_flight,
                     aborted,
@@ -278,11 +291,15 @@ impl Main {
         };
         let asked = started.service.hub.restarts.current();
         let by = asked.map_or_else(String::new, |asked| asked.by);
-        let to = &restart.proven.version;
-        let reason = format!("restarted in place into version {to}, asked for by {by}");
+        let next = restart.next.borrow();
+        let to = next.version();
+        let reason = match &*next {
+            Next::Program(_) => format!("restarted in place into version {to}, asked for by {by}"),
+            Next::Process(other) => format!("handed over to pid {}, version {to}", other.pid),
+        };
         let mut line = history::entry(run, "restart", &reason, None);
         line["from"] = VERSION.into();
-        line["to"] = to.as_str().into();
+        line["to"] = to.into();
         line["drain_ms"] = millis(restart.at.elapsed()).into();
         line["in_flight"] = restart.in_flight.into();
         line["cut"] = restart.aborted.into();

@@ -1,5 +1,6 @@
 //! What the main loop holds, and what other threads tell it.
 
+use std::cell::RefCell;
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use crate::api::HandedOver;
 use crate::exit::Failure;
 use crate::gateway::Plan;
 use crate::gateway::proof::Proven;
+use crate::gateway::replace::Successor;
 use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
@@ -20,9 +22,24 @@ use crate::session::Probe;
 use crate::systemd::notify::Notifier;
 use crate::threads::{Mailbox, Slot};
 
+/// What goes on with the gateway.
+pub enum Next {
+    Program(Proven),
+    Process(Successor),
+}
+
+impl Next {
+    pub fn version(&self) -> &str {
+        match self {
+            Next::Program(proven) => &proven.version,
+            Next::Process(successor) => &successor.version,
+        }
+    }
+}
+
 /// A restart in place.
 pub struct RestartRun {
-    pub proven: Proven,
+    pub next: RefCell<Next>,
     /// When the pause began.
     pub at: Instant,
     /// Turns in flight then, and those of them that were aborted.
@@ -47,7 +64,7 @@ pub enum News {
     Started(Box<Result<Started, Failure>>),
     Found(Box<Finding>),
     /// What became of the proof of the program that is to be executed.
-    Proven(Result<Proven, String>),
+    Proven(Result<Next, String>),
     /// The journal is closed for the restart with this mark; with the listener for another address. Else
     /// why it cannot go on.
     Closed(Arc<AtomicBool>, Result<Option<TcpListener>, String>),

@@ -1,0 +1,244 @@
+//! `run --replace`: one process takes the place of another. The one that comes waits at a socket of its own; the
+//! one that goes sends all that it would hand over in an exec there, waits until the other is ready, and ends;
+//! or takes it all back.
+
+use std::fs;
+use std::io::{self, ErrorKind, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::Plan;
+use super::handover::Handover;
+use crate::cancel::Cancel;
+use crate::exit::{Exit, Failure};
+use crate::lifecycle::signals::{Kind, Signals};
+use crate::limits::MAX_HANDOVER;
+use crate::sys::poll::{Interest, wait_any_or_signal};
+use crate::sys::process::{Pid, PidFd, Signal};
+use crate::sys::socket::{
+    MAX_DESCRIPTORS, bind_unix, connect_unix, peer, receive_descriptors, send_descriptors,
+};
+use crate::sys::{fs as files, user};
+
+/// How long the other side may take for what it does at once.
+const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a process that was killed may take to end.
+const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A version is shorter.
+const MAX_VERSION: u64 = 64;
+
+/// What the one that comes says when it serves.
+const READY: u8 = b'R';
+
+/// The process that waits to take over.
+pub struct Successor {
+    stream: UnixStream,
+    pub pid: Pid,
+    pub version: String,
+}
+
+/// Where the process `pid` waits.
+fn place(runtime: &Path, pid: i32) -> PathBuf {
+    runtime.join(format!("replace-{pid}.sock"))
+}
+
+impl Successor {
+    /// Connects to the process that has asked.
+    ///
+    /// # Errors
+    /// One sentence.
+    pub fn connect(runtime: &Path, pid: i32) -> Result<Successor, String> {
+        let failed = |e: io::Error| format!("pid {pid}, which was to take over, is not there: {e}");
+        let stream = connect_unix(&place(runtime, pid)).map_err(failed)?;
+        let (peer, uid) = peer(&stream).map_err(failed)?;
+        let pid = peer.filter(|_| uid == user::own_uid());
+        let pid = pid.ok_or("another user's process wants to take over")?;
+        stream.set_read_timeout(Some(GREETING_TIMEOUT)).map_err(failed)?;
+        let (mut version, mut byte) = (String::new(), [0]);
+        while (version.len() as u64) < MAX_VERSION {
+            (&stream).read_exact(&mut byte).map_err(failed)?;
+            if byte == *b"\n" {
+                return Ok(Successor { stream, pid, version });
+            }
+            version.push(char::from(byte[0]));
+        }
+        Err("what wants to take over does not say its version".to_owned())
+    }
+
+    /// Sends copies of these descriptors, the first of which tells of the others, and waits until the process
+    /// serves.
+    ///
+    /// # Errors
+    /// Why it does not: by then it has ended, and nobody but us has the journal.
+    pub fn hand_over(
+        &mut self,
+        descriptors: &[BorrowedFd<'_>],
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let handed_over = self.try_hand_over(descriptors, timeout);
+        handed_over.map_err(|why| {
+            let pid = self.pid;
+            match self.kill() {
+                Ok(()) => format!("pid {pid} {why}"),
+                Err(e) => format!("pid {pid} {why}, and does not end: {e}"),
+            }
+        })
+    }
+
+    fn try_hand_over(
+        &mut self,
+        descriptors: &[BorrowedFd<'_>],
+        timeout: Duration,
+    ) -> Result<(), String> {
+        let failed = |e: io::Error| format!("cannot be sent what it needs: {e}");
+        self.stream.set_write_timeout(Some(GREETING_TIMEOUT)).map_err(failed)?;
+        for some in descriptors.chunks(MAX_DESCRIPTORS) {
+            send_descriptors(self.stream.as_fd(), b"D", some).map_err(failed)?;
+        }
+        self.stream.set_read_timeout(Some(timeout)).map_err(failed)?;
+        let mut said = [0];
+        match self.stream.read(&mut said) {
+            Ok(1) if said == [READY] => Ok(()),
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
+                Err(format!("was not ready within {} s", timeout.as_secs()))
+            }
+            Ok(_) | Err(_) => Err("ended before it was ready".to_owned()),
+        }
+    }
+
+    fn kill(&self) -> io::Result<()> {
+        let Ok(process) = PidFd::open(self.pid) else { return Ok(()) };
+        process.send(Signal::Kill)?;
+        let deadline = Instant::now() + KILL_TIMEOUT;
+        match Cancel::at(deadline).wait([Interest::read(process.as_fd())], deadline)? {
+            ([true], _) => Ok(()),
+            _ => Err(ErrorKind::TimedOut.into()),
+        }
+    }
+}
+
+/// The process whose place this one takes: it waits for a word.
+#[derive(Debug)]
+pub struct Predecessor(UnixStream);
+
+impl Predecessor {
+    /// Tells it that it may end.
+    pub fn dismiss(mut self) {
+        if let Err(e) = self.0.write_all(&[READY]) {
+            log::warn!("the process before this one does not hear that it may end: {e}");
+        }
+    }
+}
+
+/// Takes over what the gateway that runs has, which `ask` asks for it with our number. Waits as long as that
+/// needs for its turns.
+///
+/// # Errors
+/// Why not: that gateway goes on. `Terminated` and `Planned` for a signal that ends the wait.
+pub fn take_over(
+    plan: &Plan,
+    signals: &mut Signals,
+    ask: impl FnOnce(i32) -> Result<(), Failure>,
+) -> Result<Handover, Failure> {
+    let (own, version) = (Pid::own().get(), env!("CARGO_PKG_VERSION"));
+    let path = place(&plan.dirs.runtime, own);
+    let failed = |e: io::Error| Failure::cannot("take over", &e);
+    let listener = bind_unix(&path).map_err(failed)?;
+    let asked = ask(own);
+    let accepted = asked.and_then(|()| {
+        wait(signals, listener.as_fd(), Some(Instant::now() + GREETING_TIMEOUT))?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        listener.accept().map_err(failed)
+    });
+    let _ = fs::remove_file(&path);
+    let (mut stream, _) = accepted?;
+    stream.set_nonblocking(false).map_err(failed)?;
+    stream.write_all(format!("{version}\n").as_bytes()).map_err(failed)?;
+    let given_up = |_| {
+        let words = "the gateway that runs does not hand over";
+        Failure::new(Exit::TryLater, words)
+    };
+    wait(signals, stream.as_fd(), None)?;
+    stream.set_read_timeout(Some(GREETING_TIMEOUT)).map_err(failed)?;
+    let mut descriptors = receive(&stream).map_err(given_up)?;
+    let first = descriptors.remove(0);
+    let text = files::read_text(first.into(), MAX_HANDOVER);
+    let mut value: Value = text
+        .map_err(given_up)
+        .and_then(|text| serde_json::from_str(&text).map_err(|e| given_up(e.into())))?;
+    let count = value["order"].as_array().map_or(0, Vec::len);
+    while descriptors.len() < count {
+        descriptors.append(&mut receive(&stream).map_err(given_up)?);
+    }
+    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
+    translate(&mut value, &numbers);
+    // From here on they are known by their numbers.
+    descriptors.into_iter().for_each(|fd| _ = fd.into_raw_fd());
+    let mut handover = Handover::parse(&value, -1).map_err(Failure::failed)?;
+    handover.predecessor = Some(Predecessor(stream));
+    Ok(handover)
+}
+
+/// One message: at least one descriptor.
+fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
+    match receive_descriptors(stream.as_fd(), &mut [0])? {
+        (1, descriptors) if !descriptors.is_empty() => Ok(descriptors),
+        _ => Err(ErrorKind::UnexpectedEof.into()),
+    }
+}
+
+/// Puts the numbers that descriptors have here in the place of those that they had there, and the names of
+/// this process.
+fn translate(value: &mut Value, numbers: &[RawFd]) {
+    let there: Vec<i64> =
+        value["order"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
+    let here = |number: &Value| {
+        let at = there.iter().position(|it| number.as_i64() == Some(*it));
+        Value::from(at.and_then(|at| numbers.get(at)).copied())
+    };
+    for (_, number) in value["descriptors"].as_object_mut().into_iter().flatten() {
+        *number = here(number);
+    }
+    for connection in value["connections"].as_array_mut().into_iter().flatten() {
+        connection["fd"] = here(&connection["fd"]);
+    }
+    value["pid"] = Pid::own().get().into();
+    value["generation"] = 0.into();
+    value["restart"] = Value::Null;
+}
+
+/// Waits until something comes, or a signal that ends us.
+fn wait(
+    signals: &mut Signals,
+    on: BorrowedFd<'_>,
+    deadline: Option<Instant>,
+) -> Result<(), Failure> {
+    loop {
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        let interests = [Interest::read(on), Interest::read(signals.as_fd())];
+        let waited = wait_any_or_signal(interests, left);
+        let [ready, _] = waited.map_err(|e| Failure::cannot("wait", &e))?;
+        for caught in signals.take() {
+            let exit = match caught.kind {
+                Kind::Interrupt => Exit::Planned,
+                Kind::Terminate | Kind::HangUp | Kind::Other(_) => Exit::Terminated,
+                Kind::Reload | Kind::Restart | Kind::Child => continue,
+            };
+            let words = format!("ended by {} before it took over", caught.kind.name());
+            return Err(Failure::new(exit, words));
+        }
+        if ready {
+            return Ok(());
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            let words = "the gateway that runs does not answer";
+            return Err(Failure::new(Exit::Unavailable, words));
+        }
+    }
+}
