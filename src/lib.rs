@@ -33,9 +33,9 @@
 //! | module | content |
 //! |---|---|
 //! | `cli` | one file a command; the help pages, which also list each command's options, are `help.txt`. The manual pages are `src/man/` |
-//! | `gateway` | start-up in a thread of its own, the main loop, accepting connections, reload |
+//! | `gateway` | start-up in a thread of its own, the main loop, listeners of its own and handed-over ones, reload |
 //! | `lifecycle` | `signals`, `evidence`, `verdict` (pure), `phase` (pure), `planned_stop_marker`, `instance_lock`, `history` |
-//! | `systemd` | `systemctl` as a subprocess, `sd_notify`, control groups, unit files |
+//! | `systemd` | `systemctl` as a subprocess, `sd_notify`, `sd_listen_fds`, control groups, unit files |
 //! | `http` | bytes ↔ requests and responses: strict framing, time-outs, server-sent events. It knows no routes |
 //! | `api` | the table of routes, authentication, connections of each principal, wire formats. It reaches agents only through `session` |
 //! | `session` | the one way in: queue, order, turns, retries, transcripts, retention |
@@ -115,6 +115,10 @@
 //! it keeps the program, runs the operator's command, has the new program prove itself, watches the new
 //! version, and goes back. Whatever it does next is in `update.json` first; the gateway reads that and tells.
 //!
+//! The service manager keeps copies of the listeners (`gateway::sockets`). Nothing is accepted on TCP from a
+//! signal on until the manager has answered, and nothing at all where the unit comes back: what connects is
+//! for the next process.
+//!
 //! # Rules
 //!
 //! `tests/house.rs` holds these:
@@ -145,6 +149,8 @@
 //! - *Blocking I/O, a thread a connection.* A connection that waits costs some 15 kB, and code that reads from
 //!   top to bottom. At the default limit of 10,000 connections that is what a small host can give.
 //! - *`systemctl`, not the bus.* It uses the manager's private socket, which answers until the manager ends.
+//! - *The manager's descriptor store, and no `.socket` unit.* A connection to that would start a gateway that
+//!   was stopped. Listeners in the store go with a stop, by the manager's own rule.
 //! - *The state directory is locked as well as the lock file*: two runtime directories must not share one state.
 //!   A system unit has its socket in the state directory, since a user's runtime directory goes at logout.
 //! - *Programs are started by clone(2), as posix_spawn(3) does it.* A child is in its control group and on the

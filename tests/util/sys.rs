@@ -223,8 +223,10 @@ pub fn hand_over(command: &mut Command, descriptors: Vec<OwnedFd>) {
         }
         for (number, target) in (FIRST_OUT_OF_THE_WAY..).zip(3..3 + descriptors.len()) {
             // SAFETY: both take plain numbers.
-            check(unsafe { libc::dup2(number, i32::try_from(target).unwrap()) })?;
-            check(unsafe { libc::close(number) })?;
+            check(unsafe {
+                libc::dup2(number, i32::try_from(target).unwrap());
+                libc::close(number)
+            })?;
         }
         Ok(())
     };
