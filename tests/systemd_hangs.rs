@@ -203,7 +203,8 @@ fn a_stop_that_is_stuck_in_any_of_its_parts_ends_in_the_units_time() {
         // A manager that gives no more time than this.
         let time = Duration::from_secs(8);
         let unit = format!(
-            "[Service]\nType=simple\nNotifyAccess=none\nWatchdogSec=0\nTimeoutStopSec={}\n{line}",
+            "[Service]\nType=simple\nNotifyAccess=none\nFileDescriptorStoreMax=0\nWatchdogSec=0\n\
+             TimeoutStopSec={}\n{line}",
             time.as_secs()
         );
         let service = Service::install(manager, &config, &unit);

@@ -129,6 +129,8 @@ pub fn stand_in() -> &'static Path {
         path
     })
 }
+
+/// The version of the gateway under test, and that of [`put_newer`].
 pub const NEWER: &str = "9.9.9";
 
 /// Puts the gateway itself at a path, in one step, as it is or calling itself [`NEWER`].
