@@ -170,6 +170,22 @@ fn a_stop_that_was_not_told_yet_is_told_with_the_return_and_not_twice() {
 }
 
 #[test]
+fn a_dead_letter_of_a_notice_is_told_elsewhere_alone() {
+    for (notify_failures, told) in [("ops", false), ("other", true), ("", false)] {
+        let mut config = Config::default();
+        with_targets(&mut config);
+        config.stop.notify_failures = notify_failures.to_owned();
+        let house = House::closed(TempDir::new("hub"), Testing::new(), &config);
+        let notice = Notice::to_target("ops", "x", "x".to_owned());
+        let id = house.hub.write_notice(notice).unwrap();
+        let mut state = house.hub.lock();
+        house.hub.write_step(&mut state, (id, 0), Step::Dead("no".to_owned())).unwrap();
+        let due = state.failures.due(Instant::now());
+        assert_eq!(due.is_some(), told, "{notify_failures:?}");
+    }
+}
+
+#[test]
 fn failures_in_numbers_are_two_notices_and_the_second_has_their_count() {
     let clocks = Fake::booted("b", NOW, 7_000);
     let dir = TempDir::new("hub");
