@@ -252,7 +252,6 @@ fn a_notice_that_fails_is_not_told_of_where_it_failed() {
     eventually("the dead letter", || {
         (gateway.status()["journal"]["dead_letters"] == 1).then_some(())
     });
-    // The cool-down is no reason: a start knows of it, and would tell now.
     let gateway = gateway.reborn_after(libc::SIGINT);
     assert_eq!((gateway.status()["journal"]["dead_letters"]).clone(), json!(1));
     assert_eq!(target.received().len(), 1);

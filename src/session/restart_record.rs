@@ -97,6 +97,8 @@ impl RestartRecord {
 pub struct RecordFile {
     dir: OnceLock<PathBuf>,
     record: Mutex<RestartRecord>,
+    /// As the run before left it, until that is told.
+    left: Mutex<Option<RestartRecord>>,
 }
 
 impl RecordFile {
@@ -108,8 +110,19 @@ impl RecordFile {
             // Nothing tells the time between two boots.
             found.pending.iter_mut().for_each(|pending| pending.ended_since_boot = 0);
         }
-        *lock(&self.record) = found;
+        self.begin(found);
         let _ = self.dir.set(state_dir);
+    }
+
+    /// Goes on with what the run before left.
+    pub fn begin(&self, left: RestartRecord) {
+        *lock(&self.left) = Some(left.clone());
+        *lock(&self.record) = left;
+    }
+
+    /// What the run before left, once. This run may be asked to restart or stop already.
+    pub fn take_left(&self) -> Option<RestartRecord> {
+        lock(&self.left).take()
     }
 
     pub fn get(&self) -> RestartRecord {

@@ -40,8 +40,9 @@ impl Hub {
     /// Writes all notices about the end of the run before, each once whatever ends this run. To be
     /// called before [`Hub::open`]: what was interrupted must not run yet.
     pub fn tell_of_run_before(self: &Arc<Self>, mut before: RunBefore) {
-        let (mut record, interrupted) = (self.restart_record.get(), self.interrupted());
-        let (now, pending) = (self.clocks.read(), record.pending.clone());
+        let Some(mut record) = self.restart_record.take_left() else { return };
+        let (interrupted, now) = (self.interrupted(), self.clocks.read());
+        let (pending, down) = (record.pending.clone(), record.down.clone());
         if let Some(pending) = &pending {
             // It knows best when it gave up serving.
             if pending.ended_since_boot > 0 && record.boot == self.clocks.boot() {
@@ -60,7 +61,7 @@ impl Hub {
                 self.restarts.set_last(last);
             }
         }
-        let mut told = true;
+        let (mut told, before_told) = (true, record.told.clone());
         for requester in pending.iter().flat_map(|pending| &pending.requesters) {
             told &=
                 self.tell(Notice::to_requester(requester, "back", back(&before, pending.as_ref())));
@@ -69,14 +70,18 @@ impl Hub {
             told &= self.tell(turn.notice(&cause(&before, pending.as_ref())));
         }
         told &= self.tell_back(&before, &mut record, &interrupted);
-        if pending.is_some() {
-            record.count(now.since_boot);
-        }
-        if told {
-            (record.pending, record.down) = (None, None);
-        }
         // Only now: after a crash before this the notices are there, and the same ones are written again.
-        let changed = self.restart_record.change(|kept| *kept = record);
+        let changed = self.restart_record.change(|kept| {
+            if pending.is_some() {
+                kept.count(now.since_boot);
+            }
+            // Not what this run has begun already.
+            kept.pending.take_if(|it| told && Some(&*it) == pending.as_ref());
+            kept.down.take_if(|it| told && Some(&*it) == down.as_ref());
+            if record.told != before_told {
+                kept.told = record.told;
+            }
+        });
         changed.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
     }
 

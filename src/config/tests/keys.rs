@@ -96,7 +96,7 @@ fn targets_of_notices_that_do_not_exist_are_rejected() {
         error(
             &format!("{target}{key} = 'a b'"),
             &format!(
-                "4:{}: stop.{key} is \"a b\"; a target's name must be of letters, digits, _ and -, at most 64, like \"ops\"a target's name",
+                "4:{}: stop.{key} is \"a b\"; a target's name must be of letters, digits, _ and -, at most 64, like \"ops\"",
                 key.len() + 4
             ),
         );

@@ -2,10 +2,10 @@
 
 use super::*;
 use crate::config::Target;
+use crate::session::RunBefore;
 use crate::session::notices::Notice;
-use crate::session::restart_record::{Down, Pending};
+use crate::session::restart_record::{Down, Pending, RestartRecord};
 use crate::session::restarts::{Requester, RestartKind};
-use crate::session::{RunBefore, restart_record};
 
 const NOW: u64 = 1_795_000_000_000;
 
@@ -58,12 +58,12 @@ fn a_notice_is_written_once_whatever_record_a_crash_comes_after() {
         let mut config = Config::default();
         with_targets(&mut config);
         let house = House::by(&clocks, dir(), Testing::of(records), &config);
-        let record = restart_record::RestartRecord {
+        let record = RestartRecord {
             pending: Some(pending(5_000)),
             boot: "b".to_owned(),
             ..Default::default()
         };
-        house.hub.restart_record.change(|it| *it = record).unwrap();
+        house.hub.restart_record.begin(record);
         house.hub.tell_of_run_before(before());
         house
     };
@@ -114,10 +114,8 @@ fn how_long_nobody_served_is_not_told_over_a_reboot() {
         [("b", "back after 2.0 s, "), ("a", "back, nobody can tell after how long, ")]
     {
         let house = House::by(&clocks, TempDir::new("hub"), Testing::new(), &Config::default());
-        let change = |record: &mut restart_record::RestartRecord| {
-            (record.pending, record.boot) = (Some(pending(5_000)), boot.to_owned());
-        };
-        house.hub.restart_record.change(change).unwrap();
+        let (pending, of) = (Some(pending(5_000)), boot.to_owned());
+        house.hub.restart_record.begin(RestartRecord { pending, boot: of, ..Default::default() });
         house.hub.tell_of_run_before(before());
         assert!(told(&house)[0].starts_with(words), "{boot}: {:?}", told(&house));
     }
@@ -127,11 +125,13 @@ fn how_long_nobody_served_is_not_told_over_a_reboot() {
 fn a_restart_that_was_cut_short_is_told_as_what_it_was() {
     let house = House::closed(TempDir::new("hub"), Testing::new(), &Config::default());
     let cut = Pending { ended: String::new(), ended_since_boot: 0, ..pending(0) };
-    house.hub.restart_record.change(|record| record.pending = Some(cut)).unwrap();
+    let left = RestartRecord { pending: Some(cut), ..Default::default() };
+    house.hub.restart_record.begin(left);
     house.hub.tell_of_run_before(before());
     assert!(told(&house)[0].ends_with("; the run before ended so: planned: a test"));
     let other = House::closed(TempDir::new("hub"), Testing::new(), &Config::default());
-    other.hub.restart_record.change(|record| record.pending = Some(pending(1))).unwrap();
+    let left = RestartRecord { pending: Some(pending(1)), ..Default::default() };
+    other.hub.restart_record.begin(left);
     other.hub.tell_of_run_before(RunBefore { failed: Some("no".to_owned()), ..before() });
     assert!(
         told(&other)[0].starts_with("the restart did not happen: no; back"),
@@ -147,7 +147,8 @@ fn a_stop_that_was_not_told_yet_is_told_with_the_return_and_not_twice() {
     let house = House::closed(TempDir::new("hub"), Testing::new(), &config);
     let down = house.hub.write_notice(Notice::to_target("ops", "down", "d".to_owned())).unwrap();
     let record = Down { target: "ops".into(), message: down.to_string(), words: "at T: W".into() };
-    house.hub.restart_record.change(|it| it.down = Some(record.clone())).unwrap();
+    let left = RestartRecord { down: Some(record.clone()), ..Default::default() };
+    house.hub.restart_record.begin(left);
     house.hub.tell_of_run_before(before());
     let state = |id| house.message(id).entry.delivery_state().unwrap().word();
     assert_eq!(state(down), "dropped");
@@ -162,10 +163,26 @@ fn a_stop_that_was_not_told_yet_is_told_with_the_return_and_not_twice() {
         house.hub.write_step(&mut state, (down, 1), Step::Delivered).unwrap();
     }
     let record = Down { message: down.to_string(), ..record };
-    house.hub.restart_record.change(|it| it.down = Some(record)).unwrap();
+    house.hub.restart_record.begin(RestartRecord { down: Some(record), ..Default::default() });
     house.hub.tell_of_run_before(before());
     assert!(told(&house).pop().unwrap().starts_with("gateway default is back"));
     assert_eq!(house.message(down).entry.delivery_state().unwrap().word(), "delivered");
+}
+
+#[test]
+fn a_dead_letter_of_a_notice_is_told_elsewhere_alone() {
+    for (notify_failures, told) in [("ops", false), ("other", true), ("", false)] {
+        let mut config = Config::default();
+        with_targets(&mut config);
+        config.stop.notify_failures = notify_failures.to_owned();
+        let house = House::closed(TempDir::new("hub"), Testing::new(), &config);
+        let notice = Notice::to_target("ops", "x", "x".to_owned());
+        let id = house.hub.write_notice(notice).unwrap();
+        let mut state = house.hub.lock();
+        house.hub.write_step(&mut state, (id, 0), Step::Dead("no".to_owned())).unwrap();
+        let due = state.failures.due(Instant::now());
+        assert_eq!(due.is_some(), told, "{notify_failures:?}");
+    }
 }
 
 #[test]
