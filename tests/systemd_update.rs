@@ -11,9 +11,8 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use util::programs::{NEWER, VERSION};
 use util::{DEADLINE, Manager, Outcome, Process, Sandbox, UNIT, binary, eventually, programs, sys};
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// A gateway as its user has installed it, and what its update brings.
 struct Site<'m> {
@@ -40,7 +39,7 @@ impl<'m> Site<'m> {
             fs::copy(binary(), &program).unwrap();
         }
         let new = manager.home().join("new");
-        programs::put_version(&new);
+        programs::put_gateway(&new, true);
         let site = Site { manager, program, new };
         site.configure(script, more);
         let install = manager.run(&site.program, &["install"]).assert_code(0);
@@ -128,17 +127,18 @@ fn a_good_update_is_brought_proven_restarted_into_and_watched() {
         let script = format!("echo bringing it; echo some trouble >&2; {MOVE}");
         let site = Site::start(manager, &script, "trial = \"1s\"\n");
         let kept = site.program.with_extension("previous");
+        let before = site.pid();
         let outcome = site.update().assert_code(0);
-        let change = format!("default: updated, version {VERSION} → {}", programs::newer());
+        let change = format!("default: updated, version {VERSION} → {}", NEWER);
         let is_kept = format!("the version before is kept as {}", kept.display());
         assert_said(&outcome, &[&is_kept, "bringing it\n", "some trouble\n", "watched for 1 s"]);
         assert!(outcome.stdout.trim_end().ends_with(&change), "{}", outcome.stdout);
-        assert_eq!(site.serving(), programs::newer());
+        assert_eq!((&*site.serving(), site.pid()), (NEWER, before), "in place");
         assert_eq!(fs::read(&kept).unwrap(), fs::read(binary()).unwrap());
         let record = site.record();
         assert_eq!(
             (&record["stage"], &record["from"], &record["to"]),
-            (&json!("updated"), &json!(VERSION), &json!(programs::newer())),
+            (&json!("updated"), &json!(VERSION), &json!(NEWER)),
             "{record}"
         );
         assert_eq!(record["output"], "bringing it\nsome trouble\n", "{record}");
@@ -148,7 +148,7 @@ fn a_good_update_is_brought_proven_restarted_into_and_watched() {
         let outcome = site.update().assert_code(0);
         assert_said(
             &outcome,
-            &["default: nothing new: ", &format!("is version {} as before", programs::newer())],
+            &["default: nothing new: ", &format!("is version {} as before", NEWER)],
         );
         assert_eq!(site.pid(), before);
         // What it was run in is gone.
@@ -241,10 +241,8 @@ fn a_new_version_that_dies_in_its_trial_is_rolled_back_once() {
             unit.wait_for(&[("ActiveState", "active"), ("SubState", "running")]);
         }
         let outcome = update.finish(DEADLINE).assert_code(1);
-        let failed = format!(
-            "version {} failed: it died 3 times, the last time: killed by SIGKILL",
-            programs::newer()
-        );
+        let failed =
+            format!("version {} failed: it died 3 times, the last time: killed by SIGKILL", NEWER);
         let back = format!("default: rolled back to version {VERSION}: {failed}");
         assert_said(&outcome, &[&failed, &back]);
         site.assert_old();
@@ -281,10 +279,8 @@ fn a_stop_in_the_trial_is_an_operators_and_no_failure() {
         site.configure(MOVE, "");
         fs::copy(binary(), &site.new).unwrap();
         let outcome = site.update().assert_code(0);
-        let change = format!(
-            "updated, version {} → {VERSION}: it does not run, and its next start",
-            programs::newer()
-        );
+        let change =
+            format!("updated, version {} → {VERSION}: it does not run, and its next start", NEWER);
         assert_said(&outcome, &[&change]);
         manager.unit(UNIT).assert(&[("ActiveState", "inactive")]);
     });
@@ -302,7 +298,7 @@ fn a_stop_while_the_command_runs_is_no_failure() {
         let outcome = update.finish(DEADLINE).assert_code(0);
         assert_said(&outcome, &["it does not run, and its next start runs"]);
         manager.systemctl(&["start", UNIT]).assert_code(0);
-        assert_eq!(site.serving(), programs::newer());
+        assert_eq!(site.serving(), NEWER);
     });
 }
 
@@ -321,7 +317,7 @@ fn one_update_at_a_time_and_it_outlives_its_terminal() {
         assert_eq!(first.wait_for_exit(DEADLINE), 128 + libc::SIGHUP);
         fs::write(manager.home().join("gate"), "go\n").unwrap();
         eventually("the update has ended", || (site.record()["stage"] == "updated").then_some(()));
-        assert_eq!(site.serving(), programs::newer());
+        assert_eq!(site.serving(), NEWER);
         assert_eq!(site.record()["output"], "running\non\n");
     });
 }
@@ -395,7 +391,7 @@ fn a_link_that_the_update_moves_leads_back() {
         site.update().assert_code(0);
         assert_eq!(
             (site.serving(), fs::read_link(&link).unwrap()),
-            (programs::newer(), version("2"))
+            (NEWER.to_owned(), version("2"))
         );
 
         fs::remove_file(&link).unwrap();
@@ -426,7 +422,7 @@ fn an_agent_asks_and_does_not_wait() {
         let reply = manager.run(&site.program, &["send", "x"]).assert_code(0).stdout;
         assert!(reply.contains("the update is requested; this command does not wait"), "{reply}");
         eventually("it is updated", || (site.record()["stage"] == "updated").then_some(()));
-        assert_eq!(site.serving(), programs::newer());
+        assert_eq!(site.serving(), NEWER);
     });
 }
 
@@ -446,24 +442,26 @@ fn an_operators_message_asks_and_is_told_what_came_of_it() {
                     .then_some(())
             });
         };
+        // One that cannot begin.
+        let file = manager.home().join(".config/hermes-gateway/default.toml");
+        let text = fs::read_to_string(&file).unwrap();
+        manager.write(&file, "[http]\nlisten = \"127.0.0.1:0\"\n");
+        assert!(send("/update").contains("update requested"));
+        told("not updated: hermes-gateway: update.command is not set");
+        manager.write(&file, &text);
+
         programs::put("exit-1", &site.new);
         assert!(send("/update").contains("update requested"));
         told("not updated: the new program failed its proof: ");
         told("\\nbringing it");
         site.assert_old();
 
-        programs::put_version(&site.new);
+        programs::put_gateway(&site.new, true);
         assert!(send("/update").contains("update requested"));
-        told(&format!("updated, version {VERSION} → {}", programs::newer()));
-        assert_eq!(site.serving(), programs::newer());
+        told(&format!("updated, version {VERSION} → {}", NEWER));
+        assert_eq!(site.serving(), NEWER);
         let by = site.record()["by"].as_str().unwrap().to_owned();
         assert!(by.contains("message") && by.contains("owner"), "{by}");
-
-        // One that cannot begin is told as well.
-        let file = manager.home().join(".config/hermes-gateway/default.toml");
-        manager.write(&file, "[http]\nlisten = \"127.0.0.1:0\"\n");
-        assert!(send("/update").contains("update requested"));
-        told("not updated: hermes-gateway: update.command is not set");
     });
 }
 
@@ -501,16 +499,15 @@ fn the_machines_unit_is_updated_by_root_and_the_commands_run_as_its_user() {
         // One that the user may replace, as a directory of theirs.
         let dir = program.parent().unwrap();
         std::os::unix::fs::chown(dir, Some(4242), Some(4242)).unwrap();
-        programs::put_version(&new);
+        programs::put_gateway(&new, true);
         config(&MOVE.replace("$NEW", new.to_str().unwrap()));
         let outcome = update().assert_code(0);
-        assert_said(&outcome, &[&format!("updated, version {VERSION} → {}", programs::newer())]);
+        assert_said(&outcome, &[&format!("updated, version {VERSION} → {}", NEWER)]);
         unit.assert(&[("ActiveState", "active")]);
 
         programs::put("exit-78", &new);
         let outcome = update().assert_code(1);
-        let again =
-            format!("is version {} again; the gateway was not restarted", programs::newer());
+        let again = format!("is version {} again; the gateway was not restarted", NEWER);
         assert_said(&outcome, &["failed its proof", "the configuration is wrong", &again]);
 
         // Its own user reaches the gateway and not its manager: that is said, and there is no trial.

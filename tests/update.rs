@@ -10,9 +10,8 @@ use std::path::PathBuf;
 
 use serde_json::{Value, json};
 
+use util::programs::{NEWER, VERSION};
 use util::{DEADLINE, Home, Outcome, Process, binary, eventually, programs, sys};
-
-const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What moves the new program into the place of the old one.
 const MOVE: &str = r#"cp -p "$NEW" "$HERMES_GATEWAY_PROGRAM.new" && mv "$HERMES_GATEWAY_PROGRAM.new" "$HERMES_GATEWAY_PROGRAM""#;
@@ -30,7 +29,7 @@ impl Site {
         let home = Home::new();
         let [program, new] = ["h/hermes-gateway", "h/new"].map(|name| home.path().join(name));
         fs::copy(binary(), &program).unwrap();
-        programs::put_version(&new);
+        programs::put_gateway(&new, true);
         let site = Site { home, program, new };
         site.configure(script);
         site
@@ -78,7 +77,7 @@ fn assert_said(outcome: &Outcome, words: &[&str]) {
 fn a_gateway_that_does_not_run_is_updated_for_its_next_start() {
     let site = Site::new(MOVE);
     let outcome = site.update().assert_code(0);
-    let newer = programs::newer();
+    let newer = NEWER;
     let change =
         format!("updated, version {VERSION} → {newer}: it does not run, and its next start");
     assert_said(&outcome, &[&change]);
@@ -99,13 +98,10 @@ fn a_gateway_in_the_foreground_restarts_into_the_new_version() {
     let site = Site::new(MOVE);
     let gateway = site.home.launch().program(&site.program).start();
     let outcome = site.update().assert_code(0);
-    let change = format!("updated, version {VERSION} → {}; no service manager", programs::newer());
+    let change = format!("updated, version {VERSION} → {}; no service manager", NEWER);
     assert_said(&outcome, &[&change, "the proof that it can start is all there is"]);
     let status: Value = serde_json::from_str(&site.home.run(&["status", "--json"]).stdout).unwrap();
-    assert_eq!(
-        (&status["version"], &status["pid"]),
-        (&json!(programs::newer()), &json!(gateway.pid()))
-    );
+    assert_eq!((&status["version"], &status["pid"]), (&json!(NEWER), &json!(gateway.pid())));
 }
 
 #[test]
@@ -139,4 +135,31 @@ fn an_update_outlives_its_terminal_and_its_process_group() {
     assert_eq!(first.wait_for_exit(DEADLINE), 128 + libc::SIGHUP);
     fs::write(site.home.path().join("h/gate"), "go\n").unwrap();
     eventually("the update has ended", || (site.record()["stage"] == "updated").then_some(()));
+}
+
+#[test]
+fn an_operators_message_updates_a_gateway_in_the_foreground() {
+    let site = Site::new(&format!("echo bringing it; {MOVE}"));
+    let gateway = site.home.launch().program(&site.program).start();
+    let told = |words: &str| {
+        eventually(words, || {
+            let journal = site.home.journal_text();
+            let mut lines = journal.lines().filter(|line| line.contains("\"done\""));
+            lines.any(|line| line.contains(words)).then_some(())
+        });
+    };
+    let ask = || {
+        let outcome = site.home.run(&["send", "--session", "ops", "/update"]).assert_code(0);
+        assert!(outcome.stdout.contains("update requested"), "{}", outcome.stdout);
+    };
+    programs::put("crash", &site.new);
+    ask();
+    told("it was ended by signal 11 before it was ready");
+    programs::put_gateway(&site.new, true);
+    ask();
+    // The updater ends with the process that it has had restarted: the next one knows what came of it.
+    told(&format!("updated, version {VERSION} → {NEWER}"));
+    assert_eq!(site.record()["stage"], "updated");
+    let status: Value = serde_json::from_str(&site.home.run(&["status", "--json"]).stdout).unwrap();
+    assert_eq!((&status["version"], &status["pid"]), (&json!(NEWER), &json!(gateway.pid())));
 }

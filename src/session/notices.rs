@@ -130,7 +130,8 @@ impl Hub {
     pub fn tell_update(self: &Arc<Self>, words: &str) {
         let updates = self.restart_record.get().updates;
         let notices = updates.iter().map(|it| Notice::to_requester(it, "update", words.to_owned()));
-        let told = notices.map(|notice| self.tell(notice)).fold(true, |all, told| all && told);
+        // Each is tried, whatever came of the one before.
+        let told = notices.filter_map(|notice| (!self.tell(notice)).then_some(())).count() == 0;
         let ended = |it: &Requester| updates.iter().any(|known| known.message == it.message);
         if told
             && let Err(e) =
