@@ -170,7 +170,8 @@ fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
     }
     let (mut here, mut there) = (Vec::with_capacity(BLOCK), Vec::with_capacity(BLOCK));
     loop {
-        (here.clear(), there.clear());
+        here.clear();
+        there.clear();
         (&mut one).take(BLOCK as u64).read_to_end(&mut here)?;
         (&mut other).take(BLOCK as u64).read_to_end(&mut there)?;
         if here != there || here.is_empty() {
