@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeout};
+use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeout, update};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
@@ -101,6 +101,7 @@ impl Main {
                     );
                 }
                 startup::after_ready(&plan, &service, run, &supervisor);
+                update::look_after(&plan, &service);
                 stop_timeout::read(&supervisor, &service);
             }
         };
@@ -131,6 +132,9 @@ impl Main {
                 }
             }
             self.check_timers();
+            if let Some(started) = self.started.as_ref().filter(|_| self.phase == Phase::Serving) {
+                update::begin(&self.plan, &started.service);
+            }
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
