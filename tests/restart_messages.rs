@@ -210,11 +210,10 @@ fn a_request_without_its_end_is_not_made_by_the_next_run() {
 fn a_storm_is_refused_and_the_control_socket_answers() {
     let gateway = Gateway::start();
     let since_boot = fs::read_to_string("/proc/uptime").unwrap();
-    let now: f64 = since_boot.split(' ').next().unwrap().parse().unwrap();
+    let now: u64 = since_boot.split('.').next().unwrap().parse().unwrap();
     let home = gateway.end(libc::SIGINT);
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
-    let recent: Vec<u64> =
-        [60.0, 50.0, 40.0, 30.0, 20.0].iter().map(|ago| ((now - ago) * 1000.0) as u64).collect();
+    let recent = [60, 50, 40, 30, 20].map(|ago| now.saturating_sub(ago) * 1000);
     let record = json!({"recent": recent, "boot": boot.trim()});
     fs::write(home.state_dir().join("restart.json"), record.to_string()).unwrap();
     let gateway = home.start();

@@ -4,6 +4,7 @@
 
 mod command;
 mod program;
+mod proof;
 mod restart;
 mod site;
 mod trial;

@@ -272,11 +272,9 @@ section! {
     UPDATE = "update": |c, _| c.update;
     /// `[update]`: how a new version of the program comes, and how the gateway gets rid of it again.
     pub struct Update {
-        /// Puts the new version in place.
         command: Vec<String>, List(validate::argument), "[\"my-updater\", \"--flag\"]";
-        /// Puts the version before back, where no copy of it can be kept.
+        /// Puts the old one back where no copy can be kept.
         rollback: Vec<String>, List(validate::argument), "[\"my-updater\", \"--undo\"]";
-        /// For `command`, and for `rollback`.
         timeout: Duration => limits::UPDATE_TIMEOUT, Time, "\"15m\"";
         /// How long the new version is watched, from its READY on.
         trial: Duration => limits::UPDATE_TRIAL, Time, "\"60s\"";

@@ -129,9 +129,10 @@ impl Hub {
     /// Tells all who asked for an update what came of it, in words.
     pub fn tell_update(self: &Arc<Self>, words: &str) {
         let updates = self.restart_record.get().updates;
-        let notices = updates.iter().map(|it| Notice::to_requester(it, "update", words.to_owned()));
-        // Each is tried, whatever came of the one before.
-        let told = notices.filter_map(|notice| (!self.tell(notice)).then_some(())).count() == 0;
+        let mut told = true;
+        for it in &updates {
+            told &= self.tell(Notice::to_requester(it, "update", words.to_owned()));
+        }
         let ended = |it: &Requester| updates.iter().any(|known| known.message == it.message);
         if told
             && let Err(e) =

@@ -4,32 +4,26 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::unix::fs::FileExt;
-use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
-
-use serde_json::Value;
 
 use super::command::{self, Late};
 use super::program::Installed;
+use super::proof;
 use super::restart::{self, BETWEEN, MARGIN, NotReady};
 use super::site::Site;
 use super::trial::{Trial, Verdict};
 use crate::cli::control_client::escaped_lines;
 use crate::cli::unit_control::Unit;
-use crate::escape::{escaped, one_line};
+use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
-use crate::gateway::prove;
 use crate::limits::CONTROL_TIMEOUT;
 use crate::session::update_record::{self, LOCK, UpdateRecord, UpdateStage, pid_in};
-use crate::subprocess::{capture, explain_failure, find_program};
+use crate::subprocess::{explain_failure, find_program};
 use crate::sys::clock::Utc;
 use crate::sys::fs as files;
 use crate::sys::lock::try_hold_visibly;
 use crate::sys::process::{Pid, Status};
 use crate::threads::pause;
-
-/// What is taken of the proof's output: a line.
-const MAX_PROOF: usize = 16 << 10;
 
 /// Who asked for an update.
 pub struct Request {
@@ -72,7 +66,7 @@ pub fn update(site: &Site<'_>, request: Request) -> Result<Exit, Failure> {
         say(&left);
     }
     let path = site.program()?;
-    let from = version_now(site, &path)?;
+    let from = proof::version_now(site, &path)?;
     let failed = |e: io::Error| Failure::with("find the program", &path, &e);
     // With the rights of the gateway's user, who could lead root anywhere else by a link. What only root can
     // change is root's to keep.
@@ -108,7 +102,7 @@ impl Updater<'_, '_> {
             return self.give_up(&why);
         }
         self.enter(UpdateStage::Proof);
-        let version = match self.prove() {
+        let version = match proof::prove(self.site, &self.installed.path) {
             Ok(version) => version,
             Err(why) => return self.give_up(&why),
         };
@@ -218,33 +212,6 @@ impl Updater<'_, '_> {
         self.run_configured("update.command", &words)
     }
 
-    /// Has the program prove that it can start with this configuration and journal: its version.
-    fn prove(&self) -> Result<String, String> {
-        let path = &self.installed.path;
-        let proven = match self.site.plan(path) {
-            Some(plan) => prove(&plan, path, self.start_timeout(), None).map(|it| it.version),
-            None => self.prove_as_user(),
-        };
-        proven.map_err(|why| format!("the new program failed its proof: {why}"))
-    }
-
-    /// The same of another user's gateway, with that user's rights from the first instruction on.
-    fn prove_as_user(&self) -> Result<String, String> {
-        let path = &self.installed.path;
-        let words =
-            [self.site.arguments(), ["run", "--check"].map(str::to_owned).to_vec()].concat();
-        let program = self.site.as_user(path.clone(), &words);
-        let deadline = Instant::now() + self.start_timeout();
-        let children = &self.site.owner.children;
-        let proof = program.and_then(|program| capture(children, &program, deadline, MAX_PROOF));
-        let proof = proof.map_err(|e| format!("{}: {e}", path.display()))?;
-        let said: Value = serde_json::from_str(proof.stdout.trim()).unwrap_or_default();
-        match said["version"].as_str().filter(|_| proof.success && said["ready"] == true) {
-            Some(version) => Ok(escaped(version, true)),
-            None => Err(format!("{}: {}", path.display(), one_line(proof.stderr.as_bytes()))),
-        }
-    }
-
     fn runs_as_unit(&self) -> bool {
         let shown = self.site.shown();
         shown.is_some_and(|shown| !matches!(shown.get("ActiveState"), "inactive" | "failed"))
@@ -337,7 +304,7 @@ impl Updater<'_, '_> {
             return Err(format!("{path} could not be put back: {not}; update.rollback is not set"));
         }
         self.run_configured("update.rollback", &words)?;
-        match version_of(self.site, &self.installed.path) {
+        match proof::version_of(self.site, &self.installed.path) {
             Ok(version) if version == self.record.from => {
                 Ok(format!("{path} is version {version} again"))
             }
@@ -379,24 +346,6 @@ fn take_lock(site: &Site<'_>) -> Result<File, Failure> {
         .and_then(|()| file.write_all_at(format!("{}\n", Pid::own()).as_bytes(), 0))
         .map_err(failed)?;
     Ok(file)
-}
-
-/// The version that runs, or that would.
-fn version_now(site: &Site<'_>, path: &Path) -> Result<String, Failure> {
-    let running = site.status(CONTROL_TIMEOUT).map(|(_, status)| status).unwrap_or_default();
-    let version = running["version"].as_str().map(|version| escaped(version, true));
-    version.map_or_else(|| version_of(site, path), Ok)
-}
-
-/// The version that a program says it is.
-fn version_of(site: &Site<'_>, path: &Path) -> Result<String, Failure> {
-    let program = site.as_user(path.to_owned(), &["version".to_owned()]);
-    let deadline = Instant::now() + MARGIN;
-    let said = program.and_then(|it| capture(&site.owner.children, &it, deadline, MAX_PROOF));
-    let what = format!("ask {} for its version", path.display());
-    let said = said.map_err(|e| Failure::cannot(&what, &e))?;
-    let version = said.stdout.trim().strip_prefix("hermes-gateway ").map(|it| escaped(it, true));
-    version.ok_or_else(|| Failure::cannot(&what, &one_line(said.stderr.as_bytes())))
 }
 
 fn now() -> String {

@@ -6,6 +6,7 @@ use crate::config::{Config, render};
 use crate::named::ByName;
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of all keys")]
 fn every_value_says_where_it_came_from() {
     let text = "[http]\nlisten = \"127.0.0.1:1\"\n[agent]\ncommand = [\"a\\u001B\\\"\"]\nenv.A = \"secret\"\n[deliver.ops]\ncommand = [\"notify\"]\n";
     let loaded = good(
