@@ -241,8 +241,7 @@ fn a_new_version_that_dies_in_its_trial_is_rolled_back_once() {
             unit.wait_for(&[("ActiveState", "active"), ("SubState", "running")]);
         }
         let outcome = update.finish(DEADLINE).assert_code(1);
-        let failed =
-            format!("version {} failed: it died 3 times, the last time: killed by SIGKILL", NEWER);
+        let failed = format!("version {} failed: it died 3 times", NEWER);
         let back = format!("default: rolled back to version {VERSION}: {failed}");
         assert_said(&outcome, &[&failed, &back]);
         site.assert_old();

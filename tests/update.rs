@@ -91,6 +91,8 @@ fn a_gateway_that_does_not_run_is_updated_for_its_next_start() {
     let outcome = site.update().assert_code(1);
     let again = format!("is version {newer} again; the gateway was not restarted");
     assert_said(&outcome, &["it exited with status 78 before it was ready", &again]);
+    let version = Process::spawn(&mut site.home.command_of(&site.program, &["version"]));
+    assert_eq!(version.finish(DEADLINE).stdout, format!("hermes-gateway {newer}\n"));
 }
 
 #[test]

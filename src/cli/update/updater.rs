@@ -296,7 +296,10 @@ impl Updater<'_, '_> {
         let put_back = || self.installed.put_back();
         let put = if self.as_root { Ok(put_back()) } else { self.site.as_owner(put_back) };
         let not = match put.map_err(|failure| failure.message).flatten() {
-            Ok(()) => return Ok(format!("{path} is version {} again", self.record.from)),
+            Ok(()) if self.installed.is_unchanged() => {
+                return Ok(format!("{path} is version {} again", self.record.from));
+            }
+            Ok(()) => "it is another one all the same".to_owned(),
             Err(not) => not,
         };
         let words = self.site.config.update.rollback.clone();
