@@ -70,7 +70,8 @@ fn through(
         }
     }
     let summary = clients.finish();
-    report(&summary.to_string());
+    // A line each, so that all of them come out of the sandbox.
+    summary.to_string().lines().for_each(report);
     let problems = summary.problems(limits);
     assert!(problems.is_empty(), "{problems:#?}\n{summary}\n{}", journal(service));
 }

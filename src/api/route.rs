@@ -194,9 +194,10 @@ fn answer(
     // for event streams, which end when it begins, and for a file that is being read.
     let streams = class == Some(Stream);
     let in_flight = (class != Some(Reload)).then(|| service.begin(streams));
-    // Counted first and looked at then: a drain that begins meanwhile sees it.
-    let _in_flight = in_flight.filter(|_| streams || !service.shutdown.is_closing());
-    let (proof, handler) = match admit(connection, request, &found, origin, service) {
+    // Counted first and looked at then, once: a drain that begins meanwhile sees it, and it is no longer new.
+    let closing = service.shutdown.is_closing();
+    let _in_flight = in_flight.filter(|_| streams || !closing);
+    let (proof, handler) = match admit(connection, request, &found, origin, closing, service) {
         Ok(admitted) => admitted,
         Err(response) => return connection.respond(request, response),
     };
@@ -228,6 +229,7 @@ fn admit(
     request: &Request,
     found: &Found<'_>,
     origin: Origin,
+    closing: bool,
     service: &Service,
 ) -> Result<(Authenticated, KeyedHandler), Response> {
     let tcp = matches!(origin, Origin::Tcp(_));
@@ -246,7 +248,7 @@ fn admit(
     let waits = waits(class, request.query.as_deref());
     let is_work = waits || matches!(class, Some(Work | LongWork | Stream));
     // During a drain the control socket still tells the state.
-    if service.shutdown.is_closing() && (tcp || is_work) {
+    if closing && (tcp || is_work) {
         return Err(ApiError::stopping().into());
     }
     let overloaded = |message| Err(ApiError::new(503, "overloaded", message).into());

@@ -311,7 +311,6 @@ mod tests {
         let (path, file) = (PathBuf::new(), PathBuf::from("/no/such.toml"));
         let (required, demanded, set, home) = (false, false, Vec::new(), None);
         let plan = Plan {
-            inherited: crate::gateway::Inherited::default(),
             name: Name::parse("x").unwrap(),
             dirs: Dirs { config_file: file.clone(), state: path.clone(), runtime: path },
             sources: Sources { file, required, demanded, set, home },

@@ -40,6 +40,7 @@ mod time;
 mod transcript;
 mod transcript_usage;
 mod turns;
+pub mod update_record;
 mod wait;
 mod worker;
 

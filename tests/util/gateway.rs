@@ -101,7 +101,12 @@ impl Home {
     /// The gateway's program with these arguments, in this home, with nothing in its environment
     /// that could tell it of a service manager.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        self.command_of(&binary(), args)
+    }
+
+    /// The same of another build of it.
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         self.furnish(&mut command);
         self.name_itself(&mut command);
         command.args(args);
