@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Kinds of programs that cannot take over, and what is said of each besides its path. Where a program
 /// may take long, `restart.start_timeout` ends it.
@@ -131,7 +131,6 @@ pub fn stand_in() -> &'static Path {
 }
 
 /// The version of the gateway under test, and that of [`put_newer`].
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const NEWER: &str = "9.9.9";
 
 /// Puts the gateway itself at a path, in one step, as it is or calling itself [`NEWER`].
