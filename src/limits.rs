@@ -53,6 +53,15 @@ pub const DRAIN_TIMEOUT: Time = setting(secs(30), SHORTEST_WAIT..=secs(DAY));
 /// An hour: whoever waits longer for a restart has forgotten that it was asked for.
 pub const START_TIMEOUT: Time = setting(secs(60), secs(1)..=secs(HOUR));
 
+/// A download over a slow line, or a build of the program on a small machine.
+/// A day: whatever takes longer has stopped to move.
+pub const UPDATE_TIMEOUT: Time = setting(secs(900), SHORTEST_WAIT..=secs(DAY));
+
+/// A program that dies of its first work does so within seconds; with systemd's delays three deaths take
+/// less than this.
+/// An hour: whoever waits for it is not to wait for longer.
+pub const UPDATE_TRIAL: Time = setting(secs(60), SHORTEST_WAIT..=secs(HOUR));
+
 /// Each takes a thread and some 15 kB; where descriptors or tasks allow fewer, there are fewer.
 pub const MAX_CONNECTIONS: Number = setting(10_000, MAX_CONNECTIONS_RANGE);
 /// Beyond it a thread per connection is the wrong design.
@@ -314,6 +323,9 @@ pub const NOTIFY_COOL_DOWN: Duration = secs(60);
 
 /// The same for `stop.notify_failures`: an agent that is away fails one turn after the other.
 pub const FAILURE_COOL_DOWN: Duration = secs(5 * 60);
+
+/// How long a stop waits for a target that is told of it.
+pub const MAX_DRAIN_SEND: Duration = secs(5);
 
 /// How soon after a restart that was asked for none is made for another message: requests that were sent
 /// at once come late when the gateway was away.

@@ -277,6 +277,19 @@ fn a_stop_that_is_stuck_ends_by_itself_and_says_where() {
     }
 }
 
+#[test]
+fn a_pause_before_a_restart_that_is_stuck_ends_the_process_with_75() {
+    let home = Home::new();
+    let launch = home.launch().set("stop.drain_timeout", "10ms");
+    let gateway = launch.env("HERMES_GATEWAY_FAULT", "restart-pause").start();
+    gateway.signal(libc::SIGUSR1);
+    assert_eq!(gateway.wait_for_exit(2 * DEADLINE), 75, "{}", gateway.stderr());
+    let said = gateway.stderr();
+    assert!(said.contains("The stop is stuck in the pause before a restart"), "{said}");
+    let history = home.run(&["history", "--json"]).stdout;
+    assert!(history.contains("stuck in the pause before a restart"), "{history}");
+}
+
 // --------------------------------------------------------------------- a frozen disk ----
 
 /// A home whose state is on a disk of its own.

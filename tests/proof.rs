@@ -101,6 +101,14 @@ fn what_a_start_refuses_a_check_refuses_in_the_same_words() {
     let other = ["run", "--check", "--config", wrong.to_str().unwrap()];
     assert!(home.run(&other).assert_code(78).stderr.contains("other.toml:2"));
 
+    // As the unit's own process would, and as a child of it: a unit that has a file means it.
+    home.configure("");
+    let unit = std::process::id().to_string();
+    let mut child = home.command(&["run", "--check"]);
+    let said = Process::spawn(child.env("SYSTEMD_EXEC_PID", unit)).finish(DEADLINE);
+    assert!(said.assert_code(78).stderr.contains("default.toml"));
+    line(&home.run(&["run", "--check"]).assert_code(0));
+
     let home = Home::new();
     write(&home.path().join("secret"), "whsec_!", 0o600);
     let secret = home.path().join("secret");
@@ -310,7 +318,7 @@ fn each_broken_program_is_refused_and_said() {
         assert!(said.starts_with(&begin) && said.contains(words), "{kind}: {said}");
         assert_eq!((said.lines().count(), &*outcome.stdout), (1, ""), "{kind}: {said}");
         if *kind == "hang" {
-            assert!(said.contains("within 1 s (restart.start_timeout): pid "), "{said}");
+            assert!(said.contains("within 1s (restart.start_timeout): pid "), "{said}");
             let pid = said.rsplit_once("pid ").unwrap().1.trim_end_matches('.');
             let gone = sys::kill(pid.parse().unwrap(), 0).is_err();
             assert!(gone, "it is killed");

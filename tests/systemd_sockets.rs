@@ -7,6 +7,7 @@ mod util;
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -29,6 +30,9 @@ struct Seen {
     reset: usize,
     /// 503, or anything else that is no 200.
     rejected: usize,
+    /// A connection that had been answered ended before the first byte of the next answer: that request is
+    /// to be sent again (RFC 9112, section 9.3.1).
+    retried: usize,
     longest: Duration,
 }
 
@@ -40,15 +44,27 @@ struct Client {
 
 impl Client {
     fn start(address: SocketAddr) -> Client {
+        Client::repeat(BETWEEN, move |seen| request(address, seen))
+    }
+
+    /// One that keeps its connection, and asks again as soon as it is answered.
+    fn keep_alive(address: SocketAddr) -> Client {
+        let mut kept = None;
+        Client::repeat(Duration::ZERO, move |seen| request_again(address, &mut kept, seen))
+    }
+
+    fn repeat(between: Duration, mut request: impl FnMut(&mut Seen) + Send + 'static) -> Client {
         let stop = Arc::<AtomicBool>::default();
         let ended = Arc::clone(&stop);
         let work = move || {
             let mut seen = Seen::default();
             while !ended.load(Ordering::SeqCst) {
                 let began = Instant::now();
-                request(address, &mut seen);
+                request(&mut seen);
                 seen.longest = seen.longest.max(began.elapsed());
-                pause(BETWEEN);
+                if !between.is_zero() {
+                    pause(between);
+                }
             }
             seen
         };
@@ -73,6 +89,33 @@ fn request(address: SocketAddr, seen: &mut Seen) {
         _ if answer.starts_with(b"HTTP/1.1 200 ") => seen.answered += 1,
         _ if answer.is_empty() => seen.reset += 1,
         _ => seen.rejected += 1,
+    }
+}
+
+fn request_again(address: SocketAddr, kept: &mut Option<TcpStream>, seen: &mut Seen) {
+    let is_new = kept.is_none();
+    let Some(mut stream) = kept.take().or_else(|| TcpStream::connect(address).ok()) else {
+        seen.refused += 1;
+        return;
+    };
+    stream.set_read_timeout(Some(DEADLINE)).unwrap();
+    let (mut answer, mut piece) = (Vec::new(), [0; 1024]);
+    let request = String::from_utf8_lossy(REQUEST).replace("Connection: close\r\n", "");
+    let _ = stream.write_all(request.as_bytes());
+    while !answer.ends_with(b"}") {
+        match stream.read(&mut piece) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => answer.extend_from_slice(&piece[..count]),
+        }
+    }
+    let text = String::from_utf8_lossy(&answer);
+    if text.starts_with("HTTP/1.1 200 ") && text.ends_with('}') {
+        seen.answered += 1;
+        *kept = Some(stream).filter(|_| !text.contains("Connection: close"));
+    } else if answer.is_empty() {
+        *if is_new { &mut seen.reset } else { &mut seen.retried } += 1;
+    } else {
+        seen.rejected += 1;
     }
 }
 
@@ -106,10 +149,10 @@ fn a_restart_a_kill_and_a_crash_refuse_nobody_and_a_stop_closes_the_port() {
         for (what, violent) in
             [("restart", false), ("SIGTERM", false), ("SIGKILL", true), ("SIGSEGV", true)]
         {
-            let mut all = Seen::default();
+            let mut all = [Seen::default(), Seen::default()];
             for _ in 0..rounds(3, 20) {
                 let before = service.pid();
-                let client = Client::start(address);
+                let clients = [Client::start(address), Client::keep_alive(address)];
                 pause(Duration::from_millis(30));
                 match what {
                     "restart" => service.systemctl("restart"),
@@ -119,18 +162,23 @@ fn a_restart_a_kill_and_a_crash_refuse_nobody_and_a_stop_closes_the_port() {
                 }
                 wait_for_another(&service, before);
                 pause(Duration::from_millis(30));
-                let seen = client.end();
-                all.answered += seen.answered;
-                all.refused += seen.refused;
-                all.reset += seen.reset;
-                all.rejected += seen.rejected;
-                all.longest = all.longest.max(seen.longest);
-                assert!(seen.answered > 1, "{what}: {seen:?}");
-                // One that was being answered ends with its process.
-                assert!(seen.reset <= usize::from(violent), "{what}: {seen:?}");
+                for (seen, all) in clients.map(Client::end).iter().zip(&mut all) {
+                    all.answered += seen.answered;
+                    all.refused += seen.refused;
+                    all.reset += seen.reset;
+                    all.rejected += seen.rejected;
+                    all.retried += seen.retried;
+                    all.longest = all.longest.max(seen.longest);
+                    assert!(seen.answered > 1, "{what}: {seen:?}");
+                    // One that was being answered ends with its process.
+                    assert!(seen.reset <= usize::from(violent), "{what}: {seen:?}");
+                    assert!(seen.retried <= 1, "{what}: {seen:?}");
+                }
             }
-            report(&format!("{what}: {all:?}"));
-            assert_eq!((all.refused, all.rejected), (0, 0), "{what}: {all:?}");
+            report(&format!("{what}: a connection each {:?}; kept {:?}", all[0], all[1]));
+            for all in all {
+                assert_eq!((all.refused, all.rejected), (0, 0), "{what}: {all:?}");
+            }
             assert_eq!(service.address(), address);
             wait_for_store(&service);
         }
@@ -195,6 +243,68 @@ fn during_a_stop_who_connects_is_told_and_during_a_restart_waits_for_the_next_pr
 }
 
 #[test]
+fn until_the_manager_has_answered_nobody_is_accepted_and_then_all_are_told_or_served() {
+    Sandbox::user().run(|manager| {
+        let dir = manager.home().join("bin");
+        let (go, asked) = (dir.join("go"), dir.join("asked"));
+        let (shown_go, shown_asked) = (go.display(), asked.display());
+        let wrapper = format!(
+            "#!/bin/sh\nif ! [ -e {shown_go} ]; then : > {shown_asked}; fi\n\
+             while ! [ -e {shown_go} ]; do sleep 0.01; done\nexec /usr/bin/systemctl \"$@\"\n"
+        );
+        manager.write(&dir.join("systemctl"), &wrapper);
+        fs::set_permissions(dir.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        manager.write(&go, "");
+        let path = format!("[Service]\nEnvironment=\"PATH={}:/usr/bin:/bin\"\n", dir.display());
+        let service = Service::start_with(manager, "", &path);
+        wait_for_store(&service);
+        let address = service.address();
+        for (verb, status) in [("restart", "200"), ("stop", "503")] {
+            let before = service.pid();
+            fs::remove_file(&go).unwrap();
+            manager.systemctl(&[verb, "--no-block", UNIT]).assert_code(0);
+            eventually("the question", || asked.exists().then_some(()));
+            let mut waiting = TcpStream::connect(address).unwrap();
+            waiting.write_all(REQUEST).unwrap();
+            waiting.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+            assert_eq!(waiting.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
+            manager.write(&go, "");
+            fs::remove_file(&asked).unwrap();
+            let mut answer = [0; 12];
+            waiting.set_read_timeout(Some(DEADLINE)).unwrap();
+            waiting.read_exact(&mut answer).unwrap();
+            assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{verb}");
+            if verb == "restart" {
+                wait_for_another(&service, before);
+                wait_for_store(&service);
+            }
+        }
+        service.unit().wait_for(&[("ActiveState", "inactive")]);
+        assert_closed(address);
+    });
+}
+
+#[test]
+fn a_restart_that_the_operator_must_act_upon_closes_the_port() {
+    Sandbox::user().run(|manager| {
+        let service = Service::start(manager);
+        wait_for_store(&service);
+        let address = service.address();
+        service.configure("[agent]\nmodle = \"echo\"\n");
+        assert_ne!(manager.systemctl(&["restart", UNIT]).code(), 0);
+        service.unit().assert(&[
+            ("ActiveState", "failed"),
+            ("ExecMainStatus", "78"),
+            ("NFileDescriptorStore", "0"),
+        ]);
+        assert_closed(address);
+        service.configure("");
+        service.systemctl("start");
+        assert_eq!(service.status()["state"], "serving");
+    });
+}
+
+#[test]
 fn a_changed_address_wins_over_the_socket_of_before_whose_clients_are_served() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);
@@ -244,9 +354,10 @@ fn the_control_socket_comes_back_and_who_waited_on_it_is_answered_once() {
         wait_for_store(&service);
         let dir = util::runtime_dir().join("hermes-gateway/default");
         let path = dir.join("control.sock");
-        for gone in [false, true] {
+        let cases = [(libc::SIGKILL, false), (libc::SIGTERM, false), (libc::SIGKILL, true)];
+        for (signal, gone) in cases {
             let before = service.pid();
-            util::sys::kill(before, libc::SIGKILL).unwrap();
+            util::sys::kill(before, signal).unwrap();
             eventually("its end", || (service.unit().main_pid() == 0).then_some(()));
             let mut waiting = UnixStream::connect(&path).unwrap();
             waiting.write_all(REQUEST).unwrap();

@@ -83,7 +83,8 @@ impl Service {
     }
 
     /// Nothing new begins. Messages are accepted, reads are answered, event streams go on; a request that
-    /// needs a turn at once is parked.
+    /// needs a turn at once is parked. Also leads back from [`Service::hand_over`]: what was given up by then
+    /// is to be admitted again.
     pub fn pause(&self) {
         self.hub.pause();
         self.shutdown.park();

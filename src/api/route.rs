@@ -142,13 +142,20 @@ fn find(path: &str, method: Method, tcp: bool) -> Found<'_> {
 /// Serves one connection until it ends.
 pub fn serve(connection: &mut Connection, origin: Origin, service: &Service) {
     connection.error_response = super::error::refused;
-    connection.needs_turn = needs_turn;
     let why = loop {
         match connection.next_request() {
-            Ok(Some(request)) => match answer(connection, &request, origin, service) {
-                Ok(()) => {}
-                Err(why) => break why,
-            },
+            Ok(Some(request)) => {
+                let parked = is_parked(connection, &request, origin, service);
+                let done = if parked {
+                    connection.park()
+                } else {
+                    answer(connection, &request, origin, service)
+                };
+                match done {
+                    Ok(()) => {}
+                    Err(why) => break why,
+                }
+            }
             Ok(None) => return,
             Err(why) => break why,
         }
@@ -160,9 +167,17 @@ pub fn serve(connection: &mut Connection, origin: Origin, service: &Service) {
     log::debug!("a connection from {origin} ended: {why}");
 }
 
-/// Whether a request that has begun would hold up a restart: by its head alone.
-fn needs_turn(request: &Request) -> bool {
-    find(&request.path, request.method, false).class == Some(LongWork)
+/// Whether a request is parked, since once it has begun a restart would have to wait for it. By its head
+/// alone; one without a valid key is told so at once.
+fn is_parked(
+    connection: &Connection,
+    request: &Request,
+    origin: Origin,
+    service: &Service,
+) -> bool {
+    let is_long = || find(&request.path, request.method, false).class == Some(LongWork);
+    let is_known = || service.recognize(request, origin, connection.activity.as_deref());
+    service.shutdown.holds_requests() && is_long() && is_known()
 }
 
 /// Answers one request. Out of line: what waits for the next one needs none of this on its stack.
@@ -179,9 +194,10 @@ fn answer(
     // for event streams, which end when it begins, and for a file that is being read.
     let streams = class == Some(Stream);
     let in_flight = (class != Some(Reload)).then(|| service.begin(streams));
-    // Counted first and looked at then: a drain that begins meanwhile sees it.
-    let _in_flight = in_flight.filter(|_| streams || !service.shutdown.is_closing());
-    let (proof, handler) = match admit(connection, request, &found, origin, service) {
+    // Counted first and looked at then, once: a drain that begins meanwhile sees it, and it is no longer new.
+    let closing = service.shutdown.is_closing();
+    let _in_flight = in_flight.filter(|_| streams || !closing);
+    let (proof, handler) = match admit(connection, request, &found, origin, closing, service) {
         Ok(admitted) => admitted,
         Err(response) => return connection.respond(request, response),
     };
@@ -213,6 +229,7 @@ fn admit(
     request: &Request,
     found: &Found<'_>,
     origin: Origin,
+    closing: bool,
     service: &Service,
 ) -> Result<(Authenticated, KeyedHandler), Response> {
     let tcp = matches!(origin, Origin::Tcp(_));
@@ -231,7 +248,7 @@ fn admit(
     let waits = waits(class, request.query.as_deref());
     let is_work = waits || matches!(class, Some(Work | LongWork | Stream));
     // During a drain the control socket still tells the state.
-    if service.shutdown.is_closing() && (tcp || is_work) {
+    if closing && (tcp || is_work) {
         return Err(ApiError::stopping().into());
     }
     let overloaded = |message| Err(ApiError::new(503, "overloaded", message).into());

@@ -121,6 +121,20 @@ impl Service {
         if same { Ok(proof) } else { self.authenticate(request, origin, activity) }
     }
 
+    /// Whether a request has a valid key. If so its connection counts for the principal, and is busy.
+    pub(super) fn recognize(
+        &self,
+        request: &Request,
+        origin: Origin,
+        activity: Option<&ConnectionActivity>,
+    ) -> bool {
+        let proof = auth::authenticate(request, origin, &self.keys());
+        let count = |proof: Authenticated| {
+            activity.is_none_or(|it| self.connections.authenticate(it, &proof.0).is_ok())
+        };
+        proof.is_some_and(count)
+    }
+
     /// What the service manager shows (`STATUS=`, sd_notify(3)).
     pub fn status_line(&self) -> String {
         let (listen, all) = (&self.facts.listen, lock(&self.warnings));

@@ -28,6 +28,7 @@ mod uninstall;
 mod unit_control;
 mod unit_dirs;
 mod unit_paths;
+mod update;
 
 use std::env;
 
@@ -103,6 +104,7 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "restart" if args.has("--graceful") => restart_in_place::restart(context),
         "restart" => start::restart(context, system),
         "reload" => reload::reload(context),
+        "update" => update::update(context, system),
         "status" => status::show(context, json, system),
         "list" => list::show(context, json),
         "logs" => logs::logs(context, args),

@@ -126,26 +126,27 @@ fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Ex
     }
 }
 
-/// Checks what the main process of a unit, `MainPID` of `shown`, would read at its next start: with its
-/// own arguments and directories. Where none runs there is nothing to lose, and where it is neither ours nor
-/// are we root, systemd refuses anyway.
+/// Checks what the main process of a unit would read at its next start: with its own arguments and
+/// directories. Where none runs there is nothing to lose, and where it is neither ours nor are we root,
+/// systemd refuses anyway.
 ///
 /// # Errors
 /// What `config check` says.
 fn check_config(unit: &Unit<'_>, shown: &Properties) -> Result<(), Failure> {
-    let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else {
-        return Ok(());
-    };
-    // Whose it is says `status`: its directory in /proc is root's (PR_SET_DUMPABLE).
-    let other = proc::uid(pid).filter(|uid| *uid != user::own_uid()).and_then(user::by_uid);
-    let Some(context) = context_of(unit, pid, other.as_ref(), shown) else {
-        return Ok(());
-    };
+    let Some((context, other)) = main_process(unit, shown) else { return Ok(()) };
     let check = || gateway::check(&config::plan(&context)).map(drop);
     match other {
         Some(user) => user::acting_as(&user, check).unwrap_or(Ok(())),
         None => check(),
     }
+}
+
+/// What the main process of a unit, `MainPID` of `shown`, goes by, and its user where that is another.
+pub fn main_process(unit: &Unit<'_>, shown: &Properties) -> Option<(Context, Option<User>)> {
+    let pid = shown.get("MainPID").parse().ok().and_then(Pid::new)?;
+    // Whose it is says `status`: its directory in /proc is root's (PR_SET_DUMPABLE).
+    let other = proc::uid(pid).filter(|uid| *uid != user::own_uid()).and_then(user::by_uid);
+    Some((context_of(unit, pid, other.as_ref(), shown)?, other))
 }
 
 /// What a process that runs a gateway goes by: what it was started with, where we may read that, else

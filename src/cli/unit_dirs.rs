@@ -25,7 +25,7 @@ pub fn for_command(own: Base, args: &Parsed) -> Base {
     match args.command {
         "install" if args.has("--move") => return Base { units: kept.units, ..own },
         // They find the manager and the control socket from any shell.
-        "start" | "restart" | "logs" | "send" => return kept,
+        "start" | "restart" | "update" | "logs" | "send" => return kept,
         _ => {}
     }
     let (here, there, command) = (own.gateway(name), kept.gateway(name), name.command());

@@ -13,6 +13,13 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
         config.limits.max_turns = default_turns();
     }
     agent(&config.agent, diagnostics);
+    for (key, words) in
+        [("update.command", &config.update.command), ("update.rollback", &config.update.rollback)]
+    {
+        if words.first().is_some_and(String::is_empty) {
+            diagnostics.fault(key, &no_program("[\"my-updater\", \"--flag\"]"));
+        }
+    }
     for (_, own) in config.deliver.iter() {
         target(own, diagnostics);
     }
@@ -73,12 +80,14 @@ fn command(of: &str, url: bool, words: &[String], like: &str, diagnostics: &mut 
             let url = diagnostics.location(&format!("{of}.url")).show(&diagnostics.file);
             format!("is set together with {of}.url ({url}); remove one of the two")
         }
-        Some(program) if program.is_empty() => {
-            format!("names no program: its first string is empty; write one like {like}")
-        }
+        Some(program) if program.is_empty() => no_program(like),
         Some(_) | None => return,
     };
     diagnostics.fault(&format!("{of}.command"), &fault);
+}
+
+fn no_program(like: &str) -> String {
+    format!("names no program: its first string is empty; write one like {like}")
 }
 
 fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {

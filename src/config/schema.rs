@@ -25,6 +25,7 @@ pub struct Config {
     pub session: Session,
     pub stop: Stop,
     pub restart: Restart,
+    pub update: Update,
     pub log: Log,
     pub limits: Limits,
     /// `[deliver.NAME]`: where replies can be sent.
@@ -147,8 +148,8 @@ macro_rules! section {
 }
 
 /// The sections in their order, the named tables last.
-pub static SECTIONS: [&Section; 9] =
-    [&HTTP, &AGENT, &SESSION, &STOP, &RESTART, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
+pub static SECTIONS: [&Section; 10] =
+    [&HTTP, &AGENT, &SESSION, &STOP, &RESTART, &UPDATE, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
 
 const TARGETS: NamedTable = NamedTable {
     noun: "target",
@@ -264,6 +265,21 @@ section! {
     pub struct Restart {
         /// How long a program may take to prove that it can start.
         start_timeout: Duration => limits::START_TIMEOUT, Time, "\"60s\"";
+    }
+}
+
+section! {
+    UPDATE = "update": |c, _| c.update;
+    /// `[update]`: how a new version of the program comes, and how the gateway gets rid of it again.
+    pub struct Update {
+        /// Puts the new version in place.
+        command: Vec<String>, List(validate::argument), "[\"my-updater\", \"--flag\"]";
+        /// Puts the version before back, where no copy of it can be kept.
+        rollback: Vec<String>, List(validate::argument), "[\"my-updater\", \"--undo\"]";
+        /// For `command`, and for `rollback`.
+        timeout: Duration => limits::UPDATE_TIMEOUT, Time, "\"15m\"";
+        /// How long the new version is watched, from its READY on.
+        trial: Duration => limits::UPDATE_TRIAL, Time, "\"60s\"";
     }
 }
 

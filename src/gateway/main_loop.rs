@@ -17,7 +17,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::sockets::{CONTROL, HTTP};
-use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeout};
+use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeout, update};
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
@@ -115,6 +115,7 @@ impl Main {
                     );
                 }
                 startup::after_ready(&plan, &service, run, &supervisor);
+                update::look_after(&plan, &service);
                 let unit = supervisor.unit_settings();
                 if unit.as_ref().is_some_and(|unit| unit.stores) {
                     mailbox.put(News::Stores);
@@ -149,6 +150,9 @@ impl Main {
                 }
             }
             self.check_timers();
+            if let Some(started) = self.started.as_ref().filter(|_| self.phase == Phase::Serving) {
+                update::begin(&self.plan, &started.service);
+            }
             if self.started.as_ref().is_some_and(|started| started.service.hub.is_broken()) {
                 self.event(Event::Broken);
             }
@@ -284,6 +288,8 @@ impl Main {
     /// Has the service manager keep our listeners over a restart, also one after a crash.
     fn store_listeners(&self) {
         let Some(started) = &self.started else { return };
+        // What it has may be of another address.
+        self.notifier.remove(HTTP);
         if !started.listeners.foreign {
             self.notifier.store(HTTP, started.listeners.tcp.as_fd());
         }
@@ -317,6 +323,10 @@ impl Main {
         due(&mut self.timers.accept, now);
         if due(&mut self.timers.close, now) {
             self.take_no_more();
+        }
+        let requests = self.started.as_ref().map_or(0, |started| started.service.in_flight());
+        if due(&mut self.timers.refuse, now) || (self.timers.refuse.is_some() && requests == 0) {
+            self.refuse_work();
         }
         if let Some(started) = &self.started
             && due(&mut self.timers.reload, now)

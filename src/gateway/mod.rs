@@ -16,6 +16,7 @@ mod spare_thread;
 mod start_check;
 mod startup;
 mod stop_timeout;
+mod update;
 
 pub use handover::{Handover, Inherited};
 pub use main_loop::run;

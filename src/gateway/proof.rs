@@ -18,6 +18,7 @@ use serde_json::Value;
 use super::Plan;
 use super::start_check::HANDOVER;
 use crate::cancel::Cancel;
+use crate::config::{TIME, millis};
 use crate::escape::{escaped, one_line};
 use crate::limits::AGENT_READ;
 use crate::outbound::client::{Client, Request};
@@ -160,8 +161,8 @@ fn try_start(
         return Err(why_ended(end, &said, "before it was ready"));
     }
     if !said.has_line() {
-        let (seconds, words) = (timeout.as_secs_f64(), said.words());
-        return Err(format!("it was not ready within {seconds} s (restart.start_timeout){words}"));
+        let (time, words) = (TIME.show(millis(timeout)), said.words());
+        return Err(format!("it was not ready within {time} (restart.start_timeout){words}"));
     }
     let ready = read_line(&said.stdout)?;
     let healthy = check_health(&ready);
@@ -185,10 +186,9 @@ fn try_start(
 /// What the program is called, and its arguments: ours, for a check. What follows `--` is text.
 fn check_arguments(own: &[OsString]) -> (OsString, Vec<OsString>) {
     let called = own.first().cloned().unwrap_or_else(|| "hermes-gateway".into());
-    let mut words: Vec<OsString> = own.iter().skip(1).cloned().collect();
-    let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
-    words.splice(end..end, ["--check", "--hold"].map(OsString::from));
-    (called, words)
+    let own = own.get(1..).unwrap_or_default();
+    let end = own.iter().position(|word| word == "--").unwrap_or(own.len());
+    (called, [&own[..end], &["--check".into(), "--hold".into()], &own[end..]].concat())
 }
 
 /// Our variables, but for those by which it could speak to the service manager in our name.
@@ -247,7 +247,7 @@ fn older() -> String {
 }
 
 fn read_line(line: &[u8]) -> Result<Ready, String> {
-    let value: Value = serde_json::from_slice(line).unwrap_or_default();
+    let value = read_object(line);
     let listen = value["listen"].as_str().and_then(|listen| listen.parse().ok());
     let version = value["version"].as_str().filter(|version| version.len() <= 64);
     let (Some(true), Some(version), Some(listen)) = (value["ready"].as_bool(), version, listen)
@@ -263,6 +263,10 @@ fn read_line(line: &[u8]) -> Result<Ready, String> {
     }
 }
 
+fn read_object(bytes: &[u8]) -> Value {
+    String::from_utf8_lossy(bytes).parse().unwrap_or_default()
+}
+
 /// Whether it answers on the port that it named.
 fn check_health(ready: &Ready) -> Result<(), String> {
     let mut address = ready.listen;
@@ -271,9 +275,8 @@ fn check_health(ready: &Ready) -> Result<(), String> {
         IpAddr::V6(ip) if ip.is_unspecified() => address.set_ip(Ipv6Addr::LOCALHOST.into()),
         _ => {}
     }
-    let failed = |why: &dyn std::fmt::Display| {
-        format!("it said that it is ready, and /health at {address} failed: {why}")
-    };
+    let failed =
+        |why: &str| format!("it said that it is ready, and /health at {address} failed: {why}");
     let ask = || -> Result<(u16, Vec<u8>), crate::http::Closed> {
         let deadline = Instant::now() + HEALTH_TIMEOUT;
         let stream = Arc::new(TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?);
@@ -283,11 +286,11 @@ fn check_health(ready: &Ready) -> Result<(), String> {
         let response = client.send(&request, deadline)?;
         Ok((response.status, response.body(MAX_HEALTH, deadline)?))
     };
-    let (status, body) = ask().map_err(|e| failed(&e))?;
-    let health: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let (status, body) = ask().map_err(|e| failed(&e.to_string()))?;
+    let health = read_object(&body);
     match (status, health["version"].as_str()) {
         (200, Some(version)) if version == ready.version => Ok(()),
-        (200, _) => Err(failed(&"another version answers there")),
+        (200, _) => Err(failed("another version answers there")),
         (status, _) => Err(failed(&format!("status {status}"))),
     }
 }
@@ -308,7 +311,6 @@ mod tests {
         let (path, file) = (PathBuf::new(), PathBuf::from("/no/such.toml"));
         let (required, demanded, set, home) = (false, false, Vec::new(), None);
         let plan = Plan {
-            inherited: crate::gateway::Inherited::default(),
             name: Name::parse("x").unwrap(),
             dirs: Dirs { config_file: file.clone(), state: path.clone(), runtime: path },
             sources: Sources { file, required, demanded, set, home },
@@ -316,6 +318,7 @@ mod tests {
             had_file: Arc::default(),
             children: Children::new(),
             ephemeral: false,
+            inherited: crate::gateway::Inherited::default(),
             program: PathBuf::new(),
             arguments: ["sh", "-c", script].map(OsString::from).into(),
         };

@@ -114,7 +114,7 @@ fn open(
     let wanted = config.http.listen;
     let (earlier, sockets) = {
         let mut inherited = lock(&plan.inherited);
-        let same = inherited.listen.as_ref().is_none_or(|it| *it == wanted.to_string());
+        let same = inherited.listen.as_ref().is_none_or(|listen| *listen == wanted.to_string());
         let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
         let earlier = Earlier { tcp, same, foreign: inherited.foreign, control };
         (earlier, std::mem::take(&mut inherited.sockets))
@@ -237,15 +237,13 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
     let followed = history::followed(&plan.dirs, run);
-    if let Some(stop) = &followed {
-        let before = RunBefore {
-            version: stop["version"].as_str().map(str::to_owned),
-            how: history::in_words(stop),
-            away: stop["next"]["away_ms"].as_u64().map(Duration::from_millis),
-            failed: lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned),
-        };
-        started.hub.tell_of_run_before(before);
-    }
+    let stop = followed.as_ref();
+    started.hub.tell_of_run_before(RunBefore {
+        version: stop.and_then(|stop| stop["version"].as_str()).map(str::to_owned),
+        how: stop.map_or_else(|| "nobody knows how".to_owned(), history::in_words),
+        away: stop.and_then(|it| it["next"]["away_ms"].as_u64()).map(Duration::from_millis),
+        failed: lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned),
+    });
     started.hub.open();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);

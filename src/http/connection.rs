@@ -44,15 +44,18 @@ const PARKED_PAUSE: Duration = Duration::from_secs(1);
 pub struct Connection {
     pub(super) transport: Transport<'static>,
     limits: Limits,
-    shutdown: Arc<ShutdownFlag>,
+    pub(super) shutdown: Arc<ShutdownFlag>,
     /// The body of the present request, as far as it was not read.
     unread: BodyFraming,
     /// Go out with each response to the present request.
     pub extra: Vec<(&'static str, String)>,
     /// For the table of connections; `None` on the control socket.
     pub activity: Option<Arc<ConnectionActivity>>,
-    /// No request has come yet.
+    /// No request has come yet; before the present one none had.
     new: bool,
+    was_new: bool,
+    /// The length of the present request's head.
+    head: usize,
     pub(super) open: bool,
     /// It has ended so that another process can go on with it.
     handed_over: bool,
@@ -60,8 +63,6 @@ pub struct Connection {
     pub hurry: bool,
     /// Words the answer to a request that cannot be answered.
     pub error_response: fn(Refusal) -> Response,
-    /// Whether a request has to be parked rather than be begun.
-    pub needs_turn: fn(&Request) -> bool,
 }
 
 impl Connection {
@@ -80,11 +81,12 @@ impl Connection {
             extra: Vec::new(),
             activity: None,
             new: true,
+            was_new: true,
+            head: 0,
             open: true,
             handed_over: false,
             hurry: false,
             error_response: |refusal| Response::text(refusal.status, refusal.reason),
-            needs_turn: |_| false,
         })
     }
 
@@ -130,16 +132,6 @@ impl Connection {
             }
             match head::parse(&mut scan, self.transport.data()) {
                 Ok(None) => {}
-                Ok(Some((request, _)))
-                    if self.shutdown.is_parking() && (self.needs_turn)(&request) =>
-                {
-                    self.shutdown.parked.fetch_add(1, Ordering::SeqCst);
-                    let goes_on = self.await_end_of_pause();
-                    self.shutdown.parked.fetch_sub(1, Ordering::SeqCst);
-                    goes_on?;
-                    scan = Scan::default();
-                    continue;
-                }
                 Err(refusal) => return Err(self.refuse(refusal)),
                 // Only on TCP: the control socket tells the state until the end.
                 Ok(Some(_))
@@ -152,7 +144,7 @@ impl Connection {
                     self.transport.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
-                    self.new = false;
+                    (self.head, self.was_new) = (length, std::mem::take(&mut self.new));
                     self.activity.iter().for_each(|activity| activity.enter(Stage::Received));
                     return Ok(Some(request));
                 }
@@ -179,10 +171,19 @@ impl Connection {
         }
     }
 
-    /// Keeps a request that has come, and leaves its body where it is, until requests are not parked any
-    /// more: the main thread bounds that time. A client that goes away is noticed as usual afterwards.
+    /// Parks the request that has just come: it is put back from its first byte on, to be read again once
+    /// requests are not parked any more. The main thread bounds that time. A client that goes away is
+    /// noticed as usual then.
+    pub fn park(&mut self) -> Result<(), Error> {
+        self.transport.put_back(self.head);
+        (self.unread, self.new) = (BodyFraming::None, self.was_new);
+        self.shutdown.parked.fetch_add(1, Ordering::SeqCst);
+        let goes_on = self.await_end_of_pause();
+        self.shutdown.parked.fetch_sub(1, Ordering::SeqCst);
+        goes_on
+    }
+
     fn await_end_of_pause(&self) -> Result<(), Error> {
-        self.activity.iter().for_each(|activity| activity.enter(Stage::Received));
         while self.shutdown.is_parking() {
             let socket = Interest::end(self.transport.socket.as_fd());
             let news = [socket, Interest::read(self.shutdown.goes_on_event())];

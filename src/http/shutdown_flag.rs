@@ -94,6 +94,11 @@ impl ShutdownFlag {
         self.stage.load(Ordering::SeqCst) == PARKING
     }
 
+    /// Whether a request that needs a turn at once is to wait for the end of a pause.
+    pub fn holds_requests(&self) -> bool {
+        matches!(self.stage.load(Ordering::SeqCst), PARKING | HANDING_OVER)
+    }
+
     /// Whether the last answers in flight are waited for.
     pub fn is_awaiting_quiet(&self) -> bool {
         self.stage.load(Ordering::SeqCst) >= PARKING

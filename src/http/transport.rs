@@ -55,6 +55,11 @@ impl<'s> Transport<'s> {
         self.start = self.start.saturating_add(count).min(self.buffer.len());
     }
 
+    /// Takes back what was consumed last, before anything else is read.
+    pub fn put_back(&mut self, count: usize) {
+        self.start = self.start.saturating_sub(count);
+    }
+
     /// Gives back what a large head or body made the buffer grow to.
     pub fn shrink(&mut self) {
         self.buffer.drain(..mem::take(&mut self.start));

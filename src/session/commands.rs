@@ -54,6 +54,14 @@ impl Command {
 impl Hub {
     /// Carries a command out and records it with its answer, like any message.
     pub fn command(self: &Arc<Self>, command: Command, draft: Draft) -> Result<Submitted, Refusal> {
+        // A restart in place waits for it.
+        self.begin_work(1);
+        let submitted = self.carry_out(command, draft);
+        self.end_work();
+        submitted
+    }
+
+    fn carry_out(self: &Arc<Self>, command: Command, draft: Draft) -> Result<Submitted, Refusal> {
         let (who, text, key) = (draft.who.clone(), draft.text.trim().to_owned(), draft.key);
         let deliver = draft.deliver.clone();
         let submitted = self.admit(draft)?;

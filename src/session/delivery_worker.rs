@@ -23,9 +23,6 @@ use crate::threads::lock;
 /// The longest pause between two attempts of a delivery that did not ask for more.
 const MAX_DELIVERY_PAUSE: Duration = Duration::from_secs(300);
 
-/// How long a stop waits for a target that is told of it.
-pub const MAX_DRAIN_SEND: Duration = Duration::from_secs(5);
-
 /// Whether a worker goes on. If not, the target is left alone until then.
 type Round = Result<(), Option<Instant>>;
 

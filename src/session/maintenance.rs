@@ -142,7 +142,8 @@ impl Hub {
 
     /// Whether there is something to do by now: for maintenance, or for whoever gives free slots away.
     pub(super) fn has_due(&self, state: &State, now: Instant) -> bool {
-        self.next_due(state, now, MAINTENANCE_ROUND) <= now || state.dispatch.may_start()
+        let may_start = !self.is_paused() && state.dispatch.may_start();
+        may_start || self.next_due(state, now, MAINTENANCE_ROUND) <= now
     }
 
     /// During a drain: ends of turns become durable as they do otherwise.

@@ -12,6 +12,7 @@ mod delivery_queue;
 mod delivery_worker;
 mod dispatch;
 mod events;
+mod failures;
 mod hang;
 mod hub;
 mod id;
@@ -39,6 +40,7 @@ mod time;
 mod transcript;
 mod transcript_usage;
 mod turns;
+pub mod update_record;
 mod wait;
 mod worker;
 
@@ -53,9 +55,7 @@ pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
-pub use restarts::{
-    Requester, Restart, RestartAccepted, RestartDone, RestartKind, RestartRequest, RestartStage,
-};
+pub use restarts::{RestartAccepted, RestartDone, RestartKind, RestartRequest, RestartStage};
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};

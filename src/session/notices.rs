@@ -6,10 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::clock::millis;
-use super::delivery_worker::MAX_DRAIN_SEND;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message::rfc3339;
 use super::message_table::{Digest, Entry, Owner, digest_of};
 use super::restart_record::{Down, RestartRecord, Told};
 use super::restarts::Requester;
@@ -18,7 +16,10 @@ use super::submit::Refusal;
 use crate::config::OWNER;
 use crate::escape::{escaped, quoted};
 use crate::journal::record::{Accepted, Record, Step};
-use crate::limits::{FAILURE_COOL_DOWN, MAX_QUOTED_ERROR, NOTIFY_COOL_DOWN, THREAD_STACK};
+use crate::limits::{
+    FAILURE_COOL_DOWN, MAX_DRAIN_SEND, MAX_QUOTED_ERROR, NOTIFY_COOL_DOWN, THREAD_STACK,
+};
+use crate::sys::clock::rfc3339;
 use crate::threads;
 
 /// What stands in the place of a sender's text.
@@ -34,26 +35,6 @@ pub struct Notice {
     /// What it is about: of one digest there is one notice.
     pub about: Digest,
     pub text: String,
-}
-
-/// Failures that `stop.notify_failures` was not told yet.
-#[derive(Debug, Default)]
-pub struct Failures {
-    newest: Option<Id>,
-    count: u64,
-    /// None is told of before then.
-    until: Option<Instant>,
-}
-
-impl Failures {
-    fn add(&mut self, id: Id) {
-        (self.newest, self.count) = (Some(id), self.count + 1);
-    }
-
-    /// When the next one can be told.
-    pub fn due(&self, now: Instant) -> Option<Instant> {
-        self.newest.map(|_| self.until.unwrap_or(now))
-    }
 }
 
 impl Notice {
@@ -193,10 +174,16 @@ impl Hub {
     /// durable first, and then sent if the target takes it soon.
     fn tell_down(self: &Arc<Self>, target: &str, words: &str) {
         let (what, stamp) = (format!("stop.{target}"), self.stamp());
-        let may = |record: &mut RestartRecord| {
-            record.may_tell(&what, stamp.age, millis(NOTIFY_COOL_DOWN))
+        let mut record = self.restart_record.get();
+        let keep = |told: RestartRecord| {
+            let changed = self.restart_record.change(|record| {
+                (record.told, record.down) = (told.told, told.down);
+            });
+            changed.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
         };
-        let Some(more) = self.restart_record.change(may).unwrap_or(Some(0)) else { return };
+        let Some(more) = record.may_tell(&what, stamp.age, millis(NOTIFY_COOL_DOWN)) else {
+            return keep(record);
+        };
         let words = format!("at {}: {words}", rfc3339(stamp.at));
         let text = format!("gateway {} goes down {words}{}", self.name(), more_ends(more));
         let about = format!("down {}", stamp.age);
@@ -204,10 +191,8 @@ impl Hub {
             Ok(id) => id,
             Err(e) => return log::warn!("target {target} could not be told of the stop: {e}"),
         };
-        let down = Down { target: target.to_owned(), message: id.to_string(), words };
-        if let Err(e) = self.restart_record.change(|record| record.down = Some(down)) {
-            log::warn!("the restart record cannot be written: {e}");
-        }
+        record.down = Some(Down { target: target.to_owned(), message: id.to_string(), words });
+        keep(record);
         self.send_in_drain(target, id, MAX_DRAIN_SEND);
     }
 
@@ -252,12 +237,8 @@ impl Hub {
             if failures.due(now).is_none_or(|due| due > now) {
                 return;
             }
-            let taken = std::mem::replace(
-                failures,
-                Failures { until: failures.until, ..Failures::default() },
-            );
-            let Some(id) = taken.newest else { return };
-            (id, taken.count)
+            let Some(taken) = failures.take() else { return };
+            taken
         };
         let target = self.settings().config.stop.notify_failures.clone();
         let (what, age) = (format!("failures.{target}"), self.stamp().age);
@@ -266,19 +247,15 @@ impl Hub {
         let left = FAILURE_COOL_DOWN.saturating_sub(since);
         let rests = told.age > 0 && !left.is_zero();
         let pause = if rests { left } else { FAILURE_COOL_DOWN };
-        let again = {
+        let failure = if rests { None } else { self.failure_in_words(id) };
+        if rests || failure.is_some() {
             let failures = &mut self.lock().failures;
             failures.until = Some(Instant::now() + pause);
             if rests {
-                failures.newest = failures.newest.or(Some(id));
-                failures.count += count;
+                failures.put_back(id, count);
             }
-            rests
-        };
-        if again || target.is_empty() {
-            return;
         }
-        let Some(failure) = self.failure_in_words(id) else { return };
+        let Some(failure) = failure.filter(|_| !target.is_empty()) else { return };
         let more =
             if count > 1 { format!(" (and {} more since)", count - 1) } else { String::new() };
         let text = format!("gateway {}: {failure}{more}", self.name());

@@ -12,8 +12,9 @@ use super::id::Id;
 
 impl Hub {
     /// No turn, no attempt and no delivery begins that nobody waits for on a chat. Messages are accepted,
-    /// and what waits stays in its queue. Does not wait for anything.
+    /// and what waits stays in its queue. Also leads back from [`Hub::release`]. Does not wait for anything.
     pub fn pause(&self) {
+        self.released.store(false, Ordering::SeqCst);
         self.paused.store(true, Ordering::SeqCst);
     }
 

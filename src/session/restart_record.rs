@@ -105,6 +105,8 @@ impl RecordFile {
         let (mut found, boot) = (read(&state_dir), proc::boot_id());
         if found.boot != boot {
             (found.recent, found.boot) = (Vec::new(), boot.to_owned());
+            // Nothing tells the time between two boots.
+            found.pending.iter_mut().for_each(|pending| pending.ended_since_boot = 0);
         }
         *lock(&self.record) = found;
         let _ = self.dir.set(state_dir);

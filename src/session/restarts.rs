@@ -251,11 +251,6 @@ impl Restarts {
     pub fn done(&self) -> Option<RestartDone> {
         lock(&self.0).done.clone()
     }
-
-    /// How long the one that is under way has been so.
-    pub fn age(&self) -> Option<Duration> {
-        lock(&self.0).current.as_ref().map(|current| current.since.elapsed())
-    }
 }
 
 #[cfg(test)]

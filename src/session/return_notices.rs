@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::clock::millis;
 use super::hub::Hub;
 use super::id::Id;
-use super::message::rfc3339;
 use super::message_table::{Owner, digest_of};
 use super::notices::{Notice, more_ends};
 use super::restart_record::{Pending, RestartRecord};
@@ -15,6 +14,7 @@ use super::restarts::LastRestart;
 use super::states::TurnState;
 use crate::escape::counted;
 use crate::limits::NOTIFY_COOL_DOWN;
+use crate::sys::clock::rfc3339;
 
 /// The run before this one, as far as it is known.
 #[derive(Clone, Debug, Default)]
@@ -40,23 +40,25 @@ impl Hub {
     /// Writes all notices about the end of the run before, each once whatever ends this run. To be
     /// called before [`Hub::open`]: what was interrupted must not run yet.
     pub fn tell_of_run_before(self: &Arc<Self>, mut before: RunBefore) {
-        let (record, interrupted) = (self.restart_record.get(), self.interrupted());
-        let now = self.clocks.read();
-        let RestartRecord { pending, down, .. } = &record;
-        if let Some(pending) = pending {
+        let (mut record, interrupted) = (self.restart_record.get(), self.interrupted());
+        let (now, pending) = (self.clocks.read(), record.pending.clone());
+        if let Some(pending) = &pending {
             // It knows best when it gave up serving.
             if pending.ended_since_boot > 0 && record.boot == self.clocks.boot() {
                 let since = now.since_boot.saturating_sub(pending.ended_since_boot);
                 before.away = Some(Duration::from_millis(since));
             }
             before.version = Some(pending.from.clone());
-            self.restarts.set_last(LastRestart {
+            let last = LastRestart {
                 kind: pending.kind.word(),
                 by: pending.by.clone(),
                 time: rfc3339(now.wall),
                 from: pending.from.clone(),
                 away: before.away,
-            });
+            };
+            if before.failed.is_none() {
+                self.restarts.set_last(last);
+            }
         }
         let mut told = true;
         for requester in pending.iter().flat_map(|pending| &pending.requesters) {
@@ -66,18 +68,16 @@ impl Hub {
         for turn in &interrupted {
             told &= self.tell(turn.notice(&cause(&before, pending.as_ref())));
         }
-        told &= self.tell_back(&before, &record, &interrupted);
-        let changed = self.restart_record.change(|record| {
-            if pending.is_some() {
-                record.count(now.since_boot);
-            }
-            if told {
-                (record.pending, record.down) = (None, None);
-            }
-        });
-        if pending.is_some() || down.is_some() {
-            changed.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
+        told &= self.tell_back(&before, &mut record, &interrupted);
+        if pending.is_some() {
+            record.count(now.since_boot);
         }
+        if told {
+            (record.pending, record.down) = (None, None);
+        }
+        // Only now: after a crash before this the notices are there, and the same ones are written again.
+        let changed = self.restart_record.change(|kept| *kept = record);
+        changed.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
     }
 
     /// Tells `stop.notify` that the gateway is back: where it was told that it goes down, where a restart
@@ -85,13 +85,13 @@ impl Hub {
     fn tell_back(
         self: &Arc<Self>,
         before: &RunBefore,
-        record: &RestartRecord,
+        record: &mut RestartRecord,
         interrupted: &[Interrupted],
     ) -> bool {
         let target = self.settings().config.stop.notify.clone();
         let (what, age) = (format!("stop.{target}"), self.stamp().age);
-        let down = record.down.as_ref();
-        let about = match (down, &record.pending, interrupted.first()) {
+        let down = record.down.clone();
+        let about = match (&down, &record.pending, interrupted.first()) {
             _ if target.is_empty() => return true,
             (Some(down), ..) => down.message.clone(),
             (None, Some(pending), _) => {
@@ -101,23 +101,20 @@ impl Hub {
             (None, None, Some(turn)) => format!("{} {} {}", turn.id, turn.attempts, turn.queued),
             (None, None, None) => return true,
         };
-        let may = |record: &mut RestartRecord| {
-            // Whoever was told of the one is told of the other.
-            if down.is_some() {
-                Some(0)
-            } else {
-                record.may_tell(&what, age, millis(NOTIFY_COOL_DOWN))
-            }
+        // Whoever was told of the one is told of the other.
+        let more = match down {
+            Some(_) => Some(0),
+            None => record.may_tell(&what, age, millis(NOTIFY_COOL_DOWN)),
         };
-        let Some(more) = self.restart_record.change(may).unwrap_or(Some(0)) else { return true };
-        let unsent = down.and_then(|down| Some((down, Id::parse(&down.message)?)));
+        let Some(more) = more else { return true };
+        let unsent = down.as_ref().and_then(|down| Some((down, Id::parse(&down.message)?)));
         let unsent = unsent.filter(|(_, id)| self.is_unsent(*id));
         let (name, back) = (self.name(), back(before, record.pending.as_ref()));
         let cut = match interrupted.len() {
             0 => String::new(),
             count => format!("; {} interrupted, and run again", counted(&count, "turn")),
         };
-        let first = match (down, &unsent) {
+        let first = match (&down, &unsent) {
             (Some(_), Some((down, _))) => {
                 format!("gateway {name} went down {}; it is ", down.words)
             }

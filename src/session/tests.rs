@@ -9,6 +9,7 @@ mod forgetting;
 mod hangs;
 mod journal;
 mod large;
+mod notices;
 mod pause;
 mod restart;
 mod retries;

@@ -155,6 +155,22 @@ pub fn has_ended(child: Pid) -> bool {
     }
 }
 
+/// Begins a session of its own (setsid(2)), out of the reach of a terminal that goes away and of signals to
+/// the process group, and takes every signal again that whoever started us has blocked.
+///
+/// # Errors
+/// EPERM where this process leads a process group.
+pub fn begin_session() -> io::Result<()> {
+    // SAFETY: setsid takes nothing; the set is filled before it is read, and lives here.
+    unsafe {
+        check(libc::setsid())?;
+        let mut none = std::mem::zeroed();
+        libc::sigemptyset(&raw mut none);
+        check(libc::pthread_sigmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut()))
+            .map(drop)
+    }
+}
+
 /// Makes this process the parent of what its descendants leave behind
 /// (PR_SET_CHILD_SUBREAPER, prctl(2)).
 pub fn become_subreaper() -> io::Result<()> {

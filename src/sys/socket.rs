@@ -99,6 +99,7 @@ pub fn receive_descriptors(
         let mut next = libc::CMSG_FIRSTHDR(&raw const header);
         while let Some(part) = next.as_ref() {
             if (part.cmsg_level, part.cmsg_type) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                #[allow(clippy::unnecessary_cast, reason = "musl's is narrower")]
                 let size = part.cmsg_len as usize - libc::CMSG_LEN(0) as usize;
                 let data = libc::CMSG_DATA(next).cast::<c_int>();
                 let numbers =

@@ -98,13 +98,20 @@ impl Systemctl {
 
     /// systemctl up to the verb, its environment repaired where it is poor.
     fn program(&self) -> io::Result<Program> {
-        let mut program = Program::new(find_program("systemctl")?);
+        Ok(self.tool("systemctl")?.args(["--no-pager", "--no-ask-password"]))
+    }
+
+    /// One of systemd's programs, for this manager.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn tool(&self, name: &str) -> io::Result<Program> {
+        let mut program = Program::new(find_program(name)?);
         if self.scope == Scope::User {
             program = with_user_bus(program.args(["--user"]));
         }
         // Its words are read by our parser and quoted in our log.
         Ok(program
-            .args(["--no-pager", "--no-ask-password"])
             .env("LC_ALL", "C.UTF-8")
             .env("TZ", "UTC")
             .env("SYSTEMD_COLORS", "0")

@@ -42,3 +42,6 @@ MAX_HOLD_MS = 10.0
 
 # systemd
 MAX_STOP_EXTRA_MS = 5.0  # beyond one `systemctl show`
+
+# restarts
+MAX_LOST = 0

@@ -11,6 +11,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use super::http::{self, Connection, Response};
+use super::restart_clients::Server;
 use super::{DEADLINE, Outcome, Process, TempDir, binary, eventually, sys};
 
 /// Where one gateway keeps its files: configuration, state and runtime directories that nobody
@@ -100,7 +101,12 @@ impl Home {
     /// The gateway's program with these arguments, in this home, with nothing in its environment
     /// that could tell it of a service manager.
     pub fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(binary());
+        self.command_of(&binary(), args)
+    }
+
+    /// The same of another build of it.
+    pub fn command_of(&self, program: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
         self.furnish(&mut command);
         self.name_itself(&mut command);
         command.args(args);
@@ -122,8 +128,8 @@ impl Home {
             settings: Vec::new(),
             args: Vec::new(),
             env: Vec::new(),
-            as_configured: false,
             descriptors: Vec::new(),
+            as_configured: false,
         }
     }
 
@@ -160,8 +166,8 @@ pub struct Launch {
     settings: Vec<(String, String)>,
     args: Vec<String>,
     env: Vec<(String, String)>,
-    as_configured: bool,
     descriptors: Vec<OwnedFd>,
+    as_configured: bool,
 }
 
 impl Launch {
@@ -302,6 +308,13 @@ impl Gateway {
     #[track_caller]
     pub fn authorization(&self) -> String {
         format!("Bearer {}", self.home.api_key())
+    }
+
+    /// For clients that must not notice a restart.
+    #[track_caller]
+    pub fn for_clients(&self) -> Server {
+        let key = Some(self.home.api_key());
+        Server { address: self.address, key, chats: true, messages: true }
     }
 
     /// `GET /v1/status`, as the control socket tells it.

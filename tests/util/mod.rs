@@ -3,6 +3,7 @@
 //!
 //! - [`Home`] is a place of its own on disk for one gateway; it outlives a restart.
 //! - [`Gateway`] is the real binary in the foreground, started and ready.
+//! - [`Contained`] is the same as process 1 of a pid namespace.
 //! - [`Process`] is any child, with its output, its notifications and its end as events.
 //! - [`http`] speaks raw HTTP, so that a test can say exactly which bytes it sends.
 //! - [`api`] speaks the API of messages, [`Caller`] outlives what it talks to.
@@ -14,6 +15,7 @@
 //! - [`Service`] is the gateway as a unit in there.
 //! - [`Private`] runs a test's body where it may mount, and [`Disk`] is one whose power can be cut.
 //! - [`principals`] has a gateway with several keys, and what one principal costs the others.
+//! - [`restart_clients`] are clients that must not notice a restart, and count what they notice.
 //! - [`programs`] has programs that cannot take a gateway's place.
 //! - [`fault`] makes single system calls of the gateway fail.
 //!
@@ -24,6 +26,7 @@
 
 pub mod api;
 pub mod caller;
+mod contained;
 pub mod crowd;
 mod disk;
 pub mod fault;
@@ -38,6 +41,7 @@ mod private;
 mod process;
 pub mod programs;
 pub mod random;
+pub mod restart_clients;
 mod sandbox;
 mod service;
 pub mod sys;
@@ -53,6 +57,7 @@ use std::time::{Duration, Instant};
 
 pub use api::Api;
 pub use caller::Caller;
+pub use contained::Contained;
 pub use disk::{Disk, Tmpfs};
 pub use gate::Gate;
 pub use gateway::{Gateway, Home, Launch};
@@ -60,6 +65,7 @@ pub use manager::{Manager, Unit, runtime_dir};
 pub use outage::Outage;
 pub use private::Private;
 pub use process::{Outcome, Process};
+pub use restart_clients::Clients;
 pub use sandbox::Sandbox;
 pub use service::{Service, UNIT};
 pub use target::{Answer, Received, Target};

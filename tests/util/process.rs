@@ -199,6 +199,20 @@ impl Process {
         })
     }
 
+    /// Waits until so many notifications have come that start with `text`.
+    #[track_caller]
+    pub fn wait_for_notifications(&self, text: &str, count: usize, limit: Duration) {
+        self.wait(&format!("{count} notifications {text}"), limit, |seen| {
+            let came = seen.notified.iter().filter(|line| line.starts_with(text)).count();
+            (came >= count).then_some(())
+        });
+    }
+
+    /// How many notifications have come that start with `text`.
+    pub fn notifications(&self, text: &str) -> usize {
+        self.watch.lock().notified.iter().filter(|line| line.starts_with(text)).count()
+    }
+
     /// Waits for its end (true) or for a notification that starts with `text`, whichever comes first.
     #[track_caller]
     pub fn wait_for_end_or(&self, text: &str) -> bool {

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
 /// Kinds of programs that cannot take over, and what is said of each besides its path. Where a program
 /// may take long, `restart.start_timeout` ends it.
 pub const BROKEN: &[(&str, &str)] = &[
@@ -79,11 +81,36 @@ pub fn put(kind: &str, at: &Path) {
     fs::rename(new, at).unwrap();
 }
 
-/// Built once by each test program. In a sandbox, where there is no compiler, what was built before.
+/// What the new version says it is: as long as the old one.
+pub fn newer() -> String {
+    let (rest, _) = VERSION.split_at(VERSION.len() - 1);
+    format!("{rest}x")
+}
+
+/// Puts a copy of the gateway at a path that says that it is [`newer`].
 #[track_caller]
-fn stand_in() -> &'static Path {
+pub fn put_version(at: &Path) {
+    let mut bytes = fs::read(super::binary()).unwrap();
+    let (old, new) = (VERSION.as_bytes(), newer().into_bytes());
+    let mut from = 0;
+    while let Some(found) = bytes[from..].windows(old.len()).position(|part| part == old) {
+        bytes[from + found..][..old.len()].copy_from_slice(&new);
+        from += found + old.len();
+    }
+    fs::write(at, bytes).unwrap();
+    fs::set_permissions(at, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+/// Built once by each test program. In a sandbox, where there is no compiler, what was built before:
+/// [`super::Sandbox::with_programs`] brings it.
+#[track_caller]
+pub fn stand_in() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(|| {
+        let brought = env::current_dir().unwrap().join("stand-in");
+        if brought.exists() {
+            return brought;
+        }
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs/stand_in.rs");
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let made = dir.join(format!("stand-in-{}", std::process::id()));
@@ -102,9 +129,6 @@ fn stand_in() -> &'static Path {
         path
     })
 }
-
-/// The version of the gateway under test, and that of [`put_newer`].
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 pub const NEWER: &str = "9.9.9";
 
 /// Puts the gateway itself at a path, in one step, as it is or calling itself [`NEWER`].

@@ -22,12 +22,13 @@ const INSTALLED: &str = "/opt/hermes-gateway/hermes-gateway";
 pub struct Sandbox {
     system: bool,
     limit: Duration,
+    programs: bool,
 }
 
 impl Sandbox {
     /// The body runs as the unprivileged user `tester`, with a `systemd --user`.
     pub fn user() -> Sandbox {
-        Sandbox { system: false, limit: Duration::from_secs(120) }
+        Sandbox { system: false, limit: Duration::from_secs(120), programs: false }
     }
 
     /// The body runs as root, beside the system's manager.
@@ -39,6 +40,11 @@ impl Sandbox {
     pub fn limit(mut self, limit: Duration) -> Sandbox {
         self.limit = limit;
         self
+    }
+
+    /// The body has the programs of [`super::programs`].
+    pub fn with_programs(self) -> Sandbox {
+        Sandbox { programs: true, ..self }
     }
 
     /// Boots, runs the body inside, and fails with all that was said if the body fails. To be called
@@ -62,6 +68,9 @@ impl Sandbox {
         fs::copy(binary(), &gateway).expect("copy the gateway");
         fs::copy(env::current_exe().unwrap(), &test).expect("copy the test program");
 
+        if self.programs {
+            fs::copy(super::programs::stand_in(), dir.path().join("stand-in")).expect("copy it");
+        }
         let with_systemd = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/with-systemd");
         let mut command = Command::new(with_systemd);
         command.arg("--journal");
@@ -93,6 +102,9 @@ impl Sandbox {
             indented(&outcome.stdout),
             indented(&outcome.stderr)
         );
+        // What the copy has reported is worth to be read here, too.
+        let figures = format!("{}: ", test_name::<F>());
+        outcome.stderr.lines().filter_map(|line| line.strip_prefix(&figures)).for_each(report);
     }
 }
 

@@ -9,7 +9,8 @@ use serde_json::Value;
 
 use super::http::Connection;
 use super::manager::runtime_dir;
-use super::{Manager, Unit, eventually};
+use super::restart_clients::Server;
+use super::{Manager, Unit, binary, eventually};
 
 pub const UNIT: &str = "hermes-gateway.service";
 
@@ -26,10 +27,21 @@ impl<'a> Service<'a> {
     /// Installs it with this further configuration and this drop-in.
     #[track_caller]
     pub fn install(manager: &'a Manager, config: &str, drop_in: &str) -> Service<'a> {
+        Service::install_program(manager, &binary(), config, drop_in)
+    }
+
+    /// The same, of another program.
+    #[track_caller]
+    pub fn install_program(
+        manager: &'a Manager,
+        program: &Path,
+        config: &str,
+        drop_in: &str,
+    ) -> Service<'a> {
         let service = Service { manager, unit: manager.unit(UNIT) };
         service.configure(config);
         // Enabled, too: what nothing wants systemd forgets when it stops, with how its process ended.
-        manager.gateway(&["install"]).assert_code(0);
+        manager.run(program, &["install"]).assert_code(0);
         // Rounds are fast, and stay so (from systemd 254 on, the delay would grow).
         let fast = "[Service]\nRestartSec=50ms\nRestartSteps=0\n";
         manager.write_unit(&format!("{UNIT}.d/10-fast.conf"), fast);
@@ -54,10 +66,11 @@ impl<'a> Service<'a> {
         service
     }
 
-    /// Rewrites its configuration file: this behind what every gateway has.
+    /// Rewrites its configuration file: this behind what every gateway has, unless it says that itself.
     #[track_caller]
     pub fn configure(&self, config: &str) {
-        self.manager.write(&self.config_file(), &format!("{CONFIG}{config}"));
+        let common = if config.contains("[http]") { "" } else { CONFIG };
+        self.manager.write(&self.config_file(), &format!("{common}{config}"));
     }
 
     /// `systemctl VERB` of this unit, which must succeed.
@@ -105,6 +118,20 @@ impl<'a> Service<'a> {
         let status = self.status();
         let listen = status["listen"].as_str().expect("listen");
         listen.parse().expect("an address")
+    }
+
+    /// The key that it has made at its first start.
+    #[track_caller]
+    pub fn api_key(&self) -> String {
+        let key = fs::read_to_string(self.state_dir().join("api.key")).expect("a key");
+        key.trim_end().to_owned()
+    }
+
+    /// For clients that must not notice a restart.
+    #[track_caller]
+    pub fn for_clients(&self) -> Server {
+        let key = Some(self.api_key());
+        Server { address: self.address(), key, chats: true, messages: true }
     }
 
     /// The processes in the unit's control group and in those below it.

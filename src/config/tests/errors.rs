@@ -15,7 +15,7 @@ fn unknown_names_are_errors_with_a_suggestion() {
     error(
         "zebra = 1",
         "1:1: unknown key \"zebra\" outside of a section; \
-         the sections are [http], [agent], [session], [stop], [restart], [log], [limits], [deliver.NAME], [keys.NAME]",
+         the sections are [http], [agent], [session], [stop], [restart], [update], [log], [limits], [deliver.NAME], [keys.NAME]",
     );
     error("[htpp]\n", "1:2: unknown section [htpp]; did you mean [http]?");
     error(
@@ -106,6 +106,14 @@ fn a_value_out_of_range_is_an_error_that_names_the_range() {
     error(
         "[stop]\ndrain_timeout = 0",
         "2:17: stop.drain_timeout is 0; it must be between 10ms and 1d, like \"30s\"",
+    );
+    error(
+        "[update]\ntrial = \"2h\"",
+        "2:9: update.trial is \"2h\"; it must be between 10ms and 1h, like \"60s\"",
+    );
+    error(
+        "[update]\nrollback = [\"\"]",
+        "2:1: update.rollback names no program: its first string is empty; write one like [\"my-updater\", \"--flag\"]",
     );
     error(
         "[agent]\nturn_timeout = \"169h\"",

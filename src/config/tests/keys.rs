@@ -95,7 +95,10 @@ fn targets_of_notices_that_do_not_exist_are_rejected() {
         );
         error(
             &format!("{target}{key} = 'a b'"),
-            &format!("4:{}: stop.{key} is \"a b\"; a target's name", key.len() + 4),
+            &format!(
+                "4:{}: stop.{key} is \"a b\"; a target's name must be of letters, digits, _ and -, at most 64, like \"ops\"a target's name",
+                key.len() + 4
+            ),
         );
         good(&format!("{target}{key} = 'ops'"), &[]);
         good(&format!("{target}{key} = ''"), &[]);

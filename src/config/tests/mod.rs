@@ -89,6 +89,11 @@ operators = ["owner", "alice"]
 drain_timeout = 45
 [restart]
 start_timeout = "5s"
+[update]
+command = ["my-updater", "x"]
+rollback = ["my-updater", "--undo"]
+timeout = "5m"
+trial = "30s"
 [log]
 level = "debug"
 target = "syslog"

@@ -52,6 +52,12 @@ notify_failures = ""                          # default
 [restart]
 start_timeout = "1m"                          # default
 
+[update]
+command = []                                  # default
+rollback = []                                 # default
+timeout = "15m"                               # default
+trial = "1m"                                  # default
+
 [log]
 level = "info"                                # default
 target = "auto"                               # default

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::progress::Step;
+use super::progress::StopStep;
 use crate::limits::{
     ABORT_TIMEOUT, CLOSE_TIMEOUT, HISTORY_TIMEOUT, KILL_AFTER, QUERY_DEADLINE, STOP_HEADROOM,
     STREAM_END_TIMEOUT,
@@ -16,11 +16,11 @@ const MARGIN: (Duration, u32) = (Duration::from_millis(1500), 10);
 const WATCHDOG_RESERVE: (Duration, u32) = (Duration::from_secs(1), 4);
 
 /// What each step behind the drain takes at most where there is time enough, in their order.
-const STEPS: [(Step, Duration); 4] = [
-    (Step::Aborting, KILL_AFTER.saturating_add(ABORT_TIMEOUT)),
-    (Step::Asking, QUERY_DEADLINE),
-    (Step::CleaningUp, CLOSE_TIMEOUT.saturating_add(STREAM_END_TIMEOUT)),
-    (Step::Recording, HISTORY_TIMEOUT),
+const STEPS: [(StopStep, Duration); 4] = [
+    (StopStep::Aborting, KILL_AFTER.saturating_add(ABORT_TIMEOUT)),
+    (StopStep::Asking, QUERY_DEADLINE),
+    (StopStep::CleaningUp, CLOSE_TIMEOUT.saturating_add(STREAM_END_TIMEOUT)),
+    (StopStep::Recording, HISTORY_TIMEOUT),
 ];
 
 /// When a stop has to be over.
@@ -83,7 +83,7 @@ impl Budget {
     }
 
     /// How long this step may take: where less is left than it and those behind it want, each gets its part.
-    pub fn share(&self, step: Step, now: Instant) -> Duration {
+    pub fn share(&self, step: StopStep, now: Instant) -> Duration {
         let left = self.end().saturating_duration_since(now);
         let from = STEPS.iter().position(|(it, _)| *it == step).unwrap_or(STEPS.len());
         let all: Duration = STEPS[from..].iter().map(|(_, time)| *time).sum();
@@ -108,7 +108,7 @@ mod tests {
         let budget = Budget::new(now, DRAIN, Some(DRAIN + STOP_HEADROOM));
         assert_eq!(budget.drain(now), DRAIN);
         let abort = now + DRAIN;
-        assert_eq!(budget.share(Step::Aborting, abort), KILL_AFTER + ABORT_TIMEOUT);
+        assert_eq!(budget.share(StopStep::Aborting, abort), KILL_AFTER + ABORT_TIMEOUT);
         assert!(budget.end() < now + DRAIN + STOP_HEADROOM - secs(2));
         // Longer than needed is not used, and for ever not at all.
         for limit in [Some(secs(3600)), Some(Duration::MAX), None] {
@@ -142,7 +142,7 @@ mod tests {
         let later = began + secs(20);
         budget.extend(later, secs(15));
         assert_eq!(budget.end(), later + secs(15) - MARGIN.0 - WATCHDOG_RESERVE.0);
-        assert_eq!(budget.share(Step::Aborting, later), KILL_AFTER + ABORT_TIMEOUT);
+        assert_eq!(budget.share(StopStep::Aborting, later), KILL_AFTER + ABORT_TIMEOUT);
         assert_eq!(budget.drain(began), DRAIN);
         // Never beyond what a stop takes.
         budget.extend(began + secs(40), secs(15));

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
-use super::progress::Step;
+use super::progress::StopStep;
 use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
 use crate::cancel::Cancel;
@@ -32,7 +32,10 @@ use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 
 /// How long requests on connections that were accepted before the signal still begin, where the service
 /// manager does not answer sooner: it does as a rule, and a client sends what it connects for at once.
-const CLOSE_AFTER: Duration = Duration::from_millis(100);
+const CLOSE_AFTER: Duration = Duration::from_millis(250);
+
+/// How long requests that had begun when no more were taken may ask for a turn: their bodies are on the way.
+const REFUSE_AFTER: Duration = Duration::from_millis(100);
 
 /// Bytes of what a child reports: an error of the system with a path.
 const MAX_CHILD_WORDS: u64 = 8 << 10;
@@ -60,16 +63,20 @@ impl Main {
         }
     }
 
-    /// Takes no new work from here on. Where the unit comes back, a connection between two requests ends when
-    /// the next one comes, without an answer: its client asks the next process (RFC 9112, section 9.3.1).
+    /// Takes no new requests from here on; those that have begun may still ask for a turn, for a moment. Where
+    /// connections are left in the backlog, one between two requests ends when the next one comes, without an
+    /// answer: its client connects again (RFC 9112, section 9.3.1).
     pub(super) fn take_no_more(&mut self) {
-        self.timers.close = None;
-        let comes_back = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
-        let comes_back = comes_back.is_some_and(|found| found.comes_back);
         if let Some(service) = self.started.as_ref().map(|it| &it.service) {
-            service.shutdown.close(comes_back);
-            service.hub.drain();
+            service.shutdown.close(self.leaves_backlog());
+            self.timers.refuse.get_or_insert(Instant::now() + REFUSE_AFTER);
         }
+        self.timers.close = None;
+    }
+
+    pub(super) fn refuse_work(&mut self) {
+        self.timers.refuse = None;
+        self.started.iter().for_each(|started| started.service.hub.drain());
     }
 
     /// Logs a finding, learns from it, and keeps it in the place of the last one, by whose verdict and
@@ -93,7 +100,7 @@ impl Main {
     pub(super) fn query(&mut self, point: QueryPoint) {
         let Some(stop) = &self.stop else { return };
         let (supervisor, caught) = (self.supervisor.clone(), stop.latest);
-        let (mailbox, within) = (Arc::clone(&self.mailbox), self.share(Step::Asking));
+        let (mailbox, within) = (Arc::clone(&self.mailbox), self.share(StopStep::Asking));
         let question = move || {
             fault_points::at("stop-question");
             let finding = supervisor.examine(caught, point, within);
@@ -145,6 +152,7 @@ impl Main {
         self.restart.iter_mut().for_each(|restart| restart.aborted = turns);
         if self.phase != (Phase::Pausing { aborting: true }) {
             self.take_no_more();
+            self.refuse_work();
         }
         if let Some(started) = &self.started {
             if turns > 0 {
@@ -160,7 +168,7 @@ impl Main {
         // Only agents need time to put their things in order.
         let agents = if self.plan.children.are_gone() { Duration::ZERO } else { KILL_AFTER };
         let most = agents + ABORT_TIMEOUT;
-        let time = if restarts { most } else { self.share(Step::Aborting).min(most) };
+        let time = if restarts { most } else { self.share(StopStep::Aborting).min(most) };
         self.timers.drain = Some(Instant::now() + time);
     }
 
@@ -200,8 +208,9 @@ impl Main {
         if outcome == Outcome::Terminated
             && let Some(caught) = signals.take().into_iter().find(missed)
         {
-            self.stop_watchdog.progress.enter(Step::Asking);
-            let (point, within) = (QueryPoint::Exit { marker: false }, self.share(Step::Asking));
+            self.stop_watchdog.progress.enter(StopStep::Asking);
+            let (point, within) =
+                (QueryPoint::Exit { marker: false }, self.share(StopStep::Asking));
             let finding = self.supervisor.examine(caught, point, within);
             if self.keep_finding(finding).verdict.planned {
                 let exit = self.record_outcome(Outcome::Planned);
@@ -212,7 +221,7 @@ impl Main {
         if outcome != Outcome::Failed {
             self.refuse_waiting();
         }
-        self.stop_watchdog.progress.enter(Step::Exiting);
+        self.stop_watchdog.progress.enter(StopStep::Exiting);
         fault_points::at("stop-exit");
         exit_now(exit.code())
     }
@@ -237,8 +246,8 @@ impl Main {
         let exit = match outcome {
             Outcome::Planned => Exit::Planned,
             Outcome::Terminated => Exit::Terminated,
-            Outcome::Failed => self.failed_exit(),
             Outcome::Restarted | Outcome::RestartFailed => Exit::TryLater,
+            Outcome::Failed => self.failed_exit(),
         };
         let failed = self.restart.as_ref().and_then(|restart| restart.failed.clone());
         let failed =
@@ -262,7 +271,7 @@ impl Main {
                 (why, line)
             }
         };
-        self.stop_watchdog.progress.enter(Step::Recording);
+        self.stop_watchdog.progress.enter(StopStep::Recording);
         self.stop_watchdog.progress.set_end(exit, line.clone());
         fault_points::at("stop-record");
         if let Err(e) = self.record_end(line, outcome != Outcome::Terminated) {
@@ -292,7 +301,7 @@ impl Main {
             let entered = history::record_end(&dirs, &line, sync);
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };
-        let time = self.share(Step::Recording);
+        let time = self.share(StopStep::Recording);
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
         let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
             Ok(told) => {
@@ -315,7 +324,7 @@ impl Main {
     }
 
     pub(super) fn clean_up(&mut self, planned: bool) {
-        let deadline = Instant::now() + self.share(Step::CleaningUp);
+        let deadline = Instant::now() + self.share(StopStep::CleaningUp);
         fault_points::at("stop-clean-up");
         // Turns that did not end in time leave no processes behind, whoever runs us.
         self.plan.children.end_all();

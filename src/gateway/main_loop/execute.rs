@@ -134,7 +134,7 @@ impl Main {
             "name": proc::name(Pid::own()),
             "soft_limit": self.plan.children.descriptors(),
             "had_file": self.plan.had_file.load(Ordering::SeqCst),
-            "foreign": self.started.as_ref().is_some_and(|it| it.listeners.foreign),
+            "foreign": same.is_some() && self.started.as_ref().is_some_and(|it| it.listeners.foreign),
             "listen": listen,
             "restart": {
                 "number": asked.as_ref().map(|asked| asked.number),

@@ -6,13 +6,13 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use serde_json::Value;
 
 use crate::exit::Exit;
-use crate::lifecycle::phase::{Drain, Phase};
+use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::threads::lock;
 
 /// What the main loop does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Step {
+pub enum StopStep {
     Serving,
     Draining,
     Asking,
@@ -20,17 +20,25 @@ pub enum Step {
     CleaningUp,
     Recording,
     Exiting,
+    Pausing,
+    HandingOver,
+    Closing,
+    Executing,
 }
 
 /// All of them, in their order, and the words for people.
-const WORDS: [(Step, &str); 7] = [
-    (Step::Serving, "serving"),
-    (Step::Draining, "the drain"),
-    (Step::Asking, "the question to the service manager"),
-    (Step::Aborting, "the end of aborted turns"),
-    (Step::CleaningUp, "the clean-up (what agents left, and the journal's last sync)"),
-    (Step::Recording, "the record in the history"),
-    (Step::Exiting, "the exit"),
+const WORDS: [(StopStep, &str); 11] = [
+    (StopStep::Serving, "serving"),
+    (StopStep::Draining, "the drain"),
+    (StopStep::Asking, "the question to the service manager"),
+    (StopStep::Aborting, "the end of aborted turns"),
+    (StopStep::CleaningUp, "the clean-up (what agents left, and the journal's last sync)"),
+    (StopStep::Recording, "the record in the history"),
+    (StopStep::Exiting, "the exit"),
+    (StopStep::Pausing, "the pause before a restart"),
+    (StopStep::HandingOver, "the handover of connections"),
+    (StopStep::Closing, "the close of the journal for a restart"),
+    (StopStep::Executing, "the exec of a restart"),
 ];
 
 /// What the main loop publishes.
@@ -50,7 +58,7 @@ impl Default for Progress {
 }
 
 impl Progress {
-    pub fn enter(&self, step: Step) {
+    pub fn enter(&self, step: StopStep) {
         self.step.store(step as u8, Ordering::SeqCst);
     }
 
@@ -71,19 +79,19 @@ impl Progress {
     }
 }
 
-impl From<Phase> for Step {
-    fn from(phase: Phase) -> Step {
+impl From<Phase> for StopStep {
+    fn from(phase: Phase) -> StopStep {
         match phase {
-            Phase::Starting
-            | Phase::Serving
-            | Phase::Pausing { .. }
-            | Phase::HandingOver { .. }
-            | Phase::Closing { .. } => Step::Serving,
+            Phase::Starting | Phase::Serving => StopStep::Serving,
+            Phase::Pausing { .. } => StopStep::Pausing,
+            Phase::HandingOver { .. } => StopStep::HandingOver,
+            Phase::Closing { .. } => StopStep::Closing,
+            Phase::Stopped(Outcome::Restarted) => StopStep::Executing,
             Phase::Draining(Drain { quiet: true, verdict: None, .. })
-            | Phase::Confirming { .. } => Step::Asking,
-            Phase::Draining(Drain { aborting: true, .. }) | Phase::Failing => Step::Aborting,
-            Phase::Draining(_) => Step::Draining,
-            Phase::Stopped(_) => Step::CleaningUp,
+            | Phase::Confirming { .. } => StopStep::Asking,
+            Phase::Draining(Drain { aborting: true, .. }) | Phase::Failing => StopStep::Aborting,
+            Phase::Draining(_) => StopStep::Draining,
+            Phase::Stopped(_) => StopStep::CleaningUp,
         }
     }
 }
@@ -103,14 +111,14 @@ mod tests {
     #[test]
     fn a_stop_is_told_by_what_it_waits_for() {
         let play = |events: &[Event]| {
-            Step::from(events.iter().fold(Phase::Serving, |phase, event| next(phase, *event).0))
+            StopStep::from(events.iter().fold(Phase::Serving, |phase, event| next(phase, *event).0))
         };
         let planned = Event::Verdict(VerdictKind::Planned);
-        assert_eq!(play(&[]), Step::Serving);
-        assert_eq!(play(&[Event::Signal]), Step::Draining);
-        assert_eq!(play(&[Event::Signal, Event::Quiet]), Step::Asking);
-        assert_eq!(play(&[Event::Signal, planned]), Step::Draining);
-        assert_eq!(play(&[Event::Signal, planned, Event::Expired]), Step::Aborting);
-        assert_eq!(play(&[Event::Signal, planned, Event::Quiet]), Step::CleaningUp);
+        assert_eq!(play(&[]), StopStep::Serving);
+        assert_eq!(play(&[Event::Signal]), StopStep::Draining);
+        assert_eq!(play(&[Event::Signal, Event::Quiet]), StopStep::Asking);
+        assert_eq!(play(&[Event::Signal, planned]), StopStep::Draining);
+        assert_eq!(play(&[Event::Signal, planned, Event::Expired]), StopStep::Aborting);
+        assert_eq!(play(&[Event::Signal, planned, Event::Quiet]), StopStep::CleaningUp);
     }
 }

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::state::{Main, News, Next, RestartRun, due};
 use crate::api::Service;
 use crate::escape::escaped;
+use crate::fault_points;
 use crate::gateway::Plan;
 use crate::gateway::proof::prove;
 use crate::gateway::replace::Successor;
@@ -163,7 +164,10 @@ impl Main {
         let (Some(started), Some(restart)) = (&self.started, &self.restart) else { return };
         started.service.pause();
         started.service.hub.restarts.enter(RestartStage::Pausing);
-        self.timers.drain = Some(restart.until);
+        let (at, until) = (restart.at, restart.until);
+        self.timers.drain = Some(until);
+        self.begin_restart_time(at, until - at);
+        fault_points::at("restart-pause");
         if self.turns() > 0 {
             log::info!("the restart waits for the turns in flight: {}", self.turns());
             self.report(Instant::now());
@@ -193,7 +197,7 @@ impl Main {
                 due(&mut self.timers.handover, now);
                 service.is_handed_over()
             }
-            _ => self.in_flight() == 0 && self.timers.close.is_none(),
+            _ => self.in_flight() == 0 && self.timers.close.or(self.timers.refuse).is_none(),
         }
     }
 
@@ -304,6 +308,7 @@ impl Main {
     /// What serving had is still there: it goes on.
     pub(super) fn resume(&mut self) {
         (self.timers.drain, self.timers.handover) = (None, None);
+        self.end_restart_time();
         self.take_back();
         let why = self.restart.as_mut().and_then(|restart| restart.failed.take());
         let why = why.unwrap_or_else(|| CLOSE_FAILED.to_owned());

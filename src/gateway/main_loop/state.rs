@@ -134,6 +134,8 @@ pub struct Timers {
     pub close: Option<Instant>,
     /// Since when there is no proof that all moves, and whether that was said: nothing waits for this.
     pub unproven: Option<(Instant, bool)>,
+    /// When what those that had begun by then ask for is refused, too.
+    pub refuse: Option<Instant>,
     /// The end of the drain, or of the time that aborted turns have.
     pub drain: Option<Instant>,
     /// When to look again whether connections can be handed over, or were.
@@ -153,9 +155,9 @@ impl Timers {
     pub fn until_next(&self, now: Instant, started: bool) -> Option<Duration> {
         let watchdog = self.watchdog.map(|(at, _)| at);
         let reload = self.reload.filter(|_| started);
-        let all =
-            [watchdog, self.close, self.drain, self.handover, self.accept, reload, self.report];
-        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
+        let stop = [self.close, self.refuse, self.drain, self.report];
+        let all = stop.into_iter().chain([watchdog, self.handover, self.accept, reload]);
+        all.flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }
 

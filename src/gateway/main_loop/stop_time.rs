@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::budget::Budget;
-use super::progress::Step;
+use super::progress::StopStep;
 use super::state::Main;
 use super::stop_watchdog::Remains;
 use crate::exit::Exit;
@@ -32,9 +32,22 @@ impl Main {
         self.arm_stop_watchdog();
     }
 
+    /// Begins the time of a restart in place that pauses for so long: no unit's time runs meanwhile.
+    pub(super) fn begin_restart_time(&mut self, at: Instant, pause: Duration) {
+        self.budget = Some(Budget::new(at, pause, None));
+        self.publish_end();
+        self.arm_stop_watchdog();
+    }
+
+    /// The gateway goes on.
+    pub(super) fn end_restart_time(&mut self) {
+        self.budget = None;
+        self.arm_stop_watchdog();
+    }
+
     /// What was asked at the start may be answered during a stop.
     pub(super) fn look_for_stop_time(&mut self) {
-        if self.budget.is_some_and(|budget| !budget.has_limit()) {
+        if self.stop.is_some() && self.budget.is_some_and(|budget| !budget.has_limit()) {
             let limit = self.started.as_ref().and_then(|it| *lock(&it.service.stop_timeout));
             if limit.is_some() {
                 self.learn_stop_time(limit);
@@ -75,7 +88,7 @@ impl Main {
     }
 
     /// How long this step of the stop may take.
-    pub(super) fn share(&self, step: Step) -> Duration {
+    pub(super) fn share(&self, step: StopStep) -> Duration {
         self.budget.map_or(QUERY_DEADLINE, |budget| budget.share(step, Instant::now()))
     }
 
@@ -92,6 +105,10 @@ impl Main {
                 let planned = finding.verdict.planned;
                 let exit = if planned { Exit::Planned } else { Exit::Terminated };
                 (exit, history::line(run, stop, finding, finding.verdict.reason, exit))
+            }
+            None if self.restart.is_some() => {
+                let exit = Exit::TryLater;
+                (exit, history::entry(run, "failed", "a restart in place", Some(exit)))
             }
             _ => {
                 let exit = Exit::Terminated;

@@ -19,8 +19,11 @@ const POST: &[u8] = b"POST /turn HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\
 
 /// Answers until the connection ends; what is handed over.
 fn serve(connection: &mut Connection) -> Result<Option<(Vec<u8>, bool)>, Closed> {
-    connection.needs_turn = |request| request.path == "/turn";
     while let Some(request) = connection.next_request()? {
+        if request.path == "/turn" && connection.shutdown.holds_requests() {
+            connection.park()?;
+            continue;
+        }
         let body = connection.read_body(&request, 100)?;
         connection.respond(&request, Response::text(200, String::from_utf8(body).unwrap()))?;
     }

@@ -1,8 +1,16 @@
 //! Records as JSON.
 
+use std::collections::BTreeSet;
+
+use crate::journal::framing::VERSION;
 use crate::journal::record::{Accepted, Record, Retry, Step, Timestamp, id_of, is_essential};
 
 const ID: &str = "01JD0000000000000000000000";
+
+/// The kinds that the version before this one reads. A new one is read for a whole version before anything
+/// writes it, and comes into this list with the version after that.
+const READ_BEFORE: &str = "accepted cancelled clock dead deferred delivered done dropped failed forgotten \
+    released requeued reset retry revived sending started";
 
 const SEVEN: Timestamp = Timestamp { at: 7, age: 0, off: 0 };
 
@@ -231,4 +239,28 @@ fn records_of_a_newer_version_are_read() {
             assert!(is_essential(&json), "{json}: {:?}", Record::parse(&json));
         }
     }
+}
+
+/// Whether a step has an example: a new kind fails to compile here.
+fn has_example(step: &Step) -> bool {
+    match step {
+        Step::Started | Step::Retry(_) | Step::Done(..) | Step::Failed(..) | Step::Requeued => true,
+        Step::Released | Step::Cancelled(_) | Step::Sending | Step::Deferred(_) => true,
+        Step::Delivered | Step::Dead(_) | Step::Revived | Step::Dropped | Step::Forgotten => true,
+    }
+}
+
+#[test]
+fn an_update_can_go_back_since_the_version_before_reads_every_record_that_is_written() {
+    let examples = examples();
+    let written = examples.iter().filter(|(record, _)| !matches!(record, Record::Unknown { .. }));
+    let kinds: BTreeSet<&str> = written.map(|(record, _)| record.word()).collect();
+    assert_eq!(kinds.into_iter().collect::<Vec<_>>().join(" "), READ_BEFORE);
+    assert_eq!(VERSION, 2, "the format that the version before reads");
+    let steps = examples.iter().filter_map(|(record, _)| match record {
+        Record::Step { step, .. } => Some(step),
+        Record::Accepted(_) | Record::Reset { .. } | Record::Clock { .. } => None,
+        Record::Unknown { .. } => None,
+    });
+    assert!(steps.clone().all(has_example) && steps.count() >= 14);
 }

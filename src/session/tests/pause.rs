@@ -110,8 +110,10 @@ fn waits_end_when_the_restart_comes_and_not_before() {
     let wait = std::thread::spawn(move || hub.wait(id, client.as_fd(), PATIENCE).unwrap());
     house.until("it waits", || house.hub.waiting() == 1);
     assert!(!wait.is_finished() && house.hub.busy() == 0);
+    let begun = Instant::now();
     house.hub.release();
     assert!(!wait.join().unwrap(), "it has not run");
+    assert!(begun.elapsed() < PATIENCE / 2, "nobody told it: {:?}", begun.elapsed());
     assert_eq!(house.hub.waiting(), 0);
     house.hub.resume();
     assert_eq!(house.wait(id).entry.turn, TurnState::Done, "a wait lasts again after that");

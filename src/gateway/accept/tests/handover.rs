@@ -293,7 +293,7 @@ fn what_is_between_requests_or_parked_goes_on_as_if_nothing_was() {
     assert_eq!(parked, 6, "their bytes are there from the first one on");
     assert_eq!(all.iter().filter(|one| one.new).count(), 6);
     let known = all.iter().filter(|one| one.principal.as_deref() == Some("owner")).count();
-    assert_eq!(known, 2, "the one that was idle, and the pipelined one");
+    assert_eq!(known, 5, "the one that was idle, and those whose key was parked");
     half.send(&half_text[half_text.len() - 9..]);
     none.send(&none_text[none_text.find("\r\n\r\n").unwrap() + 4..]);
     new.send(&chat("new", ""));
@@ -364,6 +364,10 @@ fn a_stop_during_a_pause_answers_what_was_parked_as_a_drain_does() {
     image.service.pause();
     client.send(&chat("late", ""));
     image.until_parked(1);
+    let mut stranger = host.connect();
+    stranger.send(&chat("x", "").replace(KEY, "wrong"));
+    image.until("accepted", true, || image.count() == 2);
+    assert_eq!(stranger.answer().status, 401, "who has no key is told so at once");
     image.service.shutdown.close(false);
     image.service.hub.drain();
     let answer = client.answer();
@@ -418,6 +422,8 @@ fn clients_that_go_on_sending_lose_no_byte_and_get_none_twice() {
         longest = longest.max(begun.elapsed());
         let next = host.start();
         next.listeners.resume(all, &next.service);
+        let held = next.service.connections.held();
+        assert!(held[0].0 == "owner" && held[0].1 >= 100, "those that are idle count: {held:?}");
         image = next;
         handovers += 1;
     }
