@@ -8,6 +8,7 @@ use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -105,6 +106,32 @@ fn the_same_process_goes_on_with_all_that_it_had() {
     // What it is called after the exec, it is for `stop` as well.
     home.run(&["stop"]).assert_code(0);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+}
+
+#[test]
+fn the_lock_is_held_at_any_time_and_children_get_the_limits_of_the_first_start() {
+    let home = Home::new();
+    home.configure(&script("ulimit -Sn"));
+    let shell = ["sh", "-c", "ulimit -Sn 777; exec \"$@\"", "sh"];
+    let gateway = home.launch().through(&shell).start();
+    let over = AtomicBool::new(false);
+    let lock = fs::File::open(home.state_dir().join("state.lock")).unwrap();
+    std::thread::scope(|scope| {
+        let tries = scope.spawn(|| {
+            let mut tries = 0;
+            while !over.load(Ordering::SeqCst) {
+                assert!(lock.try_lock().is_err(), "nobody held the lock");
+                tries += 1;
+            }
+            tries
+        });
+        for _ in 0..3 {
+            restart(&gateway);
+        }
+        over.store(true, Ordering::SeqCst);
+        assert!(tries.join().unwrap() > 100);
+    });
+    assert_eq!(gateway.ask("x").assert_status(200).reply().trim(), "777");
 }
 
 #[test]
