@@ -163,10 +163,13 @@ fn no_sigterm_is_lost() {
         let gateway = Home::new().start();
         gateway.signal(libc::SIGUSR1);
         if round % 2 == 0 {
-            // Just after the exec it is called by the number of its descriptor.
-            let name = || fs::read_to_string(format!("/proc/{}/comm", gateway.pid())).unwrap();
-            while name().starts_with("hermes") && !gateway.stderr().contains("restarted in place") {
-            }
+            // Just after the exec it has no handler yet.
+            let catches = || {
+                let status = fs::read_to_string(format!("/proc/{}/status", gateway.pid())).unwrap();
+                let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+                u64::from_str_radix(caught.trim(), 16).unwrap() >> (libc::SIGTERM - 1) & 1 == 1
+            };
+            while catches() && !gateway.stderr().contains("restarted in place") {}
         } else {
             // Around the time that the proof and the exec take here.
             pause(Duration::from_micros(random.below(200_000) as u64));
