@@ -4,16 +4,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
-use std::io;
+use std::io::{self, Write};
 use std::net::TcpListener;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
 use serde_json::{Map, Value, json};
 
-use super::replace::Predecessor;
 use super::sockets::Sockets;
 use crate::api::HandedOver;
 use crate::exit::{Exit, Failure};
@@ -27,6 +26,9 @@ use crate::threads::lock;
 
 /// The variable with the number of the file's descriptor.
 const VARIABLE: &str = "HERMES_GATEWAY_HANDOVER";
+
+/// What a process that takes over says to the one before it when it serves.
+pub const READY: u8 = b'R';
 
 /// The names of the locks' descriptors, in the order of [`crate::lifecycle::instance_lock::InstanceLock`].
 pub const LOCKS: [&str; 3] = ["lock-runtime", "lock-state", "lock-state-file"];
@@ -57,6 +59,23 @@ pub struct Handover {
     pub connections: Vec<HandedOver>,
     /// What whoever started the process has opened for it.
     pub sockets: Sockets,
+}
+
+/// The process whose place this one takes: it waits for a word.
+#[derive(Debug)]
+pub struct Predecessor(UnixStream);
+
+impl Predecessor {
+    pub fn new(stream: UnixStream) -> Predecessor {
+        Predecessor(stream)
+    }
+
+    /// Tells it that it may end.
+    pub fn dismiss(mut self) {
+        if let Err(e) = self.0.write_all(&[READY]) {
+            log::warn!("the process before this one does not hear that it may end: {e}");
+        }
+    }
 }
 
 /// What was handed over and is not taken yet.

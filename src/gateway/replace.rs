@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Plan;
-use super::handover::Handover;
+use super::handover::{Handover, Predecessor, READY};
 use crate::cancel::Cancel;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::signals::{Kind, Signals};
@@ -32,9 +32,6 @@ const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A version is shorter.
 const MAX_VERSION: u64 = 64;
-
-/// What the one that comes says when it serves.
-const READY: u8 = b'R';
 
 /// The process that waits to take over.
 pub struct Successor {
@@ -123,19 +120,6 @@ impl Successor {
     }
 }
 
-/// The process whose place this one takes: it waits for a word.
-#[derive(Debug)]
-pub struct Predecessor(UnixStream);
-
-impl Predecessor {
-    /// Tells it that it may end.
-    pub fn dismiss(mut self) {
-        if let Err(e) = self.0.write_all(&[READY]) {
-            log::warn!("the process before this one does not hear that it may end: {e}");
-        }
-    }
-}
-
 /// Takes over what the gateway that runs has, which `ask` asks for it with our number. Waits as long as that
 /// needs for its turns.
 ///
@@ -181,7 +165,7 @@ pub fn take_over(
     // From here on they are known by their numbers.
     descriptors.into_iter().for_each(|fd| _ = fd.into_raw_fd());
     let mut handover = Handover::parse(&value, -1).map_err(Failure::failed)?;
-    handover.predecessor = Some(Predecessor(stream));
+    handover.predecessor = Some(Predecessor::new(stream));
     Ok(handover)
 }
 
