@@ -14,6 +14,7 @@ mod error;
 mod handover;
 mod messages;
 mod models;
+mod pause;
 pub mod reload;
 mod reply_writer;
 mod request;

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::clock::Clock;
@@ -25,12 +25,12 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Timestamp;
 use crate::journal::{Condition, Journal, WriteError};
-use crate::limits::{SHORTAGE_VALID, THREAD_STACK};
+use crate::limits::SHORTAGE_VALID;
 use crate::shares::Shares;
 use crate::subprocess::Children;
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
-use crate::threads::{self, lock};
+use crate::threads::lock;
 
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.
@@ -235,23 +235,6 @@ impl Hub {
         self.announce("drain", |hub, mut state| hub.announce_drain(&mut state));
     }
 
-    /// Does this under the lock, without waiting for it: a disk that hangs may hold it.
-    pub(super) fn announce(
-        self: &Arc<Self>,
-        what: &str,
-        tell: fn(&Arc<Hub>, MutexGuard<'_, State>),
-    ) {
-        let hub = Arc::clone(self);
-        let work = move || tell(&hub, hub.lock());
-        if let Err(e) = threads::spawn(what, THREAD_STACK, Box::new(work)) {
-            // It is held for moments otherwise.
-            match self.state.try_lock() {
-                Ok(state) => tell(self, state),
-                Err(_) => log::warn!("those who wait are not notified of the {what}: {e}"),
-            }
-        }
-    }
-
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn announce_drain(&self, state: &mut State) {
         state.notify_waiters();
@@ -398,12 +381,6 @@ impl Hub {
 }
 
 impl State {
-    /// Tells those who wait for messages and those that follow sessions to look again.
-    pub(super) fn notify_waiters(&mut self) {
-        self.replies.notify_watchers();
-        self.notify_followers(None);
-    }
-
     /// Tells those that follow this session, or any, to look again.
     pub(super) fn notify_followers(&self, session: Option<Digest>) {
         let mine = self.followers.iter().filter(|(of, _)| session.is_none_or(|it| it == *of));

@@ -4,11 +4,13 @@
 //! A client whose chat has been read is answered, so the turns that it waits for begin all the same: its
 //! own, and those before it in its session.
 
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard};
 
 use super::hub::{Hub, State};
 use super::id::Id;
+use crate::limits::THREAD_STACK;
+use crate::threads;
 
 impl Hub {
     /// No turn, no attempt and no delivery begins that nobody waits for on a chat. Messages are accepted,
@@ -33,6 +35,23 @@ impl Hub {
     pub fn release(self: &Arc<Self>) {
         self.released.store(true, Ordering::SeqCst);
         self.announce("release", |_, mut state| state.notify_waiters());
+    }
+
+    /// Does this under the lock, without waiting for it: a disk that hangs may hold it.
+    pub(super) fn announce(
+        self: &Arc<Self>,
+        what: &str,
+        tell: fn(&Arc<Hub>, MutexGuard<'_, State>),
+    ) {
+        let hub = Arc::clone(self);
+        let work = move || tell(&hub, hub.lock());
+        if let Err(e) = threads::spawn(what, THREAD_STACK, Box::new(work)) {
+            // It is held for moments otherwise.
+            match self.state.try_lock() {
+                Ok(state) => tell(self, state),
+                Err(_) => log::warn!("those who wait are not notified of the {what}: {e}"),
+            }
+        }
     }
 
     pub fn is_paused(&self) -> bool {
@@ -76,6 +95,12 @@ impl Drop for Wait<'_> {
 }
 
 impl State {
+    /// Tells those who wait for messages and those that follow sessions to look again.
+    pub(super) fn notify_waiters(&mut self) {
+        self.replies.notify_watchers();
+        self.notify_followers(None);
+    }
+
     pub(super) fn pin(&mut self, pin: &Arc<Id>, attended: bool) {
         self.pinned.retain(|(pin, _)| pin.strong_count() > 0);
         self.pinned.push((Arc::downgrade(pin), attended));
