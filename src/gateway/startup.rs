@@ -114,8 +114,9 @@ fn open(
     let wanted = config.http.listen;
     let (earlier, sockets) = {
         let mut inherited = lock(&plan.inherited);
-        let same = inherited.listen.as_ref().is_none_or(|listen| *listen == wanted.to_string());
         let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
+        let same = inherited.listen.as_ref().is_none_or(|it| *it == wanted.to_string())
+            || tcp.as_ref().is_some_and(|tcp| tcp.local_addr().is_ok_and(|it| it == wanted));
         let earlier = Earlier { tcp, same, foreign: inherited.foreign, control };
         (earlier, std::mem::take(&mut inherited.sockets))
     };

@@ -359,7 +359,7 @@ fn new_listener(
 ) -> Result<Option<TcpListener>, String> {
     let loaded = check(plan).map_err(|failure| failure.message.replace('\n', "; "))?;
     let (old, new) = (service.settings().config.http.listen, loaded.config.http.listen);
-    if old == new || foreign {
+    if old == new || foreign || service.facts.listen == new.to_string() {
         return Ok(None);
     }
     listen(new, &loaded).map(Some).map_err(|failure| match old.port() == new.port() {
