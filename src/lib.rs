@@ -173,6 +173,7 @@
 //! | turn | one run of the agent for a message; *attempt* n of it |
 //! | reply | the agent's text; *chunk*: a piece of it |
 //! | transcript | what was said in a session |
+//! | notice | what the gateway itself tells a session or a target: a message that has its reply already |
 //! | delivery | bringing a reply to a *target*; *dead letter*: a delivery that was given up |
 //! | upstream | an OpenAI-compatible server that answers as the agent |
 //! | drain | ending of work before the exit; *abort*: ending a turn before it is done |
