@@ -49,6 +49,8 @@ pub struct Bound {
     pub tcp: TcpListener,
     /// Whoever opened the TCP listener keeps it: it is not for the service manager's store.
     pub foreign: bool,
+    /// One of ours came back: the service manager keeps them.
+    pub kept: bool,
     pub control: UnixListener,
     /// What waited on listeners that were given up.
     pub waiting: (Vec<(TcpStream, SocketAddr)>, Vec<UnixStream>),
@@ -73,6 +75,8 @@ impl Inherited {
     ) -> Result<Bound, Failure> {
         let given = self.0.map_err(|e| Failure::new(Exit::Config, e))?;
         let Sorted { http, control, stale } = sort(given, control_path)?;
+        let kept = http.as_ref().is_some_and(|http| http.own)
+            || control.as_ref().is_some_and(|control| control.own);
         if stale {
             give_up(HTTP);
         }
@@ -119,7 +123,7 @@ impl Inherited {
                 }
             }
         };
-        Ok(Bound { tcp, foreign, control, waiting: (tcp_waiting, control_waiting) })
+        Ok(Bound { tcp, foreign, kept, control, waiting: (tcp_waiting, control_waiting) })
     }
 }
 

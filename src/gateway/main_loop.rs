@@ -220,7 +220,12 @@ impl Main {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
+                    self.stores = started.listeners.kept;
                     self.started = Some(started);
+                    // Before READY=1: the ones that were bound anew take the place of those of before.
+                    if self.stores {
+                        self.store_listeners();
+                    }
                     if self.stop.is_some() {
                         self.take_no_more();
                     }
@@ -238,6 +243,7 @@ impl Main {
                     self.store_listeners();
                 }
             }
+            News::Stores if self.stores => {}
             News::Stores => {
                 self.stores = true;
                 self.store_listeners();

@@ -73,6 +73,8 @@ pub struct Connection {
     pub activity: Option<Arc<ConnectionActivity>>,
     /// No request has come yet.
     new: bool,
+    /// The present request is the first.
+    first: bool,
     pub(super) open: bool,
     /// Its client has to be quick: its principal holds much that others want.
     pub hurry: bool,
@@ -96,6 +98,7 @@ impl Connection {
             extra: Vec::new(),
             activity: None,
             new: true,
+            first: false,
             open: true,
             hurry: false,
             error_response: |refusal| Response::text(refusal.status, refusal.reason),
@@ -129,18 +132,11 @@ impl Connection {
             match head::parse(&mut scan, self.transport.data()) {
                 Ok(None) => {}
                 Err(refusal) => return Err(self.refuse(refusal)),
-                // Only on TCP: the control socket tells the state until the end.
-                Ok(Some(_))
-                    if !self.new && self.activity.is_some() && self.shutdown.is_silent() =>
-                {
-                    self.open = false;
-                    return Ok(None);
-                }
                 Ok(Some((request, length))) => {
                     self.transport.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
-                    self.new = false;
+                    self.first = std::mem::take(&mut self.new);
                     self.activity.iter().for_each(|activity| activity.enter(Stage::Received));
                     return Ok(Some(request));
                 }
@@ -164,6 +160,13 @@ impl Connection {
                 Err(error) => return Err(self.answer_error(error, HEAD_CUT_SHORT, HEAD_TOO_SLOW)),
             }
         }
+    }
+
+    /// Where the present request is for another process, ends the connection without an answer; says whether.
+    pub fn leave(&mut self) -> bool {
+        let leaves = !self.first && self.shutdown.is_silent();
+        self.open &= !leaves;
+        leaves
     }
 
     /// Reads the body of `request`, at most `cap` bytes (and never more than `max_body`).
