@@ -1,6 +1,6 @@
 //! The gateway as requests see it: what handlers share, and the request that one of them answers.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,8 @@ pub struct Service {
     pub ready: AtomicBool,
     pub connections: ConnectionTable,
     pub control_connections: AtomicUsize,
+    /// Connections on TCP of which no request has come.
+    pub fresh_connections: AtomicUsize,
     /// How the run before this one ended, as `/v1/status` tells it.
     pub last_stop: Mutex<Value>,
     /// Warnings about the configuration in force.
@@ -75,6 +77,7 @@ impl Service {
             ready: AtomicBool::new(false),
             connections: ConnectionTable::default(),
             control_connections: AtomicUsize::new(0),
+            fresh_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
             warnings: Mutex::default(),
             stop_timeout: Mutex::default(),
@@ -157,6 +160,17 @@ impl Service {
     /// How many requests are being answered.
     pub fn in_flight(&self) -> usize {
         lock(&self.in_flight)[0]
+    }
+
+    /// The first request of a connection has come, or it ends without one.
+    pub fn begin_connection(&self, activity: Option<&ConnectionActivity>) {
+        if activity.is_some_and(ConnectionActivity::begin) {
+            self.fresh_connections.fetch_sub(1, Ordering::SeqCst);
+            // A drain waits for it.
+            if self.draining_since.get().is_some() {
+                self.wake.notify();
+            }
+        }
     }
 
     pub(super) fn begin(&self, streams: bool) -> InFlight<'_> {

@@ -54,6 +54,7 @@ impl ConnectionGuard {
         activity: Option<Arc<ConnectionActivity>>,
     ) -> ConnectionGuard {
         service.control_connections.fetch_add(activity.is_none().into(), Ordering::SeqCst);
+        service.fresh_connections.fetch_add(activity.is_some().into(), Ordering::SeqCst);
         ConnectionGuard { service: Arc::clone(service), origin, activity }
     }
 }
@@ -61,7 +62,10 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         match &self.activity {
-            Some(activity) => self.service.connections.remove(activity),
+            Some(activity) => {
+                self.service.begin_connection(Some(activity));
+                self.service.connections.remove(activity);
+            }
             None => drop(self.service.control_connections.fetch_sub(1, Ordering::SeqCst)),
         }
     }

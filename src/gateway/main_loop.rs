@@ -264,7 +264,9 @@ impl Main {
 
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
-        self.take_no_more();
+        if self.may_close() {
+            self.take_no_more();
+        }
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -283,7 +285,7 @@ impl Main {
     fn check_timers(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
-        if due(&mut self.timers.close, now) {
+        if due(&mut self.timers.close, now) || (self.timers.close.is_some() && self.may_close()) {
             self.take_no_more();
         }
         let requests = self.started.as_ref().map_or(0, |started| started.service.in_flight());

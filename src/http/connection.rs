@@ -74,7 +74,7 @@ pub struct Connection {
     /// No request has come yet.
     new: bool,
     /// The present request is the first.
-    first: bool,
+    pub first: bool,
     pub(super) open: bool,
     /// Its client has to be quick: its principal holds much that others want.
     pub hurry: bool,
