@@ -117,7 +117,8 @@ fn open(
         let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
         let same = inherited.listen.as_ref().is_none_or(|it| *it == wanted.to_string())
             || tcp.as_ref().is_some_and(|tcp| tcp.local_addr().is_ok_and(|it| it == wanted));
-        let earlier = Earlier { tcp, same, foreign: inherited.foreign, control };
+        let earlier =
+            Earlier { tcp, same, foreign: inherited.foreign, kept: inherited.kept, control };
         (earlier, std::mem::take(&mut inherited.sockets))
     };
     let listen = || listen(wanted, &loaded);

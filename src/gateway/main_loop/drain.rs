@@ -63,6 +63,15 @@ impl Main {
         }
     }
 
+    /// Whether a drain may take no more requests before its time is over: it is known what the stop is, and
+    /// where the unit comes back, each accepted connection has sent its first request.
+    pub(super) fn may_close(&self) -> bool {
+        let fresh = |started: &Started| started.service.fresh_connections.load(Ordering::SeqCst);
+        let finding = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
+        finding.is_some_and(|found| !found.comes_back)
+            || (finding.is_some() && self.started.as_ref().map_or(0, fresh) == 0)
+    }
+
     /// Takes no new requests from here on; those that have begun may still ask for a turn, for a moment. Where
     /// connections are left in the backlog, one between two requests ends when the next one comes, without an
     /// answer: its client connects again (RFC 9112, section 9.3.1).
