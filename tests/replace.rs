@@ -6,6 +6,7 @@ mod util;
 use std::fs;
 use std::net::TcpListener;
 
+use util::fault::{self, Fault, HANG, When};
 use util::programs::VERSION;
 use util::{DEADLINE, Gate, Home, eventually, rounds};
 
@@ -67,6 +68,40 @@ fn one_that_cannot_start_gives_it_all_back() {
     assert_eq!(holder(&home), i64::from(gateway.pid()));
     home.run(&["stop"]).assert_code(0);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+}
+
+#[test]
+fn the_new_process_takes_more_connections_than_it_may_have_open_at_first() {
+    let home = Home::new();
+    let few = || home.launch().through(&["prlimit", "--nofile=64:"]);
+    let gateway = few().start();
+    let mut idle: Vec<_> = (0..100).map(|_| gateway.connect()).collect();
+    idle.iter_mut().for_each(|it| drop(it.get("/health", &[]).assert_status(200)));
+    let next = few().arg("--replace").start();
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+    idle.iter_mut().for_each(|it| drop(it.get("/health", &[]).assert_status(200)));
+    drop(next);
+}
+
+/// The old one judges it: nobody else has begun.
+#[test]
+fn a_stop_while_the_new_process_starts_ends_both() {
+    for (signal, code, verdict) in [(libc::SIGTERM, 143, "external"), (libc::SIGINT, 0, "planned")]
+    {
+        let home = Home::new();
+        let gateway = home.start();
+        let hang = home.path().join("hang");
+        fs::write(&hang, "").unwrap();
+        let when = When::While(&hang);
+        let fault = Fault { call: "openat", error: HANG, when, on: "state.lock" };
+        let next = fault.into(home.launch().arg("--replace"), &home).spawn();
+        eventually("it starts", || (!fault::hits(&home).is_empty()).then_some(()));
+        gateway.signal(signal);
+        assert_eq!(gateway.wait_for_exit(DEADLINE), code, "{}", gateway.stderr());
+        next.finish(DEADLINE).assert_code(128 + libc::SIGKILL);
+        let history = home.run(&["history", "--json"]).assert_code(0).stdout;
+        assert!(history.contains(&format!("\"verdict\":\"{verdict}\"")), "{history}");
+    }
 }
 
 #[test]
