@@ -34,6 +34,9 @@ fn the_new_process_has_all_that_the_old_one_had_which_ends() {
         assert_eq!(next.api().reply(&id), format!("message {round}"));
         gateway = next;
     }
+    // Its arguments ask for that no more.
+    home.run(&["restart", "--graceful"]).assert_code(0);
+    idle.get("/health", &[]).assert_status(200);
     let history = home.run(&["history"]).assert_code(0).stdout;
     assert!(history.contains(&format!("handed over to pid {}, version {VERSION}", gateway.pid())));
     home.run(&["stop"]).assert_code(0);
