@@ -183,6 +183,22 @@ fn no_sigterm_is_lost() {
     }
 }
 
+/// An idle gateway has no connection whose end is a reason to look again.
+#[test]
+fn nobody_is_waited_for_where_nobody_is_connected() {
+    let gateway = Home::new().start();
+    let mut ready = gateway.notifications("READY=1");
+    let mut away = || {
+        gateway.signal(libc::SIGUSR1);
+        ready += 1;
+        gateway.wait_for_notifications("READY=1", ready, DEADLINE);
+        let state = gateway.control().get("/v1/restart", &[]).assert_status(200).json();
+        state["done"]["away_ms"].as_u64().unwrap()
+    };
+    // On a busy machine one of some.
+    assert!((0..20).any(|_| away() < 150));
+}
+
 /// A start that hangs: it has not begun its run when the signal comes.
 #[test]
 fn a_sigterm_before_the_new_run_has_begun_is_in_the_history() {

@@ -209,6 +209,8 @@ impl Main {
         (self.timers.report, self.timers.drain) = (None, Some(now + HANDOVER_TIMEOUT));
         self.timers.handover = Some(now + STREAM_END_TIMEOUT);
         started.listeners.hand_over(&started.service);
+        // Where there is no connection nobody else says that all have done so.
+        self.mailbox.wake.notify();
     }
 
     /// An answer takes longer: until the next try, all is served as in a pause.
