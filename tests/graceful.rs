@@ -402,6 +402,31 @@ fn a_configuration_that_was_made_wrong_after_the_proof_keeps_the_old_one() {
     assert_eq!(history(&home).len(), 1);
 }
 
+/// What was told to end could not go on in this process.
+#[test]
+fn no_turn_is_interrupted_for_a_configuration_that_is_wrong_by_then() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    let good = format!("{}[stop]\ndrain_timeout = \"1s\"\n", gate.agent());
+    home.configure(&good);
+    let gateway = home.start();
+    let mut running = gateway.begin("one", false);
+    gateway.wait_for_turns(1);
+    gateway.signal(libc::SIGUSR1);
+    gateway.wait_for_log("the restart waits for the turns in flight: 1", DEADLINE);
+    let later = gateway.api().accepted("s", "two");
+    let mut parked = gateway.begin("three", false);
+    home.configure(&format!("{good}[nonsense]\n"));
+    gateway.wait_for_log("no restart: the configuration is wrong", DEADLINE);
+    gate.open();
+    running.response().assert_status(200);
+    parked.response().assert_status(200);
+    gateway.api().finished(&later);
+    assert!(history(&home).is_empty());
+    home.configure(&good);
+    restart(&gateway);
+}
+
 #[test]
 fn a_program_that_was_written_to_after_the_proof_is_not_executed() {
     let home = Home::new();
