@@ -86,6 +86,24 @@ fn the_new_process_takes_more_connections_than_it_may_have_open_at_first() {
     drop(next);
 }
 
+/// Longer than a stop may take.
+#[test]
+fn a_new_process_that_hangs_has_the_time_of_a_start_and_then_the_old_one_serves() {
+    let home = Home::new();
+    home.configure("[stop]\ndrain_timeout = \"10ms\"\n[restart]\nstart_timeout = \"16s\"\n");
+    let gateway = home.start();
+    let hang = home.path().join("hang");
+    fs::write(&hang, "").unwrap();
+    let when = When::While(&hang);
+    let fault = Fault { call: "openat", error: HANG, when, on: "state.lock" };
+    let next = fault.into(home.launch().arg("--replace"), &home).spawn();
+    let said = "the old one was: pid ";
+    gateway.wait_for_log(said, 2 * DEADLINE);
+    assert!(gateway.stderr().contains("was not ready within 16 s"), "{}", gateway.stderr());
+    assert_eq!(gateway.ask("x").assert_status(200).reply(), "x");
+    next.finish(DEADLINE).assert_code(128 + libc::SIGKILL);
+}
+
 /// The old one judges it: nobody else has begun.
 #[test]
 fn a_stop_while_the_new_process_starts_ends_both() {

@@ -6,7 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -68,6 +68,11 @@ impl Main {
             self.phase = Phase::Closing { aborted };
             self.plan.children.set_closed(false);
             return last.into_iter().for_each(|caught| self.signal(caught));
+        }
+        let to_other = |it: &RestartRun| matches!(*it.next.borrow(), Next::Process(_));
+        if self.restart.as_ref().is_some_and(to_other) {
+            // That one may take as long as a start does.
+            self.begin_restart_time(Instant::now(), self.start_timeout());
         }
         let why = self.execute();
         log::error!("the restart has failed: {why}");
@@ -132,15 +137,17 @@ impl Main {
         };
         let mut all = self.kept(restart);
         all.insert(0, file.as_fd());
-        let started = self.started.as_ref();
-        let settings = started.map(|started| started.service.settings());
-        let timeout = settings.map_or(START_TIMEOUT.default, |it| it.config.restart.start_timeout);
-        if let Err(why) = successor.hand_over(&all, timeout) {
+        if let Err(why) = successor.hand_over(&all, self.start_timeout()) {
             return why;
         }
         log::info!("Exiting with code 0 (replaced by pid {})", successor.pid);
         log::logger().flush();
         exit_now(Exit::Planned.code())
+    }
+
+    fn start_timeout(&self) -> Duration {
+        let settings = self.started.as_ref().map(|started| started.service.settings());
+        settings.map_or(START_TIMEOUT.default, |it| it.config.restart.start_timeout)
     }
 
     /// What the next image gets, by name.
