@@ -229,7 +229,8 @@ fn stops(dir: &Path) -> Vec<Value> {
     for line in text.lines() {
         let stop: Value = serde_json::from_str(line).expect("a line of the history");
         // A start enters the end before it once more, with itself in it.
-        match stops.iter_mut().find(|known| stop["run"].is_string() && known["run"] == stop["run"]) {
+        match stops.iter_mut().find(|known| stop["run"].is_string() && known["run"] == stop["run"])
+        {
             Some(known) => *known = stop,
             None => stops.push(stop),
         }
