@@ -94,14 +94,14 @@ impl Main {
         let work = move || {
             let (hub, timeout) = (&service.hub, service.settings().config.restart.start_timeout);
             // Who asked is told whatever becomes of this process.
-            if let Err(e) = hub.save_restart(false) {
-                log::warn!("who asked for the restart is not kept: {e}");
-            }
-            let next = match asked.kind {
-                RestartKind::Replace(pid) => {
+            let next = match (asked.kind, hub.save_restart(false)) {
+                (_, Err(e)) if !asked.requesters.is_empty() => {
+                    Err(format!("who asked for it cannot be kept, and would not be told: {e}"))
+                }
+                (RestartKind::Replace(pid), _) => {
                     Successor::connect(&plan.dirs.runtime, pid).map(Next::Process)
                 }
-                RestartKind::Restart | RestartKind::Update => {
+                (RestartKind::Restart | RestartKind::Update, _) => {
                     prove(&plan, &program, timeout, Some(hub.abort.as_fd())).map(Next::Program)
                 }
             };
