@@ -29,9 +29,6 @@ use crate::sys::{fs as files, user};
 /// How long the other side may take for what it does at once.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one that has given up may take to end by itself, while nobody is served.
-const END_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// How long a process that was killed may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -145,11 +142,7 @@ impl Successor {
         Ok(ended == [true])
     }
 
-    /// Sees to it that it has ended: one that ends by itself keeps its exit status.
     fn kill(&self) -> io::Result<()> {
-        if self.has_ended(END_TIMEOUT)? {
-            return Ok(());
-        }
         match self.process.send(Signal::Kill) {
             Err(e) if is_gone(&e) => return Ok(()),
             sent => sent?,
