@@ -222,8 +222,9 @@ impl<'a> Service<'a> {
 }
 
 /// The stops that the history in this state directory has, oldest first.
+/// The ends of runs in a history, each once.
 #[track_caller]
-fn stops(dir: &Path) -> Vec<Value> {
+pub fn stops(dir: &Path) -> Vec<Value> {
     let text = fs::read_to_string(dir.join("history.jsonl")).unwrap_or_default();
     let mut stops = Vec::<Value>::new();
     for line in text.lines() {
