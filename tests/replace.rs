@@ -26,7 +26,7 @@ fn the_new_process_has_all_that_the_old_one_had_which_ends() {
         let listen = gateway.address().to_string();
         let next = home.launch().arg("--replace").set("http.listen", "127.0.0.1:0").start();
         assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
-        assert!(gateway.stderr().contains(&format!("replaced by pid {}", next.pid())));
+        gateway.wait_for_log(&format!("replaced by pid {}", next.pid()), DEADLINE);
         assert_eq!(holder(&home), i64::from(next.pid()));
         assert_eq!(next.status()["listen"], listen);
         // The connection lives on, and the journal has what was accepted.
