@@ -189,12 +189,14 @@ impl Hub {
         let words = format!("at {}: {words}", rfc3339(stamp.at));
         let text = format!("gateway {} goes down {words}{}", self.name(), more_ends(more));
         let about = format!("down {}", stamp.age);
-        let id = match self.write_notice(Notice::to_target(target, &about, text)) {
+        // First: a notice that nobody knew of would be the last word of a gateway that is back.
+        let notice = Notice::to_target(target, &about, text);
+        record.down = Some(Down { target: target.to_owned(), about, words });
+        keep(record);
+        let id = match self.write_notice(notice) {
             Ok(id) => id,
             Err(e) => return log::warn!("target {target} could not be told of the stop: {e}"),
         };
-        record.down = Some(Down { target: target.to_owned(), message: id.to_string(), words });
-        keep(record);
         self.send_in_drain(target, id, MAX_DRAIN_SEND);
     }
 
