@@ -189,17 +189,15 @@ impl Hub {
         let words = format!("at {}: {words}", rfc3339(stamp.at));
         let text = format!("gateway {} goes down {words}{}", self.name(), more_ends(more));
         let about = format!("down {}", stamp.age);
+        // First: a notice that nobody knew of would be the last word of a gateway that is back.
+        let notice = Notice::to_target(target, &about, text);
+        record.down = Some(Down { target: target.to_owned(), about, words });
+        keep(record);
         // Before it can be seen: the target's own worker is not to wait for as long as it likes.
         let claimed = self.claim_target(target);
-        let written = self.write_notice(Notice::to_target(target, &about, text));
-        match &written {
-            Ok(id) => {
-                let message = id.to_string();
-                record.down = Some(Down { target: target.to_owned(), message, words });
-                keep(record);
-            }
-            Err(e) => log::warn!("target {target} could not be told of the stop: {e}"),
-        }
+        let written = self.write_notice(notice).inspect_err(|e| {
+            log::warn!("target {target} could not be told of the stop: {e}");
+        });
         if claimed {
             self.send_claimed(target, written.ok(), MAX_DRAIN_SEND);
         }

@@ -55,8 +55,8 @@ pub struct Pending {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Down {
     pub target: String,
-    /// The message that says so.
-    pub message: String,
+    /// What the notice that says so is about: it is written after this.
+    pub about: String,
     /// What happened, in words.
     pub words: String,
 }
@@ -177,8 +177,7 @@ fn render(record: &RestartRecord) -> Value {
         })
     });
     let down = record.down.as_ref();
-    let down =
-        down.map(|it| json!({"target": it.target, "message": it.message, "words": it.words}));
+    let down = down.map(|it| json!({"target": it.target, "about": it.about, "words": it.words}));
     let mut told = json!({});
     record.told.iter().for_each(|(what, it)| told[what] = json!([it.age, it.more]));
     json!({
@@ -208,7 +207,7 @@ fn parse(value: &Value) -> RestartRecord {
     });
     let down = object("down").map(|it| Down {
         target: text(it, "target"),
-        message: text(it, "message"),
+        about: text(it, "about"),
         words: text(it, "words"),
     });
     let recent = value["recent"].as_array().into_iter().flatten();
@@ -252,7 +251,7 @@ mod tests {
         };
         let (boot, mut told) = ("b".to_owned(), ByName::default());
         told.insert("stop.ops".to_owned(), Told { age: 7, more: 2 });
-        let down = Some(Down { target: "ops".into(), message: "02".into(), words: "w".into() });
+        let down = Some(Down { target: "ops".into(), about: "02".into(), words: "w".into() });
         let (pending, recent, updates) = (Some(pending), vec![1, 2], vec![who]);
         let record = RestartRecord { pending, recent, boot, updates, down, told };
         write(root.path(), &record).unwrap();

@@ -9,7 +9,7 @@ use super::hub::Hub;
 use super::id::Id;
 use super::message_table::{Owner, digest_of};
 use super::notices::{Notice, more_ends};
-use super::restart_record::{Pending, RestartRecord};
+use super::restart_record::{Down, Pending, RestartRecord};
 use super::restarts::LastRestart;
 use super::states::TurnState;
 use crate::escape::counted;
@@ -95,10 +95,17 @@ impl Hub {
     ) -> bool {
         let target = self.settings().config.stop.notify.clone();
         let (what, age) = (format!("stop.{target}"), self.stamp().age);
-        let down = record.down.clone();
+        // Where the notice of it was not begun, nobody hears of it; one without its end gets that.
+        let written = |down: &Down| {
+            let text = format!("gateway {} goes down {}", self.name(), down.words);
+            let notice = Notice::to_target(&down.target, &down.about, text);
+            self.lock().table.find_by_idempotency_key(notice.about)?;
+            self.write_notice(notice).ok()
+        };
+        let down = record.down.as_ref().and_then(|down| Some((down.clone(), written(down)?)));
         let about = match (&down, &record.pending, interrupted.first()) {
             _ if target.is_empty() => return true,
-            (Some(down), ..) => down.message.clone(),
+            (Some((down, _)), ..) => format!("back {}", down.about),
             (None, Some(pending), _) => {
                 let first = pending.requesters.first().map_or("", |it| &it.message);
                 format!("{} {first} {}", pending.by, pending.ended)
@@ -112,8 +119,7 @@ impl Hub {
             None => record.may_tell(&what, age, millis(NOTIFY_COOL_DOWN)),
         };
         let Some(more) = more else { return true };
-        let unsent = down.as_ref().and_then(|down| Some((down, Id::parse(&down.message)?)));
-        let unsent = unsent.filter(|(_, id)| self.is_unsent(*id));
+        let unsent = down.as_ref().filter(|(_, id)| self.is_unsent(*id));
         let (name, back) = (self.name(), back(before, record.pending.as_ref()));
         let cut = match interrupted.len() {
             0 => String::new(),
@@ -131,7 +137,7 @@ impl Hub {
         let text = format!("{first}{back}{cut}{}", more_ends(more));
         let told = self.tell(Notice::to_target(&target, &about, text));
         if let (true, Some((_, id))) = (told, unsent) {
-            self.withdraw_notice(id, "the notice that the gateway is back says it, too");
+            self.withdraw_notice(*id, "the notice that the gateway is back says it, too");
         }
         told
     }
