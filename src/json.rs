@@ -7,8 +7,14 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 use serde::de::IgnoredAny;
+use serde_json::Value;
 
 use crate::escape::quoted;
+
+/// An object of these members, which are taken: half the code of `json!`.
+pub fn object(members: &mut [(&str, Value)]) -> Value {
+    members.iter_mut().map(|(name, value)| ((*name).to_owned(), value.take())).collect()
+}
 
 /// The text of a value, checked and not read.
 pub type Raw<'a> = Option<&'a str>;

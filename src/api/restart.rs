@@ -1,10 +1,11 @@
 //! `/v1/restart`, on the control socket only: asks for a restart in place, and tells what becomes of it.
 
-use serde_json::json;
+use std::time::Duration;
 
 use super::error::{ApiError, Handled};
 use super::response::json as json_response;
 use super::service::Exchange;
+use crate::json::object;
 use crate::session::{RestartAccepted, RestartKind, RestartRequest, RestartStage};
 
 /// `POST /v1/restart`, with `?kind=update` where an update has put another program in place: 202 with the
@@ -40,25 +41,39 @@ pub fn get(exchange: Exchange<'_>, _: &str) -> Handled {
         RestartStage::Proving => "proving",
         RestartStage::Pausing => "waiting",
     };
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into();
     let current = restarts.current().map(|it| {
-        json!({
-            "number": it.number, "state": stage(it.stage), "by": it.by,
-            "turns": service.hub.turns_hint(),
-            "since_ms": u64::try_from(it.since.elapsed().as_millis()).unwrap_or(u64::MAX),
-        })
+        object(&mut [
+            ("number", it.number.into()),
+            ("state", stage(it.stage).into()),
+            ("by", it.by.into()),
+            ("turns", service.hub.turns_hint().into()),
+            ("since_ms", millis(it.since.elapsed())),
+        ])
     });
     let done = restarts.done().map(|it| {
-        json!({
-            "number": it.number, "time": it.time, "by": it.by, "from": it.from, "to": it.to,
-            "away_ms": u64::try_from(it.away.as_millis()).unwrap_or(u64::MAX),
-        })
+        object(&mut [
+            ("number", it.number.into()),
+            ("time", it.time.into()),
+            ("by", it.by.into()),
+            ("from", it.from.into()),
+            ("to", it.to.into()),
+            ("away_ms", millis(it.away)),
+        ])
     });
-    let refused = restarts.failed();
-    let refused =
-        refused.map(|it| json!({ "number": it.number, "time": it.time, "reason": it.why }));
-    let state = json!({
-        "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"),
-        "current": current, "done": done, "refused": refused,
+    let refused = restarts.failed().map(|it| {
+        object(&mut [
+            ("number", it.number.into()),
+            ("time", it.time.into()),
+            ("reason", it.why.into()),
+        ])
     });
+    let state = object(&mut [
+        ("pid", std::process::id().into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("current", current.into()),
+        ("done", done.into()),
+        ("refused", refused.into()),
+    ]);
     exchange.json(state.to_string())
 }

@@ -4,7 +4,7 @@ use std::process;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{ApiError, Handled};
 use super::response;
@@ -12,6 +12,7 @@ use super::service::{Exchange, Service};
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
+use crate::json::object;
 use crate::session::{Counts, Hub, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
@@ -81,54 +82,60 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
     let glance = service.hub.try_status();
-    let of = |pick: fn(&Counts) -> usize| glance.as_ref().map(|(counts, ..)| pick(counts));
+    let of = |pick: fn(&Counts) -> usize| -> Value {
+        glance.as_ref().map(|(counts, ..)| pick(counts)).into()
+    };
     let turns = glance.as_ref().map(|&(_, turns, ..)| turns);
     let waits = glance.as_ref().and_then(|(.., waits, _)| waits.as_ref());
     let (_, refused) = service.reloads.refused();
     // No lock is held while others are waited for.
     let warnings = lock(&service.warnings).clone();
     let last_stop = lock(&service.last_stop).clone();
-    let status = json!({
-        "name": facts.name.as_str(),
-        "version": env!("CARGO_PKG_VERSION"),
-        "state": state,
-        "pid": process::id(),
-        "since": facts.since.as_str(),
-        "state_since": service.draining_since.get().unwrap_or(&facts.since).as_str(),
-        "uptime_seconds": facts.began.elapsed().as_secs(),
-        "listen": facts.listen.as_str(),
-        "unit": facts.unit.get().map(String::as_str),
-        "stop_timeout_seconds": limit,
-        "agent": service.settings().agent.kind(),
-        "connections": service.connections.count(),
-        "sessions": turns.map(|(_, _, sessions)| sessions),
-        "turns": json!({
-            "running": turns.map(|(running, _, _)| running),
-            "waiting": turns.map(|(_, waiting, _)| waiting),
-        }),
-        "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
-        "limits": json!({
-            "max_connections": limits.max_connections,
-            "max_turns": limits.max_turns,
-            "descriptors": max_open(),
-            "shortage": limits.shortage(),
-        }),
-        "degraded": degraded(service),
-        "warnings": warnings,
-        "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
-        "restart": restart(&service.hub),
-        "journal": json!({
-            "bytes": bytes,
-            "last": last,
-            "queued": of(|c| c.queued),
-            "running": of(|c| c.running),
-            "kept": of(|c| c.kept),
-            "outbox": of(|c| c.outbox),
-            "dead_letters": of(|c| c.dead_letters),
-        }),
-        "principals": glance.map(|(.., usage)| principals(service, usage)),
-        "last_stop": last_stop,
-    });
+    let pair = |pick: fn(&(usize, usize, usize)) -> usize| Value::from(turns.as_ref().map(pick));
+    let status = object(&mut [
+        ("name", facts.name.as_str().into()),
+        ("version", env!("CARGO_PKG_VERSION").into()),
+        ("state", state.into()),
+        ("pid", process::id().into()),
+        ("since", facts.since.as_str().into()),
+        ("state_since", service.draining_since.get().unwrap_or(&facts.since).as_str().into()),
+        ("uptime_seconds", facts.began.elapsed().as_secs().into()),
+        ("listen", facts.listen.as_str().into()),
+        ("unit", facts.unit.get().map(String::as_str).into()),
+        ("stop_timeout_seconds", limit.into()),
+        ("agent", service.settings().agent.kind().into()),
+        ("connections", service.connections.count().into()),
+        ("sessions", pair(|it| it.2)),
+        ("turns", object(&mut [("running", pair(|it| it.0)), ("waiting", pair(|it| it.1))])),
+        ("waiting", waits.and_then(|waits| waits.parse::<Value>().ok()).into()),
+        (
+            "limits",
+            object(&mut [
+                ("max_connections", limits.max_connections.into()),
+                ("max_turns", limits.max_turns.into()),
+                ("descriptors", max_open().into()),
+                ("shortage", limits.shortage().into()),
+            ]),
+        ),
+        ("degraded", degraded(service).into()),
+        ("warnings", warnings.into()),
+        ("reload_error", refused.map(|it| timed(it.time, "message", it.message)).into()),
+        ("restart", restart(&service.hub)),
+        (
+            "journal",
+            object(&mut [
+                ("bytes", bytes.into()),
+                ("last", last.into()),
+                ("queued", of(|c| c.queued)),
+                ("running", of(|c| c.running)),
+                ("kept", of(|c| c.kept)),
+                ("outbox", of(|c| c.outbox)),
+                ("dead_letters", of(|c| c.dead_letters)),
+            ]),
+        ),
+        ("principals", glance.map(|(.., usage)| principals(service, usage)).into()),
+        ("last_stop", last_stop),
+    ]);
     exchange.json(status.to_string())
 }
 
@@ -141,20 +148,31 @@ fn restart(hub: &Hub) -> Value {
         return Value::Null;
     }
     let current = current.map(|it| {
-        let (kind, stage) = (it.kind.word(), it.stage.word());
-        let seconds = it.since.elapsed().as_secs();
-        json!({"kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds})
+        object(&mut [
+            ("kind", it.kind.word().into()),
+            ("by", it.by.into()),
+            ("stage", it.stage.word().into()),
+            ("since_seconds", it.since.elapsed().as_secs().into()),
+        ])
     });
     let last = last.map(|it| {
         let away = it.away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX));
-        let version = env!("CARGO_PKG_VERSION");
-        json!({
-            "kind": it.kind, "by": it.by, "time": it.time, "from": it.from, "version": version,
-            "away_ms": away,
-        })
+        object(&mut [
+            ("kind", it.kind.into()),
+            ("by", it.by.into()),
+            ("time", it.time.into()),
+            ("from", it.from.into()),
+            ("version", env!("CARGO_PKG_VERSION").into()),
+            ("away_ms", away.into()),
+        ])
     });
-    let failed = failed.map(|it| json!({"time": it.time, "why": it.why}));
-    json!({"current": current, "last": last, "failed": failed})
+    let failed = failed.map(|it| timed(it.time, "why", it.why));
+    object(&mut [("current", current.into()), ("last", last.into()), ("failed", failed.into())])
+}
+
+/// What happened, and when.
+fn timed(time: String, name: &str, text: String) -> Value {
+    object(&mut [("time", time.into()), (name, text.into())])
 }
 
 /// A JSON object for each principal that holds something.
@@ -171,8 +189,8 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 
 fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
-        let mut row = json!({"name": name});
-        held.iter().for_each(|(what, count)| row[what] = json!(count));
+        let mut row = object(&mut [("name", name.as_str().into())]);
+        held.iter().for_each(|(what, count)| row[what] = (*count).into());
         row
     };
     usage.iter().map(row).collect()

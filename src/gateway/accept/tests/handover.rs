@@ -150,8 +150,8 @@ impl Image {
         self.service.hub.close(true);
         let all = self.service.take_handed_over();
         // Over the exec and back.
-        let over = all.into_iter().map(|one| (one.to_json(), one.socket.into_raw_fd()));
-        over.map(|(json, _)| HandedOver::from_json(&json).unwrap()).collect()
+        let over = all.into_iter().map(|one| (one.to_json(), one.socket));
+        over.map(|(json, socket)| HandedOver::from_json(socket, &json).unwrap()).collect()
     }
 }
 
