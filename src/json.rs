@@ -7,13 +7,17 @@ use std::borrow::Cow;
 
 use memchr::memchr2;
 use serde::de::IgnoredAny;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::escape::quoted;
 
 /// An object of these members, which are taken: half the code of `json!`.
 pub fn object(members: &mut [(&str, Value)]) -> Value {
-    members.iter_mut().map(|(name, value)| ((*name).to_owned(), value.take())).collect()
+    let mut object = Map::new();
+    for (name, value) in members {
+        object.insert((*name).to_owned(), value.take());
+    }
+    object.into()
 }
 
 /// The text of a value, checked and not read.
