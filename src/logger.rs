@@ -10,14 +10,14 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use syslog::{Facility, LoggerBackend};
 
 use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::limits::LOG_TIMEOUT;
-use crate::sys::clock::Utc;
+use crate::sys::clock;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::Pid;
 use crate::threads::lock;
@@ -162,7 +162,7 @@ impl Sink {
         let line = if let Sink::Journal = self {
             format!("<{}>{message}\n", level.priority())
         } else {
-            let time = Utc::new(SystemTime::now()).rfc3339();
+            let time = clock::now();
             format!("{time} {} {message}\n", level.word())
         };
         write_within(io::stderr().lock(), &line, timeout)

@@ -1,10 +1,9 @@
 //! `/v1/restart`, on the control socket only: asks for a restart in place, and tells what becomes of it.
 
-use std::time::Duration;
-
 use super::error::{ApiError, Handled};
 use super::response::json as json_response;
 use super::service::Exchange;
+use crate::config::millis;
 use crate::json::object;
 use crate::session::{RestartAccepted, RestartKind, RestartRequest, RestartStage};
 
@@ -41,14 +40,13 @@ pub fn get(exchange: Exchange<'_>, _: &str) -> Handled {
         RestartStage::Proving => "proving",
         RestartStage::Pausing => "waiting",
     };
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into();
     let current = restarts.current().map(|it| {
         object(&mut [
             ("number", it.number.into()),
             ("state", stage(it.stage).into()),
             ("by", it.by.into()),
             ("turns", service.hub.turns_hint().into()),
-            ("since_ms", millis(it.since.elapsed())),
+            ("since_ms", millis(it.since.elapsed()).into()),
         ])
     });
     let done = restarts.done().map(|it| {
@@ -58,7 +56,7 @@ pub fn get(exchange: Exchange<'_>, _: &str) -> Handled {
             ("by", it.by.into()),
             ("from", it.from.into()),
             ("to", it.to.into()),
-            ("away_ms", millis(it.away)),
+            ("away_ms", millis(it.away).into()),
         ])
     });
     let refused = restarts.failed().map(|it| {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
+use crate::config::millis;
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
@@ -156,14 +157,13 @@ fn restart(hub: &Hub) -> Value {
         ])
     });
     let last = last.map(|it| {
-        let away = it.away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX));
         object(&mut [
             ("kind", it.kind.into()),
             ("by", it.by.into()),
             ("time", it.time.into()),
             ("from", it.from.into()),
             ("version", env!("CARGO_PKG_VERSION").into()),
-            ("away_ms", away.into()),
+            ("away_ms", it.away.map(millis).into()),
         ])
     });
     let failed = failed.map(|it| timed(it.time, "why", it.why));

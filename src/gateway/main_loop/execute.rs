@@ -7,8 +7,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
-use super::restart::millis;
 use super::state::{Main, Next, RestartRun};
+use crate::config::millis;
 use crate::exit::Exit;
 use crate::gateway::handover::{self, LOCKS, Sealed};
 use crate::gateway::replace::Successor;

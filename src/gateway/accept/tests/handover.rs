@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::IntoRawFd;
 use std::sync::OnceLock;
 use std::thread;
 
