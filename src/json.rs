@@ -11,8 +11,16 @@ use serde_json::{Map, Value};
 
 use crate::escape::quoted;
 
-/// An object of these members, which are taken: half the code of `json!`.
-pub fn object(members: &mut [(&str, Value)]) -> Value {
+/// An object, for half the code of `json!`: `object!("name": value, …)`.
+macro_rules! object {
+    ($($name:literal: $value:expr),* $(,)?) => {
+        $crate::json::object_of(&mut [$(($name, ($value).into())),*])
+    };
+}
+pub(crate) use object;
+
+/// The same of these members, which are taken.
+pub fn object_of(members: &mut [(&str, Value)]) -> Value {
     let mut object = Map::new();
     for (name, value) in members {
         object.insert((*name).to_owned(), value.take());

@@ -54,10 +54,18 @@ pub enum Level {
 
 // In this crate `log` is the crate itself (`lib.rs`). The macros of the crate of that name take the module, file
 // and line of each place along, which no line shows: twice the code.
-macro_rules! log_error { ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Error, format_args!($($words)*)) }; }
-macro_rules! log_warn { ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Warn, format_args!($($words)*)) }; }
-macro_rules! log_info { ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Info, format_args!($($words)*)) }; }
-macro_rules! log_debug { ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Debug, format_args!($($words)*)) }; }
+macro_rules! log_error {
+    ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Error, format_args!($($words)*)) };
+}
+macro_rules! log_warn {
+    ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Warn, format_args!($($words)*)) };
+}
+macro_rules! log_info {
+    ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Info, format_args!($($words)*)) };
+}
+macro_rules! log_debug {
+    ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Debug, format_args!($($words)*)) };
+}
 pub(crate) use {log_debug as debug, log_error as error, log_info as info, log_warn as warn};
 
 struct State {

@@ -30,13 +30,10 @@ pub struct HandedOver {
 impl HandedOver {
     /// For the process that goes on: the descriptor is inherited under its number.
     pub fn to_json(&self) -> Value {
-        object(&mut [
-            ("fd", self.socket.as_raw_fd().into()),
-            ("control", self.control.into()),
-            ("unread", to_base64(&self.unread).into()),
-            ("new", self.new.into()),
-            ("principal", self.principal.as_deref().into()),
-        ])
+        object!(
+            "fd": self.socket.as_raw_fd(), "control": self.control, "new": self.new,
+            "unread": to_base64(&self.unread), "principal": self.principal.as_deref(),
+        )
     }
 
     /// One that is its `socket` and what else there is of it; `None` where something is missing or wrong.

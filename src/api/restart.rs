@@ -41,37 +41,22 @@ pub fn get(exchange: Exchange<'_>, _: &str) -> Handled {
         RestartStage::Pausing => "waiting",
     };
     let current = restarts.current().map(|it| {
-        object(&mut [
-            ("number", it.number.into()),
-            ("state", stage(it.stage).into()),
-            ("by", it.by.into()),
-            ("turns", service.hub.turns_hint().into()),
-            ("since_ms", millis(it.since.elapsed()).into()),
-        ])
+        object!(
+            "number": it.number, "state": stage(it.stage), "by": it.by,
+            "turns": service.hub.turns_hint(), "since_ms": millis(it.since.elapsed()),
+        )
     });
     let done = restarts.done().map(|it| {
-        object(&mut [
-            ("number", it.number.into()),
-            ("time", it.time.into()),
-            ("by", it.by.into()),
-            ("from", it.from.into()),
-            ("to", it.to.into()),
-            ("away_ms", millis(it.away).into()),
-        ])
+        object!(
+            "number": it.number, "time": it.time, "by": it.by, "from": it.from, "to": it.to,
+            "away_ms": millis(it.away),
+        )
     });
-    let refused = restarts.failed().map(|it| {
-        object(&mut [
-            ("number", it.number.into()),
-            ("time", it.time.into()),
-            ("reason", it.why.into()),
-        ])
-    });
-    let state = object(&mut [
-        ("pid", std::process::id().into()),
-        ("version", env!("CARGO_PKG_VERSION").into()),
-        ("current", current.into()),
-        ("done", done.into()),
-        ("refused", refused.into()),
-    ]);
+    let refused = restarts.failed();
+    let refused = refused.map(|it| object!("number": it.number, "time": it.time, "reason": it.why));
+    let state = object!(
+        "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"),
+        "current": current, "done": done, "refused": refused,
+    );
     exchange.json(state.to_string())
 }

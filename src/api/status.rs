@@ -93,50 +93,41 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let warnings = lock(&service.warnings).clone();
     let last_stop = lock(&service.last_stop).clone();
     let pair = |pick: fn(&(usize, usize, usize)) -> usize| Value::from(turns.as_ref().map(pick));
-    let status = object(&mut [
-        ("name", facts.name.as_str().into()),
-        ("version", env!("CARGO_PKG_VERSION").into()),
-        ("state", state.into()),
-        ("pid", process::id().into()),
-        ("since", facts.since.as_str().into()),
-        ("state_since", service.draining_since.get().unwrap_or(&facts.since).as_str().into()),
-        ("uptime_seconds", facts.began.elapsed().as_secs().into()),
-        ("listen", facts.listen.as_str().into()),
-        ("unit", facts.unit.get().map(String::as_str).into()),
-        ("stop_timeout_seconds", limit.into()),
-        ("agent", service.settings().agent.kind().into()),
-        ("connections", service.connections.count().into()),
-        ("sessions", pair(|it| it.2)),
-        ("turns", object(&mut [("running", pair(|it| it.0)), ("waiting", pair(|it| it.1))])),
-        ("waiting", waits.and_then(|waits| waits.parse::<Value>().ok()).into()),
-        (
-            "limits",
-            object(&mut [
-                ("max_connections", limits.max_connections.into()),
-                ("max_turns", limits.max_turns.into()),
-                ("descriptors", max_open().into()),
-                ("shortage", limits.shortage().into()),
-            ]),
-        ),
-        ("degraded", degraded(service).into()),
-        ("warnings", warnings.into()),
-        ("reload_error", refused.map(|it| timed(it.time, "message", it.message)).into()),
-        ("restart", restart(&service.hub)),
-        (
-            "journal",
-            object(&mut [
-                ("bytes", bytes.into()),
-                ("last", last.into()),
-                ("queued", of(|c| c.queued)),
-                ("running", of(|c| c.running)),
-                ("kept", of(|c| c.kept)),
-                ("outbox", of(|c| c.outbox)),
-                ("dead_letters", of(|c| c.dead_letters)),
-            ]),
-        ),
-        ("principals", glance.map(|(.., usage)| principals(service, usage)).into()),
-        ("last_stop", last_stop),
-    ]);
+    let sessions = pair(|it| it.2);
+    let turns = object!("running": pair(|it| it.0), "waiting": pair(|it| it.1));
+    let limits = object!(
+        "max_connections": limits.max_connections, "max_turns": limits.max_turns,
+        "descriptors": max_open(), "shortage": limits.shortage(),
+    );
+    let journal = object!(
+        "bytes": bytes, "last": last, "queued": of(|c| c.queued), "running": of(|c| c.running),
+        "kept": of(|c| c.kept), "outbox": of(|c| c.outbox), "dead_letters": of(|c| c.dead_letters),
+    );
+    let status = object!(
+        "name": facts.name.as_str(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "state": state,
+        "pid": process::id(),
+        "since": facts.since.as_str(),
+        "state_since": service.draining_since.get().unwrap_or(&facts.since).as_str(),
+        "uptime_seconds": facts.began.elapsed().as_secs(),
+        "listen": facts.listen.as_str(),
+        "unit": facts.unit.get().map(String::as_str),
+        "stop_timeout_seconds": limit,
+        "agent": service.settings().agent.kind(),
+        "connections": service.connections.count(),
+        "sessions": sessions,
+        "turns": turns,
+        "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
+        "limits": limits,
+        "degraded": degraded(service),
+        "warnings": warnings,
+        "reload_error": refused.map(|it| object!("time": it.time, "message": it.message)),
+        "restart": restart(&service.hub),
+        "journal": journal,
+        "principals": glance.map(|(.., usage)| principals(service, usage)),
+        "last_stop": last_stop,
+    );
     exchange.json(status.to_string())
 }
 
@@ -149,30 +140,19 @@ fn restart(hub: &Hub) -> Value {
         return Value::Null;
     }
     let current = current.map(|it| {
-        object(&mut [
-            ("kind", it.kind.word().into()),
-            ("by", it.by.into()),
-            ("stage", it.stage.word().into()),
-            ("since_seconds", it.since.elapsed().as_secs().into()),
-        ])
+        object!(
+            "kind": it.kind.word(), "by": it.by, "stage": it.stage.word(),
+            "since_seconds": it.since.elapsed().as_secs(),
+        )
     });
     let last = last.map(|it| {
-        object(&mut [
-            ("kind", it.kind.into()),
-            ("by", it.by.into()),
-            ("time", it.time.into()),
-            ("from", it.from.into()),
-            ("version", env!("CARGO_PKG_VERSION").into()),
-            ("away_ms", it.away.map(millis).into()),
-        ])
+        object!(
+            "kind": it.kind, "by": it.by, "time": it.time, "from": it.from,
+            "version": env!("CARGO_PKG_VERSION"), "away_ms": it.away.map(millis),
+        )
     });
-    let failed = failed.map(|it| timed(it.time, "why", it.why));
-    object(&mut [("current", current.into()), ("last", last.into()), ("failed", failed.into())])
-}
-
-/// What happened, and when.
-fn timed(time: String, name: &str, text: String) -> Value {
-    object(&mut [("time", time.into()), (name, text.into())])
+    let failed = failed.map(|it| object!("time": it.time, "why": it.why));
+    object!("current": current, "last": last, "failed": failed)
 }
 
 /// A JSON object for each principal that holds something.
@@ -189,7 +169,7 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 
 fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
-        let mut row = object(&mut [("name", name.as_str().into())]);
+        let mut row = object!("name": name.as_str());
         held.iter().for_each(|(what, count)| row[what] = (*count).into());
         row
     };

@@ -130,23 +130,16 @@ impl Main {
         let listen = same.map(|service| service.settings().config.http.listen.to_string());
         let (number, by) = asked.map(|asked| (asked.number, asked.by)).unzip();
         let foreign = self.started.as_ref().is_some_and(|it| it.listeners.foreign);
-        let more = object(&mut [
-            ("generation", (handover::generation(&self.plan.inherited) + 1).into()),
-            ("name", proc::name(Pid::own()).into()),
-            ("soft_limit", self.plan.children.descriptors().into()),
-            ("had_file", self.plan.had_file.load(Ordering::SeqCst).into()),
-            ("foreign", (same.is_some() && foreign).into()),
-            ("listen", listen.into()),
-            (
-                "restart",
-                object(&mut [
-                    ("number", number.into()),
-                    ("by", by.into()),
-                    ("ended", restart.ended.map(millis).into()),
-                    ("failed", failed.into()),
-                ]),
-            ),
-        ]);
+        let restart_told = object!(
+            "number": number, "by": by, "ended": restart.ended.map(millis), "failed": failed,
+        );
+        let more = object!(
+            "generation": handover::generation(&self.plan.inherited) + 1,
+            "name": proc::name(Pid::own()),
+            "soft_limit": self.plan.children.descriptors(),
+            "had_file": self.plan.had_file.load(Ordering::SeqCst),
+            "foreign": same.is_some() && foreign, "listen": listen, "restart": restart_told,
+        );
         handover::seal(&self.descriptors(restart), &restart.connections, more)
     }
 }
