@@ -9,7 +9,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use util::{Caller, DEADLINE, Manager, Sandbox, Service, UNIT, binary, eventually, script, sys};
+use util::{
+    Caller, DEADLINE, Manager, Sandbox, Service, UNIT, binary, eventually, script, stops, sys,
+};
 
 /// A drain that waits for its own turn waits this long: longer than any test has patience.
 const LONG_DRAIN: &str = "[stop]\ndrain_timeout = \"90s\"\n";
@@ -175,10 +177,7 @@ fn exec_stop(manager: &Manager, unit: &str, name: &str) {
     unit.wait_for(&[("ActiveState", "active"), ("SubState", "running"), ("NRestarts", "1")]);
     assert_ne!(unit.main_pid(), before);
 
-    let history = manager.home().join(format!(".local/state/hermes-gateway/{name}/history.jsonl"));
-    let text = fs::read_to_string(history).unwrap();
-    let verdicts: Vec<Value> =
-        text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).collect();
+    let verdicts = stops(&manager.home().join(format!(".local/state/hermes-gateway/{name}")));
     let (last, stops) = verdicts.split_last().unwrap();
     assert_eq!((&last["verdict"], &last["exit"]), (&"external".into(), &143.into()), "{last}");
     for stop in stops {

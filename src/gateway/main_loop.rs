@@ -253,8 +253,13 @@ impl Main {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
+                    self.stores = started.listeners.kept;
                     self.started = Some(started);
                     self.tell_of_restart();
+                    // Before READY=1: the ones that were bound anew take the place of those of before.
+                    if self.stores {
+                        self.store_listeners();
+                    }
                     if self.stop.is_some() {
                         self.take_no_more();
                     }
@@ -267,8 +272,10 @@ impl Main {
             News::Found(finding) => self.handle_finding(*finding),
             News::Proven(proven) => self.handle_proof(proven),
             // Of one that was given up: another may be under way.
-            News::Closed(cancelled, _) if cancelled.load(Ordering::SeqCst) => {}
+            News::Closed(cancelled, _) | News::Checked(cancelled, _)
+                if cancelled.load(Ordering::SeqCst) => {}
             News::Closed(_, listener) => self.handle_closed(listener),
+            News::Checked(_, checked) => self.handle_check(checked),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
@@ -277,6 +284,7 @@ impl Main {
                     self.store_listeners();
                 }
             }
+            News::Stores if self.stores => {}
             News::Stores => {
                 self.stores = true;
                 self.store_listeners();
@@ -299,7 +307,9 @@ impl Main {
 
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
-        self.take_no_more();
+        if self.may_close() {
+            self.take_no_more();
+        }
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -321,7 +331,7 @@ impl Main {
     fn check_timers(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
-        if due(&mut self.timers.close, now) {
+        if due(&mut self.timers.close, now) || (self.timers.close.is_some() && self.may_close()) {
             self.take_no_more();
         }
         let requests = self.started.as_ref().map_or(0, |started| started.service.in_flight());
@@ -356,6 +366,7 @@ impl Main {
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
             Action::AbortTurns => self.abort_turns(),
             Action::Pause => self.begin_pause(),
+            Action::Check => self.check_again(),
             Action::HandOver => self.hand_over(),
             Action::PauseAgain => self.pause_again(),
             Action::Close => self.close_for_restart(),

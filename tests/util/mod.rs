@@ -67,7 +67,7 @@ pub use private::Private;
 pub use process::{Outcome, Process};
 pub use restart_clients::Clients;
 pub use sandbox::Sandbox;
-pub use service::{Service, UNIT};
+pub use service::{Service, UNIT, stops};
 pub use target::{Answer, Received, Target};
 pub use temp_dir::TempDir;
 pub use upstream::Upstream;

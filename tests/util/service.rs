@@ -222,8 +222,19 @@ impl<'a> Service<'a> {
 }
 
 /// The stops that the history in this state directory has, oldest first.
+/// The ends of runs in a history, each once.
 #[track_caller]
-fn stops(dir: &Path) -> Vec<Value> {
+pub fn stops(dir: &Path) -> Vec<Value> {
     let text = fs::read_to_string(dir.join("history.jsonl")).unwrap_or_default();
-    text.lines().map(|line| serde_json::from_str(line).expect("a line of the history")).collect()
+    let mut stops = Vec::<Value>::new();
+    for line in text.lines() {
+        let stop: Value = serde_json::from_str(line).expect("a line of the history");
+        // A start enters the end before it once more, with itself in it.
+        match stops.iter_mut().find(|known| stop["run"].is_string() && known["run"] == stop["run"])
+        {
+            Some(known) => *known = stop,
+            None => stops.push(stop),
+        }
+    }
+    stops
 }
