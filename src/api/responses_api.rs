@@ -3,7 +3,7 @@
 
 use std::io;
 
-use serde_json::json;
+use serde_json::Value;
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
@@ -19,7 +19,7 @@ use crate::agent::Report;
 use crate::agent::context::{self, own, role};
 use crate::escape::quoted;
 use crate::http::sse;
-use crate::json::{Raw, add, elements, member, one_line, text_or_null};
+use crate::json::{Raw, add, elements, member, object, one_line, text_or_null};
 use crate::session::{Id, Message, TurnState, now};
 use crate::stored_text::PLACEHOLDER;
 
@@ -226,7 +226,8 @@ impl ResponsesEncoder {
             [previous, instructions].map(|text| text_or_null(text.as_deref()));
         let cut = status == "incomplete";
         let details = if cut { r#"{"reason":"max_output_tokens"}"# } else { "null" };
-        let error = json!(error.map(|words| json!({"code": "server_error", "message": words})));
+        let error =
+            Value::from(error.map(|words| object!("code": "server_error", "message": words)));
         let has_output = cut || status == "completed";
         let output = if has_output { Self::item(id, status, true) } else { String::new() };
         let usage = report.usage.as_ref().map(|it| format!(r#","usage":{}"#, usage(it)));

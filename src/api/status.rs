@@ -4,14 +4,16 @@ use std::process;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
+use crate::config::millis;
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
+use crate::json::object;
 use crate::session::{Counts, Hub, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
@@ -81,14 +83,27 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
     let glance = service.hub.try_status();
-    let of = |pick: fn(&Counts) -> usize| glance.as_ref().map(|(counts, ..)| pick(counts));
+    let of = |pick: fn(&Counts) -> usize| -> Value {
+        glance.as_ref().map(|(counts, ..)| pick(counts)).into()
+    };
     let turns = glance.as_ref().map(|&(_, turns, ..)| turns);
     let waits = glance.as_ref().and_then(|(.., waits, _)| waits.as_ref());
     let (_, refused) = service.reloads.refused();
     // No lock is held while others are waited for.
     let warnings = lock(&service.warnings).clone();
     let last_stop = lock(&service.last_stop).clone();
-    let status = json!({
+    let pair = |pick: fn(&(usize, usize, usize)) -> usize| Value::from(turns.as_ref().map(pick));
+    let sessions = pair(|it| it.2);
+    let turns = object!("running": pair(|it| it.0), "waiting": pair(|it| it.1));
+    let limits = object!(
+        "max_connections": limits.max_connections, "max_turns": limits.max_turns,
+        "descriptors": max_open(), "shortage": limits.shortage(),
+    );
+    let journal = object!(
+        "bytes": bytes, "last": last, "queued": of(|c| c.queued), "running": of(|c| c.running),
+        "kept": of(|c| c.kept), "outbox": of(|c| c.outbox), "dead_letters": of(|c| c.dead_letters),
+    );
+    let status = object!(
         "name": facts.name.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "state": state,
@@ -101,34 +116,18 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "stop_timeout_seconds": limit,
         "agent": service.settings().agent.kind(),
         "connections": service.connections.count(),
-        "sessions": turns.map(|(_, _, sessions)| sessions),
-        "turns": json!({
-            "running": turns.map(|(running, _, _)| running),
-            "waiting": turns.map(|(_, waiting, _)| waiting),
-        }),
+        "sessions": sessions,
+        "turns": turns,
         "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
-        "limits": json!({
-            "max_connections": limits.max_connections,
-            "max_turns": limits.max_turns,
-            "descriptors": max_open(),
-            "shortage": limits.shortage(),
-        }),
+        "limits": limits,
         "degraded": degraded(service),
         "warnings": warnings,
-        "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
+        "reload_error": refused.map(|it| object!("time": it.time, "message": it.message)),
         "restart": restart(&service.hub),
-        "journal": json!({
-            "bytes": bytes,
-            "last": last,
-            "queued": of(|c| c.queued),
-            "running": of(|c| c.running),
-            "kept": of(|c| c.kept),
-            "outbox": of(|c| c.outbox),
-            "dead_letters": of(|c| c.dead_letters),
-        }),
+        "journal": journal,
         "principals": glance.map(|(.., usage)| principals(service, usage)),
         "last_stop": last_stop,
-    });
+    );
     exchange.json(status.to_string())
 }
 
@@ -141,20 +140,19 @@ fn restart(hub: &Hub) -> Value {
         return Value::Null;
     }
     let current = current.map(|it| {
-        let (kind, stage) = (it.kind.word(), it.stage.word());
-        let seconds = it.since.elapsed().as_secs();
-        json!({"kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds})
+        object!(
+            "kind": it.kind.word(), "by": it.by, "stage": it.stage.word(),
+            "since_seconds": it.since.elapsed().as_secs(),
+        )
     });
     let last = last.map(|it| {
-        let away = it.away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX));
-        let version = env!("CARGO_PKG_VERSION");
-        json!({
-            "kind": it.kind, "by": it.by, "time": it.time, "from": it.from, "version": version,
-            "away_ms": away,
-        })
+        object!(
+            "kind": it.kind, "by": it.by, "time": it.time, "from": it.from,
+            "version": env!("CARGO_PKG_VERSION"), "away_ms": it.away.map(millis),
+        )
     });
-    let failed = failed.map(|it| json!({"time": it.time, "why": it.why}));
-    json!({"current": current, "last": last, "failed": failed})
+    let failed = failed.map(|it| object!("time": it.time, "why": it.why));
+    object!("current": current, "last": last, "failed": failed)
 }
 
 /// A JSON object for each principal that holds something.
@@ -171,8 +169,8 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 
 fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
-        let mut row = json!({"name": name});
-        held.iter().for_each(|(what, count)| row[what] = json!(count));
+        let mut row = object!("name": name.as_str());
+        held.iter().for_each(|(what, count)| row[what] = (*count).into());
         row
     };
     usage.iter().map(row).collect()

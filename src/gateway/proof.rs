@@ -6,7 +6,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -22,10 +22,10 @@ use crate::config::{TIME, millis};
 use crate::escape::{escaped, one_line};
 use crate::limits::AGENT_READ;
 use crate::outbound::client::{Client, Request};
+use crate::outbound::tcp::connect_to;
 use crate::permissions;
 use crate::subprocess::{
-    Child, ChildEvent, ChildKind, Environment, ExitReason, Leftovers, Program, RunOptions,
-    keep_tail,
+    Child, ChildEvent, ChildKind, ExitReason, Leftovers, Program, RunOptions, keep_tail,
 };
 use crate::sys::process::{Status, own_image};
 
@@ -150,7 +150,11 @@ fn try_start(
     let (kind, input) = (ChildKind::Tree(Leftovers::Kill), Some((&[]).into()));
     let options = RunOptions { kind, input, cancel: all, grace: Duration::ZERO };
     let (called, arguments) = check_arguments(&plan.arguments);
-    let program = Program::opened(Arc::clone(&file), called, environment()).args(arguments);
+    let mut program = Program::new(called.into()).opened(Arc::clone(&file)).args(arguments);
+    // Which unit it would run in: what else is said to us alone it could use to speak in our name.
+    for name in ["INVOCATION_ID", "SYSTEMD_EXEC_PID"] {
+        program = env::var_os(name).into_iter().fold(program, |it, value| it.env(name, value));
+    }
     let mut child = plan.children.spawn(&program, options).map_err(|e| match e.kind() {
         io::ErrorKind::NotFound => format!("the loader that it names is missing: {e}"),
         _ => format!("it cannot be executed: {e}"),
@@ -188,16 +192,9 @@ fn check_arguments(own: &[OsString]) -> (OsString, Vec<OsString>) {
     let called = own.first().cloned().unwrap_or_else(|| "hermes-gateway".into());
     let own = own.get(1..).unwrap_or_default();
     let end = own.iter().position(|word| word == "--").unwrap_or(own.len());
-    (called, [&own[..end], &["--check".into(), "--hold".into()], &own[end..]].concat())
-}
-
-/// Our variables, but for those by which it could speak to the service manager in our name.
-fn environment() -> Environment {
-    let ours = |name: &OsString| {
-        let name = name.to_string_lossy();
-        name == "NOTIFY_SOCKET" || name.starts_with("LISTEN_") || name.starts_with("WATCHDOG_")
-    };
-    env::vars_os().filter(|(name, _)| !ours(name)).collect()
+    let mut arguments = own.to_vec();
+    arguments.splice(end..end, ["--check".into(), "--hold".into()]);
+    (called, arguments)
 }
 
 /// Keeps what a child says, until it has ended, which is returned; until `until`; or until there is a line.
@@ -279,7 +276,7 @@ fn check_health(ready: &Ready) -> Result<(), String> {
         |why: &str| format!("it said that it is ready, and /health at {address} failed: {why}");
     let ask = || -> Result<(u16, Vec<u8>), crate::http::Closed> {
         let deadline = Instant::now() + HEALTH_TIMEOUT;
-        let stream = Arc::new(TcpStream::connect_timeout(&address, HEALTH_TIMEOUT)?);
+        let stream = Arc::new(connect_to(address, &Cancel::at(deadline))?);
         let mut client = Client::new(stream, &address.to_string(), HEALTH_TIMEOUT)?;
         let (method, target) = ("GET", "/health");
         let request = Request { method, target, headers: &[], body: None };

@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use super::startup::{check, keys, settings, warnings};
 use super::{Plan, stop_timeout};
@@ -13,7 +12,7 @@ use crate::config::{self, Config, Loaded};
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::evidence::Supervisor;
 use crate::limits::THREAD_STACK;
-use crate::sys::clock::Utc;
+use crate::sys::clock;
 use crate::threads::{lock, spawn};
 
 const READ_AGAIN: &str = "the configuration was read again";
@@ -32,8 +31,7 @@ pub fn read(
     let (plan, supervisor, service) = (plan.clone(), supervisor.clone(), Arc::clone(service));
     let work = move || {
         let (exit, message) = reload(&plan, &service);
-        let time = Utc::new(SystemTime::now()).rfc3339();
-        service.reloads.end(Some((number, Outcome { time, exit, message })));
+        service.reloads.end(Some((number, Outcome { time: clock::now(), exit, message })));
         service.wake.notify();
         stop_timeout::read(supervisor.unit_settings().as_ref(), &service);
     };
@@ -74,7 +72,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     new.http.listen = old.config.http.listen;
     new.http.key_file.clone_from(&old.config.http.key_file);
     new.log.target = old.config.log.target;
-    log::set_max_level(new.log.level);
+    crate::logger::set_level(new.log.level);
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
     service.hub.reload(settings(plan, new));

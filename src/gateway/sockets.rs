@@ -5,7 +5,6 @@
 //! `.socket` unit for example, may have opened sockets for us, too.
 
 use std::io;
-use std::iter;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
@@ -167,7 +166,11 @@ fn give_up(name: &str) {
 
 /// The connections that wait on a listener.
 fn taken_over<T>(accept: impl Fn() -> io::Result<T>) -> Vec<T> {
-    iter::from_fn(|| accept().ok()).take(MAX_TAKEN_OVER).collect()
+    let mut all = Vec::new();
+    while let (true, Ok(one)) = (all.len() < MAX_TAKEN_OVER, accept()) {
+        all.push(one);
+    }
+    all
 }
 
 /// Finds out which descriptor is which.

@@ -40,7 +40,7 @@ fn run(incoming: &Incoming) {
     let mut waiting: Vec<Waiting> = Vec::new();
     loop {
         let timeout = if waiting.is_empty() { IDLE } else { Duration::ZERO };
-        waiting.extend(incoming.wait(timeout).into_iter().flatten());
+        waiting.append(&mut incoming.wait(timeout).unwrap_or_default());
         waiting
             .retain(|w| w.since.elapsed() < w.guard.service.settings().config.limits.head_timeout);
         waiting.retain(|w| !w.guard.give_up_waiting(w.stream.as_fd()));

@@ -100,8 +100,9 @@ impl Supervisor {
     pub fn find(marker: PathBuf, installed: String, children: Arc<Children>) -> Supervisor {
         let invocation = env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty());
         let own = invocation.as_ref().and_then(|_| cgroup::own_unit(&proc::cgroup(Pid::own())?));
-        let own = Arc::new(own.map_or_else(OnceLock::new, OnceLock::from));
-        Supervisor { invocation, own, stores: Arc::default(), installed, marker, children }
+        let found = Arc::<OnceLock<_>>::default();
+        own.into_iter().for_each(|own| _ = found.set(own));
+        Supervisor { invocation, own: found, stores: Arc::default(), installed, marker, children }
     }
 
     /// The unit that we run in. Where our control group names none (`ProtectControlGroups=strict` or
@@ -125,7 +126,8 @@ impl Supervisor {
             };
             let named =
                 systemctl.run(&["whoami"], deadline).ok().map(|unit| unit.trim().to_owned());
-            let unit = named.into_iter().chain([self.installed.clone()]).find(is_ours)?;
+            let installed = || Some(self.installed.clone()).filter(is_ours);
+            let unit = named.filter(is_ours).or_else(installed)?;
             Some(OwnUnit { unit, scope, manager_cgroup: None })
         });
         found.map(|own| self.own.get_or_init(|| own))

@@ -4,7 +4,7 @@
 
 pub mod client;
 mod curl;
-mod tcp;
+pub mod tcp;
 
 use std::io;
 use std::net::TcpStream;

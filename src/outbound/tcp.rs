@@ -41,7 +41,11 @@ fn connect(url: &Url, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
     Err(last)
 }
 
-fn connect_to(address: SocketAddr, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
+/// Connects to an address.
+///
+/// # Errors
+/// Those of [`wait`]; TimedOut after [`CONNECT_TIMEOUT`].
+pub fn connect_to(address: SocketAddr, cancel: &Cancel<'_>) -> io::Result<TcpStream> {
     let stream = begin_connect(address)?;
     match wait(cancel, Interest::write(stream.as_fd()), Instant::now() + CONNECT_TIMEOUT) {
         Err(e) if e.kind() == ErrorKind::WouldBlock => return Err(ErrorKind::TimedOut.into()),

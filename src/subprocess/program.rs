@@ -54,9 +54,10 @@ impl Program {
         Program { argv: vec![path.into()], environment, image: None }
     }
 
-    /// An open program with exactly these variables, called by this name.
-    pub fn opened(image: Arc<File>, called: OsString, environment: Environment) -> Program {
-        Program { argv: vec![called], environment, image: Some(image) }
+    /// The same by an open file: the path is only what it is called by.
+    #[must_use]
+    pub fn opened(self, image: Arc<File>) -> Program {
+        Program { image: Some(image), ..self }
     }
 
     #[must_use]

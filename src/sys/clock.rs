@@ -17,6 +17,11 @@ const DAYS: [&str; 7] = ["Sun", "Mon", "Tue", "Wed", "Thu", "Fri", "Sat"];
 const MONTHS: [&str; 12] =
     ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
 
+/// Now, as RFC 3339 has it.
+pub fn now() -> String {
+    Utc::new(SystemTime::now()).rfc3339()
+}
+
 /// A moment in milliseconds since 1970, as RFC 3339 has it.
 pub fn rfc3339(millis: u64) -> String {
     Utc::new(UNIX_EPOCH + Duration::from_millis(millis)).rfc3339()
@@ -48,8 +53,10 @@ pub fn parse_http_date(text: &str) -> Option<Duration> {
 /// Three numbers, of digits alone.
 fn numbers(text: &str, separator: char) -> Option<[i64; 3]> {
     let digits = |part: &&str| part.bytes().all(|byte| byte.is_ascii_digit());
-    let number = |part| Some(part).filter(digits)?.parse().ok();
-    text.split(separator).map(number).collect::<Option<Vec<i64>>>()?.try_into().ok()
+    let mut parts = text.split(separator).map(|part| Some(part).filter(digits)?.parse().ok());
+    let mut next = || parts.next()?;
+    let numbers = [next()?, next()?, next()?];
+    parts.next().is_none().then_some(numbers)
 }
 
 /// Seconds since 1970 of a moment in UTC, or `None` where no calendar or clock has it.

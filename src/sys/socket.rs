@@ -81,7 +81,6 @@ pub fn send_descriptors(
 ///
 /// # Errors
 /// InvalidData for more descriptors than [`MAX_DESCRIPTORS`], or than this process may have open.
-#[cfg_attr(not(test), allow(dead_code, reason = "for a gateway that takes over from another"))]
 pub fn receive_descriptors(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],

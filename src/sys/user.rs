@@ -62,37 +62,49 @@ pub fn display_name(uid: u32) -> String {
 /// # Errors
 /// EPERM when we are not root. What cannot be taken back ends the process.
 pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
-    let (mut act, mut result) = (Some(act), None);
-    act_with_rights(user, &mut || result = act.take().map(|act| act()))?;
-    result.ok_or_else(|| io::ErrorKind::Other.into())
+    let own = Rights::change(user)?;
+    let result = act();
+    own.take_back();
+    Ok(result)
 }
 
-fn act_with_rights(user: &User, act: &mut dyn FnMut()) -> io::Result<()> {
-    // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
-    let (groups, uid, gid) = unsafe {
-        let count = check(libc::getgroups(0, ptr::null_mut()))?;
-        let mut groups = vec![0; usize::try_from(count).unwrap_or(0)];
-        check(libc::getgroups(count, groups.as_mut_ptr()))?;
-        (groups, libc::geteuid(), libc::getegid())
-    };
-    let name = CString::new(user.name.as_bytes())?;
-    // SAFETY: as above, and the name lives through the call; groups first, since only root may set them.
-    let taken = unsafe {
-        check(libc::initgroups(name.as_ptr(), user.gid))?;
-        check(libc::setegid(user.gid)).and_then(|_| check(libc::seteuid(user.uid)))
-    };
-    let result = taken.map(|_| act());
-    // SAFETY: as above, in the reverse order.
-    let back = unsafe {
-        check(libc::seteuid(uid))
-            .and_then(|_| check(libc::setegid(gid)))
-            .and_then(|_| check(libc::setgroups(groups.len(), groups.as_ptr())))
-    };
-    if back.is_err() {
-        // To go on with another user's rights would be worse than any error.
-        std::process::abort();
+/// The rights that this process had.
+struct Rights(Vec<libc::gid_t>, libc::uid_t, libc::gid_t);
+
+impl Rights {
+    /// Takes those of `user` instead.
+    fn change(user: &User) -> io::Result<Rights> {
+        // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
+        let own = unsafe {
+            let count = check(libc::getgroups(0, ptr::null_mut()))?;
+            let mut groups = vec![0; usize::try_from(count).unwrap_or(0)];
+            check(libc::getgroups(count, groups.as_mut_ptr()))?;
+            Rights(groups, libc::geteuid(), libc::getegid())
+        };
+        let name = CString::new(user.name.as_bytes())?;
+        // SAFETY: as above, and the name lives through the call; groups first, since only root may set them.
+        let taken = unsafe {
+            check(libc::initgroups(name.as_ptr(), user.gid))?;
+            check(libc::setegid(user.gid)).and_then(|_| check(libc::seteuid(user.uid)))
+        };
+        if let Err(e) = taken {
+            own.take_back();
+            return Err(e);
+        }
+        Ok(own)
     }
-    result
+
+    fn take_back(self) {
+        let Rights(groups, uid, gid) = self;
+        // SAFETY: as above, in the reverse order.
+        let back = unsafe {
+            libc::seteuid(uid) | libc::setegid(gid) | libc::setgroups(groups.len(), groups.as_ptr())
+        };
+        if back != 0 {
+            // To go on with another user's rights would be worse than any error.
+            std::process::abort();
+        }
+    }
 }
 
 type Found = *mut *mut libc::passwd;

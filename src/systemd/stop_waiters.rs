@@ -18,7 +18,8 @@ pub fn end(own: &OwnUnit) {
         let held = PidFd::open(pid);
         let inside = proc::cgroup(pid).and_then(|text| cgroup::own_unit(&text));
         let words = proc::arguments(pid).unwrap_or_default();
-        let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+        let words = words.iter().map(|word| word.to_string_lossy().into_owned());
+        let words: Vec<String> = words.collect();
         if inside.as_ref() == Some(own) && waits(&words, own) {
             let line = escaped(&words.join(" "), false);
             // Said first: the turn that goes on may be the last that this process waits for.

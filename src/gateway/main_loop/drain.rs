@@ -5,7 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -23,7 +23,7 @@ use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ABORT_TIMEOUT, CLOSE_TIMEOUT, DISK_SLOW, KILL_AFTER, THREAD_STACK};
-use crate::sys::clock::Utc;
+use crate::sys::clock;
 use crate::sys::fork::run_in_child;
 use crate::sys::fs as files;
 use crate::sys::poll::Interest;
@@ -48,7 +48,7 @@ impl Main {
     pub(super) fn begin_drain(&mut self) {
         let mut was_started = false;
         if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
-            service.draining_since.get_or_init(|| Utc::new(SystemTime::now()).rfc3339());
+            service.draining_since.get_or_init(clock::now);
             // Connections that were given up for a restart are told of the stop.
             self.take_back();
             self.refuse_restart("the gateway is being stopped");

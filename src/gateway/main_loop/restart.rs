@@ -6,12 +6,13 @@ use std::net::TcpListener;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::state::{Main, News, Next, RestartRun, due};
 use crate::api::Service;
+use crate::config::millis;
 use crate::escape::escaped;
 use crate::fault_points;
 use crate::gateway::Plan;
@@ -25,7 +26,7 @@ use crate::lifecycle::phase::{Event, Phase};
 use crate::lifecycle::signals::Caught;
 use crate::limits::{CLOSE_TIMEOUT, STREAM_END_TIMEOUT, THREAD_STACK};
 use crate::session::{RestartDone, RestartKind, RestartRequest, RestartStage};
-use crate::sys::clock::{Utc, since_boot};
+use crate::sys::clock::{self, since_boot};
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::threads::{lock, spawn, spawn_with_retry};
@@ -339,8 +340,7 @@ impl Main {
             let away = Duration::from_millis(millis(since_boot()).saturating_sub(ended));
             let by = restart["by"].as_str().unwrap_or_default().to_owned();
             let (from, to) = (inherited.version.clone(), VERSION.to_owned());
-            let time = Utc::new(SystemTime::now()).rfc3339();
-            let served = away.as_millis();
+            let (time, served) = (clock::now(), millis(away));
             log::info!("restarted in place: version {from} → {to}, nobody served for {served} ms");
             match restart["failed"].as_str() {
                 Some(why) => {
@@ -379,8 +379,4 @@ fn new_listener(
         ),
         false => failure.message,
     })
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -157,9 +157,9 @@ impl Timers {
     pub fn until_next(&self, now: Instant, started: bool) -> Option<Duration> {
         let watchdog = self.watchdog.map(|(at, _)| at);
         let reload = self.reload.filter(|_| started);
-        let stop = [self.close, self.refuse, self.drain, self.report];
-        let all = stop.into_iter().chain([watchdog, self.handover, self.accept, reload]);
-        all.flatten().min().map(|at| at.saturating_duration_since(now))
+        let &Timers { close, refuse, drain, report, handover, accept, .. } = self;
+        let all = [close, refuse, drain, report, handover, accept, watchdog, reload];
+        all.into_iter().flatten().min().map(|at| at.saturating_duration_since(now))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::exit::Exit;
 use crate::lifecycle::history;
 use crate::limits::THREAD_STACK;
 use crate::subprocess::Children;
-use crate::sys::clock::Utc;
+use crate::sys::clock;
 use crate::sys::fork::run_in_child;
 use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
@@ -92,7 +92,7 @@ impl StopWatchdog {
             log::error!("The stop is stuck in {words}: its time is over, and the process ends");
             remains.record(line, words);
             log::error!("Exiting with code {exit} (the stop was stuck in {words})");
-            log::logger().flush();
+            crate::logger::flush();
             remains.children.end_all();
             reported.send(());
         };
@@ -108,7 +108,7 @@ impl Remains {
     fn record(&self, mut line: Value, words: &str) {
         let known = line["reason"].as_str().map(|reason| format!("{reason}; ")).unwrap_or_default();
         line["reason"] = format!("{known}the stop was stuck in {words}").into();
-        line["time"] = Utc::new(SystemTime::now()).rfc3339().into();
+        line["time"] = clock::now().into();
         let dirs = self.dirs.clone();
         let planned = line["exit"] == Exit::Planned.code();
         let work = move || {
