@@ -5,6 +5,7 @@ use serde_json::json;
 use super::error::{ApiError, Handled};
 use super::response::json as json_response;
 use super::service::Exchange;
+use crate::config::millis;
 use crate::session::{RestartAccepted, RestartKind, RestartRequest, RestartStage};
 
 /// `POST /v1/restart`, with `?kind=update` where an update has put another program in place: 202 with the
@@ -44,13 +45,13 @@ pub fn get(exchange: Exchange<'_>, _: &str) -> Handled {
         json!({
             "number": it.number, "state": stage(it.stage), "by": it.by,
             "turns": service.hub.turns_hint(),
-            "since_ms": u64::try_from(it.since.elapsed().as_millis()).unwrap_or(u64::MAX),
+            "since_ms": millis(it.since.elapsed()),
         })
     });
     let done = restarts.done().map(|it| {
         json!({
             "number": it.number, "time": it.time, "by": it.by, "from": it.from, "to": it.to,
-            "away_ms": u64::try_from(it.away.as_millis()).unwrap_or(u64::MAX),
+            "away_ms": millis(it.away),
         })
     });
     let refused = restarts.failed();

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
+use crate::config::millis;
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
@@ -146,7 +147,7 @@ fn restart(hub: &Hub) -> Value {
         json!({"kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds})
     });
     let last = last.map(|it| {
-        let away = it.away.map(|away| u64::try_from(away.as_millis()).unwrap_or(u64::MAX));
+        let away = it.away.map(|away| millis(away));
         let version = env!("CARGO_PKG_VERSION");
         json!({
             "kind": it.kind, "by": it.by, "time": it.time, "from": it.from, "version": version,

@@ -1,7 +1,6 @@
 //! What one image of the process hands to the next over an exec: a file in memory with one JSON object that
 //! names the descriptors, whose number an environment variable tells.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
@@ -52,7 +51,7 @@ pub struct Handover {
     pub foreign: bool,
     /// The restart that led here; null: none.
     pub restart: Value,
-    descriptors: BTreeMap<String, OwnedFd>,
+    descriptors: Vec<(String, OwnedFd)>,
     /// The process whose place this one takes.
     pub predecessor: Option<Predecessor>,
     /// Those whose next requests are to be read here.
@@ -128,15 +127,17 @@ impl Handover {
             foreign: value["foreign"] == true,
             sockets: Sockets::default(),
             restart: value["restart"].clone(),
-            descriptors: BTreeMap::new(),
+            descriptors: Vec::new(),
             predecessor: None,
             connections: Vec::new(),
         };
-        let mut taken = BTreeSet::from([0, 1, 2, own]);
+        let mut taken = vec![0, 1, 2, own];
         // Owned twice, one of them would be another's once the first is closed.
         let mut is_own = |number: &Value| {
             let number = number.as_i64().and_then(|number| RawFd::try_from(number).ok());
-            number.filter(|number| taken.insert(*number))
+            let number = number.filter(|number| !taken.contains(number))?;
+            taken.push(number);
+            Some(number)
         };
         for (name, number) in value["descriptors"].as_object().unwrap_or(&Map::new()) {
             let wrong = |why: &str| Err(format!("descriptor {number} ({name}) {why}"));
@@ -145,7 +146,7 @@ impl Handover {
             };
             match adopt(number) {
                 Ok(fd) if Type::of(name).is_some_and(|it| it.fits(&fd)) => {
-                    handover.descriptors.insert(name.clone(), fd);
+                    handover.descriptors.push((name.clone(), fd));
                 }
                 Ok(_) => return wrong("is not of the type that it should be"),
                 Err(e) => return wrong(&format!("cannot be taken over: {e}")),
@@ -168,15 +169,20 @@ impl Handover {
     }
 
     pub fn take_tcp(&mut self) -> Option<TcpListener> {
-        self.descriptors.remove("http").map(TcpListener::from)
+        self.take_descriptor("http").map(TcpListener::from)
     }
 
     pub fn take_control(&mut self) -> Option<UnixListener> {
-        self.descriptors.remove("control").map(UnixListener::from)
+        self.take_descriptor("control").map(UnixListener::from)
     }
 
     pub fn take_locks(&mut self) -> Vec<File> {
-        LOCKS.iter().filter_map(|name| self.descriptors.remove(*name)).map(File::from).collect()
+        LOCKS.iter().filter_map(|name| self.take_descriptor(name)).map(File::from).collect()
+    }
+
+    fn take_descriptor(&mut self, name: &str) -> Option<OwnedFd> {
+        let at = self.descriptors.iter().position(|(known, _)| known == name)?;
+        Some(self.descriptors.swap_remove(at).1)
     }
 }
 
@@ -215,10 +221,10 @@ pub fn seal(
     connections: &[HandedOver],
     mut more: Value,
 ) -> io::Result<Sealed> {
-    let numbers = descriptors.iter().map(|(name, fd)| ((*name).to_owned(), json!(fd.as_raw_fd())));
     more["pid"] = Pid::own().get().into();
     more["version"] = env!("CARGO_PKG_VERSION").into();
-    more["descriptors"] = numbers.collect();
+    more["descriptors"] = json!({});
+    descriptors.iter().for_each(|(name, fd)| more["descriptors"][name] = fd.as_raw_fd().into());
     more["order"] = descriptors
         .iter()
         .map(|(_, fd)| fd.as_raw_fd())

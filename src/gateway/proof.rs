@@ -2,7 +2,6 @@
 //! ([`super::start_check`]) beside us, while we serve as before. What was proven is what will be executed:
 //! the file is opened before, and stays open.
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -25,7 +24,7 @@ use crate::outbound::client::{Client, Request};
 use crate::permissions;
 use crate::subprocess::{
     Child, ChildEvent, ChildKind, Environment, ExitReason, Leftovers, Program, RunOptions,
-    keep_tail,
+    keep_tail, own_variables,
 };
 use crate::sys::process::{Status, own_image};
 
@@ -193,11 +192,9 @@ fn check_arguments(own: &[OsString]) -> (OsString, Vec<OsString>) {
 
 /// Our variables, but for those by which it could speak to the service manager in our name.
 fn environment() -> Environment {
-    let ours = |name: &OsString| {
-        let name = name.to_string_lossy();
+    own_variables(|name| {
         name == "NOTIFY_SOCKET" || name.starts_with("LISTEN_") || name.starts_with("WATCHDOG_")
-    };
-    env::vars_os().filter(|(name, _)| !ours(name)).collect()
+    })
 }
 
 /// Keeps what a child says, until it has ended, which is returned; until `until`; or until there is a line.

@@ -13,7 +13,9 @@ use crate::escape::one_line;
 use crate::limits::{KILL_AFTER, MAX_STDERR_TAIL, THREAD_STACK};
 use crate::session::Hub;
 use crate::session::update_record::{self, REQUEST_VARIABLE, UpdateStage};
-use crate::subprocess::{ChildKind, ExitReason, Program, RunOptions, is_service_manager_variable};
+use crate::subprocess::{
+    ChildKind, ExitReason, Program, RunOptions, is_service_manager_variable, own_variables,
+};
 use crate::sys::process::{Status, own_image};
 use crate::threads::{pause, spawn};
 
@@ -71,9 +73,8 @@ fn run(plan: &Plan, service: &Service, by: &str) -> Result<(), String> {
 
 /// `hermes-gateway update` by this very program, whatever is in its file now.
 fn command(plan: &Plan, by: &str) -> io::Result<Program> {
-    let alone = |name: &std::ffi::OsString| name.to_str().is_some_and(is_service_manager_variable);
-    let variables = std::env::vars_os().filter(|(name, _)| !alone(name)).collect();
     let image = Arc::new(own_image()?);
+    let variables = own_variables(is_service_manager_variable);
     let program = Program::opened(image, "hermes-gateway".into(), variables);
     Ok(program.args(["-p", plan.name.as_str(), "update"]).env(REQUEST_VARIABLE, by))
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::evidence::Finding;
 use super::signals::Caught;
 use super::state_file::{named, object};
+use crate::config::millis;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::Exit;
@@ -128,12 +129,12 @@ pub fn line(run: Option<&Run>, stop: &Stop, found: &Finding, reason: &str, exit:
     let mut line = entry(run, found.verdict.word(), reason, Some(exit));
     line["signal"] = caught.kind.name().into();
     line["sender"] = json!({ "pid": caught.pid, "uid": caught.uid, "name": found.sender });
-    line["drain_ms"] = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX).into();
+    line["drain_ms"] = millis(drain).into();
     line["in_flight"] = stop.in_flight.into();
     line["cut"] = stop.aborted.into();
     // Nothing was taken any more from the first signal on.
     let served = clock::since_boot().saturating_sub(drain);
-    line["served_until"] = u64::try_from(served.as_millis()).unwrap_or(u64::MAX).into();
+    line["served_until"] = millis(served).into();
     line
 }
 
@@ -152,7 +153,7 @@ pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>)
         "exit": exit.map(Exit::code),
         "version": env!("CARGO_PKG_VERSION"),
         // In ms since boot, as the run's id has it.
-        "served_until": u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX),
+        "served_until": millis(clock::since_boot()),
         "next": null,
     })
 }
@@ -257,7 +258,7 @@ pub fn followed(dirs: &Dirs, run: &Run) -> Option<Value> {
     }
     let same_boot = stop["run"].as_str()?.starts_with(&format!("{}/", proc::boot_id()));
     let until = stop["served_until"].as_u64().filter(|_| same_boot);
-    let now = u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX);
+    let now = millis(clock::since_boot());
     stop["next"] = json!({
         "time": Utc::new(SystemTime::now()).rfc3339(),
         "version": env!("CARGO_PKG_VERSION"),

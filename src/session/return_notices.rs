@@ -197,7 +197,7 @@ fn cause(before: &RunBefore, pending: Option<&Pending>) -> String {
 /// `0.2 s`, `12.0 s`, `3 min`, `2 h 5 min`.
 fn lasted(time: Duration) -> String {
     match time.as_secs() {
-        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        0..60 => format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100),
         60..3600 => format!("{} min", time.as_secs() / 60),
         seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }

@@ -2,7 +2,7 @@
 //! replaces it at each step; the gateway and its commands read it.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
 use serde_json::{Value, json};
@@ -130,14 +130,13 @@ impl UpdateRecord {
 
 /// The updater that runs, by its pid: 0 in the moment before it has written that.
 pub fn updater(state_dir: &Path) -> Option<i32> {
-    let mut file = files::if_exists(files::open_own_to_write(&state_dir.join(LOCK))).ok()??;
-    is_held(&file).ok()?.then(|| pid_in(&mut file))
+    let file = files::if_exists(files::open_own_to_write(&state_dir.join(LOCK))).ok()??;
+    is_held(&file).ok()?.then(|| pid_in(file))
 }
 
 /// The pid that is written in a lock file.
-pub fn pid_in(file: &mut File) -> i32 {
-    let mut text = String::new();
-    let _ = file.take(MAX_LOCK).read_to_string(&mut text);
+pub fn pid_in(file: File) -> i32 {
+    let text = files::read_text(file, MAX_LOCK).unwrap_or_default();
     text.trim().parse().unwrap_or_default()
 }
 

@@ -1,6 +1,5 @@
 //! The exec of a restart in place, by the main loop, and what goes over it.
 
-use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,14 +7,15 @@ use std::sync::atomic::Ordering;
 
 use serde_json::json;
 
-use super::restart::millis;
 use super::state::{Main, Next, RestartRun};
+use crate::config::millis;
 use crate::exit::Exit;
 use crate::gateway::handover::{self, LOCKS, Sealed};
 use crate::gateway::replace::Successor;
 use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::START_TIMEOUT;
+use crate::subprocess::own_variables;
 use crate::sys::process::{Pid, exit_now, own_image};
 use crate::sys::{exec, proc};
 
@@ -82,7 +82,8 @@ impl Main {
             name.push(value);
             name
         };
-        let environment: Vec<OsString> = env::vars_os().map(equals).chain([variable]).collect();
+        let environment: Vec<OsString> =
+            own_variables(|_| false).into_iter().map(equals).chain([variable]).collect();
         exec::execute(program, &self.plan.arguments, &environment, &keep)
     }
 

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::state::{Main, News, Next, RestartRun, due};
 use crate::api::Service;
+use crate::config::millis;
 use crate::escape::escaped;
 use crate::fault_points;
 use crate::gateway::Plan;
@@ -369,8 +370,4 @@ fn new_listener(
         ),
         false => failure.message,
     })
-}
-
-pub(super) fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
