@@ -4,11 +4,32 @@
 //! nothing that makes sense.
 
 use std::borrow::Cow;
+use std::mem;
 
 use memchr::memchr2;
 use serde::de::IgnoredAny;
+use serde_json::{Map, Value};
 
 use crate::escape::quoted;
+
+/// An object with these members. What `json!` makes of one is twice the code.
+macro_rules! object {
+    ($($name:literal: $value:expr),* $(,)?) => {
+        $crate::json::from_members(&mut *std::mem::ManuallyDrop::new([
+            $(($name, serde_json::Value::from($value))),*
+        ]))
+    };
+}
+pub(crate) use object;
+
+/// The object of [`object!`]; leaves nothing to drop.
+pub fn from_members(members: &mut [(&str, Value)]) -> Value {
+    let mut object = Map::new();
+    for (name, value) in members {
+        object.insert((*name).to_owned(), mem::take(value));
+    }
+    object.into()
+}
 
 /// The text of a value, checked and not read.
 pub type Raw<'a> = Option<&'a str>;

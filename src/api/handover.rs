@@ -5,10 +5,11 @@ use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::auth::Origin;
 use crate::digest::{from_base64, to_base64};
+use crate::json::object;
 use crate::limits::MAX_HANDED_OVER;
 use crate::sys::fd;
 use crate::threads::lock;
@@ -30,13 +31,13 @@ pub struct HandedOver {
 impl HandedOver {
     /// For the process that goes on: the descriptor is inherited under its number.
     pub fn to_json(&self) -> Value {
-        json!({
+        object!(
             "fd": self.socket.as_raw_fd(),
             "control": self.control,
             "unread": to_base64(&self.unread),
             "new": self.new,
-            "principal": self.principal,
-        })
+            "principal": self.principal.as_deref(),
+        )
     }
 
     /// # Errors

@@ -6,8 +6,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad};
@@ -20,7 +18,7 @@ use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
 use crate::journal::WriteError;
-use crate::json::{self, Raw, elements, members};
+use crate::json::{self, Raw, elements, members, object};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
 
@@ -82,7 +80,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         }
     }
     let (begun, at) = service.hub.progress_of(id).unwrap_or((true, now()));
-    let body = json!({
+    let body = object!(
         "id": id.to_string(),
         "session": session,
         "status": if begun { "running" } else { "queued" },
@@ -90,7 +88,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         "mode": mode.word(),
         "interrupted": interrupted.map(|id| id.to_string()),
         "created_at": rfc3339(at),
-    });
+    );
     exchange.respond(response::json(202, body.to_string()))
 }
 

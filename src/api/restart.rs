@@ -1,11 +1,10 @@
 //! `/v1/restart`, on the control socket only: asks for a restart in place, and tells what becomes of it.
 
-use serde_json::json;
-
 use super::error::{ApiError, Handled};
 use super::response::json as json_response;
 use super::service::Exchange;
 use crate::config::millis;
+use crate::json::object;
 use crate::session::{RestartAccepted, RestartKind, RestartRequest, RestartStage};
 
 /// `POST /v1/restart`, with `?kind=update` where an update has put another program in place: 202 with the
@@ -42,24 +41,23 @@ pub fn get(exchange: Exchange<'_>, _: &str) -> Handled {
         RestartStage::Pausing => "waiting",
     };
     let current = restarts.current().map(|it| {
-        json!({
+        object!(
             "number": it.number, "state": stage(it.stage), "by": it.by,
             "turns": service.hub.turns_hint(),
             "since_ms": millis(it.since.elapsed()),
-        })
+        )
     });
     let done = restarts.done().map(|it| {
-        json!({
+        object!(
             "number": it.number, "time": it.time, "by": it.by, "from": it.from, "to": it.to,
             "away_ms": millis(it.away),
-        })
+        )
     });
     let refused = restarts.failed();
-    let refused =
-        refused.map(|it| json!({ "number": it.number, "time": it.time, "reason": it.why }));
-    let state = json!({
+    let refused = refused.map(|it| object!("number": it.number, "time": it.time, "reason": it.why));
+    let state = object!(
         "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"),
         "current": current, "done": done, "refused": refused,
-    });
+    );
     exchange.json(state.to_string())
 }

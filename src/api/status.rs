@@ -4,7 +4,7 @@ use std::process;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::error::{ApiError, Handled};
 use super::response;
@@ -13,6 +13,7 @@ use crate::config::millis;
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
+use crate::json::object;
 use crate::session::{Counts, Hub, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
@@ -89,7 +90,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     // No lock is held while others are waited for.
     let warnings = lock(&service.warnings).clone();
     let last_stop = lock(&service.last_stop).clone();
-    let status = json!({
+    let status = object!(
         "name": facts.name.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "state": state,
@@ -103,22 +104,22 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "agent": service.settings().agent.kind(),
         "connections": service.connections.count(),
         "sessions": turns.map(|(_, _, sessions)| sessions),
-        "turns": json!({
+        "turns": object!(
             "running": turns.map(|(running, _, _)| running),
             "waiting": turns.map(|(_, waiting, _)| waiting),
-        }),
+        ),
         "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
-        "limits": json!({
+        "limits": object!(
             "max_connections": limits.max_connections,
             "max_turns": limits.max_turns,
             "descriptors": max_open(),
             "shortage": limits.shortage(),
-        }),
+        ),
         "degraded": degraded(service),
         "warnings": warnings,
-        "reload_error": refused.map(|it| json!({"time": it.time, "message": it.message})),
+        "reload_error": refused.map(|it| object!("time": it.time, "message": it.message)),
         "restart": restart(&service.hub),
-        "journal": json!({
+        "journal": object!(
             "bytes": bytes,
             "last": last,
             "queued": of(|c| c.queued),
@@ -126,10 +127,10 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
             "kept": of(|c| c.kept),
             "outbox": of(|c| c.outbox),
             "dead_letters": of(|c| c.dead_letters),
-        }),
+        ),
         "principals": glance.map(|(.., usage)| principals(service, usage)),
         "last_stop": last_stop,
-    });
+    );
     exchange.json(status.to_string())
 }
 
@@ -144,18 +145,18 @@ fn restart(hub: &Hub) -> Value {
     let current = current.map(|it| {
         let (kind, stage) = (it.kind.word(), it.stage.word());
         let seconds = it.since.elapsed().as_secs();
-        json!({"kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds})
+        object!("kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds)
     });
     let last = last.map(|it| {
         let away = it.away.map(|away| millis(away));
         let version = env!("CARGO_PKG_VERSION");
-        json!({
+        object!(
             "kind": it.kind, "by": it.by, "time": it.time, "from": it.from, "version": version,
             "away_ms": away,
-        })
+        )
     });
-    let failed = failed.map(|it| json!({"time": it.time, "why": it.why}));
-    json!({"current": current, "last": last, "failed": failed})
+    let failed = failed.map(|it| object!("time": it.time, "why": it.why));
+    object!("current": current, "last": last, "failed": failed)
 }
 
 /// A JSON object for each principal that holds something.
@@ -172,8 +173,8 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 
 fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
-        let mut row = json!({"name": name});
-        held.iter().for_each(|(what, count)| row[what] = json!(count));
+        let mut row = object!("name": name.as_str());
+        held.iter().for_each(|(what, count)| row[what] = Value::from(*count));
         row
     };
     usage.iter().map(row).collect()

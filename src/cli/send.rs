@@ -6,8 +6,6 @@ use std::io::{self, IsTerminal};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
-
 use super::args::Parsed;
 use super::config;
 use super::context::Context;
@@ -18,6 +16,7 @@ use super::output::{printed, say};
 use crate::api;
 use crate::escape::{escaped, quoted};
 use crate::exit::{Exit, Failure};
+use crate::json::object;
 use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
 use crate::outbound::client::Error;
 use crate::outbound::{Client, Request};
@@ -56,7 +55,7 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, Failure> {
     let value = |option| args.value(option);
     let (session, deliver, mode) = (value("--session"), value("--deliver"), value("--mode"));
-    let body = json!({ "text": text, "session": session, "deliver": deliver, "mode": mode });
+    let body = object!("text": text, "session": session, "deliver": deliver, "mode": mode);
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(value("--idempotency-key").map(|key| ("Idempotency-Key", key)));
     let deadline = Instant::now() + CONTROL_TIMEOUT + MAX_WAIT;
@@ -221,7 +220,7 @@ mod tests {
     use std::io::Seek;
     use std::os::fd::AsFd;
 
-    use serde_json::Value;
+    use serde_json::{Value, json};
 
     use super::super::control_client::contact;
     use super::super::control_client::tests::{dirs, fake, hold, json as answer};

@@ -10,11 +10,12 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::sockets::Sockets;
 use crate::api::HandedOver;
 use crate::exit::{Exit, Failure};
+use crate::json::object;
 use crate::limits::MAX_HANDOVER;
 use crate::sys::exec::take_variable;
 use crate::sys::fd::{adopt, memory_file};
@@ -223,7 +224,7 @@ pub fn seal(
 ) -> io::Result<Sealed> {
     more["pid"] = Pid::own().get().into();
     more["version"] = env!("CARGO_PKG_VERSION").into();
-    more["descriptors"] = json!({});
+    more["descriptors"] = object!();
     descriptors.iter().for_each(|(name, fd)| more["descriptors"][name] = fd.as_raw_fd().into());
     more["order"] = descriptors
         .iter()
@@ -244,6 +245,7 @@ pub fn generation(inherited: &Inherited) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::os::fd::IntoRawFd;
 
     fn parse(descriptors: &Value, pid: i32) -> Result<Handover, String> {

@@ -12,12 +12,13 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::state_file::{named, object};
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
+use crate::json::object;
 use crate::limits::CONTROL_PAUSE;
 use crate::name::Name;
 use crate::sys::process::Pid;
@@ -159,7 +160,7 @@ pub fn retake(dirs: &Dirs) -> io::Result<Option<File>> {
 fn write_holder(file: &File, dirs: &Dirs) -> io::Result<()> {
     let (own, runtime) = (Pid::own(), dirs.runtime.to_string_lossy());
     let start = proc::own_start_time();
-    let text = json!({ "pid": own.get(), "start": start, "runtime": runtime }).to_string() + "\n";
+    let text = object!("pid": own.get(), "start": start, "runtime": runtime).to_string() + "\n";
     let (length, before) = (text.len() as u64, file.metadata()?.len());
     file.write_all_at(text.as_bytes(), 0)?;
     if before > length { file.set_len(length) } else { Ok(()) }

@@ -10,10 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::json;
-
 use super::instance_lock::Holder;
 use super::state_file::object;
+use crate::json::object;
 use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
@@ -36,7 +35,7 @@ pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> 
     let Holder { own: pid, start, .. } = target;
     let (at, boot) = (clock::since_boot().as_secs(), proc::boot_id());
     let marker =
-        json!({ "pid": pid.get(), "start": start, "at": at, "boot": boot, "requester": requester });
+        object!("pid": pid.get(), "start": start, "at": at, "boot": boot, "requester": requester);
     // Readable for the gateway when root announces; the directory lets nobody else in.
     files::replace(path, format!("{marker}\n").as_bytes(), 0o644)
 }
@@ -90,7 +89,7 @@ fn check(text: &str) -> Result<(), String> {
 mod tests {
     use super::*;
     use crate::testing::TempDir;
-    use serde_json::Value;
+    use serde_json::{Value, json};
     use std::os::unix::fs::symlink;
 
     fn own() -> Holder {

@@ -5,9 +5,10 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::restarts::{MAX_REQUESTERS, Requester, RestartKind};
+use crate::json::object;
 use crate::named::ByName;
 use crate::sys::{fs as files, proc};
 use crate::threads::lock;
@@ -158,27 +159,29 @@ pub fn write(state_dir: &Path, record: &RestartRecord) -> io::Result<()> {
 
 fn render(record: &RestartRecord) -> Value {
     let requester = |who: &Requester| {
-        json!({
-            "principal": who.principal, "session": who.session, "message": who.message,
-            "deliver": who.deliver,
-        })
+        object!(
+            "principal": who.principal.as_str(), "session": who.session.as_deref(),
+            "message": who.message.as_str(), "deliver": who.deliver.as_deref(),
+        )
     };
-    let list = |all: &[Requester]| all.iter().map(requester).collect::<Vec<_>>();
+    let list = |all: &[Requester]| all.iter().map(requester).collect::<Value>();
     let pending = record.pending.as_ref().map(|it| {
-        json!({
-            "kind": it.kind.word(), "by": it.by, "from": it.from, "ended": it.ended,
-            "ended_since_boot": it.ended_since_boot, "requesters": list(&it.requesters),
-        })
+        object!(
+            "kind": it.kind.word(), "by": it.by.as_str(), "from": it.from.as_str(),
+            "ended": it.ended.as_str(), "ended_since_boot": it.ended_since_boot,
+            "requesters": list(&it.requesters),
+        )
     });
-    let down = record.down.as_ref();
-    let down =
-        down.map(|it| json!({"target": it.target, "message": it.message, "words": it.words}));
-    let mut told = json!({});
-    record.told.iter().for_each(|(what, it)| told[what] = json!([it.age, it.more]));
-    json!({
-        "pending": pending, "recent": record.recent, "boot": record.boot,
+    let down = record.down.as_ref().map(|it| {
+        let (target, message, words) = (it.target.as_str(), it.message.as_str(), it.words.as_str());
+        object!("target": target, "message": message, "words": words)
+    });
+    let mut told = object!();
+    record.told.iter().for_each(|(what, it)| told[what] = vec![it.age, it.more].into());
+    object!(
+        "pending": pending, "recent": record.recent.clone(), "boot": record.boot.as_str(),
         "updates": list(&record.updates), "down": down, "told": told,
-    })
+    )
 }
 
 fn parse(value: &Value) -> RestartRecord {

@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::escape::shell_word;
+use crate::json::object;
 use crate::sys::fs as files;
 use crate::sys::lock::is_held;
 
@@ -153,11 +154,13 @@ pub fn write(state_dir: &Path, record: &UpdateRecord) -> io::Result<()> {
 }
 
 fn render(it: &UpdateRecord) -> Value {
-    json!({
-        "id": it.id, "stage": it.stage.word(), "by": it.by,
-        "pid": it.pid, "from": it.from, "to": it.to, "began": it.began, "ended": it.ended,
-        "program": it.program, "previous": it.previous, "why": it.why, "output": it.output,
-    })
+    let text = |of: &String| Value::from(of.as_str());
+    object!(
+        "id": text(&it.id), "stage": it.stage.word(), "by": text(&it.by), "pid": it.pid,
+        "from": text(&it.from), "to": text(&it.to), "began": text(&it.began),
+        "ended": text(&it.ended), "program": text(&it.program), "previous": text(&it.previous),
+        "why": text(&it.why), "output": text(&it.output),
+    )
 }
 
 fn parse(value: &Value) -> Option<UpdateRecord> {

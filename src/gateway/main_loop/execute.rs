@@ -5,13 +5,12 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
-use serde_json::json;
-
 use super::state::{Main, Next, RestartRun};
 use crate::config::millis;
 use crate::exit::Exit;
 use crate::gateway::handover::{self, LOCKS, Sealed};
 use crate::gateway::replace::Successor;
+use crate::json::object;
 use crate::lifecycle::phase::{Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::START_TIMEOUT;
@@ -130,20 +129,20 @@ impl Main {
         // One that is new was bound for what the next image reads.
         let same = service.filter(|_| restart.listener.is_none());
         let listen = same.map(|service| service.settings().config.http.listen.to_string());
-        let more = json!({
+        let more = object!(
             "generation": handover::generation(&self.plan.inherited) + 1,
             "name": proc::name(Pid::own()),
             "soft_limit": self.plan.children.descriptors(),
             "had_file": self.plan.had_file.load(Ordering::SeqCst),
             "foreign": same.is_some() && self.started.as_ref().is_some_and(|it| it.listeners.foreign),
             "listen": listen,
-            "restart": {
+            "restart": object!(
                 "number": asked.as_ref().map(|asked| asked.number),
-                "by": asked.as_ref().map(|asked| &asked.by),
+                "by": asked.as_ref().map(|asked| asked.by.as_str()),
                 "ended": restart.ended.map(millis),
                 "failed": failed,
-            },
-        });
+            ),
+        );
         handover::seal(&self.descriptors(restart), &restart.connections, more)
     }
 }
