@@ -78,6 +78,7 @@ const PURE: &[&str] = &[
     "src/session/message_table/sessions.rs",
     "src/session/delivery_queue.rs",
     "src/session/retry.rs",
+    "src/session/tree.rs",
     "src/json.rs",
     "src/shares.rs",
     "src/http/head.rs",
