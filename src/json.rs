@@ -4,7 +4,6 @@
 //! nothing that makes sense.
 
 use std::borrow::Cow;
-use std::mem;
 
 use memchr::memchr2;
 use serde::de::IgnoredAny;
@@ -12,21 +11,21 @@ use serde_json::{Map, Value};
 
 use crate::escape::quoted;
 
-/// An object with these members. What `json!` makes of one is twice the code.
-macro_rules! object {
+/// An object of these members. What `json!` makes of one is twice the code.
+macro_rules! object_of {
     ($($name:literal: $value:expr),* $(,)?) => {
-        $crate::json::from_members(&mut *std::mem::ManuallyDrop::new([
+        $crate::json::object(&mut *std::mem::ManuallyDrop::new([
             $(($name, serde_json::Value::from($value))),*
         ]))
     };
 }
-pub(crate) use object;
+pub(crate) use object_of;
 
-/// The object of [`object!`]; leaves nothing to drop.
-pub fn from_members(members: &mut [(&str, Value)]) -> Value {
+/// An object of these members, which are taken. To collect them would bring a sort.
+pub fn object(members: &mut [(&str, Value)]) -> Value {
     let mut object = Map::new();
     for (name, value) in members {
-        object.insert((*name).to_owned(), mem::take(value));
+        object.insert((*name).to_owned(), value.take());
     }
     object.into()
 }

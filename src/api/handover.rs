@@ -11,7 +11,6 @@ use super::auth::Origin;
 use crate::digest::{from_base64, to_base64};
 use crate::json::object;
 use crate::limits::MAX_HANDED_OVER;
-use crate::sys::fd;
 use crate::threads::lock;
 
 /// A connection between requests, whose thread is about to end or has not begun.
@@ -31,28 +30,22 @@ pub struct HandedOver {
 impl HandedOver {
     /// For the process that goes on: the descriptor is inherited under its number.
     pub fn to_json(&self) -> Value {
-        object!(
-            "fd": self.socket.as_raw_fd(),
-            "control": self.control,
-            "unread": to_base64(&self.unread),
-            "new": self.new,
-            "principal": self.principal.as_deref(),
-        )
+        object(&mut [
+            ("fd", self.socket.as_raw_fd().into()),
+            ("control", self.control.into()),
+            ("unread", to_base64(&self.unread).into()),
+            ("new", self.new.into()),
+            ("principal", self.principal.as_deref().into()),
+        ])
     }
 
-    /// # Errors
-    /// What is missing or wrong: nothing is lost but this connection.
-    pub fn from_json(value: &Value) -> Result<HandedOver, String> {
-        let wrong = || format!("not a connection that was handed over: {value}");
-        let number = value["fd"].as_i64().and_then(|number| i32::try_from(number).ok());
-        let socket = fd::adopt(number.ok_or_else(wrong)?);
-        let socket =
-            socket.map_err(|e| format!("the descriptor of {value} cannot be used: {e}"))?;
-        Ok(HandedOver {
+    /// One that is its `socket` and what else there is of it; `None` where something is missing or wrong.
+    pub fn from_json(socket: OwnedFd, value: &Value) -> Option<HandedOver> {
+        Some(HandedOver {
             socket,
-            control: value["control"].as_bool().ok_or_else(wrong)?,
-            unread: value["unread"].as_str().and_then(from_base64).ok_or_else(wrong)?,
-            new: value["new"].as_bool().unwrap_or_default(),
+            control: value["control"].as_bool()?,
+            unread: from_base64(value["unread"].as_str()?)?,
+            new: value["new"] == true,
             principal: value["principal"].as_str().map(str::to_owned),
         })
     }

@@ -18,7 +18,7 @@ use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
 use crate::journal::WriteError;
-use crate::json::{self, Raw, elements, members, object};
+use crate::json::{self, Raw, elements, members, object_of};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
 
@@ -80,7 +80,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         }
     }
     let (begun, at) = service.hub.progress_of(id).unwrap_or((true, now()));
-    let body = object!(
+    let body = object_of!(
         "id": id.to_string(),
         "session": session,
         "status": if begun { "running" } else { "queued" },

@@ -4,7 +4,7 @@ use super::error::{ApiError, Handled};
 use super::response::json as json_response;
 use super::service::Exchange;
 use crate::config::millis;
-use crate::json::object;
+use crate::json::object_of;
 use crate::session::{RestartAccepted, RestartKind, RestartRequest, RestartStage};
 
 /// `POST /v1/restart`, with `?kind=update` where an update has put another program in place: 202 with the
@@ -41,21 +41,22 @@ pub fn get(exchange: Exchange<'_>, _: &str) -> Handled {
         RestartStage::Pausing => "waiting",
     };
     let current = restarts.current().map(|it| {
-        object!(
+        object_of!(
             "number": it.number, "state": stage(it.stage), "by": it.by,
             "turns": service.hub.turns_hint(),
             "since_ms": millis(it.since.elapsed()),
         )
     });
     let done = restarts.done().map(|it| {
-        object!(
+        object_of!(
             "number": it.number, "time": it.time, "by": it.by, "from": it.from, "to": it.to,
             "away_ms": millis(it.away),
         )
     });
     let refused = restarts.failed();
-    let refused = refused.map(|it| object!("number": it.number, "time": it.time, "reason": it.why));
-    let state = object!(
+    let refused =
+        refused.map(|it| object_of!("number": it.number, "time": it.time, "reason": it.why));
+    let state = object_of!(
         "pid": std::process::id(), "version": env!("CARGO_PKG_VERSION"),
         "current": current, "done": done, "refused": refused,
     );

@@ -13,7 +13,7 @@ use crate::config::millis;
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
-use crate::json::object;
+use crate::json::object_of;
 use crate::session::{Counts, Hub, Usage};
 use crate::sys::fd::max_open;
 use crate::threads::lock;
@@ -90,7 +90,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     // No lock is held while others are waited for.
     let warnings = lock(&service.warnings).clone();
     let last_stop = lock(&service.last_stop).clone();
-    let status = object!(
+    let status = object_of!(
         "name": facts.name.as_str(),
         "version": env!("CARGO_PKG_VERSION"),
         "state": state,
@@ -104,12 +104,12 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "agent": service.settings().agent.kind(),
         "connections": service.connections.count(),
         "sessions": turns.map(|(_, _, sessions)| sessions),
-        "turns": object!(
+        "turns": object_of!(
             "running": turns.map(|(running, _, _)| running),
             "waiting": turns.map(|(_, waiting, _)| waiting),
         ),
         "waiting": waits.and_then(|waits| waits.parse::<Value>().ok()),
-        "limits": object!(
+        "limits": object_of!(
             "max_connections": limits.max_connections,
             "max_turns": limits.max_turns,
             "descriptors": max_open(),
@@ -117,9 +117,9 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         ),
         "degraded": degraded(service),
         "warnings": warnings,
-        "reload_error": refused.map(|it| object!("time": it.time, "message": it.message)),
+        "reload_error": refused.map(|it| object_of!("time": it.time, "message": it.message)),
         "restart": restart(&service.hub),
-        "journal": object!(
+        "journal": object_of!(
             "bytes": bytes,
             "last": last,
             "queued": of(|c| c.queued),
@@ -145,18 +145,18 @@ fn restart(hub: &Hub) -> Value {
     let current = current.map(|it| {
         let (kind, stage) = (it.kind.word(), it.stage.word());
         let seconds = it.since.elapsed().as_secs();
-        object!("kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds)
+        object_of!("kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds)
     });
     let last = last.map(|it| {
         let away = it.away.map(|away| millis(away));
         let version = env!("CARGO_PKG_VERSION");
-        object!(
+        object_of!(
             "kind": it.kind, "by": it.by, "time": it.time, "from": it.from, "version": version,
             "away_ms": away,
         )
     });
-    let failed = failed.map(|it| object!("time": it.time, "why": it.why));
-    object!("current": current, "last": last, "failed": failed)
+    let failed = failed.map(|it| object_of!("time": it.time, "why": it.why));
+    object_of!("current": current, "last": last, "failed": failed)
 }
 
 /// A JSON object for each principal that holds something.
@@ -173,7 +173,7 @@ fn principals(service: &Service, mut usage: Usage) -> Value {
 
 fn rows(usage: &Usage) -> Value {
     let row = |(name, held): (&String, &Vec<(&str, u64)>)| {
-        let mut row = object!("name": name.as_str());
+        let mut row = object_of!("name": name.as_str());
         held.iter().for_each(|(what, count)| row[what] = Value::from(*count));
         row
     };

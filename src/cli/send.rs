@@ -16,7 +16,7 @@ use super::output::{printed, say};
 use crate::api;
 use crate::escape::{escaped, quoted};
 use crate::exit::{Exit, Failure};
-use crate::json::object;
+use crate::json::object_of;
 use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
 use crate::outbound::client::Error;
 use crate::outbound::{Client, Request};
@@ -55,7 +55,7 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, Failure> {
     let value = |option| args.value(option);
     let (session, deliver, mode) = (value("--session"), value("--deliver"), value("--mode"));
-    let body = object!("text": text, "session": session, "deliver": deliver, "mode": mode);
+    let body = object_of!("text": text, "session": session, "deliver": deliver, "mode": mode);
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(value("--idempotency-key").map(|key| ("Idempotency-Key", key)));
     let deadline = Instant::now() + CONTROL_TIMEOUT + MAX_WAIT;

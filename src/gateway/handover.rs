@@ -10,12 +10,11 @@ use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex};
 
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use super::sockets::Sockets;
 use crate::api::HandedOver;
 use crate::exit::{Exit, Failure};
-use crate::json::object;
 use crate::limits::MAX_HANDOVER;
 use crate::sys::exec::take_variable;
 use crate::sys::fd::{adopt, memory_file};
@@ -83,13 +82,6 @@ impl Predecessor {
 /// What was handed over and is not taken yet.
 pub type Inherited = Arc<Mutex<Handover>>;
 
-/// What a descriptor must be.
-enum Type {
-    TcpListener,
-    UnixListener,
-    File,
-}
-
 impl Handover {
     /// What the image before this one, or else whoever started us, has handed over. To be called while there is
     /// no other thread, and once.
@@ -135,38 +127,26 @@ impl Handover {
             predecessor: None,
             connections: Vec::new(),
         };
-        let mut taken = vec![0, 1, 2, own];
-        // Owned twice, one of them would be another's once the first is closed.
-        let mut is_own = |number: &Value| {
-            let number = number.as_i64().and_then(|number| RawFd::try_from(number).ok());
-            let number = number.filter(|number| !taken.contains(number))?;
-            taken.push(number);
-            Some(number)
-        };
-        for (name, number) in value["descriptors"].as_object().unwrap_or(&Map::new()) {
+        let mut taken = vec![true; 3];
+        for (name, number) in value["descriptors"].as_object().into_iter().flatten() {
             let wrong = |why: &str| Err(format!("descriptor {number} ({name}) {why}"));
-            let Some(number) = is_own(number) else {
-                return wrong("is no descriptor of its own");
-            };
-            match adopt(number) {
-                Ok(fd) if Type::of(name).is_some_and(|it| it.fits(&fd)) => {
-                    handover.descriptors.push((name.clone(), fd));
-                }
-                Ok(_) => return wrong("is not of the type that it should be"),
-                Err(e) => return wrong(&format!("cannot be taken over: {e}")),
+            match take_number(&mut taken, number, own) {
+                None => return wrong("is no descriptor of its own"),
+                Some(Ok(fd)) if fits(name, &fd) => handover.descriptors.push((name.clone(), fd)),
+                Some(Ok(_)) => return wrong("is not of the type that it should be"),
+                Some(Err(e)) => return wrong(&format!("cannot be taken over: {e}")),
             }
         }
-        for connection in value["connections"].as_array().unwrap_or(&Vec::new()) {
-            if is_own(&connection["fd"]).is_none() {
-                return Err(format!(
-                    "descriptor {} (a connection) is not its own",
-                    connection["fd"]
-                ));
-            }
+        for connection in value["connections"].as_array().into_iter().flatten() {
+            let number = &connection["fd"];
+            let Some(socket) = take_number(&mut taken, number, own) else {
+                return Err(format!("descriptor {number} (a connection) is not its own"));
+            };
             // One that is lost is its client's to open again.
-            match HandedOver::from_json(connection) {
-                Ok(connection) => handover.connections.push(connection),
-                Err(e) => log::warn!("a connection is lost: {e}"),
+            let read = socket.ok().and_then(|socket| HandedOver::from_json(socket, connection));
+            match read {
+                Some(connection) => handover.connections.push(connection),
+                None => log::warn!("a connection is lost, since it was not handed over whole"),
             }
         }
         Ok(handover)
@@ -185,26 +165,34 @@ impl Handover {
     }
 
     fn take_descriptor(&mut self, name: &str) -> Option<OwnedFd> {
-        let at = self.descriptors.iter().position(|(known, _)| known == name)?;
+        let at = self.descriptors.iter().position(|(it, _)| it == name)?;
         Some(self.descriptors.swap_remove(at).1)
     }
 }
 
-impl Type {
-    fn of(name: &str) -> Option<Type> {
-        match name {
-            "http" => Some(Type::TcpListener),
-            "control" => Some(Type::UnixListener),
-            lock => LOCKS.contains(&lock).then_some(Type::File),
-        }
+/// Takes a descriptor over by its number; `None` for one that is no number or that something owns: `taken`, or
+/// `own`. Owned twice, one of them would be another's once the first is closed.
+fn take_number(taken: &mut Vec<bool>, number: &Value, own: RawFd) -> Option<io::Result<OwnedFd>> {
+    let number = RawFd::try_from(number.as_i64()?).ok().filter(|number| *number != own)?;
+    let at = usize::try_from(number).ok()?;
+    if taken.get(at) == Some(&true) {
+        return None;
     }
+    Some(adopt(number).inspect(|_| {
+        taken.resize(taken.len().max(at + 1), false);
+        taken[at] = true;
+    }))
+}
 
-    fn fits(&self, fd: &OwnedFd) -> bool {
-        let Ok(copy) = fd.try_clone() else { return false };
-        match self {
-            Type::TcpListener => matches!(Listener::of(copy), Ok(Listener::Tcp(..))),
-            Type::UnixListener => matches!(Listener::of(copy), Ok(Listener::Unix(..))),
-            Type::File => File::from(copy).metadata().is_ok_and(|it| !it.file_type().is_socket()),
+/// Whether a descriptor is what one of this name must be.
+fn fits(name: &str, fd: &OwnedFd) -> bool {
+    let Ok(copy) = fd.try_clone() else { return false };
+    match name {
+        "http" => matches!(Listener::of(copy), Ok(Listener::Tcp(..))),
+        "control" => matches!(Listener::of(copy), Ok(Listener::Unix(..))),
+        lock => {
+            let file = File::from(copy).metadata();
+            LOCKS.contains(&lock) && file.is_ok_and(|it| !it.file_type().is_socket())
         }
     }
 }
@@ -227,13 +215,9 @@ pub fn seal(
 ) -> io::Result<Sealed> {
     more["pid"] = Pid::own().get().into();
     more["version"] = env!("CARGO_PKG_VERSION").into();
-    more["descriptors"] = object!();
-    descriptors.iter().for_each(|(name, fd)| more["descriptors"][name] = fd.as_raw_fd().into());
-    more["order"] = descriptors
-        .iter()
-        .map(|(_, fd)| fd.as_raw_fd())
-        .chain(connections.iter().map(|one| one.socket.as_raw_fd()))
-        .collect();
+    for (name, fd) in descriptors {
+        more["descriptors"][*name] = fd.as_raw_fd().into();
+    }
     more["connections"] = connections.iter().map(HandedOver::to_json).collect();
     let file = memory_file(more.to_string().as_bytes())?;
     let variable = format!("{VARIABLE}={}", file.as_raw_fd()).into();

@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -164,14 +164,17 @@ pub fn take_over(
     let mut value: Value = text
         .map_err(given_up)
         .and_then(|text| serde_json::from_str(&text).map_err(|e| given_up(e.into())))?;
-    let count = value["order"].as_array().map_or(0, Vec::len);
+    let count = numbers_in(&mut value).len();
     while descriptors.len() < count {
         descriptors.append(&mut receive(&stream).map_err(given_up)?);
     }
-    let numbers: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
-    translate(&mut value, &numbers);
-    // From here on they are known by their numbers.
-    descriptors.into_iter().for_each(|fd| _ = fd.into_raw_fd());
+    // From here on they are known by their numbers here.
+    for (number, fd) in numbers_in(&mut value).into_iter().zip(descriptors) {
+        *number = fd.into_raw_fd().into();
+    }
+    value["pid"] = own.into();
+    value["generation"] = 0.into();
+    value["restart"] = Value::Null;
     let mut handover = Handover::parse(&value, -1).map_err(Failure::failed)?;
     handover.predecessor = Some(Predecessor::new(stream));
     Ok(handover)
@@ -185,24 +188,21 @@ fn receive(stream: &UnixStream) -> io::Result<Vec<OwnedFd>> {
     }
 }
 
-/// Puts the numbers that descriptors have here in the place of those that they had there, and the names of
-/// this process.
-fn translate(value: &mut Value, numbers: &[RawFd]) {
-    let there: Vec<i64> =
-        value["order"].as_array().into_iter().flatten().filter_map(Value::as_i64).collect();
-    let here = |number: &Value| {
-        let at = there.iter().position(|it| number.as_i64() == Some(*it));
-        Value::from(at.and_then(|at| numbers.get(at)).copied())
-    };
-    for (_, number) in value["descriptors"].as_object_mut().into_iter().flatten() {
-        *number = here(number);
+/// The numbers of all descriptors that a handover names, in the order in which they are sent.
+fn numbers_in(value: &mut Value) -> Vec<&mut Value> {
+    let Some(all) = value.as_object_mut() else { return Vec::new() };
+    let mut numbers = (Vec::new(), Vec::new());
+    for (name, part) in all {
+        match part {
+            Value::Object(named) if name == "descriptors" => numbers.0.extend(named.values_mut()),
+            Value::Array(connections) if name == "connections" => {
+                numbers.1.extend(connections.iter_mut().map(|one| &mut one["fd"]));
+            }
+            _ => {}
+        }
     }
-    for connection in value["connections"].as_array_mut().into_iter().flatten() {
-        connection["fd"] = here(&connection["fd"]);
-    }
-    value["pid"] = Pid::own().get().into();
-    value["generation"] = 0.into();
-    value["restart"] = Value::Null;
+    numbers.0.append(&mut numbers.1);
+    numbers.0
 }
 
 /// Waits until something comes, or a signal that ends us.

@@ -17,7 +17,7 @@ use crate::config::millis;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::Exit;
-use crate::json::object;
+use crate::json::object_of;
 use crate::named::ByName;
 use crate::sys::clock::{self, Utc};
 use crate::sys::lock::try_hold;
@@ -79,7 +79,7 @@ impl Run {
         }
         // The log is for `logs`: nobody else may look where our descriptors lead.
         let log = fs::read_link("/proc/self/fd/2").unwrap_or_default();
-        let record = object!(
+        let record = object_of!(
             "id": self.id.as_str(), "pid": Pid::own().get(), "boot": proc::boot_id(),
             "started": self.started.as_str(), "log": log.to_string_lossy(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -130,7 +130,8 @@ pub fn line(run: Option<&Run>, stop: &Stop, found: &Finding, reason: &str, exit:
     let (caught, drain) = (stop.first, stop.at.elapsed());
     let mut line = entry(run, found.verdict.word(), reason, Some(exit));
     line["signal"] = caught.kind.name().into();
-    line["sender"] = object!("pid": caught.pid, "uid": caught.uid, "name": found.sender.as_str());
+    line["sender"] =
+        object_of!("pid": caught.pid, "uid": caught.uid, "name": found.sender.as_str());
     line["drain_ms"] = millis(drain).into();
     line["in_flight"] = stop.in_flight.into();
     line["cut"] = stop.aborted.into();
@@ -143,7 +144,7 @@ pub fn line(run: Option<&Run>, stop: &Stop, found: &Finding, reason: &str, exit:
 /// What all lines have, and all that there is to say of a process that ends by itself. `verdict`: whether
 /// it ran, or failed to start. `exit`: `None` for a run whose end nobody saw.
 pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> Value {
-    object!(
+    object_of!(
         "time": Utc::new(SystemTime::now()).rfc3339(),
         "started": run.map(|run| run.started.as_str()),
         "run": run.map(|run| run.id.as_str()),
@@ -190,7 +191,7 @@ pub fn record_end(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
 /// The record of the run that has not ended, or has left it behind; null where there is none, and empty
 /// where it is no record.
 pub fn run_record(dirs: &Dirs) -> Value {
-    let parse = |text: String| object(&text).unwrap_or(object!());
+    let parse = |text: String| object(&text).unwrap_or(object_of!());
     read(&dirs.run_record()).map(parse).unwrap_or_default()
 }
 
@@ -261,7 +262,7 @@ pub fn followed(dirs: &Dirs, run: &Run) -> Option<Value> {
     let same_boot = stop["run"].as_str()?.starts_with(&format!("{}/", proc::boot_id()));
     let until = stop["served_until"].as_u64().filter(|_| same_boot);
     let now = millis(clock::since_boot());
-    stop["next"] = object!(
+    stop["next"] = object_of!(
         "time": Utc::new(SystemTime::now()).rfc3339(),
         "version": env!("CARGO_PKG_VERSION"),
         "away_ms": until.map(|until| now.saturating_sub(until)),

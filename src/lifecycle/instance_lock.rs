@@ -18,7 +18,7 @@ use super::state_file::{named, object};
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
-use crate::json::object;
+use crate::json::object_of;
 use crate::limits::CONTROL_PAUSE;
 use crate::name::Name;
 use crate::sys::process::Pid;
@@ -160,7 +160,7 @@ pub fn retake(dirs: &Dirs) -> io::Result<Option<File>> {
 fn write_holder(file: &File, dirs: &Dirs) -> io::Result<()> {
     let (own, runtime) = (Pid::own(), dirs.runtime.to_string_lossy());
     let start = proc::own_start_time();
-    let text = object!("pid": own.get(), "start": start, "runtime": runtime).to_string() + "\n";
+    let text = object_of!("pid": own.get(), "start": start, "runtime": runtime).to_string() + "\n";
     let (length, before) = (text.len() as u64, file.metadata()?.len());
     file.write_all_at(text.as_bytes(), 0)?;
     if before > length { file.set_len(length) } else { Ok(()) }

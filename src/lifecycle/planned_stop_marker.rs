@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use super::instance_lock::Holder;
 use super::state_file::object;
-use crate::json::object;
+use crate::json::object_of;
 use crate::limits::THREAD_STACK;
 use crate::sys::process::Pid;
 use crate::sys::{clock, fs as files, proc};
@@ -34,8 +34,7 @@ const MAX_MARKER: u64 = 4096;
 pub fn announce(path: &Path, target: Holder, requester: &str) -> io::Result<()> {
     let Holder { own: pid, start, .. } = target;
     let (at, boot) = (clock::since_boot().as_secs(), proc::boot_id());
-    let marker =
-        object!("pid": pid.get(), "start": start, "at": at, "boot": boot, "requester": requester);
+    let marker = object_of!("pid": pid.get(), "start": start, "at": at, "boot": boot, "requester": requester);
     // Readable for the gateway when root announces; the directory lets nobody else in.
     files::replace(path, format!("{marker}\n").as_bytes(), 0o644)
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock};
 use serde_json::Value;
 
 use super::restarts::{MAX_REQUESTERS, Requester, RestartKind};
-use crate::json::object;
+use crate::json::object_of;
 use crate::named::ByName;
 use crate::sys::{fs as files, proc};
 use crate::threads::lock;
@@ -159,14 +159,14 @@ pub fn write(state_dir: &Path, record: &RestartRecord) -> io::Result<()> {
 
 fn render(record: &RestartRecord) -> Value {
     let requester = |who: &Requester| {
-        object!(
+        object_of!(
             "principal": who.principal.as_str(), "session": who.session.as_deref(),
             "message": who.message.as_str(), "deliver": who.deliver.as_deref(),
         )
     };
     let list = |all: &[Requester]| all.iter().map(requester).collect::<Value>();
     let pending = record.pending.as_ref().map(|it| {
-        object!(
+        object_of!(
             "kind": it.kind.word(), "by": it.by.as_str(), "from": it.from.as_str(),
             "ended": it.ended.as_str(), "ended_since_boot": it.ended_since_boot,
             "requesters": list(&it.requesters),
@@ -174,11 +174,11 @@ fn render(record: &RestartRecord) -> Value {
     });
     let down = record.down.as_ref().map(|it| {
         let (target, message, words) = (it.target.as_str(), it.message.as_str(), it.words.as_str());
-        object!("target": target, "message": message, "words": words)
+        object_of!("target": target, "message": message, "words": words)
     });
-    let mut told = object!();
+    let mut told = object_of!();
     record.told.iter().for_each(|(what, it)| told[what] = vec![it.age, it.more].into());
-    object!(
+    object_of!(
         "pending": pending, "recent": record.recent.clone(), "boot": record.boot.as_str(),
         "updates": list(&record.updates), "down": down, "told": told,
     )

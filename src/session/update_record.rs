@@ -8,7 +8,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::escape::shell_word;
-use crate::json::object;
+use crate::json::object_of;
 use crate::sys::fs as files;
 use crate::sys::lock::is_held;
 
@@ -155,7 +155,7 @@ pub fn write(state_dir: &Path, record: &UpdateRecord) -> io::Result<()> {
 
 fn render(it: &UpdateRecord) -> Value {
     let text = |of: &String| Value::from(of.as_str());
-    object!(
+    object_of!(
         "id": text(&it.id), "stage": it.stage.word(), "by": text(&it.by), "pid": it.pid,
         "from": text(&it.from), "to": text(&it.to), "began": text(&it.began),
         "ended": text(&it.ended), "program": text(&it.program), "previous": text(&it.previous),

@@ -1,6 +1,7 @@
 //! The exec of a restart in place, by the main loop, and what goes over it.
 
 use std::ffi::OsString;
+use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
@@ -27,7 +28,7 @@ impl Main {
             self.plan.children.end_all();
         }
         self.notifier.send("WATCHDOG=1");
-        log::logger().flush();
+        crate::logger::flush();
         signals.prepare_for_exec();
         // From here on what comes stays pending, and the next image judges it.
         let last = signals.take();
@@ -74,8 +75,7 @@ impl Main {
             Ok(sealed) => sealed,
             Err(e) => return e,
         };
-        let mut keep = self.kept(restart);
-        keep.push(file.as_fd());
+        let keep = self.kept(&file, restart);
         let equals = |(mut name, value): (OsString, OsString)| {
             name.push("=");
             name.push(value);
@@ -86,11 +86,12 @@ impl Main {
         exec::execute(program, &self.plan.arguments, &environment, &keep)
     }
 
-    /// All descriptors that the next image gets, in the order in which it is told of them.
-    fn kept<'m>(&'m self, restart: &'m RestartRun) -> Vec<BorrowedFd<'m>> {
-        let connections = restart.connections.iter().map(|one| one.socket.as_fd());
-        let named = self.descriptors(restart).into_iter().map(|(_, fd)| fd);
-        named.chain(connections).collect()
+    /// All descriptors that the next image gets, `first` and the others in the order in which that names them.
+    fn kept<'m>(&'m self, first: &'m File, restart: &'m RestartRun) -> Vec<BorrowedFd<'m>> {
+        let mut all = vec![first.as_fd()];
+        all.extend(self.descriptors(restart).iter().map(|(_, fd)| *fd));
+        all.extend(restart.connections.iter().map(|one| one.socket.as_fd()));
+        all
     }
 
     /// Hands everything over to another process, and ends once that is ready. Returns only with why it is not:
@@ -100,8 +101,7 @@ impl Main {
             Ok(Sealed { file, .. }) => file,
             Err(e) => return format!("nothing can be handed over: {e}"),
         };
-        let mut all = self.kept(restart);
-        all.insert(0, file.as_fd());
+        let all = self.kept(&file, restart);
         let started = self.started.as_ref();
         let settings = started.map(|started| started.service.settings());
         let timeout = settings.map_or(START_TIMEOUT.default, |it| it.config.restart.start_timeout);
@@ -109,18 +109,18 @@ impl Main {
             return why;
         }
         log::info!("Exiting with code 0 (replaced by pid {})", successor.pid);
-        log::logger().flush();
+        crate::logger::flush();
         exit_now(Exit::Planned.code())
     }
 
-    /// What the next image gets, by name.
+    /// What the next image gets, ordered by name.
     fn descriptors<'m>(&'m self, restart: &'m RestartRun) -> Vec<(&'static str, BorrowedFd<'m>)> {
         let Some(started) = &self.started else { return Vec::new() };
         let listeners = &started.listeners;
         let tcp = restart.listener.as_ref().unwrap_or(&listeners.tcp);
-        let sockets = [("http", tcp.as_fd()), ("control", listeners.control.as_fd())];
-        let locks = LOCKS.into_iter().zip(started.instance.descriptors());
-        sockets.into_iter().chain(locks).collect()
+        let mut all = vec![("control", listeners.control.as_fd()), ("http", tcp.as_fd())];
+        all.extend(LOCKS.into_iter().zip(started.instance.descriptors()));
+        all
     }
 
     fn seal(&self, restart: &RestartRun, failed: Option<&str>) -> io::Result<Sealed> {
@@ -129,21 +129,26 @@ impl Main {
         // One that is new was bound for what the next image reads.
         let same = service.filter(|_| restart.listener.is_none());
         let listen = same.map(|service| service.settings().config.http.listen.to_string());
-        let more = object!(
-            "generation": handover::generation(&self.plan.inherited) + 1,
-            "name": proc::name(Pid::own()),
-            "soft_limit": self.plan.children.descriptors(),
-            "had_file": self.plan.had_file.load(Ordering::SeqCst),
-            "kept": self.stores,
-            "foreign": same.is_some() && self.started.as_ref().is_some_and(|it| it.listeners.foreign),
-            "listen": listen,
-            "restart": object!(
-                "number": asked.as_ref().map(|asked| asked.number),
-                "by": asked.as_ref().map(|asked| asked.by.as_str()),
-                "ended": restart.ended.map(millis),
-                "failed": failed,
+        let (number, by) = asked.map(|asked| (asked.number, asked.by)).unzip();
+        let foreign = self.started.as_ref().is_some_and(|it| it.listeners.foreign);
+        let more = object(&mut [
+            ("generation", (handover::generation(&self.plan.inherited) + 1).into()),
+            ("name", proc::name(Pid::own()).into()),
+            ("soft_limit", self.plan.children.descriptors().into()),
+            ("had_file", self.plan.had_file.load(Ordering::SeqCst).into()),
+            ("kept", self.stores.into()),
+            ("foreign", (same.is_some() && foreign).into()),
+            ("listen", listen.into()),
+            (
+                "restart",
+                object(&mut [
+                    ("number", number.into()),
+                    ("by", by.into()),
+                    ("ended", restart.ended.map(millis).into()),
+                    ("failed", failed.into()),
+                ]),
             ),
-        );
+        ]);
         handover::seal(&self.descriptors(restart), &restart.connections, more)
     }
 }

@@ -4,7 +4,6 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
-use std::os::fd::IntoRawFd;
 use std::sync::OnceLock;
 use std::thread;
 
@@ -156,8 +155,8 @@ impl Image {
         self.service.hub.close(true);
         let all = self.service.take_handed_over();
         // Over the exec and back.
-        let over = all.into_iter().map(|one| (one.to_json(), one.socket.into_raw_fd()));
-        over.map(|(json, _)| HandedOver::from_json(&json).unwrap()).collect()
+        let over = all.into_iter().map(|one| (one.to_json(), one.socket));
+        over.map(|(json, socket)| HandedOver::from_json(socket, &json).unwrap()).collect()
     }
 }
 
