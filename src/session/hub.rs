@@ -266,7 +266,7 @@ impl Hub {
     /// The file could not be written.
     pub fn save_restart(&self, ended: bool) -> std::io::Result<()> {
         let now = self.clocks.read();
-        self.restart_record.change(|record| {
+        self.restart_record.change(&mut |record| {
             let Some(Restart { kind, by, requesters, .. }) = self.restarts.current() else {
                 return;
             };

@@ -134,14 +134,18 @@ impl RecordFile {
     ///
     /// # Errors
     /// The file could not be written: the change holds in memory.
-    pub fn change<T>(&self, change: impl FnOnce(&mut RestartRecord) -> T) -> io::Result<T> {
+    pub fn change(&self, change: &mut dyn FnMut(&mut RestartRecord)) -> io::Result<()> {
         let mut record = lock(&self.record);
         let before = record.clone();
-        let result = change(&mut record);
-        if let Some(dir) = self.dir.get().filter(|_| *record != before) {
-            write(dir, &record)?;
-        }
-        Ok(result)
+        change(&mut record);
+        let dir = self.dir.get().filter(|_| *record != before);
+        dir.map_or(Ok(()), |dir| write(dir, &record))
+    }
+
+    /// The same; where the file cannot be written, the log says so.
+    pub fn keep(&self, change: &mut dyn FnMut(&mut RestartRecord)) {
+        let kept = self.change(change);
+        kept.unwrap_or_else(|e| log::warn!("{NAME} cannot be written: {e}"));
     }
 }
 
@@ -266,7 +270,7 @@ mod tests {
         let file = RecordFile::default();
         file.open(root.path().to_owned());
         assert_eq!((file.get().recent, file.get().boot.as_str()), (vec![], proc::boot_id()));
-        let since = file.change(|record| record.count(7)).map(|()| read(root.path()).recent);
+        let since = file.change(&mut |record| record.count(7)).map(|()| read(root.path()).recent);
         assert_eq!(since.unwrap(), [7]);
     }
 

@@ -71,7 +71,7 @@ impl Hub {
         }
         told &= self.tell_back(&before, &mut record, &interrupted);
         // Only now: after a crash before this the notices are there, and the same ones are written again.
-        let changed = self.restart_record.change(|kept| {
+        self.restart_record.keep(&mut |kept| {
             if pending.is_some() {
                 kept.count(now.since_boot);
             }
@@ -79,10 +79,9 @@ impl Hub {
             kept.pending.take_if(|it| told && Some(&*it) == pending.as_ref());
             kept.down.take_if(|it| told && Some(&*it) == down.as_ref());
             if record.told != before_told {
-                kept.told = record.told;
+                kept.told = record.told.clone();
             }
         });
-        changed.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
     }
 
     /// Tells `stop.notify` that the gateway is back: where it was told that it goes down, where a restart
