@@ -148,7 +148,7 @@ fn restart(hub: &Hub) -> Value {
         object_of!("kind": kind, "by": it.by, "stage": stage, "since_seconds": seconds)
     });
     let last = last.map(|it| {
-        let away = it.away.map(|away| millis(away));
+        let away = it.away.map(millis);
         let version = env!("CARGO_PKG_VERSION");
         object_of!(
             "kind": it.kind, "by": it.by, "time": it.time, "from": it.from, "version": version,

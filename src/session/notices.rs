@@ -28,6 +28,9 @@ const TEXT: &str = "(notice)";
 /// What the record of a notice has as its mode.
 pub const MODE: &str = "notice";
 
+/// What a thread tells.
+type Telling = Box<dyn FnOnce(&Arc<Hub>) + Send>;
+
 /// A notice that is to be written.
 pub struct Notice {
     pub to: Owner,
@@ -119,7 +122,7 @@ impl Hub {
     }
 
     /// Tells somebody in a thread. A stop that drains waits for it.
-    fn tell_beside(self: &Arc<Self>, tell: Box<dyn FnOnce(&Arc<Hub>) + Send>) {
+    fn tell_beside(self: &Arc<Self>, tell: Telling) {
         self.begin_work(1);
         let hub = Arc::clone(self);
         let work = move || {
@@ -182,13 +185,20 @@ impl Hub {
         let words = format!("at {}: {words}", rfc3339(stamp.at));
         let text = format!("gateway {} goes down {words}{}", self.name(), more_ends(more));
         let about = format!("down {}", stamp.age);
-        let id = match self.write_notice(Notice::to_target(target, &about, text)) {
-            Ok(id) => id,
-            Err(e) => return log::warn!("target {target} could not be told of the stop: {e}"),
-        };
-        record.down = Some(Down { target: target.to_owned(), message: id.to_string(), words });
-        keep(record);
-        self.send_in_drain(target, id, MAX_DRAIN_SEND);
+        // Before it can be seen: the target's own worker is not to wait for as long as it likes.
+        let claimed = self.claim_target(target);
+        let written = self.write_notice(Notice::to_target(target, &about, text));
+        match &written {
+            Ok(id) => {
+                let message = id.to_string();
+                record.down = Some(Down { target: target.to_owned(), message, words });
+                keep(record);
+            }
+            Err(e) => log::warn!("target {target} could not be told of the stop: {e}"),
+        }
+        if claimed {
+            self.send_claimed(target, written.ok(), MAX_DRAIN_SEND);
+        }
     }
 
     /// Which gateway this is, for those who hear from several.

@@ -72,7 +72,7 @@ mod tests {
         let (mut tree, mut map) = (TreeOf::<u128>::default(), BTreeMap::new());
         for at in 0..2000 {
             let key = u128::from(random::number() % 50);
-            if random::number() % 3 == 0 {
+            if random::number().is_multiple_of(3) {
                 assert_eq!(tree.remove(key), map.remove(&key));
             } else {
                 *tree.of(key) += at;

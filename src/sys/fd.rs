@@ -8,10 +8,14 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use super::check;
 use super::process::Pid;
 
-/// SAFETY: they are open while the program runs: its runtime sees to that at the start, and nobody closes them.
-pub const STDIN: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(0) };
-pub const STDOUT: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(1) };
-pub const STDERR: BorrowedFd<'static> = unsafe { BorrowedFd::borrow_raw(2) };
+pub const STDIN: BorrowedFd<'static> = standard(0);
+pub const STDOUT: BorrowedFd<'static> = standard(1);
+pub const STDERR: BorrowedFd<'static> = standard(2);
+
+const fn standard(number: i32) -> BorrowedFd<'static> {
+    // SAFETY: it is open while the program runs: its runtime sees to that at the start, and nobody closes it.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
 
 /// Writes all of this. What std keeps for its own standard streams costs some kB.
 pub fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {

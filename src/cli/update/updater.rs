@@ -4,10 +4,11 @@
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::command::{self, Late};
-use super::program::Installed;
+use super::program::{self, Installed};
 use super::proof;
 use super::restart::{self, BETWEEN, MARGIN, NotReady};
 use super::site::Site;
@@ -62,12 +63,12 @@ pub fn busy(pid: i32) -> Failure {
 pub fn update(site: &Site<'_>, request: Request) -> Result<Exit, Failure> {
     let _lock = take_lock(site)?;
     let state = &site.owner.dirs.state;
-    if let Some(left) =
-        site.as_owner(|| update_record::read(state))?.and_then(|it| it.left_behind())
-    {
-        say(&left);
-    }
+    let left = site.as_owner(|| update_record::read(state))?;
     let path = site.program()?;
+    if let Some((left, words)) = left.and_then(|it| it.left_behind().map(|words| (it, words))) {
+        say(&words);
+        restore(site, &path, &left)?;
+    }
     let from = proof::version_now(site, &path)?;
     let failed = |e: io::Error| Failure::with("find the program", &path, &e);
     // With the rights of the gateway's user, who could lead root anywhere else by a link. What only root can
@@ -96,6 +97,21 @@ pub fn update(site: &Site<'_>, request: Request) -> Result<Exit, Failure> {
     say(&format!("{}: {}", site.owner.name, end.why));
     let good = matches!(end.stage, UpdateStage::Updated | UpdateStage::NothingNew);
     Ok(if good { Exit::Planned } else { Exit::Failed })
+}
+
+/// Puts back what an updater that was ended has kept, where it has left a program that fails its proof: that
+/// must not be kept in the place of the copy.
+fn restore(site: &Site<'_>, path: &Path, left: &UpdateRecord) -> Result<(), Failure> {
+    let unproven = matches!(left.stage, UpdateStage::Command | UpdateStage::Proof);
+    if !unproven || left.previous.is_empty() || Path::new(&left.program) != path {
+        return Ok(());
+    }
+    let Err(why) = proof::prove(site, path) else { return Ok(()) };
+    let put_back = || program::put_copy_back(Path::new(&left.previous), path);
+    let failed = |e: io::Error| Failure::with("put the version before back at", path, &e);
+    site.as_owner(put_back)?.map_err(failed)?;
+    say(&format!("{why}; {} is version {} again", path.display(), left.from));
+    Ok(())
 }
 
 impl Updater<'_, '_> {
