@@ -14,12 +14,14 @@ use crate::escape::quoted;
 /// An object, for half the code of `json!`: `object!("name": value, …)`.
 macro_rules! object {
     ($($name:literal: $value:expr),* $(,)?) => {
-        $crate::json::object_of(&mut [$(($name, ($value).into())),*])
+        $crate::json::object_of(&mut *std::mem::ManuallyDrop::new([
+            $(($name, serde_json::Value::from($value))),*
+        ]))
     };
 }
 pub(crate) use object;
 
-/// The same of these members, which are taken.
+/// The same of these members, which are taken. To collect them would bring a sort.
 pub fn object_of(members: &mut [(&str, Value)]) -> Value {
     let mut object = Map::new();
     for (name, value) in members {

@@ -5,8 +5,8 @@
 use std::env;
 use std::fmt;
 use std::fs::File;
-use std::io::{self, ErrorKind, Write};
-use std::os::fd::AsFd;
+use std::io::{ErrorKind, Write};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -18,6 +18,7 @@ use crate::config::LogTarget;
 use crate::escape::escaped;
 use crate::limits::LOG_TIMEOUT;
 use crate::sys::clock;
+use crate::sys::fd::{STDERR, write_all};
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::Pid;
 use crate::threads::lock;
@@ -129,7 +130,7 @@ pub fn flush() {
 
 /// Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
 fn stderr_is_journal() -> bool {
-    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    let stderr = STDERR.try_clone_to_owned().map(File::from);
     let stream = stderr.and_then(|stderr| stderr.metadata());
     let stream = stream.map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
     stream.is_ok_and(|stream| env::var("JOURNAL_STREAM") == Ok(stream))
@@ -173,15 +174,15 @@ impl Sink {
             let time = clock::now();
             format!("{time} {} {message}\n", level.word())
         };
-        write_within(io::stderr().lock(), &line, timeout)
+        write_within(STDERR, &line, timeout)
     }
 }
 
 /// One write, so that lines of several processes do not mix. A reader that does not read holds us up for
 /// this long only. Says whether it was written.
-pub fn write_within(mut out: impl Write + AsFd, text: &str, timeout: Duration) -> bool {
-    let room = wait_any([Interest::write(out.as_fd())], Some(timeout));
-    room.is_ok_and(|[room]| room) && out.write_all(text.as_bytes()).is_ok()
+pub fn write_within(out: BorrowedFd<'_>, text: &str, timeout: Duration) -> bool {
+    let room = wait_any([Interest::write(out)], Some(timeout));
+    room.is_ok_and(|[room]| room) && write_all(out, text.as_bytes()).is_ok()
 }
 
 impl Level {

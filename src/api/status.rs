@@ -83,9 +83,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
     let limits = service.settings().config.limits.within(max_open());
     let (bytes, last) = service.hub.journal_size();
     let glance = service.hub.try_status();
-    let of = |pick: fn(&Counts) -> usize| -> Value {
-        glance.as_ref().map(|(counts, ..)| pick(counts)).into()
-    };
+    let of = |pick: fn(&Counts) -> usize| glance.as_ref().map(|(counts, ..)| pick(counts));
     let turns = glance.as_ref().map(|&(_, turns, ..)| turns);
     let waits = glance.as_ref().and_then(|(.., waits, _)| waits.as_ref());
     let (_, refused) = service.reloads.refused();

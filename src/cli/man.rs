@@ -1,6 +1,6 @@
 //! `man` and `install --man`: the manual pages, which are part of the program.
 
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 use std::path::{Path, absolute};
 
 use miniz_oxide::inflate::decompress_to_vec;
@@ -66,7 +66,7 @@ pub fn page(word: &str) -> Result<usize, String> {
 pub fn show(word: Option<&str>) -> Result<Exit, Failure> {
     let place = page(word.unwrap_or("1")).map_err(|why| Failure::new(Exit::Usage, why))?;
     let text = sources().nth(place).map(|(_, text)| text).unwrap_or_default();
-    if io::stdout().is_terminal() {
+    if fd::STDOUT.is_terminal() {
         // Every man takes a path; only that of man-db takes `-l -`.
         for (name, argument) in [("man", "/dev/stdin"), ("mandoc", "-a")] {
             let Ok(program) = find_program(name) else { continue };

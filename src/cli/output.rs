@@ -1,18 +1,18 @@
 //! What a command prints: its text, and columns for people.
 
-use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::io::{self, ErrorKind, IsTerminal};
 
 use crate::exit::{Exit, Failure};
+use crate::sys::fd::{STDOUT, write_all};
 
 /// Prints the result of a command that did what it says.
 pub fn say(text: &str) -> Result<Exit, Failure> {
-    let mut out = io::stdout().lock();
-    printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    printed(write_all(STDOUT, text.as_bytes()))
 }
 
 /// The same; on a terminal lines that are too long for it are broken, and indented by so much.
 pub fn say_wrapped(text: &str, indent: usize) -> Result<Exit, Failure> {
-    if io::stdout().is_terminal() { say(&wrapped(text, indent)) } else { say(text) }
+    if STDOUT.is_terminal() { say(&wrapped(text, indent)) } else { say(text) }
 }
 
 /// What comes of printing to stdout. A reader that went away has what it wanted.

@@ -1,10 +1,10 @@
 //! `send`: one message to the running gateway, its reply printed as it comes; or a durable message, whose
 //! reply can be fetched later.
 
-use std::io::{self, IsTerminal, Read, StdoutLock, Write};
+use std::fs::File;
+use std::io::{self, IsTerminal};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
-
-use serde_json::json;
 
 use super::args::Parsed;
 use super::config;
@@ -16,9 +16,12 @@ use super::output::{printed, say};
 use crate::api;
 use crate::escape::{escaped, quoted};
 use crate::exit::{Exit, Failure};
+use crate::json::object;
 use crate::limits::{CONTROL_TIMEOUT, LONGEST_REPLY, MAX_BODY_RANGE, MAX_WAIT};
 use crate::outbound::client::Error;
 use crate::outbound::{Client, Request};
+use crate::sys::fd::{STDIN, STDOUT, write_all};
+use crate::sys::fs as files;
 
 const CUT_SHORT: &str = "the gateway ended before the reply was complete; a durable message runs again at its next start";
 
@@ -33,7 +36,8 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     check_session(session)?;
     let text = if args.stdin {
         let most = config::load(context).map(|loaded| loaded.config.limits.max_body);
-        read_all(io::stdin().lock(), most.unwrap_or(*MAX_BODY_RANGE.end()))?
+        let stdin = STDIN.try_clone_to_owned().map(File::from);
+        read_all(stdin, most.unwrap_or(*MAX_BODY_RANGE.end()))?
     } else {
         args.words.concat()
     };
@@ -51,7 +55,7 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, Failure> {
     let value = |option| args.value(option);
     let (session, deliver, mode) = (value("--session"), value("--deliver"), value("--mode"));
-    let body = json!({ "text": text, "session": session, "deliver": deliver, "mode": mode });
+    let body = object!("text": text, "session": session, "deliver": deliver, "mode": mode);
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(value("--idempotency-key").map(|key| ("Idempotency-Key", key)));
     let deadline = Instant::now() + CONTROL_TIMEOUT + MAX_WAIT;
@@ -121,10 +125,9 @@ fn check_session(session: Option<&str>) -> Result<(), Failure> {
 }
 
 /// Reads text up to `limit` bytes.
-fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
-    let mut bytes = Vec::new();
-    from.take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
+fn read_all(from: io::Result<File>, limit: usize) -> Result<String, Failure> {
+    let bytes = from
+        .and_then(|from| files::read_bytes(from, limit as u64 + 1))
         .map_err(|e| Failure::cannot("read standard input", &e))?;
     if bytes.len() > limit {
         return Err(Failure::failed(format!(
@@ -138,11 +141,11 @@ fn read_all(from: impl Read, limit: usize) -> Result<String, Failure> {
 }
 
 /// Sends the message and prints the pieces of the reply, until it ends or nobody takes them.
-fn converse<W: Write>(
+fn converse(
     client: &mut Client,
     session: Option<&str>,
     text: &str,
-    printer: &mut Printer<W>,
+    printer: &mut Printer<'_>,
 ) -> Result<Exit, Failure> {
     let deadline = Instant::now() + LONGEST_REPLY;
     let text = quoted(text);
@@ -178,24 +181,22 @@ fn converse<W: Write>(
 }
 
 /// Prints a reply: as it is, or, on a terminal, without what acts there.
-struct Printer<W: Write> {
-    out: W,
+struct Printer<'a> {
+    out: BorrowedFd<'a>,
     terminal: bool,
     /// What was printed last.
     last: Option<char>,
 }
 
-fn printer() -> Printer<StdoutLock<'static>> {
-    let out = io::stdout().lock();
-    Printer { terminal: out.is_terminal(), out, last: None }
+fn printer() -> Printer<'static> {
+    Printer { out: STDOUT, terminal: STDOUT.is_terminal(), last: None }
 }
 
-impl<W: Write> Printer<W> {
+impl Printer<'_> {
     fn print(&mut self, text: &str) -> io::Result<()> {
         let safe = if self.terminal { &escaped_lines(text) } else { text };
         self.last = safe.chars().next_back().or(self.last);
-        self.out.write_all(safe.as_bytes())?;
-        self.out.flush()
+        write_all(self.out, safe.as_bytes())
     }
 
     fn finish(mut self, result: Result<Exit, Failure>) -> Result<Exit, Failure> {
@@ -216,11 +217,15 @@ impl<W: Write> Printer<W> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
+    use std::io::Seek;
+    use std::os::fd::AsFd;
+
+    use serde_json::{Value, json};
 
     use super::super::control_client::contact;
     use super::super::control_client::tests::{dirs, fake, hold, json as answer};
     use super::*;
+    use crate::sys::fd::memory_file;
     use crate::testing::TempDir;
 
     const HEAD: &str = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
@@ -238,12 +243,14 @@ mod tests {
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
         let (_, mut client) = contact(&dirs, deadline, Ok).unwrap();
-        let mut printer = Printer { out: Vec::new(), terminal, last: None };
+        let mut out = memory_file(b"").unwrap();
+        let mut printer = Printer { out: out.as_fd(), terminal, last: None };
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
         printer.end().unwrap();
         drop(client);
         let request = server.join().unwrap().remove(0);
-        (String::from_utf8(printer.out).unwrap(), result, request)
+        out.rewind().unwrap();
+        (files::read_text(out, u64::MAX).unwrap(), result, request)
     }
 
     fn failure(result: Result<Exit, Failure>) -> (u8, String) {
@@ -321,10 +328,10 @@ mod tests {
         for good in [None, Some("a b"), Some("ключ"), Some(&*"x".repeat(256))] {
             assert!(check_session(good).is_ok());
         }
-        assert_eq!(read_all(&b"12345"[..], 5).unwrap(), "12345");
-        let error = read_all(&b"123456"[..], 5).unwrap_err();
+        assert_eq!(read_all(memory_file(b"12345"), 5).unwrap(), "12345");
+        let error = read_all(memory_file(b"123456"), 5).unwrap_err();
         assert!(error.message.contains("limits.max_body"), "{error}");
-        let error = read_all(&b"ab\xff"[..], 5).unwrap_err();
+        let error = read_all(memory_file(b"ab\xff"), 5).unwrap_err();
         assert!(error.message.contains("byte 2"), "{error}");
     }
 }

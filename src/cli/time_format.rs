@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use crate::config::millis;
 use crate::escape::escaped;
 use crate::sys::clock::parse_rfc3339;
 
@@ -47,7 +48,7 @@ pub fn coarse(seconds: u64) -> String {
 
 /// `15 ms`, `2.4 s`, `31 s`, `2 min`.
 pub fn fine(duration: Duration) -> String {
-    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let millis = millis(duration);
     match millis {
         0..1000 => format!("{millis} ms"),
         1000..10_000 => format!("{}.{} s", millis / 1000, millis % 1000 / 100),

@@ -15,12 +15,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::context::Context;
 use super::output::say;
 use super::unit_control::Unit;
 use crate::exit::{Exit, Failure};
+use crate::json::object;
 use crate::session::update_record::{self, REQUEST_VARIABLE};
 use crate::subprocess::Program;
 use crate::sys::process::{Pid, Status, begin_session};
@@ -71,7 +72,7 @@ pub fn update(context: &Context, system: bool) -> Result<Exit, Failure> {
     let by = env::var(REQUEST_VARIABLE).ok();
     let by_message = by.is_some();
     let by = by.unwrap_or_else(|| format!("uid {}", user::own_uid()));
-    start(&site, system, &json!({ "id": id, "by": by }), by_message)
+    start(&site, system, &object!("id": id, "by": by), by_message)
 }
 
 /// Starts the updater and shows what it says until it ends.

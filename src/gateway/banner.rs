@@ -1,7 +1,7 @@
 //! The banner: what a user in the foreground sees first: where it listens and what to try next.
 
 use std::env;
-use std::io::{self, IsTerminal};
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
@@ -10,10 +10,11 @@ use super::startup::Started;
 use crate::escape::shell_word;
 use crate::limits::LOG_TIMEOUT;
 use crate::logger;
+use crate::sys::fd::STDOUT;
 
 /// Prints it on a terminal. Elsewhere nobody reads it, and the log has what counts.
 pub fn print(plan: &Plan, started: &Started) {
-    if !io::stdout().is_terminal() {
+    if !STDOUT.is_terminal() {
         return;
     }
     let (facts, settings) = (&started.service.facts, started.service.settings());
@@ -46,5 +47,5 @@ Ctrl-C stops it.
         agent = settings.agent.kind(),
     );
     // A terminal that takes no text is no reason to stop.
-    logger::write_within(io::stdout().lock(), &text, LOG_TIMEOUT);
+    logger::write_within(STDOUT, &text, LOG_TIMEOUT);
 }

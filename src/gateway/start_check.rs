@@ -1,7 +1,8 @@
 //! `run --check`: a whole start that takes nothing and changes nothing, beside a gateway that runs. By it
 //! a program proves that it could take that one's place ([`super::proof`]).
 
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, Read};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use crate::lifecycle::instance_lock::check_directories;
 use crate::limits::{CONNECTION_STACK, WANTED_DESCRIPTORS};
 use crate::logger;
 use crate::session::MessageTable;
-use crate::sys::fd::{EventFd, raise_limit};
+use crate::sys::fd::{EventFd, STDIN, STDOUT, raise_limit, write_all};
 use crate::sys::fs::{if_exists, may_write};
 use crate::sys::poll::{Interest, wait_any};
 use crate::threads::spawn;
@@ -59,8 +60,7 @@ pub fn check_start(plan: &Plan, hold: bool) -> Result<Exit, Failure> {
         "{{\"ready\":true,\"version\":\"{version}\",\"listen\":\"{listen}\",\"handover\":{HANDOVER},\
          \"took_ms\":{took}}}\n"
     );
-    let mut out = io::stdout().lock();
-    out.write_all(line.as_bytes()).and_then(|()| out.flush()).map_err(failed)?;
+    write_all(STDOUT, line.as_bytes()).map_err(failed)?;
     if hold {
         serve(&listener, &limits).map_err(|e| Failure::cannot("serve", &e))?;
     }
@@ -105,13 +105,14 @@ fn read_journal(plan: &Plan) -> Result<MessageTable, Failure> {
 
 /// Answers `/health`, and nothing else, until stdin ends.
 fn serve(listener: &TcpListener, limits: &Limits) -> io::Result<()> {
-    let (stdin, open) = (io::stdin(), Arc::<AtomicUsize>::default());
+    let mut stdin = File::from(STDIN.try_clone_to_owned()?);
+    let open = Arc::<AtomicUsize>::default();
     listener.set_nonblocking(true)?;
     loop {
         let interests = [Interest::read(stdin.as_fd()), Interest::read(listener.as_fd())];
         let [input, connection] = wait_any(interests, None)?;
         if input {
-            match stdin.lock().read(&mut [0; 4096]) {
+            match stdin.read(&mut [0; 4096]) {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Ok(0) | Err(_) => return Ok(()),
                 Ok(_) => {}

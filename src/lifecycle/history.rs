@@ -1,7 +1,6 @@
 //! How earlier runs ended: a line of JSON each in `history.jsonl`, and `run.json` for the run that
 //! has not ended yet. A run that left `run.json` behind and no line had an unclean exit.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
@@ -9,14 +8,17 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::evidence::Finding;
 use super::signals::Caught;
 use super::state_file::{named, object};
+use crate::config::millis;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::Exit;
+use crate::json::object;
+use crate::named::ByName;
 use crate::sys::clock::{self, Utc};
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
@@ -77,10 +79,11 @@ impl Run {
         }
         // The log is for `logs`: nobody else may look where our descriptors lead.
         let log = fs::read_link("/proc/self/fd/2").unwrap_or_default();
-        let record = json!({
-            "id": self.id, "pid": Pid::own().get(), "boot": proc::boot_id(), "started": self.started,
-            "log": log.to_string_lossy(), "version": env!("CARGO_PKG_VERSION"),
-        });
+        let record = object!(
+            "id": self.id.as_str(), "pid": Pid::own().get(), "boot": proc::boot_id(),
+            "started": self.started.as_str(), "log": log.to_string_lossy(),
+            "version": env!("CARGO_PKG_VERSION"),
+        );
         let record = format!("{record}\n");
         if let Err(e) = files::replace_unsynced(&path, record.as_bytes(), 0o600) {
             log::warn!("{} cannot be written: {e}", path.display());
@@ -127,34 +130,34 @@ pub fn line(run: Option<&Run>, stop: &Stop, found: &Finding, reason: &str, exit:
     let (caught, drain) = (stop.first, stop.at.elapsed());
     let mut line = entry(run, found.verdict.word(), reason, Some(exit));
     line["signal"] = caught.kind.name().into();
-    line["sender"] = json!({ "pid": caught.pid, "uid": caught.uid, "name": found.sender });
-    line["drain_ms"] = u64::try_from(drain.as_millis()).unwrap_or(u64::MAX).into();
+    line["sender"] = object!("pid": caught.pid, "uid": caught.uid, "name": found.sender.as_str());
+    line["drain_ms"] = millis(drain).into();
     line["in_flight"] = stop.in_flight.into();
     line["cut"] = stop.aborted.into();
     // Nothing was taken any more from the first signal on.
     let served = clock::since_boot().saturating_sub(drain);
-    line["served_until"] = u64::try_from(served.as_millis()).unwrap_or(u64::MAX).into();
+    line["served_until"] = millis(served).into();
     line
 }
 
 /// What all lines have, and all that there is to say of a process that ends by itself. `verdict`: whether
 /// it ran, or failed to start. `exit`: `None` for a run whose end nobody saw.
 pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> Value {
-    json!({
+    object!(
         "time": Utc::new(SystemTime::now()).rfc3339(),
-        "started": run.map(|run| &run.started),
-        "run": run.map(|run| &run.id),
+        "started": run.map(|run| run.started.as_str()),
+        "run": run.map(|run| run.id.as_str()),
         "pid": Pid::own().get(),
-        "signal": null,
-        "sender": null,
+        "signal": (),
+        "sender": (),
         "verdict": verdict,
         "reason": reason.replace('\n', "; "),
         "exit": exit.map(Exit::code),
         "version": env!("CARGO_PKG_VERSION"),
         // In ms since boot, as the run's id has it.
-        "served_until": u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX),
-        "next": null,
-    })
+        "served_until": millis(clock::since_boot()),
+        "next": (),
+    )
 }
 
 /// Writes a line about the end of this process; with `sync` it is durable when this returns. After a kill
@@ -187,7 +190,7 @@ pub fn record_end(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
 /// The record of the run that has not ended, or has left it behind; null where there is none, and empty
 /// where it is no record.
 pub fn run_record(dirs: &Dirs) -> Value {
-    let parse = |text: String| object(&text).unwrap_or(json!({}));
+    let parse = |text: String| object(&text).unwrap_or(object!());
     read(&dirs.run_record()).map(parse).unwrap_or_default()
 }
 
@@ -228,7 +231,7 @@ pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
 
 /// The line about a run that left its record and said nothing. `time`: when that was found.
 pub fn unclean(left: &Value, time: Option<&str>) -> Value {
-    let rebooted = left["boot"] != json!(proc::boot_id());
+    let rebooted = left["boot"] != proc::boot_id();
     let cause = if rebooted {
         "the machine was restarted or lost its power"
     } else {
@@ -257,12 +260,12 @@ pub fn followed(dirs: &Dirs, run: &Run) -> Option<Value> {
     }
     let same_boot = stop["run"].as_str()?.starts_with(&format!("{}/", proc::boot_id()));
     let until = stop["served_until"].as_u64().filter(|_| same_boot);
-    let now = u64::try_from(clock::since_boot().as_millis()).unwrap_or(u64::MAX);
-    stop["next"] = json!({
+    let now = millis(clock::since_boot());
+    stop["next"] = object!(
         "time": Utc::new(SystemTime::now()).rfc3339(),
         "version": env!("CARGO_PKG_VERSION"),
         "away_ms": until.map(|until| now.saturating_sub(until)),
-    });
+    );
     Some(stop)
 }
 
@@ -316,13 +319,15 @@ fn read(path: &Path) -> Option<String> {
 /// The lines that are records. Of a run that wrote twice, since it or the next one learned better, the
 /// later line stands in the place of the first.
 fn records(text: &str) -> Vec<Value> {
-    let (mut stops, mut places) = (Vec::<Value>::new(), BTreeMap::<String, usize>::new());
+    let (mut stops, mut places) = (Vec::<Value>::new(), ByName::<usize>::default());
     for stop in text.lines().filter_map(object) {
-        let next = stops.len();
-        let run = stop["run"].as_str().map(str::to_owned);
-        match run.map(|run| *places.entry(run).or_insert(next)).filter(|place| *place < next) {
-            Some(place) => stops[place] = stop,
-            None => stops.push(stop),
+        match stop["run"].as_str().map(|run| places.of(run)) {
+            // Counted from 1.
+            Some(place) if *place > 0 => stops[*place - 1] = stop,
+            place => {
+                place.into_iter().for_each(|place| *place = stops.len() + 1);
+                stops.push(stop);
+            }
         }
     }
     stops
@@ -330,6 +335,8 @@ fn records(text: &str) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
     use crate::lifecycle::signals::Kind;
     use crate::lifecycle::verdict::Verdict;

@@ -7,6 +7,7 @@
 
 use std::time::Duration;
 
+pub use crate::config::millis;
 use crate::journal::record::{Record, Timestamp};
 
 /// What a reboot may add to ages: off every night counts in full, a clock that is years off does not.
@@ -84,10 +85,6 @@ impl Clock {
         let (boot, since_boot) = (self.boot.clone(), now.since_boot);
         (new_boot || silent).then_some(Record::Clock { boot, since_boot, at })
     }
-}
-
-pub fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -130,10 +130,9 @@ impl Hub {
         let durable = self.lock().table.get(id).is_some_and(ended) && !self.is_broken();
         if durable && request.kind == RestartKind::Update {
             let requester = request.requester.clone();
-            let kept = self.restart_record.change(|record| {
-                requester.into_iter().for_each(|it| record.await_update(it));
+            self.restart_record.keep(&mut |record| {
+                requester.iter().for_each(|it| record.await_update(it.clone()));
             });
-            kept.unwrap_or_else(|e| log::warn!("who asked for the update is not kept: {e}"));
             self.request_update(request);
         } else if durable {
             self.request_restart(request);

@@ -4,7 +4,6 @@
 //! Nothing waits for the disk under the lock: a record is appended there and synced outside, by whoever
 //! is about to show its effect to somebody.
 
-use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -21,6 +20,7 @@ use super::restarts::{Restart, RestartAccepted, RestartRequest, Restarts};
 use super::states::TurnState;
 use super::time::Clocks;
 use super::transcript::Transcripts;
+use super::tree::Tree;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Timestamp;
@@ -122,7 +122,7 @@ pub(super) struct State {
 #[derive(Debug, Default)]
 pub(super) struct CompactionState {
     /// Sessions of which turns were forgotten, and whose transcripts are not durable yet.
-    pub(super) forgotten: BTreeSet<Digest>,
+    pub(super) forgotten: Tree,
     /// It was said that a transcript is behind.
     pub(super) reported: bool,
     /// Not before then: the last compaction failed.
@@ -266,7 +266,7 @@ impl Hub {
     /// The file could not be written.
     pub fn save_restart(&self, ended: bool) -> std::io::Result<()> {
         let now = self.clocks.read();
-        self.restart_record.change(|record| {
+        self.restart_record.change(&mut |record| {
             let Some(Restart { kind, by, requesters, .. }) = self.restarts.current() else {
                 return;
             };

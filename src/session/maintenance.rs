@@ -1,14 +1,14 @@
 //! The maintenance thread: what comes due by time. It starts turns again, syncs what nobody
 //! waits for, forgets old results and has the journal compacted.
 
-use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::hub::{CompactionState, Hub, State, queue_limits};
 use super::id::Id;
-use super::message_table::{Digest, Entry, Owner};
+use super::message_table::{Entry, Owner};
+use super::tree::Tree;
 use crate::fault_points;
 use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
@@ -182,14 +182,14 @@ impl Hub {
     /// Forgets settled messages that are old or too many. Their sessions' transcripts have them by
     /// then.
     fn forget(&self, compaction: &mut CompactionState) {
-        let mut behind = BTreeSet::new();
+        let mut behind = Tree::new();
         while self.forget_some(compaction, &mut behind) {}
         compaction.reported &= !behind.is_empty();
     }
 
     /// Does so with some of them; says whether there may be more. `behind`: sessions whose transcripts
     /// cannot be brought up to date.
-    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut BTreeSet<Digest>) -> bool {
+    fn forget_some(&self, compaction: &mut CompactionState, behind: &mut Tree) -> bool {
         let keep = self.settings().config.limits.keep_results;
         let (ids, owners) = {
             let state = self.lock_in_turn();
@@ -204,7 +204,7 @@ impl Hub {
         };
         for who in owners {
             self.note_move();
-            let Some(session) = who.digest().filter(|session| !behind.contains(session)) else {
+            let Some(session) = who.digest().filter(|session| !behind.contains_key(session)) else {
                 continue;
             };
             match self.reconcile(session, &who, true) {
@@ -212,9 +212,9 @@ impl Hub {
                     if !std::mem::replace(&mut compaction.reported, true) {
                         log::warn!("a transcript is behind, so its session is not forgotten: {e}");
                     }
-                    behind.insert(session);
+                    behind.insert(session, 0);
                 }
-                Ok(()) => _ = compaction.forgotten.insert(session),
+                Ok(()) => _ = compaction.forgotten.insert(session, 0),
             }
         }
         let mut state = self.lock();
@@ -263,7 +263,7 @@ impl Hub {
         let (before, began) = (self.journal.size(), Instant::now());
         self.forget(&mut compaction);
         // The journal is about to let go of turns: their transcripts must be durable.
-        for session in compaction.forgotten.clone() {
+        for session in compaction.forgotten.clone().into_keys() {
             self.transcripts.sync(session)?;
             compaction.forgotten.remove(&session);
         }
@@ -292,9 +292,9 @@ impl Hub {
 impl State {
     /// Whether a message may be forgotten: nobody is about to read it, and its transcript has it. New
     /// ids come after the newest, also where the clock was set back over a restart.
-    fn may_forget(&self, id: Id, behind: &BTreeSet<Digest>) -> bool {
+    fn may_forget(&self, id: Id, behind: &Tree) -> bool {
         let session = self.table.get(id).and_then(Entry::session);
-        let is_behind = session.is_some_and(|session| behind.contains(&session));
+        let is_behind = session.is_some_and(|session| behind.contains_key(&session));
         let is_pinned =
             self.pinned.iter().any(|(pin, _)| pin.upgrade().is_some_and(|pin| *pin == id));
         !is_behind && Some(id) != self.table.last && !is_pinned

@@ -12,13 +12,14 @@ mod record_index;
 mod retention;
 mod sessions;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::clock::{ClockRecord, millis};
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
+use super::tree::{Tree, TreeOf};
 use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
@@ -38,14 +39,13 @@ pub struct MessageTable {
     /// What each session has in the journal.
     records: RecordIndex,
     /// Sessions that were reset.
-    resets: BTreeMap<Digest, Reset>,
+    resets: TreeOf<Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
     to_erase: VecDeque<Digest>,
-    /// The ids of messages by the digest of principal and idempotency key: numbers, as in `records`,
-    /// since each type of map takes 6 kB of the binary.
-    idempotency_keys: BTreeMap<Digest, u128>,
+    /// The ids of messages by the digest of principal and idempotency key.
+    idempotency_keys: Tree,
     /// How many messages of a session are queued, run, are to be delivered or could not be.
-    busy: BTreeMap<Digest, u128>,
+    busy: Tree,
     /// What each principal has.
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
@@ -220,7 +220,7 @@ impl MessageTable {
         if before.dead_letters > after.dead_letters {
             account.dead_letters.remove(&id.0);
         } else if after.dead_letters > before.dead_letters {
-            account.dead_letters.insert(id.0);
+            account.dead_letters.insert(id.0, 0);
         }
         if before.is_busy() && !after.is_busy() && after.kept > 0 {
             let keyed = entry.key.is_some();
@@ -322,7 +322,7 @@ impl MessageTable {
     }
 
     pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.values().flat_map(|own| own.dead_letters.iter().copied()).map(Id);
+        let ids = self.accounts.values().flat_map(|own| own.dead_letters.keys().copied()).map(Id);
         ids.filter_map(|id| Some((id, self.get(id)?)))
     }
 

@@ -39,6 +39,7 @@ mod tests;
 mod time;
 mod transcript;
 mod transcript_usage;
+mod tree;
 mod turns;
 pub mod update_record;
 mod wait;

@@ -28,6 +28,9 @@ const TEXT: &str = "(notice)";
 /// What the record of a notice has as its mode.
 pub const MODE: &str = "notice";
 
+/// What a thread tells.
+type Telling = Box<dyn FnOnce(&Arc<Hub>) + Send>;
+
 /// A notice that is to be written.
 pub struct Notice {
     pub to: Owner,
@@ -108,22 +111,28 @@ impl Hub {
     pub fn fail_restart(self: &Arc<Self>, why: &str) -> bool {
         let time = rfc3339(self.clocks.read().wall);
         let Some(restart) = self.restarts.fail(why, time) else { return false };
-        let (hub, why) = (Arc::clone(self), why.to_owned());
-        let work = move || {
+        let text = format!("the restart did not happen: {why}");
+        self.tell_beside(Box::new(move |hub| {
             for requester in &restart.requesters {
-                let text = format!("the restart did not happen: {why}");
-                hub.tell(Notice::to_requester(requester, "failed", text));
+                hub.tell(Notice::to_requester(requester, "failed", text.clone()));
             }
-            let cleared = hub.restart_record.change(|record| record.pending = None);
-            cleared.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
+            hub.restart_record.keep(&mut |record| record.pending = None);
+        }));
+        true
+    }
+
+    /// Tells somebody in a thread. A stop that drains waits for it.
+    fn tell_beside(self: &Arc<Self>, tell: Telling) {
+        self.begin_work(1);
+        let hub = Arc::clone(self);
+        let work = move || {
+            tell(&hub);
             hub.end_work();
         };
-        self.begin_work(1);
         if let Err(e) = threads::spawn("notice", THREAD_STACK, Box::new(work)) {
-            log::warn!("no thread to tell those who asked for the restart: {e}");
+            log::warn!("nobody is told of the restart or stop: there is no thread for it: {e}");
             self.end_work();
         }
-        true
     }
 
     /// Tells all who asked for an update what came of it, in words.
@@ -134,11 +143,8 @@ impl Hub {
             told &= self.tell(Notice::to_requester(it, "update", words.to_owned()));
         }
         let ended = |it: &Requester| updates.iter().any(|known| known.message == it.message);
-        if told
-            && let Err(e) =
-                self.restart_record.change(|record| record.updates.retain(|it| !ended(it)))
-        {
-            log::warn!("the restart record cannot be written: {e}");
+        if told {
+            self.restart_record.keep(&mut |record| record.updates.retain(|it| !ended(it)));
         }
     }
 
@@ -160,16 +166,7 @@ impl Hub {
         if target.is_empty() {
             return;
         }
-        self.begin_work(1);
-        let hub = Arc::clone(self);
-        let work = move || {
-            hub.tell_down(&target, &words);
-            hub.end_work();
-        };
-        if let Err(e) = threads::spawn("notice", THREAD_STACK, Box::new(work)) {
-            log::warn!("no thread to tell a target of the stop: {e}");
-            self.end_work();
-        }
+        self.tell_beside(Box::new(move |hub| hub.tell_down(&target, &words)));
     }
 
     /// Tells a target that the gateway goes down, unless it was told of another end a moment ago:
@@ -178,10 +175,9 @@ impl Hub {
         let (what, stamp) = (format!("stop.{target}"), self.stamp());
         let mut record = self.restart_record.get();
         let keep = |told: RestartRecord| {
-            let changed = self.restart_record.change(|record| {
-                (record.told, record.down) = (told.told, told.down);
+            self.restart_record.keep(&mut |record| {
+                (record.told, record.down) = (told.told.clone(), told.down.clone());
             });
-            changed.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
         };
         let Some(more) = record.may_tell(&what, stamp.age, millis(NOTIFY_COOL_DOWN)) else {
             return keep(record);
@@ -267,8 +263,7 @@ impl Hub {
             if count > 1 { format!(" (and {} more since)", count - 1) } else { String::new() };
         let text = format!("gateway {}: {failure}{more}", self.name());
         let told = Told { age: age.max(1), more: 0 };
-        let kept = self.restart_record.change(|record| record.told.insert(what, told));
-        kept.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
+        self.restart_record.keep(&mut |record| record.told.insert(what.clone(), told));
         self.tell(Notice::to_target(&target, &format!("failure {id} {age}"), text));
     }
 

@@ -2,7 +2,6 @@
 //!
 //! The buffer is bounded by `limits.max_reply`, which the agent's reader keeps.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
@@ -138,16 +137,20 @@ pub struct Watch {
 
 /// The replies of messages that run, and of those that somebody waits for.
 #[derive(Debug, Default)]
-pub struct ReplyBuffers(BTreeMap<u128, Arc<ReplyBuffer>>);
+pub struct ReplyBuffers(Vec<(Id, Arc<ReplyBuffer>)>);
 
 impl ReplyBuffers {
     pub fn get(&self, id: Id) -> Option<&Arc<ReplyBuffer>> {
-        self.0.get(&id.0)
+        Some(&self.0[self.position(id).ok()?].1)
     }
 
     /// The reply buffer of a message, made where there is none.
     pub fn of(&mut self, id: Id) -> Arc<ReplyBuffer> {
-        Arc::clone(self.0.entry(id.0).or_default())
+        let at = self.position(id).unwrap_or_else(|at| {
+            self.0.insert(at, (id, Arc::default()));
+            at
+        });
+        Arc::clone(&self.0[at].1)
     }
 
     /// Ends a reply whose text nobody may read any more.
@@ -161,7 +164,8 @@ impl ReplyBuffers {
 
     /// Ends a reply: who watches it is notified.
     pub fn end(&mut self, id: Id) {
-        if let Some(reply) = self.0.remove(&id.0) {
+        if let Ok(at) = self.position(id) {
+            let (_, reply) = self.0.remove(at);
             let mut state = reply.lock();
             state.over = true;
             state.notify();
@@ -170,7 +174,11 @@ impl ReplyBuffers {
 
     /// Makes all watchers look again.
     pub fn notify_watchers(&self) {
-        self.0.values().for_each(|reply| reply.lock().notify());
+        self.0.iter().for_each(|(_, reply)| reply.lock().notify());
+    }
+
+    fn position(&self, id: Id) -> Result<usize, usize> {
+        self.0.binary_search_by_key(&id, |(known, _)| *known)
     }
 }
 

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::restarts::{MAX_REQUESTERS, Requester, RestartKind};
+use crate::json::object;
 use crate::named::ByName;
 use crate::sys::{fs as files, proc};
 use crate::threads::lock;
@@ -136,17 +137,23 @@ impl RecordFile {
     ///
     /// # Errors
     /// The file could not be written: the change holds in memory.
-    pub fn change<T>(&self, change: impl FnOnce(&mut RestartRecord) -> T) -> io::Result<T> {
+    pub fn change(&self, change: &mut dyn FnMut(&mut RestartRecord)) -> io::Result<()> {
         let mut record = lock(&self.record);
         let before = record.clone();
-        let result = change(&mut record);
+        change(&mut record);
         let changed = *record != before || self.is_unsaved.load(Ordering::SeqCst);
         if let Some(dir) = self.dir.get().filter(|_| changed) {
             self.is_unsaved.store(true, Ordering::SeqCst);
             write(dir, &record)?;
             self.is_unsaved.store(false, Ordering::SeqCst);
         }
-        Ok(result)
+        Ok(())
+    }
+
+    /// The same; where the file cannot be written, the log says so.
+    pub fn keep(&self, change: &mut dyn FnMut(&mut RestartRecord)) {
+        let kept = self.change(change);
+        kept.unwrap_or_else(|e| log::warn!("{NAME} cannot be written: {e}"));
     }
 }
 
@@ -164,26 +171,29 @@ pub fn write(state_dir: &Path, record: &RestartRecord) -> io::Result<()> {
 
 fn render(record: &RestartRecord) -> Value {
     let requester = |who: &Requester| {
-        json!({
-            "principal": who.principal, "session": who.session, "message": who.message,
-            "deliver": who.deliver,
-        })
+        object!(
+            "principal": who.principal.as_str(), "session": who.session.as_deref(),
+            "message": who.message.as_str(), "deliver": who.deliver.as_deref(),
+        )
     };
-    let list = |all: &[Requester]| all.iter().map(requester).collect::<Vec<_>>();
+    let list = |all: &[Requester]| all.iter().map(requester).collect::<Value>();
     let pending = record.pending.as_ref().map(|it| {
-        json!({
-            "kind": it.kind.word(), "by": it.by, "from": it.from, "ended": it.ended,
-            "ended_since_boot": it.ended_since_boot, "requesters": list(&it.requesters),
-        })
+        object!(
+            "kind": it.kind.word(), "by": it.by.as_str(), "from": it.from.as_str(),
+            "ended": it.ended.as_str(), "ended_since_boot": it.ended_since_boot,
+            "requesters": list(&it.requesters),
+        )
     });
-    let down = record.down.as_ref();
-    let down = down.map(|it| json!({"target": it.target, "about": it.about, "words": it.words}));
-    let mut told = json!({});
-    record.told.iter().for_each(|(what, it)| told[what] = json!([it.age, it.more]));
-    json!({
-        "pending": pending, "recent": record.recent, "boot": record.boot,
+    let down = record.down.as_ref().map(|it| {
+        let (target, about, words) = (it.target.as_str(), it.about.as_str(), it.words.as_str());
+        object!("target": target, "about": about, "words": words)
+    });
+    let mut told = object!();
+    record.told.iter().for_each(|(what, it)| told[what] = vec![it.age, it.more].into());
+    object!(
+        "pending": pending, "recent": record.recent.clone(), "boot": record.boot.as_str(),
         "updates": list(&record.updates), "down": down, "told": told,
-    })
+    )
 }
 
 fn parse(value: &Value) -> RestartRecord {
@@ -268,7 +278,7 @@ mod tests {
         let file = RecordFile::default();
         file.open(root.path().to_owned());
         assert_eq!((file.get().recent, file.get().boot.as_str()), (vec![], proc::boot_id()));
-        let since = file.change(|record| record.count(7)).map(|()| read(root.path()).recent);
+        let since = file.change(&mut |record| record.count(7)).map(|()| read(root.path()).recent);
         assert_eq!(since.unwrap(), [7]);
     }
 
@@ -278,13 +288,13 @@ mod tests {
         let (file, aside) = (RecordFile::default(), root.path().join(NAME).join("x"));
         file.open(root.path().to_owned());
         std::fs::create_dir_all(&aside).unwrap();
-        assert!(file.change(|record| record.count(7)).is_err());
+        assert!(file.change(&mut |record| record.count(7)).is_err());
         assert!(
-            file.change(|_| ()).is_err(),
+            file.change(&mut |_| ()).is_err(),
             "it is no change, and the file is older all the same"
         );
         std::fs::remove_dir_all(root.path().join(NAME)).unwrap();
-        file.change(|_| ()).unwrap();
+        file.change(&mut |_| ()).unwrap();
         assert_eq!(read(root.path()).recent, [7]);
     }
 

@@ -71,7 +71,7 @@ impl Hub {
         }
         told &= self.tell_back(&before, &mut record, &interrupted);
         // Only now: after a crash before this the notices are there, and the same ones are written again.
-        let changed = self.restart_record.change(|kept| {
+        self.restart_record.keep(&mut |kept| {
             if pending.is_some() {
                 kept.count(now.since_boot);
             }
@@ -79,10 +79,9 @@ impl Hub {
             kept.pending.take_if(|it| told && Some(&*it) == pending.as_ref());
             kept.down.take_if(|it| told && Some(&*it) == down.as_ref());
             if record.told != before_told {
-                kept.told = record.told;
+                kept.told = record.told.clone();
             }
         });
-        changed.unwrap_or_else(|e| log::warn!("the restart record cannot be written: {e}"));
     }
 
     /// Tells `stop.notify` that the gateway is back: where it was told that it goes down, where a restart
@@ -203,7 +202,7 @@ fn cause(before: &RunBefore, pending: Option<&Pending>) -> String {
 /// `0.2 s`, `12.0 s`, `3 min`, `2 h 5 min`.
 fn lasted(time: Duration) -> String {
     match time.as_secs() {
-        0..60 => format!("{:.1} s", time.as_secs_f64()),
+        0..60 => format!("{}.{} s", time.as_secs(), time.subsec_millis() / 100),
         60..3600 => format!("{} min", time.as_secs() / 60),
         seconds => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
     }

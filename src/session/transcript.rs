@@ -6,7 +6,6 @@
 
 mod info;
 
-use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -18,6 +17,7 @@ use serde_json::Value;
 use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::transcript_usage::TranscriptUsage;
+use super::tree::Tree;
 use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
@@ -50,7 +50,7 @@ impl Turn {
 pub struct Transcripts {
     dir: PathBuf,
     /// Sessions whose file agrees with the journal, as far as this process knows.
-    reconciled: Mutex<BTreeSet<Digest>>,
+    reconciled: Mutex<Tree>,
     /// What there is of all sessions. Held for moments.
     pub(super) usage: Mutex<TranscriptUsage>,
 }
@@ -82,7 +82,7 @@ impl Transcripts {
     ) -> io::Result<()> {
         let mut reconciled = lock(&self.reconciled);
         let found = self.find(session);
-        if reconciled.contains(&session) || found.is_none() && !create {
+        if reconciled.contains_key(&session) || found.is_none() && !create {
             return Ok(());
         }
         let Known { answered: said, unanswered: unsaid, reset } = known();
@@ -117,7 +117,7 @@ impl Transcripts {
             missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
             self.write(session, owner, &rolled(kept, cap))?;
         }
-        reconciled.insert(session);
+        reconciled.insert(session, 0);
         Ok(())
     }
 

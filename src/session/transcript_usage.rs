@@ -1,8 +1,7 @@
 //! What the sessions keep on disk, and whose it is. Pure: sizes and times come in.
 
-use std::collections::BTreeMap;
-
 use super::message_table::Digest;
+use super::tree::TreeOf;
 use crate::limits::SESSION_PAGE;
 use crate::shares::{LimitReached, Shares};
 
@@ -17,10 +16,10 @@ pub struct SessionUsage {
     principal: usize,
 }
 
-/// The sessions that have files, some 60 bytes of memory each.
+/// The sessions that have files, some 100 bytes of memory each.
 #[derive(Debug, Default)]
 pub struct TranscriptUsage {
-    pub sessions: BTreeMap<Digest, SessionUsage>,
+    pub sessions: TreeOf<SessionUsage>,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
     /// What the journal's time was when it was last told, in milliseconds.
@@ -39,26 +38,26 @@ impl TranscriptUsage {
         // One more page for the file that says whose it is.
         let bytes = (bytes.div_ceil(SESSION_PAGE) + 1) * SESSION_PAGE;
         self.principals[principal].1 += bytes;
-        self.sessions.insert(session, SessionUsage { used, bytes, principal });
+        *self.sessions.of(session) = SessionUsage { used, bytes, principal };
     }
 
     /// A session is used now, or has room set aside for its first turn.
     pub fn touch(&mut self, session: Digest, principal: &str, now: u64) {
-        let kept = self.sessions.get(&session);
+        let kept = self.sessions.get(session);
         let bytes = kept.map_or(SESSION_PAGE, |kept| kept.bytes - SESSION_PAGE);
         self.set(session, principal, bytes, now);
     }
 
     /// Returns how many bytes it had.
     pub fn remove(&mut self, session: Digest) -> u64 {
-        let Some(kept) = self.sessions.remove(&session) else { return 0 };
+        let Some(kept) = self.sessions.remove(session) else { return 0 };
         self.principals[kept.principal].1 -= kept.bytes;
         kept.bytes
     }
 
     /// Whether a session is this principal's, or not counted yet.
     pub fn may_be_of(&self, session: Digest, principal: &str) -> bool {
-        let kept = self.sessions.get(&session);
+        let kept = self.sessions.get(session);
         kept.is_none_or(|kept| self.principals[kept.principal].0 == principal)
     }
 
@@ -75,7 +74,7 @@ impl TranscriptUsage {
         let own = self.principals.iter().find(|(name, _)| name == principal);
         let all = self.principals.iter().map(|(_, bytes)| bytes).sum();
         // The page of a first turn, and that of its file's owner.
-        let more = if self.sessions.contains_key(&session) { 0 } else { 2 * SESSION_PAGE };
+        let more = if self.sessions.get(session).is_some() { 0 } else { 2 * SESSION_PAGE };
         let held = (own.map_or(0, |(_, bytes)| *bytes), all);
         shares.admit(principal, held, more, ("limits.max_transcripts", limit))
     }
@@ -114,7 +113,7 @@ mod tests {
         assert_eq!(usage.oldest(None, 20), [2, 1]);
         assert_eq!(usage.oldest(None, u64::MAX), [2, 1, 3]);
         assert_eq!((usage.remove(2), usage.remove(2)), (2 * SESSION_PAGE, 0));
-        assert_eq!((bytes(&usage), usage.sessions.contains_key(&2)), (vec![3, 3], false));
+        assert_eq!((bytes(&usage), usage.sessions.get(2).is_some()), (vec![3, 3], false));
     }
 
     #[test]

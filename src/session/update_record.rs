@@ -2,12 +2,13 @@
 //! replaces it at each step; the gateway and its commands read it.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::Path;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::escape::shell_word;
+use crate::json::object;
 use crate::sys::fs as files;
 use crate::sys::lock::is_held;
 
@@ -130,14 +131,13 @@ impl UpdateRecord {
 
 /// The updater that runs, by its pid: 0 in the moment before it has written that.
 pub fn updater(state_dir: &Path) -> Option<i32> {
-    let mut file = files::if_exists(files::open_own_to_write(&state_dir.join(LOCK))).ok()??;
-    is_held(&file).ok()?.then(|| pid_in(&mut file))
+    let file = files::if_exists(files::open_own_to_write(&state_dir.join(LOCK))).ok()??;
+    is_held(&file).ok()?.then(|| pid_in(file))
 }
 
 /// The pid that is written in a lock file.
-pub fn pid_in(file: &mut File) -> i32 {
-    let mut text = String::new();
-    let _ = file.take(MAX_LOCK).read_to_string(&mut text);
+pub fn pid_in(file: File) -> i32 {
+    let text = files::read_text(file, MAX_LOCK).unwrap_or_default();
     text.trim().parse().unwrap_or_default()
 }
 
@@ -154,11 +154,13 @@ pub fn write(state_dir: &Path, record: &UpdateRecord) -> io::Result<()> {
 }
 
 fn render(it: &UpdateRecord) -> Value {
-    json!({
-        "id": it.id, "stage": it.stage.word(), "by": it.by,
-        "pid": it.pid, "from": it.from, "to": it.to, "began": it.began, "ended": it.ended,
-        "program": it.program, "previous": it.previous, "why": it.why, "output": it.output,
-    })
+    let text = |of: &String| Value::from(of.as_str());
+    object!(
+        "id": text(&it.id), "stage": it.stage.word(), "by": text(&it.by), "pid": it.pid,
+        "from": text(&it.from), "to": text(&it.to), "began": text(&it.began),
+        "ended": text(&it.ended), "program": text(&it.program), "previous": text(&it.previous),
+        "why": text(&it.why), "output": text(&it.output),
+    )
 }
 
 fn parse(value: &Value) -> Option<UpdateRecord> {

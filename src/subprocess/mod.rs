@@ -19,4 +19,5 @@ pub use executable::{explain_failure, why_not_executable};
 pub use process_tree::Leftovers;
 pub use program::{
     Environment, Program, environment, find_on, find_program, is_service_manager_variable,
+    own_variables,
 };

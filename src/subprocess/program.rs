@@ -19,6 +19,13 @@ pub fn is_service_manager_variable(name: &str) -> bool {
         || name.starts_with("LISTEN_")
 }
 
+/// Our own variables, less those that `without` holds of.
+pub fn own_variables(without: fn(&str) -> bool) -> Environment {
+    let mut all: Environment = env::vars_os().collect();
+    all.retain(|(name, _)| !name.to_str().is_some_and(without));
+    all
+}
+
 /// Names and values of variables; of two with one name the later counts.
 pub type Environment = Vec<(OsString, OsString)>;
 
@@ -35,9 +42,7 @@ pub struct Program {
 impl Program {
     /// A program with our own environment, less what is for us alone.
     pub fn new(path: PathBuf) -> Program {
-        let alone = |name: &OsString| name.to_str().is_some_and(is_service_manager_variable);
-        let all = env::vars_os().filter(|(name, _)| !alone(name));
-        Program::with_environment(path, all.collect())
+        Program::with_environment(path, own_variables(is_service_manager_variable))
     }
 
     /// The program of a `command` in the configuration: a path, or a name on `PATH`.

@@ -2,10 +2,27 @@
 
 use std::fs::File;
 use std::io::{self, Seek, Write};
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
 use super::process::Pid;
+
+pub const STDIN: BorrowedFd<'static> = standard(0);
+pub const STDOUT: BorrowedFd<'static> = standard(1);
+pub const STDERR: BorrowedFd<'static> = standard(2);
+
+const fn standard(number: i32) -> BorrowedFd<'static> {
+    // SAFETY: it is open while the program runs: its runtime sees to that at the start, and nobody closes it.
+    unsafe { BorrowedFd::borrow_raw(number) }
+}
+
+/// Writes all of this. What std keeps for its own standard streams costs some kB.
+pub fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: the descriptor is borrowed, and not closed at the end.
+    let file = unsafe { File::from_raw_fd(fd.as_raw_fd()) };
+    ManuallyDrop::new(file).write_all(bytes)
+}
 
 /// Marks every inherited descriptor from 3 up close-on-exec, so that no child of ours can get
 /// what our parent left open (close_range(2); one by one where Linux before 5.11 refuses the flag).

@@ -1,6 +1,6 @@
 //! A program that is run in front of others: what it prints goes on at once, and its last lines are kept.
 
-use std::io::{self, Write};
+use std::io;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use crate::limits::{AGENT_READ, KILL_AFTER};
 use crate::subprocess::{
     ChildEvent, ChildKind, Children, ExitReason, Program, RunOptions, keep_tail,
 };
+use crate::sys::fd::{STDERR, STDOUT, write_all};
 use crate::sys::process::Status;
 
 /// What is kept of the output: some dozen lines, which a notice can hold.
@@ -48,9 +49,9 @@ pub fn run(
     let mut child = children.spawn(program, options)?;
     let mut buffer = [0; AGENT_READ];
     loop {
-        let (to, count): (&mut dyn Write, usize) = match child.next(&mut buffer, until)? {
-            ChildEvent::Stdout(count) => (&mut io::stdout(), count),
-            ChildEvent::Stderr(count) => (&mut io::stderr(), count),
+        let (to, count) = match child.next(&mut buffer, until)? {
+            ChildEvent::Stdout(count) => (STDOUT, count),
+            ChildEvent::Stderr(count) => (STDERR, count),
             ChildEvent::Ended(ExitReason::Exited(status)) => return Ok(Some(status)),
             ChildEvent::Ended(ExitReason::Cancelled(_)) => return Ok(None),
             ChildEvent::TimedOut => {
@@ -60,7 +61,7 @@ pub fn run(
             }
         };
         // Whoever reads it may have gone: that is no reason to stop.
-        let _ = to.write_all(&buffer[..count]).and_then(|()| to.flush());
+        let _ = write_all(to, &buffer[..count]);
         keep_tail(tail, &buffer[..count], MAX_TAIL);
     }
 }

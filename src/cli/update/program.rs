@@ -3,7 +3,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown, symlink};
 use std::path::{Path, PathBuf};
 
@@ -13,7 +13,7 @@ use crate::sys::fs as files;
 const MAX_LINKS: usize = 40;
 
 /// What is compared at a time.
-const BLOCK: usize = 64 << 10;
+const BLOCK: u64 = 64 << 10;
 
 /// A program as it was before the update.
 #[derive(Debug)]
@@ -150,10 +150,16 @@ fn copy(from: &Path, to: &Path) -> io::Result<()> {
 }
 
 fn write_copy(from: &Path, new: &Path) -> io::Result<()> {
-    let mut source = open(from)?;
+    let source = open(from)?;
     let meta = source.metadata()?;
     let mut file = files::create_new(new, 0o600)?;
-    io::copy(&mut source, &mut file)?;
+    loop {
+        let block = files::read_bytes(source.try_clone()?, BLOCK)?;
+        if block.is_empty() {
+            break;
+        }
+        file.write_all(&block)?;
+    }
     // Only root can, and only root has to: what anybody else may replace is their own.
     let _ = fchown(&file, Some(meta.uid()), Some(meta.gid()));
     file.set_permissions(Permissions::from_mode(meta.mode() & 0o777))?;
@@ -169,16 +175,13 @@ fn open(path: &Path) -> io::Result<File> {
 }
 
 fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    let (mut one, mut other) = (open(one)?, open(other)?);
+    let (one, other) = (open(one)?, open(other)?);
     if one.metadata()?.len() != other.metadata()?.len() {
         return Ok(false);
     }
-    let (mut here, mut there) = (Vec::with_capacity(BLOCK), Vec::with_capacity(BLOCK));
     loop {
-        here.clear();
-        there.clear();
-        (&mut one).take(BLOCK as u64).read_to_end(&mut here)?;
-        (&mut other).take(BLOCK as u64).read_to_end(&mut there)?;
+        let here = files::read_bytes(one.try_clone()?, BLOCK)?;
+        let there = files::read_bytes(other.try_clone()?, BLOCK)?;
         if here != there || here.is_empty() {
             return Ok(here == there);
         }

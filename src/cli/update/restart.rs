@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::site::Site;
 use super::trial::{Trial, Verdict};
 use crate::cli::unit_control::{Unit, describe_end};
+use crate::config::seconds;
 use crate::escape::escaped;
 use crate::exit::Failure;
 use crate::limits::CONTROL_TIMEOUT;
@@ -97,7 +98,7 @@ fn wait(site: &Site<'_>, to: &str, since: &Value, number: &Value) -> Result<bool
             _ => {}
         }
     }
-    Err(NotReady::Down(format!("it was not ready within {} s", limit.as_secs_f64())))
+    Err(NotReady::Down(format!("it was not ready within {}", seconds(limit))))
 }
 
 /// Has the service manager restart the unit, and waits until it is ready.

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::unit_control::describe_end;
+use crate::config::seconds;
 use crate::systemd::systemctl::Properties;
 
 /// Deaths of a new version that are enough: one may be anybody's, three are its own.
@@ -70,8 +71,8 @@ impl Trial {
         }
         match self.down_since {
             Some(since) if now.duration_since(since) >= self.start_timeout => {
-                let seconds = self.start_timeout.as_secs_f64();
-                Verdict::Failed(format!("it did not come back within {seconds} s{}", self.end))
+                let time = seconds(self.start_timeout);
+                Verdict::Failed(format!("it did not come back within {time}{}", self.end))
             }
             None if now >= self.ends => Verdict::Passed,
             _ => Verdict::GoesOn,

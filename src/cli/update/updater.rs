@@ -2,7 +2,7 @@
 //! the new one brought and proven, restarts the gateway into it, watches it, and goes back where it must.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
@@ -15,12 +15,14 @@ use super::site::Site;
 use super::trial::{Trial, Verdict};
 use crate::cli::control_client::escaped_lines;
 use crate::cli::unit_control::Unit;
+use crate::config::seconds;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::session::update_record::{self, LOCK, UpdateRecord, UpdateStage, pid_in};
 use crate::subprocess::{explain_failure, find_program};
 use crate::sys::clock::Utc;
+use crate::sys::fd::{STDOUT, write_all};
 use crate::sys::fs as files;
 use crate::sys::lock::try_hold_visibly;
 use crate::sys::process::{Pid, Status};
@@ -154,8 +156,8 @@ impl Updater<'_, '_> {
         };
         let trial = self.site.config.update.trial;
         self.enter(UpdateStage::Trial);
-        let (label, seconds) = (unit.label(), trial.as_secs_f64());
-        say(&format!("{label} is ready as version {version}; it is watched for {seconds} s"));
+        let (label, time) = (unit.label(), seconds(trial));
+        say(&format!("{label} is ready as version {version}; it is watched for {time}"));
         match self.watch(unit, trial) {
             Verdict::Failed(why) => self.roll_back(&why),
             Verdict::Stopped => {
@@ -217,7 +219,7 @@ impl Updater<'_, '_> {
                 Err(format!("{key} was ended by signal {signal}"))
             }
             Ok(None) => {
-                Err(format!("{key} did not end within update.timeout, {} s", timeout.as_secs_f64()))
+                Err(format!("{key} did not end within update.timeout, {}", seconds(timeout)))
             }
             Err(e) => Err(format!("{key} cannot be run: {}", explain_failure(words, &e))),
         }
@@ -357,9 +359,9 @@ fn take_lock(site: &Site<'_>) -> Result<File, Failure> {
         files::private_dir(&site.owner.dirs.state)?;
         files::open_or_create(&path)
     };
-    let mut file = site.as_owner(open)?.map_err(failed)?;
+    let file = site.as_owner(open)?.map_err(failed)?;
     if !try_hold_visibly(&file).map_err(failed)? {
-        return Err(busy(pid_in(&mut file)));
+        return Err(busy(pid_in(file)));
     }
     file.set_len(0)
         .and_then(|()| file.write_all_at(format!("{}\n", Pid::own()).as_bytes(), 0))
@@ -373,6 +375,5 @@ fn now() -> String {
 
 /// Says how it goes, to whoever still listens.
 fn say(words: &str) {
-    let mut out = io::stdout();
-    let _ = writeln!(out, "{words}").and_then(|()| out.flush());
+    let _ = write_all(STDOUT, format!("{words}\n").as_bytes());
 }

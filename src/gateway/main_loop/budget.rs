@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::progress::StopStep;
+use crate::config::millis;
 use crate::limits::{
     ABORT_TIMEOUT, CLOSE_TIMEOUT, HISTORY_TIMEOUT, KILL_AFTER, QUERY_DEADLINE, STOP_HEADROOM,
     STREAM_END_TIMEOUT,
@@ -88,7 +89,11 @@ impl Budget {
         let from = STEPS.iter().position(|(it, _)| *it == step).unwrap_or(STEPS.len());
         let all: Duration = STEPS[from..].iter().map(|(_, time)| *time).sum();
         let own = STEPS.get(from).map_or(Duration::ZERO, |(_, time)| *time);
-        if left >= all { own } else { own.mul_f64(left.as_secs_f64() / all.as_secs_f64()) }
+        if left >= all {
+            return own;
+        }
+        let [own, left, all] = [own, left, all].map(millis);
+        Duration::from_millis(own * left / all)
     }
 }
 

@@ -1,6 +1,5 @@
 //! The exec of a restart in place, by the main loop, and what goes over it.
 
-use std::env;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io;
@@ -19,6 +18,7 @@ use crate::json::object;
 use crate::lifecycle::phase::{Event, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{CLOSE_TIMEOUT, START_TIMEOUT, THREAD_STACK};
+use crate::subprocess::own_variables;
 use crate::sys::process::{Pid, exit_now, own_image};
 use crate::sys::{exec, proc};
 use crate::threads::spawn;
@@ -116,7 +116,8 @@ impl Main {
             name.push(value);
             name
         };
-        let environment: Vec<OsString> = env::vars_os().map(equals).chain([variable]).collect();
+        let environment: Vec<OsString> =
+            own_variables(|_| false).into_iter().map(equals).chain([variable]).collect();
         exec::execute(program, &self.plan.arguments, &environment, &keep)
     }
 

@@ -1,11 +1,12 @@
 //! What each principal has, for its share of what is kept. Pure.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use super::entry::Entry;
 use crate::named::ByName;
 use crate::session::id::Id;
 use crate::session::states::{DeliveryState, TurnState};
+use crate::session::tree::Tree;
 
 /// How many messages there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +58,7 @@ pub(super) struct Account {
     /// Settled messages without a key, in the order in which they settled.
     pub unkeyed: VecDeque<Id>,
     /// The ids of dead letters.
-    pub dead_letters: BTreeSet<u128>,
+    pub dead_letters: Tree,
 }
 
 /// What each principal holds of something, by name.

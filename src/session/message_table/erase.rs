@@ -9,7 +9,7 @@ use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
 impl MessageTable {
     /// Whether a message was over when its session was reset.
     pub fn is_erased(&self, entry: &Entry) -> bool {
-        let erasure = |session: Digest| Some(self.resets.get(&session)?.erasure);
+        let erasure = |session: Digest| Some(self.resets.get(session)?.erasure);
         let newest = entry.outcome.max(entry.accepted);
         let reset = || entry.session().and_then(erasure).is_some_and(|reset| reset > newest);
         entry.erased || (entry.turn.is_over() && reset())
@@ -24,7 +24,7 @@ impl MessageTable {
     /// Erases some messages of sessions that were reset; says whether there are more.
     pub fn erase_some(&mut self) -> bool {
         let Some(session) = self.to_erase.front().copied() else { return false };
-        let reset = self.resets.get(&session).map_or(0, |reset| reset.erasure);
+        let reset = self.resets.get(session).map_or(0, |reset| reset.erasure);
         let before = self.messages_of(session, 0).take_while(|(_, entry)| entry.accepted < reset);
         let erased = before.filter(|(_, entry)| self.is_erased(entry));
         let ids: Vec<Id> = erased.map(|(id, _)| id).take(ERASED_AT_ONCE).collect();
@@ -50,7 +50,7 @@ impl MessageTable {
         });
         if let Some(session) = session {
             self.records.remove(session, latest);
-            self.resets.entry(session).or_default().erased += 1;
+            self.resets.of(session).erased += 1;
         }
     }
 

@@ -1,9 +1,8 @@
 //! What is kept of each session. Pure.
 
-use std::collections::BTreeMap;
-
 use super::owner::Digest;
 use crate::session::id::Id;
+use crate::session::tree::Tree;
 
 /// What is known of a session that was reset.
 #[derive(Debug, Default)]
@@ -21,7 +20,7 @@ pub(super) struct Reset {
 /// The records of each session. A key is half of the session's digest and the record's number; its
 /// value the number of the record before it of the same message, or 0.
 #[derive(Debug, Default)]
-pub(super) struct RecordIndex(BTreeMap<u128, u128>);
+pub(super) struct RecordIndex(Tree);
 
 impl RecordIndex {
     pub fn add(&mut self, session: Digest, number: u64, before: u64) {

@@ -53,7 +53,7 @@ impl MessageTable {
         let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.counts.dead_letters);
         for own in self.accounts.values() {
             let too_many = own.counts.dead_letters.saturating_sub(kept);
-            let dead = own.dead_letters.iter().copied().map(Id).enumerate();
+            let dead = own.dead_letters.keys().copied().map(Id).enumerate();
             // By id: one that was revived is younger than those behind it.
             let overdue = dead.filter(|(at, id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS));
             add(&mut overdue.map(|(_, id)| id));
@@ -105,7 +105,7 @@ impl MessageTable {
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
                 if entry.erased {
-                    self.resets.entry(session).or_default().erased -= 1;
+                    self.resets.of(session).erased -= 1;
                 }
             }
         }

@@ -42,7 +42,7 @@ impl MessageTable {
 
     /// Everything up to this record of a session is void.
     pub(super) fn reset(&mut self, session: Digest, number: u64, erases: bool) {
-        let reset = self.resets.entry(session).or_default();
+        let reset = self.resets.of(session);
         let old = [std::mem::replace(&mut reset.last, number), reset.erasure];
         reset.newest = self.last.unwrap_or_default();
         // One that erases counts until the next that does.
@@ -65,17 +65,17 @@ impl MessageTable {
 
     /// Whether a message of this session belongs to a time before its last reset.
     pub fn is_reset(&self, session: Digest, accepted: u64) -> bool {
-        self.resets.get(&session).is_some_and(|reset| reset.last > accepted)
+        self.resets.get(session).is_some_and(|reset| reset.last > accepted)
     }
 
     /// The newest message that there was at a session's last reset, and that reset's record.
     pub fn reset_of(&self, session: Digest) -> Option<(Id, u64)> {
-        self.resets.get(&session).map(|reset| (reset.newest, reset.last))
+        self.resets.get(session).map(|reset| (reset.newest, reset.last))
     }
 
     /// The sessions that were reset, from this one on.
     pub fn reset_sessions(&self, from: Digest) -> impl Iterator<Item = Digest> {
-        self.resets.range(from..).map(|(session, _)| *session)
+        self.resets.keys_from(from)
     }
 
     /// Drops the resets of sessions that nothing is known of any more, of so many from this session
@@ -84,10 +84,10 @@ impl MessageTable {
         let sessions: Vec<Digest> = self.reset_sessions(from).take(most).collect();
         for session in &sessions {
             let known = self.messages_of(*session, 0).next().is_some();
-            if let Some(reset) = self.resets.get(session).filter(|it| !known && it.erased == 0) {
+            if let Some(reset) = self.resets.get(*session).filter(|it| !known && it.erased == 0) {
                 let records = [reset.last, reset.erasure];
                 records.into_iter().for_each(|record| self.records.remove(*session, record));
-                self.resets.remove(session);
+                self.resets.remove(*session);
             }
         }
         let last = sessions.get(most.checked_sub(1)?)?;
@@ -101,7 +101,7 @@ impl MessageTable {
         }
         match Record::parse(json) {
             Ok(Record::Reset { principal, session, .. }) => {
-                let reset = self.resets.get(&session_digest(&principal, &session));
+                let reset = self.resets.get(session_digest(&principal, &session));
                 reset.is_some_and(|reset| [reset.last, reset.erasure].contains(&number))
             }
             Ok(Record::Clock { .. }) => {

@@ -19,7 +19,7 @@ struct Page {
 
 impl Transcripts {
     fn is_settled(&self, session: Digest) -> bool {
-        lock(&self.reconciled).contains(&session)
+        lock(&self.reconciled).contains_key(&session)
     }
 }
 
