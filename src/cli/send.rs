@@ -237,7 +237,7 @@ mod tests {
         let _held = hold(&dirs);
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (_, mut client) = contact(&dirs, deadline, Ok).unwrap();
+        let (_, (mut client, _)) = contact(&dirs, deadline, "").unwrap();
         let mut printer = Printer { out: Vec::new(), terminal, last: None };
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
         printer.end().unwrap();

@@ -52,7 +52,10 @@ pub fn update(context: &Context, system: bool) -> Result<Exit, Failure> {
             ),
         ));
     }
-    if site.as_owner(|| update_record::is_under_way(&site.owner.dirs.state))? {
+    let rights = site.as_owner()?;
+    let is_under_way = update_record::is_under_way(&site.owner.dirs.state);
+    drop(rights);
+    if is_under_way {
         return Err(busy(&site));
     }
     let by_message = env::var(REQUEST_VARIABLE).ok();

@@ -2,6 +2,7 @@
 //! from.
 
 use std::env;
+use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -19,7 +20,7 @@ use crate::limits::CONTROL_TIMEOUT;
 use crate::outbound::client::Client;
 use crate::subprocess::{Program, find_program};
 use crate::sys::proc;
-use crate::sys::user::{self, User};
+use crate::sys::user::{self, Rights, User};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Properties;
 
@@ -55,7 +56,9 @@ impl<'c> Site<'c> {
         } else {
             context.refuse_foreign("update")?;
         }
-        let holder = with_rights_of(user.as_ref(), || holder(&owner.dirs))?;
+        let rights = rights_of(user.as_ref())?;
+        let holder = holder(&owner.dirs);
+        drop(rights);
         if let Some(holder) = holder {
             // What runs counts: a unit that is installed may have nothing to do with it.
             unit = if system { unit } else { Unit::of(context, holder) };
@@ -70,13 +73,15 @@ impl<'c> Site<'c> {
         // A user's own gateway may be the machine's service: that manager is root's to command.
         let is_ours = |unit: &Unit<'_>| unit.systemctl.scope == Scope::User || user::own_uid() == 0;
         let unit = unit.filter(|unit| is_ours(unit) && unit.show().is_ok());
-        let loaded = with_rights_of(user.as_ref(), || config::load(&owner))??;
-        Ok(Site { owner, user, unit, holder, config: loaded.config })
+        let rights = rights_of(user.as_ref())?;
+        let config = config::load(&owner)?.config;
+        drop(rights);
+        Ok(Site { owner, user, unit, holder, config })
     }
 
-    /// Does something with the rights of the gateway's user.
-    pub fn as_owner<T>(&self, act: impl FnOnce() -> T) -> Result<T, Failure> {
-        with_rights_of(self.user.as_ref(), act)
+    /// Takes the rights of the gateway's user until that is dropped.
+    pub fn as_owner(&self) -> Result<Option<Rights>, Failure> {
+        rights_of(self.user.as_ref())
     }
 
     /// What a service manager says of the unit.
@@ -86,17 +91,16 @@ impl<'c> Site<'c> {
 
     /// What the gateway says of itself.
     pub fn status(&self) -> Result<Value, NoAnswer> {
-        let deadline = Instant::now() + CONTROL_TIMEOUT;
-        let asked = self.as_owner(|| fetch_status(&self.owner.dirs, deadline));
-        let asked = asked.unwrap_or_else(|failure| Err(NoAnswer::Unreachable(failure.message)));
+        let _rights = self.as_owner().map_err(|failure| NoAnswer::Unreachable(failure.message))?;
+        let asked = fetch_status(&self.owner.dirs, Instant::now() + CONTROL_TIMEOUT);
         asked.map(|(_, status)| status)
     }
 
     /// A connection to its control socket.
     pub fn connect(&self) -> Result<Client<'static>, String> {
-        let ask = || contact(&self.owner.dirs, Instant::now() + CONTROL_TIMEOUT, Ok);
-        match self.as_owner(ask).map_err(|failure| failure.message)? {
-            Ok((_, client)) => Ok(client),
+        let _rights = self.as_owner().map_err(|failure| failure.message)?;
+        match contact(&self.owner.dirs, Instant::now() + CONTROL_TIMEOUT, "") {
+            Ok((_, (client, _))) => Ok(client),
             Err(NoAnswer::NotRunning) => Err("the gateway does not run".to_owned()),
             Err(NoAnswer::Unresponsive { why, .. } | NoAnswer::Unreachable(why)) => {
                 Err(format!("the gateway cannot be asked: {why}"))
@@ -134,31 +138,22 @@ impl<'c> Site<'c> {
     }
 
     /// A program to be run as the gateway's user, with that user's directories.
-    pub fn as_user(&self, path: &Path, words: &[String]) -> io::Result<Program> {
+    pub fn as_user(&self, path: &Path, words: &[OsString]) -> io::Result<Program> {
         let base = &self.owner.base;
-        let program = match &self.user {
-            None => Program::new(path.to_owned()).args(words),
-            Some(user) => Program::new(find_program("setpriv")?)
+        let mut program = Program::new(path.to_owned());
+        if let Some(user) = &self.user {
+            program = Program::new(find_program("setpriv")?)
                 .args([format!("--reuid={}", user.uid), format!("--regid={}", user.gid)])
                 .args(["--init-groups", "--"])
                 .args([path])
-                .args(words)
-                .env("USER", user.name.clone())
-                .env("LOGNAME", user.name.clone()),
-        };
-        let runtime = base.runtime.as_ref().map(|dir| ("XDG_RUNTIME_DIR", dir));
-        let dirs = [("HOME", &base.home), ("XDG_CONFIG_HOME", &base.config)];
-        let dirs = dirs.into_iter().chain([("XDG_STATE_HOME", &base.state)]).chain(runtime);
-        Ok(dirs.fold(program, |program, (name, dir)| program.env(name, dir)))
-    }
-
-    /// The arguments with which it is started, up to the command.
-    pub fn arguments(&self) -> Vec<String> {
-        let mut words = vec!["-p".to_owned(), self.owner.name.to_string()];
-        let config = self.owner.config.as_ref();
-        words.extend(config.map(|file| format!("--config={}", file.display())));
-        words.extend(self.owner.set.iter().map(|setting| format!("--set={setting}")));
-        words
+                .env("USER", &user.name)
+                .env("LOGNAME", &user.name);
+        }
+        if let Some(dir) = &base.runtime {
+            program = program.env("XDG_RUNTIME_DIR", dir);
+        }
+        let program = program.args(words).env("HOME", &base.home);
+        Ok(program.env("XDG_CONFIG_HOME", &base.config).env("XDG_STATE_HOME", &base.state))
     }
 }
 
@@ -169,14 +164,10 @@ fn no_unit(context: &Context) -> Failure {
     ))
 }
 
-fn with_rights_of<T>(user: Option<&User>, act: impl FnOnce() -> T) -> Result<T, Failure> {
-    match user {
-        None => Ok(act()),
-        Some(user) => {
-            let cannot = |e| Failure::cannot(&format!("act as {}", user.name.display()), &e);
-            user::acting_as(user, act).map_err(cannot)
-        }
-    }
+fn rights_of(user: Option<&User>) -> Result<Option<Rights>, Failure> {
+    let Some(user) = user else { return Ok(None) };
+    let cannot = |e| Failure::cannot(&format!("act as {}", user.name.display()), &e);
+    Rights::of(user).map(Some).map_err(cannot)
 }
 
 /// The path in `{ path=/usr/bin/x ; argv[]=/usr/bin/x run ; … }`, as `systemctl show` prints it.

@@ -1,11 +1,12 @@
 //! The updater: a process of its own that outlives the restarts of the gateway. It keeps the program, has
 //! the new one brought and proven, restarts the gateway into it, watches it, and goes back where it must.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::time::{Instant, SystemTime};
 
-use serde_json::json;
+use serde_json::Value;
 
 use super::command::run;
 use super::program::Installed;
@@ -40,9 +41,8 @@ struct Updater<'s, 'c> {
 
 /// Says that one update runs at a time.
 pub fn busy(site: &Site<'_>) -> Failure {
-    let record = site.as_owner(|| update_record::read(&site.owner.dirs.state)).ok().flatten();
     // It may be about to write its own.
-    let record = record.filter(|record| !record.is_end());
+    let record = read_record(site).filter(|record| !record.is_end());
     let pid = record.map_or(String::new(), |record| format!(": pid {}", record.0["pid"]));
     let words = format!("an update is under way{pid}; try again when it has ended");
     Failure::new(Exit::TryLater, words)
@@ -54,20 +54,29 @@ pub fn busy(site: &Site<'_>) -> Failure {
 /// It did not begin.
 pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     let _lock = take_lock(site)?;
-    let left = site.as_owner(|| update_record::read(&site.owner.dirs.state))?;
-    if let Some(left) = left.and_then(|it| it.left_behind()) {
+    if let Some(left) = read_record(site).and_then(|it| it.left_behind()) {
         say(&left);
     }
     let path = site.program()?;
-    let from = proof::version_now(site, &path)?;
+    let from = proof::version_now(site, &path).map_err(Failure::failed)?;
     // With the rights of the gateway's user, who could lead root anywhere else by a link.
-    let installed = site.as_owner(|| Installed::keep(&path))?;
+    let rights = site.as_owner()?;
+    let installed = Installed::keep(&path);
+    drop(rights);
     let installed = installed.map_err(|e| Failure::with("find the program", &path, &e))?;
-    let kept = installed.kept.as_ref().ok().map(|kept| kept.display().to_string());
-    let record = UpdateRecord(json!({
-        "by": by, "pid": Pid::own().get(), "from": from, "began": now(),
-        "program": path.display().to_string(), "previous": kept,
-    }));
+    let mut record = UpdateRecord(Value::Null);
+    record.0["pid"] = Pid::own().get().into();
+    let program = path.to_string_lossy();
+    let previous = installed.kept.as_ref().map(|kept| kept.to_string_lossy()).unwrap_or_default();
+    for (key, text) in [
+        ("by", by),
+        ("from", &from),
+        ("began", &now()),
+        ("program", &program),
+        ("previous", &previous),
+    ] {
+        record.set(key, text);
+    }
     let mut updater = Updater { site, installed, record };
     say(&updater.way_back());
     updater.enter(COMMAND);
@@ -143,15 +152,10 @@ impl Updater<'_, '_> {
     /// Runs one of the commands of `[update]`.
     fn run_configured(&mut self, key: &str, words: &[String]) -> Result<(), String> {
         let timeout = self.site.config.update.timeout;
-        let program = match words {
-            [program, words @ ..] if program.contains('/') => {
-                self.site.as_user(program.as_ref(), words)
-            }
-            [program, words @ ..] => {
-                find_program(program).and_then(|path| self.site.as_user(&path, words))
-            }
-            [] => Err(io::Error::other("it is not set")),
-        };
+        // Not empty: that was looked at before.
+        let (name, rest) = (&words[0], words[1..].iter().map(OsString::from).collect::<Vec<_>>());
+        let path = if name.contains('/') { Ok(name.into()) } else { find_program(name) };
+        let program = path.and_then(|path| self.site.as_user(&path, &rest));
         say(&format!("{key} runs: {}", escaped(&words.join(" "), false)));
         let (mut tail, children) = (Vec::new(), &self.site.owner.children);
         let ended = program.and_then(|program| {
@@ -238,8 +242,10 @@ impl Updater<'_, '_> {
     fn put_back(&mut self) -> Result<String, String> {
         let (path, from) = (self.installed.path.clone(), self.record.get("from").to_owned());
         let again = format!("{} is version {from} again", path.display());
-        let put = self.site.as_owner(|| self.installed.put_back());
-        let Err(not) = put.map_err(|failure| failure.message).flatten() else { return Ok(again) };
+        let rights = self.site.as_owner().map_err(|failure| failure.message)?;
+        let put = self.installed.put_back();
+        drop(rights);
+        let Err(not) = put else { return Ok(again) };
         let words = &self.site.config.update.rollback;
         let path_shown = path.display();
         if words.is_empty() {
@@ -261,23 +267,26 @@ impl Updater<'_, '_> {
     fn enter(&mut self, stage: &str) {
         self.record.set("stage", stage);
         let state = &self.site.owner.dirs.state;
-        let written = self.site.as_owner(|| update_record::write(state, &self.record));
-        let failed = |e: io::Error| Failure::with("write", &state.join(NAME), &e);
-        if let Err(failure) = written.and_then(|written| written.map_err(failed)) {
-            say(&format!("warning: {failure}"));
+        let Ok(_rights) = self.site.as_owner() else { return };
+        if let Err(e) = update_record::write(state, &self.record) {
+            let path = state.join(NAME);
+            say(&format!("warning: {} cannot be written: {e}", path.display()));
         }
     }
 }
 
 fn take_lock(site: &Site<'_>) -> Result<File, Failure> {
-    let path = site.owner.dirs.state.join(LOCK);
-    let lock = || {
-        files::private_dir(&site.owner.dirs.state)?;
-        let file = files::open_or_create(&path)?;
-        Ok(try_hold_visibly(&file)?.then_some(file))
-    };
-    let taken = site.as_owner(lock)?.map_err(|e: io::Error| Failure::with("use", &path, &e))?;
-    taken.ok_or_else(|| busy(site))
+    let (state, path) = (&site.owner.dirs.state, site.owner.dirs.state.join(LOCK));
+    let rights = site.as_owner()?;
+    let file = files::private_dir(state).and_then(|()| files::open_or_create(&path));
+    drop(rights);
+    let held = file.and_then(|file| Ok(try_hold_visibly(&file)?.then_some(file)));
+    held.map_err(|e| Failure::with("use", &path, &e))?.ok_or_else(|| busy(site))
+}
+
+fn read_record(site: &Site<'_>) -> Option<UpdateRecord> {
+    let _rights = site.as_owner().ok()?;
+    update_record::read(&site.owner.dirs.state)
 }
 
 fn now() -> String {
