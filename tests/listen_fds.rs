@@ -37,10 +37,14 @@ fn assert_answered(mut stream: impl Read) {
     assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
 }
 
+/// Waits until nobody listens there: a child that another test is about to start has copies of what this
+/// program has open, for a moment.
 #[track_caller]
 fn assert_closed(address: SocketAddr) {
-    let refused = TcpStream::connect(address).map(drop).unwrap_err();
-    assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
+    let refused = |kind| (kind == ErrorKind::ConnectionRefused).then_some(());
+    eventually("a closed port", || {
+        TcpStream::connect(address).map(drop).map_or_else(|e| refused(e.kind()), |()| None)
+    });
 }
 
 #[test]
@@ -155,8 +159,8 @@ fn of_our_own_a_changed_address_wins_and_what_waited_is_served() {
     let told = gateway.notified();
     let at = |line: &str| told.iter().position(|told| told == line);
     assert!(at("FDSTOREREMOVE=1").is_some() && at("FDSTOREREMOVE=1") < at("BARRIER=1"), "{told:?}");
-    // Without a unit nobody keeps anything.
-    assert_eq!(at("FDSTORE=1"), None, "{told:?}");
+    // What came back was kept, and what takes its place is to be kept before it is called ready.
+    assert!(at("FDSTORE=1").is_some() && at("FDSTORE=1") < at("READY=1"), "{told:?}");
 }
 
 #[test]

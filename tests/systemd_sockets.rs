@@ -250,7 +250,7 @@ fn until_the_manager_has_answered_nobody_is_accepted_and_then_all_are_told_or_se
         let (shown_go, shown_asked) = (go.display(), asked.display());
         let wrapper = format!(
             "#!/bin/sh\nif ! [ -e {shown_go} ]; then : > {shown_asked}; fi\n\
-             while ! [ -e {shown_go} ]; do sleep 0.01; done\nexec /usr/bin/systemctl \"$@\"\n"
+             while ! [ -e {shown_go} ]; do sleep 0.01; done\nPATH=/usr/bin:/bin exec systemctl \"$@\"\n"
         );
         manager.write(&dir.join("systemctl"), &wrapper);
         fs::set_permissions(dir.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();

@@ -43,6 +43,8 @@ pub struct Service {
     pub ready: AtomicBool,
     pub connections: ConnectionTable,
     pub control_connections: AtomicUsize,
+    /// Connections on TCP of which no request has come.
+    pub fresh_connections: AtomicUsize,
     /// How the run before this one ended, as `/v1/status` tells it.
     pub last_stop: Mutex<Value>,
     /// What hangs, so that the service manager is about to restart the gateway.
@@ -77,6 +79,7 @@ impl Service {
             ready: AtomicBool::new(false),
             connections: ConnectionTable::default(),
             control_connections: AtomicUsize::new(0),
+            fresh_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
             hangs: Mutex::default(),
             warnings: Mutex::default(),
@@ -189,6 +192,17 @@ impl Service {
         let keys = self.keys();
         // Where it holds its share already the connection is like one that has shown no key.
         let _ = keys.named(name).map(|key| self.connections.authenticate(activity, key));
+    }
+
+    /// The first request of a connection has come, or it ends without one.
+    pub fn begin_connection(&self, activity: Option<&ConnectionActivity>) {
+        if activity.is_some_and(ConnectionActivity::begin) {
+            self.fresh_connections.fetch_sub(1, Ordering::SeqCst);
+            // A drain waits for it.
+            if self.draining_since.get().is_some() {
+                self.wake.notify();
+            }
+        }
     }
 
     pub(super) fn begin(&self, streams: bool) -> InFlight<'_> {

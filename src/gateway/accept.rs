@@ -50,6 +50,8 @@ pub struct Listeners {
     pub control: UnixListener,
     /// Whoever opened the TCP listener keeps it.
     pub foreign: bool,
+    /// The service manager keeps ours.
+    pub kept: bool,
     /// How many tasks the system lets us have.
     tasks: Option<usize>,
     spare_thread: Incoming,
@@ -65,10 +67,10 @@ impl Listeners {
     /// No thread, or no descriptor.
     pub fn new(bound: Bound) -> io::Result<Listeners> {
         let (tasks, spare_thread) = (proc::task_limit(), spare_thread::start()?);
-        let Bound { tcp, foreign, control, waiting: (next, next_control) } = bound;
+        let Bound { tcp, foreign, kept, control, waiting: (next, next_control) } = bound;
         let next = next.into_iter().map(|(stream, peer)| (Arc::new(stream), peer)).collect();
         let (next, next_control, full) = (RefCell::new(next), next_control.into(), Cell::default());
-        Ok(Listeners { tcp, control, foreign, tasks, spare_thread, next, next_control, full })
+        Ok(Listeners { tcp, control, foreign, kept, tasks, spare_thread, next, next_control, full })
     }
 
     /// Whether an accepted connection waits; on TCP, where `tcp`.

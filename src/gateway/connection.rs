@@ -44,6 +44,9 @@ pub fn serve(stream: Box<dyn Socket>, guard: &ConnectionGuard, earlier: Option<U
             connection.activity.clone_from(activity);
             if let Some((unread, new)) = earlier {
                 connection.restore(unread, new);
+                if !new {
+                    service.begin_connection(activity.as_deref());
+                }
             }
             api::serve(&mut connection, *origin, service);
             if let Some(unread) = connection.take_unread() {
@@ -68,6 +71,7 @@ impl ConnectionGuard {
         activity: Option<Arc<ConnectionActivity>>,
     ) -> ConnectionGuard {
         service.control_connections.fetch_add(activity.is_none().into(), Ordering::SeqCst);
+        service.fresh_connections.fetch_add(activity.is_some().into(), Ordering::SeqCst);
         ConnectionGuard { service: Arc::clone(service), origin, activity }
     }
 }
@@ -86,7 +90,10 @@ impl ConnectionGuard {
 impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         match &self.activity {
-            Some(activity) => self.service.connections.remove(activity),
+            Some(activity) => {
+                self.service.begin_connection(Some(activity));
+                self.service.connections.remove(activity);
+            }
             None => drop(self.service.control_connections.fetch_sub(1, Ordering::SeqCst)),
         }
         if self.service.shutdown.is_handing_over() {

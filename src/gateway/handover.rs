@@ -50,6 +50,8 @@ pub struct Handover {
     pub listen: Option<String>,
     /// Whoever opened that listener keeps it.
     pub foreign: bool,
+    /// The service manager has copies of both.
+    pub kept: bool,
     /// The restart that led here; null: none.
     pub restart: Value,
     descriptors: BTreeMap<String, OwnedFd>,
@@ -126,6 +128,7 @@ impl Handover {
             had_file: value["had_file"] == true,
             listen: value["listen"].as_str().map(str::to_owned),
             foreign: value["foreign"] == true,
+            kept: value["kept"] == true,
             sockets: Sockets::default(),
             restart: value["restart"].clone(),
             descriptors: BTreeMap::new(),

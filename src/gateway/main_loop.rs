@@ -253,8 +253,13 @@ impl Main {
         match news {
             News::Started(result) => match *result {
                 Ok(started) => {
+                    self.stores = started.listeners.kept;
                     self.started = Some(started);
                     self.tell_of_restart();
+                    // Before READY=1: the ones that were bound anew take the place of those of before.
+                    if self.stores {
+                        self.store_listeners();
+                    }
                     if self.stop.is_some() {
                         self.take_no_more();
                     }
@@ -277,6 +282,7 @@ impl Main {
                     self.store_listeners();
                 }
             }
+            News::Stores if self.stores => {}
             News::Stores => {
                 self.stores = true;
                 self.store_listeners();
@@ -299,7 +305,9 @@ impl Main {
 
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
-        self.take_no_more();
+        if self.may_close() {
+            self.take_no_more();
+        }
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }
@@ -321,7 +329,7 @@ impl Main {
     fn check_timers(&mut self) {
         let now = Instant::now();
         due(&mut self.timers.accept, now);
-        if due(&mut self.timers.close, now) {
+        if due(&mut self.timers.close, now) || (self.timers.close.is_some() && self.may_close()) {
             self.take_no_more();
         }
         let requests = self.started.as_ref().map_or(0, |started| started.service.in_flight());

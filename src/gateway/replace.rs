@@ -27,6 +27,9 @@ use crate::sys::{fs as files, user};
 /// How long the other side may take for what it does at once.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long one that has given up may take to end by itself, while nobody is served.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+
 /// How long a process that was killed may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -109,14 +112,19 @@ impl Successor {
         }
     }
 
+    /// Sees to it that it has ended: one that ends by itself keeps its exit status.
     fn kill(&self) -> io::Result<()> {
         let Ok(process) = PidFd::open(self.pid) else { return Ok(()) };
-        process.send(Signal::Kill)?;
-        let deadline = Instant::now() + KILL_TIMEOUT;
-        match Cancel::at(deadline).wait([Interest::read(process.as_fd())], deadline)? {
-            ([true], _) => Ok(()),
-            _ => Err(ErrorKind::TimedOut.into()),
+        let ends = |timeout| {
+            let deadline = Instant::now() + timeout;
+            let waited = Cancel::at(deadline).wait([Interest::read(process.as_fd())], deadline);
+            waited.map(|([ended], _)| ended)
+        };
+        if ends(END_TIMEOUT)? {
+            return Ok(());
         }
+        process.send(Signal::Kill)?;
+        if ends(KILL_TIMEOUT)? { Ok(()) } else { Err(ErrorKind::TimedOut.into()) }
     }
 }
 

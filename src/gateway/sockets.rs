@@ -37,6 +37,8 @@ pub struct Earlier {
     /// It was bound for the address that is configured now.
     pub same: bool,
     pub foreign: bool,
+    /// The service manager has copies of them.
+    pub kept: bool,
     pub control: Option<UnixListener>,
 }
 
@@ -65,6 +67,8 @@ pub struct Bound {
     pub tcp: TcpListener,
     /// Whoever opened the TCP listener keeps it: it is not for the service manager's store.
     pub foreign: bool,
+    /// One of ours came back: the service manager keeps them.
+    pub kept: bool,
     pub control: UnixListener,
     /// What waited on listeners that were given up.
     pub waiting: (Vec<(TcpStream, SocketAddr)>, Vec<UnixStream>),
@@ -90,6 +94,9 @@ impl Sockets {
     ) -> Result<Bound, Failure> {
         let given = self.0.map_err(|e| Failure::new(Exit::Config, e))?;
         let Sorted { http, control, stale } = sort(given, control_path)?;
+        let kept = earlier.kept
+            || http.as_ref().is_some_and(|http| http.own)
+            || control.as_ref().is_some_and(|control| control.own);
         if stale {
             give_up(HTTP);
         }
@@ -145,7 +152,7 @@ impl Sockets {
                 }
             }
         };
-        Ok(Bound { tcp, foreign, control, waiting: (tcp_waiting, control_waiting) })
+        Ok(Bound { tcp, foreign, kept, control, waiting: (tcp_waiting, control_waiting) })
     }
 }
 

@@ -117,7 +117,8 @@ fn open(
         let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
         let same = inherited.listen.as_ref().is_none_or(|it| *it == wanted.to_string())
             || tcp.as_ref().is_some_and(|tcp| tcp.local_addr().is_ok_and(|it| it == wanted));
-        let earlier = Earlier { tcp, same, foreign: inherited.foreign, control };
+        let earlier =
+            Earlier { tcp, same, foreign: inherited.foreign, kept: inherited.kept, control };
         (earlier, std::mem::take(&mut inherited.sockets))
     };
     let listen = || listen(wanted, &loaded);
@@ -239,11 +240,13 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     plan.children.end_earlier_runs(delegated.as_deref());
     let followed = history::followed(&plan.dirs, run);
     let stop = followed.as_ref();
+    // The main thread wants it, too, and what follows may wait for a disk that hangs.
+    let failed = lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned);
     started.hub.tell_of_run_before(RunBefore {
         version: stop.and_then(|stop| stop["version"].as_str()).map(str::to_owned),
         how: stop.map_or_else(|| "nobody knows how".to_owned(), history::in_words),
         away: stop.and_then(|it| it["next"]["away_ms"].as_u64()).map(Duration::from_millis),
-        failed: lock(&plan.inherited).restart["failed"].as_str().map(str::to_owned),
+        failed,
     });
     started.hub.open();
     if let Some(line) = run.silent.get() {

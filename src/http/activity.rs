@@ -2,6 +2,7 @@
 //! since when it streams or is idle.
 
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::threads::lock;
@@ -43,11 +44,23 @@ pub struct ConnectionActivity {
     began: Instant,
     /// With what stands for the key of the last authenticated request; 0: there was none.
     state: Mutex<(Stage, usize)>,
+    /// No request of it has come.
+    fresh: AtomicBool,
 }
 
 impl ConnectionActivity {
     pub fn new(number: u64, began: Instant) -> ConnectionActivity {
-        ConnectionActivity { number, began, state: Mutex::new((Stage::Unauthenticated, 0)) }
+        ConnectionActivity {
+            number,
+            began,
+            state: Mutex::new((Stage::Unauthenticated, 0)),
+            fresh: true.into(),
+        }
+    }
+
+    /// Its first request has come, or it ends; true once.
+    pub fn begin(&self) -> bool {
+        self.fresh.swap(false, Ordering::SeqCst)
     }
 
     pub fn at(&self, now: Instant) -> Activity {

@@ -51,9 +51,10 @@ pub struct Connection {
     pub extra: Vec<(&'static str, String)>,
     /// For the table of connections; `None` on the control socket.
     pub activity: Option<Arc<ConnectionActivity>>,
-    /// No request has come yet; before the present one none had.
+    /// No request has come yet.
     new: bool,
-    was_new: bool,
+    /// The present request is the first.
+    pub first: bool,
     /// The length of the present request's head.
     head: usize,
     pub(super) open: bool,
@@ -81,7 +82,7 @@ impl Connection {
             extra: Vec::new(),
             activity: None,
             new: true,
-            was_new: true,
+            first: true,
             head: 0,
             open: true,
             handed_over: false,
@@ -133,18 +134,11 @@ impl Connection {
             match head::parse(&mut scan, self.transport.data()) {
                 Ok(None) => {}
                 Err(refusal) => return Err(self.refuse(refusal)),
-                // Only on TCP: the control socket tells the state until the end.
-                Ok(Some(_))
-                    if !self.new && self.activity.is_some() && self.shutdown.is_silent() =>
-                {
-                    self.open = false;
-                    return Ok(None);
-                }
                 Ok(Some((request, length))) => {
                     self.transport.consume(length);
                     self.unread = request.framing;
                     self.extra.clear();
-                    (self.head, self.was_new) = (length, std::mem::take(&mut self.new));
+                    (self.head, self.first) = (length, std::mem::take(&mut self.new));
                     self.activity.iter().for_each(|activity| activity.enter(Stage::Received));
                     return Ok(Some(request));
                 }
@@ -176,7 +170,7 @@ impl Connection {
     /// noticed as usual then.
     pub fn park(&mut self) -> Result<(), Error> {
         self.transport.put_back(self.head);
-        (self.unread, self.new) = (BodyFraming::None, self.was_new);
+        (self.unread, self.new) = (BodyFraming::None, self.first);
         self.shutdown.parked.fetch_add(1, Ordering::SeqCst);
         let goes_on = self.await_end_of_pause();
         self.shutdown.parked.fetch_sub(1, Ordering::SeqCst);
@@ -193,6 +187,13 @@ impl Connection {
             }
         }
         Ok(())
+    }
+
+    /// Where the present request is for another process, ends the connection without an answer; says whether.
+    pub fn leave(&mut self) -> bool {
+        let leaves = !self.first && self.shutdown.is_silent();
+        self.open &= !leaves;
+        leaves
     }
 
     /// Reads the body of `request`, at most `cap` bytes (and never more than `max_body`).

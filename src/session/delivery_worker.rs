@@ -69,17 +69,18 @@ impl Hub {
         self.maintenance_wakeup.notify_all();
     }
 
-    /// Sends this reply at once, during a drain, unless another is on its way to its target: then the
-    /// next start does. Waits for so long at the most.
-    pub(super) fn send_in_drain(&self, name: &str, id: Id, limit: Duration) {
-        let entry = {
-            let mut state = self.lock();
-            let entry = state.table.copy(id).filter(may_be_sent);
-            let Some(entry) = entry.filter(|_| state.deliveries.claim(name)) else { return };
-            self.begin_work(1);
-            entry
-        };
-        let _ = self.send(name, (id, entry), limit);
+    /// Keeps a target for one reply of this stop, which its worker would wait for as long as it likes; false
+    /// where another is on its way there.
+    pub(super) fn claim_target(&self, name: &str) -> bool {
+        let claimed = self.lock().deliveries.claim(name);
+        self.begin_work(claimed.into());
+        claimed
+    }
+
+    /// Sends this reply to a target that was claimed, where there is one. Waits for so long at the most.
+    pub(super) fn send_claimed(&self, name: &str, id: Option<Id>, limit: Duration) {
+        let entry = id.and_then(|id| Some((id, self.lock().table.copy(id).filter(may_be_sent)?)));
+        let _ = entry.map(|next| self.send(name, next, limit));
         self.stop_sending(name, None);
     }
 

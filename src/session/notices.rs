@@ -189,13 +189,20 @@ impl Hub {
         let words = format!("at {}: {words}", rfc3339(stamp.at));
         let text = format!("gateway {} goes down {words}{}", self.name(), more_ends(more));
         let about = format!("down {}", stamp.age);
-        let id = match self.write_notice(Notice::to_target(target, &about, text)) {
-            Ok(id) => id,
-            Err(e) => return log::warn!("target {target} could not be told of the stop: {e}"),
-        };
-        record.down = Some(Down { target: target.to_owned(), message: id.to_string(), words });
-        keep(record);
-        self.send_in_drain(target, id, MAX_DRAIN_SEND);
+        // Before it can be seen: the target's own worker is not to wait for as long as it likes.
+        let claimed = self.claim_target(target);
+        let written = self.write_notice(Notice::to_target(target, &about, text));
+        match &written {
+            Ok(id) => {
+                let message = id.to_string();
+                record.down = Some(Down { target: target.to_owned(), message, words });
+                keep(record);
+            }
+            Err(e) => log::warn!("target {target} could not be told of the stop: {e}"),
+        }
+        if claimed {
+            self.send_claimed(target, written.ok(), MAX_DRAIN_SEND);
+        }
     }
 
     /// Which gateway this is, for those who hear from several.

@@ -24,7 +24,7 @@ fn unknown_names_are_errors_with_a_suggestion() {
     );
     error(
         "[zebra.x]\n",
-        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [restart], [log], [limits], [deliver.NAME], [keys.NAME]",
+        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [restart], [update], [log], [limits], [deliver.NAME], [keys.NAME]",
     );
     error("[[http]]\n", "1:3: http must be a section, written [http]; got a list");
     error("http = 1\n", "1:1: http must be a section, written [http]; got an integer");

@@ -115,7 +115,7 @@ fn what_is_written_loads_to_the_same() {
         let model = lines.any(|it| it.starts_with(model) && it.ends_with("# coder.toml:5"));
         assert_eq!(model, text == upstream, "{rendered}");
         // Where it is written, a reload takes echo as meant.
-        assert_eq!(rendered.contains("\ncommand = "), has_command, "{rendered}");
+        assert_eq!(rendered.contains("[agent]\ncommand = "), has_command, "{rendered}");
     }
 }
 

@@ -16,9 +16,10 @@ use crate::cancel::Cancel;
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::fault_points;
+use crate::gateway::handover;
 use crate::gateway::startup::Started;
 use crate::lifecycle::evidence::{Finding, QueryPoint};
-use crate::lifecycle::history;
+use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ABORT_TIMEOUT, CLOSE_TIMEOUT, DISK_SLOW, KILL_AFTER, THREAD_STACK};
@@ -61,6 +62,15 @@ impl Main {
         if self.in_flight() > 0 {
             self.report(now);
         }
+    }
+
+    /// Whether a drain may take no more requests before its time is over: it is known what the stop is, and
+    /// where the unit comes back, each accepted connection has sent its first request.
+    pub(super) fn may_close(&self) -> bool {
+        let fresh = |started: &Started| started.service.fresh_connections.load(Ordering::SeqCst);
+        let finding = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
+        finding.is_some_and(|found| !found.comes_back)
+            || (finding.is_some() && self.started.as_ref().map_or(0, fresh) == 0)
     }
 
     /// Takes no new requests from here on; those that have begun may still ask for a turn, for a moment. Where
@@ -254,7 +264,10 @@ impl Main {
             failed.or_else(|| (outcome == Outcome::RestartFailed).then(|| CLOSE_FAILED.to_owned()));
         let note = loss.map(|loss| loss.why).or(failed);
         // A start that has not begun its run by now begins none.
-        let run = self.begun.get_or_init(|| None).as_deref();
+        // But one that this process has become has all that the run before it had.
+        let generation = handover::generation(&self.plan.inherited);
+        let own = || (generation > 0).then(|| Arc::new(Run::new(generation)));
+        let run = self.begun.get_or_init(own).as_deref();
         let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
         // The line is made here: the child that writes it is another process.
         let (why, line) = match found.filter(|_| outcome != Outcome::Failed) {

@@ -134,6 +134,7 @@ impl Main {
             "name": proc::name(Pid::own()),
             "soft_limit": self.plan.children.descriptors(),
             "had_file": self.plan.had_file.load(Ordering::SeqCst),
+            "kept": self.stores,
             "foreign": same.is_some() && self.started.as_ref().is_some_and(|it| it.listeners.foreign),
             "listen": listen,
             "restart": {

@@ -7,9 +7,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use super::super::{
-    Closed, Connection, ConnectionActivity, Refusal, Response, ShutdownFlag, Socket,
-};
+use super::super::{Closed, Connection, Refusal, Response, ShutdownFlag, Socket};
 use super::test_limits;
 use crate::config::Limits;
 
@@ -301,11 +299,11 @@ fn where_another_process_comes_the_next_request_of_a_connection_is_left_to_it() 
     let shutdown = Arc::<ShutdownFlag>::default();
     let closer = Arc::clone(&shutdown);
     let server = serve_behind(shutdown, socket, test_limits(), move |connection| {
-        let activity = ConnectionActivity::new(1, Instant::now());
-        connection.activity = Some(Arc::new(activity));
         let request = connection.next_request()?.unwrap();
         connection.respond(&request, Response::text(200, "first"))?;
         closer.close(true);
+        connection.next_request()?.unwrap();
+        assert!(connection.leave());
         assert!(connection.next_request()?.is_none());
         Ok(())
     });
@@ -314,18 +312,20 @@ fn where_another_process_comes_the_next_request_of_a_connection_is_left_to_it() 
     let answers = read_all(&mut client);
     assert_eq!(answers.matches("HTTP/1.1").count(), 1, "{answers}");
     assert!(server.join().is_ok());
-    // A new one has nothing to lose but the answer.
-    let (mut client, socket) = tcp();
-    let shutdown = Arc::<ShutdownFlag>::default();
-    shutdown.close(true);
-    let server = serve_behind(shutdown, socket, test_limits(), move |connection| {
-        connection.activity = Some(Arc::new(ConnectionActivity::new(1, Instant::now())));
-        let request = connection.next_request()?.unwrap();
-        connection.respond(&request, Response::text(503, "no"))
-    });
-    client.write_all(GET).unwrap();
-    assert!(read_all(&mut client).starts_with("HTTP/1.1 503 "));
-    assert!(server.join().is_ok());
+    // A new one is answered, and so is each where no other process comes.
+    for silent in [true, false] {
+        let (mut client, socket) = tcp();
+        let shutdown = Arc::<ShutdownFlag>::default();
+        shutdown.close(silent);
+        let server = serve_behind(shutdown, socket, test_limits(), move |connection| {
+            let request = connection.next_request()?.unwrap();
+            assert!(!connection.leave());
+            connection.respond(&request, Response::text(503, "no"))
+        });
+        client.write_all(GET).unwrap();
+        assert!(read_all(&mut client).starts_with("HTTP/1.1 503 "));
+        assert!(server.join().is_ok());
+    }
 }
 
 #[test]

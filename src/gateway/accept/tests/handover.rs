@@ -92,8 +92,14 @@ impl Host {
         service.hub.open();
         let listeners = [self.tcp.try_clone().unwrap()].map(|tcp| {
             let control = self.control.try_clone().unwrap();
-            Listeners::new(Bound { tcp, foreign: false, control, waiting: Default::default() })
-                .unwrap()
+            Listeners::new(Bound {
+                tcp,
+                foreign: false,
+                kept: false,
+                control,
+                waiting: Default::default(),
+            })
+            .unwrap()
         });
         let [listeners] = listeners;
         Image { service, listeners }
