@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use util::fault::{self, Fault, HANG, When};
 use util::programs::{BROKEN, NEWER, VERSION, put, put_gateway};
 use util::random::Random;
 use util::{DEADLINE, Gate, Gateway, Home, eventually, pause, rounds, script};
@@ -189,6 +190,72 @@ fn no_sigterm_is_lost() {
     }
 }
 
+/// An idle gateway has no connection whose end is a reason to look again.
+#[test]
+fn nobody_is_waited_for_where_nobody_is_connected() {
+    let gateway = Home::new().start();
+    let mut ready = gateway.notifications("READY=1");
+    let mut away = || {
+        gateway.signal(libc::SIGUSR1);
+        ready += 1;
+        gateway.wait_for_notifications("READY=1", ready, DEADLINE);
+        let state = gateway.control().get("/v1/restart", &[]).assert_status(200).json();
+        state["done"]["away_ms"].as_u64().unwrap()
+    };
+    // On a busy machine one of some.
+    assert!((0..20).any(|_| away() < 150));
+}
+
+/// A start that hangs: it has not begun its run when the signal comes.
+#[test]
+fn a_sigterm_before_the_new_run_has_begun_is_in_the_history() {
+    let home = Home::new();
+    let hang = home.path().join("hang");
+    let lock = home.runtime_dir().join("lock");
+    let (when, on) = (When::While(&hang), lock.to_str().unwrap());
+    let fault = Fault { call: "openat", error: HANG, when, on };
+    let gate = Gate::closed(home.path());
+    home.configure(&gate.agent());
+    let gateway = fault.into(home.launch(), &home).start();
+    let running = gateway.begin("one", false);
+    gateway.wait_for_turns(1);
+    gateway.signal(libc::SIGUSR1);
+    gateway.wait_for_log("the restart waits for the turns in flight: 1", DEADLINE);
+    fs::write(&hang, "").unwrap();
+    gate.open();
+    eventually("the next start hangs", || (!fault::hits(&home).is_empty()).then_some(()));
+    gateway.signal(libc::SIGTERM);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
+    drop(running);
+    let stop = history(&home).pop().unwrap();
+    assert_eq!((&stop["verdict"], &stop["signal"]), (&json!("external"), &json!("SIGTERM")));
+    assert_eq!(stop["sender"]["pid"], std::process::id(), "{stop}");
+}
+
+#[test]
+fn a_stop_during_the_pause_begins_nothing_but_what_a_client_waits_for() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    home.configure(&gate.agent());
+    let gateway = home.start();
+    let mut running = gateway.begin("one", false);
+    gateway.wait_for_turns(1);
+    gateway.signal(libc::SIGUSR1);
+    gateway.wait_for_log("the restart waits for the turns in flight: 1", DEADLINE);
+    let later = ["a", "b"].map(|session| gateway.api().accepted(session, "later"));
+    let mut parked = gateway.begin("two", false);
+    gateway.signal(libc::SIGTERM);
+    gateway.wait_for_log("Shutdown context", DEADLINE);
+    gate.open();
+    running.response().assert_status(200);
+    parked.response();
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
+    let said = gateway.stderr();
+    assert!(!later.iter().any(|id| said.contains(id.as_str())), "{said}");
+    let next = home.start();
+    later.iter().for_each(|id| drop(next.api().finished(id)));
+}
+
 #[test]
 fn turns_in_flight_finish_and_what_comes_meanwhile_waits_for_nobody() {
     let home = Home::new();
@@ -340,6 +407,31 @@ fn a_configuration_that_was_made_wrong_after_the_proof_keeps_the_old_one() {
     home.configure("[agent]\ncommand = []\n");
     restart(&gateway);
     assert_eq!(history(&home).len(), 1);
+}
+
+/// What was told to end could not go on in this process.
+#[test]
+fn no_turn_is_interrupted_for_a_configuration_that_is_wrong_by_then() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    let good = format!("{}[stop]\ndrain_timeout = \"1s\"\n", gate.agent());
+    home.configure(&good);
+    let gateway = home.start();
+    let mut running = gateway.begin("one", false);
+    gateway.wait_for_turns(1);
+    gateway.signal(libc::SIGUSR1);
+    gateway.wait_for_log("the restart waits for the turns in flight: 1", DEADLINE);
+    let later = gateway.api().accepted("s", "two");
+    let mut parked = gateway.begin("three", false);
+    home.configure(&format!("{good}[nonsense]\n"));
+    gateway.wait_for_log("no restart: the configuration is wrong", DEADLINE);
+    gate.open();
+    running.response().assert_status(200);
+    parked.response().assert_status(200);
+    gateway.api().finished(&later);
+    assert!(history(&home).is_empty());
+    home.configure(&good);
+    restart(&gateway);
 }
 
 #[test]

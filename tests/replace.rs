@@ -6,6 +6,7 @@ mod util;
 use std::fs;
 use std::net::TcpListener;
 
+use util::fault::{self, Fault, HANG, When};
 use util::programs::VERSION;
 use util::{DEADLINE, Gate, Home, eventually, rounds};
 
@@ -33,6 +34,9 @@ fn the_new_process_has_all_that_the_old_one_had_which_ends() {
         assert_eq!(next.api().reply(&id), format!("message {round}"));
         gateway = next;
     }
+    // Its arguments ask for that no more.
+    home.run(&["restart", "--graceful"]).assert_code(0);
+    idle.get("/health", &[]).assert_status(200);
     let history = home.run(&["history"]).assert_code(0).stdout;
     assert!(history.contains(&format!("handed over to pid {}, version {VERSION}", gateway.pid())));
     home.run(&["stop"]).assert_code(0);
@@ -67,6 +71,58 @@ fn one_that_cannot_start_gives_it_all_back() {
     assert_eq!(holder(&home), i64::from(gateway.pid()));
     home.run(&["stop"]).assert_code(0);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+}
+
+#[test]
+fn the_new_process_takes_more_connections_than_it_may_have_open_at_first() {
+    let home = Home::new();
+    let few = || home.launch().through(&["prlimit", "--nofile=64:"]);
+    let gateway = few().start();
+    let mut idle: Vec<_> = (0..100).map(|_| gateway.connect()).collect();
+    idle.iter_mut().for_each(|it| drop(it.get("/health", &[]).assert_status(200)));
+    let next = few().arg("--replace").start();
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+    idle.iter_mut().for_each(|it| drop(it.get("/health", &[]).assert_status(200)));
+    drop(next);
+}
+
+/// Longer than a stop may take.
+#[test]
+fn a_new_process_that_hangs_has_the_time_of_a_start_and_then_the_old_one_serves() {
+    let home = Home::new();
+    home.configure("[stop]\ndrain_timeout = \"10ms\"\n[restart]\nstart_timeout = \"16s\"\n");
+    let gateway = home.start();
+    let hang = home.path().join("hang");
+    fs::write(&hang, "").unwrap();
+    let when = When::While(&hang);
+    let fault = Fault { call: "openat", error: HANG, when, on: "state.lock" };
+    let next = fault.into(home.launch().arg("--replace"), &home).spawn();
+    let said = "the old one was: pid ";
+    gateway.wait_for_log(said, 2 * DEADLINE);
+    assert!(gateway.stderr().contains("was not ready within 16 s"), "{}", gateway.stderr());
+    assert_eq!(gateway.ask("x").assert_status(200).reply(), "x");
+    next.finish(DEADLINE).assert_code(128 + libc::SIGKILL);
+}
+
+/// The old one judges it: nobody else has begun.
+#[test]
+fn a_stop_while_the_new_process_starts_ends_both() {
+    for (signal, code, verdict) in [(libc::SIGTERM, 143, "external"), (libc::SIGINT, 0, "planned")]
+    {
+        let home = Home::new();
+        let gateway = home.start();
+        let hang = home.path().join("hang");
+        fs::write(&hang, "").unwrap();
+        let when = When::While(&hang);
+        let fault = Fault { call: "openat", error: HANG, when, on: "state.lock" };
+        let next = fault.into(home.launch().arg("--replace"), &home).spawn();
+        eventually("it starts", || (!fault::hits(&home).is_empty()).then_some(()));
+        gateway.signal(signal);
+        assert_eq!(gateway.wait_for_exit(DEADLINE), code, "{}", gateway.stderr());
+        next.finish(DEADLINE).assert_code(128 + libc::SIGKILL);
+        let history = home.run(&["history", "--json"]).assert_code(0).stdout;
+        assert!(history.contains(&format!("\"verdict\":\"{verdict}\"")), "{history}");
+    }
 }
 
 #[test]

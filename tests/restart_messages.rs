@@ -255,3 +255,18 @@ fn a_restart_that_does_not_happen_is_told() {
     let shown = gateway.home().run(&["status"]).assert_code(0).stdout;
     assert!(shown.contains("did not happen "), "{shown}");
 }
+
+#[test]
+fn a_restart_after_which_nobody_could_be_told_is_refused() {
+    let home = Home::new();
+    // A directory in its place stands for a disk that is full: root may write all.
+    fs::create_dir_all(home.state_dir().join("restart.json/x")).unwrap();
+    let gateway = home.start();
+    let (_, reply) = command(&gateway.api(), "s", "/restart");
+    assert!(reply.starts_with("restart requested"), "{reply}");
+    let told = notices(&gateway, "s", 1);
+    assert!(told[0].contains("did not happen: who asked for it cannot be kept"), "{told:?}");
+    // An operator at the machine sees what becomes of it.
+    gateway.signal(libc::SIGUSR1);
+    restarts(&gateway, 1);
+}

@@ -165,3 +165,25 @@ fn an_operators_message_updates_a_gateway_in_the_foreground() {
     let status: Value = serde_json::from_str(&site.home.run(&["status", "--json"]).stdout).unwrap();
     assert_eq!((&status["version"], &status["pid"]), (&json!(NEWER), &json!(gateway.pid())));
 }
+
+#[test]
+fn what_an_updater_that_was_killed_has_left_unproven_is_not_kept_as_the_version_before() {
+    // What is run is said, too.
+    let site = Site::new(&format!("{MOVE}; echo mo''ved; exec sleep 20"));
+    programs::put("exit-1", &site.new);
+    let _gateway = site.home.launch().program(&site.program).start();
+    let begin = || Process::spawn(&mut site.home.command_of(&binary(), &["update"]));
+    for _ in 0..2 {
+        let first = begin();
+        first.wait_for_output("moved", DEADLINE);
+        let updater = i32::try_from(site.record()["pid"].as_i64().unwrap()).unwrap();
+        sys::kill(updater, libc::SIGKILL).unwrap();
+        first.finish(DEADLINE).assert_code(1);
+    }
+    site.configure("exit 1");
+    let outcome = begin().finish(DEADLINE).assert_code(1);
+    assert_said(&outcome, &["was left in its step \"command\"", "failed with exit status 1"]);
+    site.assert_old();
+    let kept = site.program.with_extension("previous");
+    assert!(fs::read(kept).unwrap() == fs::read(binary()).unwrap(), "the copy");
+}

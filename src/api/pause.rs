@@ -63,6 +63,15 @@ impl Service {
         self.take_handed_over()
     }
 
+    /// A stop comes instead: what was parked goes on, what was given up is to be admitted again, and messages
+    /// that wait begin no more.
+    #[must_use]
+    pub fn give_back(&self) -> Vec<HandedOver> {
+        self.hub.pause();
+        self.shutdown.resume();
+        self.take_handed_over()
+    }
+
     /// A connection's own thread gives up its socket.
     pub fn give_up(
         &self,

@@ -89,7 +89,8 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let (children, user) = (soft_limit.map_or_else(Children::new, Children::started_with), None);
     let context = &Context { name, base, dirs, config, set, children, user };
     if let Some(mut signals) = signals {
-        if args.has("--replace") {
+        // Behind an exec it is this very process that runs.
+        if args.has("--replace") && inherited.generation == 0 {
             inherited = run::replace(context, &mut signals)?;
         }
         return Ok(run::run(context, signals, inherited, args.has("--ephemeral")));

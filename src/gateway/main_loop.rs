@@ -272,8 +272,10 @@ impl Main {
             News::Found(finding) => self.handle_finding(*finding),
             News::Proven(proven) => self.handle_proof(proven),
             // Of one that was given up: another may be under way.
-            News::Closed(cancelled, _) if cancelled.load(Ordering::SeqCst) => {}
+            News::Closed(cancelled, _) | News::Checked(cancelled, _)
+                if cancelled.load(Ordering::SeqCst) => {}
             News::Closed(_, listener) => self.handle_closed(listener),
+            News::Checked(_, checked) => self.handle_check(checked),
             News::Control(listener) => {
                 if let Some(started) = &mut self.started {
                     started.listeners.control = listener;
@@ -364,6 +366,7 @@ impl Main {
             Action::AnnounceStopping => self.notifier.send("STOPPING=1"),
             Action::AbortTurns => self.abort_turns(),
             Action::Pause => self.begin_pause(),
+            Action::Check => self.check_again(),
             Action::HandOver => self.hand_over(),
             Action::PauseAgain => self.pause_again(),
             Action::Close => self.close_for_restart(),

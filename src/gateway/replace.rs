@@ -16,9 +16,11 @@ use super::handover::{Handover, Predecessor, READY};
 use crate::cancel::Cancel;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::signals::{Kind, Signals};
-use crate::limits::MAX_HANDOVER;
-use crate::sys::poll::{Interest, wait_any_or_signal};
-use crate::sys::process::{Pid, PidFd, Signal};
+use crate::limits::{MAX_HANDOVER, WANTED_DESCRIPTORS};
+use crate::sys::fd::raise_limit;
+use crate::sys::poll::{Interest, wait_any, wait_any_or_signal};
+use crate::sys::process::{Pid, PidFd, Signal, is_gone};
+use crate::sys::signal::is_stop_pending;
 use crate::sys::socket::{
     MAX_DESCRIPTORS, bind_unix, connect_unix, peer, receive_descriptors, send_descriptors,
 };
@@ -27,11 +29,14 @@ use crate::sys::{fs as files, user};
 /// How long the other side may take for what it does at once.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long one that has given up may take to end by itself, while nobody is served.
-const END_TIMEOUT: Duration = Duration::from_millis(500);
-
 /// How long a process that was killed may take to end.
 const KILL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long one that has failed may take to say why, while nobody is served.
+const END_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often it is looked whether a signal waits, while another process starts.
+const SIGNAL_PROBE: Duration = Duration::from_millis(100);
 
 /// A version is shorter.
 const MAX_VERSION: u64 = 64;
@@ -40,6 +45,7 @@ const MAX_VERSION: u64 = 64;
 pub struct Successor {
     stream: UnixStream,
     pub pid: Pid,
+    process: PidFd,
     pub version: String,
 }
 
@@ -59,12 +65,14 @@ impl Successor {
         let (peer, uid) = peer(&stream).map_err(failed)?;
         let pid = peer.filter(|_| uid == user::own_uid());
         let pid = pid.ok_or("another user's process wants to take over")?;
+        // It has yet to say its version: the number is not another's meanwhile.
+        let process = PidFd::open(pid).map_err(failed)?;
         stream.set_read_timeout(Some(GREETING_TIMEOUT)).map_err(failed)?;
         let (mut version, mut byte) = (String::new(), [0]);
         while (version.len() as u64) < MAX_VERSION {
             (&stream).read_exact(&mut byte).map_err(failed)?;
             if byte == *b"\n" {
-                return Ok(Successor { stream, pid, version });
+                return Ok(Successor { stream, pid, process, version });
             }
             version.push(char::from(byte[0]));
         }
@@ -101,30 +109,48 @@ impl Successor {
         for some in descriptors.chunks(MAX_DESCRIPTORS) {
             send_descriptors(self.stream.as_fd(), b"D", some).map_err(failed)?;
         }
-        self.stream.set_read_timeout(Some(timeout)).map_err(failed)?;
+        let deadline = Instant::now() + timeout;
+        while !self.is_ready_within(SIGNAL_PROBE).map_err(failed)? {
+            // Signals are blocked here, and wait for whoever goes on.
+            if is_stop_pending() {
+                return Err("is not waited for: a signal came that ends the gateway".to_owned());
+            }
+            if Instant::now() >= deadline {
+                return Err(format!("was not ready within {} s", timeout.as_secs()));
+            }
+        }
         let mut said = [0];
         match self.stream.read(&mut said) {
             Ok(1) if said == [READY] => Ok(()),
-            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {
-                Err(format!("was not ready within {} s", timeout.as_secs()))
+            Ok(_) | Err(_) => {
+                // It may have a word to say about it.
+                let _ = self.has_ended(END_TIMEOUT);
+                Err("ended before it was ready".to_owned())
             }
-            Ok(_) | Err(_) => Err("ended before it was ready".to_owned()),
         }
     }
 
-    /// Sees to it that it has ended: one that ends by itself keeps its exit status.
+    /// Whether it has said something, or has gone.
+    fn is_ready_within(&self, time: Duration) -> io::Result<bool> {
+        Ok(wait_any([Interest::read(self.stream.as_fd())], Some(time))? == [true])
+    }
+
+    fn has_ended(&self, within: Duration) -> io::Result<bool> {
+        let deadline = Instant::now() + within;
+        let (ended, _) =
+            Cancel::at(deadline).wait([Interest::read(self.process.as_fd())], deadline)?;
+        Ok(ended == [true])
+    }
+
     fn kill(&self) -> io::Result<()> {
-        let Ok(process) = PidFd::open(self.pid) else { return Ok(()) };
-        let ends = |timeout| {
-            let deadline = Instant::now() + timeout;
-            let waited = Cancel::at(deadline).wait([Interest::read(process.as_fd())], deadline);
-            waited.map(|([ended], _)| ended)
-        };
-        if ends(END_TIMEOUT)? {
-            return Ok(());
+        match self.process.send(Signal::Kill) {
+            Err(e) if is_gone(&e) => return Ok(()),
+            sent => sent?,
         }
-        process.send(Signal::Kill)?;
-        if ends(KILL_TIMEOUT)? { Ok(()) } else { Err(ErrorKind::TimedOut.into()) }
+        match self.has_ended(KILL_TIMEOUT)? {
+            true => Ok(()),
+            false => Err(ErrorKind::TimedOut.into()),
+        }
     }
 }
 
@@ -142,6 +168,8 @@ pub fn take_over(
     let path = place(&plan.dirs.runtime, own);
     let failed = |e: io::Error| Failure::cannot("take over", &e);
     let listener = bind_unix(&path).map_err(failed)?;
+    // The other may have more connections than a start may have open.
+    raise_limit(WANTED_DESCRIPTORS).map_err(failed)?;
     let asked = ask(own);
     let accepted = asked.and_then(|()| {
         wait(signals, listener.as_fd(), Some(Instant::now() + GREETING_TIMEOUT))?;

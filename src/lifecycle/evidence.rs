@@ -4,6 +4,7 @@
 use std::env;
 use std::fmt::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use crate::subprocess::Children;
 use crate::sys::process::Pid;
 use crate::sys::{proc, signal};
 use crate::systemd::cgroup::{self, OwnUnit};
-use crate::systemd::systemctl::{self, Properties, Systemctl, is_main_pid};
+use crate::systemd::systemctl::{self, Properties, Systemctl, is_main_pid, job_type_of};
 use crate::systemd::{Scope, revival};
 use crate::threads::pause;
 
@@ -35,6 +36,8 @@ pub struct Supervisor {
     invocation: Option<String>,
     /// The unit that we run in, as far as our control group tells, or [`Supervisor::locate`] did.
     pub own: Arc<OnceLock<OwnUnit>>,
+    /// Whether its manager keeps descriptors for it, once it was asked.
+    stores: Arc<AtomicBool>,
     /// The unit that `install` makes for a gateway of this name.
     installed: String,
     marker: PathBuf,
@@ -98,7 +101,7 @@ impl Supervisor {
         let invocation = env::var("INVOCATION_ID").ok().filter(|id| !id.is_empty());
         let own = invocation.as_ref().and_then(|_| cgroup::own_unit(&proc::cgroup(Pid::own())?));
         let own = Arc::new(own.map_or_else(OnceLock::new, OnceLock::from));
-        Supervisor { invocation, own, installed, marker, children }
+        Supervisor { invocation, own, stores: Arc::default(), installed, marker, children }
     }
 
     /// The unit that we run in. Where our control group names none (`ProtectControlGroups=strict` or
@@ -133,7 +136,9 @@ impl Supervisor {
         let deadline = Instant::now() + QUERY_DEADLINE;
         let own = self.locate(deadline)?;
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
-        self.settings_in(&systemctl.show(PROPERTIES, &own.unit, deadline).ok()?)
+        let settings = self.settings_in(&systemctl.show(PROPERTIES, &own.unit, deadline).ok()?)?;
+        self.stores.store(settings.stores, Ordering::SeqCst);
+        Some(settings)
     }
 
     fn settings_in(&self, shown: &Properties) -> Option<UnitSettings> {
@@ -151,7 +156,8 @@ impl Supervisor {
         // The sender first: it may be gone by the time the manager has answered.
         let (sender, name) = self.sender(caught);
         let mut shown = Shown::default();
-        let supervision = self.supervision(point, Instant::now() + within, &mut shown);
+        let deadline = Instant::now() + within;
+        let supervision = self.supervision(point, sender, deadline, &mut shown);
         let marker = match point {
             QueryPoint::Signal { .. } => planned_stop_marker::consume(&self.marker),
             QueryPoint::Exit { marker } => marker || planned_stop_marker::consume(&self.marker),
@@ -172,13 +178,23 @@ impl Supervisor {
         Finding { verdict, sender: name, marker, may_change, unit, comes_back, context }
     }
 
-    fn supervision(&self, point: QueryPoint, deadline: Instant, shown: &mut Shown) -> Supervision {
+    fn supervision(
+        &self,
+        point: QueryPoint,
+        sender: Sender,
+        deadline: Instant,
+        shown: &mut Shown,
+    ) -> Supervision {
         let Some(invocation) = &self.invocation else { return Supervision::None };
         let Some(own) = self.locate(deadline) else {
             let silent = Instant::now() >= deadline;
             return if silent { Supervision::Silent } else { Supervision::NotOurs };
         };
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
+        // What the manager signals has a job as a rule, whose type tells a stop from a restart: asked for at the
+        // same time, so that a stop takes no longer for it.
+        let asks = sender == Sender::OurManager && self.stores.load(Ordering::SeqCst);
+        let jobs = asks.then(|| systemctl.list_jobs(deadline)).and_then(Result::ok);
         let properties = format!("{PROPERTIES}{}", revival::PROPERTIES);
         let mut answer = systemctl.show(&properties, &own.unit, deadline);
         if answer.is_err() && Instant::now() + QUESTION_RETRY < deadline {
@@ -204,7 +220,9 @@ impl Supervisor {
         let typed = verdict::needs_job_type(deactivating, id.is_some(), started, again);
         shown.keeps = main && counts(get("NFileDescriptorStore"));
         if let Some(id) = id.filter(|_| typed || shown.keeps) {
-            match systemctl.job_type(id, deadline) {
+            // What the verdict goes by is asked for behind the other answer.
+            let known = jobs.filter(|_| !typed).and_then(|jobs| job_type_of(jobs, id));
+            match known.map_or_else(|| systemctl.job_type(id, deadline), |it| Ok(Some(it))) {
                 Ok(kind) => shown.job_type = kind.unwrap_or_default(),
                 Err(e) => (shown.failure, shown.keeps) = (e, false),
             }

@@ -90,6 +90,8 @@ pub enum Event {
     Expired,
     /// The program that is to be executed has proven itself.
     Proven,
+    /// What it will read still lets it start.
+    Checked,
     /// The journal is closed for the restart.
     Closed,
     /// The restart cannot go on; the journal is open.
@@ -110,6 +112,8 @@ pub enum Action {
     AbortTurns,
     /// Begin nothing, and start the pause's clock.
     Pause,
+    /// Look once more whether the next image could start, before anything is told to end for it.
+    Check,
     /// Accept nothing, have connections give up their sockets, and start the clock for that.
     HandOver,
     /// Close the journal.
@@ -127,7 +131,9 @@ pub enum Action {
 /// The next phase and what to do on the way.
 pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
     use Action::{AbortTurns, AskAgain, Exit, Nothing};
-    use Event::{Broken, Closed, Expired, GivenUp, Proven, Quiet, Signal, Started, Verdict};
+    use Event::{
+        Broken, Checked, Closed, Expired, GivenUp, Proven, Quiet, Signal, Started, Verdict,
+    };
     use Phase::{
         Closing, Confirming, Draining, Failing, HandingOver, Pausing, Serving, Starting, Stopped,
     };
@@ -150,7 +156,9 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         (Failing, Quiet | Expired) => (Stopped(Outcome::Failed), Exit),
 
         (Serving, Proven) => (Pausing { aborting: false }, Action::Pause),
-        (Pausing { aborting: false }, Expired) => (Pausing { aborting: true }, AbortTurns),
+        (Pausing { aborting: false }, Expired) => (phase, Action::Check),
+        (Pausing { aborting: false }, Checked) => (Pausing { aborting: true }, AbortTurns),
+        (Pausing { aborting: false }, GivenUp) => (Serving, Action::Resume),
         // Turns that do not end when they are aborted end with the exec.
         (Pausing { aborting: true }, Expired) => (HandingOver { aborted: true }, Action::HandOver),
         (Pausing { aborting }, Quiet) => (HandingOver { aborted: aborting }, Action::HandOver),
@@ -186,7 +194,8 @@ pub fn next(phase: Phase, event: Event) -> (Phase, Action) {
         }
         (Confirming { .. }, Signal) => (Confirming { again: true }, Nothing),
 
-        (Starting, Verdict(_) | Quiet | Expired | Proven | Closed | GivenUp)
+        (_, Checked)
+        | (Starting, Verdict(_) | Quiet | Expired | Proven | Closed | GivenUp)
         | (Serving, Started | Verdict(_) | Quiet | Expired | Closed | GivenUp)
         | (Pausing { .. }, Started | Verdict(_) | Proven | Closed | GivenUp)
         | (HandingOver { .. }, Started | Verdict(_) | Proven | Closed | GivenUp)
@@ -224,7 +233,9 @@ fn end_if_done(drain: Drain) -> (Phase, Action) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use Event::{Broken, Closed, Expired, GivenUp, Proven, Quiet, Signal, Started, Verdict as J};
+    use Event::{
+        Broken, Checked, Closed, Expired, GivenUp, Proven, Quiet, Signal, Started, Verdict as J,
+    };
     use VerdictKind::{External, Planned};
 
     const MAY: VerdictKind = External { may_change: true };
@@ -309,9 +320,9 @@ mod tests {
         use Action::*;
         assert_eq!(actions, [AnnounceReady, Pause, HandOver, Close, Exit]);
         // Turns that take too long are told to end, and those that do not are left behind.
-        let (phase, actions) = play(&[Started, Proven, Expired, Expired, Expired, Closed]);
+        let (phase, actions) = play(&[Started, Proven, Expired, Checked, Expired, Expired, Closed]);
         assert_eq!(phase, Phase::Stopped(Outcome::Restarted));
-        assert_eq!(actions, [AnnounceReady, Pause, AbortTurns, HandOver, Close, Exit]);
+        assert_eq!(actions, [AnnounceReady, Pause, Check, AbortTurns, HandOver, Close, Exit]);
     }
 
     #[test]
@@ -327,9 +338,19 @@ mod tests {
         for event in [Expired, GivenUp] {
             let (phase, actions) = play(&[Started, Proven, Quiet, Quiet, event]);
             assert_eq!((phase, actions.last()), (Phase::Serving, Some(&Action::Resume)));
-            let aborted = [Started, Proven, Expired, Quiet, Quiet, event];
+            let aborted = [Started, Proven, Expired, Checked, Quiet, Quiet, event];
             assert_eq!(play(&aborted).0, Phase::Stopped(Outcome::RestartFailed));
         }
+    }
+
+    #[test]
+    fn nothing_is_told_to_end_for_a_program_that_could_not_start_by_now() {
+        let (phase, actions) = play(&[Started, Proven, Expired, GivenUp, Checked]);
+        assert_eq!((phase, actions.last()), (Phase::Serving, Some(&Action::Resume)));
+        // All may have ended meanwhile.
+        let (phase, actions) = play(&[Started, Proven, Expired, Quiet, Checked]);
+        assert_eq!(phase, Phase::HandingOver { aborted: false });
+        assert!(!actions.contains(&Action::AbortTurns));
     }
 
     #[test]

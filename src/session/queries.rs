@@ -231,7 +231,9 @@ impl Hub {
         self.journal.check_file();
         if planned {
             let mut state = self.lock();
-            for (id, n) in state.table.running() {
+            // Of a restart that was given up while the disk hung, turns run again by now.
+            let running = if self.are_waits_over() { state.table.running() } else { Vec::new() };
+            for (id, n) in running {
                 // Without it the attempt counts, and runs again all the same.
                 let _ = self.write_step(&mut state, (id, n), Step::Released);
             }

@@ -3,6 +3,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use serde_json::{Value, json};
@@ -97,6 +98,8 @@ impl RestartRecord {
 pub struct RecordFile {
     dir: OnceLock<PathBuf>,
     record: Mutex<RestartRecord>,
+    /// The file is older than that: it could not be written.
+    is_unsaved: AtomicBool,
     /// As the run before left it, until that is told.
     left: Mutex<Option<RestartRecord>>,
 }
@@ -137,8 +140,11 @@ impl RecordFile {
         let mut record = lock(&self.record);
         let before = record.clone();
         let result = change(&mut record);
-        if let Some(dir) = self.dir.get().filter(|_| *record != before) {
+        let changed = *record != before || self.is_unsaved.load(Ordering::SeqCst);
+        if let Some(dir) = self.dir.get().filter(|_| changed) {
+            self.is_unsaved.store(true, Ordering::SeqCst);
             write(dir, &record)?;
+            self.is_unsaved.store(false, Ordering::SeqCst);
         }
         Ok(result)
     }
@@ -265,6 +271,22 @@ mod tests {
         assert_eq!((file.get().recent, file.get().boot.as_str()), (vec![], proc::boot_id()));
         let since = file.change(|record| record.count(7)).map(|()| read(root.path()).recent);
         assert_eq!(since.unwrap(), [7]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_with_the_next_change() {
+        let root = TempDir::new("restart");
+        let (file, aside) = (RecordFile::default(), root.path().join(NAME).join("x"));
+        file.open(root.path().to_owned());
+        std::fs::create_dir_all(&aside).unwrap();
+        assert!(file.change(|record| record.count(7)).is_err());
+        assert!(
+            file.change(|_| ()).is_err(),
+            "it is no change, and the file is older all the same"
+        );
+        std::fs::remove_dir_all(root.path().join(NAME)).unwrap();
+        file.change(|_| ()).unwrap();
+        assert_eq!(read(root.path()).recent, [7]);
     }
 
     #[test]

@@ -91,6 +91,16 @@ pub fn take_pending() {
     }
 }
 
+/// Whether a SIGTERM or SIGINT is pending (sigpending(2)).
+pub fn is_stop_pending() -> bool {
+    let mut set = MaybeUninit::uninit();
+    // SAFETY: the set lives here and is filled before it is read.
+    unsafe {
+        libc::sigpending(set.as_mut_ptr()) == 0
+            && [SIGTERM, SIGINT].iter().any(|it| libc::sigismember(set.as_ptr(), *it) == 1)
+    }
+}
+
 /// Has a signal ignored from now on, by the program after an exec too.
 pub fn ignore(signal: i32) {
     // SAFETY: SIG_IGN is no function of ours.

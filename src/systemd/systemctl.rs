@@ -12,9 +12,12 @@ use std::time::{Duration, Instant};
 
 use super::Scope;
 use super::cgroup::{self, OwnUnit};
+use crate::cancel::Cancel;
 use crate::escape::one_line;
 use crate::limits::QUERY_DEADLINE;
-use crate::subprocess::{Captured, Children, Program, capture, find_program};
+use crate::subprocess::{
+    Captured, Child, ChildKind, Children, Program, RunOptions, capture, find_program,
+};
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
 
@@ -58,8 +61,16 @@ impl Systemctl {
 
     /// The type of the job with this id (`start`, `stop`, `restart`, …), `None` when it is gone.
     pub fn job_type(&self, job: u32, deadline: Instant) -> Result<Option<String>, String> {
-        let answer = self.run(&["list-jobs", "--no-legend", "--plain", "--full"], deadline)?;
+        let answer = self.run(&LIST_JOBS, deadline)?;
         Ok(job_type_in(&answer, job))
+    }
+
+    /// Begins to list the jobs: while another question is answered.
+    pub fn list_jobs(&self, deadline: Instant) -> io::Result<Child<'_>> {
+        let program = self.program()?.args(LIST_JOBS);
+        let (kind, cancel) = (ChildKind::Shielded, Cancel::at(deadline));
+        let options = RunOptions { kind, input: None, cancel, grace: Duration::ZERO };
+        self.children.spawn(&program, options)
     }
 
     /// The version of systemd, as a number: 252.
@@ -157,6 +168,14 @@ fn with_user_bus(program: Program) -> Program {
         return program;
     }
     program.env("XDG_RUNTIME_DIR", usual).env_remove("DBUS_SESSION_BUS_ADDRESS")
+}
+
+const LIST_JOBS: [&str; 4] = ["list-jobs", "--no-legend", "--plain", "--full"];
+
+/// The type of the job with this id, where the list that was begun has it.
+pub fn job_type_of(list: Child<'_>, job: u32) -> Option<String> {
+    let (_, stdout, _) = list.finish(MAX_SYSTEMCTL_OUTPUT, 0).ok()?;
+    job_type_in(&String::from_utf8_lossy(&stdout), job)
 }
 
 /// A row of list-jobs is `JOB UNIT TYPE STATE`.

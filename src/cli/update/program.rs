@@ -74,6 +74,12 @@ impl Installed {
     }
 }
 
+/// Puts the copy that an earlier update has kept to where the program's path leads.
+pub fn put_copy_back(kept: &Path, path: &Path) -> io::Result<()> {
+    let mode = fs::metadata(kept)?.permissions().mode() & 0o777;
+    put(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), &read(kept)?, mode)
+}
+
 /// Every symlink on the way to the file, in the order in which the kernel follows them.
 fn links(path: &Path) -> Vec<(PathBuf, PathBuf)> {
     let (mut found, mut at) = (Vec::new(), path.to_owned());

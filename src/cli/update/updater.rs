@@ -4,12 +4,13 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
+use std::path::Path;
 use std::time::{Instant, SystemTime};
 
 use serde_json::Value;
 
 use super::command::run;
-use super::program::Installed;
+use super::program::{self, Installed};
 use super::proof;
 use super::restart::{self, BETWEEN};
 use super::site::Site;
@@ -54,10 +55,13 @@ pub fn busy(site: &Site<'_>) -> Failure {
 /// It did not begin.
 pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     let _lock = take_lock(site)?;
-    if let Some(left) = read_record(site).and_then(|it| it.left_behind()) {
-        say(&left);
-    }
     let path = site.program()?;
+    if let Some(left) = read_record(site)
+        && let Some(words) = left.left_behind()
+    {
+        say(&words);
+        restore(site, &path, &left)?;
+    }
     let from = proof::version_now(site, &path).map_err(Failure::failed)?;
     // With the rights of the gateway's user, who could lead root anywhere else by a link.
     let rights = site.as_owner()?;
@@ -89,6 +93,22 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     updater.enter(stage);
     say(&format!("{}: {why}", site.owner.name));
     Ok(if [UPDATED, NOTHING_NEW].contains(&stage) { Exit::Planned } else { Exit::Failed })
+}
+
+/// Puts back what an updater that was ended has kept, where it has left a program that fails its proof: that
+/// must not be kept in the place of the copy.
+fn restore(site: &Site<'_>, path: &Path, left: &UpdateRecord) -> Result<(), Failure> {
+    let [stage, previous, program, from] =
+        ["stage", "previous", "program", "from"].map(|key| left.get(key));
+    if ![COMMAND, PROOF].contains(&stage) || previous.is_empty() || Path::new(program) != path {
+        return Ok(());
+    }
+    let Err(why) = proof::prove(site, path) else { return Ok(()) };
+    let _rights = site.as_owner()?;
+    program::put_copy_back(Path::new(previous), path)
+        .map_err(|e| Failure::with("put the version before back at", path, &e))?;
+    say(&format!("{why}; {program} is version {from} again"));
+    Ok(())
 }
 
 impl Updater<'_, '_> {

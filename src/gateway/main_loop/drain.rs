@@ -263,11 +263,11 @@ impl Main {
         let failed =
             failed.or_else(|| (outcome == Outcome::RestartFailed).then(|| CLOSE_FAILED.to_owned()));
         let note = loss.map(|loss| loss.why).or(failed);
-        // A start that has not begun its run by now begins none.
-        // But one that this process has become has all that the run before it had.
+        // A start that has not begun its run by now begins none. One behind an exec has had the locks all the
+        // time: its end is entered.
         let generation = handover::generation(&self.plan.inherited);
-        let own = || (generation > 0).then(|| Arc::new(Run::new(generation)));
-        let run = self.begun.get_or_init(own).as_deref();
+        let executed = || (generation > 0).then(|| Arc::new(Run::new(generation)));
+        let run = self.begun.get_or_init(executed).as_deref();
         let found = self.stop.as_ref().and_then(|stop| Some((stop, stop.finding.as_ref()?)));
         // The line is made here: the child that writes it is another process.
         let (why, line) = match found.filter(|_| outcome != Outcome::Failed) {

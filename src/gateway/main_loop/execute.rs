@@ -4,22 +4,52 @@ use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use super::restart::millis;
-use super::state::{Main, Next, RestartRun};
+use super::state::{Main, News, Next, RestartRun};
 use crate::exit::Exit;
 use crate::gateway::handover::{self, LOCKS, Sealed};
 use crate::gateway::replace::Successor;
-use crate::lifecycle::phase::{Outcome, Phase};
+use crate::gateway::startup::check;
+use crate::lifecycle::phase::{Event, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
-use crate::limits::START_TIMEOUT;
+use crate::limits::{CLOSE_TIMEOUT, START_TIMEOUT, THREAD_STACK};
 use crate::sys::process::{Pid, exit_now, own_image};
 use crate::sys::{exec, proc};
+use crate::threads::spawn;
 
 impl Main {
+    /// Looks at the configuration, which may have been changed since the proof: turns that were told to end go
+    /// on in another image only.
+    pub(super) fn check_again(&mut self) {
+        let Some(restart) = &self.restart else { return };
+        self.timers.drain = Some(Instant::now() + CLOSE_TIMEOUT);
+        let (plan, mailbox) = (self.plan.clone(), Arc::clone(&self.mailbox));
+        let cancelled = Arc::clone(&restart.cancelled);
+        let work = move || {
+            let checked = check(&plan).map_err(|failure| failure.message.replace('\n', "; "));
+            mailbox.put(News::Checked(cancelled, checked.map(drop)));
+        };
+        if let Err(e) = spawn("check", THREAD_STACK, Box::new(work)) {
+            self.handle_check(Err(format!("there is no thread for it: {e}")));
+        }
+    }
+
+    pub(super) fn handle_check(&mut self, checked: Result<(), String>) {
+        let (Phase::Pausing { .. }, Some(restart)) = (self.phase, &mut self.restart) else {
+            // All have ended meanwhile: the close of the journal looks again.
+            return;
+        };
+        let event = if checked.is_ok() { Event::Checked } else { Event::GivenUp };
+        restart.failed = checked.err();
+        self.event(event);
+    }
+
     /// Executes the program in the place of this one. Returns only where it cannot, or where a stop came
     /// before: then the phase says how it goes on.
     pub(super) fn execute_anew(&mut self, signals: &mut Signals) {
@@ -38,6 +68,11 @@ impl Main {
             self.phase = Phase::Closing { aborted };
             self.plan.children.set_closed(false);
             return last.into_iter().for_each(|caught| self.signal(caught));
+        }
+        let to_other = |it: &RestartRun| matches!(*it.next.borrow(), Next::Process(_));
+        if self.restart.as_ref().is_some_and(to_other) {
+            // That one may take as long as a start does.
+            self.begin_restart_time(Instant::now(), self.start_timeout());
         }
         let why = self.execute();
         log::error!("the restart has failed: {why}");
@@ -102,15 +137,17 @@ impl Main {
         };
         let mut all = self.kept(restart);
         all.insert(0, file.as_fd());
-        let started = self.started.as_ref();
-        let settings = started.map(|started| started.service.settings());
-        let timeout = settings.map_or(START_TIMEOUT.default, |it| it.config.restart.start_timeout);
-        if let Err(why) = successor.hand_over(&all, timeout) {
+        if let Err(why) = successor.hand_over(&all, self.start_timeout()) {
             return why;
         }
         log::info!("Exiting with code 0 (replaced by pid {})", successor.pid);
         log::logger().flush();
         exit_now(Exit::Planned.code())
+    }
+
+    fn start_timeout(&self) -> Duration {
+        let settings = self.started.as_ref().map(|started| started.service.settings());
+        settings.map_or(START_TIMEOUT.default, |it| it.config.restart.start_timeout)
     }
 
     /// What the next image gets, by name.

@@ -94,14 +94,14 @@ impl Main {
         let work = move || {
             let (hub, timeout) = (&service.hub, service.settings().config.restart.start_timeout);
             // Who asked is told whatever becomes of this process.
-            if let Err(e) = hub.save_restart(false) {
-                log::warn!("who asked for the restart is not kept: {e}");
-            }
-            let next = match asked.kind {
-                RestartKind::Replace(pid) => {
+            let next = match (asked.kind, hub.save_restart(false)) {
+                (_, Err(e)) if !asked.requesters.is_empty() => {
+                    Err(format!("who asked for it cannot be kept, and would not be told: {e}"))
+                }
+                (RestartKind::Replace(pid), _) => {
                     Successor::connect(&plan.dirs.runtime, pid).map(Next::Process)
                 }
-                RestartKind::Restart | RestartKind::Update => {
+                (RestartKind::Restart | RestartKind::Update, _) => {
                     prove(&plan, &program, timeout, Some(hub.abort.as_fd())).map(Next::Program)
                 }
             };
@@ -209,6 +209,8 @@ impl Main {
         (self.timers.report, self.timers.drain) = (None, Some(now + HANDOVER_TIMEOUT));
         self.timers.handover = Some(now + STREAM_END_TIMEOUT);
         started.listeners.hand_over(&started.service);
+        // Where there is no connection nobody else says that all have done so.
+        self.mailbox.wake.notify();
     }
 
     /// An answer takes longer: until the next try, all is served as in a pause.
@@ -227,7 +229,10 @@ impl Main {
         let mut all = std::mem::take(&mut lock(&self.plan.inherited).connections);
         if let Some(restart) = &mut self.restart {
             all.append(&mut restart.connections);
-            all.append(&mut started.service.resume());
+            all.append(&mut match self.phase {
+                Phase::Serving => started.service.resume(),
+                _ => started.service.give_back(),
+            });
         }
         if !all.is_empty() {
             started.listeners.resume(all, &started.service);
@@ -251,8 +256,13 @@ impl Main {
                 service.hub.close(true);
             }
             if listener.is_ok() && !cancelled.load(Ordering::SeqCst) {
+                // A stop that came meanwhile has the last word.
+                let enter = || match cancelled.load(Ordering::SeqCst) {
+                    true => Ok(()),
+                    false => history::record_end(&plan.dirs, &line, true),
+                };
                 let noted = service.hub.save_restart(true);
-                if let Err(e) = noted.and(history::record_end(&plan.dirs, &line, true)) {
+                if let Err(e) = noted.and(enter()) {
                     log::warn!("the restart cannot be written down: {e}");
                 }
             }

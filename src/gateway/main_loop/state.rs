@@ -65,6 +65,8 @@ pub enum News {
     Found(Box<Finding>),
     /// What became of the proof of the program that is to be executed.
     Proven(Result<Next, String>),
+    /// Whether the next image could still start, before turns are told to end for the restart with this mark.
+    Checked(Arc<AtomicBool>, Result<(), String>),
     /// The journal is closed for the restart with this mark; with the listener for another address. Else
     /// why it cannot go on.
     Closed(Arc<AtomicBool>, Result<Option<TcpListener>, String>),

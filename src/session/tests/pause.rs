@@ -43,6 +43,22 @@ fn what_runs_goes_on_and_nothing_else_begins_until_it_is_over() {
     house.audit();
 }
 
+/// A restart closes the journal, which may hang in the disk until the restart is given up.
+#[test]
+fn what_runs_again_after_a_release_is_not_released_by_a_late_close() {
+    let house = gated();
+    house.hub.pause();
+    house.hub.release();
+    house.hub.resume();
+    let id = house.send("a", "x");
+    house.until_logged(1);
+    house.hub.close(true);
+    assert_eq!(house.turn(id), TurnState::Running);
+    house.open_gate();
+    assert_eq!(house.wait(id).entry.attempts, 1);
+    house.audit();
+}
+
 #[test]
 fn a_delivery_that_is_due_does_not_keep_maintenance_busy() {
     let house = gated();
