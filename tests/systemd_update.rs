@@ -131,7 +131,7 @@ fn a_good_update_is_brought_proven_restarted_into_and_watched() {
         let outcome = site.update().assert_code(0);
         let change = format!("default: updated, version {VERSION} → {}", NEWER);
         let is_kept = format!("the version before is kept as {}", kept.display());
-        assert_said(&outcome, &[&is_kept, "bringing it\n", "some trouble\n", "watched for 1 s"]);
+        assert_said(&outcome, &[&is_kept, "bringing it\n", "some trouble\n", "watched for 1s"]);
         assert!(outcome.stdout.trim_end().ends_with(&change), "{}", outcome.stdout);
         assert_eq!((&*site.serving(), site.pid()), (NEWER, before), "in place");
         assert_eq!(fs::read(&kept).unwrap(), fs::read(binary()).unwrap());
@@ -179,7 +179,7 @@ fn a_command_that_fails_or_takes_too_long_changes_nothing() {
         // What it had begun ends with it.
         site.configure("sleep 1000 & echo $! > ~/pid; sleep 1000", "timeout = \"500ms\"\n");
         let outcome = site.update().assert_code(1);
-        assert_said(&outcome, &["update.command did not end within update.timeout, 0.5 s; "]);
+        assert_said(&outcome, &["update.command did not end within update.timeout, 500ms; "]);
         site.assert_untouched(before);
         let pid = fs::read_to_string(manager.home().join("pid")).unwrap();
         let process = PathBuf::from(format!("/proc/{}", pid.trim()));
@@ -231,7 +231,7 @@ fn a_new_version_that_dies_in_its_trial_is_rolled_back_once() {
     Sandbox::user().run(|manager| {
         let site = Site::start(manager, MOVE, "trial = \"20s\"\n");
         let update = site.begin();
-        update.wait_for_output("it is watched for 20 s", DEADLINE);
+        update.wait_for_output("it is watched for 20s", DEADLINE);
         let unit = manager.unit(UNIT);
         // Three deaths, each of a version that was ready.
         for _ in 0..3 {
@@ -269,7 +269,7 @@ fn a_stop_in_the_trial_is_an_operators_and_no_failure() {
     Sandbox::user().run(|manager| {
         let site = Site::start(manager, MOVE, "trial = \"1h\"\n");
         let update = site.begin();
-        update.wait_for_output("it is watched for 3600 s", DEADLINE);
+        update.wait_for_output("it is watched for 1h", DEADLINE);
         manager.run(&site.program, &["stop"]).assert_code(0);
         let outcome = update.finish(DEADLINE).assert_code(0);
         assert_said(&outcome, &["; it was stopped during its trial"]);
@@ -326,7 +326,7 @@ fn an_updater_that_was_killed_in_the_trial_is_told_of() {
     Sandbox::user().run(|manager| {
         let site = Site::start(manager, MOVE, "trial = \"1h\"\n");
         let update = site.begin();
-        update.wait_for_output("it is watched for 3600 s", DEADLINE);
+        update.wait_for_output("it is watched for 1h", DEADLINE);
         let updater = site.record()["pid"].as_i64().unwrap();
         sys::kill(i32::try_from(updater).unwrap(), libc::SIGKILL).unwrap();
         let outcome = update.finish(DEADLINE).assert_code(1);

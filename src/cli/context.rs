@@ -2,6 +2,7 @@
 //! whether it is another user's, and how that user is told to ask.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -65,6 +66,19 @@ impl Context {
         let has_unit =
             || (is_unit && self.dirs.config_file.exists()) || has_unit(&self.base, &self.name);
         self.config.is_some() || (!agent_is_set && has_unit())
+    }
+
+    /// The arguments with which a program starts it as it was started.
+    pub fn words(&self, command: &[&str]) -> Vec<OsString> {
+        let mut words: Vec<OsString> = vec!["-p".into(), self.name.as_str().into()];
+        words.extend(command.iter().map(OsString::from));
+        if let Some(file) = &self.config {
+            words.extend(["--config".into(), file.into()]);
+        }
+        for setting in &self.set {
+            words.extend(["--set".into(), setting.into()]);
+        }
+        words
     }
 
     /// Refuses a verb where this gateway is another user's: its files and its socket are that user's.

@@ -31,6 +31,8 @@ pub mod tests;
 /// What a gateway gave, and who it is; or why it gave nothing.
 pub type Contacted<T> = Result<(Option<Holder>, T), NoAnswer>;
 
+const STATUS: &str = "/v1/status";
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum NoAnswer {
@@ -42,20 +44,21 @@ pub enum NoAnswer {
     Unreachable(String),
 }
 
-/// Connects to the gateway of these directories and asks it, until `deadline`. One that is about to
-/// listen is waited for; one that ends meanwhile hangs up, and the lock tells what came of it.
-pub fn contact<T>(
+/// Connects to the gateway of these directories and asks it for `target`, nothing where that is empty, until
+/// `deadline`. One that is about to listen is waited for; one that ends meanwhile hangs up, and the lock
+/// tells what came of it.
+pub fn contact(
     dirs: &Dirs,
     deadline: Instant,
-    ask: impl Fn(Client<'static>) -> Result<T, String>,
-) -> Contacted<T> {
+    target: &str,
+) -> Contacted<(Client<'static>, Value)> {
     loop {
         let (place, holder) = match probe(dirs) {
             Ok(Probe::Free) => return Err(NoAnswer::NotRunning),
             Ok(Probe::Held { dirs, holder }) => (dirs, holder),
             Err(e) => return Err(NoAnswer::Unreachable(e.to_string())),
         };
-        match connect_socket(&place).and_then(&ask) {
+        match ask(&place, target, deadline) {
             Ok(answer) => return Ok((holder, answer)),
             Err(why) if Instant::now() + CONTROL_PAUSE >= deadline => {
                 return Err(NoAnswer::Unresponsive { holder, why });
@@ -67,14 +70,14 @@ pub fn contact<T>(
 
 /// Asks the gateway of these directories what it is doing: an object, as `GET /v1/status` gives it.
 pub fn fetch_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
-    contact(dirs, deadline, |client| status(client, deadline))
+    contact(dirs, deadline, STATUS).map(|(holder, (_, status))| (holder, status))
 }
 
 /// Asks a gateway of another user, whose lock is not for us to look at: its socket or nothing.
 pub fn fetch_foreign_status(dirs: &Dirs, deadline: Instant) -> Contacted<Value> {
-    let ask = |dirs: &Dirs| connect_socket(dirs).and_then(|client| status(client, deadline));
+    let ask = |dirs: &Dirs| ask(dirs, STATUS, deadline);
     let asked = ask(dirs).or_else(|_| ask(&dirs.without_runtime()));
-    asked.map(|status| (None, status)).map_err(NoAnswer::Unreachable)
+    asked.map(|(_, status)| (None, status)).map_err(NoAnswer::Unreachable)
 }
 
 fn connect_socket(dirs: &Dirs) -> Result<Client<'static>, String> {
@@ -95,11 +98,9 @@ pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
     let (mut until, mut asked) = (None, false);
     let found = loop {
         let deadline = Instant::now() + CONTROL_TIMEOUT;
-        let found = contact(&context.dirs, deadline, |mut client| {
-            let ready = exchange(&mut client, "GET", "/ready", &[], None, deadline).is_ok();
-            Ok((client, ready))
-        });
-        let is_ready = matches!(found, Ok((_, (_, true))));
+        let mut found = contact(&context.dirs, deadline, "");
+        let ready = |client| exchange(client, "GET", "/ready", &[], None, deadline).is_ok();
+        let is_ready = found.as_mut().is_ok_and(|(_, (client, _))| ready(client));
         if !is_ready && !asked {
             if let Some(longest) = comes_back(context) {
                 let until = *until.get_or_insert_with(|| say_waiting(name, longest));
@@ -114,12 +115,12 @@ pub fn connect_to(context: &Context) -> Result<Client<'static>, Failure> {
         break match found {
             Ok((_, (client, _))) if client.is_reusable() => return Ok(client),
             // It said that it would hang up, as one that stops does.
-            Ok(_) => contact(&context.dirs, Instant::now() + CONTROL_TIMEOUT, Ok),
+            Ok(_) => contact(&context.dirs, Instant::now() + CONTROL_TIMEOUT, ""),
             Err(no_answer) => Err(no_answer),
         };
     };
     let words = match found {
-        Ok((_, client)) => return Ok(client),
+        Ok((_, (client, _))) => return Ok(client),
         Err(NoAnswer::NotRunning) => {
             context.refuse_foreign("…")?;
             let unit = installed_file(&context.base, name, false);
@@ -142,11 +143,17 @@ fn say_waiting(name: &Name, longest: Duration) -> Instant {
     Instant::now() + longest
 }
 
-/// `GET /v1/status`.
-fn status(mut client: Client<'_>, deadline: Instant) -> Result<Value, String> {
-    let status = exchange(&mut client, "GET", "/v1/status", &[], None, deadline);
-    let status = status.map_err(|failure| failure.message)?;
-    if status.is_object() { Ok(status) } else { Err("its answer is not a JSON object".to_owned()) }
+/// A connection, and the JSON object that is at `target`.
+fn ask(dirs: &Dirs, target: &str, deadline: Instant) -> Result<(Client<'static>, Value), String> {
+    let mut client = connect_socket(dirs)?;
+    if target.is_empty() {
+        return Ok((client, Value::Null));
+    }
+    match exchange(&mut client, "GET", target, &[], None, deadline) {
+        Ok(answer) if answer.is_object() => Ok((client, answer)),
+        Ok(_) => Err("its answer is not a JSON object".to_owned()),
+        Err(failure) => Err(failure.message),
+    }
 }
 
 /// One request without a body; the answer is JSON.

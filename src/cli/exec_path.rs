@@ -20,7 +20,7 @@ pub fn for_unit(installed: Option<PathBuf>, owner: u32) -> Result<PathBuf, Strin
     let exe = this()?;
     let trusted = [0, owner, exe.metadata().map_or(0, |meta| meta.uid())];
     let called_by = env::args_os().next().unwrap_or_default();
-    let links = links(&exe, &called_by, |name| find_program(&name.to_string_lossy()).ok());
+    let links = links(&exe, &called_by, &on_path);
     let leads_here = |path: &PathBuf| fs::canonicalize(path).is_ok_and(|real| real == exe);
     let installed = installed.filter(|path| *path != exe && leads_here(path));
     let link =
@@ -32,29 +32,32 @@ pub fn for_unit(installed: Option<PathBuf>, owner: u32) -> Result<PathBuf, Strin
 /// are left as they are.
 pub fn called() -> PathBuf {
     let called_by = env::args_os().next().unwrap_or_default();
-    let path = as_called(&called_by, |name| find_program(&name.to_string_lossy()).ok());
+    let path = as_called(&called_by, &on_path);
     let file = |path: &Path| fs::metadata(path).map(|meta| (meta.dev(), meta.ino())).ok();
     let own = Path::new("/proc/self/exe");
     let path = path.filter(|path| file(path) == file(own));
     path.or_else(|| this().ok()).unwrap_or_else(|| own.to_owned())
 }
 
+fn on_path(name: &OsStr) -> Option<PathBuf> {
+    find_program(&name.to_string_lossy()).ok()
+}
+
+/// Finds a name on PATH.
+type OnPath<'a> = &'a dyn Fn(&OsStr) -> Option<PathBuf>;
+
 /// What may be a link to `exe`, best first: by the program's own name, found on PATH; by that of the
 /// file; as it was called, which may be by an alias that goes one day.
-fn links(
-    exe: &Path,
-    called_by: &OsStr,
-    on_path: impl Fn(&OsStr) -> Option<PathBuf>,
-) -> [Option<PathBuf>; 3] {
-    let same_name = exe.file_name().and_then(&on_path).filter(|path| path != exe);
+fn links(exe: &Path, called_by: &OsStr, on_path: OnPath<'_>) -> [Option<PathBuf>; 3] {
+    let same_name = exe.file_name().and_then(on_path).filter(|path| path != exe);
     // With `..` in it, it is not what one wants to read in a unit.
     let plain = |path: &PathBuf| !path.to_string_lossy().contains("/../");
-    let called_by = as_called(called_by, &on_path).filter(plain);
+    let called_by = as_called(called_by, on_path).filter(plain);
     [on_path("hermes-gateway".as_ref()), same_name, called_by]
 }
 
 /// Where the name or path leads that a program was called by.
-fn as_called(called_by: &OsStr, on_path: impl Fn(&OsStr) -> Option<PathBuf>) -> Option<PathBuf> {
+fn as_called(called_by: &OsStr, on_path: OnPath<'_>) -> Option<PathBuf> {
     match called_by.as_bytes().contains(&b'/') {
         true => std::path::absolute(called_by).ok(),
         false => on_path(called_by),
@@ -112,7 +115,7 @@ mod tests {
             let mut all = on_path.iter().map(PathBuf::from);
             all.find(|path| path.file_name() == Some(name))
         };
-        let links = links(Path::new(exe), called_by.as_ref(), on_path);
+        let links = links(Path::new(exe), called_by.as_ref(), &on_path);
         links.into_iter().flatten().map(|path| path.display().to_string()).collect()
     }
 

@@ -72,8 +72,9 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
             if !inherited.name.is_empty() {
                 sys::exec::set_name(&inherited.name);
             }
-            let check = args.has("--check");
-            signals = (!check).then(Signals::catch).transpose().map_err(cannot_catch)?;
+            if !args.has("--check") {
+                signals = Some(Signals::catch().map_err(cannot_catch)?);
+            }
             let protected = sys::process::protect_memory();
             protected.map_err(|e| Failure::cannot("protect its memory", &e))?;
         }

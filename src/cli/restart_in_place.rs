@@ -78,12 +78,9 @@ pub fn restart(context: &Context) -> Result<Exit, Failure> {
 /// Asks how it is; while the next image starts, it is waited for as for any start.
 fn fetch(context: &Context) -> Result<Value, Failure> {
     let deadline = Instant::now() + *START_TIMEOUT.range.end();
-    let ask = |mut client| {
-        let got = exchange(&mut client, "GET", TARGET, &[], None, deadline);
-        got.map_err(|failure| failure.message)
-    };
     let name = &context.name;
-    contact(&context.dirs, deadline, ask).map(|(_, state)| state).map_err(|no| match no {
+    let asked = contact(&context.dirs, deadline, TARGET);
+    asked.map(|(_, (_, state))| state).map_err(|no| match no {
         NoAnswer::NotRunning => Failure::failed(format!(
             "{name} has ended before it was restarted: see `{} history`",
             name.command()

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::env;
-use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -88,12 +87,9 @@ pub fn check(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 
 /// Has another program go through a start with these arguments, and says that it can.
 fn prove(context: &Context, mut plan: Plan, program: &str) -> Result<Exit, Failure> {
-    let mut words: Vec<OsString> = env::args_os().take(1).collect();
-    words.extend(["-p", context.name.as_str(), "run"].map(OsString::from));
-    words.extend(plan.ephemeral.then(|| "--ephemeral".into()));
-    words.extend(context.config.iter().flat_map(|file| ["--config".into(), file.into()]));
-    words.extend(context.set.iter().flat_map(|setting| ["--set", setting].map(OsString::from)));
-    plan.arguments = words;
+    let command: &[&str] = if plan.ephemeral { &["run", "--ephemeral"] } else { &["run"] };
+    plan.arguments.truncate(1);
+    plan.arguments.extend(context.words(command));
     let timeout = config::load(context)?.config.restart.start_timeout;
     let proven = gateway::prove(&plan, Path::new(program), timeout, None);
     let proven = proven.and_then(|proven| proven.check_unchanged().map(|()| proven));

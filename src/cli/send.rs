@@ -242,7 +242,7 @@ mod tests {
         let _held = hold(&dirs);
         let server = fake(&dirs, &[reply]);
         let deadline = Instant::now() + Duration::from_secs(20);
-        let (_, mut client) = contact(&dirs, deadline, Ok).unwrap();
+        let (_, (mut client, _)) = contact(&dirs, deadline, "").unwrap();
         let mut out = memory_file(b"").unwrap();
         let mut printer = Printer { out: out.as_fd(), terminal, last: None };
         let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);

@@ -142,7 +142,7 @@ fn check_config(unit: &Unit<'_>, shown: &Properties) -> Result<(), Failure> {
 }
 
 /// What the main process of a unit, `MainPID` of `shown`, goes by, and its user where that is another.
-pub fn main_process(unit: &Unit<'_>, shown: &Properties) -> Option<(Context, Option<User>)> {
+fn main_process(unit: &Unit<'_>, shown: &Properties) -> Option<(Context, Option<User>)> {
     let pid = shown.get("MainPID").parse().ok().and_then(Pid::new)?;
     // Whose it is says `status`: its directory in /proc is root's (PR_SET_DUMPABLE).
     let other = proc::uid(pid).filter(|uid| *uid != user::own_uid()).and_then(user::by_uid);
@@ -166,13 +166,18 @@ fn context_of(
     let config = config.filter(|path| path.is_absolute()).unwrap_or(home.join(".config"));
     // The installed unit may have been written anew since: its directories are those of this command.
     let installed = unit.systemctl.scope == Scope::User && unit.name == context.name.unit();
-    // A relative `--config` is relative to where that process is.
     let start = home.join(shown.get("WorkingDirectory").trim_start_matches(['!', '~']));
-    let _ =
-        env::set_current_dir(format!("/proc/{pid}/cwd")).or_else(|_| env::set_current_dir(start));
+    let _ = env::set_current_dir(start);
     let theirs = Base { home, config, ..context.base.clone() };
     let base = if installed { context.base.clone() } else { theirs };
-    let words = proc::arguments(pid)?.into_iter().skip(1).collect();
-    let args::Parsed { config, set, .. } = args::parse(None, words, &[]).ok()?;
+    let args::Parsed { config, set, .. } = arguments_of(pid)?;
     Some(Context { config, set, ..context.at(base) })
+}
+
+/// What a process that runs a gateway was called with. A relative `--config` is relative to where it
+/// is, as far as that can be seen: else to our directory.
+pub fn arguments_of(pid: Pid) -> Option<args::Parsed> {
+    let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
+    let words = proc::arguments(pid)?.into_iter().skip(1).collect();
+    args::parse(None, words, &[]).ok()
 }

@@ -36,6 +36,6 @@ pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use schema::{Agent, ClientKey, Config, Http, Limits, Target};
 pub use secret::Secret;
 pub use starter::starter;
-pub use units::{TIME, millis, seconds};
+pub use units::{TIME, millis};
 pub use url::Url;
 pub use validate::OWNER;

@@ -28,12 +28,6 @@ pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// `20 s`, `0.5 s`.
-pub fn seconds(time: Duration) -> String {
-    let (whole, tenths) = (time.as_secs(), time.subsec_millis() / 100);
-    if tenths == 0 { format!("{whole} s") } else { format!("{whole}.{tenths} s") }
-}
-
 impl Measure {
     /// `500ms`, `10m`, `1h30m`, `64KiB`: whole numbers, units from long to short.
     pub fn parse(&self, text: &str) -> Option<u64> {

@@ -55,56 +55,65 @@ pub fn display_name(uid: u32) -> String {
     by_uid(uid).map_or_else(|| format!("#{uid}"), |user| user.name.to_string_lossy().into_owned())
 }
 
-/// Does something with the rights of `user`, as root: files that it makes belong to that user, and
-/// no symlink that the user has laid leads it where the user could not go. With the user's supplementary
-/// groups (initgroups(3)), ours are put aside meanwhile. For a process with one thread.
-///
-/// # Errors
-/// EPERM when we are not root. What cannot be taken back ends the process.
-pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
-    let own = Rights::change(user)?;
-    let result = act();
-    own.take_back();
-    Ok(result)
+/// The rights of another user, for as long as it lives.
+#[derive(Debug)]
+pub struct Rights {
+    groups: Vec<libc::gid_t>,
+    uid: libc::uid_t,
+    gid: libc::gid_t,
 }
 
-/// The rights that this process had.
-struct Rights(Vec<libc::gid_t>, libc::uid_t, libc::gid_t);
-
 impl Rights {
-    /// Takes those of `user` instead.
-    fn change(user: &User) -> io::Result<Rights> {
+    /// Takes the rights of `user`, as root: files that are made belong to that user, and no symlink that the
+    /// user has laid leads where the user could not go. With the user's supplementary groups
+    /// (initgroups(3)), ours are put aside meanwhile. For a process with one thread.
+    ///
+    /// # Errors
+    /// EPERM when we are not root. What cannot be taken back ends the process.
+    pub fn of(user: &User) -> io::Result<Rights> {
+        let name = CString::new(user.name.as_bytes())?;
         // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
-        let own = unsafe {
+        let ours = unsafe {
             let count = check(libc::getgroups(0, ptr::null_mut()))?;
             let mut groups = vec![0; usize::try_from(count).unwrap_or(0)];
             check(libc::getgroups(count, groups.as_mut_ptr()))?;
-            Rights(groups, libc::geteuid(), libc::getegid())
+            Rights { groups, uid: libc::geteuid(), gid: libc::getegid() }
         };
-        let name = CString::new(user.name.as_bytes())?;
         // SAFETY: as above, and the name lives through the call; groups first, since only root may set them.
         let taken = unsafe {
-            check(libc::initgroups(name.as_ptr(), user.gid))?;
+            // Whoever may not do even this has nothing to take back.
+            if let Err(e) = check(libc::initgroups(name.as_ptr(), user.gid)) {
+                std::mem::forget(ours);
+                return Err(e);
+            }
             check(libc::setegid(user.gid)).and_then(|_| check(libc::seteuid(user.uid)))
         };
-        if let Err(e) = taken {
-            own.take_back();
-            return Err(e);
-        }
-        Ok(own)
+        taken.map(|_| ours)
     }
+}
 
-    fn take_back(self) {
-        let Rights(groups, uid, gid) = self;
-        // SAFETY: as above, in the reverse order.
+impl Drop for Rights {
+    fn drop(&mut self) {
+        // SAFETY: plain numbers and a list that lives here; in the reverse order.
         let back = unsafe {
-            libc::seteuid(uid) | libc::setegid(gid) | libc::setgroups(groups.len(), groups.as_ptr())
+            check(libc::seteuid(self.uid))
+                .and_then(|_| check(libc::setegid(self.gid)))
+                .and_then(|_| check(libc::setgroups(self.groups.len(), self.groups.as_ptr())))
         };
-        if back != 0 {
+        if back.is_err() {
             // To go on with another user's rights would be worse than any error.
             std::process::abort();
         }
     }
+}
+
+/// Does something with the rights of `user`: see [`Rights`].
+///
+/// # Errors
+/// Those rights cannot be had.
+pub fn acting_as<T>(user: &User, act: impl FnOnce() -> T) -> io::Result<T> {
+    let _rights = Rights::of(user)?;
+    Ok(act())
 }
 
 type Found = *mut *mut libc::passwd;

@@ -2,9 +2,9 @@
 //! back to what it was.
 
 use std::ffi::OsString;
-use std::fs::{self, File, Metadata, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, fchown, symlink};
+use std::fs::{self, File, Permissions};
+use std::io;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::sys::fs as files;
@@ -12,8 +12,8 @@ use crate::sys::fs as files;
 /// As many symlinks as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
 
-/// What is compared at a time.
-const BLOCK: u64 = 64 << 10;
+/// What is taken for a program: with all its symbols this one has 100 MB.
+const MAX_PROGRAM: u64 = 1 << 30;
 
 /// A program as it was before the update.
 #[derive(Debug)]
@@ -23,16 +23,10 @@ pub struct Installed {
     /// Every symlink on the way to the file, and where it led.
     links: Vec<(PathBuf, PathBuf)>,
     file: PathBuf,
-    identity: Identity,
+    content: Vec<u8>,
+    mode: u32,
     /// The copy, or why there is none.
     pub kept: Result<PathBuf, String>,
-}
-
-/// A file as it is: one that is written or replaced has another.
-type Identity = (u64, u64, u64, i64, i64);
-
-fn identity(meta: &Metadata) -> Identity {
-    (meta.dev(), meta.ino(), meta.len(), meta.ctime(), meta.ctime_nsec())
 }
 
 impl Installed {
@@ -42,49 +36,23 @@ impl Installed {
     /// # Errors
     /// The file cannot be found, or is none.
     pub fn keep(path: &Path) -> io::Result<Installed> {
-        let file = fs::canonicalize(path)?;
-        let meta = file.metadata()?;
-        if !meta.is_file() {
-            return Err(io::Error::other("it is no regular file"));
-        }
-        let dir = path.parent().map_or_else(|| Ok(PathBuf::from("/")), fs::canonicalize)?;
+        let (file, content) = (fs::canonicalize(path)?, read(path)?);
+        let mode = file.metadata()?.permissions().mode() & 0o777;
+        // One of the symlinks may be on the way to the directory.
+        let dir = fs::canonicalize(path.parent().unwrap_or(path))?;
         let kept = dir.join(with_suffix(path, ".previous"));
-        let copied = copy(&file, &kept);
-        Ok(Installed {
-            path: path.to_owned(),
-            links: links(path),
-            file,
-            identity: identity(&meta),
-            kept: copied.map(|()| kept).map_err(|e| format!("{}: {e}", dir.display())),
-        })
+        let copied = put(&kept, &content, mode).map_err(|e| format!("{}: {e}", kept.display()));
+        let (path, links) = (path.to_owned(), links(path));
+        Ok(Installed { path, links, file, content, mode, kept: copied.map(|()| kept) })
     }
 
-    /// Whether only root can change where the path leads, and what is there.
-    pub fn is_roots(&self) -> bool {
-        let links = self.links.iter().map(|(link, _)| link);
-        let paths = links.chain([&self.path, &self.file]).flat_map(|path| path.ancestors());
-        { paths }.all(|path| {
-            let meta = fs::symlink_metadata(path);
-            // A symlink has no mode of its own.
-            meta.is_ok_and(|it| it.uid() == 0 && (it.is_symlink() || it.mode() & 0o022 == 0))
-        })
-    }
-
-    /// Whether the path leads to the same program as before: the same file, or one with the same content.
+    /// Whether the path leads to the same program as before.
     pub fn is_unchanged(&self) -> bool {
-        self.is_same_file()
-            || self
-                .kept
-                .as_ref()
-                .is_ok_and(|kept| have_same_content(&self.path, kept).unwrap_or(false))
-    }
-
-    fn is_same_file(&self) -> bool {
-        fs::metadata(&self.path).is_ok_and(|meta| identity(&meta) == self.identity)
+        read(&self.path).is_ok_and(|content| content == self.content)
     }
 
     /// Has the path lead to the program of before: by its symlinks where its file is still there, else by
-    /// the copy.
+    /// its content.
     ///
     /// # Errors
     /// One line: what stood in the way.
@@ -96,19 +64,20 @@ impl Installed {
                 point(link, target).map_err(|e| failed(link, e))?;
             }
         }
-        if self.is_same_file() {
+        if self.is_unchanged() {
             return Ok(());
         }
         // A file that went with its package's directory comes back where the path itself is.
         let to = if is_there || self.links.is_empty() { &self.file } else { &self.path };
-        let kept = self.kept.as_ref().map_err(|e| format!("there is no copy of it ({e})"))?;
-        copy(kept, to).map_err(|e| failed(to, e))
+        put(to, &self.content, self.mode).map_err(|e| failed(to, e))?;
+        if self.is_unchanged() { Ok(()) } else { Err("it is another one all the same".to_owned()) }
     }
 }
 
 /// Puts the copy that an earlier update has kept to where the program's path leads.
 pub fn put_copy_back(kept: &Path, path: &Path) -> io::Result<()> {
-    copy(kept, &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()))
+    let mode = fs::metadata(kept)?.permissions().mode() & 0o777;
+    put(&fs::canonicalize(path).unwrap_or_else(|_| path.to_owned()), &read(kept)?, mode)
 }
 
 /// Every symlink on the way to the file, in the order in which the kernel follows them.
@@ -138,54 +107,19 @@ fn point(link: &Path, target: &Path) -> io::Result<()> {
     files::sync_dir_of(link)
 }
 
-/// Puts a copy of a program at `to` in one step, with its owner and mode, and durable.
-fn copy(from: &Path, to: &Path) -> io::Result<()> {
-    let new = to.with_file_name(with_suffix(to, ".new"));
-    let _ = fs::remove_file(&new);
-    let copied = write_copy(from, &new).and_then(|()| fs::rename(&new, to));
-    if copied.is_err() {
-        let _ = fs::remove_file(&new);
-    }
-    copied.and_then(|()| files::sync_dir_of(to))
+/// Puts a program in its place, durable, whatever the umask.
+fn put(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    files::replace(path, content, mode)?;
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
-fn write_copy(from: &Path, new: &Path) -> io::Result<()> {
-    let source = open(from)?;
-    let meta = source.metadata()?;
-    let mut file = files::create_new(new, 0o600)?;
-    loop {
-        let block = files::read_bytes(source.try_clone()?, BLOCK)?;
-        if block.is_empty() {
-            break;
-        }
-        file.write_all(&block)?;
+/// Reads a regular file: a fifo in its place would hang us.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let meta = fs::metadata(path)?;
+    if !meta.is_file() || meta.len() > MAX_PROGRAM {
+        return Err(io::Error::other("it is no regular file, or too large"));
     }
-    // Only root can, and only root has to: what anybody else may replace is their own.
-    let _ = fchown(&file, Some(meta.uid()), Some(meta.gid()));
-    file.set_permissions(Permissions::from_mode(meta.mode() & 0o777))?;
-    file.sync_all()
-}
-
-/// Opens a regular file: a fifo in its place would hang us.
-fn open(path: &Path) -> io::Result<File> {
-    if !fs::metadata(path)?.is_file() {
-        return Err(io::Error::other(format!("{} is no regular file", path.display())));
-    }
-    File::open(path)
-}
-
-fn have_same_content(one: &Path, other: &Path) -> io::Result<bool> {
-    let (one, other) = (open(one)?, open(other)?);
-    if one.metadata()?.len() != other.metadata()?.len() {
-        return Ok(false);
-    }
-    loop {
-        let here = files::read_bytes(one.try_clone()?, BLOCK)?;
-        let there = files::read_bytes(other.try_clone()?, BLOCK)?;
-        if here != there || here.is_empty() {
-            return Ok(here == there);
-        }
-    }
+    files::read_bytes(File::open(path)?, MAX_PROGRAM)
 }
 
 fn with_suffix(path: &Path, suffix: &str) -> OsString {
@@ -231,7 +165,7 @@ mod tests {
             assert!(!installed.is_unchanged());
             installed.put_back().unwrap();
             assert_eq!((text(&program), text(&kept)), ("old".into(), "old".into()));
-            assert_eq!(program.metadata().unwrap().mode() & 0o777, 0o755);
+            assert_eq!(program.metadata().unwrap().permissions().mode() & 0o777, 0o755);
             assert!(installed.is_unchanged(), "by its content");
         }
         assert_eq!(fs::read_dir(program.parent().unwrap()).unwrap().count(), 2);
@@ -274,7 +208,8 @@ mod tests {
         let installed = Installed::keep(&program).unwrap();
         assert!(installed.kept.is_err());
         fs::write(&program, "new").unwrap();
-        assert!(installed.put_back().unwrap_err().contains("there is no copy"));
+        installed.put_back().unwrap();
+        assert_eq!(text(&program), "old");
         assert!(Installed::keep(root.path()).is_err());
         assert!(Installed::keep(&root.path().join("missing")).is_err());
     }

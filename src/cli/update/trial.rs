@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::super::unit_control::describe_end;
-use crate::config::seconds;
+use crate::config::{TIME, millis};
 use crate::systemd::systemctl::Properties;
 
 /// Deaths of a new version that are enough: one may be anybody's, three are its own.
@@ -37,15 +37,9 @@ pub struct Trial {
 }
 
 impl Trial {
-    /// Begins where the new version is ready. `shown`: what its manager says of it now.
-    pub fn new(
-        shown: &Properties,
-        now: Instant,
-        length: Duration,
-        start_timeout: Duration,
-    ) -> Trial {
-        let (ends, end) = (now + length, String::new());
-        let restarts = restarts(shown);
+    /// `shown`: what its manager says of it now.
+    pub fn new(shown: &Properties, ends: Instant, start_timeout: Duration) -> Trial {
+        let (restarts, end) = (restarts(shown), String::new());
         Trial { ends, start_timeout, down_since: None, deaths: 0, restarts, end }
     }
 
@@ -71,7 +65,7 @@ impl Trial {
         }
         match self.down_since {
             Some(since) if now.duration_since(since) >= self.start_timeout => {
-                let time = seconds(self.start_timeout);
+                let time = TIME.show(millis(self.start_timeout));
                 Verdict::Failed(format!("it did not come back within {time}{}", self.end))
             }
             None if now >= self.ends => Verdict::Passed,
@@ -99,7 +93,7 @@ mod tests {
     fn run(looks: &[(u64, &str, u64)]) -> Verdict {
         let began = Instant::now();
         let seconds = Duration::from_secs;
-        let mut trial = Trial::new(&shown("active", 5), began, seconds(60), seconds(10));
+        let mut trial = Trial::new(&shown("active", 5), began + seconds(60), seconds(10));
         let mut verdict = Verdict::GoesOn;
         for (at, state, restarts) in looks {
             assert_eq!(verdict, Verdict::GoesOn, "before {at}");
@@ -134,8 +128,7 @@ mod tests {
             run(&[(1, "failed", 5)]),
             failed("its unit failed: killed by SIGSEGV (signal 11)")
         );
-        let words =
-            "it did not come back within 10 s, the last time: killed by SIGSEGV (signal 11)";
+        let words = "it did not come back within 10s, the last time: killed by SIGSEGV (signal 11)";
         assert_eq!(run(&[(1, "activating", 6), (11, "activating", 6)]), failed(words));
         // At the end of the trial it is down: its start is waited for.
         assert_eq!(run(&[(59, "activating", 6), (60, "activating", 6)]), Verdict::GoesOn);
