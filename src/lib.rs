@@ -186,9 +186,6 @@
 // Tests may panic: that is how they fail.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
-// What `log::warn!` and the others mean: see `logger`.
-extern crate self as log;
-
 mod agent;
 mod api;
 mod cancel;
@@ -220,8 +217,6 @@ mod systemd;
 #[cfg(any(test, fuzzing))]
 mod testing;
 mod threads;
-
-use logger::{debug, error, info, warn};
 
 #[cfg(fuzzing)]
 pub use {api::tests::properties as bodies, http::tests::properties as wire};

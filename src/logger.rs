@@ -3,15 +3,14 @@
 //! Every line is made safe here, whatever is in it: one line, no control characters.
 
 use std::env;
-use std::fmt;
 use std::fs::File;
 use std::io::{ErrorKind, Write};
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt;
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
+use log::{Level, LevelFilter, Log, Metadata, Record};
 use syslog::{Facility, LoggerBackend};
 
 use crate::config::LogTarget;
@@ -36,38 +35,9 @@ const SYSLOG_TIMEOUT: Duration = Duration::from_millis(200);
 /// How long it is left alone then; lines go to standard error meanwhile.
 const SYSLOG_BACK_OFF: Duration = Duration::from_secs(5);
 
-static LOGGER: Mutex<State> = Mutex::new(State { sink: Sink::Plain, lost: 0 });
+static LOGGER: Logger = Logger(Mutex::new(State { sink: Sink::Plain, lost: 0 }));
 
-/// The least important level that is logged.
-static MOST: AtomicU8 = AtomicU8::new(Level::Off as u8);
-
-/// How important a line is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Level {
-    Off,
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
-}
-
-// In this crate `log` is the crate itself (`lib.rs`). The macros of the crate of that name take the module, file
-// and line of each place along, which no line shows: twice the code.
-macro_rules! log_error {
-    ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Error, format_args!($($words)*)) };
-}
-macro_rules! log_warn {
-    ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Warn, format_args!($($words)*)) };
-}
-macro_rules! log_info {
-    ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Info, format_args!($($words)*)) };
-}
-macro_rules! log_debug {
-    ($($words:tt)*) => { $crate::logger::line($crate::logger::Level::Debug, format_args!($($words)*)) };
-}
-pub(crate) use {log_debug as debug, log_error as error, log_info as info, log_warn as warn};
+struct Logger(Mutex<State>);
 
 struct State {
     sink: Sink,
@@ -91,7 +61,7 @@ struct Syslog {
 }
 
 /// Starts logging, or changes where it goes. `name`: what syslog calls us.
-pub fn set(level: Level, target: LogTarget, name: &str) {
+pub fn set(level: LevelFilter, target: LogTarget, name: &str) {
     let sink = match target {
         LogTarget::Auto if stderr_is_journal() => Sink::Journal,
         LogTarget::Auto | LogTarget::Stderr => Sink::Plain,
@@ -101,31 +71,10 @@ pub fn set(level: Level, target: LogTarget, name: &str) {
             Sink::Syslog(Box::new(Syslog { process, connection: None, again: None }))
         }
     };
-    lock(&LOGGER).sink = sink;
-    set_level(level);
-}
-
-/// Changes what is logged.
-pub fn set_level(least: Level) {
-    MOST.store(least as u8, Ordering::Relaxed);
-}
-
-/// Whether lines of this level are logged.
-pub fn has(level: Level) -> bool {
-    level as u8 <= MOST.load(Ordering::Relaxed)
-}
-
-/// Logs a line.
-pub fn line(level: Level, words: fmt::Arguments<'_>) {
-    if has(level) {
-        let message = escaped(&words.to_string(), false);
-        lock(&LOGGER).write(level, &message[..message.floor_char_boundary(MAX_LOG_LINE)]);
-    }
-}
-
-/// Says what was lost, where that can be said by now.
-pub fn flush() {
-    lock(&LOGGER).report_lost();
+    lock(&LOGGER.0).sink = sink;
+    // An error means that this is not the first call: no other logger is set.
+    let _ = log::set_logger(&LOGGER);
+    log::set_max_level(level);
 }
 
 /// Whether stderr goes to the journal: `JOURNAL_STREAM` names its device and inode (systemd.exec(5)).
@@ -134,6 +83,22 @@ fn stderr_is_journal() -> bool {
     let stream = stderr.and_then(|stderr| stderr.metadata());
     let stream = stream.map(|meta| format!("{}:{}", meta.dev(), meta.ino()));
     stream.is_ok_and(|stream| env::var("JOURNAL_STREAM") == Ok(stream))
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= log::max_level()
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        let message = escaped(&record.args().to_string(), false);
+        lock(&self.0).write(record.level(), &message[..message.floor_char_boundary(MAX_LOG_LINE)]);
+    }
+
+    /// Says what was lost, where that can be said by now.
+    fn flush(&self) {
+        lock(&self.0).report_lost();
+    }
 }
 
 impl State {
@@ -169,10 +134,10 @@ impl Sink {
             return true;
         }
         let line = if let Sink::Journal = self {
-            format!("<{}>{message}\n", level.priority())
+            format!("<{}>{message}\n", priority(level))
         } else {
             let time = clock::now();
-            format!("{time} {} {message}\n", level.word())
+            format!("{time} {level:<5} {message}\n")
         };
         write_within(STDERR, &line, timeout)
     }
@@ -185,25 +150,13 @@ pub fn write_within(out: BorrowedFd<'_>, text: &str, timeout: Duration) -> bool 
     room.is_ok_and(|[room]| room) && write_all(out, text.as_bytes()).is_ok()
 }
 
-impl Level {
-    /// The priorities of syslog(3).
-    fn priority(self) -> u8 {
-        match self {
-            Level::Off | Level::Error => 3,
-            Level::Warn => 4,
-            Level::Info => 6,
-            Level::Debug | Level::Trace => 7,
-        }
-    }
-
-    /// Of five characters.
-    fn word(self) -> &'static str {
-        match self {
-            Level::Off | Level::Error => "ERROR",
-            Level::Warn => "WARN ",
-            Level::Info => "INFO ",
-            Level::Debug | Level::Trace => "DEBUG",
-        }
+/// The priorities of syslog(3).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
     }
 }
 
@@ -213,7 +166,7 @@ impl Syslog {
     /// RFC 3164 without the time, which every local syslog daemon adds itself: the crate's own format
     /// would bring a parser of time formats, and the local offset that threads cannot ask for safely.
     fn send(&mut self, level: Level, message: &str) -> bool {
-        let priority = Facility::LOG_DAEMON as u8 + level.priority();
+        let priority = Facility::LOG_DAEMON as u8 + priority(level);
         let line = format!("<{priority}>{}[{}]: {message}", self.process, Pid::own());
         for _ in 0..2 {
             let Some(connection) = self.connected() else { return false };

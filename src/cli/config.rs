@@ -28,7 +28,7 @@ pub fn show(context: &Context, check: bool) -> Result<Exit, Failure> {
         return say(&text);
     }
     // What a start says in its log while it reads files.
-    logger::set(logger::Level::Warn, LogTarget::Stderr, "hermes-gateway");
+    logger::set(log::LevelFilter::Warn, LogTarget::Stderr, "hermes-gateway");
     let loaded = gateway::check(&plan(context))?;
     let unit = installed_file(&context.base, &context.name, false);
     let unit = unit.filter(|_| context.config.is_none());

@@ -1,7 +1,7 @@
 //! Settings with a fixed set of values, each with a name.
 
-use crate::logger::Level;
 use crate::subprocess::Leftovers;
+use log::LevelFilter;
 
 /// A setting with a fixed set of values.
 pub trait EnumSetting {
@@ -69,6 +69,6 @@ enum_settings! {
     Busy: "queue" = Queue, "interrupt" = Interrupt;
     Leftovers: "kill" = Kill, "keep" = Keep;
     LogTarget: "auto" = Auto, "stderr" = Stderr, "journal" = Journal, "syslog" = Syslog;
-    Level: "off" = Off, "error" = Error, "warn" = Warn, "info" = Info, "debug" = Debug,
+    LevelFilter: "off" = Off, "error" = Error, "warn" = Warn, "info" = Info, "debug" = Debug,
         "trace" = Trace;
 }

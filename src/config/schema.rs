@@ -8,10 +8,10 @@ use super::units::{COUNT, Measure, SIZE};
 use super::url::Url;
 use super::validate::{self, OWNER};
 use crate::limits;
-use crate::logger::Level;
 use crate::named::ByName;
 use crate::subprocess::Leftovers;
 use crate::sys::process::cores;
+use log::LevelFilter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
@@ -285,7 +285,7 @@ section! {
     LOG = "log": |c, _| c.log;
     /// `[log]`: what is written down, and where.
     pub struct Log {
-        level: Level = Level::Info, Enum, "\"info\"";
+        level: LevelFilter = LevelFilter::Info, Enum, "\"info\"";
         target: LogTarget, Enum, "\"auto\"";
     }
 }

@@ -44,12 +44,12 @@ const SETTLE_TIME: Duration = Duration::from_millis(20);
 /// Runs the gateway from start to stop; returns the status to exit with.
 pub fn run(plan: Plan, mut signals: Signals) -> Exit {
     let began = Instant::now();
-    logger::set(logger::Level::Info, LogTarget::Auto, "hermes-gateway");
+    logger::set(log::LevelFilter::Info, LogTarget::Auto, "hermes-gateway");
     let exit = match Main::begin(plan, began) {
         Ok(mut main) => main.run_until_exit(&mut signals),
         Err(failure) => end_early(&failure),
     };
-    logger::flush();
+    log::logger().flush();
     exit
 }
 

@@ -72,7 +72,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     new.http.listen = old.config.http.listen;
     new.http.key_file.clone_from(&old.config.http.key_file);
     new.log.target = old.config.log.target;
-    crate::logger::set_level(new.log.level);
+    log::set_max_level(new.log.level);
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
     service.hub.reload(settings(plan, new));

@@ -39,7 +39,7 @@ const MAX_CONNECTIONS: usize = 16;
 /// Those of a start.
 pub fn check_start(plan: &Plan, hold: bool) -> Result<Exit, Failure> {
     let began = Instant::now();
-    logger::set(logger::Level::Warn, LogTarget::Stderr, "hermes-gateway");
+    logger::set(log::LevelFilter::Warn, LogTarget::Stderr, "hermes-gateway");
     check_directories(&plan.dirs)?;
     let loaded = check(plan)?;
     let limits = loaded.config.limits.clone();

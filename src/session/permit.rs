@@ -101,7 +101,7 @@ impl TurnPermit {
         let outcome = hub.run_agent(&message, (1, None), reply, (Some(client), None))?;
         // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
         let echoed = outcome == Outcome::Done && hub.settings().agent.kind() == "echo";
-        if !echoed || crate::logger::has(crate::logger::Level::Debug) {
+        if !echoed || log::log_enabled!(log::Level::Debug) {
             outcome.log(&message.id, None, 1, began, reply.bytes());
         }
         Ok(outcome)

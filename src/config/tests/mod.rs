@@ -134,7 +134,7 @@ fn an_empty_file_means_the_defaults() {
     assert!(config.agent.is_echo() && config.agent.kind() == "echo");
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(600));
     assert_eq!(config.agent.leftovers, Leftovers::Kill);
-    assert_eq!(config.log.level, crate::logger::Level::Info);
+    assert_eq!(config.log.level, log::LevelFilter::Info);
     assert!(config.limits.max_turns >= 2);
     assert_eq!((config.session.busy, config.limits.max_attempts), (Busy::Queue, 2));
     assert_eq!(config.session.operators, ["owner"]);
@@ -169,7 +169,7 @@ fn every_key_is_read() {
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(5400));
     assert_eq!(config.agent.leftovers, Leftovers::Keep);
     assert_eq!(config.stop.drain_timeout, Duration::from_secs(45));
-    assert_eq!(config.log.level, crate::logger::Level::Debug);
+    assert_eq!(config.log.level, log::LevelFilter::Debug);
     assert_eq!(config.log.target, LogTarget::Syslog);
     let limits = config.limits;
     let numbers = [

@@ -37,7 +37,7 @@ fn set_takes_toml_or_plain_text() {
     assert_eq!(config.agent.turn_timeout, Duration::from_secs(90));
     assert_eq!(config.stop.drain_timeout, Duration::from_secs(5));
     assert_eq!((config.limits.max_body, config.limits.max_reply), (1 << 20, 1024));
-    assert_eq!(config.log.level, crate::logger::Level::Warn);
+    assert_eq!(config.log.level, log::LevelFilter::Warn);
     let config = good(FULL, &["agent.env={ONLY='x'}"]).config;
     assert_eq!(config.agent.env.iter().count(), 1);
     let upstream = ["agent.url=http://a", "agent.models={a='b'}", "agent.models.c=5"];

@@ -58,7 +58,7 @@ impl Main {
             self.plan.children.end_all();
         }
         self.notifier.send("WATCHDOG=1");
-        crate::logger::flush();
+        log::logger().flush();
         signals.prepare_for_exec();
         // From here on what comes stays pending, and the next image judges it.
         let last = signals.take();
@@ -141,7 +141,7 @@ impl Main {
             return why;
         }
         log::info!("Exiting with code 0 (replaced by pid {})", successor.pid);
-        crate::logger::flush();
+        log::logger().flush();
         exit_now(Exit::Planned.code())
     }
 

@@ -92,7 +92,7 @@ impl StopWatchdog {
             log::error!("The stop is stuck in {words}: its time is over, and the process ends");
             remains.record(line, words);
             log::error!("Exiting with code {exit} (the stop was stuck in {words})");
-            crate::logger::flush();
+            log::logger().flush();
             remains.children.end_all();
             reported.send(());
         };
