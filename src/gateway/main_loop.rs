@@ -307,9 +307,6 @@ impl Main {
 
     fn handle_finding(&mut self, finding: Finding) {
         let finding = self.keep_finding(finding);
-        if self.may_close() {
-            self.take_no_more();
-        }
         if finding.verdict.is_guess() {
             log::warn!("the verdict is a guess: the service manager did not answer");
         }

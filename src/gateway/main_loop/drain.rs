@@ -97,12 +97,16 @@ impl Main {
             finding.verdict = finding.verdict.after(last.verdict);
             finding.sender.clone_from(&last.sender);
         }
-        log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
         if let (Some(started), Some(unit)) = (&self.started, &finding.unit) {
             *lock(&started.service.stop_timeout) = Some(unit.stop_timeout);
         }
         stop.finding = Some(finding.clone());
         self.learn_stop_time(finding.unit.map(|unit| unit.stop_timeout));
+        if self.may_close() {
+            self.take_no_more();
+        }
+        // When this is read, it is so.
+        log::info!("Shutdown context: {} reason=\"{}\"", finding.context, finding.verdict.reason);
         finding
     }
 
