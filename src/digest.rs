@@ -1,5 +1,6 @@
 //! SHA-256, signatures with it, and how their bytes are written. Pure.
 
+use crate::sys::gather::Gather;
 use base64ct::{Base64, Encoding};
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest, Sha256};
@@ -24,7 +25,7 @@ pub fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> Option<[u8; 32]> {
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().map(|byte| format!("{byte:02x}")).gather().concat()
 }
 
 /// Standard base64 with padding (RFC 4648 section 4).

@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::path::Path;
 
 use crate::limits::MAX_STDERR_TAIL;
+use crate::sys::gather::Gather;
 
 /// `text` with every control character written as `\u{…}` (line feed, escape sequences, the C1
 /// range, bidirectional overrides), so that it can neither break a line nor move a cursor.
@@ -43,13 +44,19 @@ pub fn last_line(said: &[u8]) -> String {
         let name = path.rfind('/').filter(|_| absolute || word.starts_with("~/"));
         word[name.map_or(0, |slash| slash + 1)..].to_owned()
     };
-    line.trim().split_inclusive(ENDS).map(named).collect()
+    line.trim().split_inclusive(ENDS).map(named).gather().concat()
+}
+
+/// At most so many characters of a text.
+pub fn first_chars(text: &str, most: usize) -> String {
+    let end = text.char_indices().nth(most).map_or(text.len(), |(at, _)| at);
+    text[..end].to_owned()
 }
 
 /// What a program said, on one line: its lines that are not empty.
 pub fn one_line(said: &[u8]) -> String {
     let text = String::from_utf8_lossy(said);
-    text.lines().map(str::trim).filter(|l| !l.is_empty()).collect::<Vec<_>>().join(" / ")
+    text.lines().map(str::trim).filter(|l| !l.is_empty()).gather().join(" / ")
 }
 
 /// Words with the last line of what a program said.

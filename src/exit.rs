@@ -35,16 +35,21 @@ impl Exit {
     }
 }
 
-/// A command that did not do what it says: the status to end with and the words for the user.
+/// A command that did not do what it says. In a box, so that each `Result` with it stays small, and with
+/// it the code that moves it.
 #[derive(Debug)]
-pub struct Failure {
+pub struct Failure(pub Box<Failed>);
+
+/// The status to end with and the words for the user.
+#[derive(Debug)]
+pub struct Failed {
     pub exit: Exit,
     pub message: String,
 }
 
 impl Failure {
     pub fn new(exit: Exit, message: impl Into<String>) -> Failure {
-        Failure { exit, message: message.into() }
+        Failure(Box::new(Failed { exit, message: message.into() }))
     }
 
     /// Exit status 1: `cannot WHAT: ERROR`.
@@ -65,6 +70,6 @@ impl Failure {
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
+        f.write_str(&self.0.message)
     }
 }

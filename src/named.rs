@@ -1,6 +1,7 @@
 //! A short map by name, in order. For the handfuls of things that have names here a sorted vector does what
 //! a tree does, and costs a tenth of a tree's code in the binary.
 
+use crate::sys::gather::Gather;
 use std::fmt;
 
 /// Values by name.
@@ -61,7 +62,7 @@ impl<T> ByName<T> {
 
     /// The names, in order.
     pub fn names(&self) -> Vec<&str> {
-        self.0.iter().map(|(name, _)| name.as_str()).collect()
+        self.0.iter().map(|(name, _)| name.as_str()).gather()
     }
 
     fn position(&self, name: &str) -> Result<usize, usize> {

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use crate::sys::fs::{
     NO_FOLLOW, TOO_MANY_LINKS, has_acl, is_read_only, is_temporary, mount_of, read_any, read_text,
 };
+use crate::sys::gather::Gather;
 use crate::sys::user;
 
 /// As many symlinks as the kernel follows (path_resolution(7)).
@@ -169,7 +170,7 @@ fn has_own_mount(target: &Path) -> bool {
 fn resolve(path: &Path, trusted: u32) -> io::Result<PathBuf> {
     let mut path = path.to_owned();
     for _ in 0..MAX_LINKS {
-        let all: Vec<&Path> = path.ancestors().collect();
+        let all: Vec<&Path> = path.ancestors().gather();
         let mut links = all.iter().rev().filter_map(|at| {
             fs::symlink_metadata(at).map(|meta| meta.is_symlink().then_some(*at)).transpose()
         });
@@ -223,9 +224,9 @@ fn is_private_group(uid: u32, gid: u32) -> bool {
 
 fn is_private(name: &str, (uid, gid): (u32, u32), groups: &str, users: &str) -> bool {
     let (uid_word, gid_word) = (uid.to_string(), gid.to_string());
-    let fields = |line| str::split(line, ':').collect::<Vec<&str>>();
+    let fields = |line| str::split(line, ':').gather();
     let groups = groups.lines().map(fields);
-    let own: Vec<_> = groups.filter(|row| row.get(2) == Some(&&*gid_word)).collect();
+    let own: Vec<_> = groups.filter(|row| row.get(2) == Some(&&*gid_word)).gather();
     let members = own.iter().flat_map(|row| row.iter().skip(3).flat_map(|all| all.split(',')));
     let first_of = |row: Vec<&str>| row.get(3) == Some(&&*gid_word) && row[2] != uid_word;
     let shared = members.filter(|member| !member.is_empty()).any(|member| member != name)

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 
 use crate::escape::quoted;
 use crate::json::{self, elements, find, member, string};
+use crate::sys::gather::Gather;
 
 /// A chat request, as a turn is given it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -31,7 +32,7 @@ impl Context {
     pub fn lines(&self) -> String {
         let own = own(&self.messages);
         let others = elements(&self.messages).enumerate().filter(|(at, _)| *at != own);
-        others.map(|(_, said)| message(&role(said), &text(said)) + "\n").collect()
+        others.map(|(_, said)| message(&role(said), &text(said)) + "\n").gather().concat()
     }
 }
 
@@ -57,13 +58,13 @@ pub fn text(message: &str) -> String {
         return text.into_owned();
     }
     let part = |part: &str| string(part, "text").or_else(|| string(part, "refusal"));
-    elements(content).filter_map(part).collect::<Vec<_>>().join("\n")
+    elements(content).filter_map(part).gather().join("\n")
 }
 
 /// The texts of `system` and `developer` in a list of messages.
 pub fn instructions(messages: &str) -> String {
     let all = elements(messages).filter(|message| is_instruction(message));
-    all.map(text).collect::<Vec<_>>().join("\n\n")
+    all.map(text).gather().join("\n\n")
 }
 
 /// The place of the message that a turn is about: the last one of a user, else the last one.

@@ -21,6 +21,7 @@ use crate::json::{self, elements, member, string};
 use crate::outbound::client::{Error, Response};
 use crate::outbound::{Request, open};
 use crate::subprocess::environment;
+use crate::sys::gather::Gather;
 use crate::sys::poll::Interest;
 use crate::sys::process::is_shortage;
 use crate::threads::lock;
@@ -138,7 +139,7 @@ impl<'a> UpstreamClient<'a> {
         let mut models = if map.is_empty() {
             self.listed().unwrap_or_default()
         } else {
-            map.names().into_iter().map(str::to_owned).collect()
+            map.names().into_iter().map(str::to_owned).gather()
         };
         models.retain(|model| model != DEFAULT_MODEL);
         models.insert(0, DEFAULT_MODEL.to_owned());

@@ -9,6 +9,7 @@ use crate::limits::SMALL_BUFFER;
 use crate::named::ByName;
 use crate::session::Hub;
 use crate::shares::Shares;
+use crate::sys::gather::Gather;
 use crate::threads::{self, lock};
 
 /// How long a body or reply waits for its part of `max_buffered`: slow clients of a principal that holds
@@ -60,7 +61,7 @@ impl Buffers {
     /// The bytes that each principal holds.
     pub fn by_principal(&self) -> Vec<(String, u64)> {
         let used = lock(&self.used);
-        used.by.iter().map(|(name, account)| (name.to_owned(), account.bytes)).collect()
+        used.by.iter().map(|(name, account)| (name.to_owned(), account.bytes)).gather()
     }
 }
 

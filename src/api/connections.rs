@@ -15,6 +15,7 @@ use crate::config::{ClientKey, OWNER};
 use crate::http::{Activity, ConnectionActivity, Stage};
 use crate::named::ByName;
 use crate::shares::{Limit, Shares};
+use crate::sys::gather::Gather;
 use crate::threads::lock;
 
 /// Unauthenticated connections. Each may be one of an attack; 1,000 of them are some 12 MB.
@@ -166,7 +167,7 @@ impl ConnectionTable {
     pub fn held(&self) -> Vec<(String, u64)> {
         let table = lock(&self.0);
         let held = table.principals.iter().filter(|(_, held)| **held > 0);
-        held.map(|(name, held)| (name.to_owned(), *held)).collect()
+        held.map(|(name, held)| (name.to_owned(), *held)).gather()
     }
 
     /// The system is short of descriptors or threads. Once may be by chance; where it is so again, some

@@ -8,6 +8,7 @@ use super::auth::Authenticated;
 use super::buffers::Lease;
 use super::error::{ApiError, HandlerError, bad};
 use super::service::Exchange;
+use crate::escape::first_chars;
 use crate::http::{Request, SLASH, has_dot_segment, number};
 use crate::json::{self, Raw, elements};
 use crate::limits::{MAX_SHOWN_VALUE, MAX_WAIT};
@@ -191,7 +192,7 @@ impl<'a> Body<'a> {
 
 /// The beginning of a faulty value, for an error message.
 pub fn excerpt(value: &str) -> String {
-    value.chars().take(MAX_SHOWN_VALUE).collect()
+    first_chars(value, MAX_SHOWN_VALUE)
 }
 
 /// The text of a member.

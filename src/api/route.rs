@@ -10,6 +10,7 @@ use super::service::{Exchange, Service};
 use super::{chat_completions, cors, messages, models, responses_api, restart, sessions, status};
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
+use crate::sys::gather::Gather;
 
 /// How many of those may be messages that wait for their reply: the rest is for `status`.
 const MAX_CONTROL_TURNS: usize = 48;
@@ -290,7 +291,7 @@ impl Found<'_> {
             return Err(ApiError::new(404, "not_found", "There is nothing at this path.").into());
         }
         let Some(&Route(_, _, scope, class, Keyed(handler))) = self.route else {
-            let allow = self.routes.iter().map(Route::allow).collect::<Vec<_>>().join(", ");
+            let allow = self.routes.iter().map(Route::allow).gather().join(", ");
             let message = format!("This method is not allowed here; allowed: {allow}.");
             let problem = ApiError::new(405, "method_not_allowed", message);
             return Err(problem.response().header("Allow", allow));

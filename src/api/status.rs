@@ -16,6 +16,7 @@ use crate::journal::Condition;
 use crate::json::object;
 use crate::session::{Counts, Hub, Usage};
 use crate::sys::fd::max_open;
+use crate::sys::gather::Gather;
 use crate::threads::lock;
 
 /// `GET /health`: the process answers.
@@ -171,7 +172,7 @@ fn rows(usage: &Usage) -> Value {
         held.iter().for_each(|(what, count)| row[what] = (*count).into());
         row
     };
-    usage.iter().map(row).collect()
+    usage.iter().map(row).gather().into()
 }
 
 #[cfg(test)]

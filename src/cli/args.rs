@@ -11,6 +11,7 @@ use super::{help, man};
 use crate::config::{Busy, EnumSetting};
 use crate::exit::{Exit, Failure};
 use crate::name::{Name, OWN_VARIABLE};
+use crate::sys::gather::Gather;
 
 /// A command line that makes sense.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub fn from_environment() -> Result<Parsed, Failure> {
     let called_by = words.next();
     let variables = [OWN_VARIABLE, "HERMES_PROFILE"];
     let profile = variables.map(|name| (name, env::var_os(name).unwrap_or_default()));
-    parse(called_by.as_deref(), words.collect(), &profile)
+    parse(called_by.as_deref(), words.gather(), &profile)
 }
 
 /// Reads arguments, those of another process for example.
@@ -59,7 +60,7 @@ pub fn parse(
 ) -> Result<Parsed, Failure> {
     // What follows `--` is text, whatever it looks like.
     let end = words.iter().position(|word| word == "--").unwrap_or(words.len());
-    let literal: Vec<OsString> = words.split_off(end).into_iter().skip(1).collect();
+    let literal: Vec<OsString> = words.split_off(end).into_iter().skip(1).gather();
     let mut args = Arguments::from_vec(words);
     let helped = args.contains(["-h", "--help"]);
     let version = args.contains(["-V", "--version"]);
@@ -151,7 +152,7 @@ impl Parsed {
         {
             return Some(format!("{option} is not supported by this command"));
         }
-        let words: Vec<&str> = self.words.iter().map(String::as_str).collect();
+        let words: Vec<&str> = self.words.iter().map(String::as_str).gather();
         let most = match (self.command, words.first().copied().unwrap_or_default()) {
             ("journal", "retry" | "drop") => 2,
             ("send", _) if self.has("--result") => 0,
@@ -251,9 +252,9 @@ mod tests {
     fn parse_words(words: &str) -> Result<Parsed, String> {
         let words = words.split_whitespace().map(OsString::from).collect();
         parse(Some(OsStr::new("hermes-gateway")), words, &[]).map_err(|failure| {
-            assert_eq!(failure.exit, Exit::Usage);
-            assert!(!failure.message.contains('\n'), "one line: {failure}");
-            failure.message
+            assert_eq!(failure.0.exit, Exit::Usage);
+            assert!(!failure.0.message.contains('\n'), "one line: {failure}");
+            failure.0.message
         })
     }
 

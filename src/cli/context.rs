@@ -16,6 +16,7 @@ use crate::dirs::{Base, Dirs};
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
 use crate::subprocess::Children;
+use crate::sys::gather::Gather;
 use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
 use crate::systemd::Scope;
@@ -167,6 +168,6 @@ impl Context {
             ("XDG_STATE_HOME", &base.state, ".local/state"),
         ];
         let given = given.into_iter().filter(|(_, dir, usual)| **dir != home.join(usual));
-        given.filter(|_| self.user.is_none()).map(|(name, dir, _)| (name, dir.clone())).collect()
+        given.filter(|_| self.user.is_none()).map(|(name, dir, _)| (name, dir.clone())).gather()
     }
 }

@@ -16,6 +16,7 @@ use crate::lifecycle::instance_lock::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
 use crate::name::Name;
 use crate::outbound::client::{Client, Error, Request, Response};
+use crate::sys::gather::Gather;
 use crate::sys::socket::connect_unix;
 use crate::threads::pause;
 
@@ -152,7 +153,7 @@ fn ask(dirs: &Dirs, target: &str, deadline: Instant) -> Result<(Client<'static>,
     match exchange(&mut client, "GET", target, &[], None, deadline) {
         Ok(answer) if answer.is_object() => Ok((client, answer)),
         Ok(_) => Err("its answer is not a JSON object".to_owned()),
-        Err(failure) => Err(failure.message),
+        Err(failure) => Err(failure.0.message),
     }
 }
 
@@ -193,7 +194,7 @@ pub fn refused(answer: Response<'_, '_>, deadline: Instant) -> Failure {
     let value: Value = serde_json::from_slice(&body).unwrap_or_default();
     let mut failure = problem(Some(status.into()), &value["error"]);
     if let Some(seconds) = seconds {
-        failure.message += &format!(" (try again in {seconds} s)");
+        failure.0.message += &format!(" (try again in {seconds} s)");
     }
     failure
 }
@@ -232,5 +233,5 @@ pub fn escaped_lines(text: &str) -> String {
         // A carriage return would let what follows overwrite what was read.
         escaped(body, false) + piece[body.len()..].trim_start_matches('\r')
     });
-    pieces.collect()
+    pieces.gather().concat()
 }

@@ -1,6 +1,7 @@
 //! `--help`: the commands, the options that each takes, and what it does in a screen at most.
 
 use crate::config;
+use crate::sys::gather::Gather;
 
 /// The overview, then each command: a line `== NAME OPTION...` and its page. An option is written as
 /// `-s,--long=VALUE`; the value `N` or `SECONDS` is a number.
@@ -17,7 +18,7 @@ pub fn commands() -> impl Iterator<Item = (&'static str, &'static str, &'static 
 
 /// The command that a word names; or that there is none, and which one it may have meant.
 pub fn command(word: &str) -> Result<&'static str, String> {
-    let names: Vec<_> = commands().map(|(name, ..)| name).collect();
+    let names: Vec<_> = commands().map(|(name, ..)| name).gather();
     let unknown = || format!("there is no command {word:?}{}", config::hint(word, &names));
     names.iter().copied().find(|name| *name == word).ok_or_else(unknown)
 }
@@ -43,7 +44,7 @@ pub fn is_known(option: &str) -> bool {
 /// Suggests the option that a mistyped one may have meant: one of the command, or of every command.
 pub fn suggest_option(word: &str, command: &str) -> String {
     let all = ["--profile", "--config", "--set", "--help", "--version"];
-    config::hint(word, &options(command).map(|(_, long, _)| long).chain(all).collect::<Vec<_>>())
+    config::hint(word, &options(command).map(|(_, long, _)| long).chain(all).gather())
 }
 
 /// A command's page, or the overview.

@@ -10,6 +10,7 @@ use super::time_format;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::history;
+use crate::sys::gather::Gather;
 
 /// Prints the last `count` records, oldest first: a table, or a JSON object a line.
 pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit, Failure> {
@@ -22,7 +23,7 @@ pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit,
         return Ok(Exit::Planned);
     }
     let shown = &stops[stops.len().saturating_sub(count.unwrap_or(usize::MAX))..];
-    let lines = || shown.iter().map(|stop| format!("{stop}\n")).collect::<String>();
+    let lines = || shown.iter().map(|stop| format!("{stop}\n")).gather().concat();
     if json { say(&lines()) } else { say_wrapped(&as_table(shown), 4) }
 }
 
@@ -48,11 +49,11 @@ fn as_table(stops: &[Value]) -> String {
         format!("    {sender}{}{}{next}\n", word(&stop["reason"]), started.unwrap_or_default())
     };
     let titles = ["TIME (UTC)", "VERDICT", "SIGNAL", "EXIT", "DRAIN", "TURNS"];
-    let rows = table(&titles, stops.iter().map(row).collect());
+    let rows = table(&titles, stops.iter().map(row).gather());
     let lines = rows.split_inclusive('\n').map(str::to_owned);
     // The head has none.
     let below = std::iter::once(String::new()).chain(stops.iter().map(why));
-    lines.zip(below).map(|(row, below)| row + &below).collect()
+    lines.zip(below).map(|(row, below)| row + &below).gather().concat()
 }
 
 /// One record: `2026-11-22 18:54:55 UTC, 2 min ago: planned, SIGTERM from systemd[7] uid 0, exit 0`.
@@ -94,7 +95,7 @@ fn next(stop: &Value) -> Option<String> {
         versions.map(|(from, to)| format!("{} → {}", escaped(from, false), escaped(to, false)));
     let away = next["away_ms"].as_u64().map(Duration::from_millis);
     let away = away.map(|away| format!("nobody served for {}", time_format::fine(away)));
-    let words: Vec<String> = versions.into_iter().chain(away).collect();
+    let words: Vec<String> = versions.into_iter().chain(away).gather();
     (!words.is_empty()).then(|| format!("; {}", words.join(", ")))
 }
 

@@ -62,7 +62,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
 
     let running = write_and_enable(&unit, change.map(|_| wanted.as_str()))?;
     say(&(report(&unit, &owner, change, port) + &left))?;
-    for words in beside.map(|failure| failure.message).into_iter().chain(exec_path::warning()) {
+    for words in beside.map(|failure| failure.0.message).into_iter().chain(exec_path::warning()) {
         eprintln!("hermes-gateway: {words}");
     }
     let path = unit.variable("PATH");

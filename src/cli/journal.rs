@@ -17,6 +17,7 @@ use crate::lifecycle::instance_lock::{InstanceLock, Probe, probe};
 use crate::session::{DeliveryState, Entry, Id, MessageTable, TurnState};
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
+use crate::sys::gather::Gather;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -101,7 +102,7 @@ fn summary(context: &Context) -> Result<Exit, Failure> {
         ]
     };
     let rows = messages.entries().filter(|(_, entry)| open(entry)).take(MAX_JOURNAL_ROWS).map(row);
-    let mut rows: Vec<Vec<String>> = rows.collect();
+    let mut rows: Vec<Vec<String>> = rows.gather();
     let mut titles = vec!["message", "principal", "session", "turn", "accepted (UTC)", "delivery"];
     if messages.entries().all(|(_, entry)| entry.owner.principal == OWNER) {
         titles.remove(1);
@@ -149,7 +150,7 @@ fn failures(context: &Context, messages: &MessageTable) -> Result<String, Failur
         }
         Ok(())
     })?;
-    let rows: String = rows.into_iter().map(|(_, row)| row).collect();
+    let rows: String = rows.into_iter().map(|(_, row)| row).gather().concat();
     let head = "turns whose last attempt failed; `journal retry ID` runs one of the owner again:";
     Ok(format!("\n{head}\n{rows}"))
 }

@@ -14,6 +14,7 @@ use super::unit_paths::unit_dir;
 use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::name::Name;
+use crate::sys::gather::Gather;
 use crate::systemd::Scope;
 
 /// The keys of `status --json` that `list --json` has too.
@@ -27,7 +28,7 @@ pub fn show(context: &Context, json: bool) -> Result<Exit, Failure> {
         .map(|name| Context { name, ..context.clone() })
         .map(|named| gather(&named.at(unit_dirs::from_unit(&named.base, &named.name)), false))
         .map(|report| some_keys(report.status))
-        .collect();
+        .gather();
     if json {
         return say(&format!("{}\n", Value::Array(gateways)));
     }
@@ -46,8 +47,7 @@ fn some_keys(mut status: Value) -> Value {
 
 fn as_table(gateways: &[Value]) -> String {
     let keys = ["name", "state", "pid", "listen", "unit_scope"];
-    let rows =
-        gateways.iter().map(|gateway| keys.map(|key| word(&gateway[key])).to_vec()).collect();
+    let rows = gateways.iter().map(|gateway| keys.map(|key| word(&gateway[key])).to_vec()).gather();
     table(&["NAME", "STATE", "PID", "LISTEN", "UNIT"], rows)
 }
 

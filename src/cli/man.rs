@@ -8,6 +8,7 @@ use miniz_oxide::inflate::decompress_to_vec;
 use super::output::say;
 use crate::exit::{Exit, Failure};
 use crate::subprocess::{Program, find_program};
+use crate::sys::gather::Gather;
 use crate::sys::{fd, fs as files};
 
 /// Name and section of each page, the first one first.
@@ -31,7 +32,7 @@ fn sources() -> impl Iterator<Item = ((&'static str, &'static str), String)> {
     // What the build has compressed itself is whole.
     let all = decompress_to_vec(COMPRESSED).unwrap_or_default();
     let texts = String::from_utf8(all).unwrap_or_default();
-    PAGES.into_iter().zip(texts.split('\0').map(str::to_owned).collect::<Vec<_>>())
+    PAGES.into_iter().zip(texts.split('\0').map(str::to_owned).gather())
 }
 
 /// What a page is called for short: `api`; nothing for the first one.

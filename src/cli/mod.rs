@@ -49,7 +49,7 @@ pub fn main() -> Exit {
         Ok(exit) => exit,
         Err(failure) => {
             eprintln!("hermes-gateway: {failure}");
-            failure.exit
+            failure.0.exit
         }
     }
 }

@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind, IsTerminal};
 
 use crate::exit::{Exit, Failure};
 use crate::sys::fd::{STDOUT, write_all};
+use crate::sys::gather::Gather;
 
 /// Prints the result of a command that did what it says.
 pub fn say(text: &str) -> Result<Exit, Failure> {
@@ -31,14 +32,14 @@ pub fn table(titles: &[&str], mut rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
         return String::new();
     }
-    rows.insert(0, titles.iter().map(|&title| title.to_owned()).collect());
+    rows.insert(0, titles.iter().map(|&title| title.to_owned()).gather());
     let width = |n: usize| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
+    let widths: Vec<usize> = (0..titles.len()).map(width).gather();
     let line = |row: &Vec<String>| {
         let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}  "));
-        cells.collect::<String>().trim_end().to_owned() + "\n"
+        cells.gather().concat().trim_end().to_owned() + "\n"
     };
-    rows.iter().map(line).collect()
+    rows.iter().map(line).gather().concat()
 }
 
 /// How wide a terminal is that nobody has made wider.

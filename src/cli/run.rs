@@ -22,6 +22,7 @@ use crate::lifecycle::instance_lock::{Probe, probe};
 use crate::lifecycle::signals::Signals;
 use crate::limits::CONTROL_TIMEOUT;
 use crate::sys::fs::{can_write_in, check_private_dir, private_dir};
+use crate::sys::gather::Gather;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
@@ -69,7 +70,7 @@ pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Fai
             && state["refused"]["number"] == number
             && let Some(why) = state["refused"]["reason"].as_str()
         {
-            failure.message = format!("{}: {}", failure.message, escaped(why, false));
+            failure.0.message = format!("{}: {}", failure.0.message, escaped(why, false));
         }
         failure
     })
@@ -103,7 +104,7 @@ fn plan(
     usable: fn(&Path) -> bool,
     make: fn(&Path) -> io::Result<()>,
 ) -> Plan {
-    let (program, arguments) = (exec_path::called(), env::args_os().collect());
+    let (program, arguments) = (exec_path::called(), env::args_os().gather());
     let mut plan = Plan { ephemeral, program, arguments, ..config::plan(context) };
     if is_system_service() {
         // The user's runtime directory goes when that user logs out; the machine's service stays.

@@ -83,7 +83,7 @@ fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let target = format!("/v1/messages/{id}?wait={seconds}");
         let message = request(client, "GET", &target).map_err(|failure| {
-            Failure::new(failure.exit, format!("message {id}: {}", failure.message))
+            Failure::new(failure.0.exit, format!("message {id}: {}", failure.0.message))
         })?;
         let error = escaped_lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
@@ -255,7 +255,7 @@ mod tests {
 
     fn failure(result: Result<Exit, Failure>) -> (u8, String) {
         let failure = result.unwrap_err();
-        (failure.exit.code(), failure.message)
+        (failure.0.exit.code(), failure.0.message)
     }
 
     #[test]
@@ -323,15 +323,15 @@ mod tests {
     fn names_of_sessions_and_input_are_checked() {
         for bad in ["", " a", "a ", "a\nb", "a\u{85}b", &"x".repeat(257)] {
             let error = check_session(Some(bad)).unwrap_err();
-            assert_eq!(error.exit, Exit::Usage, "{bad:?}");
+            assert_eq!(error.0.exit, Exit::Usage, "{bad:?}");
         }
         for good in [None, Some("a b"), Some("ключ"), Some(&*"x".repeat(256))] {
             assert!(check_session(good).is_ok());
         }
         assert_eq!(read_all(memory_file(b"12345"), 5).unwrap(), "12345");
         let error = read_all(memory_file(b"123456"), 5).unwrap_err();
-        assert!(error.message.contains("limits.max_body"), "{error}");
+        assert!(error.0.message.contains("limits.max_body"), "{error}");
         let error = read_all(memory_file(b"ab\xff"), 5).unwrap_err();
-        assert!(error.message.contains("byte 2"), "{error}");
+        assert!(error.0.message.contains("byte 2"), "{error}");
     }
 }

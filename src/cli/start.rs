@@ -13,6 +13,7 @@ use crate::dirs::Base;
 use crate::exit::{Exit, Failure};
 use crate::gateway;
 use crate::lifecycle::instance_lock::holder;
+use crate::sys::gather::Gather;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::sys::user::{self, User};
@@ -31,7 +32,7 @@ pub fn restart(context: &Context, system: bool) -> Result<Exit, Failure> {
     let unit = running(context, system).map_or_else(installed, Ok)?;
     let shown = unit.show()?;
     check_config(&unit, &shown).map_err(|mut failure| {
-        failure.message += &format!("\n{} is not restarted", unit.label());
+        failure.0.message += &format!("\n{} is not restarted", unit.label());
         failure
     })?;
     if unit.contains_this_process(&shown) {
@@ -106,7 +107,7 @@ fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Ex
             let (how, exit) = describe_end(&shown);
             let never_ran = shown.get("ExecMainCode") == "0" || shown.get("Result") == "success";
             let why = match done {
-                Err(failure) if never_ran => failure.message,
+                Err(failure) if never_ran => failure.0.message,
                 Err(_) | Ok(()) => how,
             };
             let mut text = format!("{} did not become ready: {why}", context.name);
@@ -178,6 +179,6 @@ fn context_of(
 /// is, as far as that can be seen: else to our directory.
 pub fn arguments_of(pid: Pid) -> Option<args::Parsed> {
     let _ = env::set_current_dir(format!("/proc/{pid}/cwd"));
-    let words = proc::arguments(pid)?.into_iter().skip(1).collect();
+    let words = proc::arguments(pid)?.into_iter().skip(1).gather();
     args::parse(None, words, &[]).ok()
 }

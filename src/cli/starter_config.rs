@@ -8,6 +8,7 @@ use super::context::Context;
 use crate::config::{self, Sources};
 use crate::limits::STARTER_PORTS;
 use crate::sys::fs as files;
+use crate::sys::gather::Gather;
 
 /// Writes a starter configuration where there is none. Returns its port.
 ///
@@ -37,10 +38,7 @@ fn claimed(context: &Context) -> Vec<u16> {
     };
     let entries = fs::read_dir(context.base.config_dir()).into_iter().flatten().flatten();
     let files = entries.map(|entry| entry.path());
-    files
-        .filter(|path| path.extension().is_some_and(|end| end == "toml"))
-        .filter_map(port)
-        .collect()
+    files.filter(|path| path.extension().is_some_and(|end| end == "toml")).filter_map(port).gather()
 }
 
 fn free_port(claimed: &[u16]) -> Result<u16, String> {

@@ -14,6 +14,7 @@ use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_TIMEOUT;
 use crate::sys::clock::parse_rfc3339;
+use crate::sys::gather::Gather;
 use crate::systemd::Scope;
 use crate::systemd::unit_template::{Author, author};
 
@@ -110,7 +111,7 @@ fn restart(restart: &Value, now: i64) -> Vec<String> {
     let failed = failed
         .is_object()
         .then(|| format!("did not happen {}: {}", time(failed), text(failed, "why")));
-    [current, last, failed].into_iter().flatten().collect()
+    [current, last, failed].into_iter().flatten().gather()
 }
 
 /// `current`: see [`compare`].
@@ -146,7 +147,7 @@ fn principal(one: &Value) -> String {
     let held = one.as_object().into_iter().flatten();
     let held = held.filter(|(_, value)| value.as_u64().is_some_and(|value| value > 0));
     let held = held.map(|(what, value)| format!("{} {value}", what.replace('_', " ")));
-    let held: Vec<String> = held.collect();
+    let held: Vec<String> = held.gather();
     format!("{}: {}", one["name"].as_str().unwrap_or("?"), held.join(", "))
 }
 

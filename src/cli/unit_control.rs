@@ -15,6 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance_lock::{Holder, holder};
 use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::subprocess::{Program, capture, find_program};
+use crate::sys::gather::Gather;
 use crate::sys::process::Pid;
 use crate::sys::{proc, user};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
@@ -224,9 +225,9 @@ impl<'c> Unit<'c> {
             let field = if self.systemctl.scope == Scope::User { "USER_UNIT" } else { "UNIT" };
             log = log_of(format!("{field}={}", self.name)).unwrap_or_default();
         }
-        let lines: Vec<&str> = log.lines().collect();
+        let lines: Vec<&str> = log.lines().gather();
         let last = lines[lines.len().saturating_sub(LOG_LINES)..].iter();
-        last.map(|line| escaped(line, false)).collect()
+        last.map(|line| escaped(line, false)).gather()
     }
 
     /// `journalctl` for the journal that this unit's log is in.

@@ -135,7 +135,7 @@ fn in_session(site: &Site<'_>, system: bool, by: &str) -> io::Result<Program> {
 /// This program, or where its file is gone, the one that the gateway is started from.
 fn own_program(site: &Site<'_>) -> io::Result<PathBuf> {
     let own = env::current_exe().ok().filter(|path| path.exists());
-    own.map_or_else(|| site.program().map_err(|e| io::Error::other(e.message)), Ok)
+    own.map_or_else(|| site.program().map_err(|e| io::Error::other(e.0.message)), Ok)
 }
 
 fn own_words(site: &Site<'_>, system: bool) -> Vec<String> {

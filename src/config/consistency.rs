@@ -6,6 +6,7 @@ use super::error::quoted;
 use super::schema::{Agent, ClientKey, Config, Target, default_turns};
 use super::validate::{OPERATOR_SCOPES, OWNER};
 use super::value::Diagnostics;
+use crate::sys::gather::Gather;
 
 /// Checks all, and resolves what the defaults leave open.
 pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
@@ -36,7 +37,7 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
             );
         }
     }
-    let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).collect();
+    let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).gather();
     let (at, of) = ("session.operators", "[keys.NAME]");
     names(&config.session.operators, at, of, &keys, diagnostics);
     for (name, key) in config.keys.iter() {

@@ -1,5 +1,7 @@
 //! "Did you mean …": the nearest of some known words. Pure.
 
+use crate::sys::gather::Gather;
+
 /// Bytes of a word that is compared with the known keys: none is half as long, and the comparison
 /// is quadratic.
 const MAX_COMPARED_WORD: usize = 64;
@@ -10,10 +12,10 @@ pub fn nearest<'a>(given: &str, known: &[&'a str]) -> Option<&'a str> {
     if given.len() > MAX_COMPARED_WORD {
         return None;
     }
-    let given: Vec<char> = given.chars().map(|c| c.to_ascii_lowercase()).collect();
+    let given: Vec<char> = given.chars().map(|c| c.to_ascii_lowercase()).gather();
     known
         .iter()
-        .map(|word| (distance(&given, &word.chars().collect::<Vec<_>>()), word))
+        .map(|word| (distance(&given, &word.chars().gather()), word))
         .filter(|(distance, word)| *distance <= word.len().max(3) / 3)
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, word)| *word)
@@ -27,7 +29,7 @@ pub fn hint(given: &str, known: &[&str]) -> String {
 /// Letters to insert, drop, replace or swap with their neighbour (optimal string alignment).
 fn distance(a: &[char], b: &[char]) -> usize {
     let mut before: Vec<usize> = Vec::new();
-    let mut above: Vec<usize> = (0..=b.len()).collect();
+    let mut above: Vec<usize> = (0..=b.len()).gather();
     for i in 0..a.len() {
         let mut row = vec![i + 1];
         for j in 0..b.len() {

@@ -4,6 +4,7 @@
 use crate::exit::{Exit, Failure};
 use crate::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
 use crate::sys::fs::is_temporary;
+use crate::sys::gather::Gather;
 use std::io;
 
 /// Where a value came from.
@@ -64,7 +65,7 @@ impl Problems {
     /// others are counted.
     pub fn lines(&self, file: &str) -> Vec<String> {
         let shown = self.found.iter().take(MAX_CONFIG_PROBLEMS);
-        let mut lines: Vec<_> = shown.map(|(at, text)| at.show(file) + ": " + text).collect();
+        let mut lines: Vec<_> = shown.map(|(at, text)| at.show(file) + ": " + text).gather();
         let more = self.found.len() - lines.len();
         lines.extend((more > 0).then(|| format!("{file}: and {more} more")));
         lines
@@ -97,5 +98,5 @@ pub fn shown(text: &str) -> String {
         _ => c.escape_debug().to_string(),
     };
     let cut = text.chars().nth(MAX_SHOWN_VALUE).map(|_| "…".to_owned());
-    text.chars().take(MAX_SHOWN_VALUE).map(safe).chain(cut).collect()
+    text.chars().take(MAX_SHOWN_VALUE).map(safe).chain(cut).gather().concat()
 }

@@ -11,6 +11,7 @@ use crate::escape::escaped;
 use crate::exit::Failure;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
+use crate::sys::gather::Gather;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
@@ -95,7 +96,7 @@ impl Loaded {
     /// Two principals must not share a key: which of them came would be a guess.
     fn check_duplicates(&self, problems: &mut Problems, file: &str) {
         let location = |key: &ClientKey| self.location(&format!("keys.{}.file", key.name));
-        let keys: Vec<&ClientKey> = self.config.keys.values().collect();
+        let keys: Vec<&ClientKey> = self.config.keys.values().gather();
         for (at, key) in keys.iter().enumerate() {
             let twin = keys[..at].iter().find(|other| other.key.is_some() && other.key == key.key);
             if let Some(twin) = twin {

@@ -5,6 +5,7 @@ use super::load::Loaded;
 use super::schema::{Field, SECTIONS};
 use super::units::{TIME, millis};
 use super::url::Url;
+use crate::sys::gather::Gather;
 use std::path::Path;
 
 /// Where the comments begin, if the value leaves room.
@@ -82,7 +83,7 @@ pub(super) fn value(field: Field<'_>) -> String {
         Field::Path(at) => string(&at.as_deref().unwrap_or(Path::new("")).to_string_lossy()),
         Field::Url(at, _) => string(&at.as_ref().map_or(String::new(), Url::to_string)),
         Field::List(at, _) => {
-            let items: Vec<_> = at.iter().map(|item| string(item)).collect();
+            let items: Vec<_> = at.iter().map(|item| string(item)).gather();
             format!("[{}]", items.join(", "))
         }
         Field::Text(at, _) => string(at),

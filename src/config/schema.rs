@@ -10,6 +10,7 @@ use super::validate::{self, OWNER};
 use crate::limits;
 use crate::named::ByName;
 use crate::subprocess::Leftovers;
+use crate::sys::gather::Gather;
 use crate::sys::process::cores;
 use log::LevelFilter;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -76,7 +77,7 @@ impl Section {
     }
 
     pub fn key_names(&self) -> Vec<&'static str> {
-        self.keys.iter().map(|key| key.name).collect()
+        self.keys.iter().map(|key| key.name).gather()
     }
 }
 

@@ -8,6 +8,7 @@ use super::toml_errors::Source;
 use super::units::{Measure, TIME, millis};
 use super::validate;
 use crate::named::ByName;
+use crate::sys::gather::Gather;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -89,7 +90,7 @@ impl Diagnostics<'_> {
                 if !setting.choose(text) {
                     let words = setting.words();
                     let (hint, text) = (hint(text, words), quoted(text));
-                    let all = words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(", ");
+                    let all = words.iter().map(|word| quoted(word)).gather().join(", ");
                     return Err(format!("{name} is {text}; it must be one of {all}{hint}"));
                 }
             }
@@ -209,7 +210,7 @@ fn number(
             (found.and_then(|number| number.checked_mul(of.plain)), number.to_string())
         }
         (None, Some(text)) if !of.units.is_empty() => {
-            let units = of.units.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+            let units = of.units.iter().map(|(name, _)| *name).gather().join(", ");
             let reason = format!("it must be a number with a unit ({units})");
             (Some(of.parse(text).ok_or_else(|| bad(key, text, &reason))?), quoted(text))
         }

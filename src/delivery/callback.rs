@@ -13,6 +13,7 @@ use crate::limits::{MAX_SKIPPED_BODY, SKIP_TIMEOUT};
 use crate::outbound::client::Error;
 use crate::outbound::{Request, open};
 use crate::subprocess::{Children, environment};
+use crate::sys::gather::Gather;
 
 pub fn send(
     target: &Target,
@@ -39,7 +40,7 @@ fn post(
 ) -> Result<(u16, Option<String>), Error> {
     let body = body(payload);
     let headers = headers(target, payload, &body, now);
-    let mut headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).collect();
+    let mut headers: Vec<_> = headers.iter().map(|(name, value)| (*name, &**value)).gather();
     headers.push(("Connection", "close"));
     let (method, headers, body) = ("POST", &headers[..], Some(body.as_bytes()));
     let request = Request { method, target: &url.target, headers, body };

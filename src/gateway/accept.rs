@@ -19,6 +19,7 @@ use crate::config::Config;
 use crate::http::Socket;
 use crate::shares::Shares;
 use crate::sys::fd::{max_open, set_nonblocking};
+use crate::sys::gather::Gather;
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
 
@@ -68,7 +69,7 @@ impl Listeners {
     pub fn new(bound: Bound) -> io::Result<Listeners> {
         let (tasks, spare_thread) = (proc::task_limit(), spare_thread::start()?);
         let Bound { tcp, foreign, kept, control, waiting: (next, next_control) } = bound;
-        let next = next.into_iter().map(|(stream, peer)| (Arc::new(stream), peer)).collect();
+        let next = next.into_iter().map(|(stream, peer)| (Arc::new(stream), peer)).gather().into();
         let (next, next_control, full) = (RefCell::new(next), next_control.into(), Cell::default());
         Ok(Listeners { tcp, control, foreign, kept, tasks, spare_thread, next, next_control, full })
     }
@@ -146,7 +147,7 @@ impl Listeners {
             new: true,
             principal: None,
         };
-        waiting.map(handed_over).collect()
+        waiting.map(handed_over).gather()
     }
 
     /// Tells those that wait on TCP that the gateway stops: just before it does.

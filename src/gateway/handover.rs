@@ -19,6 +19,7 @@ use crate::limits::MAX_HANDOVER;
 use crate::sys::exec::take_variable;
 use crate::sys::fd::{adopt, memory_file};
 use crate::sys::fs as files;
+use crate::sys::gather::Gather;
 use crate::sys::process::Pid;
 use crate::sys::socket::Listener;
 use crate::threads::lock;
@@ -161,7 +162,7 @@ impl Handover {
     }
 
     pub fn take_locks(&mut self) -> Vec<File> {
-        LOCKS.iter().filter_map(|name| self.take_descriptor(name)).map(File::from).collect()
+        LOCKS.iter().filter_map(|name| self.take_descriptor(name)).map(File::from).gather()
     }
 
     fn take_descriptor(&mut self, name: &str) -> Option<OwnedFd> {
@@ -218,7 +219,7 @@ pub fn seal(
     for (name, fd) in descriptors {
         more["descriptors"][*name] = fd.as_raw_fd().into();
     }
-    more["connections"] = connections.iter().map(HandedOver::to_json).collect();
+    more["connections"] = connections.iter().map(HandedOver::to_json).gather().into();
     let file = memory_file(more.to_string().as_bytes())?;
     let variable = format!("{VARIABLE}={}", file.as_raw_fd()).into();
     Ok(Sealed { file, variable })

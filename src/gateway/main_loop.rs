@@ -55,9 +55,9 @@ pub fn run(plan: Plan, mut signals: Signals) -> Exit {
 
 /// The end of a start that failed.
 fn end_early(failure: &Failure) -> Exit {
-    failure.message.lines().for_each(|line| log::error!("{line}"));
-    log::error!("Exiting with code {} (the start failed)", failure.exit.code());
-    failure.exit
+    failure.0.message.lines().for_each(|line| log::error!("{line}"));
+    log::error!("Exiting with code {} (the start failed)", failure.0.exit.code());
+    failure.0.exit
 }
 
 impl Main {

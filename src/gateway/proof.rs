@@ -19,7 +19,7 @@ use super::Plan;
 use super::start_check::HANDOVER;
 use crate::cancel::Cancel;
 use crate::config::{TIME, millis};
-use crate::escape::{escaped, one_line};
+use crate::escape::{escaped, first_chars, one_line};
 use crate::limits::AGENT_READ;
 use crate::outbound::client::{Client, Request};
 use crate::outbound::tcp::connect_to;
@@ -125,7 +125,7 @@ impl Said {
         const PREFIX: &[u8] = b"hermes-gateway: ";
         let error = self.stderr.windows(PREFIX.len()).rposition(|part| part == PREFIX);
         let said = one_line(&self.stderr[error.map_or(0, |at| at + PREFIX.len())..]);
-        let said = said.chars().take(MAX_WORDS).collect::<String>();
+        let said = first_chars(&said, MAX_WORDS);
         if said.is_empty() { said } else { format!(": {}", escaped(&said, false)) }
     }
 }
@@ -249,7 +249,8 @@ fn read_line(line: &[u8]) -> Result<Ready, String> {
     let version = value["version"].as_str().filter(|version| version.len() <= 64);
     let (Some(true), Some(version), Some(listen)) = (value["ready"].as_bool(), version, listen)
     else {
-        let said: String = String::from_utf8_lossy(line).trim().chars().take(100).collect();
+        let said = String::from_utf8_lossy(line);
+        let said = first_chars(said.trim(), 100);
         return Err(format!("it did not say that it is ready, but: {}", escaped(&said, false)));
     };
     match value["handover"].as_u64() {

@@ -50,9 +50,9 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     let (keys, loaded) = match read {
         Ok(read) => read,
         Err(failure) => {
-            failure.message.lines().for_each(|line| log::error!("not reloaded: {line}"));
+            failure.0.message.lines().for_each(|line| log::error!("not reloaded: {line}"));
             log::warn!("the configuration stays as it was");
-            return (failure.exit, failure.message);
+            return (failure.0.exit, failure.0.message);
         }
     };
     *lock(&service.warnings) = warnings(&loaded);

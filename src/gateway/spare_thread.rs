@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::connection::{ConnectionGuard, serve};
 use crate::limits::{ACCEPT_BACK_OFF, CONNECTION_STACK};
+use crate::sys::gather::Gather;
 use crate::sys::poll::{Interest, poll};
 use crate::threads::{Slot, pause, spawn};
 
@@ -45,7 +46,7 @@ fn run(incoming: &Incoming) {
             .retain(|w| w.since.elapsed() < w.guard.service.settings().config.limits.head_timeout);
         waiting.retain(|w| !w.guard.give_up_waiting(w.stream.as_fd()));
         let mut interests: Vec<Interest<'_>> =
-            waiting.iter().map(|w| Interest::read(w.stream.as_fd())).collect();
+            waiting.iter().map(|w| Interest::read(w.stream.as_fd())).gather();
         // Not for longer: others may come.
         if poll(&mut interests, Some(ACCEPT_BACK_OFF)).is_err() {
             pause(ACCEPT_BACK_OFF);

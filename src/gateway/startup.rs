@@ -20,7 +20,7 @@ use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
 use crate::escape::{counted, escaped};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failed, Failure};
 use crate::journal::record::Record;
 use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, WriteError};
 use crate::lifecycle::evidence::Supervisor;
@@ -64,14 +64,14 @@ pub fn start(
     begun: &Begun,
 ) -> Result<Started, Failure> {
     let failed = |run: Option<&Run>, failure: &Failure| {
-        let Failure { exit, message } = failure;
+        let Failed { exit, message } = &*failure.0;
         if let Err(e) = history::record_failed_start(&plan.dirs, run, *exit, message) {
             log::warn!("the history could not be written: {e}");
         }
     };
     let held = lock(&plan.inherited).take_locks();
     let instance = InstanceLock::take(&plan.name, &plan.dirs, held).inspect_err(|failure| {
-        if failure.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
+        if failure.0.exit != Exit::Unavailable && files::private_dir(&plan.dirs.state).is_ok() {
             failed(None, failure);
         }
     })?;

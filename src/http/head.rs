@@ -9,6 +9,7 @@ use super::request::{BodyFraming, Method, Request, Version};
 use super::scan::Scan;
 use super::{Refusal, bad, is_token, number, target};
 use crate::limits::{MAX_FIELDS, MAX_TARGET};
+use crate::sys::gather::Gather;
 
 /// Reads a head, with its length, from the beginning of `bytes`, which must start with all that earlier
 /// calls with the same `scan` were given. `None`: it has not come to its end.
@@ -55,7 +56,7 @@ fn read(head: &[u8]) -> Result<Request, Refusal> {
         values.extend_from_slice(field.value);
         (names.len(), values.len())
     };
-    let ends = parsed.headers.iter().map(&mut add).collect();
+    let ends = parsed.headers.iter().map(&mut add).gather();
     Ok(Request {
         method,
         version,

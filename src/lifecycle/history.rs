@@ -20,6 +20,7 @@ use crate::exit::Exit;
 use crate::json::object;
 use crate::named::ByName;
 use crate::sys::clock::{self, Utc};
+use crate::sys::gather::Gather;
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
@@ -105,7 +106,7 @@ fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
     if lines > most || lines != text.lines().count() {
         let stops = records(&text);
         let kept = stops[stops.len().saturating_sub(KEPT_STOPS)..].iter();
-        let kept: String = kept.map(|line| format!("{line}\n")).collect();
+        let kept: String = kept.map(|line| format!("{line}\n")).gather().concat();
         files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
     }
     Ok(())

@@ -124,7 +124,7 @@ fn failed(path: &Path, e: &io::Error) -> Failure {
     match e.kind() {
         // Not ours, or no directory: another try would find the same.
         io::ErrorKind::PermissionDenied => {
-            Failure { exit: Exit::Config, ..Failure::with("use", path, e) }
+            Failure::new(Exit::Config, Failure::with("use", path, e).0.message)
         }
         _ => Failure::with("use", path, e),
     }
@@ -267,8 +267,8 @@ mod tests {
         let Probe::Held { holder: Some(holder), .. } = probe(&dirs).unwrap() else { panic!() };
         assert_eq!(holder.pid, Pid::own());
         let second = take(&dirs).unwrap_err();
-        assert_eq!(second.exit, Exit::Unavailable);
-        assert!(second.message.contains(&format!("pid {}", Pid::own())), "{second}");
+        assert_eq!(second.0.exit, Exit::Unavailable);
+        assert!(second.0.message.contains(&format!("pid {}", Pid::own())), "{second}");
         drop(first);
         assert_eq!(probe(&dirs).unwrap(), Probe::Free);
         assert!(dirs.lock().exists(), "the lock file is never unlinked");
@@ -282,7 +282,7 @@ mod tests {
         let elsewhere = here.without_runtime();
         let _first = take(&elsewhere).unwrap();
         let second = take(&here).unwrap_err();
-        assert_eq!(second.exit, Exit::Unavailable);
+        assert_eq!(second.0.exit, Exit::Unavailable);
         assert!(matches!(probe(&here).unwrap(), Probe::Held { dirs, .. } if dirs == elsewhere));
     }
 
@@ -298,7 +298,7 @@ mod tests {
         assert_eq!(probe(&elsewhere).unwrap(), found);
         fs::remove_dir_all(&here.runtime).unwrap();
         assert_eq!(probe(&here).unwrap(), found);
-        assert!(take(&here).unwrap_err().message.contains(&format!("pid {}", Pid::own())));
+        assert!(take(&here).unwrap_err().0.message.contains(&format!("pid {}", Pid::own())));
     }
 
     #[test]
@@ -311,7 +311,7 @@ mod tests {
         }
         fs::remove_dir_all(&dirs.runtime).unwrap();
         symlink(root.path(), &dirs.runtime).unwrap();
-        assert!(take(&dirs).unwrap_err().message.contains("symlinks are not followed"));
+        assert!(take(&dirs).unwrap_err().0.message.contains("symlinks are not followed"));
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::raw::WithRawSiginfo;
 
+use crate::sys::gather::Gather;
 use crate::sys::proc::terminal_leader;
 use crate::sys::signal::{self, OTHERS, SIGCHLD, SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 
@@ -74,7 +75,7 @@ impl Signals {
         let outlives_terminal = signal::is_ignored(SIGHUP);
         let others = OTHERS.iter().map(|(other, _)| *other).filter(|s| !signal::is_ignored(*s));
         let wanted: Vec<i32> =
-            [SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1].into_iter().chain(others).collect();
+            [SIGTERM, SIGINT, SIGHUP, SIGCHLD, SIGUSR1].into_iter().chain(others).gather();
         // What arrives between a handler's installation and its entry in signal-hook's table is lost.
         signal::block_all();
         let delivery = SignalDelivery::with_pipe(read, write, WithRawSiginfo, &wanted)?;
@@ -107,7 +108,7 @@ impl Signals {
             };
             Some(Caught { kind, code: info.si_code, pid, uid })
         };
-        self.delivery.pending().filter_map(caught).collect()
+        self.delivery.pending().filter_map(caught).gather()
     }
 
     /// Has what is not to end with the terminal stay so over an exec, which knows no handlers. A SIGHUP that

@@ -9,6 +9,7 @@ use super::states::TurnState;
 use super::submit::Refusal;
 use crate::journal::WriteError;
 use crate::journal::record::{Record, Step};
+use crate::sys::gather::Gather;
 
 impl Hub {
     /// Ends a message: a waiting one at once, a running one as soon as its agent has ended.
@@ -83,7 +84,7 @@ impl Hub {
         let known = self.session(who).is_some();
         let mut state = self.lock();
         let open = |id: &Id| state.table.get(*id).is_some_and(|entry| !entry.turn.is_over());
-        let ids: Vec<Id> = state.dispatch.turns_of(Some(session)).filter(open).collect();
+        let ids: Vec<Id> = state.dispatch.turns_of(Some(session)).filter(open).gather();
         if ids.is_empty() && !known {
             return Ok(0);
         }
@@ -128,7 +129,7 @@ impl Hub {
     /// Takes out of the transcripts what a reset has made void that the end of an earlier process may
     /// have come before.
     pub(super) fn apply_resets(&self) {
-        let sessions: Vec<Digest> = self.lock().table.reset_sessions(0).collect();
+        let sessions: Vec<Digest> = self.lock().table.reset_sessions(0).gather();
         for session in sessions {
             let Some(about) = self.transcripts.find(session) else { continue };
             // The reset itself may remove it meanwhile.

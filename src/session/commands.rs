@@ -12,6 +12,7 @@ use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
 use crate::escape::escaped;
 use crate::limits::{RESTART_PAUSE, RESTART_STORM};
+use crate::sys::gather::Gather;
 
 /// A message that is a command. What is none goes to the agent, whatever it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -161,7 +162,7 @@ impl Hub {
         let lines: Vec<String> = queue
             .enumerate()
             .map(|(at, (id, turn))| format!("{}. {id} {}", at + 1, turn.word()))
-            .collect();
+            .gather();
         if lines.is_empty() { "Nothing waits.".to_owned() } else { lines.join("\n") }
     }
 
@@ -232,7 +233,7 @@ fn refuse_restart(recent: &[u64], now: u64) -> Option<String> {
         return Some(format!("restarted {} s ago, not again.", since.as_secs()));
     }
     let (most, time) = RESTART_STORM;
-    let storm: Vec<&u64> = recent.iter().filter(|at| since(at) < time).collect();
+    let storm: Vec<&u64> = recent.iter().filter(|at| since(at) < time).gather();
     let first = storm.get(storm.len().checked_sub(most)?)?;
     Some(format!(
         "not restarted: {} restarts were asked for in the last {} s. Look why; a message restarts the \

@@ -10,6 +10,7 @@ use std::time::Instant;
 use super::id::Id;
 use super::message_table::{Entry, MessageTable};
 use crate::named::ByName;
+use crate::sys::gather::Gather;
 
 /// The queues of all targets by name: a handful.
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ impl DeliveryQueues {
     /// The targets that can be sent to now, each to be given a worker.
     pub fn take_due(&mut self, now: Instant) -> Vec<String> {
         let due = self.0.iter().filter(|(_, queue)| queue.due(now).is_some_and(|at| at <= now));
-        let due: Vec<String> = due.map(|(target, _)| target.to_owned()).collect();
+        let due: Vec<String> = due.map(|(target, _)| target.to_owned()).gather();
         due.iter().for_each(|target| self.0.of(target).sending = true);
         due
     }

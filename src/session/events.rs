@@ -9,6 +9,7 @@ use crate::journal::record::Record;
 use crate::limits::LOCK_BATCH;
 use crate::stored_text::StoredText;
 use crate::sys::fd::EventFd;
+use crate::sys::gather::Gather;
 use crate::threads::in_turn;
 
 /// A session's next record that is no further behind the last one is read in the same walk: to skip so
@@ -47,7 +48,7 @@ impl Hub {
             let numbers: Vec<u64> = {
                 let state = self.lock();
                 let numbers = state.table.records_of(session, seen).take_while(|n| *n <= last);
-                numbers.take(LOCK_BATCH).collect()
+                numbers.take(LOCK_BATCH).gather()
             };
             let Some(newest) = numbers.last().copied() else { return Ok(last.max(after)) };
             let is_long = |number: &u64| self.journal.is_long(*number);

@@ -12,6 +12,7 @@ use super::tree::Tree;
 use crate::fault_points;
 use crate::journal::{Condition, WriteError};
 use crate::limits::{LOCK_BATCH, THREAD_RETRY_DELAY, THREAD_STACK};
+use crate::sys::gather::Gather;
 use crate::threads::{self, lock, pause};
 
 /// How often maintenance looks for results that are old.
@@ -199,7 +200,7 @@ impl Hub {
             // What was forgotten there must not come back.
             let reset = |session, entry: &Entry| state.table.is_reset(session, entry.accepted);
             let said = entries.filter(|it| it.session().is_some_and(|session| !reset(session, it)));
-            let owners: Vec<Arc<Owner>> = said.map(|entry| Arc::clone(&entry.owner)).collect();
+            let owners: Vec<Arc<Owner>> = said.map(|entry| Arc::clone(&entry.owner)).gather();
             (ids, owners)
         };
         for who in owners {
@@ -218,7 +219,7 @@ impl Hub {
             }
         }
         let mut state = self.lock();
-        let go: Vec<Id> = ids.iter().copied().filter(|id| state.may_forget(*id, behind)).collect();
+        let go: Vec<Id> = ids.iter().copied().filter(|id| state.may_forget(*id, behind)).gather();
         state.table.forget(&go);
         !ids.is_empty()
     }

@@ -10,6 +10,7 @@ use crate::agent::{ErrorResponse, Report};
 use crate::escape::quoted;
 use crate::stored_text::{PLACEHOLDER, StoredText, inside};
 pub use crate::sys::clock::rfc3339;
+use crate::sys::gather::Gather;
 
 /// A message as its sender may see it.
 #[derive(Clone, Debug, Default)]
@@ -54,7 +55,7 @@ impl Message {
                 text(self.delivery_error.as_deref()),
             ))
         });
-        let deliveries: Vec<String> = deliveries.collect();
+        let deliveries: Vec<String> = deliveries.gather();
         let waiting = self.waiting.as_ref().and_then(PendingRetry::to_json);
         format!(
             r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}}}"#,

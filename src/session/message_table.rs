@@ -23,6 +23,7 @@ use super::tree::{Tree, TreeOf};
 use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
+use crate::sys::gather::Gather;
 use accounts::Account;
 use entries::Entries;
 use record_index::{RecordIndex, Reset};
@@ -279,7 +280,7 @@ impl MessageTable {
     /// Messages that run, and the number of the attempt.
     pub fn running(&self) -> Vec<(Id, u32)> {
         let running = self.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
-        running.map(|(id, entry)| (id, entry.attempts)).collect()
+        running.map(|(id, entry)| (id, entry.attempts)).gather()
     }
 
     /// After a start: what ran when the last process ended waits for another attempt.
@@ -294,10 +295,10 @@ impl MessageTable {
     /// Some messages in the order of one of their records.
     pub fn sorted(&self, are: fn(&Entry) -> bool, by: fn(&Entry) -> u64) -> Vec<(Id, &Entry)> {
         let chosen = self.entries().filter(|(_, entry)| are(entry));
-        let mut order: Vec<(u64, u128)> = chosen.map(|(id, entry)| (by(entry), id.0)).collect();
+        let mut order: Vec<(u64, u128)> = chosen.map(|(id, entry)| (by(entry), id.0)).gather();
         order.sort_unstable();
         let ids = order.into_iter().map(|(_, id)| Id(id));
-        ids.filter_map(|id| Some((id, self.get(id)?))).collect()
+        ids.filter_map(|id| Some((id, self.get(id)?))).gather()
     }
 
     /// The attempt that failed last did so in this process, when it was so old.

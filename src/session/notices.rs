@@ -14,7 +14,7 @@ use super::restarts::Requester;
 use super::states::{DeliveryState, TurnState};
 use super::submit::Refusal;
 use crate::config::OWNER;
-use crate::escape::{escaped, quoted};
+use crate::escape::{escaped, first_chars, quoted};
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{
     FAILURE_COOL_DOWN, MAX_DRAIN_SEND, MAX_QUOTED_ERROR, NOTIFY_COOL_DOWN, THREAD_STACK,
@@ -270,7 +270,7 @@ impl Hub {
     fn failure_in_words(&self, id: Id) -> Option<String> {
         let message = self.message(id).ok().flatten()?;
         let clip = |text: Option<&String>| {
-            let text: String = text?.chars().take(MAX_QUOTED_ERROR).collect();
+            let text = first_chars(&text?, MAX_QUOTED_ERROR);
             Some(escaped(&text, false))
         };
         let session = message.entry.owner.session.as_deref().map(quoted);

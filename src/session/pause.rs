@@ -10,6 +10,7 @@ use std::sync::{Arc, MutexGuard};
 use super::hub::{Hub, State};
 use super::id::Id;
 use crate::limits::THREAD_STACK;
+use crate::sys::gather::Gather;
 use crate::threads;
 
 impl Hub {
@@ -110,6 +111,6 @@ impl State {
     fn attended(&self) -> Vec<Id> {
         let durable = self.pinned.iter().filter(|(_, attended)| *attended);
         let durable = durable.filter_map(|(pin, _)| pin.upgrade().map(|id| *id));
-        durable.chain(self.waiting_permits.iter().map(|(id, _)| *id)).collect()
+        durable.chain(self.waiting_permits.iter().map(|(id, _)| *id)).gather()
     }
 }

@@ -10,6 +10,7 @@ use super::states::TurnState;
 use super::time::now;
 use crate::escape::quoted;
 use crate::sys::clock::rfc3339;
+use crate::sys::gather::Gather;
 use crate::sys::random;
 
 /// Within this time all turns that wait for the agent are tried again once it has answered one of
@@ -98,7 +99,7 @@ impl State {
         let asked = |id| self.table.get(id)?.failing.as_ref().map(|failing| failing.retry.asked);
         // Once each: drawn again at every answer, all would come at the same moment.
         let later = |(id, at): &(Id, _)| *at > now + AGENT_BACK && asked(*id) != Some(true);
-        for (id, _) in self.dispatch.postponed().filter(later).collect::<Vec<_>>() {
+        for (id, _) in self.dispatch.postponed().filter(later).gather() {
             let share = u32::try_from(random::number() % 1000).unwrap_or(0);
             self.dispatch.postpone(id, now + AGENT_BACK * share / 1000);
         }

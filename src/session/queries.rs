@@ -14,6 +14,7 @@ use crate::journal::record::Step;
 use crate::journal::{Health, WriteError};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
 use crate::named::ByName;
+use crate::sys::gather::Gather;
 use crate::threads::pause;
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
@@ -146,7 +147,7 @@ impl Hub {
         let session = |(key, bytes): (&String, &u64)| {
             self.session_of(Owner::new(principal.to_owned(), Some(key.clone())), *bytes)
         };
-        Ok((found.iter().take(MAX_LISTED).map(session).collect(), more))
+        Ok((found.iter().take(MAX_LISTED).map(session).gather(), more))
     }
 
     /// Messages whose turn failed, newest first, of those that `sees` says.
@@ -167,7 +168,7 @@ impl Hub {
             let state = self.lock();
             let shown = |entry: &Entry| sees(&entry.owner) && !state.table.is_erased(entry);
             let letters = state.table.dead_letters().filter(|(_, entry)| shown(entry));
-            letters.map(|(id, _)| id).collect()
+            letters.map(|(id, _)| id).gather()
         };
         self.listed(ids)
     }

@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::restarts::{MAX_REQUESTERS, Requester, RestartKind};
 use crate::json::object;
 use crate::named::ByName;
+use crate::sys::gather::Gather;
 use crate::sys::{fs as files, proc};
 use crate::threads::lock;
 
@@ -176,7 +177,7 @@ fn render(record: &RestartRecord) -> Value {
             "message": who.message.as_str(), "deliver": who.deliver.as_deref(),
         )
     };
-    let list = |all: &[Requester]| all.iter().map(requester).collect::<Value>();
+    let list = |all: &[Requester]| Value::from(all.iter().map(requester).gather());
     let pending = record.pending.as_ref().map(|it| {
         object!(
             "kind": it.kind.word(), "by": it.by.as_str(), "from": it.from.as_str(),
@@ -205,7 +206,7 @@ fn parse(value: &Value) -> RestartRecord {
         message: text(it, "message"),
         deliver: some(it, "deliver"),
     };
-    let list = |it: &Value| it.as_array().into_iter().flatten().map(requester).collect();
+    let list = |it: &Value| it.as_array().into_iter().flatten().map(requester).gather();
     let object = |key: &str| Some(&value[key]).filter(|it| it.is_object());
     let pending = object("pending").map(|it| Pending {
         kind: if it["kind"] == "update" { RestartKind::Update } else { RestartKind::Restart },
@@ -228,7 +229,7 @@ fn parse(value: &Value) -> RestartRecord {
     }
     RestartRecord {
         pending,
-        recent: recent.filter_map(Value::as_u64).take(MAX_RECENT).collect(),
+        recent: recent.filter_map(Value::as_u64).take(MAX_RECENT).gather(),
         boot: text(value, "boot"),
         updates: list(&value["updates"]),
         down,

@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use crate::sys::gather::Gather;
 use crate::threads::lock;
 
 /// Those who are told that the gateway is back: of each restart, so many.
@@ -206,7 +207,7 @@ impl Restarts {
         }
         state.number += 1;
         let (number, since) = (state.number, Instant::now());
-        let (requesters, stage) = (requester.into_iter().collect(), RestartStage::Requested);
+        let (requesters, stage) = (requester.into_iter().gather(), RestartStage::Requested);
         state.current = Some(Restart { number, kind, by, requesters, stage, since });
         RestartAccepted::Begun(number)
     }

@@ -15,6 +15,7 @@ use super::states::TurnState;
 use crate::escape::counted;
 use crate::limits::NOTIFY_COOL_DOWN;
 use crate::sys::clock::rfc3339;
+use crate::sys::gather::Gather;
 
 /// The run before this one, as far as it is known.
 #[derive(Clone, Debug, Default)]
@@ -156,7 +157,7 @@ impl Hub {
             attempts: entry.attempts,
             queued: entry.queued,
         };
-        entries.map(interrupted).collect()
+        entries.map(interrupted).gather()
     }
 }
 

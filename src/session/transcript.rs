@@ -21,6 +21,7 @@ use super::tree::Tree;
 use crate::escape::quoted;
 use crate::limits::MAX_TRANSCRIPT_RANGE;
 use crate::sys::fs::{self as files, if_exists, private_dir, replace_unsynced};
+use crate::sys::gather::Gather;
 use crate::threads::lock;
 
 /// One turn as the transcript has it.
@@ -290,7 +291,7 @@ fn rolled(mut turns: Vec<(Id, &str)>, cap: usize) -> String {
         let kept = newest.count().max(usize::from(last));
         turns.drain(..turns.len() - kept);
     }
-    turns.iter().map(|(_, lines)| *lines).collect()
+    turns.iter().map(|(_, lines)| *lines).gather().concat()
 }
 
 #[cfg(test)]

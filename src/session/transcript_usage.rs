@@ -4,6 +4,7 @@ use super::message_table::Digest;
 use super::tree::TreeOf;
 use crate::limits::SESSION_PAGE;
 use crate::shares::{LimitReached, Shares};
+use crate::sys::gather::Gather;
 
 /// What one session keeps on disk.
 #[derive(Clone, Copy, Debug, Default)]
@@ -84,10 +85,9 @@ impl TranscriptUsage {
         let is_mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
         let is_old = |kept: &SessionUsage| kept.used <= before && is_mine(kept.principal);
         let old = self.sessions.iter().filter(|(_, kept)| is_old(kept));
-        let mut old: Vec<(u64, Digest)> =
-            old.map(|(session, kept)| (kept.used, *session)).collect();
+        let mut old: Vec<(u64, Digest)> = old.map(|(session, kept)| (kept.used, *session)).gather();
         old.sort_unstable();
-        old.into_iter().map(|(_, session)| session).collect()
+        old.into_iter().map(|(_, session)| session).gather()
     }
 }
 

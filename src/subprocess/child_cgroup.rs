@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::limits::LEFTOVERS_PAUSE;
 use crate::sys::fs::{entries, if_exists, read_any};
+use crate::sys::gather::Gather;
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::threads::pause;
 
@@ -84,7 +85,7 @@ fn nested(path: &Path, prefix: &str) -> Vec<PathBuf> {
     let is_dir = |entry: &DirEntry| entry.file_type().is_ok_and(|kind| kind.is_dir());
     let is_meant = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with(prefix);
     let groups = entries(path).into_iter().filter(is_dir).filter(is_meant);
-    groups.map(|entry| entry.path()).collect()
+    groups.map(|entry| entry.path()).gather()
 }
 
 fn write(path: &Path, file: &str, word: &str) -> io::Result<()> {

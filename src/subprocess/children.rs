@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::child_cgroup;
 use super::process_tree::{ProcessTracker, ProcessTree};
 use crate::sys::fd::limit;
+use crate::sys::gather::Gather;
 use crate::sys::proc;
 use crate::sys::process::{self, Pid, Signal};
 use crate::threads::lock;
@@ -117,7 +118,7 @@ impl Children {
             let known = lock(&all.known);
             let pids = known.iter().filter_map(|slot| Pid::new(slot.load(Ordering::SeqCst)));
             let killed = pids.inspect(|pid| drop(process::signal_group(*pid, Signal::Kill)));
-            let killed = killed.filter(|pid| !process::has_ended(*pid)).collect::<Vec<_>>();
+            let killed = killed.filter(|pid| !process::has_ended(*pid)).gather();
             drop(known);
             [killed, all.reap_orphans()].concat()
         }));

@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use super::child_cgroup;
 use crate::limits::{CONNECTION_STACK, LEFTOVERS_PAUSE};
+use crate::sys::gather::Gather;
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
 use crate::sys::random;
@@ -192,7 +193,7 @@ struct Found {
 fn find(roots: Vec<Pid>, ours: &dyn Fn(&str) -> bool, known: &[Living]) -> Found {
     let own = Pid::own();
     let mut found = Found { living: Vec::new(), all_seen: true };
-    let mut open: Vec<(Pid, bool)> = roots.into_iter().map(|pid| (pid, false)).collect();
+    let mut open: Vec<(Pid, bool)> = roots.into_iter().map(|pid| (pid, false)).gather();
     while let Some((pid, inherited)) = open.pop() {
         let Some(process) = living(pid).filter(|_| pid != own) else {
             found.all_seen &= pid == own;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::named::ByName;
+use crate::sys::gather::Gather;
 use crate::sys::spawn;
 
 /// Whether a variable is the service manager's word to one process only (systemd.exec(5), sd_notify(3),
@@ -21,7 +22,7 @@ pub fn is_service_manager_variable(name: &str) -> bool {
 
 /// Our own variables, less those that `without` holds of.
 pub fn own_variables(without: fn(&str) -> bool) -> Environment {
-    let mut all: Environment = env::vars_os().collect();
+    let mut all: Environment = env::vars_os().gather();
     all.retain(|(name, _)| !name.to_str().is_some_and(without));
     all
 }
@@ -112,7 +113,7 @@ pub fn environment(env: &ByName<String>, pass_env: &[String]) -> Environment {
     let inherited = ALLOWED.split(' ').chain(pass_env.iter().map(String::as_str));
     let inherited = inherited.filter_map(|name| Some((name.into(), env::var_os(name)?)));
     let configured = env.iter().map(|(name, value)| (name.into(), value.into()));
-    inherited.chain(configured).collect()
+    inherited.chain(configured).gather()
 }
 
 /// Finds a program on `PATH`, else in the places where systemd's own are.

@@ -1,6 +1,7 @@
 //! Clocks that std does not offer: the calendar, and the time since boot. Deadlines use
 //! `std::time::Instant` instead.
 
+use super::gather::Gather;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// The time since boot, sleep included (CLOCK_BOOTTIME, clock_gettime(2)): the same for every
@@ -39,7 +40,7 @@ pub fn parse_rfc3339(text: &str) -> Option<i64> {
 
 /// Time since 1970 of an IMF-fixdate, the one form that may be sent (RFC 9110 section 5.6.7).
 pub fn parse_http_date(text: &str) -> Option<Duration> {
-    let parts: Vec<&str> = text.split_once(", ")?.1.split(' ').collect();
+    let parts: Vec<&str> = text.split_once(", ")?.1.split(' ').gather();
     let [day, month, year, time, "GMT"] = parts[..] else { return None };
     let month = MONTHS.iter().position(|name| *name == month)? + 1;
     let date = numbers(&format!("{year}-{month}-{day}"), '-')?;

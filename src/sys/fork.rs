@@ -3,6 +3,7 @@
 //! A thread that waits for a frozen file system cannot be killed, and while it is there its process is
 //! not gone for whoever waits for that. A child can be left behind.
 
+use super::gather::Gather;
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -20,7 +21,7 @@ use super::signal::with_all_blocked;
 /// Those of pipe2(2) and fork(2).
 pub fn run_in_child(keep: &[BorrowedFd<'_>], work: &dyn Fn() -> String) -> io::Result<File> {
     let (read, mut write) = io::pipe()?;
-    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).collect();
+    let mut keep: Vec<RawFd> = keep.iter().map(AsRawFd::as_raw_fd).gather();
     keep.push(write.as_raw_fd());
     // SAFETY: in the child there is only this thread; the C library keeps its memory usable over a
     // fork, and the child runs nothing but `work`, which takes no lock of ours, and ends without a

@@ -1,5 +1,6 @@
 //! Files that must be ours: private directories, no symlinks followed, replacement in one step.
 
+use super::gather::Gather;
 use std::ffi::CString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -194,7 +195,7 @@ pub fn read_bytes(file: File, cap: u64) -> io::Result<Vec<u8>> {
 
 /// What is in a directory, as far as it can be read.
 pub fn entries(dir: &Path) -> Vec<fs::DirEntry> {
-    fs::read_dir(dir).into_iter().flatten().flatten().collect()
+    fs::read_dir(dir).into_iter().flatten().flatten().gather()
 }
 
 /// Opens for reading and writing, creating with mode 0600; a symlink fails with ELOOP.

@@ -11,6 +11,7 @@ pub mod exec;
 pub mod fd;
 pub mod fork;
 pub mod fs;
+pub mod gather;
 pub mod lock;
 pub mod memory;
 pub mod poll;

@@ -1,6 +1,7 @@
 //! What /proc says of processes and sockets (proc(5)). Reading only, parsed by hand, no panics on
 //! whatever stands there: other users choose their process names.
 
+use super::gather::Gather;
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -123,24 +124,24 @@ pub fn is_ancestor(pid: Pid) -> bool {
 pub fn arguments(pid: Pid) -> Option<Vec<OsString>> {
     let bytes = read_bytes(fs::File::open(format!("/proc/{pid}/cmdline")).ok()?, MAX_PROC).ok()?;
     let words = bytes.strip_suffix(b"\0")?.split(|byte| *byte == 0);
-    Some(words.map(|word| OsString::from_vec(word.to_vec())).collect())
+    Some(words.map(|word| OsString::from_vec(word.to_vec())).gather())
 }
 
 /// The children of all threads of a process.
 pub fn children(of: Pid) -> Vec<Pid> {
     let threads = entries(Path::new(&format!("/proc/{of}/task"))).into_iter();
-    threads.flat_map(|thread| children_in(&thread.path().to_string_lossy())).collect()
+    threads.flat_map(|thread| children_in(&thread.path().to_string_lossy())).gather()
 }
 
 fn children_in(thread: &str) -> Vec<Pid> {
     let list = text(&format!("{thread}/children")).unwrap_or_default();
-    list.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)).collect()
+    list.split_whitespace().filter_map(|pid| Pid::new(pid.parse().ok()?)).gather()
 }
 
 /// Every process that we can see.
 pub fn processes() -> Vec<Pid> {
     let pid = |entry: &fs::DirEntry| Pid::new(entry.file_name().to_str()?.parse().ok()?);
-    entries(Path::new("/proc")).iter().filter_map(pid).collect()
+    entries(Path::new("/proc")).iter().filter_map(pid).gather()
 }
 
 /// The value of a variable with which a process of our own user was started.

@@ -6,6 +6,7 @@
 //! done here is what posix_spawn does in glibc: the child shares our memory, on a stack of its own, and
 //! this thread waits until it has executed the program or ended.
 
+use super::gather::Gather;
 use std::ffi::{CString, OsString, c_int, c_void};
 use std::fs::File;
 use std::io::{self, PipeReader, PipeWriter};
@@ -280,5 +281,5 @@ pub(super) fn c_strings(texts: &[OsString]) -> io::Result<(Pointers, Vec<CString
     let strings = texts.iter().map(|text| CString::new(text.as_bytes()));
     let strings = strings.collect::<Result<Vec<CString>, _>>()?;
     let pointers = strings.iter().map(|s| s.as_ptr().cast_mut());
-    Ok((pointers.chain([ptr::null_mut()]).collect(), strings))
+    Ok((pointers.chain([ptr::null_mut()]).gather(), strings))
 }

@@ -1,6 +1,7 @@
 //! Who am I: the unit and the manager that a control group's path names. Pure.
 
 use super::Scope;
+use crate::sys::gather::Gather;
 
 /// The unit that a process belongs to, as its control group tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub fn hierarchies(cgroup: &str) -> impl Iterator<Item = &str> {
 }
 
 fn unit_in(path: &str) -> Option<OwnUnit> {
-    let parts: Vec<&str> = path.split('/').collect();
+    let parts: Vec<&str> = path.split('/').gather();
     let manager = parts.iter().rposition(|p| p.starts_with("user@") && p.ends_with(".service"));
     let (scope, below) = match manager {
         Some(at) => (Scope::User, at + 1),

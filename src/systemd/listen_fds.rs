@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 
 use crate::sys::exec::take_variable;
 use crate::sys::fd;
+use crate::sys::gather::Gather;
 use crate::sys::process::Pid;
 
 /// The number of the first.
@@ -56,11 +57,11 @@ fn named(count: &str, names: Option<&str>) -> Result<Vec<String>, String> {
         .filter(|count| *count <= fd::max_open())
         .ok_or_else(|| format!("LISTEN_FDS={count:?} is no number of descriptors"))?;
     let Some(names) = names else { return Ok(vec![NO_NAME.to_owned(); count]) };
-    let named: Vec<String> = names.split(':').map(str::to_owned).collect();
+    let named: Vec<String> = names.split(':').map(str::to_owned).gather();
     if named.len() != count && !(count == 0 && names.is_empty()) {
         return Err(format!("LISTEN_FDS={count}, but LISTEN_FDNAMES={names:?}"));
     }
-    Ok(named.into_iter().take(count).collect())
+    Ok(named.into_iter().take(count).gather())
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use super::cgroup::{self, OwnUnit};
 use crate::escape::escaped;
+use crate::sys::gather::Gather;
 use crate::sys::proc;
 use crate::sys::process::{Pid, PidFd, Signal};
 
@@ -19,7 +20,7 @@ pub fn end(own: &OwnUnit) {
         let inside = proc::cgroup(pid).and_then(|text| cgroup::own_unit(&text));
         let words = proc::arguments(pid).unwrap_or_default();
         let words = words.iter().map(|word| word.to_string_lossy().into_owned());
-        let words: Vec<String> = words.collect();
+        let words: Vec<String> = words.gather();
         if inside.as_ref() == Some(own) && waits(&words, own) {
             let line = escaped(&words.join(" "), false);
             // Said first: the turn that goes on may be the last that this process waits for.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Scope;
 use crate::limits::STOP_HEADROOM;
 use crate::name::Name;
+use crate::sys::gather::Gather;
 
 const TEMPLATE: &str = include_str!("../../systemd/hermes-gateway.service");
 
@@ -106,7 +107,7 @@ pub fn stop_timeout(drain: Duration) -> Duration {
 /// what a value holds is never a word.
 fn body(spec: &Spec<'_>) -> Result<String, String> {
     let lines = TEMPLATE.lines().filter_map(|line| applies(line, spec));
-    let lines: String = lines.flat_map(|line| [line, "\n"]).collect();
+    let lines: String = lines.flat_map(|line| [line, "\n"]).gather().concat();
     let mut pieces = lines.split('{');
     let mut text = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {

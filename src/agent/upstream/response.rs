@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::super::{ErrorResponse, NO_REASON, Outcome, Reply, Report, Turn, usage};
 use super::{UpstreamClient, temporary};
 use crate::cancel::CancelReason;
-use crate::escape::{escaped, one_line, quoted};
+use crate::escape::{escaped, first_chars, one_line, quoted};
 use crate::http::TOO_LARGE;
 use crate::http::sse::Event;
 use crate::json::{self, elements, find, member, members, string};
@@ -159,7 +159,7 @@ impl ResponseReader<'_, '_> {
             Err(error) => return self.client.broken(&error),
         };
         let json = json::value(&body).map(str::to_owned).unwrap_or_else(|_| {
-            let words: String = one_line(&body).chars().take(MAX_QUOTED_ERROR).collect();
+            let words = first_chars(&one_line(&body), MAX_QUOTED_ERROR);
             quoted(&escaped(&words, false))
         });
         error_response(status, &json, after)

@@ -8,6 +8,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use crate::sys::fs as files;
+use crate::sys::gather::Gather;
 
 /// As many symlinks as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;
@@ -84,7 +85,7 @@ pub fn put_copy_back(kept: &Path, path: &Path) -> io::Result<()> {
 fn links(path: &Path) -> Vec<(PathBuf, PathBuf)> {
     let (mut found, mut at) = (Vec::new(), path.to_owned());
     while found.len() < MAX_LINKS {
-        let mut prefixes: Vec<&Path> = at.ancestors().collect();
+        let mut prefixes: Vec<&Path> = at.ancestors().gather();
         prefixes.reverse();
         let first =
             prefixes.iter().find_map(|it| Some((it.to_path_buf(), fs::read_link(it).ok()?)));

@@ -36,7 +36,7 @@ pub fn restart(site: &Site<'_>, to: &str) -> Result<Verdict, String> {
         };
         let deadline = Instant::now() + CONTROL_TIMEOUT;
         let asked = exchange(&mut client, "POST", "/v1/restart?kind=update", &[], None, deadline);
-        asked.map_err(|refused| refused.message)?;
+        asked.map_err(|refused| refused.0.message)?;
         if let Some(verdict) = wait(site, to, &before)? {
             return Ok(verdict);
         }
@@ -88,6 +88,6 @@ pub fn by_manager(unit: &Unit<'_>) -> Verdict {
             "inactive" => Verdict::Stopped,
             _ => Verdict::Failed(format!("it did not become ready: {}", describe_end(&shown).0)),
         },
-        Err(failure) => Verdict::Failed(failure.message),
+        Err(failure) => Verdict::Failed(failure.0.message),
     }
 }

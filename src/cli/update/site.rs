@@ -91,14 +91,15 @@ impl<'c> Site<'c> {
 
     /// What the gateway says of itself.
     pub fn status(&self) -> Result<Value, NoAnswer> {
-        let _rights = self.as_owner().map_err(|failure| NoAnswer::Unreachable(failure.message))?;
+        let _rights =
+            self.as_owner().map_err(|failure| NoAnswer::Unreachable(failure.0.message))?;
         let asked = fetch_status(&self.owner.dirs, Instant::now() + CONTROL_TIMEOUT);
         asked.map(|(_, status)| status)
     }
 
     /// A connection to its control socket.
     pub fn connect(&self) -> Result<Client<'static>, String> {
-        let _rights = self.as_owner().map_err(|failure| failure.message)?;
+        let _rights = self.as_owner().map_err(|failure| failure.0.message)?;
         match contact(&self.owner.dirs, Instant::now() + CONTROL_TIMEOUT, "") {
             Ok((_, (client, _))) => Ok(client),
             Err(NoAnswer::NotRunning) => Err("the gateway does not run".to_owned()),

@@ -27,6 +27,7 @@ use crate::session::update_record::{
 use crate::subprocess::{ChildKind, explain_failure, find_program};
 use crate::sys::clock::Utc;
 use crate::sys::fs as files;
+use crate::sys::gather::Gather;
 use crate::sys::lock::try_hold_visibly;
 use crate::sys::process::{Pid, Status};
 use crate::threads::pause;
@@ -173,7 +174,7 @@ impl Updater<'_, '_> {
     fn run_configured(&mut self, key: &str, words: &[String]) -> Result<(), String> {
         let timeout = self.site.config.update.timeout;
         // Not empty: that was looked at before.
-        let (name, rest) = (&words[0], words[1..].iter().map(OsString::from).collect::<Vec<_>>());
+        let (name, rest) = (&words[0], words[1..].iter().map(OsString::from).gather());
         let path = if name.contains('/') { Ok(name.into()) } else { find_program(name) };
         let program = path.and_then(|path| self.site.as_user(&path, &rest));
         say(&format!("{key} runs: {}", escaped(&words.join(" "), false)));
@@ -262,7 +263,7 @@ impl Updater<'_, '_> {
     fn put_back(&mut self) -> Result<String, String> {
         let (path, from) = (self.installed.path.clone(), self.record.get("from").to_owned());
         let again = format!("{} is version {from} again", path.display());
-        let rights = self.site.as_owner().map_err(|failure| failure.message)?;
+        let rights = self.site.as_owner().map_err(|failure| failure.0.message)?;
         let put = self.installed.put_back();
         drop(rights);
         let Err(not) = put else { return Ok(again) };

@@ -44,7 +44,7 @@ fn a_file_that_sets_nothing_where_one_is_demanded() {
     let demanded = || {
         let set = vec!["http.listen=127.0.0.1:1".into()];
         let sources = Sources { file: file.clone(), demanded: true, set, ..Sources::default() };
-        load(&sources).map(drop).map_err(|error| (lines_of(&error).join("\n"), error.exit))
+        load(&sources).map(drop).map_err(|error| (lines_of(&error).join("\n"), error.0.exit))
     };
     let rejected = |what: &str| {
         let (words, exit) = demanded().unwrap_err();

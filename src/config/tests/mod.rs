@@ -52,8 +52,8 @@ fn errors_of(bytes: &[u8], set: &[&str]) -> Vec<String> {
 
 /// The lines of an error below its first one, which says what it is about.
 fn lines_of(error: &Failure) -> Vec<&str> {
-    assert!(error.message.starts_with("the configuration "));
-    error.message.lines().skip(1).collect()
+    assert!(error.0.message.starts_with("the configuration "));
+    error.0.message.lines().skip(1).collect()
 }
 
 #[track_caller]

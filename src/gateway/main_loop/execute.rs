@@ -19,6 +19,7 @@ use crate::lifecycle::phase::{Event, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{CLOSE_TIMEOUT, START_TIMEOUT, THREAD_STACK};
 use crate::subprocess::own_variables;
+use crate::sys::gather::Gather;
 use crate::sys::process::{Pid, exit_now, own_image};
 use crate::sys::{exec, proc};
 use crate::threads::spawn;
@@ -32,7 +33,7 @@ impl Main {
         let (plan, mailbox) = (self.plan.clone(), Arc::clone(&self.mailbox));
         let cancelled = Arc::clone(&restart.cancelled);
         let work = move || {
-            let checked = check(&plan).map_err(|failure| failure.message.replace('\n', "; "));
+            let checked = check(&plan).map_err(|failure| failure.0.message.replace('\n', "; "));
             mailbox.put(News::Checked(cancelled, checked.map(drop)));
         };
         if let Err(e) = spawn("check", THREAD_STACK, Box::new(work)) {
@@ -117,7 +118,7 @@ impl Main {
             name
         };
         let environment: Vec<OsString> =
-            own_variables(|_| false).into_iter().map(equals).chain([variable]).collect();
+            own_variables(|_| false).into_iter().map(equals).chain([variable]).gather();
         exec::execute(program, &self.plan.arguments, &environment, &keep)
     }
 

@@ -367,7 +367,7 @@ fn new_listener(
     service: &Service,
     foreign: bool,
 ) -> Result<Option<TcpListener>, String> {
-    let loaded = check(plan).map_err(|failure| failure.message.replace('\n', "; "))?;
+    let loaded = check(plan).map_err(|failure| failure.0.message.replace('\n', "; "))?;
     let (old, new) = (service.settings().config.http.listen, loaded.config.http.listen);
     if old == new || foreign || service.facts.listen == new.to_string() {
         return Ok(None);
@@ -377,6 +377,6 @@ fn new_listener(
             "http.listen was {old} and is {new} now, which can only be changed by a restart that is not \
              in place ({failure})"
         ),
-        false => failure.message,
+        false => failure.0.message,
     })
 }

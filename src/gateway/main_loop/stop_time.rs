@@ -13,6 +13,7 @@ use crate::gateway::stop_timeout;
 use crate::lifecycle::history;
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::limits::{QUERY_DEADLINE, STOP_HEADROOM};
+use crate::sys::gather::Gather;
 use crate::threads::lock;
 
 impl Main {
@@ -125,7 +126,7 @@ impl Main {
             Remains {
                 dirs: self.plan.dirs.clone(),
                 children: Arc::clone(&self.plan.children),
-                locks: locks.iter().flatten().filter_map(copy).collect(),
+                locks: locks.iter().flatten().filter_map(copy).gather(),
             }
         };
         self.stop_watchdog.arm(self.budget.map(|budget| budget.end()), &remains);

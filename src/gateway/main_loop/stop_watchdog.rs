@@ -17,6 +17,7 @@ use crate::limits::THREAD_STACK;
 use crate::subprocess::Children;
 use crate::sys::clock;
 use crate::sys::fork::run_in_child;
+use crate::sys::gather::Gather;
 use crate::sys::poll::Interest;
 use crate::sys::process::exit_now;
 use crate::threads::{Slot, lock, spawn};
@@ -115,7 +116,7 @@ impl Remains {
             let entered = history::record_end(&dirs, &line, planned);
             entered.map_or_else(|e| e.to_string(), |()| String::new())
         };
-        let locks: Vec<_> = self.locks.iter().map(AsFd::as_fd).collect();
+        let locks: Vec<_> = self.locks.iter().map(AsFd::as_fd).gather();
         let deadline = Instant::now() + RECORD_TIMEOUT;
         let answer =
             |child: File| Cancel::at(deadline).wait([Interest::read(child.as_fd())], deadline);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::owner::{Digest, Owner};
+use crate::escape::first_chars;
 use crate::journal::record::{Retry, Timestamp};
 use crate::limits::MAX_QUOTED_ERROR;
 use crate::session::clock::millis;
@@ -35,7 +36,7 @@ pub struct RetryState {
 
 impl RetryState {
     pub(super) fn new(retry: &Retry, since: Timestamp) -> RetryState {
-        let error = retry.error.chars().take(MAX_QUOTED_ERROR).collect();
+        let error = first_chars(&retry.error, MAX_QUOTED_ERROR);
         let (failures, detail) = (retry.failures.max(1), None);
         RetryState { retry: Retry { error, failures, detail, ..*retry }, mark: 0, since }
     }

@@ -5,6 +5,7 @@ use super::{Digest, Entry, Id, MessageTable};
 use crate::journal::Decision;
 use crate::journal::record::{Accepted, Record, Step, id_of};
 use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
+use crate::sys::gather::Gather;
 
 impl MessageTable {
     /// Whether a message was over when its session was reset.
@@ -27,7 +28,7 @@ impl MessageTable {
         let reset = self.resets.get(session).map_or(0, |reset| reset.erasure);
         let before = self.messages_of(session, 0).take_while(|(_, entry)| entry.accepted < reset);
         let erased = before.filter(|(_, entry)| self.is_erased(entry));
-        let ids: Vec<Id> = erased.map(|(id, _)| id).take(ERASED_AT_ONCE).collect();
+        let ids: Vec<Id> = erased.map(|(id, _)| id).take(ERASED_AT_ONCE).gather();
         self.must_erase |= !ids.is_empty();
         ids.iter().for_each(|id| self.erase(*id));
         if ids.len() < ERASED_AT_ONCE {

@@ -4,6 +4,7 @@
 use super::{Digest, Entry, Id, MessageTable, session_digest};
 use crate::journal::record::{Record, id_of};
 use crate::session::states::TurnState;
+use crate::sys::gather::Gather;
 
 impl MessageTable {
     /// The messages of a session that began after this record, in order.
@@ -81,7 +82,7 @@ impl MessageTable {
     /// Drops the resets of sessions that nothing is known of any more, of so many from this session
     /// on. Returns where to go on.
     pub fn forget_resets(&mut self, from: Digest, most: usize) -> Option<Digest> {
-        let sessions: Vec<Digest> = self.reset_sessions(from).take(most).collect();
+        let sessions: Vec<Digest> = self.reset_sessions(from).take(most).gather();
         for session in &sessions {
             let known = self.messages_of(*session, 0).next().is_some();
             if let Some(reset) = self.resets.get(*session).filter(|it| !known && it.erased == 0) {
