@@ -146,8 +146,7 @@ fn a_wait_for_turns_ends_with_a_signal_and_with_a_stop_of_the_old_one() {
     gateway.wait_for_turns(1);
     let next = home.launch().arg("--replace").spawn();
     eventually("it waits for the turn", || {
-        let state = gateway.control().get("/v1/restart", &[]).assert_status(200).json();
-        (state["current"]["state"] == "waiting").then_some(())
+        (gateway.status()["restart"]["current"]["stage"] == "pausing").then_some(())
     });
     gateway.signal(libc::SIGINT);
     let ended = next.finish(DEADLINE).assert_code(75);

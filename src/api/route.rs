@@ -80,7 +80,6 @@ static ROUTES: &[Route] = &[
     Route(Get, "/v1/status", "status", Memory, Keyed(status::status)),
     Route(Post, "/v1/journal/compact", "journal", LongWork, Keyed(status::compact)),
     Route(Post, "/v1/reload", "status", Reload, Keyed(status::reload)),
-    Route(Get, "/v1/restart", "status", Process, Keyed(restart::get)),
     Route(Post, "/v1/restart", "status", Process, Keyed(restart::post)),
 ];
 

@@ -140,17 +140,17 @@ fn restart(hub: &Hub) -> Value {
     }
     let current = current.map(|it| {
         object!(
-            "kind": it.kind.word(), "by": it.by, "stage": it.stage.word(),
+            "number": it.number, "kind": it.kind.word(), "by": it.by, "stage": it.stage.word(),
             "since_seconds": it.since.elapsed().as_secs(),
         )
     });
     let last = last.map(|it| {
         object!(
-            "kind": it.kind, "by": it.by, "time": it.time, "from": it.from,
+            "number": it.number, "kind": it.kind, "by": it.by, "time": it.time, "from": it.from,
             "version": env!("CARGO_PKG_VERSION"), "away_ms": it.away.map(millis),
         )
     });
-    let failed = failed.map(|it| object!("time": it.time, "why": it.why));
+    let failed = failed.map(|it| object!("number": it.number, "time": it.time, "why": it.why));
     object!("current": current, "last": last, "failed": failed)
 }
 

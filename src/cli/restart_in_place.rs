@@ -15,16 +15,14 @@ use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, START_TIMEOUT};
 use crate::sys::proc;
 use crate::threads::pause;
 
-const TARGET: &str = "/v1/restart";
-
 /// Returns when the gateway serves again, or goes on as it was; from inside of it at once.
 pub fn restart(context: &Context) -> Result<Exit, Failure> {
     let name = &context.name;
     let mut client = connect_to(context)?;
     let deadline = Instant::now() + CONTROL_TIMEOUT;
-    let state = exchange(&mut client, "GET", TARGET, &[], None, deadline)?;
-    let asked = exchange(&mut client, "POST", TARGET, &[], None, deadline)?;
-    let (pid, number) = (state["pid"].clone(), asked["number"].clone());
+    let mut ask = |method, target| exchange(&mut client, method, target, &[], None, deadline);
+    let (before, asked) = (ask("GET", "/v1/status")?, ask("POST", "/v1/restart")?);
+    let (pid, number) = (&before["pid"], &asked["number"]);
     if asked["joined"] == true {
         say(&format!("{name}: a restart is under way already\n"))?;
     }
@@ -37,29 +35,29 @@ pub fn restart(context: &Context) -> Result<Exit, Failure> {
     let mut told = false;
     loop {
         let state = fetch(context)?;
-        if state["pid"] != pid {
+        if state["pid"] != *pid {
             let pid = &state["pid"];
             let words = format!("{name} was started anew by somebody else meanwhile: pid {pid}");
             return Err(Failure::new(Exit::TryLater, words));
         }
-        let of = |key: &str| Some(&state[key]).filter(|it| it["number"] == number);
+        let of = |key: &str| Some(&state["restart"][key]).filter(|it| it["number"] == *number);
         let text = |it: &Value, key: &str| escaped_lines(it[key].as_str().unwrap_or("?"));
-        if let Some(done) = of("done") {
-            let (from, to, away) = (text(done, "from"), text(done, "to"), &done["away_ms"]);
+        if let Some(done) = of("last") {
+            let (from, to, away) = (text(done, "from"), text(done, "version"), &done["away_ms"]);
             return say(&format!(
                 "{name} restarted in place: pid {pid}, version {from} → {to}, nobody served for \
                  {away} ms\n"
             ));
         }
-        if let Some(refused) = of("refused") {
-            let why = text(refused, "reason");
+        if let Some(failed) = of("failed") {
+            let why = text(failed, "why");
             let words = format!("{name} is not restarted, pid {pid} goes on as it is: {why}");
             return Err(Failure::failed(words));
         }
         match of("current") {
-            Some(current) if current["state"] == "waiting" && !told => {
+            Some(current) if current["stage"] == "pausing" && !told => {
                 told = true;
-                let turns = &current["turns"];
+                let turns = &state["turns"]["running"];
                 if turns.as_u64().is_some_and(|turns| turns > 0) {
                     say(&format!("{name} waits for the turns in flight: {turns}\n"))?;
                 }
@@ -79,7 +77,7 @@ pub fn restart(context: &Context) -> Result<Exit, Failure> {
 fn fetch(context: &Context) -> Result<Value, Failure> {
     let deadline = Instant::now() + *START_TIMEOUT.range.end();
     let name = &context.name;
-    let asked = contact(&context.dirs, deadline, TARGET);
+    let asked = contact(&context.dirs, deadline, "/v1/status");
     asked.map(|(_, (_, state))| state).map_err(|no| match no {
         NoAnswer::NotRunning => Failure::failed(format!(
             "{name} has ended before it was restarted: see `{} history`",

@@ -66,9 +66,10 @@ pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Fai
         let number = number.take();
         if !number.is_null()
             && let Ok(mut client) = connect_to(context)
-            && let Ok(state) = request(&mut client, "GET", "/v1/restart")
-            && state["refused"]["number"] == number
-            && let Some(why) = state["refused"]["reason"].as_str()
+            && let Ok(state) = request(&mut client, "GET", "/v1/status")
+            && let failed = &state["restart"]["failed"]
+            && failed["number"] == number
+            && let Some(why) = failed["why"].as_str()
         {
             failure.0.message = format!("{}: {}", failure.0.message, escaped(why, false));
         }

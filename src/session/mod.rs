@@ -56,7 +56,7 @@ pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;
 pub use queries::Session;
 pub use reply::Watch;
-pub use restarts::{RestartAccepted, RestartDone, RestartKind, RestartRequest, RestartStage};
+pub use restarts::{LastRestart, RestartAccepted, RestartKind, RestartRequest, RestartStage};
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};
 pub use submit::{Draft, Refusal, Submitted};

@@ -85,6 +85,8 @@ pub struct Restart {
 /// The last one that happened: of the start that made this process.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LastRestart {
+    /// Of those of this process; 0: another made it.
+    pub number: u64,
     pub kind: &'static str,
     pub by: String,
     /// When the gateway was back, RFC 3339.
@@ -102,20 +104,6 @@ pub struct RestartFailure {
     /// RFC 3339.
     pub time: String,
     pub why: String,
-}
-
-/// One that happened: this process is what came of it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RestartDone {
-    pub number: u64,
-    /// When the gateway served again, RFC 3339.
-    pub time: String,
-    pub by: String,
-    /// The versions before and after.
-    pub from: String,
-    pub to: String,
-    /// For how long nobody served.
-    pub away: Duration,
 }
 
 /// What became of a request.
@@ -150,7 +138,6 @@ struct State {
     foreseen: usize,
     /// Asks for an update, until the main loop starts it.
     update: Option<RestartRequest>,
-    done: Option<RestartDone>,
 }
 
 impl Restarts {
@@ -235,10 +222,11 @@ impl Restarts {
     }
 
     /// This process goes on after one: numbers go on, too.
-    pub fn finish(&self, done: RestartDone) {
+    pub fn finish(&self, done: LastRestart) {
         let mut state = lock(&self.0);
         state.number = state.number.max(done.number);
-        state.done = Some(done);
+        let kind = state.last.as_ref().map_or(done.kind, |noted| noted.kind);
+        state.last = Some(LastRestart { kind, ..done });
     }
 
     /// This process goes on as the program that was to be replaced.
@@ -246,11 +234,6 @@ impl Restarts {
         let mut state = lock(&self.0);
         state.number = state.number.max(number);
         state.failed = Some(RestartFailure { number, time, why: why.to_owned() });
-    }
-
-    /// The one that led to this process.
-    pub fn done(&self) -> Option<RestartDone> {
-        lock(&self.0).done.clone()
     }
 }
 

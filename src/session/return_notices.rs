@@ -52,6 +52,7 @@ impl Hub {
             }
             before.version = Some(pending.from.clone());
             let last = LastRestart {
+                number: 0,
                 kind: pending.kind.word(),
                 by: pending.by.clone(),
                 time: rfc3339(now.wall),

@@ -25,7 +25,7 @@ use crate::lifecycle::history;
 use crate::lifecycle::phase::{Event, Phase};
 use crate::lifecycle::signals::Caught;
 use crate::limits::{CLOSE_TIMEOUT, STREAM_END_TIMEOUT, THREAD_STACK};
-use crate::session::{RestartDone, RestartKind, RestartRequest, RestartStage};
+use crate::session::{LastRestart, RestartKind, RestartRequest, RestartStage};
 use crate::sys::clock::{self, since_boot};
 use crate::sys::proc;
 use crate::sys::process::Pid;
@@ -339,15 +339,19 @@ impl Main {
             let ended = restart["ended"].as_u64().unwrap_or_default();
             let away = Duration::from_millis(millis(since_boot()).saturating_sub(ended));
             let by = restart["by"].as_str().unwrap_or_default().to_owned();
-            let (from, to) = (inherited.version.clone(), VERSION.to_owned());
-            let (time, served) = (clock::now(), millis(away));
-            log::info!("restarted in place: version {from} → {to}, nobody served for {served} ms");
+            let (from, time, served) = (inherited.version.clone(), clock::now(), millis(away));
+            log::info!(
+                "restarted in place: version {from} → {VERSION}, nobody served for {served} ms"
+            );
             match restart["failed"].as_str() {
                 Some(why) => {
                     log::error!("the new program could not be executed, the old one was: {why}");
                     hub.restarts.fail_earlier(number, why, time);
                 }
-                None => hub.restarts.finish(RestartDone { number, time, by, from, to, away }),
+                None => {
+                    let (kind, away) = (RestartKind::Restart.word(), Some(away));
+                    hub.restarts.finish(LastRestart { number, kind, by, time, from, away });
+                }
             }
         }
         if let Some(by) = self.early_restart.take() {
