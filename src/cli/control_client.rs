@@ -183,7 +183,9 @@ pub fn exchange(
 
 /// An answer, or an event of one.
 pub fn parse(json: &[u8]) -> Result<Value, Failure> {
-    serde_json::from_slice(json).map_err(|e| Failure::cannot("read the gateway's answer", &e))
+    // As text, like all JSON that is read: for bytes there would be a second parser in the binary.
+    let text = String::from_utf8_lossy(json);
+    serde_json::from_str(&text).map_err(|e| Failure::cannot("read the gateway's answer", &e))
 }
 
 /// The words of an answer that is no success.
@@ -191,7 +193,7 @@ pub fn refused(answer: Response<'_, '_>, deadline: Instant) -> Failure {
     let status = answer.status;
     let seconds = answer.header("retry-after").map(escaped_lines);
     let body = answer.body(MAX_ERROR_BODY, deadline).unwrap_or_default();
-    let value: Value = serde_json::from_slice(&body).unwrap_or_default();
+    let value = parse(&body).unwrap_or_default();
     let mut failure = problem(Some(status.into()), &value["error"]);
     if let Some(seconds) = seconds {
         failure.0.message += &format!(" (try again in {seconds} s)");
