@@ -21,9 +21,7 @@ use crate::json::{self, elements, member, string};
 use crate::outbound::client::{Error, Response};
 use crate::outbound::{Request, open};
 use crate::subprocess::environment;
-use crate::sys::gather::Gather;
-use crate::sys::poll::Interest;
-use crate::sys::process::is_shortage;
+use crate::sys::{gather::Gather, poll::Interest, process::is_shortage};
 use crate::threads::lock;
 
 /// How often a request is sent again that got nothing back: a server that is being restarted.

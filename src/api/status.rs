@@ -15,8 +15,7 @@ use crate::http::Response;
 use crate::journal::Condition;
 use crate::json::object;
 use crate::session::{Counts, Hub, Usage};
-use crate::sys::fd::max_open;
-use crate::sys::gather::Gather;
+use crate::sys::{fd::max_open, gather::Gather};
 use crate::threads::lock;
 
 /// `GET /health`: the process answers.

@@ -17,8 +17,7 @@ use crate::cancel::{Cancel, CancelReason};
 use crate::json::member;
 use crate::limits::{KEEP_ALIVE, LONGEST_REPLY};
 use crate::session::{Draft, Hub, Id, PendingRetry, Refusal, Submitted, TurnState};
-use crate::sys::fd::EventFd;
-use crate::sys::poll::Interest;
+use crate::sys::{fd::EventFd, poll::Interest};
 
 /// Instructions that an agent gets as a variable: with its name and NUL it stays below the system's
 /// bound for one ([`MAX_EXEC_STRING`](crate::limits::MAX_EXEC_STRING)).

@@ -16,8 +16,7 @@ use crate::lifecycle::instance_lock::{Holder, Probe, probe};
 use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT, MAX_BODY_RANGE, MAX_ERROR_BODY, MAX_WAIT};
 use crate::name::Name;
 use crate::outbound::client::{Client, Error, Request, Response};
-use crate::sys::gather::Gather;
-use crate::sys::socket::connect_unix;
+use crate::sys::{gather::Gather, socket::connect_unix};
 use crate::threads::pause;
 
 /// A request head or message that a gateway does not take for so long never gets through.

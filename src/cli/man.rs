@@ -8,8 +8,7 @@ use miniz_oxide::inflate::decompress_to_vec;
 use super::output::say;
 use crate::exit::{Exit, Failure};
 use crate::subprocess::{Program, find_program};
-use crate::sys::gather::Gather;
-use crate::sys::{fd, fs as files};
+use crate::sys::{fd, fs as files, gather::Gather};
 
 /// Name and section of each page, the first one first.
 const PAGES: [(&str, &str); 5] = [

@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use super::context::Context;
 use crate::config::{self, Sources};
 use crate::limits::STARTER_PORTS;
-use crate::sys::fs as files;
-use crate::sys::gather::Gather;
+use crate::sys::{fs as files, gather::Gather};
 
 /// Writes a starter configuration where there is none. Returns its port.
 ///

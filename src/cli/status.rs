@@ -13,8 +13,7 @@ use crate::config;
 use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_TIMEOUT;
-use crate::sys::clock::parse_rfc3339;
-use crate::sys::gather::Gather;
+use crate::sys::{clock::parse_rfc3339, gather::Gather};
 use crate::systemd::Scope;
 use crate::systemd::unit_template::{Author, author};
 

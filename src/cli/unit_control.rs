@@ -15,9 +15,7 @@ use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance_lock::{Holder, holder};
 use crate::limits::UNIT_FILES_TIMEOUT;
 use crate::subprocess::{Program, capture, find_program};
-use crate::sys::gather::Gather;
-use crate::sys::process::Pid;
-use crate::sys::{proc, user};
+use crate::sys::{gather::Gather, proc, process::Pid, user};
 use crate::systemd::systemctl::{Properties, Systemctl, time_span};
 use crate::systemd::{Scope, cgroup, revival};
 

@@ -5,8 +5,7 @@ use std::path::{Path, PathBuf};
 
 use crate::dirs::Base;
 use crate::name::Name;
-use crate::sys::fs::read_any;
-use crate::sys::user;
+use crate::sys::{fs::read_any, user};
 use crate::systemd::Scope;
 use crate::systemd::unit_template::{Author, author, user_in};
 

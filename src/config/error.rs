@@ -3,8 +3,7 @@
 
 use crate::exit::{Exit, Failure};
 use crate::limits::{MAX_CONFIG_PROBLEMS, MAX_SHOWN_VALUE};
-use crate::sys::fs::is_temporary;
-use crate::sys::gather::Gather;
+use crate::sys::{fs::is_temporary, gather::Gather};
 use std::io;
 
 /// Where a value came from.

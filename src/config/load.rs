@@ -11,12 +11,11 @@ use crate::escape::escaped;
 use crate::exit::Failure;
 use crate::limits::{MAX_CONFIG_BYTES, MAX_KEY_FILE};
 use crate::named::ByName;
-use crate::sys::gather::Gather;
+use crate::sys::{fs::read_bytes, gather::Gather};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
 use crate::permissions::{open_trusted, read_secret};
-use crate::sys::fs::read_bytes;
 
 /// What to load.
 #[derive(Debug, Clone, Default)]

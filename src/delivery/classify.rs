@@ -5,8 +5,7 @@ use std::time::Duration;
 use super::DeliveryResult;
 use crate::cancel::CancelReason;
 use crate::escape::quoting;
-use crate::sys::clock::parse_http_date;
-use crate::sys::process::Status;
+use crate::sys::{clock::parse_http_date, process::Status};
 
 /// The longest wait that a receiver can ask for: one that says "tomorrow" is asked in between.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(3600);

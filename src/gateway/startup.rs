@@ -28,8 +28,7 @@ use crate::lifecycle::history::{self, Begun, Run};
 use crate::lifecycle::instance_lock::InstanceLock;
 use crate::limits::{MAX_KEY_FILE, QUERY_DEADLINE, THREAD_STACK, WANTED_DESCRIPTORS};
 use crate::session::{Hub, MessageTable, RunBefore, Settings, SystemClocks, Transcripts};
-use crate::sys::fd::EventFd;
-use crate::sys::{fs as files, proc, random, socket};
+use crate::sys::{fd::EventFd, fs as files, proc, random, socket};
 use crate::threads::{Slot, lock, spawn};
 use crate::{digest, logger, permissions, sys, systemd};
 

@@ -16,8 +16,7 @@ use super::health::Loss;
 use super::paths::{NAME, SAVED, keep};
 use super::scanner::Part;
 use super::writer::{FileJournal, Inner};
-use crate::sys::fs as files;
-use crate::sys::process::Pid;
+use crate::sys::{fs as files, process::Pid};
 use crate::threads::lock;
 
 impl FileJournal {

@@ -21,8 +21,7 @@ use crate::exit::{Exit, Failure};
 use crate::json::object;
 use crate::limits::CONTROL_PAUSE;
 use crate::name::Name;
-use crate::sys::process::Pid;
-use crate::sys::{fs as files, lock, proc, socket, user};
+use crate::sys::{fs as files, lock, proc, process::Pid, socket, user};
 use crate::threads::pause;
 
 /// How long a start waits for a lock whose holder is dead: for as long as an exec may take.

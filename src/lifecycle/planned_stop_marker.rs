@@ -14,8 +14,7 @@ use super::instance_lock::Holder;
 use super::state_file::object;
 use crate::json::object;
 use crate::limits::THREAD_STACK;
-use crate::sys::process::Pid;
-use crate::sys::{clock, fs as files, proc};
+use crate::sys::{clock, fs as files, proc, process::Pid};
 use crate::threads::{self, Slot};
 
 /// How long an announcement holds: far longer than a signal takes, far shorter than a pid's return.

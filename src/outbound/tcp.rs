@@ -13,9 +13,7 @@ use crate::cancel::Cancel;
 use crate::config::Url;
 use crate::http::Socket;
 use crate::limits::{CONNECT_TIMEOUT, KEEP_ALIVE, WRITE_TIMEOUT};
-use crate::sys::poll::Interest;
-use crate::sys::process::is_shortage;
-use crate::sys::socket::begin_connect;
+use crate::sys::{poll::Interest, process::is_shortage, socket::begin_connect};
 
 /// Look-ups of names that are under way.
 static LOOK_UPS: AtomicUsize = AtomicUsize::new(0);

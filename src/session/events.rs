@@ -8,8 +8,7 @@ use super::message_table::Digest;
 use crate::journal::record::Record;
 use crate::limits::LOCK_BATCH;
 use crate::stored_text::StoredText;
-use crate::sys::fd::EventFd;
-use crate::sys::gather::Gather;
+use crate::sys::{fd::EventFd, gather::Gather};
 use crate::threads::in_turn;
 
 /// A session's next record that is no further behind the last one is read in the same walk: to skip so

@@ -28,8 +28,7 @@ use crate::journal::{Condition, Journal, WriteError};
 use crate::limits::SHORTAGE_VALID;
 use crate::shares::Shares;
 use crate::subprocess::Children;
-use crate::sys::clock::rfc3339;
-use crate::sys::fd::EventFd;
+use crate::sys::{clock::rfc3339, fd::EventFd};
 use crate::threads::lock;
 
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it

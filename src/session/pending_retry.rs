@@ -9,9 +9,7 @@ use super::id::Id;
 use super::states::TurnState;
 use super::time::now;
 use crate::escape::quoted;
-use crate::sys::clock::rfc3339;
-use crate::sys::gather::Gather;
-use crate::sys::random;
+use crate::sys::{clock::rfc3339, gather::Gather, random};
 
 /// Within this time all turns that wait for the agent are tried again once it has answered one of
 /// them: not all at the same moment.

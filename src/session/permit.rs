@@ -14,8 +14,7 @@ use crate::cancel::{Cancel, CancelReason};
 use crate::journal::record::Timestamp;
 use crate::limits::KEEP_ALIVE;
 use crate::shares::LimitReached;
-use crate::sys::fd::EventFd;
-use crate::sys::poll::Interest;
+use crate::sys::{fd::EventFd, poll::Interest};
 
 /// How long the main thread tries, for a figure in the status line or the history.
 const HINT_LOCK_TIMEOUT: Duration = Duration::from_millis(20);

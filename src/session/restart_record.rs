@@ -11,8 +11,7 @@ use serde_json::Value;
 use super::restarts::{MAX_REQUESTERS, Requester, RestartKind};
 use crate::json::object;
 use crate::named::ByName;
-use crate::sys::gather::Gather;
-use crate::sys::{fs as files, proc};
+use crate::sys::{fs as files, gather::Gather, proc};
 use crate::threads::lock;
 
 /// The name of the file in the state directory.

@@ -14,8 +14,7 @@ use super::restarts::LastRestart;
 use super::states::TurnState;
 use crate::escape::counted;
 use crate::limits::NOTIFY_COOL_DOWN;
-use crate::sys::clock::rfc3339;
-use crate::sys::gather::Gather;
+use crate::sys::{clock::rfc3339, gather::Gather};
 
 /// The run before this one, as far as it is known.
 #[derive(Clone, Debug, Default)]

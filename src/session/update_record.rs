@@ -8,8 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::escape::shell_word;
-use crate::sys::fs as files;
-use crate::sys::lock::is_held;
+use crate::sys::{fs as files, lock::is_held};
 
 /// The name of the file in the state directory.
 pub const NAME: &str = "update.json";

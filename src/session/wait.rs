@@ -11,8 +11,7 @@ use super::message_table::Entry;
 use super::reply::Watch;
 use super::states::TurnState;
 use crate::cancel::Cancel;
-use crate::sys::fd::EventFd;
-use crate::sys::poll::Interest;
+use crate::sys::{fd::EventFd, poll::Interest};
 
 impl Hub {
     /// Keeps a message from being forgotten, however few results are kept, for as long as what is

@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::named::ByName;
-use crate::sys::gather::Gather;
-use crate::sys::spawn;
+use crate::sys::{gather::Gather, spawn};
 
 /// Whether a variable is the service manager's word to one process only (systemd.exec(5), sd_notify(3),
 /// sd_listen_fds(3)): a child that had it could speak in our name or take itself for us.

@@ -4,10 +4,7 @@
 use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 
-use crate::sys::exec::take_variable;
-use crate::sys::fd;
-use crate::sys::gather::Gather;
-use crate::sys::process::Pid;
+use crate::sys::{exec::take_variable, fd, gather::Gather, process::Pid};
 
 /// The number of the first.
 const FIRST: i32 = 3;

@@ -10,9 +10,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use crate::cancel::Cancel;
-use crate::sys::poll::Interest;
-use crate::sys::process::Pid;
-use crate::sys::socket::send_descriptors;
+use crate::sys::{poll::Interest, process::Pid, socket::send_descriptors};
 
 /// How long a service manager that does not read may hold the main loop up for a message.
 const NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);

@@ -18,8 +18,7 @@ use crate::limits::QUERY_DEADLINE;
 use crate::subprocess::{
     Captured, Child, ChildKind, Children, Program, RunOptions, capture, find_program,
 };
-use crate::sys::process::Pid;
-use crate::sys::{proc, user};
+use crate::sys::{proc, process::Pid, user};
 
 /// The most that we take of what systemctl prints; `list-jobs` and `show` stay far below.
 const MAX_SYSTEMCTL_OUTPUT: usize = 256 << 10;

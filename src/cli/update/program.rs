@@ -7,8 +7,7 @@ use std::io;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::sys::fs as files;
-use crate::sys::gather::Gather;
+use crate::sys::{fs as files, gather::Gather};
 
 /// As many symlinks as the kernel follows (path_resolution(7)).
 const MAX_LINKS: usize = 40;

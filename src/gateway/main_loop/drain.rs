@@ -23,11 +23,7 @@ use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ABORT_TIMEOUT, CLOSE_TIMEOUT, DISK_SLOW, KILL_AFTER, THREAD_STACK};
-use crate::sys::clock;
-use crate::sys::fork::run_in_child;
-use crate::sys::fs as files;
-use crate::sys::poll::Interest;
-use crate::sys::process::exit_now;
+use crate::sys::{clock, fork::run_in_child, fs as files, poll::Interest, process::exit_now};
 use crate::systemd::stop_waiters;
 use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 

@@ -15,11 +15,7 @@ use crate::exit::Exit;
 use crate::lifecycle::history;
 use crate::limits::THREAD_STACK;
 use crate::subprocess::Children;
-use crate::sys::clock;
-use crate::sys::fork::run_in_child;
-use crate::sys::gather::Gather;
-use crate::sys::poll::Interest;
-use crate::sys::process::exit_now;
+use crate::sys::{clock, fork::run_in_child, gather::Gather, poll::Interest, process::exit_now};
 use crate::threads::{Slot, lock, spawn};
 
 /// How long the last words may take: the time that the budget reserves for them.
