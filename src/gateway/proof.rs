@@ -137,6 +137,8 @@ struct Ready {
     handover: u64,
 }
 
+// Out of line: a frame of its own is smaller code.
+#[inline(never)]
 fn try_start(
     plan: &Plan,
     file: File,

@@ -85,6 +85,8 @@ pub fn start(
 }
 
 /// All that the start does while it holds the lock.
+// Out of line: a frame of its own is smaller code.
+#[inline(never)]
 fn open(
     plan: &Plan,
     supervisor: &Supervisor,
