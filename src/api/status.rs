@@ -132,8 +132,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
 /// The restart that is under way, the last one that happened and the last that did not; `null` before the
 /// first.
 fn restart(hub: &Hub) -> Value {
-    let (current, last, failed) =
-        (hub.restarts.current(), hub.restarts.last(), hub.restarts.failed());
+    let (current, last, failed) = hub.restarts.account();
     if current.is_none() && last.is_none() && failed.is_none() {
         return Value::Null;
     }

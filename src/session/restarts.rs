@@ -174,11 +174,6 @@ impl Restarts {
         lock(&self.0).update.take()
     }
 
-    /// The last one that happened.
-    pub fn last(&self) -> Option<LastRestart> {
-        lock(&self.0).last.clone()
-    }
-
     pub fn set_last(&self, last: LastRestart) {
         lock(&self.0).last = Some(last);
     }
@@ -216,9 +211,10 @@ impl Restarts {
         Some(current)
     }
 
-    /// The last one that did not happen.
-    pub fn failed(&self) -> Option<RestartFailure> {
-        lock(&self.0).failed.clone()
+    /// The one that is under way, the last one that happened, and the last that did not.
+    pub fn account(&self) -> (Option<Restart>, Option<LastRestart>, Option<RestartFailure>) {
+        let state = lock(&self.0);
+        (state.current.clone(), state.last.clone(), state.failed.clone())
     }
 
     /// This process goes on after one: numbers go on, too.
@@ -260,7 +256,7 @@ mod tests {
         assert_eq!(current.requesters.len(), MAX_REQUESTERS);
         assert_eq!((current.by.as_str(), current.stage), ("1", RestartStage::Proving));
         assert_eq!(restarts.fail("no", "t".to_owned()).unwrap().number, 1);
-        assert_eq!(restarts.failed().unwrap().why, "no");
+        assert_eq!(restarts.account().2.unwrap().why, "no");
         assert_eq!(restarts.request(request("x")), RestartAccepted::Begun(2));
     }
 }
