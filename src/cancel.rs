@@ -1,10 +1,7 @@
 //! What ends work from outside: a deadline, the gateway's end, whoever takes the work back, and a client
 //! that goes away. Whatever such work waits for, it waits for it here.
 
-use std::array;
-use std::io;
-use std::os::fd::BorrowedFd;
-use std::time::Instant;
+use std::{array, io, os::fd::BorrowedFd, time::Instant};
 
 use crate::sys::poll::{Interest, poll};
 

@@ -1,7 +1,6 @@
 //! Text that outsiders had a hand in, made safe for logs and terminals. Pure.
 
-use std::fmt::Display;
-use std::path::Path;
+use std::{fmt::Display, path::Path};
 
 use crate::limits::MAX_STDERR_TAIL;
 use crate::sys::gather::Gather;

@@ -1,7 +1,6 @@
 //! The exit statuses, in one place: what the service manager, shells and monitors read.
 
-use std::fmt;
-use std::path::Path;
+use std::{fmt, path::Path};
 
 /// Why a process of ours ends, as its exit status tells it (sysexits.h where a name exists there).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,8 +1,7 @@
 //! Every limit of the program, each with its reason: first the ones that the configuration can
 //! move (default and range), then the fixed ones. Only constants live here.
 
-use std::ops::RangeInclusive;
-use std::time::Duration;
+use std::{ops::RangeInclusive, time::Duration};
 
 /// What the configuration can move: first the reason for the default, then the one for the range.
 pub struct Setting<T> {

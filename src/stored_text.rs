@@ -1,11 +1,7 @@
 //! A long JSON text that is sent from where it lies, a buffer at a time, instead of being
 //! loaded: the inside of a string, escaped already.
 
-use std::fs::File;
-use std::io;
-use std::ops::Range;
-use std::os::unix::fs::FileExt;
-use std::sync::Arc;
+use std::{fs::File, io, ops::Range, os::unix::fs::FileExt, sync::Arc};
 
 use crate::escape::quoted;
 use crate::limits::MAX_CHUNK;

@@ -3,11 +3,7 @@
 //! Whatever it starts ends with the turn, unless `agent.leftovers` keeps it; and a grandchild that
 //! holds stdout open holds nothing up.
 
-use std::cell::RefCell;
-use std::ffi::OsStr;
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::{cell::RefCell, ffi::OsStr, io, path::Path, sync::Arc};
 
 use serde_json::Value;
 

@@ -9,12 +9,7 @@ pub mod context;
 mod output;
 mod upstream;
 
-use std::cell::RefCell;
-use std::fmt;
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
+use std::{cell::RefCell, fmt, io, path::Path, sync::Arc, time::Instant};
 
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;

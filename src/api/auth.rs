@@ -1,9 +1,7 @@
 //! Authentication: one function that checks a request's key and returns a proof, which handlers ask for.
 //! What the proof opens is in the configuration (`[keys.NAME]`).
 
-use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq};
 

@@ -1,10 +1,7 @@
 //! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
 //! retried.
 
-use std::borrow::Cow;
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{borrow::Cow, os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;

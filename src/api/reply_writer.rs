@@ -1,8 +1,7 @@
 //! Writing a reply to its client: as a whole or as a stream of events, in the format of one API or the
 //! other.
 
-use std::io;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::buffers::Lease;
 use super::error::ApiError;

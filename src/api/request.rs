@@ -1,8 +1,7 @@
 //! Reading requests: header fields, the query, the session, the idempotency key and the JSON body with
 //! its members.
 
-use std::borrow::Cow;
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use super::auth::Authenticated;
 use super::buffers::Lease;

@@ -1,7 +1,6 @@
 //! The routes, and what is judged of a request before its handler runs.
 
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{sync::atomic::Ordering, time::Duration};
 
 use super::auth::{Authenticated, Origin};
 use super::error::{ApiError, Handled, HandlerError};

@@ -1,9 +1,6 @@
 //! `/v1/sessions`: sessions are listed, shown, reset, and followed as server-sent events.
 
-use std::cell::RefCell;
-use std::io;
-use std::os::fd::AsFd;
-use std::time::Instant;
+use std::{cell::RefCell, io, os::fd::AsFd, time::Instant};
 
 use super::auth::Authenticated;
 use super::buffers::Lease;

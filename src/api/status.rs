@@ -1,8 +1,6 @@
 //! What operators ask of the gateway: its state, a compaction of the journal, a reload.
 
-use std::process;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::{process, sync::atomic::Ordering, time::Duration};
 
 use serde_json::Value;
 

@@ -1,9 +1,6 @@
 //! `config`: the effective configuration, or a check of it.
 
-use std::env;
-use std::ffi::OsStr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::{env, ffi::OsStr, path::PathBuf, sync::Arc};
 
 use super::context::Context;
 use super::output::say;

@@ -1,13 +1,9 @@
 //! Which gateway a command is about: its name, directories and user, and the unit text from them;
 //! whether it is another user's, and how that user is told to ask.
 
-use std::env;
-use std::ffi::OsString;
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    env, ffi::OsString, fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Duration,
+};
 
 use super::exec_path;
 use super::unit_paths::{has_unit, read, read_ours, unit_file};

@@ -1,13 +1,9 @@
 //! `install`: writes the unit in one step, has the manager read and enable it, and makes sure that
 //! the manager sees what was written.
 
-use std::env;
-use std::fs;
-use std::io::ErrorKind;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Instant;
+use std::{
+    env, fs, io::ErrorKind, os::unix::fs::MetadataExt, path::Path, sync::Arc, time::Instant,
+};
 
 use super::args::Parsed;
 use super::context::Context;

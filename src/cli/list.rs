@@ -1,7 +1,6 @@
 //! `list`: all gateways of this user.
 
-use std::fs;
-use std::path::Path;
+use std::{fs, path::Path};
 
 use serde_json::Value;
 

@@ -1,9 +1,6 @@
 //! `start` and `restart`: through the service manager, to READY and not before.
 
-use std::env;
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::time::SystemTime;
+use std::{env, ffi::OsString, path::PathBuf, time::SystemTime};
 
 use super::context::Context;
 use super::output::say;

@@ -1,11 +1,7 @@
 //! What is known of one gateway, for `status` and `list`: asks its lock, its control socket and the service
 //! manager, and concludes its state.
 
-use std::fs;
-use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::Instant;
+use std::{fs, os::unix::fs::MetadataExt, path::PathBuf, sync::Arc, time::Instant};
 
 use serde_json::Value;
 

@@ -1,7 +1,6 @@
 //! `uninstall`: stops the gateway, disables it and removes the unit that `install` wrote.
 
-use std::fs;
-use std::io::ErrorKind;
+use std::{fs, io::ErrorKind};
 
 use super::context::Context;
 use super::output::say;

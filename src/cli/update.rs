@@ -10,9 +10,7 @@ mod site;
 mod trial;
 mod updater;
 
-use std::env;
-use std::io;
-use std::path::PathBuf;
+use std::{env, io, path::PathBuf};
 
 use super::context::Context;
 use super::output::say;

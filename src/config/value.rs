@@ -9,9 +9,7 @@ use super::units::{Measure, TIME, millis};
 use super::validate;
 use crate::named::ByName;
 use crate::sys::gather::Gather;
-use std::ops::RangeInclusive;
-use std::path::PathBuf;
-use std::time::Duration;
+use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
 use toml_span::Value;
 use toml_span::value::{Table, ValueInner};
 

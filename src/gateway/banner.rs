@@ -1,9 +1,6 @@
 //! The banner: what a user in the foreground sees first: where it listens and what to try next.
 
-use std::env;
-use std::io::IsTerminal;
-use std::path::PathBuf;
-use std::sync::atomic::Ordering;
+use std::{env, io::IsTerminal, path::PathBuf, sync::atomic::Ordering};
 
 use super::Plan;
 use super::startup::Started;

@@ -1,13 +1,10 @@
 //! The control socket: bound at the start, and made again where it is removed, or the runtime
 //! directory with it.
 
-use std::fs;
-use std::io;
-use std::os::unix::fs::MetadataExt;
-use std::os::unix::net::UnixListener;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{
+    fs, io, os::unix::fs::MetadataExt, os::unix::net::UnixListener, path::Path, sync::Arc,
+    time::Duration,
+};
 
 use crate::api::Service;
 use crate::dirs::Dirs;

@@ -25,10 +25,7 @@ pub use replace::take_over;
 pub use start_check::check_start;
 pub use startup::{check, hub};
 
-use std::ffi::OsString;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::{ffi::OsString, path::PathBuf, sync::Arc, sync::atomic::AtomicBool};
 
 use crate::config::Sources;
 use crate::dirs::Dirs;

@@ -1,8 +1,6 @@
 //! SIGHUP: the configuration is read again. All of it counts, or nothing does.
 
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
+use std::{io, path::Path, sync::Arc};
 
 use super::startup::{check, keys, settings, warnings};
 use super::{Plan, stop_timeout};

@@ -1,7 +1,6 @@
 //! The time that our unit gives a stop, and whether a stop fits into it.
 
-use std::env;
-use std::time::Duration;
+use std::{env, time::Duration};
 
 use crate::api::Service;
 use crate::lifecycle::evidence::UnitSettings;

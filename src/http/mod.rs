@@ -24,8 +24,7 @@ mod target;
 pub mod tests;
 mod transport;
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 /// Its name where a handler reads it.
 pub use Error as Closed;

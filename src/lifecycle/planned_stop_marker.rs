@@ -4,11 +4,7 @@
 //! It names one process by pid and start time, is fresh for a minute of boot time (no operator sets
 //! that clock), may be written by our own uid or root, and is used once: the first signal removes it.
 
-use std::fs;
-use std::io;
-use std::path::Path;
-use std::sync::Arc;
-use std::time::Duration;
+use std::{fs, io, path::Path, sync::Arc, time::Duration};
 
 use super::instance_lock::Holder;
 use super::state_file::object;

@@ -1,7 +1,6 @@
 //! Reading the small JSON files that one process leaves for another: lock, marker, run record, history.
 
-use std::io;
-use std::path::Path;
+use std::{io, path::Path};
 
 use serde_json::Value;
 

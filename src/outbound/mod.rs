@@ -6,9 +6,7 @@ pub mod client;
 mod curl;
 pub mod tcp;
 
-use std::io;
-use std::net::TcpStream;
-use std::sync::Arc;
+use std::{io, net::TcpStream, sync::Arc};
 
 use crate::cancel::Cancel;
 use crate::config::Url;

@@ -1,7 +1,6 @@
 //! Commands in messages: what an operator may tell the gateway from within a session.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::hub::Hub;
 use super::id::Id;

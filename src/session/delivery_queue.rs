@@ -4,8 +4,7 @@
 //! principal go out in the order in which they were recorded: one that is put off holds up those
 //! behind it, but no other principal and no other target.
 
-use std::collections::VecDeque;
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use super::id::Id;
 use super::message_table::{Entry, MessageTable};

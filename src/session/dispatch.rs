@@ -7,8 +7,7 @@
 //! postponed to its next attempt gives its slot away and still holds up its session: order holds
 //! across attempts.
 
-use std::collections::VecDeque;
-use std::time::Instant;
+use std::{collections::VecDeque, time::Instant};
 
 use crate::named::ByName;
 use crate::shares::{Limit, LimitReached, Shares};

@@ -1,7 +1,6 @@
 //! What happens in a session, for those who follow it: its records, and a sign that there are more.
 
-use std::io;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::hub::Hub;
 use super::message_table::Digest;

@@ -1,7 +1,6 @@
 //! Message ids: 26 characters that sort by time and are safe in file names and URLs.
 
-use std::fmt;
-use std::io;
+use std::{fmt, io};
 
 use super::time::now;
 use crate::sys::random;

@@ -270,7 +270,7 @@ impl Hub {
     fn failure_in_words(&self, id: Id) -> Option<String> {
         let message = self.message(id).ok().flatten()?;
         let clip = |text: Option<&String>| {
-            let text = first_chars(&text?, MAX_QUOTED_ERROR);
+            let text = first_chars(text?, MAX_QUOTED_ERROR);
             Some(escaped(&text, false))
         };
         let session = message.entry.owner.session.as_deref().map(quoted);

@@ -1,8 +1,7 @@
 //! What a run tells of the end of the run before it: those who asked for a restart, the sessions whose turns
 //! were cut short, and `stop.notify`.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::clock::millis;
 use super::hub::Hub;

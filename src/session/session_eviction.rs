@@ -1,8 +1,7 @@
 //! Sessions that are forgotten: those idle for longer than `session.keep`, and the longest idle where
 //! all, or those of one principal, take too much of the disk.
 
-use std::io;
-use std::sync::Arc;
+use std::{io, sync::Arc};
 
 use super::clock::millis;
 use super::hub::Hub;

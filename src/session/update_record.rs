@@ -1,9 +1,7 @@
 //! The note of the last update: how far it came, and what came of it. The updater, a process of its own,
 //! replaces it at each step; the gateway and its commands read it.
 
-use std::io;
-use std::path::Path;
-use std::time::Duration;
+use std::{io, path::Path, time::Duration};
 
 use serde_json::Value;
 

@@ -2,16 +2,10 @@
 //! whatever stands there: other users choose their process names.
 
 use super::gather::Gather;
-use std::ffi::OsString;
-use std::fs;
-use std::io;
-use std::net::SocketAddr;
-use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
-use std::path::Path;
-use std::sync::OnceLock;
-use std::thread;
-use std::time::Duration;
+use std::{
+    ffi::OsString, fs, io, net::SocketAddr, os::unix::ffi::OsStringExt, os::unix::fs::MetadataExt,
+    path::Path, sync::OnceLock, thread, time::Duration,
+};
 
 use super::fs::{entries, read_bytes};
 use super::process::Pid;

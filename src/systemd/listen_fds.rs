@@ -1,8 +1,7 @@
 //! Sockets that whoever started us has opened: sd_listen_fds(3), as systemd does for a `.socket` unit and
 //! for what a service has put into its file descriptor store.
 
-use std::ffi::OsString;
-use std::os::fd::OwnedFd;
+use std::{ffi::OsString, os::fd::OwnedFd};
 
 use crate::sys::{exec::take_variable, fd, gather::Gather, process::Pid};
 

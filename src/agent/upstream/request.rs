@@ -1,7 +1,6 @@
 //! What the upstream is asked: the body of a chat completion.
 
-use std::io;
-use std::path::Path;
+use std::{io, path::Path};
 
 use super::super::Turn;
 use super::super::context::{is_instruction, message};

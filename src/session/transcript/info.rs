@@ -1,8 +1,6 @@
 //! Whose transcripts there are, what they take on disk, and when each was last used.
 
-use std::fs;
-use std::io;
-use std::time::Duration;
+use std::{fs, io, time::Duration};
 
 use serde_json::Value;
 
