@@ -20,6 +20,7 @@ use crate::cli::unit_control::Unit;
 use crate::config::{TIME, millis};
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::history;
 use crate::session::update_record::{
     self, COMMAND, FAILED, LOCK, NAME, NOTHING_NEW, PROOF, RESTART, ROLLED_BACK, TRIAL, UPDATED,
     UpdateRecord,
@@ -92,7 +93,11 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     updater.record.set("ended", &now());
     updater.enter(stage);
     say(&format!("{}: {why}", site.owner.name));
-    Ok(if [UPDATED, NOTHING_NEW].contains(&stage) { Exit::Planned } else { Exit::Failed })
+    if [UPDATED, NOTHING_NEW].contains(&stage) {
+        return Ok(Exit::Planned);
+    }
+    updater.enter_in_history(stage, &why);
+    Ok(Exit::Failed)
 }
 
 /// Puts back what an updater that was ended has kept, where it has left a program that fails its proof: that
@@ -280,6 +285,16 @@ impl Updater<'_, '_> {
                 Err(format!("update.rollback has left version {version} in {path_shown}"))
             }
             Err(why) => Err(format!("after update.rollback: {why}")),
+        }
+    }
+
+    /// What has led nowhere is no restart, which would have a line of its own.
+    fn enter_in_history(&self, stage: &str, why: &str) {
+        let Ok(_rights) = self.site.as_owner() else { return };
+        let verdict = if stage == FAILED { "failed update" } else { stage };
+        let versions = ["from", "to"].map(|key| self.record.get(key));
+        if let Err(e) = history::record_update(&self.site.owner.dirs, verdict, why, versions) {
+            say(&format!("warning: the history could not be written: {e}"));
         }
     }
 
