@@ -87,13 +87,13 @@ pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Fai
 /// Whether nobody has the lock, a moment after a process may have been killed that had.
 fn is_free(dirs: &Dirs) -> bool {
     let deadline = Instant::now() + RELEASE_TIMEOUT;
-    loop {
-        let free = probe(dirs).is_ok_and(|found| found == Probe::Free);
-        if free || Instant::now() >= deadline {
-            return free;
+    while !probe(dirs).is_ok_and(|found| found == Probe::Free) {
+        if Instant::now() >= deadline {
+            return false;
         }
         pause(CONTROL_PAUSE);
     }
+    true
 }
 
 /// Goes through a start beside what runs, and takes nothing; or has another program do so.

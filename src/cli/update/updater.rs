@@ -96,7 +96,12 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     if [UPDATED, NOTHING_NEW].contains(&stage) {
         return Ok(Exit::Planned);
     }
-    updater.enter_in_history(stage, &why);
+    // What has led nowhere is no restart, which would have a line of its own.
+    let verdict = if stage == FAILED { "failed update" } else { stage };
+    let versions = ["from", "to"].map(|key| updater.record.get(key));
+    let _rights = site.as_owner()?;
+    history::record_update(&site.owner.dirs, verdict, &why, versions)
+        .map_err(|e| Failure::cannot("write the history", &e))?;
     Ok(Exit::Failed)
 }
 
@@ -285,16 +290,6 @@ impl Updater<'_, '_> {
                 Err(format!("update.rollback has left version {version} in {path_shown}"))
             }
             Err(why) => Err(format!("after update.rollback: {why}")),
-        }
-    }
-
-    /// What has led nowhere is no restart, which would have a line of its own.
-    fn enter_in_history(&self, stage: &str, why: &str) {
-        let Ok(_rights) = self.site.as_owner() else { return };
-        let verdict = if stage == FAILED { "failed update" } else { stage };
-        let versions = ["from", "to"].map(|key| self.record.get(key));
-        if let Err(e) = history::record_update(&self.site.owner.dirs, verdict, why, versions) {
-            say(&format!("warning: the history could not be written: {e}"));
         }
     }
 
