@@ -297,8 +297,8 @@ fn a_stop_asks_for_more_than_its_verdict_only_where_a_client_needs_it() {
         fs::set_permissions(dir.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
         let path = format!("[Service]\nEnvironment=\"PATH={}:/usr/bin:/bin\"\n", dir.display());
         let service = Service::start_with(manager, "", &path);
-        for (connected, verb, expected) in
-            [(false, "restart", 1), (true, "restart", 2), (false, "stop", 1), (true, "stop", 2)]
+        for (connected, verb) in
+            [(false, "restart"), (true, "restart"), (false, "stop"), (true, "stop")]
         {
             service.systemctl("start");
             wait_for_store(&service);
@@ -318,7 +318,8 @@ fn a_stop_asks_for_more_than_its_verdict_only_where_a_client_needs_it() {
             let journal = service.unit().journal();
             assert_eq!(journal.matches("Shutdown context").count(), stops + 1);
             let questions = fs::read_to_string(&asked).unwrap();
-            assert_eq!(questions.lines().count(), expected, "{verb} {connected}: {questions}");
+            let asks = questions.matches("list-jobs").count();
+            assert_eq!(asks, usize::from(connected), "{verb} {connected}: {questions}");
             manager.write_unit(&format!("{UNIT}.d/30-wait.conf"), "");
             service.systemctl("reset-failed");
         }
