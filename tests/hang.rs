@@ -290,6 +290,18 @@ fn a_pause_before_a_restart_that_is_stuck_ends_the_process_with_75() {
     assert!(history.contains("stuck in the pause before a restart"), "{history}");
 }
 
+/// An idle gateway has nothing to drain, whatever became of the restart.
+#[test]
+fn a_stop_does_not_wait_for_the_note_of_a_restart() {
+    let home = Home::new();
+    let patient = [("stop.drain_timeout", "60s")];
+    let (gateway, hang) = with(&home, "write", "restart.json", &patient);
+    hang.begin();
+    gateway.signal(libc::SIGUSR1);
+    eventually("the note hangs", || (!fault::hits(&home).is_empty()).then_some(()));
+    assert_stops(&gateway, libc::SIGINT, 0);
+}
+
 // --------------------------------------------------------------------- a frozen disk ----
 
 /// A home whose state is on a disk of its own.

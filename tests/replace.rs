@@ -5,6 +5,8 @@ mod util;
 
 use std::fs;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
+use std::thread;
 
 use util::fault::{self, Fault, HANG, When};
 use util::programs::VERSION;
@@ -123,6 +125,56 @@ fn a_stop_while_the_new_process_starts_ends_both() {
         let history = home.run(&["history", "--json"]).assert_code(0).stdout;
         assert!(history.contains(&format!("\"verdict\":\"{verdict}\"")), "{history}");
     }
+}
+
+/// It may have sent nothing yet, or all.
+#[test]
+fn a_new_process_whose_predecessor_is_killed_starts_with_what_that_has_left() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    home.configure(&gate.agent());
+    let gateway = home.start();
+    let id = gateway.api().accepted("s", "x");
+    gateway.wait_for_turns(1);
+    let next = thread::scope(|scope| {
+        let next = scope.spawn(|| home.launch().arg("--replace").start());
+        gateway.wait_for_log("the restart waits for the turns in flight: 1", DEADLINE);
+        gateway.signal(libc::SIGKILL);
+        next.join().unwrap()
+    });
+    gate.open();
+    next.api().finished(&id);
+
+    let home = Home::new();
+    let gateway = home.start();
+    let hang = home.path().join("hang");
+    fs::write(&hang, "").unwrap();
+    let when = When::While(&hang);
+    let fault = Fault { call: "openat", error: HANG, when, on: "state.lock" };
+    let next = fault.into(home.launch().arg("--replace"), &home).spawn();
+    eventually("it starts", || (!fault::hits(&home).is_empty()).then_some(()));
+    gateway.signal(libc::SIGKILL);
+    gateway.wait_for_exit(DEADLINE);
+    fs::remove_file(&hang).unwrap();
+    assert!(!next.wait_for_end_or("READY=1"), "{}", next.stderr());
+    next.signal(libc::SIGINT);
+    assert_eq!(next.wait_for_exit(DEADLINE), 0);
+}
+
+#[test]
+fn a_start_removes_what_one_that_was_killed_while_it_waited_has_left() {
+    let home = Home::new();
+    drop(home.start());
+    let own = std::process::id().cast_signed();
+    // No process has such a number (proc_sys_kernel(5), pid_max).
+    let [dead, alive] = [1 << 23, own].map(|pid| {
+        let path = home.runtime_dir().join(format!("replace-{pid}.sock"));
+        drop(UnixListener::bind(&path).unwrap());
+        path
+    });
+    let _gateway = home.start();
+    eventually("it is gone", || (!dead.exists()).then_some(()));
+    assert!(alive.exists(), "somebody may wait there");
 }
 
 #[test]

@@ -285,6 +285,48 @@ fn until_the_manager_has_answered_nobody_is_accepted_and_then_all_are_told_or_se
 }
 
 #[test]
+fn a_stop_asks_for_more_than_its_verdict_only_where_a_client_needs_it() {
+    Sandbox::user().run(|manager| {
+        let dir = manager.home().join("bin");
+        let asked = dir.join("asked");
+        let wrapper = format!(
+            "#!/bin/sh\necho \"$@\" >> {}\nPATH=/usr/bin:/bin exec systemctl \"$@\"\n",
+            asked.display()
+        );
+        manager.write(&dir.join("systemctl"), &wrapper);
+        fs::set_permissions(dir.join("systemctl"), fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("[Service]\nEnvironment=\"PATH={}:/usr/bin:/bin\"\n", dir.display());
+        let service = Service::start_with(manager, "", &path);
+        for (connected, verb) in
+            [(false, "restart"), (true, "restart"), (false, "stop"), (true, "stop")]
+        {
+            service.systemctl("start");
+            wait_for_store(&service);
+            let client = connected.then(|| {
+                let mut client = TcpStream::connect(service.address()).unwrap();
+                client.write_all(REQUEST).unwrap();
+                client.read_exact(&mut [0; 12]).unwrap();
+                client
+            });
+            let stops = service.unit().journal().matches("Shutdown context").count();
+            fs::remove_file(&asked).unwrap();
+            // What the next start asks comes behind it.
+            manager
+                .write_unit(&format!("{UNIT}.d/30-wait.conf"), "[Service]\nExecStartPre=false\n");
+            let _ = manager.systemctl(&[verb, UNIT]);
+            drop(client);
+            let journal = service.unit().journal();
+            assert_eq!(journal.matches("Shutdown context").count(), stops + 1);
+            let questions = fs::read_to_string(&asked).unwrap();
+            let asks = questions.matches("list-jobs").count();
+            assert_eq!(asks, usize::from(connected), "{verb} {connected}: {questions}");
+            manager.write_unit(&format!("{UNIT}.d/30-wait.conf"), "");
+            service.systemctl("reset-failed");
+        }
+    });
+}
+
+#[test]
 fn a_restart_that_the_operator_must_act_upon_closes_the_port() {
     Sandbox::user().run(|manager| {
         let service = Service::start(manager);

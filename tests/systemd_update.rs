@@ -248,6 +248,10 @@ fn a_new_version_that_dies_in_its_trial_is_rolled_back_once() {
         let record = site.record();
         assert_eq!(record["stage"], "rolled back", "{record}");
         assert!(record["why"].as_str().unwrap().starts_with("rolled back to version"), "{record}");
+        let history = manager.run(&site.program, &["history", "--json"]).assert_code(0).stdout;
+        let last: Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+        let found = ["kind", "verdict", "from", "to"].map(|key| &last[key]);
+        assert_eq!(found, ["update", "rolled back", VERSION, NEWER], "{last}");
     });
 }
 

@@ -118,8 +118,15 @@ fn a_broken_program_leaves_a_gateway_in_the_foreground_as_it_is() {
         site.assert_old();
         assert_eq!(site.record()["stage"], "failed");
     }
+    let history = site.home.run(&["history", "--json"]).assert_code(0).stdout;
+    assert_eq!(history.matches("\"kind\":\"update\"").count(), 4, "{history}");
+    let last: Value = serde_json::from_str(history.lines().last().unwrap()).unwrap();
+    assert_eq!((&last["verdict"], &last["from"]), (&json!("failed update"), &json!(VERSION)));
+    let history = site.home.run(&["history"]).assert_code(0).stdout;
+    assert!(history.contains("failed update") && history.contains("not updated: "), "{history}");
     let status: Value = serde_json::from_str(&site.home.run(&["status", "--json"]).stdout).unwrap();
     assert_eq!((&status["version"], &status["pid"]), (&json!(VERSION), &json!(gateway.pid())));
+    assert_eq!(status["last_stop"], Value::Null, "no run has ended");
 }
 
 #[test]

@@ -193,11 +193,11 @@ fn answer(
     // for event streams, which end when it begins, and for a file that is being read.
     let streams = class == Some(Stream);
     let in_flight = (class != Some(Reload)).then(|| service.begin(streams));
+    // Counted first and looked at then, once: a drain that begins meanwhile sees it. It is new until then.
+    let closing = service.shutdown.is_closing();
     if connection.first {
         service.begin_connection(connection.activity.as_deref());
     }
-    // Counted first and looked at then, once: a drain that begins meanwhile sees it, and it is no longer new.
-    let closing = service.shutdown.is_closing();
     let _in_flight = in_flight.filter(|_| streams || !closing);
     if closing && matches!(origin, Origin::Tcp(_)) && connection.leave() {
         return Ok(());

@@ -1,4 +1,4 @@
-//! `history`: how the runs of the gateway ended.
+//! `history`: how the runs of the gateway ended, and updates that failed.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use crate::sys::gather::Gather;
 /// Prints the last `count` records, oldest first: a table, or a JSON object a line.
 pub fn show(context: &Context, json: bool, count: Option<usize>) -> Result<Exit, Failure> {
     let stops =
-        history::stops(&context.dirs).map_err(|e| Failure::cannot("read the history", &e))?;
+        history::entries(&context.dirs).map_err(|e| Failure::cannot("read the history", &e))?;
     let name = &context.name;
     if stops.is_empty() {
         context.refuse_foreign("history")?;

@@ -5,7 +5,7 @@ use std::env;
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -15,17 +15,22 @@ use super::context::Context;
 use super::control_client::{connect_to, exchange, request};
 use super::exec_path;
 use super::output::say;
+use crate::dirs::Dirs;
 use crate::escape::{escaped, quoted};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Handover, Plan, Proven};
 use crate::lifecycle::instance_lock::{Probe, probe};
 use crate::lifecycle::signals::Signals;
-use crate::limits::CONTROL_TIMEOUT;
+use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT};
 use crate::sys::fs::{can_write_in, check_private_dir, private_dir};
 use crate::sys::gather::Gather;
 use crate::sys::proc;
 use crate::sys::process::Pid;
 use crate::systemd::{Scope, cgroup};
+use crate::threads::pause;
+
+/// How long the kernel may take to give the locks of a killed process back: moments.
+const RELEASE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// Runs until it is stopped. `ephemeral`: messages and transcripts end with the run.
 /// `inherited`: what this process had before it became this program.
@@ -61,7 +66,11 @@ pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Fai
             false => Ok(()),
         }
     });
-    taken.map_err(|mut failure| {
+    taken.or_else(|mut failure| {
+        // What was killed over it hands nothing over: that makes it a start.
+        if ![Exit::Planned, Exit::Terminated].contains(&failure.0.exit) && is_free(&plan.dirs) {
+            return Ok(Handover::default());
+        }
         // It has said why, if it goes on.
         let number = number.take();
         if !number.is_null()
@@ -73,8 +82,20 @@ pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Fai
         {
             failure.0.message = format!("{}: {}", failure.0.message, escaped(why, false));
         }
-        failure
+        Err(failure)
     })
+}
+
+/// Whether nobody has the lock, a moment after a process may have been killed that had.
+fn is_free(dirs: &Dirs) -> bool {
+    let deadline = Instant::now() + RELEASE_TIMEOUT;
+    while !probe(dirs).is_ok_and(|found| found == Probe::Free) {
+        if Instant::now() >= deadline {
+            return false;
+        }
+        pause(CONTROL_PAUSE);
+    }
+    true
 }
 
 /// Goes through a start beside what runs, and takes nothing; or has another program do so.

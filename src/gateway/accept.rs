@@ -20,6 +20,7 @@ use crate::http::Socket;
 use crate::shares::Shares;
 use crate::sys::fd::{max_open, set_nonblocking};
 use crate::sys::gather::Gather;
+use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::is_shortage;
 use crate::sys::{proc, socket, user};
 
@@ -148,6 +149,12 @@ impl Listeners {
             principal: None,
         };
         waiting.map(handed_over).gather()
+    }
+
+    /// Whether somebody waits on TCP.
+    pub fn is_awaited(&self) -> bool {
+        let pending = wait_any([Interest::read(self.tcp.as_fd())], Some(Duration::ZERO));
+        self.has_next(true) || pending.is_ok_and(|[pending]| pending)
     }
 
     /// Tells those that wait on TCP that the gateway stops: just before it does.

@@ -24,7 +24,7 @@ use crate::sys::signal::is_stop_pending;
 use crate::sys::socket::{
     MAX_DESCRIPTORS, bind_unix, connect_unix, peer, receive_descriptors, send_descriptors,
 };
-use crate::sys::{fs as files, user};
+use crate::sys::{fs as files, proc, user};
 
 /// How long the other side may take for what it does at once.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,6 +52,19 @@ pub struct Successor {
 /// Where the process `pid` waits.
 fn place(runtime: &Path, pid: i32) -> PathBuf {
     runtime.join(format!("replace-{pid}.sock"))
+}
+
+/// Removes what processes that were killed while they waited have left. For whoever has the lock.
+pub fn remove_leftovers(runtime: &Path) {
+    for entry in fs::read_dir(runtime).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let number =
+            |name: &str| name.strip_prefix("replace-")?.strip_suffix(".sock")?.parse().ok();
+        let pid = name.to_str().and_then(number).and_then(Pid::new);
+        if pid.is_some_and(|pid| proc::start_time(pid).is_none()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
 }
 
 impl Successor {

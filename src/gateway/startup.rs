@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use super::Plan;
 use super::accept::Listeners;
-use super::handover;
 use super::sockets::Earlier;
+use super::{handover, replace};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
@@ -239,6 +239,7 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     let _ = own.map(|own| started.facts.unit.set(own.unit.clone()));
     let delegated = own.and_then(|own| systemd::delegated_cgroup(own, &plan.children));
     plan.children.end_earlier_runs(delegated.as_deref());
+    replace::remove_leftovers(&plan.dirs.runtime);
     let followed = history::followed(&plan.dirs, run);
     let stop = followed.as_ref();
     // The main thread wants it, too, and what follows may wait for a disk that hangs.

@@ -191,7 +191,7 @@ impl Connection {
 
     /// Where the present request is for another process, ends the connection without an answer; says whether.
     pub fn leave(&mut self) -> bool {
-        let leaves = !self.first && self.shutdown.is_silent();
+        let leaves = self.shutdown.is_silent();
         self.open &= !leaves;
         leaves
     }

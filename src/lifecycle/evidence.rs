@@ -46,8 +46,9 @@ pub struct Supervisor {
 /// When the question is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueryPoint {
-    /// The signal has just arrived. `started`: READY=1 was sent before it.
-    Signal { started: bool },
+    /// The signal has just arrived. `started`: READY=1 was sent before it. `clients`: somebody is connected,
+    /// for whom it matters at once whether the unit comes back.
+    Signal { started: bool, clients: bool },
     /// The process is about to end. `marker`: one was found the first time, and consumed.
     Exit { marker: bool },
 }
@@ -63,10 +64,18 @@ pub struct Finding {
     pub may_change: bool,
     /// The unit's settings, where this is its main process.
     pub unit: Option<UnitSettings>,
-    /// The unit comes back after this stop, with the descriptors that its manager keeps.
-    pub comes_back: bool,
+    pub comes_back: Revival,
     /// The fields of the `Shutdown context` line, in order, but for the reason.
     pub context: String,
+}
+
+/// Whether the unit comes back after this stop, with the descriptors that its manager keeps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Revival {
+    No,
+    Yes,
+    /// As the type of this job says, which nobody was there to need: see [`Supervisor::comes_back`].
+    ByJob(u32),
 }
 
 /// What our unit is set to, drop-ins included.
@@ -86,6 +95,8 @@ struct Shown {
     failure: String,
     /// It keeps descriptors for the next process of our unit.
     keeps: bool,
+    /// The job whose type was not asked for.
+    job: Option<u32>,
 }
 
 /// Whether a number that systemctl shows is one, and not 0.
@@ -169,13 +180,13 @@ impl Supervisor {
         let context = self.context(caught, &name, &shown, verdict);
         let unit = self.settings_in(&shown.properties);
         let exit = if verdict.planned { Exit::Planned } else { Exit::Terminated };
-        let comes_back = shown.keeps
-            && match shown.job_type.as_str() {
-                "stop" => false,
-                job_type => {
-                    revival::by_job(job_type) || revival::after_exit(&shown.properties, exit.code())
-                }
-            };
+        let again = || revival::after_exit(&shown.properties, exit.code());
+        let comes_back = match (shown.job, shown.job_type.as_str()) {
+            (Some(job), _) => Revival::ByJob(job),
+            (None, "stop") => Revival::No,
+            (None, job) if shown.keeps && (revival::by_job(job) || again()) => Revival::Yes,
+            (None, _) => Revival::No,
+        };
         Finding { verdict, sender: name, marker, may_change, unit, comes_back, context }
     }
 
@@ -193,8 +204,9 @@ impl Supervisor {
         };
         let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
         // What the manager signals has a job as a rule, whose type tells a stop from a restart: asked for at the
-        // same time, so that a stop takes no longer for it.
-        let asks = sender == Sender::OurManager && self.stores.load(Ordering::SeqCst);
+        // same time where clients wait for it.
+        let clients = !matches!(point, QueryPoint::Signal { clients: false, .. });
+        let asks = clients && sender == Sender::OurManager && self.stores.load(Ordering::SeqCst);
         let jobs = asks.then(|| systemctl.list_jobs(deadline)).and_then(Result::ok);
         let properties = format!("{PROPERTIES}{}", revival::PROPERTIES);
         let mut answer = systemctl.show(&properties, &own.unit, deadline);
@@ -216,11 +228,13 @@ impl Supervisor {
         let (main, deactivating) =
             (is_main_pid(get("MainPID")), get("ActiveState") == "deactivating");
         let again = matches!(point, QueryPoint::Exit { .. });
-        let started = again || point == QueryPoint::Signal { started: true };
+        let started = again || matches!(point, QueryPoint::Signal { started: true, .. });
         let id: Option<u32> = get("Job").parse().ok();
         let typed = verdict::needs_job_type(deactivating, id.is_some(), started, again);
         shown.keeps = main && counts(get("NFileDescriptorStore"));
-        if let Some(id) = id.filter(|_| typed || shown.keeps) {
+        if !typed && !clients {
+            shown.job = id.filter(|_| shown.keeps);
+        } else if let Some(id) = id.filter(|_| typed || shown.keeps) {
             // What the verdict goes by is asked for behind the other answer.
             let known = jobs.filter(|_| !typed).and_then(|jobs| job_type_of(jobs, id));
             match known.map_or_else(|| systemctl.job_type(id, deadline), |it| Ok(Some(it))) {
@@ -237,6 +251,15 @@ impl Supervisor {
             _ => Job::Other,
         };
         Supervision::Unit { deactivating, job, main }
+    }
+
+    /// Whether the unit comes back, by the type of its job: where somebody needs it after all. Takes as long
+    /// as the manager, at most `within`; one that does not answer says no.
+    pub fn comes_back(&self, job: u32, within: Duration) -> bool {
+        let Some(own) = self.own.get() else { return false };
+        let systemctl = Systemctl::new(own.scope, Arc::clone(&self.children));
+        let found = systemctl.job_type(job, Instant::now() + within);
+        found.is_ok_and(|found| found.is_some_and(|job_type| revival::by_job(&job_type)))
     }
 
     /// Who sent it, and its name where the kernel vouches for its pid.

@@ -31,6 +31,9 @@ const KEPT_STOPS: usize = 200;
 /// The file is pruned to `KEPT_STOPS` lines of about 400 bytes at each start; beyond this it is not ours.
 const MAX_HISTORY: u64 = 16 << 20;
 
+/// The kind of an entry that is no stop.
+const UPDATE: &str = "update";
+
 /// The run that this process is.
 #[derive(Debug)]
 pub struct Run {
@@ -212,8 +215,26 @@ pub fn record_failed_start(
     record_end(dirs, &line, false)
 }
 
-/// The stops that are on record, oldest first, at most `KEPT_STOPS`. Lines that are no records are ignored.
+/// Enters an update that has failed or was rolled back, as `verdict` says: durable when this returns.
+pub fn record_update(dirs: &Dirs, verdict: &str, why: &str, versions: [&str; 2]) -> io::Result<()> {
+    let [from, to] = versions;
+    let line = object!(
+        "time": Utc::new(SystemTime::now()).rfc3339(), "kind": UPDATE, "verdict": verdict,
+        "reason": why, "from": from, "to": to,
+    );
+    append(dirs, &line, true)
+}
+
+/// The stops that are on record, oldest first.
 pub fn stops(dirs: &Dirs) -> io::Result<Vec<Value>> {
+    let mut stops = entries(dirs)?;
+    stops.retain(|stop| stop["kind"] != UPDATE);
+    Ok(stops)
+}
+
+/// The stops and updates that are on record, oldest first, at most `KEPT_STOPS`. Lines that are no records are
+/// ignored.
+pub fn entries(dirs: &Dirs) -> io::Result<Vec<Value>> {
     let path = dirs.history();
     let text =
         files::if_exists(files::read_own(&path, MAX_HISTORY)).map_err(|e| named(&path, &e))?;
@@ -339,6 +360,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::lifecycle::evidence::Revival;
     use crate::lifecycle::signals::Kind;
     use crate::lifecycle::verdict::Verdict;
     use crate::testing::TempDir;
@@ -364,7 +386,7 @@ mod tests {
             marker: false,
             may_change: false,
             unit: None,
-            comes_back: false,
+            comes_back: Revival::No,
             context: String::new(),
         };
         let (first, latest, at, reason) = (caught, caught, Instant::now(), verdict.reason);

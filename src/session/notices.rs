@@ -17,10 +17,10 @@ use crate::config::OWNER;
 use crate::escape::{escaped, first_chars, quoted};
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{
-    FAILURE_COOL_DOWN, MAX_DRAIN_SEND, MAX_QUOTED_ERROR, NOTIFY_COOL_DOWN, THREAD_STACK,
+    DISK_SLOW, FAILURE_COOL_DOWN, MAX_DRAIN_SEND, MAX_QUOTED_ERROR, NOTIFY_COOL_DOWN, THREAD_STACK,
 };
 use crate::sys::clock::rfc3339;
-use crate::threads;
+use crate::threads::{self, Slot};
 
 /// What stands in the place of a sender's text.
 const TEXT: &str = "(notice)";
@@ -116,9 +116,22 @@ impl Hub {
             for requester in &restart.requesters {
                 hub.tell(Notice::to_requester(requester, "failed", text.clone()));
             }
-            hub.restart_record.keep(&mut |record| record.pending = None);
+            hub.forget_restart();
         }));
         true
+    }
+
+    /// The next run is to tell of no restart. A disk that hangs is waited for no longer than a moment.
+    fn forget_restart(self: &Arc<Self>) {
+        let (hub, done) = (Arc::clone(self), Arc::<Slot<()>>::default());
+        let tell = Arc::clone(&done);
+        let work = move || {
+            hub.restart_record.keep(&mut |record| record.pending = None);
+            tell.send(());
+        };
+        if threads::spawn("restart record", THREAD_STACK, Box::new(work)).is_ok() {
+            let _ = done.wait(DISK_SLOW);
+        }
     }
 
     /// Tells somebody in a thread. A stop that drains waits for it.

@@ -15,7 +15,6 @@ use super::program::{Environment, Program};
 use crate::cancel::{Cancel, CancelReason};
 use crate::limits::{AGENT_READ, KEEP_ALIVE, REAP_TIMEOUT};
 use crate::name::OWN_VARIABLE;
-use crate::sys::fd::set_limit_of;
 use crate::sys::poll::Interest;
 use crate::sys::process::{Signal, Status, has_ended, signal_group, wait};
 use crate::sys::spawn::{self, SpawnOptions, Spawned};
@@ -98,6 +97,7 @@ impl Children {
             own_group: kind != ChildKind::Shielded,
             number: &slot,
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
+            descriptors: self.descriptors,
             image: program.image.as_deref().map(AsFd::as_fd),
         };
         let process = match spawn::spawn(&program.argv, &variables, spawn_options) {
@@ -108,9 +108,6 @@ impl Children {
                 return Err(e);
             }
         };
-        if let Some(soft) = self.descriptors {
-            let _ = set_limit_of(process.pid, soft);
-        }
         // It could not enter its control group, which is empty: it goes.
         let empty = tree.as_mut().filter(|_| !process.joined).and_then(|tree| tree.cgroup.take());
         if let Some(group) = empty {

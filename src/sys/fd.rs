@@ -6,7 +6,6 @@ use std::mem::ManuallyDrop;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::check;
-use super::process::Pid;
 
 pub const STDIN: BorrowedFd<'static> = standard(0);
 pub const STDOUT: BorrowedFd<'static> = standard(1);
@@ -130,20 +129,20 @@ pub fn max_open() -> usize {
 
 /// Raises the soft limit on open descriptors to `wanted`, as far as the hard one allows.
 pub fn raise_limit(wanted: u64) -> io::Result<()> {
-    if limit()? < wanted { set_limit_of(Pid::own(), wanted) } else { Ok(()) }
+    if limit()? < wanted { set_limit(wanted) } else { Ok(()) }
 }
 
-/// Sets the soft limit of a child, or our own: unlike most of what we have, limits are inherited, and
-/// programs that use select(2) trust in the usual one.
+/// Sets our soft limit, or before its exec a child's: nothing here allocates or locks. Unlike most of what we
+/// have, limits are inherited, and programs that use select(2) trust in the usual one.
 ///
 /// # Errors
-/// That the child is gone or another user's by now.
-pub fn set_limit_of(child: Pid, soft: u64) -> io::Result<()> {
+/// Those of prlimit(2).
+pub(super) fn set_limit(soft: u64) -> io::Result<()> {
     let mut limits = limits()?;
     limits.rlim_cur = limits.rlim_max.min(soft);
     let (limits, none) = (&raw const limits, std::ptr::null_mut());
     // SAFETY: prlimit reads the struct that lives here, and writes nowhere.
-    check(unsafe { libc::prlimit(child.get(), libc::RLIMIT_NOFILE, limits, none) }).map(drop)
+    check(unsafe { libc::prlimit(0, libc::RLIMIT_NOFILE, limits, none) }).map(drop)
 }
 
 fn limits() -> io::Result<libc::rlimit> {

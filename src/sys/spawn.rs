@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::fd::set_nonblocking;
+use super::fd::{set_limit, set_nonblocking};
 use super::process::{Pid, PidFd, kill, wait};
 use super::signal::with_all_blocked;
 
@@ -42,6 +42,8 @@ pub struct SpawnOptions<'a> {
     pub number: &'a AtomicI32,
     /// The directory of the control group (cgroups(7), version 2) that it is in before its exec.
     pub cgroup: Option<BorrowedFd<'a>>,
+    /// Its soft limit on open descriptors, as far as the hard one allows; else ours.
+    pub descriptors: Option<u64>,
     /// The open file to execute (execveat(2)), whatever is at its path by now.
     pub image: Option<BorrowedFd<'a>>,
 }
@@ -66,6 +68,7 @@ struct ChildSetup {
     streams: [c_int; 3],
     /// The directory of the control group to enter; -1: none, or it was born there.
     cgroup: c_int,
+    descriptors: Option<u64>,
     /// The open program; -1: the one at the path `argv[0]`.
     image: c_int,
     own_group: bool,
@@ -100,6 +103,7 @@ pub fn spawn(
         envp: envp.as_ptr(),
         streams: [input.as_raw_fd(), out_write.as_raw_fd(), err_write.as_raw_fd()],
         cgroup: -1,
+        descriptors: options.descriptors,
         image: options.image.map_or(-1, |image| image.as_raw_fd()),
         own_group: options.own_group,
         joined: options.cgroup.is_some(),
@@ -254,6 +258,8 @@ fn prepare(setup: &mut ChildSetup) -> bool {
         if !setup.own_group {
             libc::sigaddset(&raw mut blocked, libc::SIGTERM);
         }
+        // Last: what it opens until then may be beyond that. A program runs without it, too.
+        let _ = setup.descriptors.map(set_limit);
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) == 0
     }
 }

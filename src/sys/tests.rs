@@ -1,10 +1,27 @@
 //! What only tests ask of the kernel.
 
 use std::ffi::CString;
+use std::io::Read;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
+use std::sync::atomic::AtomicI32;
 
 use super::check;
+use super::process::wait;
+use super::spawn::{SpawnOptions, spawn};
+
+#[test]
+fn a_child_has_its_limits_from_its_first_instruction() {
+    let argv = ["/bin/sh", "-c", "ulimit -Sn"].map(Into::into);
+    let (number, descriptors) = (&AtomicI32::new(0), Some(77));
+    let (stdin, own_group, cgroup, image) = (false, true, None, None);
+    let options = SpawnOptions { stdin, own_group, number, cgroup, descriptors, image };
+    let child = spawn(&argv, &[], options).unwrap();
+    let (mut told, mut stdout) = (String::new(), child.stdout.unwrap());
+    wait(child.pid).unwrap();
+    stdout.read_to_string(&mut told).unwrap();
+    assert_eq!(told.trim(), "77");
+}
 
 /// Lets another user read and write a file, by an access control list. Says whether the file system
 /// has such.

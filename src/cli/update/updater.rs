@@ -20,6 +20,7 @@ use crate::cli::unit_control::Unit;
 use crate::config::{TIME, millis};
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
+use crate::lifecycle::history;
 use crate::session::update_record::{
     self, COMMAND, FAILED, LOCK, NAME, NOTHING_NEW, PROOF, RESTART, ROLLED_BACK, TRIAL, UPDATED,
     UpdateRecord,
@@ -93,7 +94,16 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     updater.record.set("ended", &now());
     updater.enter(stage);
     say(&format!("{}: {why}", site.owner.name));
-    Ok(if [UPDATED, NOTHING_NEW].contains(&stage) { Exit::Planned } else { Exit::Failed })
+    if [UPDATED, NOTHING_NEW].contains(&stage) {
+        return Ok(Exit::Planned);
+    }
+    // What has led nowhere is no restart, which would have a line of its own.
+    let verdict = if stage == FAILED { "failed update" } else { stage };
+    let versions = ["from", "to"].map(|key| updater.record.get(key));
+    let _rights = site.as_owner()?;
+    history::record_update(&site.owner.dirs, verdict, &why, versions)
+        .map_err(|e| Failure::cannot("write the history", &e))?;
+    Ok(Exit::Failed)
 }
 
 /// Puts back what an updater that was ended has kept, where it has left a program that fails its proof: that

@@ -18,7 +18,7 @@ use crate::exit::Exit;
 use crate::fault_points;
 use crate::gateway::handover;
 use crate::gateway::startup::Started;
-use crate::lifecycle::evidence::{Finding, QueryPoint};
+use crate::lifecycle::evidence::{Finding, QueryPoint, Revival};
 use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
@@ -42,19 +42,20 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 
 impl Main {
     pub(super) fn begin_drain(&mut self) {
-        let mut was_started = false;
+        let (mut was_started, mut clients) = (false, self.in_flight() > 0);
         if let Some(service) = self.started.as_ref().map(|started| Arc::clone(&started.service)) {
             service.draining_since.get_or_init(clock::now);
             // Connections that were given up for a restart are told of the stop.
             self.take_back();
             self.refuse_restart("the gateway is being stopped");
             was_started = service.ready.load(Ordering::SeqCst);
+            clients |= service.connections.count() > 0;
         }
         let now = Instant::now();
         let drain = self.budget.map_or(Duration::ZERO, |budget| budget.drain(now));
         self.timers.drain = Some(now + drain);
         self.timers.close = Some(now + CLOSE_AFTER);
-        self.query(QueryPoint::Signal { started: was_started });
+        self.query(QueryPoint::Signal { started: was_started, clients });
         if self.in_flight() > 0 {
             self.report(now);
         }
@@ -65,12 +66,12 @@ impl Main {
     pub(super) fn may_close(&self) -> bool {
         let fresh = |started: &Started| started.service.fresh_connections.load(Ordering::SeqCst);
         let finding = self.stop.as_ref().and_then(|stop| stop.finding.as_ref());
-        finding.is_some_and(|found| !found.comes_back)
+        finding.is_some_and(|found| found.comes_back == Revival::No)
             || (finding.is_some() && self.started.as_ref().map_or(0, fresh) == 0)
     }
 
     /// Takes no new requests from here on; those that have begun may still ask for a turn, for a moment. Where
-    /// connections are left in the backlog, one between two requests ends when the next one comes, without an
+    /// connections are left in the backlog, one without a request ends when the next one comes, without an
     /// answer: its client connects again (RFC 9112, section 9.3.1).
     pub(super) fn take_no_more(&mut self) {
         if let Some(service) = self.started.as_ref().map(|it| &it.service) {
@@ -238,7 +239,15 @@ impl Main {
 
     /// Tells those that waited while the service manager was asked, where nobody comes to serve them.
     fn refuse_waiting(&self) {
-        if let Some(started) = self.started.as_ref().filter(|_| !self.leaves_backlog()) {
+        let Some(started) = &self.started else { return };
+        let leaves = match self.revival() {
+            Some(Revival::ByJob(job)) => {
+                !started.listeners.is_awaited()
+                    || self.supervisor.comes_back(job, self.share(StopStep::Asking))
+            }
+            _ => self.leaves_backlog(),
+        };
+        if !leaves {
             started.listeners.refuse_waiting();
         }
     }
@@ -306,7 +315,8 @@ impl Main {
         }
         let (dirs, started) = (self.plan.dirs.clone(), self.started.is_some());
         let ephemeral = started && self.plan.ephemeral;
-        // Where the unit comes back, a client that connects meanwhile waits for the next process.
+        // Where the unit comes back, a client that connects meanwhile waits for the next process. Where that
+        // was not asked, the service manager closes the socket all the same, and its file is as the lock's.
         let unused = started && !self.leaves_backlog();
         let work = move || {
             let _ = unused.then(|| fs::remove_file(dirs.control_socket()));

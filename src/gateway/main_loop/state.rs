@@ -15,7 +15,7 @@ use crate::gateway::Plan;
 use crate::gateway::proof::Proven;
 use crate::gateway::replace::Successor;
 use crate::gateway::startup::Started;
-use crate::lifecycle::evidence::{Finding, Supervisor};
+use crate::lifecycle::evidence::{Finding, Revival, Supervisor};
 use crate::lifecycle::history::{Begun, Stop};
 use crate::lifecycle::phase::Phase;
 use crate::session::Probe;
@@ -115,11 +115,15 @@ impl Main {
         self.started.as_ref().map_or(0, |s| s.service.in_flight() + s.service.hub.busy())
     }
 
+    /// Whether the unit comes back after the stop that goes on, once the service manager has said what it is.
+    pub fn revival(&self) -> Option<Revival> {
+        Some(self.stop.as_ref()?.finding.as_ref()?.comes_back)
+    }
+
     /// Whether connections are left in the backlog during a stop: until the service manager has said what it
     /// is, and for the next process where the unit comes back.
     pub fn leaves_backlog(&self) -> bool {
-        let stop = self.stop.as_ref();
-        stop.is_some_and(|stop| stop.finding.as_ref().is_none_or(|found| found.comes_back))
+        self.stop.is_some() && self.revival() != Some(Revival::No)
     }
 
     pub fn turns(&self) -> usize {
