@@ -2,8 +2,10 @@
 
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::json;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub enum Record {
 }
 
 /// Its members are written in this order, behind the id and the timestamp.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accepted {
     #[serde(skip)]
     pub id: String,
@@ -64,13 +66,13 @@ pub struct Accepted {
     /// `interrupt`, where it interrupts the turn that runs.
     #[serde(skip_serializing_if = "absent")]
     pub mode: Option<String>,
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub attachments: Vec<String>,
     /// What the request said beside its text, as JSON.
     #[serde(skip_serializing_if = "absent")]
     pub context: Option<String>,
     /// Its session was reset, and a compaction has taken out what it said.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub erased: bool,
 }
 
@@ -105,23 +107,23 @@ pub enum Step {
 }
 
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Retry {
     pub error: String,
     /// Attempts that failed one after the other.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub failures: u32,
     /// Milliseconds since the first of them in which the gateway ran and the machine was awake.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub spent: u64,
     /// Milliseconds until the next attempt.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub pause: u64,
     /// The upstream asked for at least that pause.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub asked: bool,
     /// A crash or kill cut the attempt short: it counts against `limits.max_attempts`.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub crash: bool,
     /// The upstream's own error, as JSON.
     #[serde(skip_serializing_if = "absent")]
@@ -201,85 +203,176 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let head: Head = read(json)?;
-        let t = &*head.t;
-        let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
-        let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
-        let error = || text("error", head.error);
-        let at = || {
-            let at = get(head.at)?.ok_or_else(|| lacks("at"))?;
-            let (age, off) = (get(head.age)?.unwrap_or(0), get(head.off)?.unwrap_or(0));
-            Ok::<Timestamp, String>(Timestamp { at, age, off })
-        };
-        let step = match t {
-            "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
-            "accepted" => {
-                let accepted = Accepted { id: text("id", head.id)?, at: at()?, ..read(json)? };
-                return Ok(Record::Accepted(Box::new(accepted)));
-            }
-            "reset" => {
-                let principal = text("principal", head.principal)?;
-                let session = text("session", head.session)?;
-                let transcript_only = get(head.transcript_only)?.unwrap_or(false);
-                return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
-            }
-            "clock" => {
-                let since_boot = get(head.since_boot)?.unwrap_or(0);
-                return Ok(Record::Clock { boot: text("boot", head.boot)?, since_boot, at: at()? });
-            }
-            "started" => Step::Started,
-            "retry" => Step::Retry(read(json)?),
-            "done" => Step::Done(text("reply", head.reply)?, get(head.report)?),
-            "failed" => Step::Failed(error()?, get(head.detail)?),
-            "requeued" => Step::Requeued,
-            "released" => Step::Released,
-            "cancelled" => Step::Cancelled(error()?),
-            "sending" => Step::Sending,
-            "deferred" => Step::Deferred(error()?),
-            "delivered" => Step::Delivered,
-            "dead" => Step::Dead(error()?),
-            "revived" => Step::Revived,
-            "dropped" => Step::Dropped,
-            "forgotten" => Step::Forgotten,
-            _ if head.essential.is_some_and(|raw| raw.get() == "true") => {
-                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
-            }
-            _ => return Ok(Record::Unknown { id: get(head.id).unwrap_or(None) }),
-        };
-        Ok(Record::Step { id: text("id", head.id)?, n: get(head.n)?.unwrap_or(0), at: at()?, step })
+        let mut as_written = Members { kind: "", separator: b'{', rest: json, all: None };
+        if !json::has_control(json.as_bytes())
+            && let Ok(record) = as_written.record()
+            && as_written.rest == "}"
+        {
+            return Ok(record);
+        }
+        let all = json::members(json::value(json.as_bytes())?).collect();
+        let mut any = Members { all: Some(all), ..as_written };
+        any.record()
+            .map_err(|why| if any.kind.is_empty() { format!("{why}: {json:.40}") } else { why })
     }
 }
 
-/// The members of records, but for what only `accepted` and `retry` have, as they stand: in a record of a
-/// newer gateway they may be anything.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Head<'a> {
-    #[serde(borrow)]
-    t: Cow<'a, str>,
-    id: Option<&'a RawValue>,
-    n: Option<&'a RawValue>,
-    at: Option<&'a RawValue>,
-    age: Option<&'a RawValue>,
-    off: Option<&'a RawValue>,
-    essential: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
-    detail: Option<&'a RawValue>,
-    reply: Option<&'a RawValue>,
-    report: Option<&'a RawValue>,
-    principal: Option<&'a RawValue>,
-    session: Option<&'a RawValue>,
-    transcript_only: Option<&'a RawValue>,
-    boot: Option<&'a RawValue>,
-    since_boot: Option<&'a RawValue>,
+/// The members of a record, as they stand: in one of a newer gateway those that its kind here does not have
+/// may be anything. A start reads all records, and nobody is served meanwhile: where they are asked for in the
+/// order in which they are written, they are found many times faster than a derived parser finds them.
+struct Members<'a> {
+    kind: &'a str,
+    /// What is left of them, with what stands before the next one.
+    rest: &'a str,
+    separator: u8,
+    /// All of them, where others are between them or the order is another.
+    all: Option<Vec<(Cow<'a, str>, &'a str)>>,
 }
 
-fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
-    serde_json::from_str(json).map_err(|e| e.to_string())
+impl<'a> Members<'a> {
+    fn get(&mut self, name: &str) -> json::Raw<'a> {
+        if let Some(all) = &self.all {
+            let (_, raw) = all.iter().find(|(known, _)| known == name)?;
+            return Some(*raw).filter(|raw| *raw != "null");
+        }
+        let bytes = self.rest.as_bytes();
+        let start = name.len() + 4;
+        let is_next = bytes.len() > start
+            && bytes[..2] == [self.separator, b'"']
+            && &bytes[2..start - 2] == name.as_bytes()
+            && bytes[start - 2..start] == *b"\":";
+        let end = match bytes[..].get(start).filter(|_| is_next)? {
+            b'0'..=b'9' => start + json::number(&bytes[start..])?.1,
+            _ => json::end(bytes, start)?,
+        };
+        let raw = &self.rest[start..end];
+        (self.rest, self.separator) = (&self.rest[end..], b',');
+        Some(raw)
+    }
+
+    fn text(&mut self, name: &str) -> Result<Option<String>, String> {
+        let read = |raw| match json::text(raw) {
+            Ok(text) => Ok(text.into_owned()),
+            Err(_) => typed(raw),
+        };
+        self.get(name).map(read).transpose()
+    }
+
+    /// A number or truth value, which is 0 or false where it is absent.
+    fn value<T: DeserializeOwned + Default>(&mut self, name: &str) -> Result<T, String> {
+        self.get(name).map_or_else(|| Ok(T::default()), typed)
+    }
+
+    fn number<T: TryFrom<u64> + DeserializeOwned>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, String> {
+        let read = |raw: &str| {
+            let whole = json::number(raw.as_bytes()).filter(|(_, digits)| *digits == raw.len());
+            let number = whole.and_then(|(number, _)| T::try_from(number).ok());
+            number.map_or_else(|| typed(raw), Ok)
+        };
+        self.get(name).map(read).transpose()
+    }
+
+    fn needed<T>(&self, name: &str, value: Option<T>) -> Result<T, String> {
+        value.ok_or_else(|| format!("a record of kind {:?} has no {name:?}", self.kind))
+    }
+
+    fn needed_text(&mut self, name: &str) -> Result<String, String> {
+        let text = self.text(name)?;
+        self.needed(name, text)
+    }
+
+    fn timestamp(&mut self) -> Result<Timestamp, String> {
+        let at = self.number("at")?;
+        let (age, off) = (self.number("age")?.unwrap_or(0), self.number("off")?.unwrap_or(0));
+        Ok(Timestamp { at: self.needed("at", at)?, age, off })
+    }
+
+    /// The record, its members in the order in which they are written.
+    fn record(&mut self) -> Result<Record, String> {
+        let kind = self.get("t").unwrap_or("\"\"");
+        self.kind =
+            kind.strip_prefix('"').and_then(|kind| kind.strip_suffix('"')).unwrap_or_default();
+        match self.kind {
+            "" => {
+                typed::<String>(kind)?;
+                return Err("a record has no kind (`t`)".to_owned());
+            }
+            "reset" => {
+                let principal = self.needed_text("principal")?;
+                let session = self.needed_text("session")?;
+                let at = self.timestamp()?;
+                let transcript_only = self.value("transcript_only")?;
+                return Ok(Record::Reset { principal, session, at, transcript_only });
+            }
+            "clock" => {
+                let boot = self.needed_text("boot")?;
+                let since_boot = self.value("since_boot")?;
+                return Ok(Record::Clock { boot, since_boot, at: self.timestamp()? });
+            }
+            _ => {}
+        }
+        // Of a kind that is not known they may be anything.
+        let (id, n, at) = (self.needed_text("id"), self.number("n"), self.timestamp());
+        let kind = self.kind;
+        let step = match kind {
+            "accepted" => return self.accepted(id?, at?),
+            "started" => Step::Started,
+            "retry" => Step::Retry(Box::new(Retry {
+                error: self.needed_text("error")?,
+                failures: self.value("failures")?,
+                spent: self.value("spent")?,
+                pause: self.value("pause")?,
+                asked: self.value("asked")?,
+                crash: self.value("crash")?,
+                detail: self.text("detail")?,
+            })),
+            "done" => Step::Done(self.needed_text("reply")?, self.text("report")?),
+            "failed" => Step::Failed(self.needed_text("error")?, self.text("detail")?),
+            "requeued" => {
+                self.get("essential");
+                Step::Requeued
+            }
+            "released" => Step::Released,
+            "cancelled" => Step::Cancelled(self.needed_text("error")?),
+            "sending" => Step::Sending,
+            "deferred" => Step::Deferred(self.needed_text("error")?),
+            "delivered" => Step::Delivered,
+            "dead" => Step::Dead(self.needed_text("error")?),
+            "revived" => Step::Revived,
+            "dropped" => Step::Dropped,
+            "forgotten" => Step::Forgotten,
+            _ if self.all.is_none() => return Err(String::new()),
+            _ if self.get("essential") == Some("true") => {
+                return Err(format!("a record of kind {kind:?} {ESSENTIAL}"));
+            }
+            _ => return Ok(Record::Unknown { id: id.ok() }),
+        };
+        Ok(Record::Step { id: id?, n: n?.unwrap_or(0), at: at?, step })
+    }
+
+    fn accepted(&mut self, id: String, at: Timestamp) -> Result<Record, String> {
+        Ok(Record::Accepted(Box::new(Accepted {
+            id,
+            at,
+            principal: self.needed_text("principal")?,
+            session: self.text("session")?,
+            text: self.needed_text("text")?,
+            deliver: self.text("deliver")?,
+            key: self.text("key")?,
+            body: self.text("body")?,
+            mode: self.text("mode")?,
+            attachments: self.value("attachments")?,
+            context: self.text("context")?,
+            erased: self.value("erased")?,
+        })))
+    }
 }
 
-fn get<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Result<Option<T>, String> {
-    member.map(|raw| read(raw.get())).transpose()
+fn typed<T: DeserializeOwned>(raw: &str) -> Result<T, String> {
+    serde_json::from_str(raw).map_err(|e| e.to_string())
 }
 
 /// Whether a member says no more than its absence.

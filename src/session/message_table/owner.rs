@@ -32,9 +32,11 @@ pub fn session_digest(principal: &str, session: &str) -> Digest {
 
 /// The digest of some parts; their borders count.
 pub fn digest_of(parts: &[&[u8]]) -> Digest {
-    let lengths: Vec<[u8; 8]> = parts.iter().map(|p| (p.len() as u64).to_be_bytes()).collect();
-    let framed: Vec<&[u8]> =
-        lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]).collect();
-    let hash = digest::sha256(&framed);
+    let mut framed = Vec::with_capacity(128);
+    for part in parts {
+        framed.extend((part.len() as u64).to_be_bytes());
+        framed.extend_from_slice(part);
+    }
+    let hash = digest::sha256(&[&framed]);
     hash[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
 }
