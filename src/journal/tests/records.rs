@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::journal::framing::VERSION;
-use crate::journal::record::{Accepted, Record, Retry, Step, Timestamp, id_of, is_essential};
+use crate::journal::parse::is_essential;
+use crate::journal::record::{Accepted, Record, Retry, Step, Timestamp, id_of};
 
 const ID: &str = "01JD0000000000000000000000";
 
