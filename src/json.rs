@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use memchr::memchr2;
+use memchr::{memchr, memchr2};
 use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
@@ -49,7 +49,9 @@ pub fn value(body: &[u8]) -> Result<&str, String> {
 /// What is wrong, to stand behind its name.
 pub fn text(raw: &str) -> Result<Cow<'_, str>, &'static str> {
     match raw.as_bytes() {
-        [b'"', inner @ .., b'"'] if !inner.contains(&b'\\') => Ok(raw[1..raw.len() - 1].into()),
+        [b'"', inner @ .., b'"'] if memchr(b'\\', inner).is_none() => {
+            Ok(raw[1..raw.len() - 1].into())
+        }
         [b'"', .., b'"'] => serde_json::from_str(raw).map(Cow::Owned).map_err(|_| HALF),
         _ => Err("must be text"),
     }
@@ -58,7 +60,7 @@ pub fn text(raw: &str) -> Result<Cow<'_, str>, &'static str> {
 const HALF: &str = "has half of a surrogate pair (\\uD800 to \\uDFFF), which is no Unicode text";
 
 /// Where the value ends that begins at `at`; `None` where there is none, or not all of it.
-fn end(bytes: &[u8], mut at: usize) -> Option<usize> {
+pub fn end(bytes: &[u8], mut at: usize) -> Option<usize> {
     let (mut open, start) = (0_usize, at);
     while let Some(byte) = bytes.get(at) {
         match byte {
@@ -116,6 +118,26 @@ fn pairs(json: &str) -> impl Iterator<Item = (&str, &str)> {
     let is_object = json.as_bytes().get(skip(json, 0)) == Some(&b'{');
     let mut all = elements(if is_object { json } else { "" });
     std::iter::from_fn(move || Some((all.next()?, all.next()?)))
+}
+
+/// The whole number that a text begins with, as JSON has it, and how many digits that has; `None` for none, or
+/// one that is too large.
+pub fn number(bytes: &[u8]) -> Option<(u64, usize)> {
+    let (mut number, mut digits) = (0_u64, 0);
+    while let Some(byte) = bytes.get(digits).filter(|byte| byte.is_ascii_digit()) {
+        number = number.checked_mul(10)?.checked_add(u64::from(byte - b'0'))?;
+        digits += 1;
+    }
+    (digits == 1 || digits > 0 && bytes[0] != b'0').then_some((number, digits))
+}
+
+/// Whether one of the bytes is less than a space. Eight at a time: most of a long text's time is here.
+pub fn has_control(bytes: &[u8]) -> bool {
+    const EACH: u64 = u64::MAX / 255;
+    let (words, rest) = bytes.as_chunks();
+    let mut words = words.iter().map(|word| u64::from_ne_bytes(*word));
+    words.any(|word| word.wrapping_sub(EACH * 32) & !word & EACH << 7 != 0)
+        || rest.iter().any(|byte| *byte < 32)
 }
 
 /// Whether a name is this one; it may be written with escapes.

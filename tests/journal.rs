@@ -12,16 +12,8 @@ use std::thread;
 
 use serde_json::Value;
 
+use util::journal::{crc32c, line};
 use util::{DEADLINE, Gateway, Home, Outcome, Target, eventually, script};
-
-/// CRC-32C (Castagnoli), bit by bit: the slow way, and not the gateway's.
-fn crc32c(bytes: &[u8]) -> u32 {
-    !bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            if crc & 1 == 1 { crc >> 1 ^ 0x82f6_3b78 } else { crc >> 1 }
-        })
-    })
-}
 
 fn journal(home: &Home) -> PathBuf {
     home.state_dir().join("journal")
@@ -39,12 +31,6 @@ fn lines(text: &str) -> Vec<(u64, Value)> {
     let wrong = |text: &str| panic!("no line of a journal: {text:?}");
     assert!(text.ends_with('\n'), "the last line is cut short");
     text.lines().map(|text| line(text).unwrap_or_else(|| wrong(text))).collect()
-}
-
-/// A line of a journal.
-fn line(number: u64, json: &str) -> String {
-    let rest = format!("{number} {json}");
-    format!("{:08x} {rest}\n", crc32c(rest.as_bytes()))
 }
 
 fn is_mark(json: &Value) -> bool {

@@ -6,6 +6,7 @@ mod util;
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -31,6 +32,12 @@ fn limits() -> Limits {
 
 fn exact() -> bool {
     full() && !cfg!(debug_assertions)
+}
+
+/// Where limits are exact, each test has the machine for itself: a neighbour's load is no part of a restart.
+fn alone() -> Option<MutexGuard<'static, ()>> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    exact().then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// A gateway in a home of its own, in the pid namespace of the test or in one where it is process 1.
@@ -204,6 +211,7 @@ fn restarts_under_load(place: &Place, count: usize, restart: impl Fn(&Place)) {
 
 #[test]
 fn nobody_notices_a_restart_by_signal() {
+    let _alone = alone();
     if sys::uid() != 0 {
         return util::skip("the descriptors of a gateway are shown to root alone");
     }
@@ -214,6 +222,7 @@ fn nobody_notices_a_restart_by_signal() {
 
 #[test]
 fn nobody_notices_a_restart_by_command() {
+    let _alone = alone();
     if sys::uid() != 0 {
         return util::skip("the descriptors of a gateway are shown to root alone");
     }
@@ -222,8 +231,24 @@ fn nobody_notices_a_restart_by_command() {
     }
 }
 
+/// The next image reads all of it back before it serves.
+#[test]
+fn nobody_notices_a_restart_however_many_messages_are_kept() {
+    let _alone = alone();
+    if sys::uid() != 0 {
+        return util::skip("the descriptors of a gateway are shown to root alone");
+    }
+    let (home, kept) = (queues(), rounds(1000, 10_000));
+    home.start().signal(libc::SIGTERM);
+    home.write_journal(kept);
+    let place = Place::Plain(home.start());
+    place.gateway().wait_for_log(&format!("the journal has {kept} messages"), DEADLINE);
+    restarts_under_load(&place, rounds(2, 50), Place::restart_by_signal);
+}
+
 #[test]
 fn no_sigterm_that_hits_a_restart_is_lost() {
+    let _alone = alone();
     let mut random = Random::new(1);
     for contained in [false, true] {
         let home = Home::new();
@@ -287,6 +312,7 @@ fn no_sigterm_that_hits_a_restart_is_lost() {
 
 #[test]
 fn a_hundred_requests_at_once_are_one_restart() {
+    let _alone = alone();
     let home = queues();
     let gateway = home.start();
     let api = gateway.api();
@@ -318,6 +344,7 @@ fn a_hundred_requests_at_once_are_one_restart() {
 /// restart waits no longer than the turn and a moment.
 #[test]
 fn a_turn_in_flight_holds_up_nobody_but_those_who_want_a_turn() {
+    let _alone = alone();
     let home = Home::new();
     let gate = Gate::closed(home.path());
     let text = format!("t=$(cat); case $t in hold*) {};; esac; printf %s \"$t\"", gate.wait());
@@ -385,6 +412,7 @@ fn a_turn_in_flight_holds_up_nobody_but_those_who_want_a_turn() {
 
 #[test]
 fn a_replacement_takes_over_without_a_refused_connection() {
+    let _alone = alone();
     let home = queues();
     let mut running = home.start();
     let address = running.address().to_string();

@@ -14,7 +14,6 @@ use super::startup::{cannot_listen, check, hub_of, refuse_without_saved, warning
 use crate::config::{Limits, Loaded, LogTarget};
 use crate::exit::{Exit, Failure};
 use crate::http::{Connection, Method, Response};
-use crate::journal::record::Record;
 use crate::journal::{self, MemoryJournal};
 use crate::lifecycle::instance_lock::check_directories;
 use crate::limits::{CONNECTION_STACK, WANTED_DESCRIPTORS};
@@ -97,8 +96,8 @@ fn read_journal(plan: &Plan) -> Result<MessageTable, Failure> {
     // A first start makes it.
     if if_exists(path.symlink_metadata()).map_err(unusable)?.is_some() {
         may_write(&path).map_err(unusable)?;
-        let mut apply = |number, json: &str| table.apply(number, &Record::parse(json)?, json.len());
-        journal::inspect(&path, &mut apply)?;
+        let mut apply = |number, record: &_, length| table.apply(number, record, length);
+        journal::inspect_records(&path, &mut apply)?;
     }
     Ok(table)
 }

@@ -21,7 +21,6 @@ use crate::api::{Facts, Keyring, Service};
 use crate::config::{self, Config, Loaded, Secret};
 use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failed, Failure};
-use crate::journal::record::Record;
 use crate::journal::{self, Corruption, FileJournal, Journal, MemoryJournal, WriteError};
 use crate::lifecycle::evidence::Supervisor;
 use crate::lifecycle::history::{self, Begun, Run};
@@ -183,11 +182,8 @@ fn open_journal(plan: &Plan, config: &Config) -> Result<(Box<dyn Journal>, Messa
     let dir = &plan.dirs.state;
     refuse_without_saved(dir)?;
     let began = Instant::now();
-    let mut read = |number: u64, json: &str| {
-        let record = Record::parse(json)?;
-        table.apply(number, &record, json.len())
-    };
-    let (journal, changed) = FileJournal::open(dir, cap, &mut read)?;
+    let mut apply = |number, record: &_, length| table.apply(number, record, length);
+    let (journal, changed) = FileJournal::open_records(dir, cap, &mut apply)?;
     changed.iter().for_each(|words| log::warn!("{words}"));
     let counts = table.counts;
     if counts.kept > 0 {

@@ -10,10 +10,11 @@ use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
+use super::Visit;
 use super::framing::{Entry, Header};
+use super::parse::is_essential;
 use super::scanner::{Part, Scanner};
 use super::writer::{Index, index_offset};
-use super::{Visit, record};
 use crate::sys::fs as files;
 
 /// Why a journal cannot be used.
@@ -126,9 +127,8 @@ pub fn verify(path: &Path, file: &File, visit: Visit<'_>) -> Result<Report, Corr
                         found.known_durable = entry.durable.map_or(0, |durable| durable + 1);
                     } else {
                         index_offset(&mut found.index, number, at);
-                        visit(number, entry.json).map_err(|why| {
-                            corrupt(at, next, why, record::is_essential(entry.json))
-                        })?;
+                        visit(number, entry.json)
+                            .map_err(|why| corrupt(at, next, why, is_essential(entry.json)))?;
                     }
                     found.records += 1;
                     found.last = number;

@@ -7,23 +7,24 @@ use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex};
 
 use super::compact::copy_all;
-use super::damage::{Corruption, Report, invalid, one_lost, verify};
+use super::damage::{Corruption, Report, invalid, one_lost};
 use super::framing::{CHECKPOINT, Header, VERSION};
 use super::health::{Health, Status};
 use super::paths::{NAME, keep, temporary};
+use super::replay::{Apply, replay};
 use super::scanner::{Part, Scanner};
 use super::writer::{Disk, FileJournal, Inner};
-use super::{
-    Condition, Decision, Journal, Loss, Purpose, Visit, WriteError, check_json, long_record,
-};
+use super::{Condition, Decision, Journal, Loss, Purpose, WriteError, check_json, long_record};
 use crate::fault_points;
 use crate::limits::LONG_RECORD;
 use crate::stored_text::StoredText;
 use crate::sys::fs as files;
 use crate::threads::lock;
 
+type Opened = Result<(FileJournal, Vec<String>), Corruption>;
+
 impl FileJournal {
-    /// Opens the journal in `dir`, or makes one, and shows every record in order. New work is
+    /// Opens the journal in `dir`, or makes one, and applies every record in order. New work is
     /// refused beyond `cap` bytes, less a reserve.
     ///
     /// Nothing counts as durable before the first [`Journal::sync`]: what is read here may be in
@@ -32,19 +33,29 @@ impl FileJournal {
     /// Also tells what was changed before it was used, in words for the log.
     ///
     /// # Errors
-    /// The file cannot be trusted, or `visit` cannot understand it. It is as it was.
-    pub fn open(
+    /// The file cannot be trusted, or a record does not follow. It is as it was.
+    pub fn open_records(dir: &Path, cap: u64, apply: Apply<'_>) -> Opened {
+        FileJournal::open_with(dir, cap, &mut |path, file| replay(path, file, apply))
+    }
+
+    /// The same with the records as they stand.
+    #[cfg(test)]
+    pub fn open(dir: &Path, cap: u64, visit: super::Visit<'_>) -> Opened {
+        FileJournal::open_with(dir, cap, &mut |path, file| super::damage::verify(path, file, visit))
+    }
+
+    fn open_with(
         dir: &Path,
         cap: u64,
-        visit: Visit<'_>,
-    ) -> Result<(FileJournal, Vec<String>), Corruption> {
+        read: &mut dyn FnMut(&Path, &File) -> Result<Report, Corruption>,
+    ) -> Opened {
         let path = dir.join(NAME);
         let io = |e: io::Error| Corruption::io(&path, &e);
         // Left by a compaction that was cut short: the journal itself is still the old one.
         files::if_exists(fs::remove_file(temporary(&path))).map_err(io)?;
         let dir = File::open(dir).map_err(io)?;
         let mut file = open_or_create(&path).map_err(io)?;
-        let found = verify(&path, &file, visit)?;
+        let found = read(&path, &file)?;
         let mut changed = Vec::from_iter(drop_end(&path, &file, &found).map_err(io)?);
         // Zeros are room for records again.
         let mut zeros = file.metadata().map_err(io)?.len();

@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use crc::{CRC_32_ISCSI, Crc, Table};
 
-use crate::json::{member, value};
+use crate::json::{self, member, value};
 use crate::limits::MAX_RECORD;
 
 /// Sixteen kilobytes for a thirtieth of the time: a long record's sum is taken under the locks, and a start
@@ -39,14 +39,14 @@ pub fn line(number: u64, json: &str, durable: Option<u64>) -> Vec<u8> {
         }
     }
     let sum = hexadecimal(CRC.checksum(&line[HEAD..]));
-    line[..8].copy_from_slice(sum.as_bytes());
+    line[..8].copy_from_slice(&sum);
     line.push(b'\n');
     line
 }
 
 /// A checksum as a line has it.
-pub fn hexadecimal(sum: u32) -> String {
-    format!("{sum:08x}")
+pub fn hexadecimal(sum: u32) -> [u8; 8] {
+    std::array::from_fn(|at| b"0123456789abcdef"[(sum >> (28 - 4 * at)) as usize & 15])
 }
 
 /// What a line says.
@@ -74,7 +74,7 @@ pub fn check(line: &[u8]) -> Result<(u64, usize), &'static str> {
     let (sum, body) = line.split_at_checked(HEAD).ok_or("it is too short for a record")?;
     // Before all of what follows is summed up: a corrupt place may have many that look like a beginning.
     let sum = sum.strip_suffix(b" ").filter(|sum| sum.iter().all(u8::is_ascii_hexdigit));
-    if sum.is_none_or(|sum| sum != hexadecimal(CRC.checksum(body)).as_bytes()) {
+    if sum.is_none_or(|sum| sum != hexadecimal(CRC.checksum(body))) {
         return Err("its checksum is missing or wrong");
     }
     let space = body.iter().position(|byte| *byte == b' ').ok_or("it has no number")?;
@@ -104,8 +104,7 @@ pub fn durable(json: &[u8]) -> Option<(usize, u64)> {
 }
 
 fn number(digits: &[u8]) -> Option<u64> {
-    let plain = digits.iter().all(u8::is_ascii_digit) && (digits == b"0" || digits[..1] != *b"0");
-    str::from_utf8(digits).ok().filter(|_| plain)?.parse().ok()
+    json::number(digits).filter(|(_, length)| *length == digits.len()).map(|(number, _)| number)
 }
 
 /// Where in a corrupt line a whole one begins: its line feed was corrupt, or zeros and junk came

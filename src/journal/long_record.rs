@@ -56,7 +56,7 @@ pub fn read(
     })?;
     // A report so long that it was not seen has more than those of the journal's own member.
     let around = count_quotes(json.as_bytes(), &mut false);
-    let whole = hexadecimal(sum.finalize()).as_bytes() == &head[start..start + HEAD - 1];
+    let whole = hexadecimal(sum.finalize()) == head[start..start + HEAD - 1];
     if whole && quotes == around + 2 {
         return Ok(Some((json, StoredText::File(Arc::clone(file), text))));
     }

@@ -11,9 +11,11 @@ mod health;
 mod long_record;
 mod loss;
 mod memory;
+mod parse;
 mod paths;
 pub mod record;
 mod repair;
+mod replay;
 mod scanner;
 #[cfg(test)]
 pub mod tests;
@@ -27,6 +29,7 @@ pub use health::{Health, Loss};
 pub use memory::MemoryJournal;
 pub use paths::{NAME, saved};
 pub use repair::repair;
+pub use replay::inspect_records;
 pub use writer::FileJournal;
 
 use crate::limits::{JOURNAL_PREALLOCATED, MAX_RECORD};

@@ -1,9 +1,6 @@
 //! What the records say, as values and as JSON.
 
-use std::borrow::Cow;
-
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
+use serde::Serialize;
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -44,7 +41,7 @@ pub enum Record {
 }
 
 /// Its members are written in this order, behind the id and the timestamp.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Accepted {
     #[serde(skip)]
     pub id: String,
@@ -64,13 +61,13 @@ pub struct Accepted {
     /// `interrupt`, where it interrupts the turn that runs.
     #[serde(skip_serializing_if = "absent")]
     pub mode: Option<String>,
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub attachments: Vec<String>,
     /// What the request said beside its text, as JSON.
     #[serde(skip_serializing_if = "absent")]
     pub context: Option<String>,
     /// Its session was reset, and a compaction has taken out what it said.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub erased: bool,
 }
 
@@ -105,23 +102,23 @@ pub enum Step {
 }
 
 /// A turn between two attempts. All but the error is absent in what an older gateway wrote.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Retry {
     pub error: String,
     /// Attempts that failed one after the other.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub failures: u32,
     /// Milliseconds since the first of them in which the gateway ran and the machine was awake.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub spent: u64,
     /// Milliseconds until the next attempt.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub pause: u64,
     /// The upstream asked for at least that pause.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub asked: bool,
     /// A crash or kill cut the attempt short: it counts against `limits.max_attempts`.
-    #[serde(default, skip_serializing_if = "absent")]
+    #[serde(skip_serializing_if = "absent")]
     pub crash: bool,
     /// The upstream's own error, as JSON.
     #[serde(skip_serializing_if = "absent")]
@@ -194,92 +191,6 @@ impl Record {
         };
         json.end()
     }
-
-    /// Reads what [`Record::to_json`] writes, here or in another version of this program. A member
-    /// that is not known is ignored; a kind that is not known becomes [`Record::Unknown`].
-    ///
-    /// # Errors
-    /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
-    pub fn parse(json: &str) -> Result<Record, String> {
-        let head: Head = read(json)?;
-        let t = &*head.t;
-        let lacks = |key: &str| format!("a record of kind {t:?} has no {key:?}");
-        let text = |key: &str, raw| get(raw)?.ok_or_else(|| lacks(key));
-        let error = || text("error", head.error);
-        let at = || {
-            let at = get(head.at)?.ok_or_else(|| lacks("at"))?;
-            let (age, off) = (get(head.age)?.unwrap_or(0), get(head.off)?.unwrap_or(0));
-            Ok::<Timestamp, String>(Timestamp { at, age, off })
-        };
-        let step = match t {
-            "" => return Err(format!("a record has no kind (`t`): {json:.40}")),
-            "accepted" => {
-                let accepted = Accepted { id: text("id", head.id)?, at: at()?, ..read(json)? };
-                return Ok(Record::Accepted(Box::new(accepted)));
-            }
-            "reset" => {
-                let principal = text("principal", head.principal)?;
-                let session = text("session", head.session)?;
-                let transcript_only = get(head.transcript_only)?.unwrap_or(false);
-                return Ok(Record::Reset { principal, session, at: at()?, transcript_only });
-            }
-            "clock" => {
-                let since_boot = get(head.since_boot)?.unwrap_or(0);
-                return Ok(Record::Clock { boot: text("boot", head.boot)?, since_boot, at: at()? });
-            }
-            "started" => Step::Started,
-            "retry" => Step::Retry(read(json)?),
-            "done" => Step::Done(text("reply", head.reply)?, get(head.report)?),
-            "failed" => Step::Failed(error()?, get(head.detail)?),
-            "requeued" => Step::Requeued,
-            "released" => Step::Released,
-            "cancelled" => Step::Cancelled(error()?),
-            "sending" => Step::Sending,
-            "deferred" => Step::Deferred(error()?),
-            "delivered" => Step::Delivered,
-            "dead" => Step::Dead(error()?),
-            "revived" => Step::Revived,
-            "dropped" => Step::Dropped,
-            "forgotten" => Step::Forgotten,
-            _ if head.essential.is_some_and(|raw| raw.get() == "true") => {
-                return Err(format!("a record of kind {t:?} {ESSENTIAL}"));
-            }
-            _ => return Ok(Record::Unknown { id: get(head.id).unwrap_or(None) }),
-        };
-        Ok(Record::Step { id: text("id", head.id)?, n: get(head.n)?.unwrap_or(0), at: at()?, step })
-    }
-}
-
-/// The members of records, but for what only `accepted` and `retry` have, as they stand: in a record of a
-/// newer gateway they may be anything.
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Head<'a> {
-    #[serde(borrow)]
-    t: Cow<'a, str>,
-    id: Option<&'a RawValue>,
-    n: Option<&'a RawValue>,
-    at: Option<&'a RawValue>,
-    age: Option<&'a RawValue>,
-    off: Option<&'a RawValue>,
-    essential: Option<&'a RawValue>,
-    error: Option<&'a RawValue>,
-    detail: Option<&'a RawValue>,
-    reply: Option<&'a RawValue>,
-    report: Option<&'a RawValue>,
-    principal: Option<&'a RawValue>,
-    session: Option<&'a RawValue>,
-    transcript_only: Option<&'a RawValue>,
-    boot: Option<&'a RawValue>,
-    since_boot: Option<&'a RawValue>,
-}
-
-fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, String> {
-    serde_json::from_str(json).map_err(|e| e.to_string())
-}
-
-fn get<'a, T: Deserialize<'a>>(member: Option<&'a RawValue>) -> Result<Option<T>, String> {
-    member.map(|raw| read(raw.get())).transpose()
 }
 
 /// Whether a member says no more than its absence.
@@ -356,10 +267,3 @@ pub fn id_of(json: &str) -> Option<&str> {
     let (id, _) = rest.strip_prefix(r#","id":""#)?.split_once('"')?;
     Some(id)
 }
-
-/// Whether only a newer gateway understands a record, and what follows it.
-pub fn is_essential(json: &str) -> bool {
-    Record::parse(json).is_err_and(|why| why.ends_with(ESSENTIAL))
-}
-
-const ESSENTIAL: &str = "is needed to understand what follows, and this version does not know it";

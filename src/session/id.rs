@@ -8,6 +8,17 @@ use crate::sys::random;
 /// Crockford's alphabet: no I, L, O, U, so that an id survives being read aloud.
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
 
+/// The place of each byte in the alphabet: a start reads the ids of all records.
+const DIGITS: [u8; 256] = {
+    let (mut digits, mut digit) = ([NONE; 256], 0);
+    while digit < 32 {
+        digits[ALPHABET[digit as usize] as usize] = digit;
+        digit += 1;
+    }
+    digits
+};
+const NONE: u8 = 255;
+
 /// An id as ULID has it: 48 bits of milliseconds since 1970, 80 bits of chance. Printed as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Id(pub u128);
@@ -38,10 +49,16 @@ impl Id {
 
     /// Reads the text of an id; `None` for anything else.
     pub fn parse(text: &str) -> Option<Id> {
-        let digit = |byte: u8| ALPHABET.iter().position(|known| *known == byte);
-        let add = |bits: u128, byte| Some(bits << 5 | u128::try_from(digit(byte)?).ok()?);
         let sound = text.len() == 26 && text.as_bytes()[0] <= b'7';
-        text.bytes().try_fold(0, add).filter(|_| sound).map(Id)
+        let mut bits = 0;
+        for byte in text.bytes().filter(|_| sound) {
+            let digit = DIGITS[usize::from(byte)];
+            if digit == NONE {
+                return None;
+            }
+            bits = bits << 5 | u128::from(digit);
+        }
+        sound.then_some(Id(bits))
     }
 }
 

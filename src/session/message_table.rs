@@ -83,15 +83,17 @@ impl MessageTable {
                 self.clock = Some(ClockRecord { record: number, boot, since_boot, at });
             }
             Record::Unknown { id } => {
-                self.add_record(id.as_deref().and_then(Id::parse), number, bytes);
+                let id = id.as_deref().and_then(Id::parse);
+                id.into_iter().for_each(|id| self.add_record(id, number, bytes, &mut |_| {}));
             }
             Record::Step { id, n, at, step } => {
                 let (id, at) = (parse(id)?, self.next_stamp(*at));
+                let entry = self.get(id);
                 if let Step::Forgotten = step {
                     // Its sender had it deleted.
                     self.forget(&[id]);
                     self.must_erase = true;
-                } else if self.get(id).is_some_and(|entry| self.is_erased(entry)) {
+                } else if entry.is_some_and(|entry| self.is_erased(entry)) {
                     // An older gateway went on with its delivery; its end is what a compaction leaves.
                     if let Step::Cancelled(_) = step {
                         self.change(id, &mut |entry| {
@@ -101,10 +103,9 @@ impl MessageTable {
                     }
                     return Ok(());
                 } else {
-                    self.check(record)?;
+                    self.check_step(id, entry, step)?;
                 }
-                self.advance(id, step, (number, *n, at));
-                self.add_record(Some(id), number, bytes);
+                self.advance(id, step, (number, *n, at), bytes);
             }
         }
         Ok(())
@@ -123,29 +124,32 @@ impl MessageTable {
             }
             Record::Reset { .. } | Record::Clock { .. } | Record::Unknown { .. } => Ok(()),
             Record::Step { id, step, .. } => {
-                let known = self.get(parse(id)?);
-                let entry = known.ok_or_else(|| format!("message {id} is not known"))?;
-                let follows = match step {
-                    Step::Forgotten => entry.is_settled(),
-                    _ if self.is_erased(entry) => false,
-                    _ => {
-                        let delivery = entry.delivery_state().and_then(|state| state.after(step));
-                        delivery.is_some() || entry.turn.after(step).is_some()
-                    }
-                };
-                let state = (entry.turn, entry.delivery_state());
-                let wrong =
-                    || format!("message {id} is {state:?}, and {} cannot follow", record.word());
-                follows.then_some(()).ok_or_else(wrong)
+                let id = parse(id)?;
+                self.check_step(id, self.get(id), step)
             }
         }
     }
 
-    /// Counts what a record of a message takes in the journal, and that it is there.
-    fn add_record(&mut self, id: Option<Id>, number: u64, bytes: u64) {
-        let Some(id) = id.filter(|id| self.get(*id).is_some()) else { return };
+    fn check_step(&self, id: Id, entry: Option<&Entry>, step: &Step) -> Result<(), String> {
+        let entry = entry.ok_or_else(|| format!("message {id} is not known"))?;
+        let follows = match step {
+            Step::Forgotten => entry.is_settled(),
+            _ if self.is_erased(entry) => false,
+            _ => {
+                let delivery = entry.delivery_state().and_then(|state| state.after(step));
+                delivery.is_some() || entry.turn.after(step).is_some()
+            }
+        };
+        let state = (entry.turn, entry.delivery_state());
+        let wrong = || format!("message {id} is {state:?}, and {} cannot follow", step.word());
+        follows.then_some(()).ok_or_else(wrong)
+    }
+
+    /// Changes an entry by a record: counts what that takes in the journal, and that it is there.
+    fn add_record(&mut self, id: Id, number: u64, bytes: u64, change: &mut dyn FnMut(&mut Entry)) {
         let (mut before, mut session) = (0, None);
         self.change(id, &mut |entry| {
+            change(entry);
             entry.bytes += bytes;
             (before, session) = (std::mem::replace(&mut entry.latest, number), entry.session());
         });
@@ -177,9 +181,11 @@ impl MessageTable {
         let at = self.next_stamp(record.at);
         self.last = Some(id);
         let after = Counts::of(&entry);
+        let owner = Arc::clone(&entry.owner);
+        let keyed = entry.key.is_some();
         self.entries.push(id, entry);
-        self.recount(id, Counts::default(), after);
-        self.add_record(Some(id), number, bytes);
+        self.recount(id, (&owner, keyed), Counts::default(), after);
+        self.add_record(id, number, bytes, &mut |_| {});
         if record.erased {
             self.change(id, &mut |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
             self.erase(id);
@@ -200,14 +206,16 @@ impl MessageTable {
         let before = Counts::of(entry);
         change(entry);
         let after = Counts::of(entry);
-        self.recount(id, before, after);
+        let (owner, keyed) = (Arc::clone(&entry.owner), entry.key.is_some());
+        self.recount(id, (&owner, keyed), before, after);
     }
 
-    /// Counts a message that was so `before` and is so now; it counts as nothing where it is not known.
-    fn recount(&mut self, id: Id, before: Counts, after: Counts) {
-        let Some(entry) = self.entries.get(id) else { return };
+    /// Counts a message of this owner, with a key or without, that was so `before` and is so now; it counts
+    /// as nothing where it is not known.
+    fn recount(&mut self, id: Id, of: (&Owner, bool), before: Counts, after: Counts) {
+        let (owner, keyed) = of;
         if before.is_busy() != after.is_busy()
-            && let Some(session) = entry.session()
+            && let Some(session) = owner.digest()
         {
             let count = self.busy.get(&session).copied().unwrap_or(0);
             match if after.is_busy() { count + 1 } else { count.saturating_sub(1) } {
@@ -215,7 +223,7 @@ impl MessageTable {
                 count => self.busy.insert(session, count),
             };
         }
-        let account = self.accounts.of(&entry.owner.principal);
+        let account = self.accounts.of(&owner.principal);
         self.counts.replace(before, after);
         account.counts.replace(before, after);
         if before.dead_letters > after.dead_letters {
@@ -224,15 +232,14 @@ impl MessageTable {
             account.dead_letters.insert(id.0, 0);
         }
         if before.is_busy() && !after.is_busy() && after.kept > 0 {
-            let keyed = entry.key.is_some();
             let list = if keyed { &mut self.keyed } else { &mut account.unkeyed };
             list.push_back(id);
         }
     }
 
     /// Takes a step that was checked, of attempt `n`: the record of this number and time.
-    fn advance(&mut self, id: Id, step: &Step, (number, n, at): (u64, u32, Timestamp)) {
-        self.change(id, &mut |entry| {
+    fn advance(&mut self, id: Id, step: &Step, (number, n, at): (u64, u32, Timestamp), bytes: u64) {
+        self.add_record(id, number, bytes, &mut |entry| {
             let before = entry.turn;
             entry.turn = before.after(step).unwrap_or(before);
             let mut unused = Outgoing::default();

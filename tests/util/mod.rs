@@ -33,6 +33,7 @@ pub mod fault;
 mod gate;
 mod gateway;
 pub mod http;
+pub mod journal;
 pub mod ledger;
 mod manager;
 pub mod outage;

@@ -6,6 +6,7 @@ mod disk;
 mod format;
 mod long;
 mod records;
+mod replay;
 mod rot;
 mod threads;
 

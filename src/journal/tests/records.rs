@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::journal::framing::VERSION;
-use crate::journal::record::{Accepted, Record, Retry, Step, Timestamp, id_of, is_essential};
+use crate::journal::parse::is_essential;
+use crate::journal::record::{Accepted, Record, Retry, Step, Timestamp, id_of};
 
 const ID: &str = "01JD0000000000000000000000";
 
@@ -126,7 +127,12 @@ fn every_record_survives_its_json() {
     for (record, json) in examples() {
         assert_eq!(record.to_json(), json);
         assert_eq!(Record::parse(&json).as_ref(), Ok(&record), "{json}");
-        serde_json::from_str::<serde_json::Value>(&json).unwrap();
+        // In another order, with white space, with others between them.
+        let any: serde_json::Value = serde_json::from_str(&json).unwrap();
+        let others = json.replacen(',', ",\"new\":[1,{\"t\":\"x\"}],", 1);
+        for other in [any.to_string(), format!("{any:#}"), others] {
+            assert_eq!(Record::parse(&other).as_ref(), Ok(&record), "{other}");
+        }
         let id = record.id().map(|_| ID);
         assert_eq!(id.is_none(), ["reset", "clock"].contains(&record.word()));
         assert_eq!(id_of(&json), id, "{json}");
@@ -172,6 +178,13 @@ fn what_is_no_record_is_refused_in_words() {
         (r#"{"t":"sending","id":"1","n":1,"at":1,"age":-1}"#, "integer `-1`, expected u64"),
         (r#"{"t":"novel","id":"1","at":1,"essential":true}"#, "this version does not know it"),
         (r#"{"t":"novel","id":"1","at":1"#, "EOF while parsing"),
+        (r#"{"t":"sending","id":"1","n":01,"at":1}"#, "invalid number"),
+        (r#"{"t":"sending","id":"1","n":1,"at":1}}"#, "trailing characters"),
+        (r#"{"t":"sending"{"id":"1","n":1,"at":1}"#, "expected `,` or `}`"),
+        (r#"{"t":"sending","id":"1","n":1,"at":1,"new":tru}"#, "expected ident"),
+        (r#"{"t":"\q","id":"1"}"#, "invalid escape"),
+        (r#"{"t":"done","id":"1","at":1,"reply":"\ud800"}"#, "hex escape"),
+        ("{\"t\":\"done\",\"id\":\"1\",\"at\":1,\"reply\":\"a\tb\"}", "control character"),
     ] {
         let refused = Record::parse(json).unwrap_err();
         assert!(refused.contains(why), "{json}: {refused}");

@@ -23,12 +23,12 @@ impl Entries {
     }
 
     pub fn get(&self, id: Id) -> Option<&Entry> {
-        let (chunk, at) = self.position(&id, |(id, _)| *id)?;
+        let (chunk, at) = self.position(&id, id_of)?;
         Some(&self.0[chunk][at].1)
     }
 
     pub fn get_mut(&mut self, id: Id) -> Option<&mut Entry> {
-        let (chunk, at) = self.position(&id, |(id, _)| *id)?;
+        let (chunk, at) = self.position(&id, id_of)?;
         Some(&mut self.0[chunk][at].1)
     }
 
@@ -40,7 +40,7 @@ impl Entries {
     }
 
     pub fn remove(&mut self, id: Id) -> Option<Entry> {
-        let (chunk, at) = self.position(&id, |(id, _)| *id)?;
+        let (chunk, at) = self.position(&id, id_of)?;
         let rest = &mut self.0[chunk];
         let (_, entry) = rest.remove(at);
         if rest.is_empty() {
@@ -64,9 +64,13 @@ impl Entries {
         known.skip_while(move |(id, _)| !older(*id)).map(|(id, entry)| (*id, entry))
     }
 
-    fn position<K: Ord>(&self, key: &K, of: fn(&IdEntry) -> K) -> Option<(usize, usize)> {
+    fn position<K: Ord>(&self, key: &K, of: impl Fn(&IdEntry) -> K) -> Option<(usize, usize)> {
         let chunk = self.0.partition_point(|chunk| of(&chunk[0]) <= *key).checked_sub(1)?;
         let at = self.0[chunk].binary_search_by_key(key, of).ok()?;
         Some((chunk, at))
     }
+}
+
+fn id_of((id, _): &IdEntry) -> Id {
+    *id
 }

@@ -1,7 +1,6 @@
 //! Whose a message is, and the digests by which sessions, keys and bodies are told apart. Pure.
 
 use crate::digest;
-use crate::sys::gather::Gather;
 
 /// Tells sessions, keys and bodies apart: half of a SHA-256.
 pub type Digest = u128;
@@ -33,9 +32,6 @@ pub fn session_digest(principal: &str, session: &str) -> Digest {
 
 /// The digest of some parts; their borders count.
 pub fn digest_of(parts: &[&[u8]]) -> Digest {
-    let lengths: Vec<[u8; 8]> = parts.iter().map(|p| (p.len() as u64).to_be_bytes()).gather();
-    let framed: Vec<&[u8]> =
-        lengths.iter().zip(parts).flat_map(|(length, part)| [&length[..], *part]).gather();
-    let hash = digest::sha256(&framed);
+    let hash = digest::sha256_framed(parts);
     hash[..16].iter().fold(0, |bits, byte| bits << 8 | u128::from(*byte))
 }

@@ -95,8 +95,9 @@ impl MessageTable {
             // It may have been revived since it was looked at.
             let settled = self.get(*id).filter(|entry| entry.is_settled());
             let Some(before) = settled.map(Counts::of) else { continue };
-            self.recount(*id, before, Counts::default());
             let Some(entry) = self.entries.remove(*id) else { continue };
+            let of = (&*entry.owner, entry.key.is_some());
+            self.recount(*id, of, before, Counts::default());
             if let Some(key) = entry.key.as_ref().map(|key| key.key)
                 && self.idempotency_keys.get(&key) == Some(&id.0)
             {

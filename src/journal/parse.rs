@@ -1,0 +1,194 @@
+//! Records, parsed from their JSON.
+
+use std::borrow::Cow;
+
+use serde::de::DeserializeOwned;
+
+use super::record::{Accepted, Record, Retry, Step, Timestamp};
+use crate::json;
+
+const ESSENTIAL: &str = "is needed to understand what follows, and this version does not know it";
+
+impl Record {
+    /// Reads what [`Record::to_json`] writes, here or in another version of this program. A member
+    /// that is not known is ignored; a kind that is not known becomes [`Record::Unknown`].
+    ///
+    /// # Errors
+    /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
+    pub fn parse(json: &str) -> Result<Record, String> {
+        let mut as_written = Members { kind: "", separator: b'{', rest: json, all: None };
+        if !json::has_control(json.as_bytes())
+            && let Ok(record) = as_written.record()
+            && as_written.rest == "}"
+        {
+            return Ok(record);
+        }
+        let all = json::members(json::value(json.as_bytes())?).collect();
+        let mut any = Members { all: Some(all), ..as_written };
+        any.record()
+            .map_err(|why| if any.kind.is_empty() { format!("{why}: {json:.40}") } else { why })
+    }
+}
+
+/// The members of a record, as they stand: in one of a newer gateway those that its kind here does not have
+/// may be anything. A start reads all records, and nobody is served meanwhile: where they are asked for in the
+/// order in which they are written, they are found many times faster than a derived parser finds them.
+struct Members<'a> {
+    kind: &'a str,
+    /// What is left of them, with what stands before the next one.
+    rest: &'a str,
+    separator: u8,
+    /// All of them, where others are between them or the order is another.
+    all: Option<Vec<(Cow<'a, str>, &'a str)>>,
+}
+
+impl<'a> Members<'a> {
+    fn get(&mut self, name: &str) -> json::Raw<'a> {
+        if let Some(all) = &self.all {
+            let (_, raw) = all.iter().find(|(known, _)| known == name)?;
+            return Some(*raw).filter(|raw| *raw != "null");
+        }
+        let bytes = self.rest.as_bytes();
+        let start = name.len() + 4;
+        let is_next = bytes.len() > start
+            && bytes[..2] == [self.separator, b'"']
+            && &bytes[2..start - 2] == name.as_bytes()
+            && bytes[start - 2..start] == *b"\":";
+        let end = match bytes[..].get(start).filter(|_| is_next)? {
+            b'0'..=b'9' => start + json::number(&bytes[start..])?.1,
+            _ => json::end(bytes, start)?,
+        };
+        let raw = &self.rest[start..end];
+        (self.rest, self.separator) = (&self.rest[end..], b',');
+        Some(raw)
+    }
+
+    fn text(&mut self, name: &str) -> Result<Option<String>, String> {
+        let read = |raw| match json::text(raw) {
+            Ok(text) => Ok(text.into_owned()),
+            Err(_) => typed(raw),
+        };
+        self.get(name).map(read).transpose()
+    }
+
+    /// A number or truth value, which is 0 or false where it is absent.
+    fn value<T: DeserializeOwned + Default>(&mut self, name: &str) -> Result<T, String> {
+        self.get(name).map_or_else(|| Ok(T::default()), typed)
+    }
+
+    fn number<T: TryFrom<u64> + DeserializeOwned>(
+        &mut self,
+        name: &str,
+    ) -> Result<Option<T>, String> {
+        let read = |raw: &str| {
+            let whole = json::number(raw.as_bytes()).filter(|(_, digits)| *digits == raw.len());
+            let number = whole.and_then(|(number, _)| T::try_from(number).ok());
+            number.map_or_else(|| typed(raw), Ok)
+        };
+        self.get(name).map(read).transpose()
+    }
+
+    fn needed<T>(&self, name: &str, value: Option<T>) -> Result<T, String> {
+        value.ok_or_else(|| format!("a record of kind {:?} has no {name:?}", self.kind))
+    }
+
+    fn needed_text(&mut self, name: &str) -> Result<String, String> {
+        let text = self.text(name)?;
+        self.needed(name, text)
+    }
+
+    fn timestamp(&mut self) -> Result<Timestamp, String> {
+        let at = self.number("at")?;
+        let (age, off) = (self.number("age")?.unwrap_or(0), self.number("off")?.unwrap_or(0));
+        Ok(Timestamp { at: self.needed("at", at)?, age, off })
+    }
+
+    /// The record, its members in the order in which they are written.
+    fn record(&mut self) -> Result<Record, String> {
+        let kind = self.get("t").unwrap_or("\"\"");
+        self.kind =
+            kind.strip_prefix('"').and_then(|kind| kind.strip_suffix('"')).unwrap_or_default();
+        match self.kind {
+            "" => {
+                typed::<String>(kind)?;
+                return Err("a record has no kind (`t`)".to_owned());
+            }
+            "reset" => {
+                let principal = self.needed_text("principal")?;
+                let session = self.needed_text("session")?;
+                let at = self.timestamp()?;
+                let transcript_only = self.value("transcript_only")?;
+                return Ok(Record::Reset { principal, session, at, transcript_only });
+            }
+            "clock" => {
+                let boot = self.needed_text("boot")?;
+                let since_boot = self.value("since_boot")?;
+                return Ok(Record::Clock { boot, since_boot, at: self.timestamp()? });
+            }
+            _ => {}
+        }
+        // Of a kind that is not known they may be anything.
+        let (id, n, at) = (self.needed_text("id"), self.number("n"), self.timestamp());
+        let kind = self.kind;
+        let step = match kind {
+            "accepted" => return self.accepted(id?, at?),
+            "started" => Step::Started,
+            "retry" => Step::Retry(Box::new(Retry {
+                error: self.needed_text("error")?,
+                failures: self.value("failures")?,
+                spent: self.value("spent")?,
+                pause: self.value("pause")?,
+                asked: self.value("asked")?,
+                crash: self.value("crash")?,
+                detail: self.text("detail")?,
+            })),
+            "done" => Step::Done(self.needed_text("reply")?, self.text("report")?),
+            "failed" => Step::Failed(self.needed_text("error")?, self.text("detail")?),
+            "requeued" => {
+                self.get("essential");
+                Step::Requeued
+            }
+            "released" => Step::Released,
+            "cancelled" => Step::Cancelled(self.needed_text("error")?),
+            "sending" => Step::Sending,
+            "deferred" => Step::Deferred(self.needed_text("error")?),
+            "delivered" => Step::Delivered,
+            "dead" => Step::Dead(self.needed_text("error")?),
+            "revived" => Step::Revived,
+            "dropped" => Step::Dropped,
+            "forgotten" => Step::Forgotten,
+            _ if self.all.is_none() => return Err(String::new()),
+            _ if self.get("essential") == Some("true") => {
+                return Err(format!("a record of kind {kind:?} {ESSENTIAL}"));
+            }
+            _ => return Ok(Record::Unknown { id: id.ok() }),
+        };
+        Ok(Record::Step { id: id?, n: n?.unwrap_or(0), at: at?, step })
+    }
+
+    fn accepted(&mut self, id: String, at: Timestamp) -> Result<Record, String> {
+        Ok(Record::Accepted(Box::new(Accepted {
+            id,
+            at,
+            principal: self.needed_text("principal")?,
+            session: self.text("session")?,
+            text: self.needed_text("text")?,
+            deliver: self.text("deliver")?,
+            key: self.text("key")?,
+            body: self.text("body")?,
+            mode: self.text("mode")?,
+            attachments: self.value("attachments")?,
+            context: self.text("context")?,
+            erased: self.value("erased")?,
+        })))
+    }
+}
+
+fn typed<T: DeserializeOwned>(raw: &str) -> Result<T, String> {
+    serde_json::from_str(raw).map_err(|e| e.to_string())
+}
+
+/// Whether only a newer gateway understands a record, and what follows it.
+pub fn is_essential(json: &str) -> bool {
+    Record::parse(json).is_err_and(|why| why.ends_with(ESSENTIAL))
+}
