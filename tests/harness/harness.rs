@@ -145,7 +145,7 @@ fn what_a_killed_test_left_is_removed_by_the_next_test_program_and_what_is_used_
     let place = TempDir::new("");
     let run = |name: &str, leaves: bool| {
         let mut command = Command::new(std::env::current_exe().unwrap());
-        command.args(["--exact", name]).env("TMPDIR", place.path());
+        command.args(["--exact", &format!("harness::{name}")]).env("TMPDIR", place.path());
         if leaves {
             command.env("HERMES_TEST_LEAVES", "1");
         }

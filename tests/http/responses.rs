@@ -1,5 +1,5 @@
 //! The Responses API, and what agents are told beside the text of their turn. Clients that others
-//! wrote are in `clients.rs`.
+//! wrote are in `tests/clients`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::util;

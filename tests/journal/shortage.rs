@@ -9,7 +9,6 @@ use std::io::{Read, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use util::fault::{self, Fault, When};
@@ -460,11 +459,6 @@ fn idle_control_clients_hold_up_no_command_where_threads_are_short() {
 
 // ------------------------------------------------------------------------- reloads ----
 
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn says(word: &str) -> String {
     format!("[agent]\ncommand = [\"echo\", \"{word}\"]\n")
 }
@@ -481,7 +475,6 @@ const READ_AGAIN: &str = "the configuration was read again";
 
 #[test]
 fn of_two_reloads_the_newer_file_counts_however_long_the_older_takes() {
-    let _alone = alone();
     let home = Home::new();
     home.configure(&says("first"));
     let gateway = home.start();
@@ -506,7 +499,6 @@ fn of_two_reloads_the_newer_file_counts_however_long_the_older_takes() {
 
 #[test]
 fn a_reload_during_the_start_follows_it() {
-    let _alone = alone();
     let home = Home::new();
     home.configure(&says("older"));
     let mut lease = Lease::take(&home.config_file()).unwrap();

@@ -2,9 +2,8 @@
 //! and nothing soon after. One at a time, since each measures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::util;
+use crate::{alone, util};
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use util::principals::{at_once, memory, reset_peak, until_resident};
@@ -13,11 +12,6 @@ use util::{Api, Gateway, Home, full, report};
 const MIB: usize = 1 << 20;
 /// What the threads of a debug build and the buffers of connections take beside bodies, in kB each.
 const CONNECTION: u64 = 64;
-
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A body of no more than 1 MiB: between these two as often as there is room for it, with commas.
 fn filled(before: &str, unit: &str, after: &str) -> String {

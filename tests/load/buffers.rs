@@ -2,7 +2,7 @@
 //! stays within `limits.max_buffered`, and one principal leaves room for the others.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::util;
+use crate::{alone, util};
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -66,6 +66,7 @@ fn others_are_served(gateway: &Gateway) {
 
 #[test]
 fn bodies_that_stall_before_their_end_hold_a_share_of_the_memory_and_others_are_served() {
+    let _alone = alone();
     let gateway = start("[limits]\nmax_buffered = \"16MiB\"");
     let alice = api(&gateway, "alice");
     let before = rss(&gateway);
@@ -122,6 +123,7 @@ fn events_of(connection: &mut http::Connection) -> Vec<Value> {
 
 #[test]
 fn long_replies_are_whole_by_every_route_and_not_held_in_memory_when_nobody_reads_them() {
+    let _alone = alone();
     let gateway = start("");
     let alice = api(&gateway, "alice");
     let size = rounds(2_000_000, 8_000_000);
@@ -212,6 +214,7 @@ fn assert_idle(gateway: &Gateway, (method, target, body): (&str, &str, &str)) {
 
 #[test]
 fn an_idle_connection_keeps_little_of_what_its_requests_have_taken() {
+    let _alone = alone();
     let long = http::chat(&"x".repeat(MIB - 1000), false);
     let message = json!({ "text": "hello" }).to_string();
     for request in [
@@ -227,6 +230,7 @@ fn an_idle_connection_keeps_little_of_what_its_requests_have_taken() {
 
 #[test]
 fn an_idle_connection_keeps_little_of_a_chat_with_an_upstream() {
+    let _alone = alone();
     let upstream = Upstream::start();
     let home = Home::new();
     home.configure(&upstream.config(""));
@@ -244,6 +248,7 @@ fn an_idle_connection_keeps_little_of_a_chat_with_an_upstream() {
 
 #[test]
 fn a_body_that_takes_a_large_part_of_the_memory_must_come_quickly() {
+    let _alone = alone();
     let gateway = start("[limits]\nmax_buffered = \"1MiB\"\nbody_timeout = \"4s\"");
     let authorization = format!("Bearer {}", "a".repeat(40));
     let length = (MIB / 3).to_string();

@@ -3,12 +3,12 @@
 //! since each measures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::util;
+use crate::{alone, util};
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,6 @@ use util::{
 const CHAT: &str = "/v1/chat/completions";
 /// What bodies and answers in flight may take, and what threads and their buffers take beside, in kB.
 const BUFFERED: u64 = (64 + 16) << 10;
-
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// What 99 of 100 requests of others may take: more on a machine that runs other tests beside.
 fn bound() -> Duration {

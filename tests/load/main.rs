@@ -7,3 +7,11 @@ mod fair_load;
 mod overload;
 #[path = "../util/mod.rs"]
 mod util;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Held by each test for as long as it measures.
+fn alone() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -3,7 +3,7 @@
 //! each measures.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use crate::util;
+use crate::{alone, util};
 
 use std::fs;
 use std::io::{ErrorKind, Read, Write};
@@ -11,15 +11,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use util::{Api, DEADLINE, Gateway, Home, Process, eventually, full, pause, report, rounds, skip};
-
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// A number from a line of /proc/PID/status, in kB.
 fn memory(gateway: &Gateway, name: &str) -> u64 {

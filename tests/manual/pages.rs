@@ -1,5 +1,5 @@
 //! The manual pages against the code, in both directions: what the program has is in a page, and what
-//! a page says the program has. Commands of the pages are run in `manual_commands.rs`.
+//! a page says the program has. Commands of the pages are run in `commands.rs`.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use crate::{mdoc, scan, util};

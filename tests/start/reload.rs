@@ -5,16 +5,9 @@
 use crate::util;
 
 use std::fs;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use util::sys::Lease;
 use util::{DEADLINE, Gateway, Home, Outcome, Process};
-
-/// The kernel tells a process that a lease is asked for, and not which one.
-fn alone() -> MutexGuard<'static, ()> {
-    static TURN: Mutex<()> = Mutex::new(());
-    TURN.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 fn says(word: &str) -> String {
     format!("[agent]\ncommand = [\"echo\", \"{word}\"]\n")
@@ -86,7 +79,6 @@ fn a_refused_reload_returns_every_error_and_status_keeps_it_until_the_next_good_
 
 #[test]
 fn reload_reports_the_reading_that_began_after_it() {
-    let _alone = alone();
     let (home, gateway) = old();
     let mut lease = Lease::take(&home.config_file()).unwrap();
     gateway.signal(libc::SIGHUP);
@@ -104,7 +96,6 @@ fn reload_reports_the_reading_that_began_after_it() {
 
 #[test]
 fn a_reload_that_is_under_way_holds_up_no_stop() {
-    let _alone = alone();
     let (home, gateway) = old();
     let mut lease = Lease::take(&home.config_file()).unwrap();
     let command = Process::spawn(&mut home.command(&["reload"]));
@@ -117,7 +108,6 @@ fn a_reload_that_is_under_way_holds_up_no_stop() {
 
 #[test]
 fn a_reload_during_the_start_waits_for_its_end() {
-    let _alone = alone();
     let home = Home::new();
     home.configure(&says("old"));
     let mut lease = Lease::take(&home.config_file()).unwrap();
@@ -134,7 +124,6 @@ fn a_reload_during_the_start_waits_for_its_end() {
 
 #[test]
 fn a_stop_that_meets_the_units_reload_command_is_no_failure_of_it() {
-    let _alone = alone();
     let (home, _gateway) = old();
     let mut lease = Lease::take(&home.config_file()).unwrap();
     let command = Process::spawn(home.command(&["reload"]).env("MAINPID", "1"));
