@@ -1,5 +1,5 @@
 #!/bin/sh
-# The agent of tests/clients.rs: does what the message says, in the directory that it is told.
+# The agent of tests/clients/clients.rs: does what the message says, in the directory that it is told.
 text=$(cat)
 case $text in
 fail)  echo 'it cannot be done' >&2; exit 1 ;;

@@ -21,7 +21,7 @@
 //!
 //! Nothing in here waits for a time to pass: every wait is for an event, and has a deadline.
 
-// Each test file is a program of its own and uses its own part of the harness.
+// Each test program has its own copy, and uses its part of it.
 #![allow(dead_code, unused_imports)]
 
 pub mod api;

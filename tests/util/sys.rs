@@ -165,7 +165,7 @@ pub fn flock(file: &File) -> io::Result<()> {
 /// A write lease (fcntl(2), F_SETLEASE): who opens the file waits until the lease is dropped, for as
 /// long as /proc/sys/fs/lease-break-time at most. So a start can be held up where a test wants it.
 pub struct Lease {
-    _file: File,
+    file: File,
     asked: UnixStream,
 }
 
@@ -184,15 +184,22 @@ impl Lease {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock && Instant::now() < deadline => {
                     super::pause(Duration::from_millis(2));
                 }
-                result => return result.map(|()| Lease { _file: file, asked }),
+                result => return result.map(|()| Lease { file, asked }),
             }
         }
     }
 
     /// Waits until somebody wants to open the file.
     pub fn wait_until_asked(&mut self, limit: Duration) -> io::Result<()> {
-        self.asked.set_read_timeout(Some(limit))?;
-        self.asked.read_exact(&mut [0])
+        let deadline = Instant::now() + limit;
+        // The kernel tells the process that one of its leases is asked for, and the lease whether it is that.
+        // SAFETY: the descriptor is open.
+        while unsafe { libc::fcntl(self.file.as_raw_fd(), libc::F_GETLEASE) } == libc::F_WRLCK {
+            let left = deadline.saturating_duration_since(Instant::now());
+            self.asked.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            self.asked.read_exact(&mut [0])?;
+        }
+        Ok(())
     }
 }
 

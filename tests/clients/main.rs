@@ -1,0 +1,8 @@
+//! Programs that others wrote: clients, a browser, proxies.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod browser;
+mod clients;
+mod proxy;
+#[path = "../util/mod.rs"]
+mod util;

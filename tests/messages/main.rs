@@ -1,0 +1,13 @@
+//! Messages and their sessions: accepted, asked after, told, forgotten.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod forget;
+mod forgotten;
+mod messages;
+mod notices;
+mod restart_messages;
+mod send;
+mod sessions;
+mod transcripts;
+#[path = "../util/mod.rs"]
+mod util;
