@@ -23,7 +23,12 @@ impl Record {
         {
             return Ok(record);
         }
-        let all = json::members(json::value(json.as_bytes())?).collect();
+        let all: Vec<_> = json::members(json::value(json.as_bytes())?).collect();
+        let is_second =
+            |(at, (name, _)): (usize, &(_, _))| all[..at].iter().any(|(it, _)| it == name);
+        if all.iter().enumerate().any(is_second) {
+            return Err(format!("a record has a member twice: {json:.40}"));
+        }
         let mut any = Members { all: Some(all), ..as_written };
         any.record()
             .map_err(|why| if any.kind.is_empty() { format!("{why}: {json:.40}") } else { why })
@@ -144,10 +149,10 @@ impl<'a> Members<'a> {
             })),
             "done" => Step::Done(self.needed_text("reply")?, self.text("report")?),
             "failed" => Step::Failed(self.needed_text("error")?, self.text("detail")?),
-            "requeued" => {
-                self.get("essential");
-                Step::Requeued
-            }
+            "requeued" => match self.get("essential") {
+                Some(raw) if self.all.is_none() && raw != "true" => return Err(String::new()),
+                _ => Step::Requeued,
+            },
             "released" => Step::Released,
             "cancelled" => Step::Cancelled(self.needed_text("error")?),
             "sending" => Step::Sending,
@@ -158,6 +163,9 @@ impl<'a> Members<'a> {
             "dropped" => Step::Dropped,
             "forgotten" => Step::Forgotten,
             _ if self.all.is_none() => return Err(String::new()),
+            _ if kind.contains('\\') => {
+                return Err(format!("a record's kind has escapes: {kind:?}"));
+            }
             _ if self.get("essential") == Some("true") => {
                 return Err(format!("a record of kind {kind:?} {ESSENTIAL}"));
             }

@@ -2,6 +2,7 @@
 //! records. A restart serves nobody until both are done.
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,7 +47,9 @@ pub fn replay(path: &Path, file: &File, apply: Apply<'_>) -> Result<Report, Corr
         });
         send((batch, Some(found)));
     };
-    spawn("journal", THREAD_STACK, Box::new(work)).map_err(io)?;
+    spawn("journal", THREAD_STACK, Box::new(work)).map_err(|e| {
+        io(io::Error::other(format!("it cannot be read without a thread for it: {e}")))
+    })?;
     let mut wrong = None;
     wanted.send(());
     loop {
@@ -62,7 +65,8 @@ pub fn replay(path: &Path, file: &File, apply: Apply<'_>) -> Result<Report, Corr
         let Some(found) = found else { continue };
         // Where that record is, or what is wrong before it.
         return wrong.map_or(found, |(number, why)| {
-            verify(path, file, &mut |at, _| if at == number { Err(why.clone()) } else { Ok(()) })
+            verify(path, file, &mut |at, _| if at == number { Err(why.clone()) } else { Ok(()) })?;
+            Err(io(io::Error::other(format!("{why}, and it is not there any more"))))
         });
     }
 }

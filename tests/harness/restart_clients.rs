@@ -37,7 +37,7 @@ fn server(serve: impl Fn(&mut TcpStream, u64) + Send + Sync + 'static) -> Server
             });
         }
     });
-    Server { address, key: None, chats: false, messages: false }
+    Server { address, key: None, chats: false, messages: false, pause: Duration::ZERO }
 }
 
 /// One request; false when there is none any more.

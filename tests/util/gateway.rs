@@ -314,7 +314,13 @@ impl Gateway {
     #[track_caller]
     pub fn for_clients(&self) -> Server {
         let key = Some(self.home.api_key());
-        Server { address: self.address, key, chats: true, messages: true }
+        Server {
+            address: self.address,
+            key,
+            chats: true,
+            messages: true,
+            pause: std::time::Duration::ZERO,
+        }
     }
 
     /// `GET /v1/status`, as the control socket tells it.

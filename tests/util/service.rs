@@ -131,7 +131,13 @@ impl<'a> Service<'a> {
     #[track_caller]
     pub fn for_clients(&self) -> Server {
         let key = Some(self.api_key());
-        Server { address: self.address(), key, chats: true, messages: true }
+        Server {
+            address: self.address(),
+            key,
+            chats: true,
+            messages: true,
+            pause: std::time::Duration::ZERO,
+        }
     }
 
     /// The processes in the unit's control group and in those below it.

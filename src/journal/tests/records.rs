@@ -183,6 +183,10 @@ fn what_is_no_record_is_refused_in_words() {
         (r#"{"t":"sending"{"id":"1","n":1,"at":1}"#, "expected `,` or `}`"),
         (r#"{"t":"sending","id":"1","n":1,"at":1,"new":tru}"#, "expected ident"),
         (r#"{"t":"\q","id":"1"}"#, "invalid escape"),
+        (r#"{"t":"f\u006frgotten","id":"1","at":1}"#, "has escapes"),
+        (r#"{"t":"sending","id":"1","n":1,"at":1,"n":2}"#, "a member twice"),
+        (r#"{"t":"novel","essential":false,"essential":true}"#, "a member twice"),
+        (r#"{"t":"requeued","id":"1","at":7,"essential":@}"#, "expected value"),
         (r#"{"t":"done","id":"1","at":1,"reply":"\ud800"}"#, "hex escape"),
         ("{\"t\":\"done\",\"id\":\"1\",\"at\":1,\"reply\":\"a\tb\"}", "control character"),
     ] {

@@ -21,7 +21,7 @@ use wire::{Answer, Failure, Wire};
 pub const NEW_HEALTH: &str = "new, GET";
 pub const NEW_CHAT: &str = "new, chat";
 pub const NEW_MESSAGE: &str = "new, message";
-pub const KEPT_BUSY: &str = "kept, no pause";
+pub const KEPT_BUSY: &str = "kept, busy";
 pub const KEPT_SLOW: &str = "kept, 50 ms";
 pub const KEPT_CHAT: &str = "kept, chat";
 pub const EVENTS: &str = "events";
@@ -61,6 +61,8 @@ pub struct Server {
     /// It answers chats; and it is a gateway, which echoes them and takes messages.
     pub chats: bool,
     pub messages: bool,
+    /// Between two requests of the busy client: without one it takes what the processors have.
+    pub pause: Duration,
 }
 
 /// What all clients share.
@@ -378,12 +380,15 @@ fn chat(text: &str) -> String {
     format!("{{\"model\":\"default\",\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}]}}")
 }
 
-/// One request behind the other on a connection that is kept.
+/// One request behind the other on a connection that is kept, with the pause that is set.
 fn kept_busy(shared: &Arc<Shared>) {
     let (request, mut wire) = (shared.get("/health", ""), None);
     while !shared.stopped() {
         if shared.kept(KEPT_BUSY, &mut wire, &request).is_err() {
             thread::park_timeout(AGAIN);
+        }
+        if shared.server.pause > Duration::ZERO {
+            thread::park_timeout(shared.server.pause);
         }
     }
 }
