@@ -91,8 +91,9 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
         kept().for_each(|(_, message)| add(&mut context, None, message));
         context += r#"],"options":{"#;
         for (name, value) in members(body.json).filter(|(name, _)| !READ.contains(&&**name)) {
-            let left = !options.takes_all() && TOOLS.contains(&&*name);
-            if !left && !(options.durable && UNCHANGED.contains(&&*name)) {
+            let no_tools = !options.takes_all() && TOOLS.contains(&&*name);
+            let not_unchanged = options.durable && UNCHANGED.contains(&&*name);
+            if !(no_tools || not_unchanged) {
                 add(&mut context, Some(&name), value);
             }
         }

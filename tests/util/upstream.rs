@@ -156,6 +156,22 @@ impl Upstream {
         Upstream { address, accepted }
     }
 
+    /// Answers by itself from now on, as a model would that does what it is given: calls each tool, says
+    /// what came back, keeps to a schema, and sees pictures. What [`assert_chat`] does not take is
+    /// answered with 400.
+    pub fn obey(self) {
+        thread::spawn(move || {
+            for stream in self.accepted {
+                thread::spawn(move || {
+                    let mut line = Line::of(stream);
+                    while let Some(asked) = line.next_request() {
+                        line.obey(&asked.json());
+                    }
+                });
+            }
+        });
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }
@@ -296,6 +312,39 @@ impl Line {
         }
         self.event("[DONE]");
         self.send("0\r\n\r\n");
+    }
+
+    fn obey(&mut self, chat: &Value) {
+        if std::panic::catch_unwind(|| assert_chat(chat)).is_err() {
+            let error = json!({ "error": { "message": format!("not a chat: {chat}") } });
+            return self.answer(400, "", &error.to_string());
+        }
+        let last = chat["messages"].as_array().and_then(|all| all.last()).unwrap_or(chat);
+        let parts = last["content"].as_array().into_iter().flatten();
+        let pictures = parts.filter(|part| part["type"] == "image_url").count();
+        let usage = json!({ "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3 });
+        let tools = chat["tools"].as_array().filter(|_| last["role"] == "user");
+        let deltas = if let Some(tools) = tools {
+            let delta = |(at, tool): (usize, &Value)| {
+                let name = &tool["function"]["name"];
+                let call = json!({ "index": at, "id": format!("call_{at}"), "type": "function",
+                    "function": { "name": name, "arguments": "{\"city\"" } });
+                let rest = json!({ "index": at, "function": { "arguments": ":\"Rome\"}" } });
+                [call, rest].map(|piece| json!({ "tool_calls": [piece] }))
+            };
+            return self.deltas(
+                &tools.iter().enumerate().flat_map(delta).collect::<Vec<_>>(),
+                "tool_calls",
+                &usage,
+            );
+        } else if chat["response_format"].is_object() {
+            [json!({ "content": "{\"city\":" }), json!({ "content": "\"Rome\"}" })]
+        } else if last["role"] == "tool" {
+            [json!({ "content": "it is " }), json!({ "content": last["content"] })]
+        } else {
+            [json!({ "content": "pictures: " }), json!({ "content": pictures.to_string() })]
+        };
+        self.deltas(&deltas, "stop", &usage);
     }
 
     /// A whole stream with this reply.

@@ -107,8 +107,7 @@ impl ResponsesEncoder {
 
     /// An event about an item as a whole.
     fn item_event(&mut self, name: &str, place: usize, item: &str, out: &mut Vec<u8>) {
-        let name = format!("response.output_item.{name}");
-        self.event(&name, &format!(r#""output_index":{place},"item":{item}"#), out);
+        self.event(name, &format!(r#""output_index":{place},"item":{item}"#), out);
     }
 
     /// An event about a part of the message.
@@ -116,19 +115,24 @@ impl ResponsesEncoder {
         let place = self.message.unwrap_or(0);
         let members =
             format!(r#""item_id":"msg_{id}","output_index":{place},"content_index":{part},{rest}"#);
-        self.event(&format!("response.{name}"), &members, out);
+        self.event(name, &members, out);
     }
 
     fn begin_message(&mut self, id: &str, out: &mut Vec<u8>) {
         self.message = Some(self.begun);
-        self.item_event("added", self.begun, &message(id, "in_progress", ""), out);
+        self.item_event(
+            "response.output_item.added",
+            self.begun,
+            &message(id, "in_progress", ""),
+            out,
+        );
     }
 
     fn begin_text(&mut self, id: &str, out: &mut Vec<u8>) {
         if self.message.is_none() {
             self.begin_message(id, out);
             let part = format!(r#""part":{}"#, text_part(""));
-            self.part_event("content_part.added", id, (0, &part), out);
+            self.part_event("response.content_part.added", id, (0, &part), out);
         }
     }
 
@@ -140,9 +144,9 @@ impl ResponsesEncoder {
         if !(silent && report.refusal.is_some()) {
             self.begin_text(id, out);
             let text = format!(r#""text":"{PLACEHOLDER}","logprobs":[]"#);
-            self.part_event("output_text.done", id, (0, &text), out);
+            self.part_event("response.output_text.done", id, (0, &text), out);
             let part = format!(r#""part":{}"#, text_part(&PLACEHOLDER.to_string()));
-            self.part_event("content_part.done", id, (0, &part), out);
+            self.part_event("response.content_part.done", id, (0, &part), out);
         }
         if let Some(refusal) = &report.refusal {
             if self.message.is_none() {
@@ -150,16 +154,19 @@ impl ResponsesEncoder {
             }
             let (at, words) = (usize::from(!silent), quoted(refusal));
             for (name, rest) in [
-                ("content_part.added", r#""part":{"type":"refusal","refusal":""}"#.to_owned()),
-                ("refusal.delta", format!(r#""delta":{words}"#)),
-                ("refusal.done", format!(r#""refusal":{words}"#)),
-                ("content_part.done", format!(r#""part":{}"#, refusal_part(refusal))),
+                (
+                    "response.content_part.added",
+                    r#""part":{"type":"refusal","refusal":""}"#.to_owned(),
+                ),
+                ("response.refusal.delta", format!(r#""delta":{words}"#)),
+                ("response.refusal.done", format!(r#""refusal":{words}"#)),
+                ("response.content_part.done", format!(r#""part":{}"#, refusal_part(refusal))),
             ] {
                 self.part_event(name, id, (at, &rest), out);
             }
         }
         let item = message(id, outcome(report), &parts(report, silent));
-        self.item_event("done", self.message.unwrap_or(0), &item, out);
+        self.item_event("response.output_item.done", self.message.unwrap_or(0), &item, out);
     }
 
     /// The place of a call among the output.
@@ -174,14 +181,14 @@ impl ResponsesEncoder {
         let name = member(function.unwrap_or_default(), "name").unwrap_or("\"\"");
         let call = crate::agent::context::tool_call(call_id.unwrap_or("\"\""), name, "\"\"");
         let item = call_item(&format!("fc_{id}_{at}"), "in_progress", &call);
-        self.item_event("added", place, &item, out);
+        self.item_event("response.output_item.added", place, &item, out);
     }
 
     /// `rest`: as JSON.
     fn arguments_event(&mut self, name: &str, id: &str, at: usize, rest: &str, out: &mut Vec<u8>) {
         let place = self.place(at);
         let members = format!(r#""item_id":"fc_{id}_{at}","output_index":{place},{rest}"#);
-        self.event(&format!("response.function_call_arguments.{name}"), &members, out);
+        self.event(name, &members, out);
     }
 
     /// Ends the next call.
@@ -190,9 +197,15 @@ impl ResponsesEncoder {
         self.ended += 1;
         let function = member(call, "function").unwrap_or_default();
         let arguments = member(function, "arguments").unwrap_or("\"\"");
-        self.arguments_event("done", id, at, &format!(r#""arguments":{arguments}"#), out);
+        self.arguments_event(
+            "response.function_call_arguments.done",
+            id,
+            at,
+            &format!(r#""arguments":{arguments}"#),
+            out,
+        );
         let item = call_item(&format!("fc_{id}_{at}"), status, call);
-        self.item_event("done", self.place(at), &item, out);
+        self.item_event("response.output_item.done", self.place(at), &item, out);
     }
 }
 
@@ -239,7 +252,7 @@ impl Encoder for ResponsesEncoder {
     fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
         self.begin_text(id, out);
         let delta = format!(r#""delta":{},"logprobs":[]"#, quoted(text));
-        self.part_event("output_text.delta", id, (0, &delta), out);
+        self.part_event("response.output_text.delta", id, (0, &delta), out);
     }
 
     fn call(&mut self, id: &str, call: (&[ToolCall], usize, &str), out: &mut Vec<u8>) {
@@ -254,7 +267,13 @@ impl Encoder for ResponsesEncoder {
             self.begin_call(id, &calls[at].to_json(), out);
         }
         if !piece.is_empty() {
-            self.arguments_event("delta", id, at, &format!(r#""delta":{}"#, quoted(piece)), out);
+            self.arguments_event(
+                "response.function_call_arguments.delta",
+                id,
+                at,
+                &format!(r#""delta":{}"#, quoted(piece)),
+                out,
+            );
         }
     }
 
@@ -271,7 +290,13 @@ impl Encoder for ResponsesEncoder {
                 self.begin_call(id, call, out);
                 let function = member(call, "function").unwrap_or_default();
                 let delta = member(function, "arguments").unwrap_or("\"\"");
-                self.arguments_event("delta", id, at, &format!(r#""delta":{delta}"#), out);
+                self.arguments_event(
+                    "response.function_call_arguments.delta",
+                    id,
+                    at,
+                    &format!(r#""delta":{delta}"#),
+                    out,
+                );
             }
             self.end_call(id, status, call, out);
         }

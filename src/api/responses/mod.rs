@@ -183,11 +183,12 @@ pub fn input_items(exchange: Exchange<'_>, id: &str) -> Handled {
         Some(Some(at)) => at + 1,
         Some(None) => return Err(bad("\"after\" names no item.").param("after").into()),
     };
-    let page = all.iter().skip(begin).take(limit);
-    let data = json::list(&mut page.clone().map(|(_, item)| item.clone()));
-    let [first, last] = [page.clone().next(), page.last()];
-    let [first, last] = [first, last].map(|it| text_or_null(it.map(|(id, _)| id.as_str())));
-    let more = all.len() > begin + limit;
+    let end = all.len().min(begin + limit);
+    let page = &all[begin..end];
+    let data = json::list(&mut page.iter().map(|(_, item)| item.clone()));
+    let [first, last] =
+        [page.first(), page.last()].map(|it| text_or_null(it.map(|(id, _)| id.as_str())));
+    let more = all.len() > end;
     exchange.json(format!(
         r#"{{"object":"list","data":{data},"first_id":{first},"last_id":{last},"has_more":{more}}}"#
     ))

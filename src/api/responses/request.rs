@@ -190,6 +190,11 @@ fn add_tools(
     options: ParseOptions,
     (chat, warnings): (&mut String, &mut Warnings),
 ) -> Result<(), ApiError> {
+    for name in ["tools", "include"] {
+        if body.raw(name).is_some_and(|list| !list.starts_with('[')) {
+            return Err(bad(format!("{name:?} must be a list.")).param(name));
+        }
+    }
     let mut tools = "[".to_owned();
     for (at, tool) in elements(body.raw("tools").unwrap_or_default()).enumerate() {
         let [kind, name] = ["type", "name"].map(|name| string(tool, name));
