@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
 use super::buffers::parse_lock;
-use super::error::{ApiError, Handled, bad};
+use super::error::{ApiError, Handled, bad_field};
 use super::reply_writer::Encoder;
 use super::request::{Body, excerpt, list, text};
 use super::service::Exchange;
@@ -16,7 +16,6 @@ use crate::escape::quoted;
 use crate::http::sse;
 use crate::json::{add, elements, member, members, string};
 use crate::session::now;
-use crate::stored_text::PLACEHOLDER;
 
 /// `POST /v1/chat/completions`.
 pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
@@ -56,7 +55,7 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let body = Body::parse(body, FIELDS)?;
     let (model, stream) = common(&body)?;
     if body.raw("n").is_some_and(|n| n != "1") {
-        return Err(bad("\"n\" must be 1: a turn has one reply.").param("n"));
+        return Err(bad_field("n", "must be 1: a turn has one reply"));
     }
     let include_usage = match body.raw("stream_options") {
         None => false,
@@ -64,12 +63,12 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
             member(options, "include_usage").is_some_and(|usage| usage == "true")
         }
         Some(_) => {
-            let words = "\"stream_options\" takes an object, and \"stream\": true.";
-            return Err(bad(words).param("stream_options"));
+            let words = "takes an object, and \"stream\": true";
+            return Err(bad_field("stream_options", words));
         }
     };
     let messages = list(body.raw("messages"))
-        .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
+        .ok_or_else(|| bad_field("messages", "must be a list of messages, and not empty"))?;
     let kinds = &["text", "refusal", "image_url", "input_audio", "file"];
     let kinds = if options.takes_all() { &kinds[..] } else { &kinds[..2] };
     for (at, message) in elements(messages).enumerate() {
@@ -138,8 +137,7 @@ fn unmet(body: &Body<'_>, options: ParseOptions) -> Result<Warnings, ApiError> {
 fn check(message: &str, kinds: &[&str], place: &dyn Display) -> Result<(), ApiError> {
     let role = role(message);
     if !ROLES.split(", ").any(|known| known == role) {
-        let message = format!("\"{place}.role\" must be one of {ROLES}.");
-        return Err(bad(message).param(format!("{place}.role")));
+        return Err(bad_field(&format!("{place}.role"), &format!("must be one of {ROLES}")));
     }
     let content = member(message, "content");
     match content {
@@ -153,9 +151,8 @@ fn check(message: &str, kinds: &[&str], place: &dyn Display) -> Result<(), ApiEr
             })
         }
         _ => {
-            let name = format!("{place}.content");
-            let words = "must be text or a list of parts, and not an empty list.";
-            Err(bad(format!("{name:?} {words}")).param(name))
+            let words = "must be text or a list of parts, and not an empty list";
+            Err(bad_field(&format!("{place}.content"), words))
         }
     }
 }
@@ -206,6 +203,9 @@ impl ChatEncoder {
     }
 }
 
+/// The text, see [`Encoder::end`].
+const TEXT: &str = "\"\0\"";
+
 fn finish_reason(report: &Report) -> String {
     quoted(report.finish.as_deref().unwrap_or("stop"))
 }
@@ -239,17 +239,15 @@ impl Encoder for ChatEncoder {
     }
 
     fn whole(&mut self, id: &str, report: &Report, silent: bool) -> String {
-        let other = report.calls.is_some() || report.refusal.is_some();
-        let content =
-            if silent && other { "null".to_owned() } else { format!("\"{PLACEHOLDER}\"") };
-        let mut message = format!(r#"{{"role":"assistant","content":{content}"#);
+        let mut rest = String::new();
         if let Some(calls) = &report.calls {
-            add(&mut message, Some("tool_calls"), calls);
+            rest = format!(r#","tool_calls":{calls}"#);
         }
         if let Some(refusal) = &report.refusal {
-            add(&mut message, Some("refusal"), &quoted(refusal));
+            rest += &format!(r#","refusal":{}"#, quoted(refusal));
         }
-        message.push('}');
+        let content = if silent && !rest.is_empty() { "null" } else { TEXT };
+        let message = format!(r#"{{"role":"assistant","content":{content}{rest}}}"#);
         let finish = finish_reason(report);
         let choice = format!(r#"{{"index":0,"message":{message},"finish_reason":{finish}}}"#);
         self.object(id, "chat.completion", &choice, report.usage.as_ref())

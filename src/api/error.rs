@@ -134,6 +134,12 @@ pub fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(400, "bad_request", message)
 }
 
+/// The same of one field; `words` follow its path.
+#[inline(never)]
+pub fn bad_field(place: &str, words: &str) -> ApiError {
+    bad(format!("{place:?} {words}.")).param(place)
+}
+
 /// Why a handler has sent no answer, or not all of it.
 pub enum HandlerError {
     /// The answer is this error.

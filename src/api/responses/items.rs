@@ -4,7 +4,7 @@ use std::mem::take;
 
 use crate::agent::context::{self, assistant, inner, own, role, tool_call};
 use crate::api::chat_completions::unsupported;
-use crate::api::error::{ApiError, bad};
+use crate::api::error::{ApiError, bad_field};
 use crate::api::request::{excerpt, list, text};
 use crate::api::turn::ParseOptions;
 use crate::escape::quoted;
@@ -69,7 +69,7 @@ pub fn read(
     options: ParseOptions,
     lookup: Lookup<'_>,
 ) -> Result<(String, Option<String>), ApiError> {
-    let wrong = || bad("\"input\" must be text or a list of items, and not empty.").param("input");
+    let wrong = || bad_field("input", "must be text or a list of items, and not empty");
     let Some(items) = list(input) else {
         let plain = input.filter(|raw| raw.starts_with('"')).ok_or_else(wrong)?;
         let text = text(Some(plain), "input")?.filter(|text| !text.is_empty());
@@ -100,17 +100,14 @@ fn add_item(
     // A text that the item must have, as JSON.
     let part = |name: &str| {
         let found = member(item, name).filter(|it| it.starts_with('"'));
-        found.ok_or_else(|| {
-            bad(format!("{place} is a {kind} and needs a text {name:?}."))
-                .param(format!("{place}.{name}"))
-        })
+        found.ok_or_else(|| bad_field(&format!("{place}.{name}"), "must be text"))
     };
     match &*kind {
         "message" => {
             let role = role(item);
             if !ROLES.contains(&&*role) {
-                let words = format!("{place}.role must be one of {}.", ROLES.join(", "));
-                return Err(bad(words).param(format!("{place}.role")));
+                let words = format!("must be one of {}", ROLES.join(", "));
+                return Err(bad_field(&format!("{place}.role"), &words));
             }
             let media = role == "user" && options.takes_all();
             let content = content(member(item, "content"), media, &format!("{place}.content"))?;
@@ -153,10 +150,8 @@ fn content(content: Raw<'_>, media: bool, place: &str) -> Result<String, ApiErro
         text(content, place)?;
         return Ok(json.to_owned());
     }
-    let parts = list(content).ok_or_else(|| {
-        let words = "must be text or a list of parts, and not an empty list.";
-        bad(format!("{place:?} {words}")).param(place)
-    })?;
+    let wrong = "must be text or a list of parts, and not an empty list";
+    let parts = list(content).ok_or_else(|| bad_field(place, wrong))?;
     let (mut all, mut only_text, mut lines) = ("[".to_owned(), true, String::new());
     for (at, given) in elements(parts).enumerate() {
         let place = format!("{place}[{at}]");

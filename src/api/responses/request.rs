@@ -3,7 +3,7 @@
 
 use super::items::{self, Lookup};
 use crate::api::chat_completions::common;
-use crate::api::error::{ApiError, bad};
+use crate::api::error::{ApiError, bad, bad_field};
 use crate::api::request::{Body, excerpt};
 use crate::api::turn::{ParseOptions, Parsed, TurnRequest};
 use crate::api::warnings::Warnings;
@@ -97,8 +97,8 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
     let id = id.map(|id| id.ok_or_else(ApiError::previous_not_found)).transpose()?;
     let metadata = body.raw("metadata").unwrap_or("{}");
     if !metadata.starts_with('{') || metadata.len() > MAX_METADATA {
-        let words = format!("\"metadata\" must be an object of at most {MAX_METADATA} bytes.");
-        return Err(bad(words).param("metadata"));
+        let words = format!("must be an object of at most {MAX_METADATA} bytes");
+        return Err(bad_field("metadata", &words));
     }
     let mut warnings = Warnings::default();
     let chat = chat_options(&body, options, &mut warnings)?;
@@ -133,7 +133,7 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
 /// A member that is an object.
 fn object<'a>(body: &Body<'a>, name: &'static str) -> Result<Raw<'a>, ApiError> {
     let value = body.raw(name);
-    let wrong = || bad(format!("{name:?} must be an object.")).param(name);
+    let wrong = || bad_field(name, "must be an object");
     value.map_or(Ok(None), |it| it.starts_with('{').then_some(value).ok_or_else(wrong))
 }
 
@@ -159,14 +159,13 @@ fn chat_options(
             (Some(kind @ ("json_object" | "json_schema")), Some(format)) => {
                 let needed = if kind == "json_schema" { &["name", "schema"][..] } else { &[] };
                 if let Some(name) = needed.iter().find(|name| member(format, name).is_none()) {
-                    let place = format!("text.format.{name}");
-                    return Err(bad(format!("{place:?} is missing.")).param(place));
+                    return Err(bad_field(&format!("text.format.{name}"), "is missing"));
                 }
                 add(&mut chat, Some("response_format"), &nested(format, kind));
             }
             (Some(_), Some(_)) => {
-                let words = "\"text.format.type\" is text, json_schema or json_object.";
-                return Err(bad(words).param("text.format.type"));
+                let words = "must be text, json_schema or json_object";
+                return Err(bad_field("text.format.type", words));
             }
         }
         verbosity.iter().for_each(|value| add(&mut chat, Some("verbosity"), value));
@@ -192,7 +191,7 @@ fn add_tools(
 ) -> Result<(), ApiError> {
     for name in ["tools", "include"] {
         if body.raw(name).is_some_and(|list| !list.starts_with('[')) {
-            return Err(bad(format!("{name:?} must be a list.")).param(name));
+            return Err(bad_field(name, "must be a list"));
         }
     }
     let mut tools = "[".to_owned();
@@ -209,8 +208,7 @@ fn add_tools(
             return Err(ApiError::new(400, "unsupported_parameter", words).param(place));
         }
         if name.is_none() {
-            let place = format!("tools[{at}].name");
-            return Err(bad(format!("{place} is missing.")).param(place));
+            return Err(bad_field(&format!("tools[{at}].name"), "is missing"));
         }
         add(&mut tools, None, &nested(tool, "function"));
     }
@@ -223,9 +221,8 @@ fn add_tools(
             Some(nested(choice, "function"))
         }
         _ => {
-            let words = "\"tool_choice\" is auto, none, required or an object with the type \
-                         \"function\" and a name.";
-            return Err(bad(words).param("tool_choice"));
+            let words = "must be auto, none, required, or an object of type function with a name";
+            return Err(bad_field("tool_choice", words));
         }
     };
     let forced = choice.as_ref().is_some_and(|it| !matches!(&**it, "\"auto\"" | "\"none\""));
@@ -233,7 +230,7 @@ fn add_tools(
         return Err(options.refuse("tool_choice"));
     }
     if forced && !has_tools {
-        return Err(bad("\"tool_choice\" needs \"tools\".").param("tool_choice"));
+        return Err(bad_field("tool_choice", "needs \"tools\""));
     }
     if has_tools && !options.takes_all() {
         warnings.ignored("tools", options.why_not());
@@ -251,9 +248,8 @@ fn check_include(body: &Body<'_>) -> Result<(), ApiError> {
     for (at, name) in elements(body.raw("include").unwrap_or_default()).enumerate() {
         let known = crate::json::text(name).is_ok_and(|name| INCLUDABLE.contains(&&*name));
         if !known {
-            let place = format!("include[{at}]");
-            let words = format!("{place} is none of {}.", INCLUDABLE.join(", "));
-            return Err(bad(words).param(place));
+            let words = format!("is none of {}", INCLUDABLE.join(", "));
+            return Err(bad_field(&format!("include[{at}]"), &words));
         }
     }
     Ok(())
