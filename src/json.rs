@@ -157,12 +157,17 @@ pub fn member<'a>(json: &'a str, name: &str) -> Raw<'a> {
 /// Several such members, found in one pass.
 pub fn find<'a, const N: usize>(json: &'a str, names: [&str; N]) -> [Raw<'a>; N] {
     let mut found = [None; N];
+    fill(json, &names, &mut found);
+    found
+}
+
+/// The same in one piece of code for any number.
+fn fill<'a>(json: &'a str, names: &[&str], found: &mut [Raw<'a>]) {
     for (known, value) in pairs(json) {
         if let Some(at) = names.iter().position(|name| is_name(known, name)) {
             found[at] = Some(value).filter(|value| *value != "null");
         }
     }
-    found
 }
 
 /// An object with this value wherever it has a member of that name.

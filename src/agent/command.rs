@@ -94,7 +94,7 @@ fn attend(
         ExitReason::Cancelled(reason) => return Ok(failed.unwrap_or(Outcome::Ended(reason))),
     };
     Ok(pass_on(&text.finish()).unwrap_or_else(|| {
-        reply.borrow_mut().report(Report { usage, finish: None });
+        reply.borrow_mut().report(Report { usage, ..Report::default() });
         classify(status, &stderr.tail(), &one_line(&stdout_tail))
     }))
 }

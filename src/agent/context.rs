@@ -41,6 +41,24 @@ pub fn message(role: &str, text: &str) -> String {
     format!(r#"{{"role":{},"content":{}}}"#, quoted(role), quoted(text))
 }
 
+/// What an assistant said, a JSON text or `null`, with the tools that it called, the elements of a list.
+pub fn assistant(content: &str, calls: &str) -> String {
+    let calls =
+        if calls.is_empty() { String::new() } else { format!(r#","tool_calls":[{calls}]"#) };
+    format!(r#"{{"role":"assistant","content":{content}{calls}}}"#)
+}
+
+/// A tool call of a chat message; all of these are JSON texts.
+pub fn tool_call(id: &str, name: &str, arguments: &str) -> String {
+    let function = format!(r#"{{"name":{name},"arguments":{arguments}}}"#);
+    format!(r#"{{"id":{id},"type":"function","function":{function}}}"#)
+}
+
+/// What stands between the brackets of a list.
+pub fn inner(list: &str) -> &str {
+    list.trim().strip_prefix('[').and_then(|list| list.strip_suffix(']')).unwrap_or_default()
+}
+
 /// The role of a chat message; empty where it has none.
 pub fn role(message: &str) -> Cow<'_, str> {
     member(message, "role").and_then(|role| json::text(role).ok()).unwrap_or_default()

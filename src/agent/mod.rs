@@ -14,7 +14,7 @@ use std::{cell::RefCell, fmt, io, path::Path, sync::Arc, time::Instant};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::escape::quoted;
-use crate::json::{member, one_line, string, text_or_null};
+use crate::json::{add, find, member, one_line, string, text_or_null};
 use crate::subprocess::Children;
 
 pub use context::Context;
@@ -62,6 +62,12 @@ pub trait Reply {
         Ok(())
     }
 
+    /// One of the tool calls so far, `calls[at]`, has gone on by this piece of its arguments. All of
+    /// them come in the report too.
+    fn call(&mut self, _calls: &[ToolCall], _at: usize, _piece: &str) -> io::Result<()> {
+        Ok(())
+    }
+
     /// What the agent's own server tells of the turn; comes before its end, or never.
     fn report(&mut self, _report: Report) {}
 
@@ -85,6 +91,10 @@ pub struct Report {
     pub usage: Option<String>,
     /// OpenAI's `finish_reason`, such as `length`.
     pub finish: Option<String>,
+    /// OpenAI's `tool_calls` of an assistant's message, as JSON on one line; never an empty list.
+    pub calls: Option<String>,
+    /// What the model said instead of an answer.
+    pub refusal: Option<String>,
 }
 
 impl Report {
@@ -92,11 +102,40 @@ impl Report {
     pub fn to_json(&self) -> Option<String> {
         let usage = self.usage.as_deref().unwrap_or("null");
         let finish = text_or_null(self.finish.as_deref());
-        (*self != Report::default()).then(|| format!(r#"{{"usage":{usage},"finish":{finish}}}"#))
+        let mut json = format!(r#"{{"usage":{usage},"finish":{finish}"#);
+        if let Some(calls) = &self.calls {
+            add(&mut json, Some("calls"), calls);
+        }
+        if let Some(refusal) = &self.refusal {
+            add(&mut json, Some("refusal"), &quoted(refusal));
+        }
+        (*self != Report::default()).then(|| json + "}")
     }
 
     pub fn parse(json: &str) -> Report {
-        Report { usage: member(json, "usage").and_then(usage), finish: string(json, "finish") }
+        let [used, calls] = find(json, ["usage", "calls"]);
+        let calls = calls.filter(|calls| calls.starts_with('[')).map(str::to_owned);
+        let [finish, refusal] = ["finish", "refusal"].map(|name| string(json, name));
+        Report { usage: used.and_then(usage), finish, calls, refusal }
+    }
+}
+
+/// A function that the model wants to be called, as far as it has said so.
+#[derive(Clone, Debug, Default)]
+pub struct ToolCall {
+    /// The number that the server gives it, if any.
+    index: Option<u64>,
+    pub id: String,
+    pub name: String,
+    /// JSON, once it is whole.
+    pub arguments: String,
+}
+
+impl ToolCall {
+    /// An element of OpenAI's `tool_calls`.
+    pub fn to_json(&self) -> String {
+        let [id, name, arguments] = [&self.id, &self.name, &self.arguments].map(|it| quoted(it));
+        context::tool_call(&id, &name, &arguments)
     }
 }
 

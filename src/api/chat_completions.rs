@@ -4,18 +4,18 @@ use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
 use super::buffers::parse_lock;
-use super::error::{ApiError, Handled, bad};
+use super::error::{ApiError, Handled, bad_field};
 use super::reply_writer::Encoder;
 use super::request::{Body, excerpt, list, text};
 use super::service::Exchange;
 use super::turn::{self, ParseOptions, Parsed, TurnRequest};
+use super::warnings::Warnings;
 use crate::agent::context::{self, is_instruction, own, role};
 use crate::agent::{DEFAULT_MODEL, Report};
 use crate::escape::quoted;
 use crate::http::sse;
-use crate::json::{add, elements, member, members};
+use crate::json::{add, elements, member, members, string};
 use crate::session::now;
-use crate::stored_text::PLACEHOLDER;
 
 /// `POST /v1/chat/completions`.
 pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
@@ -29,9 +29,12 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
 
 const ROLES: &str = "system, developer, user, assistant, tool, function";
 
-/// Fields that are for clients that get the agent's output unchanged; a durable reply is text.
-const TOOLS: &str =
-    "tools, tool_choice, parallel_tool_calls, functions, function_call, response_format";
+/// Fields about tools, which a turn without any is not given.
+const TOOLS: [&str; 5] =
+    ["tools", "tool_choice", "parallel_tool_calls", "functions", "function_call"];
+
+/// Fields of answers that only those get who get the upstream's output unchanged.
+const UNCHANGED: [&str; 3] = ["stream_options", "functions", "function_call"];
 
 /// The model that is asked for, and whether the reply is streamed.
 pub fn common(body: &Body<'_>) -> Result<(String, bool), ApiError> {
@@ -41,7 +44,8 @@ pub fn common(body: &Body<'_>) -> Result<(String, bool), ApiError> {
 }
 
 /// The members of a chat completion that the gateway reads.
-const FIELDS: &str = "model, messages, stream, stream_options, user, n";
+const FIELDS: &str = "model, messages, stream, stream_options, user, n, tools, tool_choice, \
+    functions, function_call, response_format, logprobs, top_logprobs";
 
 /// The members of a chat completion that stay out of a context's options.
 const READ: [&str; 4] = ["model", "messages", "stream", "n"];
@@ -51,23 +55,29 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let body = Body::parse(body, FIELDS)?;
     let (model, stream) = common(&body)?;
     if body.raw("n").is_some_and(|n| n != "1") {
-        return Err(bad("\"n\" must be 1: a turn has one reply."));
+        return Err(bad_field("n", "must be 1: a turn has one reply"));
     }
     let include_usage = match body.raw("stream_options") {
         None => false,
         Some(options) if stream && options.starts_with('{') => {
             member(options, "include_usage").is_some_and(|usage| usage == "true")
         }
-        Some(_) => return Err(bad("\"stream_options\" takes an object, and \"stream\": true.")),
+        Some(_) => {
+            let words = "takes an object, and \"stream\": true";
+            return Err(bad_field("stream_options", words));
+        }
     };
     let messages = list(body.raw("messages"))
-        .ok_or_else(|| bad("\"messages\" must be a list of messages, and not empty."))?;
+        .ok_or_else(|| bad_field("messages", "must be a list of messages, and not empty"))?;
+    let kinds = &["text", "refusal", "image_url", "input_audio", "file"];
+    let kinds = if options.takes_all() { &kinds[..] } else { &kinds[..2] };
     for (at, message) in elements(messages).enumerate() {
         // A message that only calls tools has no content.
         if member(message, "content").is_some() || role(message) != "assistant" {
-            check(message, ROLES, &["text", "refusal"], &format_args!("messages[{at}]"))?;
+            check(message, kinds, &format_args!("messages[{at}]"))?;
         }
     }
+    let warnings = unmet(&body, options)?;
     let own = own(messages);
     // In a session the transcript has what was said.
     let stays = |(at, message): &(usize, &str)| {
@@ -80,8 +90,9 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
         kept().for_each(|(_, message)| add(&mut context, None, message));
         context += r#"],"options":{"#;
         for (name, value) in members(body.json).filter(|(name, _)| !READ.contains(&&**name)) {
-            let is_tool = TOOLS.split(", ").any(|tool| tool == name);
-            if !options.durable || !(is_tool || name == "stream_options") {
+            let no_tools = !options.takes_all() && TOOLS.contains(&&*name);
+            let not_unchanged = options.durable && UNCHANGED.contains(&&*name);
+            if !(no_tools || not_unchanged) {
                 add(&mut context, Some(&name), value);
             }
         }
@@ -89,20 +100,44 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     });
     let text = elements(messages).nth(own).map_or(String::new(), context::text);
     let encoder = ChatEncoder { model, include_usage, created: now() / 1000 };
-    Ok((TurnRequest { text, stream, stored: false, context }, encoder))
+    Ok((TurnRequest { text, stream, stored: false, context, warnings }, encoder))
 }
 
-/// Rejects a message of another role, and content that is neither text nor parts of these types with
-/// their text.
-pub fn check(
-    message: &str,
-    roles: &str,
-    kinds: &[&str],
-    place: &dyn Display,
-) -> Result<(), ApiError> {
+/// Rejects what the turn cannot be asked for, and tells of what has no effect.
+fn unmet(body: &Body<'_>, options: ParseOptions) -> Result<Warnings, ApiError> {
+    let mut warnings = Warnings::default();
+    let has = |name: &str, harmless: &[&str]| {
+        body.raw(name).is_some_and(|it| !harmless.contains(&it) && it.trim_end() != "[]")
+    };
+    let takes_all = options.takes_all();
+    if !takes_all || options.durable {
+        let free = &["\"auto\"", "\"none\""];
+        let form = body.raw("response_format").and_then(|format| string(format, "type"));
+        for (name, asked) in [
+            ("tool_choice", !takes_all && has("tool_choice", free)),
+            ("function_call", has("function_call", free)),
+            ("response_format", !takes_all && form.is_some_and(|form| form != "text")),
+            ("logprobs", has("logprobs", &["false"])),
+            ("top_logprobs", has("top_logprobs", &["0"])),
+        ] {
+            if asked {
+                return Err(options.refuse(name));
+            }
+        }
+        for (name, asked) in [("tools", !takes_all), ("functions", true)] {
+            if asked && has(name, &[]) {
+                warnings.ignored(name, options.why_not());
+            }
+        }
+    }
+    Ok(warnings)
+}
+
+/// Rejects a message of another role, and content that is neither text nor parts of these types.
+fn check(message: &str, kinds: &[&str], place: &dyn Display) -> Result<(), ApiError> {
     let role = role(message);
-    if !roles.split(", ").any(|known| known == role) {
-        return Err(bad(format!("\"{place}.role\" must be one of {roles}.")));
+    if !ROLES.split(", ").any(|known| known == role) {
+        return Err(bad_field(&format!("{place}.role"), &format!("must be one of {ROLES}")));
     }
     let content = member(message, "content");
     match content {
@@ -110,28 +145,38 @@ pub fn check(
             text(content, &format!("{place}.content")).map(|_| ())
         }
         Some(json) if list(content).is_some() => {
-            elements(json).try_for_each(|part| check_part(part, kinds, place))
+            let mut parts = elements(json).enumerate();
+            parts.try_for_each(|(at, part)| {
+                check_part(part, kinds, &format!("{place}.content[{at}]"))
+            })
         }
-        _ => Err(bad(format!(
-            "\"{place}.content\" must be text or a list of parts, and not an empty list."
-        ))),
+        _ => {
+            let words = "must be text or a list of parts, and not an empty list";
+            Err(bad_field(&format!("{place}.content"), words))
+        }
     }
 }
 
-fn check_part(part: &str, kinds: &[&str], place: &dyn Display) -> Result<(), ApiError> {
-    let named = |name| member(part, name);
-    let kind = text(named("type"), "type")?.unwrap_or("(none)".into());
-    let words = named(if kind == "refusal" { "refusal" } else { "text" });
-    if kinds.contains(&&*kind) && text(words, &format!("{place}.content"))?.is_some() {
-        return Ok(());
-    }
-    let wanted = kinds[0];
+/// Each type of part has a member of its name: a text, or for what is none an object.
+fn check_part(part: &str, kinds: &[&str], place: &str) -> Result<(), ApiError> {
+    let kind = text(member(part, "type"), "type")?.unwrap_or("(none)".into());
+    let inside = member(part, &kind);
+    let fits = match &*kind {
+        "text" | "refusal" => text(inside, place)?.is_some(),
+        _ => inside.is_some_and(|inside| inside.starts_with('{')),
+    };
+    if fits && kinds.contains(&&*kind) { Ok(()) } else { Err(unsupported(kinds, &kind, place)) }
+}
+
+/// The error for a part of content that is not of one of these types, or not whole.
+pub fn unsupported(kinds: &[&str], kind: &str, place: &str) -> ApiError {
+    let kinds = kinds.join(", ");
     let message = format!(
-        "Only text is supported, in parts with \"type\": {wanted:?} and a \"text\"; {place} has \
-         the type {:?}.",
-        excerpt(&kind)
+        "{place} has the type {:?}; taken are whole parts of type {kinds}, of an agent that is no \
+         upstream and in a session only text.",
+        excerpt(kind)
     );
-    Err(ApiError::new(400, "unsupported_content", message))
+    ApiError::new(400, "unsupported_content", message).param(place)
 }
 
 pub(super) struct ChatEncoder {
@@ -158,6 +203,9 @@ impl ChatEncoder {
     }
 }
 
+/// The text, see [`Encoder::end`].
+const TEXT: &str = "\"\0\"";
+
 fn finish_reason(report: &Report) -> String {
     quoted(report.finish.as_deref().unwrap_or("stop"))
 }
@@ -171,7 +219,14 @@ impl Encoder for ChatEncoder {
         self.write_chunk(id, &format!(r#"{{"content":{}}}"#, quoted(text)), "null", out);
     }
 
-    fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>) {
+    fn end(&mut self, id: &str, report: &Report, _silent: bool, out: &mut Vec<u8>) {
+        for (at, call) in elements(report.calls.as_deref().unwrap_or_default()).enumerate() {
+            let delta = format!(r#"{{"tool_calls":[{{"index":{at},{}]}}"#, &call[1..]);
+            self.write_chunk(id, &delta, "null", out);
+        }
+        if let Some(refusal) = &report.refusal {
+            self.write_chunk(id, &format!(r#"{{"refusal":{}}}"#, quoted(refusal)), "null", out);
+        }
         self.write_chunk(id, "{}", &finish_reason(report), out);
         if let Some(usage) = report.usage.as_ref().filter(|_| self.include_usage) {
             sse::write_data(out, &self.object(id, "chat.completion.chunk", "", Some(usage)));
@@ -183,8 +238,16 @@ impl Encoder for ChatEncoder {
         sse::write_data(out, &problem.event());
     }
 
-    fn whole(&mut self, id: &str, report: &Report) -> String {
-        let message = format!(r#"{{"role":"assistant","content":"{PLACEHOLDER}"}}"#);
+    fn whole(&mut self, id: &str, report: &Report, silent: bool) -> String {
+        let mut rest = String::new();
+        if let Some(calls) = &report.calls {
+            rest = format!(r#","tool_calls":{calls}"#);
+        }
+        if let Some(refusal) = &report.refusal {
+            rest += &format!(r#","refusal":{}"#, quoted(refusal));
+        }
+        let content = if silent && !rest.is_empty() { "null" } else { TEXT };
+        let message = format!(r#"{{"role":"assistant","content":{content}{rest}}}"#);
         let finish = finish_reason(report);
         let choice = format!(r#"{{"index":0,"message":{message},"finish_reason":{finish}}}"#);
         self.object(id, "chat.completion", &choice, report.usage.as_ref())
@@ -229,7 +292,8 @@ mod tests {
             assert!(encoder.include_usage && ask.stream);
             serde_json::from_str(&ask.context.unwrap()).unwrap()
         };
-        let whole = context(PLAIN);
+        assert!(context(PLAIN)["options"].get("tools").is_none());
+        let whole = context(ParseOptions { upstream: true, ..PLAIN });
         assert_eq!(whole["messages"].as_array().unwrap().len(), 4);
         assert!(
             whole["options"]["tools"].is_array() && whole["options"]["stream_options"].is_object()
@@ -239,6 +303,8 @@ mod tests {
         assert_eq!(durable["messages"][1]["content"], "c");
         assert_eq!(durable["messages"].as_array().unwrap().len(), 2);
         assert_eq!(durable["options"], serde_json::json!({"temperature": 1}));
+        let keyed = context(ParseOptions { in_session: false, durable: true, upstream: true });
+        assert_eq!(keyed["options"], serde_json::json!({"temperature": 1, "tools": []}));
         let alone = br#"{"messages":[{"role":"user","content":"a"}],"temperature":1}"#;
         assert_eq!(parse(alone, PLAIN).unwrap().0.context, None);
     }
@@ -265,6 +331,11 @@ mod tests {
             (user(r#""n":2"#), "\"n\""),
             (user(r#""user":2"#), "\"user\""),
             (user(r#""stream_options":{}"#), "stream_options"),
+            (user(r#""tool_choice":"required""#), "tool_choice"),
+            (user(r#""function_call":{"name":"f"}"#), "function_call"),
+            (user(r#""response_format":{"type":"json_object"}"#), "response_format"),
+            (user(r#""logprobs":true"#), "logprobs"),
+            (user(r#""top_logprobs":1"#), "top_logprobs"),
         ] {
             let error = text(&body).unwrap_err();
             assert!(error.contains(word), "{body}: {error}");

@@ -25,6 +25,8 @@ pub struct ErrorParts {
     /// May be empty.
     pub code: &'static str,
     pub message: String,
+    /// What of the request is wrong, where that is one thing.
+    pub param: Option<String>,
     /// Retry-After, where the client may try the same again.
     pub(super) after: Option<String>,
     /// The error object of the agent's server, which is passed on.
@@ -37,7 +39,14 @@ impl ApiError {
     pub fn new(status: u16, code: &'static str, message: impl Into<String>) -> ApiError {
         let after = matches!(status, 429 | 503 | 507).then(|| RETRY_AFTER.to_string());
         let message = message.into();
-        ApiError(Box::new(ErrorParts { status, code, message, after, upstream: None }))
+        let (param, upstream) = (None, None);
+        ApiError(Box::new(ErrorParts { status, code, message, param, after, upstream }))
+    }
+
+    /// The same, with the part of the request that is wrong, as a path in its JSON.
+    pub fn param(mut self, place: impl Into<String>) -> ApiError {
+        self.0.param = Some(place.into());
+        self
     }
 
     /// The same, with so many seconds before the next try, where the upstream did not say.
@@ -113,8 +122,9 @@ impl ApiError {
         };
         let code = Some(self.0.code).filter(|code| !code.is_empty());
         let (message, code) = (quoted(&self.0.message), text_or_null(code));
+        let param = text_or_null(self.0.param.as_deref());
         self.0.upstream.clone().unwrap_or_else(|| {
-            format!(r#"{{"message":{message},"type":"{kind}","param":null,"code":{code}}}"#)
+            format!(r#"{{"message":{message},"type":"{kind}","param":{param},"code":{code}}}"#)
         })
     }
 }
@@ -122,6 +132,12 @@ impl ApiError {
 /// A malformed request.
 pub fn bad(message: impl Into<String>) -> ApiError {
     ApiError::new(400, "bad_request", message)
+}
+
+/// The same of one field; `words` follow its path.
+#[inline(never)]
+pub fn bad_field(place: &str, words: &str) -> ApiError {
+    bad(format!("{place:?} {words}.")).param(place)
 }
 
 /// Why a handler has sent no answer, or not all of it.

@@ -19,7 +19,7 @@ pub mod reload;
 mod reply_writer;
 mod request;
 mod response;
-mod responses_api;
+mod responses;
 mod restart;
 mod route;
 mod service;
@@ -28,6 +28,7 @@ mod status;
 #[cfg(any(test, fuzzing))]
 pub mod tests;
 mod turn;
+mod warnings;
 
 pub use auth::{Keyring, Origin};
 pub use auth_throttle::source_prefix;

@@ -7,7 +7,8 @@ use super::buffers::Lease;
 use super::error::ApiError;
 use super::response::{json, mark_replayed, sse_head};
 use super::service::Exchange;
-use crate::agent::{Reply, Report};
+use super::warnings::Warnings;
+use crate::agent::{Reply, Report, ToolCall};
 use crate::http::{Closed, Connection, Request, Stream, sse};
 use crate::limits::{SMALL_BUFFER, WRITE_CHUNK};
 use crate::stored_text::{PLACEHOLDER, StoredText, inside};
@@ -17,12 +18,15 @@ pub trait Encoder {
     /// The events before the first chunk.
     fn begin(&mut self, id: &str, out: &mut Vec<u8>);
     fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>);
+    /// The events of a piece of a tool call, see [`Reply::call`]; with the placeholder as below.
+    fn call(&mut self, _id: &str, _call: (&[ToolCall], usize, &str), _out: &mut Vec<u8>) {}
     /// The events after the last chunk, with [`crate::stored_text::PLACEHOLDER`] for all of the text.
-    fn end(&mut self, id: &str, report: &Report, out: &mut Vec<u8>);
+    /// `silent`: there is none.
+    fn end(&mut self, id: &str, report: &Report, silent: bool, out: &mut Vec<u8>);
     /// The events instead of these where the turn has failed.
     fn fail(&mut self, id: &str, problem: &ApiError, out: &mut Vec<u8>);
-    /// A reply that is not streamed, with [`crate::stored_text::PLACEHOLDER`] for its text.
-    fn whole(&mut self, id: &str, report: &Report) -> String;
+    /// A reply that is not streamed, likewise.
+    fn whole(&mut self, id: &str, report: &Report, silent: bool) -> String;
     /// Whether chat completions of the agent's own server can be passed on as they are. Where not, the
     /// end of a stream repeats the whole text.
     fn is_native(&self) -> bool {
@@ -37,6 +41,7 @@ pub struct ReplyWriter<'c> {
     pub id: String,
     /// An earlier request began it.
     pub replayed: bool,
+    warnings: Warnings,
     report: Report,
     /// The encoder's first events were written.
     begun: bool,
@@ -64,13 +69,18 @@ enum WriterState<'c> {
 }
 
 impl<'c> ReplyWriter<'c> {
-    pub fn new(exchange: Exchange<'c>, encoder: &'c mut dyn Encoder, stream: bool) -> Self {
+    pub fn new(
+        exchange: Exchange<'c>,
+        encoder: &'c mut dyn Encoder,
+        (stream, warnings): (bool, Warnings),
+    ) -> Self {
         let lease = exchange.lease();
         let Exchange { connection, request, .. } = exchange;
         ReplyWriter {
             encoder,
             id: String::new(),
             replayed: false,
+            warnings,
             report: Report::default(),
             begun: false,
             stream,
@@ -107,20 +117,21 @@ impl<'c> ReplyWriter<'c> {
 
     /// Sends what is left of the reply, or the error instead of it.
     pub fn finish(mut self, failed: Option<&ApiError>) -> Result<(), Closed> {
+        let mut silent = false;
         if failed.is_none() {
             let text = std::mem::take(&mut self.text);
-            self.stored.get_or_insert_with(|| StoredText::Memory(Arc::new(text)));
+            let stored = self.stored.get_or_insert_with(|| StoredText::Memory(Arc::new(text)));
+            silent = stored.len() == 0;
         }
         match self.state {
             WriterState::Unsent(connection, request) if failed.is_some() || !self.stream => {
                 let response = match failed {
                     Some(problem) => problem.response(),
                     None if self.native => json(200, PLACEHOLDER.to_string()),
-                    None => json(200, self.encoder.whole(&self.id, &self.report)),
+                    None => json(200, self.encoder.whole(&self.id, &self.report, silent)),
                 };
-                let response =
-                    mark_replayed(response.extents(&mut self.stored.into_iter()), self.replayed);
-                return connection.respond(request, response);
+                let response = self.warnings.mark(response.extents(&mut self.stored.into_iter()));
+                return connection.respond(request, mark_replayed(response, self.replayed));
             }
             state => self.state = state,
         }
@@ -131,7 +142,7 @@ impl<'c> ReplyWriter<'c> {
         match failed {
             Some(problem) => self.encoder.fail(&self.id, problem, &mut out),
             None if self.native => sse::write_data(&mut out, "[DONE]"),
-            None => self.encoder.end(&self.id, &self.report, &mut out),
+            None => self.encoder.end(&self.id, &self.report, silent, &mut out),
         }
         self.send(&out)?;
         match self.state {
@@ -150,12 +161,12 @@ impl<'c> ReplyWriter<'c> {
     fn send(&mut self, events: &[u8]) -> io::Result<()> {
         let long = self.stored.as_ref().is_some_and(|text| text.len() > SMALL_BUFFER as u64);
         if long || events.len() > SMALL_BUFFER {
-            self.grow(self.text.len() + WRITE_CHUNK)?;
+            self.grow(self.text.len() + events.len().max(WRITE_CHUNK))?;
         }
         let mut stream = match std::mem::replace(&mut self.state, WriterState::Gone) {
             WriterState::Unsent(connection, request) => {
                 let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-                let head = mark_replayed(sse_head(), self.replayed);
+                let head = self.warnings.mark(mark_replayed(sse_head(), self.replayed));
                 connection.start_stream(request, head).map_err(gone)?
             }
             WriterState::Streaming(stream) => stream,
@@ -186,6 +197,22 @@ impl Reply for ReplyWriter<'_> {
             self.send(&out)?;
         }
         Ok(())
+    }
+
+    fn call(&mut self, calls: &[ToolCall], at: usize, piece: &str) -> io::Result<()> {
+        if !self.stream {
+            return Ok(());
+        }
+        let mut out = Vec::new();
+        self.begin(&mut out);
+        self.encoder.call(&self.id, (calls, at, piece), &mut out);
+        // The end of the message before it has the text.
+        self.stored = Some(StoredText::Memory(Arc::new(std::mem::take(&mut self.text))));
+        let sent = self.send(&out);
+        if let Some(StoredText::Memory(text)) = self.stored.take() {
+            self.text = Arc::unwrap_or_clone(text);
+        }
+        sent
     }
 
     fn bytes(&self) -> usize {

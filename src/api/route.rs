@@ -6,7 +6,7 @@ use super::auth::{Authenticated, Origin};
 use super::error::{ApiError, Handled, HandlerError};
 use super::request::check_once;
 use super::service::{Exchange, Service};
-use super::{chat_completions, cors, messages, models, responses_api, restart, sessions, status};
+use super::{chat_completions, cors, messages, models, responses, restart, sessions, status};
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
 use crate::sys::gather::Gather;
@@ -58,9 +58,10 @@ static ROUTES: &[Route] = &[
     Route(Get, "/health", "chat", Memory, Open(status::health)),
     Route(Get, "/ready", "chat", Memory, Open(status::ready)),
     Route(Post, "/v1/chat/completions", "chat", LongWork, Keyed(chat_completions::create)),
-    Route(Post, "/v1/responses", "chat", LongWork, Keyed(responses_api::create)),
-    Route(Get, "/v1/responses/{id}", "chat", Read, Keyed(responses_api::get)),
-    Route(Delete, "/v1/responses/{id}", "chat", Work, Keyed(responses_api::delete)),
+    Route(Post, "/v1/responses", "chat", LongWork, Keyed(responses::create)),
+    Route(Get, "/v1/responses/{id}", "chat", Read, Keyed(responses::get)),
+    Route(Delete, "/v1/responses/{id}", "chat", Work, Keyed(responses::delete)),
+    Route(Get, "/v1/responses/{id}/input_items", "chat", Read, Keyed(responses::input_items)),
     Route(Get, "/v1/models", "chat", Memory, Keyed(models::list)),
     Route(Get, "/v1/models/*", "chat", Memory, Keyed(models::get)),
     Route(Get, "/v1/messages", "messages", Read, Keyed(messages::failed)),

@@ -11,6 +11,7 @@ use super::messages::submit;
 use super::reply_writer::{Encoder, ReplyWriter};
 use super::request::{idempotency_key, json_body, owner_of, session_header, text};
 use super::service::{Exchange, Service};
+use super::warnings::Warnings;
 use crate::agent::context::instructions;
 use crate::agent::{Outcome, Reply};
 use crate::cancel::{Cancel, CancelReason};
@@ -32,6 +33,7 @@ pub struct TurnRequest {
     pub stored: bool,
     /// See [`crate::agent::Context`]; `None` where there is nothing but the text.
     pub context: Option<String>,
+    pub warnings: Warnings,
 }
 
 /// What else decides how a request is parsed.
@@ -42,6 +44,28 @@ pub struct ParseOptions {
     pub durable: bool,
     /// The agent speaks the API itself: it gets all that the request says.
     pub upstream: bool,
+}
+
+impl ParseOptions {
+    /// Whether it can be asked for tools, forms of the answer, images and files: a session is text.
+    pub fn takes_all(self) -> bool {
+        self.upstream && !self.in_session
+    }
+
+    /// Why something is not done that it does not take.
+    pub fn why_not(self) -> &'static str {
+        match (self.upstream, self.in_session) {
+            (false, _) => "only an agent that is an upstream takes it",
+            (true, true) => "a session is text",
+            (true, false) => "a durable reply is text and tool calls",
+        }
+    }
+
+    /// The error for a field that must not be ignored.
+    pub fn refuse(self, field: &str) -> ApiError {
+        let message = format!("{field:?} cannot be met: {}.", self.why_not());
+        ApiError::new(400, "unsupported_parameter", message).param(field)
+    }
 }
 
 /// A request, with what its reply is written by.
@@ -76,7 +100,7 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     // The connection is lent to the reply, and its socket watched meanwhile.
     let client = connection.watch().map_err(|e| ApiError::out_of_resources(&e))?;
     let exchange = Exchange { connection, request, service, proof };
-    let mut answer = ReplyWriter::new(exchange, &mut *encoder, stream);
+    let mut answer = ReplyWriter::new(exchange, &mut *encoder, (stream, ask.warnings));
     let run = if durable { run_durable } else { run_ephemeral };
     let failed = match run(service, draft, client.as_fd(), &mut answer) {
         Ok(()) => None,

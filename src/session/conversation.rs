@@ -4,8 +4,9 @@ use std::io;
 
 use super::hub::Hub;
 use super::id::Id;
-use crate::agent::Context;
-use crate::agent::context::message as chat_message;
+use crate::agent::context::{assistant, inner, message as chat_message, role};
+use crate::agent::{Context, Report};
+use crate::escape::quoted;
 use crate::json::{elements, member, text};
 
 /// Messages that one may build upon; a conversation of more turns is longer than any model's context.
@@ -19,7 +20,7 @@ fn previous(context: &str) -> Option<Id> {
 /// What stands between the brackets of a context's messages; the text alone where there are none.
 fn messages(list: &str, text: &str) -> String {
     match elements(list).next() {
-        Some(_) => list.trim().trim_start_matches('[').trim_end_matches(']').to_owned(),
+        Some(_) => inner(list).to_owned(),
         None => chat_message("user", text),
     }
 }
@@ -61,16 +62,27 @@ impl Hub {
         while let Some(id) = next.filter(|_| turns.len() < MAX_CHAIN) {
             let entry = self.lock().table.copy(id);
             let entry = entry.filter(|entry| entry.owner.principal == principal);
-            let (message, reply) = self.exchange(&entry.ok_or(io::ErrorKind::NotFound)?)?;
+            let (message, reply, told) = self.exchange(&entry.ok_or(io::ErrorKind::NotFound)?)?;
             let context = message.context.unwrap_or_default();
-            size += message.text.len() + reply.len() + context.len();
+            let list = member(&context, "messages").unwrap_or_default();
+            let report = told.as_deref().map(Report::parse).unwrap_or_default();
+            let calls = report.calls.as_deref().map_or("", inner);
+            // A refusal is what was said in the place of an answer.
+            let reply = if reply.is_empty() { report.refusal.unwrap_or(reply) } else { reply };
+            let silent = reply.is_empty() && !calls.is_empty();
+            let reply = if silent { "null".to_owned() } else { quoted(&reply) };
+            let turn = format!("{},{}", messages(list, &message.text), assistant(&reply, calls));
+            // Its tools are none of what was said.
+            size += turn.len();
             if size > room {
                 break;
             }
-            let list = member(&context, "messages").unwrap_or_default();
-            let said = messages(list, &message.text);
-            turns.push(format!("{said},{}", chat_message("assistant", &reply)));
+            turns.push(turn);
             next = previous(&context);
+        }
+        // Where it is cut short, results of calls are nothing without these.
+        while next.is_some() && turns.last().is_some_and(|turn| role(turn) == "tool") {
+            turns.pop();
         }
         turns.reverse();
         Ok(turns)

@@ -150,21 +150,22 @@ impl Hub {
         recent.map_or_else(|| step_of(&self.journal.read(number)?), |step| Ok(Some(step)))
     }
 
-    /// The record that began a message, and its reply.
+    /// The record that began a message, its reply, and what its agent told of that.
     ///
     /// # Errors
     /// NotFound also where it has none.
-    pub(super) fn exchange(&self, entry: &Entry) -> io::Result<(Accepted, String)> {
+    pub(super) fn exchange(&self, entry: &Entry) -> io::Result<(Accepted, String, Option<String>)> {
         match self.outcome(entry)? {
-            Some(Step::Done(reply, _)) => Ok((self.accepted(entry)?, reply)),
+            Some(Step::Done(reply, told)) => Ok((self.accepted(entry)?, reply, told)),
             Some(_) | None => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
-    /// The context that a message came with.
-    pub fn context_of(&self, id: Id) -> io::Result<Option<String>> {
+    /// The text of a message, and the context that it came with.
+    pub fn accepted_of(&self, id: Id) -> io::Result<(String, Option<String>)> {
         let entry = self.lock().table.copy(id).ok_or(io::ErrorKind::NotFound)?;
-        Ok(self.accepted(&entry)?.context)
+        let Accepted { text, context, .. } = self.accepted(&entry)?;
+        Ok((text, context))
     }
 }
 

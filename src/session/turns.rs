@@ -218,7 +218,7 @@ impl Hub {
         };
         let load = |id: Id| {
             let entry = self.lock().table.copy(id).ok_or(io::ErrorKind::NotFound)?;
-            let (Accepted { text, .. }, reply) = self.exchange(&entry)?;
+            let (Accepted { text, .. }, reply, _) = self.exchange(&entry)?;
             Ok(Said { id, asked_at: entry.at, text, answered_at: entry.ended.at, reply })
         };
         let cap = self.transcript_cap();

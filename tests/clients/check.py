@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import openai
+import pydantic
 from openai import AsyncOpenAI, OpenAI
 
 BASE, KEY, DIR = os.environ["BASE"], os.environ["KEY"], Path(os.environ["DIR"])
@@ -154,6 +155,63 @@ def responses():
     assert failed[-1].type == "response.failed" and failed[-2].type == "error", failed
     raises(openai.InternalServerError, 502, "", lambda: client.responses.create(
         model="default", input="fail"))
+
+
+def understood(events):
+    """Each event and all in it is just what the client's own types ask for."""
+    for event in events:
+        assert not type(event).__name__.startswith("Unknown"), event
+        type(event).model_validate(event.to_dict())
+    assert [event.sequence_number for event in events] == list(range(len(events)))
+    return events[-1].response
+
+
+def tools():
+    tool = {"type": "function", "name": "weather", "strict": True, "parameters": {
+        "type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}
+    more = {"model": "default", "tools": [tool]}
+    for store in (True, False):
+        whole = client.responses.create(input="q", store=store, **more)
+        events = list(client.responses.create(input="q", store=store, stream=True, **more))
+        for first in (whole, understood(events)):
+            type(first).model_validate(first.to_dict())
+            [call] = first.output
+            assert (call.type, call.name, call.arguments) == ("function_call", "weather", '{"city":"Rome"}')
+            assert first.usage.input_tokens_details.cached_tokens == 0, first
+            result = {"type": "function_call_output", "call_id": call.call_id, "output": "sunny"}
+            ways = [{"input": [*user("q"), call, result]}]
+            if store:
+                reference = {"type": "item_reference", "id": call.id}
+                ways += [{"input": [result], "previous_response_id": first.id},
+                         {"input": [*user("q"), reference, result]}]
+            for way in ways:
+                assert client.responses.create(**way, **more).output_text == "it is sunny"
+                end = understood(list(client.responses.create(**way, **more, stream=True)))
+                assert end.output_text == "it is sunny"
+            if store:
+                items = list(client.responses.input_items.list(first.id))
+                assert [item.content[0].text for item in items] == ["q"], items
+    two = [tool, tool | {"name": "time"}]
+    with client.responses.stream(model="default", input="q", tools=two) as stream:
+        names = [event.type for event in stream]
+        calls = stream.get_final_response().output
+    assert [(call.name, call.arguments) for call in calls] == [
+        ("weather", '{"city":"Rome"}'), ("time", '{"city":"Rome"}')], calls
+    assert names.count("response.function_call_arguments.done") == 2, names
+
+    class Place(pydantic.BaseModel):
+        city: str
+
+    parsed = client.responses.parse(model="default", input="where", text_format=Place)
+    assert parsed.output_parsed == Place(city="Rome"), parsed
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "auto"}
+    seen = client.responses.create(model="default", input=user([image]))
+    assert seen.output_text == "pictures: 1", seen
+    for wrong, param in (({"tools": [{"type": "web_search"}]}, "tools[0].type"),
+                         ({"background": True}, "background")):
+        error = raises(openai.BadRequestError, 400, "", lambda: client.responses.create(
+            model="default", input="q", **wrong))
+        assert error.param == param, error.body
 
 
 def litellm():

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use util::{DEADLINE, Gateway, Home, Process, skip};
+use util::{DEADLINE, Gateway, Home, Process, Upstream, skip};
 
 /// A gateway with the agent of these tests, and what a client has to know of it.
 struct Served {
@@ -31,6 +31,18 @@ impl Served {
             "[agent]\ncommand = [\"/bin/sh\", {:?}]\nanswer_within = \"1s\"\nenv = {{ DIR = \"{dir}\" }}\n",
             agent.display().to_string()
         ));
+        Some(Served { gateway: home.start(), clients: clients.into() })
+    }
+
+    /// The same before an upstream that does what it is asked for.
+    fn before_upstream() -> Option<Served> {
+        let clients = env::var_os("HERMES_CLIENTS");
+        if clients.is_none() {
+            skip("there are no clients: tests/run installs them");
+        }
+        let (clients, home, upstream) = (clients?, Home::new(), Upstream::start());
+        home.configure(&upstream.config(""));
+        upstream.obey();
         Some(Served { gateway: home.start(), clients: clients.into() })
     }
 
@@ -84,6 +96,12 @@ fn openai_for_python_sends_again_in_an_outage_and_has_one_turn() {
 fn openai_for_python_has_responses() {
     let Some(served) = Served::start() else { return };
     served.python(&["responses"]);
+}
+
+#[test]
+fn openai_for_python_calls_tools_and_understands_every_event() {
+    let Some(served) = Served::before_upstream() else { return };
+    served.python(&["tools"]);
 }
 
 #[test]

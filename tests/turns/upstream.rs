@@ -595,7 +595,7 @@ fn a_server_that_does_not_know_stream_options_is_asked_without() {
 }
 
 #[test]
-fn a_turn_of_a_session_that_calls_tools_fails() {
+fn a_turn_that_calls_tools_and_was_given_none_fails() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "");
     let id = gateway.api().accepted("s", "x");

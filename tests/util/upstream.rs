@@ -51,6 +51,95 @@ impl Asked {
     }
 }
 
+/// Fails the test unless this is a chat that a strict server takes: members and forms of OpenAI's API
+/// alone, and each tool call with its result right behind it.
+#[track_caller]
+pub fn assert_chat(chat: &Value) {
+    const KNOWN: &str = "model stream stream_options messages temperature top_p max_tokens user \
+        service_tier safety_identifier tools tool_choice parallel_tool_calls response_format verbosity \
+        reasoning_effort";
+    let has_only = |value: &Value, known: &str| {
+        let object = value.as_object().unwrap_or_else(|| panic!("no object: {value}"));
+        let strange = object.keys().find(|name| !known.split_whitespace().any(|it| it == *name));
+        assert!(strange.is_none(), "{strange:?} in {value}");
+        assert!(object.values().all(|value| !value.is_null()) || value["role"] == "assistant");
+    };
+    let is_function = |value: &Value, known: &str| {
+        has_only(value, "type function");
+        assert_eq!(value["type"], "function", "{value}");
+        has_only(&value["function"], known);
+        assert!(value["function"]["name"].is_string(), "{value}");
+    };
+    has_only(chat, KNOWN);
+    let tools = chat["tools"].as_array();
+    for tool in tools.into_iter().flatten() {
+        is_function(tool, "name description parameters strict");
+    }
+    assert!(tools.is_none_or(|tools| !tools.is_empty()), "{chat}");
+    if tools.is_none() {
+        assert!(chat["tool_choice"].is_null() && chat["parallel_tool_calls"].is_null(), "{chat}");
+    }
+    match &chat["tool_choice"] {
+        Value::Null => {}
+        Value::String(word) => assert!(["auto", "none", "required"].contains(&word.as_str())),
+        choice => is_function(choice, "name"),
+    }
+    match &chat["response_format"] {
+        Value::Null => {}
+        format if format["type"] == "json_schema" => {
+            has_only(format, "type json_schema");
+            has_only(&format["json_schema"], "name description schema strict");
+            assert!(format["json_schema"]["name"].is_string(), "{format}");
+        }
+        format => assert_eq!(*format, json!({ "type": "json_object" })),
+    }
+    assert_messages(chat["messages"].as_array().unwrap_or_else(|| panic!("no messages: {chat}")));
+}
+
+#[track_caller]
+fn assert_messages(messages: &[Value]) {
+    let mut open: Vec<&Value> = Vec::new();
+    for message in messages {
+        let (role, content) = (message["role"].as_str().unwrap_or_default(), &message["content"]);
+        let names: Vec<&str> = message.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(
+            role == "tool",
+            !open.is_empty(),
+            "calls without results, or the reverse: {messages:?}"
+        );
+        match role {
+            "system" | "developer" => assert!(content.is_string() && names.len() == 2, "{message}"),
+            "user" => {
+                assert_eq!(names.len(), 2, "{message}");
+                for part in content.as_array().into_iter().flatten() {
+                    let kind = part["type"].as_str().unwrap_or_default();
+                    assert!(["text", "image_url", "file", "input_audio"].contains(&kind), "{part}");
+                    assert!(part[kind].is_object() || (kind == "text" && part["text"].is_string()));
+                }
+                assert!(content.is_string() || !content.as_array().unwrap().is_empty());
+            }
+            "assistant" => {
+                let calls = message["tool_calls"].as_array();
+                assert_eq!(names.len(), if calls.is_some() { 3 } else { 2 }, "{message}");
+                assert!(content.is_string() || (content.is_null() && calls.is_some()), "{message}");
+                open.extend(calls.into_iter().flatten().map(|call| &call["id"]));
+                for call in calls.into_iter().flatten() {
+                    assert!(call["id"].is_string() && call["type"] == "function", "{call}");
+                    let function = &call["function"];
+                    assert!(function["name"].is_string() && function["arguments"].is_string());
+                }
+            }
+            "tool" => {
+                assert!(content.is_string() && names.len() == 3, "{message}");
+                let at = open.iter().position(|id| **id == message["tool_call_id"]);
+                open.remove(at.unwrap_or_else(|| panic!("no such call: {message}")));
+            }
+            role => panic!("role {role:?}"),
+        }
+    }
+    assert!(open.is_empty(), "calls without results: {messages:?}");
+}
+
 impl Upstream {
     #[track_caller]
     pub fn start() -> Upstream {
@@ -65,6 +154,22 @@ impl Upstream {
             }
         });
         Upstream { address, accepted }
+    }
+
+    /// Answers by itself from now on, as a model would that does what it is given: calls each tool, says
+    /// what came back, keeps to a schema, and sees pictures. What [`assert_chat`] does not take is
+    /// answered with 400.
+    pub fn obey(self) {
+        thread::spawn(move || {
+            for stream in self.accepted {
+                thread::spawn(move || {
+                    let mut line = Line::of(stream);
+                    while let Some(asked) = line.next_request() {
+                        line.obey(&asked.json());
+                    }
+                });
+            }
+        });
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -193,6 +298,53 @@ impl Line {
         self.event(&chunk(&json!({}), Some("stop")));
         self.event("[DONE]");
         self.send("0\r\n\r\n");
+    }
+
+    /// A whole stream of these deltas, with this reason for its end and this usage.
+    pub fn deltas(&mut self, deltas: &[Value], finish: &str, usage: &Value) {
+        self.begin();
+        for delta in deltas {
+            self.event(&chunk(delta, None));
+        }
+        self.event(&chunk(&json!({}), Some(finish)));
+        if !usage.is_null() {
+            self.event(&json!({ "choices": [], "usage": usage }).to_string());
+        }
+        self.event("[DONE]");
+        self.send("0\r\n\r\n");
+    }
+
+    fn obey(&mut self, chat: &Value) {
+        if std::panic::catch_unwind(|| assert_chat(chat)).is_err() {
+            let error = json!({ "error": { "message": format!("not a chat: {chat}") } });
+            return self.answer(400, "", &error.to_string());
+        }
+        let last = chat["messages"].as_array().and_then(|all| all.last()).unwrap_or(chat);
+        let parts = last["content"].as_array().into_iter().flatten();
+        let pictures = parts.filter(|part| part["type"] == "image_url").count();
+        let usage = json!({ "prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3 });
+        let tools = chat["tools"].as_array().filter(|_| last["role"] == "user");
+        let deltas = if let Some(tools) = tools {
+            let delta = |(at, tool): (usize, &Value)| {
+                let name = &tool["function"]["name"];
+                let call = json!({ "index": at, "id": format!("call_{at}"), "type": "function",
+                    "function": { "name": name, "arguments": "{\"city\"" } });
+                let rest = json!({ "index": at, "function": { "arguments": ":\"Rome\"}" } });
+                [call, rest].map(|piece| json!({ "tool_calls": [piece] }))
+            };
+            return self.deltas(
+                &tools.iter().enumerate().flat_map(delta).collect::<Vec<_>>(),
+                "tool_calls",
+                &usage,
+            );
+        } else if chat["response_format"].is_object() {
+            [json!({ "content": "{\"city\":" }), json!({ "content": "\"Rome\"}" })]
+        } else if last["role"] == "tool" {
+            [json!({ "content": "it is " }), json!({ "content": last["content"] })]
+        } else {
+            [json!({ "content": "pictures: " }), json!({ "content": pictures.to_string() })]
+        };
+        self.deltas(&deltas, "stop", &usage);
     }
 
     /// A whole stream with this reply.

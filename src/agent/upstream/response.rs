@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
-use super::super::{ErrorResponse, NO_REASON, Outcome, Reply, Report, Turn, usage};
+use super::super::{ErrorResponse, NO_REASON, Outcome, Reply, Report, ToolCall, Turn, usage};
 use super::{UpstreamClient, temporary};
 use crate::cancel::CancelReason;
 use crate::escape::{escaped, first_chars, one_line, quoted};
@@ -20,6 +20,9 @@ const UPSTREAM_TAIL: Duration = Duration::from_millis(20);
 
 /// What an event of a stream has beside its delta without counting as reply: ids, model and usage.
 const EVENT_FRAME: usize = 1 << 10;
+
+/// Tool calls of one reply: as many as OpenAI takes tools.
+const MAX_CALLS: usize = 128;
 
 /// An answer to a turn.
 pub struct ResponseReader<'a, 'r> {
@@ -38,8 +41,10 @@ struct StreamState {
     text: usize,
     /// Bytes of text and of all else that the model says.
     size: usize,
-    /// The model wants something to be done for it.
-    tools: bool,
+    /// The model called tools, wanted or not.
+    called: bool,
+    /// Those that it called and was given.
+    calls: Vec<ToolCall>,
 }
 
 /// The first of a completion's choices; `None` where there is no list of them.
@@ -77,11 +82,58 @@ impl ResponseReader<'_, '_> {
         }
         let mut reply = self.reply.borrow_mut();
         if reply.native().is_none() {
-            if so_far.text == 0 && so_far.tools {
-                let words = "the model called tools and wrote no text; the reply of a durable message is text";
+            let StreamState { mut report, text, called, calls, .. } = so_far;
+            if called && calls.is_empty() && text == 0 {
+                let words = "the model called tools, of which it was given none, and wrote no text";
                 return Err(Outcome::Failed(words.to_owned()));
             }
-            reply.report(so_far.report);
+            let list = json::list(&mut calls.iter().map(ToolCall::to_json));
+            report.calls = (!calls.is_empty()).then_some(list);
+            reply.report(report);
+        }
+        Ok(())
+    }
+
+    /// Whether the model was given tools.
+    fn has_tools(&self) -> bool {
+        self.turn.context.is_some_and(|context| member(&context.options, "tools").is_some())
+    }
+
+    /// Adds the tool calls of an event to those so far, and passes them on.
+    fn take_calls(
+        &self,
+        pieces: &str,
+        calls: &mut Vec<ToolCall>,
+        reply: &mut dyn Reply,
+    ) -> Result<(), Outcome> {
+        for piece in elements(pieces) {
+            let [index, function, arguments] = {
+                let [index, function] = find(piece, ["index", "function"]);
+                [index, function, function.and_then(|it| member(it, "arguments"))]
+            };
+            let index = index.and_then(|index| index.parse().ok());
+            let name = string(function.unwrap_or_default(), "name").unwrap_or_default();
+            let id = string(piece, "id").unwrap_or_default();
+            // Some servers number no calls, or all with 0: a name with another id begins one too.
+            let known = calls.iter().rposition(|call| index.is_none() || call.index == index);
+            let goes_on = |at: &usize| {
+                name.is_empty() || id == calls[*at].id || (id.is_empty() && index.is_some())
+            };
+            let at = known.filter(goes_on).unwrap_or(calls.len());
+            if at == MAX_CALLS {
+                let words = format!("the model called more than {MAX_CALLS} tools");
+                return Err(Outcome::Failed(words));
+            }
+            if at == calls.len() {
+                let own = || format!("call_{}_{at}", self.turn.message_id);
+                let id = if id.is_empty() { own() } else { id };
+                calls.push(ToolCall { index, id, name, arguments: String::new() });
+            }
+            // An object in the place of its text is what some servers mean by it.
+            let piece = arguments.map(|it| json::text(it).unwrap_or_else(|_| it.into()));
+            let piece = piece.unwrap_or_default();
+            calls[at].arguments += &piece;
+            reply.call(calls, at, &piece).map_err(|_| Outcome::Ended(CancelReason::ClientGone))?;
         }
         Ok(())
     }
@@ -105,8 +157,12 @@ impl ResponseReader<'_, '_> {
         let content = string(delta, "content").unwrap_or_default();
         so_far.text += content.len();
         so_far.size += content.len() + chunk.len().saturating_sub(delta.len() + EVENT_FRAME);
+        let mut calls = "";
         for (name, value) in members(delta).filter(|(_, value)| *value != "null") {
-            so_far.tools |= name == "tool_calls" || name == "function_call";
+            if name == "tool_calls" {
+                calls = value;
+            }
+            so_far.called |= name == "tool_calls" || name == "function_call";
             if name != "content" && name != "role" {
                 so_far.size += name.len() + value.len();
             }
@@ -118,7 +174,14 @@ impl ResponseReader<'_, '_> {
             Some(_) => reply.object(self.renamed(chunk), content.len()),
             None => {
                 let passed = if content.is_empty() { Ok(()) } else { reply.chunk(&content) };
-                so_far.report.usage = used.and_then(usage).or(so_far.report.usage.take());
+                let report = &mut so_far.report;
+                report.usage = used.and_then(usage).or(report.usage.take());
+                if let Some(refusal) = string(delta, "refusal").filter(|it| !it.is_empty()) {
+                    *report.refusal.get_or_insert_default() += &refusal;
+                }
+                if passed.is_ok() && !calls.is_empty() && self.has_tools() {
+                    self.take_calls(calls, &mut so_far.calls, reply)?;
+                }
                 passed
             }
         };

@@ -1,0 +1,284 @@
+//! Items of a response's input as chat messages, and these as items again.
+
+use std::mem::take;
+
+use crate::agent::context::{self, assistant, inner, own, role, tool_call};
+use crate::api::chat_completions::unsupported;
+use crate::api::error::{ApiError, bad_field};
+use crate::api::request::{excerpt, list, text};
+use crate::api::turn::ParseOptions;
+use crate::escape::quoted;
+use crate::json::{Raw, add, elements, find, member, string};
+
+const ROLES: [&str; 4] = ["user", "assistant", "system", "developer"];
+
+/// What an item of an earlier response was.
+pub enum Output {
+    /// What its message said.
+    Said(String),
+    /// A tool call, as a chat has it.
+    Call(String),
+}
+
+/// Finds the item of this id.
+pub type Lookup<'a> = &'a mut dyn FnMut(&str) -> Result<Output, ApiError>;
+
+/// Chat messages. What an assistant said and the tools that it called then are one of them.
+#[derive(Default)]
+struct Chat {
+    /// The beginning of a list.
+    messages: String,
+    /// What it said, as JSON, in the message that is not among them yet.
+    said: Option<String>,
+    /// The calls in it.
+    calls: String,
+}
+
+impl Chat {
+    fn end_assistant(&mut self) {
+        let (said, calls) = (self.said.take(), take(&mut self.calls));
+        if said.is_some() || !calls.is_empty() {
+            let said = said.as_deref().unwrap_or("null");
+            add(&mut self.messages, None, &assistant(said, &calls));
+        }
+    }
+
+    fn add(&mut self, message: &str) {
+        self.end_assistant();
+        add(&mut self.messages, None, message);
+    }
+
+    fn add_said(&mut self, said: String) {
+        if self.said.is_some() {
+            self.end_assistant();
+        }
+        self.said = Some(said);
+    }
+
+    fn add_call(&mut self, call: &str) {
+        if !self.calls.is_empty() {
+            self.calls.push(',');
+        }
+        self.calls += call;
+    }
+}
+
+/// The text of a turn, and the chat messages if there are others: no text is stored twice.
+pub fn read(
+    input: Raw<'_>,
+    options: ParseOptions,
+    lookup: Lookup<'_>,
+) -> Result<(String, Option<String>), ApiError> {
+    let wrong = || bad_field("input", "must be text or a list of items, and not empty");
+    let Some(items) = list(input) else {
+        let plain = input.filter(|raw| raw.starts_with('"')).ok_or_else(wrong)?;
+        let text = text(Some(plain), "input")?.filter(|text| !text.is_empty());
+        return Ok((text.ok_or_else(wrong)?.into(), None));
+    };
+    let mut chat = Chat { messages: "[".to_owned(), ..Chat::default() };
+    for (at, item) in elements(items).enumerate() {
+        add_item(&mut chat, item, (&format!("input[{at}]"), options), lookup)?;
+    }
+    chat.end_assistant();
+    let messages = chat.messages + "]";
+    let own = own(&messages);
+    let said = elements(&messages).nth(own).ok_or_else(wrong)?;
+    let plain = member(said, "content").is_some_and(|content| content.starts_with('"'));
+    let alone = plain && own == 0 && elements(&messages).nth(1).is_none() && role(said) == "user";
+    Ok((context::text(said), (!alone).then_some(messages)))
+}
+
+fn add_item(
+    chat: &mut Chat,
+    item: &str,
+    (place, options): (&str, ParseOptions),
+    lookup: Lookup<'_>,
+) -> Result<(), ApiError> {
+    let [kind, id, said_by] = find(item, ["type", "id", "role"]);
+    let implied = if said_by.is_none() && id.is_some() { "item_reference" } else { "message" };
+    let kind = text(kind, "type")?.unwrap_or(implied.into());
+    // A text that the item must have, as JSON.
+    let part = |name: &str| {
+        let found = member(item, name).filter(|it| it.starts_with('"'));
+        found.ok_or_else(|| bad_field(&format!("{place}.{name}"), "must be text"))
+    };
+    match &*kind {
+        "message" => {
+            let role = role(item);
+            if !ROLES.contains(&&*role) {
+                let words = format!("must be one of {}", ROLES.join(", "));
+                return Err(bad_field(&format!("{place}.role"), &words));
+            }
+            let media = role == "user" && options.takes_all();
+            let content = content(member(item, "content"), media, &format!("{place}.content"))?;
+            match &*role {
+                "assistant" => chat.add_said(content),
+                role => chat.add(&format!(r#"{{"role":"{role}","content":{content}}}"#)),
+            }
+        }
+        "function_call" => {
+            chat.add_call(&tool_call(part("call_id")?, part("name")?, part("arguments")?));
+        }
+        "function_call_output" => {
+            let output = content(member(item, "output"), false, &format!("{place}.output"))?;
+            let id = part("call_id")?;
+            chat.add(&format!(r#"{{"role":"tool","tool_call_id":{id},"content":{output}}}"#));
+        }
+        "item_reference" => {
+            let id = text(Some(part("id")?), "id")?.unwrap_or_default();
+            match lookup(&id).map_err(|error| error.param(format!("{place}.id")))? {
+                Output::Said(text) => chat.add_said(quoted(&text)),
+                Output::Call(call) => chat.add_call(&call),
+            }
+        }
+        // How a model came to what it said is its own; a chat has no place for it.
+        "reasoning" => {}
+        kind => {
+            let words = "messages, function calls, their outputs, item references and reasoning";
+            let message = format!("{place} has the type {:?}; taken are {words}.", excerpt(kind));
+            let error = ApiError::new(400, "unsupported_content", message);
+            return Err(error.param(format!("{place}.type")));
+        }
+    }
+    Ok(())
+}
+
+/// The content of an item as that of a chat message: a text, or where there is more than text in it,
+/// which `media` allows, a list of parts.
+fn content(content: Raw<'_>, media: bool, place: &str) -> Result<String, ApiError> {
+    if let Some(json) = content.filter(|it| it.starts_with('"')) {
+        text(content, place)?;
+        return Ok(json.to_owned());
+    }
+    let wrong = "must be text or a list of parts, and not an empty list";
+    let parts = list(content).ok_or_else(|| bad_field(place, wrong))?;
+    let (mut all, mut only_text, mut lines) = ("[".to_owned(), true, String::new());
+    for (at, given) in elements(parts).enumerate() {
+        let place = format!("{place}[{at}]");
+        let kind = text(member(given, "type"), "type")?.unwrap_or("(none)".into());
+        match part(given, &kind) {
+            Some(part) if media || part.starts_with(r#"{"type":"text""#) => {
+                only_text &= part.starts_with(r#"{"type":"text""#);
+                add(&mut all, None, &part);
+                if at > 0 {
+                    lines.push('\n');
+                }
+                lines += &string(&part, "text").unwrap_or_default();
+            }
+            _ => {
+                let kinds = ["input_text", "output_text", "text", "refusal", "input_image"];
+                let kinds = [&kinds[..], &["input_file", "input_audio"]].concat();
+                return Err(unsupported(if media { &kinds } else { &kinds[..4] }, &kind, &place));
+            }
+        }
+    }
+    // Not every server takes parts.
+    Ok(if only_text { quoted(&lines) } else { all + "]" })
+}
+
+/// A part of content as a chat has it; `None` where it has no such, or where it is not whole.
+fn part(part: &str, kind: &str) -> Option<String> {
+    let text_of = |name| member(part, name).filter(|it| crate::json::text(it).is_ok());
+    Some(match kind {
+        "input_text" | "output_text" | "text" => {
+            format!(r#"{{"type":"text","text":{}}}"#, text_of("text")?)
+        }
+        "refusal" => format!(r#"{{"type":"text","text":{}}}"#, text_of("refusal")?),
+        "input_image" => {
+            let mut image = "{".to_owned();
+            add(&mut image, Some("url"), text_of("image_url")?);
+            if let Some(detail) = member(part, "detail") {
+                add(&mut image, Some("detail"), detail);
+            }
+            format!(r#"{{"type":"image_url","image_url":{image}}}}}"#)
+        }
+        "input_file" => {
+            let mut file = "{".to_owned();
+            for name in ["filename", "file_data", "file_id"] {
+                if let Some(value) = text_of(name) {
+                    add(&mut file, Some(name), value);
+                }
+            }
+            text_of("file_data").or(text_of("file_id"))?;
+            format!(r#"{{"type":"file","file":{file}}}}}"#)
+        }
+        "input_audio" => {
+            let audio = member(part, "input_audio").filter(|it| it.starts_with('{'))?;
+            format!(r#"{{"type":"input_audio","input_audio":{audio}}}"#)
+        }
+        _ => return None,
+    })
+}
+
+/// A function call as an item; `call`: as a chat has it.
+pub fn call_item(id: &str, status: &str, call: &str) -> String {
+    let [call_id, function] = find(call, ["id", "function"]);
+    let [name, arguments] = find(function.unwrap_or_default(), ["name", "arguments"]);
+    let [call_id, name, arguments] = [call_id, name, arguments].map(|it| it.unwrap_or("\"\""));
+    format!(
+        r#"{{"id":"{id}","type":"function_call","status":"{status}","call_id":{call_id},"name":{name},"arguments":{arguments}}}"#
+    )
+}
+
+/// The items that chat messages stand for, each with its id.
+pub fn items(messages: &str, id: &str) -> Vec<(String, String)> {
+    let mut items = Vec::new();
+    let mut add_as = |write: &dyn Fn(&str) -> String| {
+        let id = format!("in_{id}_{}", items.len());
+        let item = write(&id);
+        items.push((id, item));
+    };
+    for message in elements(messages) {
+        let role = role(message);
+        let [content, calls, call_id] = find(message, ["content", "tool_calls", "tool_call_id"]);
+        if role == "tool" {
+            let (output, call_id) = (content.unwrap_or("\"\""), call_id.unwrap_or("\"\""));
+            add_as(&|id| {
+                format!(
+                    r#"{{"id":"{id}","type":"function_call_output","status":"completed","call_id":{call_id},"output":{output}}}"#
+                )
+            });
+            continue;
+        }
+        if let Some(content) = content {
+            let parts = input_parts(content, &role);
+            add_as(&|id| {
+                format!(
+                    r#"{{"id":"{id}","type":"message","status":"completed","role":"{role}","content":[{parts}]}}"#
+                )
+            });
+        }
+        for call in elements(calls.unwrap_or_default()) {
+            add_as(&|id| call_item(id, "completed", call));
+        }
+    }
+    items
+}
+
+/// A chat message's content as parts of an item.
+fn input_parts(content: &str, role: &str) -> String {
+    let said = |text: &str| match role {
+        "assistant" => format!(r#"{{"type":"output_text","text":{text},"annotations":[]}}"#),
+        _ => format!(r#"{{"type":"input_text","text":{text}}}"#),
+    };
+    if content.starts_with('"') {
+        return said(content);
+    }
+    let mut parts = "[".to_owned();
+    for part in elements(content) {
+        let [text, image, file] = find(part, ["text", "image_url", "file"]);
+        let part = if let Some(text) = text {
+            said(text)
+        } else if let Some(image) = image {
+            let [url, detail] = find(image, ["url", "detail"]);
+            let (url, detail) = (url.unwrap_or("\"\""), detail.unwrap_or("\"auto\""));
+            format!(r#"{{"type":"input_image","image_url":{url},"detail":{detail}}}"#)
+        } else if let Some(file) = file {
+            format!(r#"{{"type":"input_file",{}"#, &file[1..])
+        } else {
+            part.to_owned()
+        };
+        add(&mut parts, None, &part);
+    }
+    inner(&(parts + "]")).to_owned()
+}

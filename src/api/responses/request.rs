@@ -1,0 +1,302 @@
+//! The body of `POST /v1/responses` as a turn: a chat's messages and options, and what the response
+//! repeats of it.
+
+use super::items::{self, Lookup};
+use crate::api::chat_completions::common;
+use crate::api::error::{ApiError, bad, bad_field};
+use crate::api::request::{Body, excerpt};
+use crate::api::turn::{ParseOptions, Parsed, TurnRequest};
+use crate::api::warnings::Warnings;
+use crate::escape::quoted;
+use crate::json::{Raw, add, elements, find, member, members, one_line, string};
+use crate::session::Id;
+
+/// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
+/// most. Each event of its stream repeats them.
+const MAX_METADATA: usize = 40 * 1024;
+
+/// In front of the id of a message that is a response.
+pub const PREFIX: &str = "resp_";
+
+/// The members of a request that have an effect, or none by their nature: hints, and what may be
+/// included in a response where there is such.
+const FIELDS: &str = "model, stream, user, instructions, store, background, conversation, \
+    previous_response_id, metadata, input, temperature, top_p, max_output_tokens, tools, tool_choice, \
+    parallel_tool_calls, text, reasoning, include, truncation, service_tier, safety_identifier, \
+    prompt_cache_key, stream_options, top_logprobs";
+
+/// What they are called in a chat. Servers know `max_tokens` that do not know its younger name.
+const SAME: [(&str, &str); 6] = [
+    ("temperature", "temperature"),
+    ("top_p", "top_p"),
+    ("max_output_tokens", "max_tokens"),
+    ("user", "user"),
+    ("service_tier", "service_tier"),
+    ("safety_identifier", "safety_identifier"),
+];
+
+const INCLUDABLE: [&str; 8] = [
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "message.input_image.image_url",
+    "message.output_text.logprobs",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+    "reasoning.encrypted_content",
+];
+
+/// What a response repeats of its request.
+#[derive(Debug, Default, PartialEq)]
+pub struct EchoedFields {
+    pub model: String,
+    /// As the client names it.
+    pub previous: Option<String>,
+    pub instructions: Option<String>,
+    /// An object as JSON.
+    pub metadata: String,
+    pub stored: bool,
+    /// Of the chat, as JSON.
+    pub options: String,
+    /// As JSON, or empty.
+    pub reasoning: String,
+}
+
+impl EchoedFields {
+    /// Parses a message's context, which [`parse`] has made.
+    pub fn parse(context: &str) -> Option<EchoedFields> {
+        let [model, previous, instructions, options, response] =
+            find(context, ["model", "previous", "instructions", "options", "response"]);
+        let words = |raw: Raw<'_>| Some(crate::json::text(raw?).ok()?.into_owned());
+        let [stored, metadata, reasoning] = find(response?, ["stored", "metadata", "reasoning"]);
+        Some(EchoedFields {
+            model: words(model)?,
+            previous: words(previous).map(|id| PREFIX.to_owned() + &id),
+            instructions: words(instructions),
+            stored: stored?.parse().ok()?,
+            metadata: metadata.unwrap_or("null").to_owned(),
+            options: options.unwrap_or("{}").to_owned(),
+            reasoning: reasoning.unwrap_or_default().to_owned(),
+        })
+    }
+}
+
+pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<EchoedFields> {
+    let body = Body::parse(body, FIELDS)?;
+    let (model, stream) = common(&body)?;
+    body.text("instructions")?;
+    let stored = body.boolean("store")?.unwrap_or(true);
+    if body.boolean("background")? == Some(true) || body.raw("conversation").is_some() {
+        let name = if body.raw("conversation").is_some() { "conversation" } else { "background" };
+        let words = "\"background\" and \"conversation\" are not supported: POST /v1/messages answers \
+                     at once, and previous_response_id or a session makes a conversation.";
+        return Err(bad(words).param(name));
+    }
+    let previous = body.text("previous_response_id")?;
+    let id = previous.as_ref().map(|id| id.strip_prefix(PREFIX).and_then(Id::parse));
+    let id = id.map(|id| id.ok_or_else(ApiError::previous_not_found)).transpose()?;
+    let metadata = body.raw("metadata").unwrap_or("{}");
+    if !metadata.starts_with('{') || metadata.len() > MAX_METADATA {
+        let words = format!("must be an object of at most {MAX_METADATA} bytes");
+        return Err(bad_field("metadata", &words));
+    }
+    let mut warnings = Warnings::default();
+    let chat = chat_options(&body, options, &mut warnings)?;
+    check_include(&body)?;
+    for (name, _) in members(body.json).filter(|(_, value)| *value != "null") {
+        if !FIELDS.split(", ").any(|known| known == name) {
+            warnings.ignored(&name, "the gateway does not know it");
+        }
+    }
+    let (text, messages) = items::read(body.raw("input"), options, lookup)?;
+    let mut response = format!(r#"{{"stored":{stored},"metadata":{metadata}"#);
+    if let Some(reasoning) = object(&body, "reasoning")? {
+        add(&mut response, Some("reasoning"), reasoning);
+    }
+    let mut context =
+        format!(r#"{{"model":{},"options":{chat},"response":{response}}}"#, quoted(&model));
+    let previous = id.map(|id| quoted(&id.to_string()));
+    let rest = [
+        ("messages", messages.as_deref()),
+        ("previous", previous.as_deref()),
+        ("instructions", body.raw("instructions")),
+    ];
+    for (name, value) in rest {
+        value.iter().for_each(|value| add(&mut context, Some(name), value));
+    }
+    // A record is a line, and an event repeats parts of it.
+    let context = one_line(context + "}");
+    let echoed = EchoedFields::parse(&context).unwrap_or_default();
+    Ok((TurnRequest { text, stream, stored, context: Some(context), warnings }, echoed))
+}
+
+/// A member that is an object.
+fn object<'a>(body: &Body<'a>, name: &'static str) -> Result<Raw<'a>, ApiError> {
+    let value = body.raw(name);
+    let wrong = || bad_field(name, "must be an object");
+    value.map_or(Ok(None), |it| it.starts_with('{').then_some(value).ok_or_else(wrong))
+}
+
+/// The options of the chat, as JSON: what only an upstream can do is refused for other agents.
+fn chat_options(
+    body: &Body<'_>,
+    options: ParseOptions,
+    warnings: &mut Warnings,
+) -> Result<String, ApiError> {
+    let mut chat = "{".to_owned();
+    for (name, chat_name) in SAME {
+        body.raw(name).iter().for_each(|value| add(&mut chat, Some(chat_name), value));
+    }
+    add_tools(body, options, (&mut chat, warnings))?;
+    if let Some(text) = object(body, "text")? {
+        let [format, verbosity] = find(text, ["format", "verbosity"]);
+        let kind = format.map(|format| string(format, "type").unwrap_or_default());
+        match (kind.as_deref(), format) {
+            (None | Some("text"), _) | (_, None) => {}
+            (Some("json_object" | "json_schema"), _) if !options.takes_all() => {
+                return Err(options.refuse("text.format"));
+            }
+            (Some(kind @ ("json_object" | "json_schema")), Some(format)) => {
+                let needed = if kind == "json_schema" { &["name", "schema"][..] } else { &[] };
+                if let Some(name) = needed.iter().find(|name| member(format, name).is_none()) {
+                    return Err(bad_field(&format!("text.format.{name}"), "is missing"));
+                }
+                add(&mut chat, Some("response_format"), &nested(format, kind));
+            }
+            (Some(_), Some(_)) => {
+                let words = "must be text, json_schema or json_object";
+                return Err(bad_field("text.format.type", words));
+            }
+        }
+        verbosity.iter().for_each(|value| add(&mut chat, Some("verbosity"), value));
+    }
+    let reasoning = object(body, "reasoning")?.unwrap_or_default();
+    let effort = member(reasoning, "effort");
+    effort.iter().for_each(|effort| add(&mut chat, Some("reasoning_effort"), effort));
+    if body.raw("top_logprobs").is_some_and(|count| count != "0") {
+        if !options.takes_all() {
+            return Err(options.refuse("top_logprobs"));
+        }
+        warnings.ignored("top_logprobs", "a response has no logprobs here");
+    }
+    Ok(chat + "}")
+}
+
+/// Adds the tools of a request in the form of a chat. What is said of tools where there are none has
+/// no effect, and some servers refuse it.
+fn add_tools(
+    body: &Body<'_>,
+    options: ParseOptions,
+    (chat, warnings): (&mut String, &mut Warnings),
+) -> Result<(), ApiError> {
+    for name in ["tools", "include"] {
+        if body.raw(name).is_some_and(|list| !list.starts_with('[')) {
+            return Err(bad_field(name, "must be a list"));
+        }
+    }
+    let mut tools = "[".to_owned();
+    for (at, tool) in elements(body.raw("tools").unwrap_or_default()).enumerate() {
+        let [kind, name] = ["type", "name"].map(|name| string(tool, name));
+        if kind.as_deref() != Some("function") {
+            let place = format!("tools[{at}].type");
+            let kind = kind.unwrap_or_default();
+            let words = format!(
+                "{place} is {:?}: the gateway has no tools of its own and no way to those of OpenAI; \
+                 tools are of type \"function\", and the client runs them.",
+                excerpt(&kind)
+            );
+            return Err(ApiError::new(400, "unsupported_parameter", words).param(place));
+        }
+        if name.is_none() {
+            return Err(bad_field(&format!("tools[{at}].name"), "is missing"));
+        }
+        add(&mut tools, None, &nested(tool, "function"));
+    }
+    let has_tools = tools.len() > 1;
+    let choice = body.raw("tool_choice");
+    let kind = choice.and_then(|choice| string(choice, "type"));
+    let choice = match (choice, kind.as_deref()) {
+        (None | Some("\"auto\"" | "\"none\"" | "\"required\""), _) => choice.map(str::to_owned),
+        (Some(choice), Some("function")) if string(choice, "name").is_some() => {
+            Some(nested(choice, "function"))
+        }
+        _ => {
+            let words = "must be auto, none, required, or an object of type function with a name";
+            return Err(bad_field("tool_choice", words));
+        }
+    };
+    let forced = choice.as_ref().is_some_and(|it| !matches!(&**it, "\"auto\"" | "\"none\""));
+    if forced && !options.takes_all() {
+        return Err(options.refuse("tool_choice"));
+    }
+    if forced && !has_tools {
+        return Err(bad_field("tool_choice", "needs \"tools\""));
+    }
+    if has_tools && !options.takes_all() {
+        warnings.ignored("tools", options.why_not());
+    } else if has_tools {
+        add(chat, Some("tools"), &(tools + "]"));
+        choice.iter().for_each(|choice| add(chat, Some("tool_choice"), choice));
+        let parallel = body.boolean("parallel_tool_calls")?.map(|it| it.to_string());
+        parallel.iter().for_each(|it| add(chat, Some("parallel_tool_calls"), it));
+    }
+    Ok(())
+}
+
+/// Refuses what nobody knows of; what a response has no such thing of need not be in it.
+fn check_include(body: &Body<'_>) -> Result<(), ApiError> {
+    for (at, name) in elements(body.raw("include").unwrap_or_default()).enumerate() {
+        let known = crate::json::text(name).is_ok_and(|name| INCLUDABLE.contains(&&*name));
+        if !known {
+            let words = format!("is none of {}", INCLUDABLE.join(", "));
+            return Err(bad_field(&format!("include[{at}]"), &words));
+        }
+    }
+    Ok(())
+}
+
+/// What an object has beside its type in a member named like that, as a chat has it.
+fn nested(flat: &str, kind: &str) -> String {
+    let mut inside = "{".to_owned();
+    for (name, value) in members(flat).filter(|(name, value)| name != "type" && *value != "null") {
+        add(&mut inside, Some(&name), value);
+    }
+    let inside = if inside.len() > 1 { format!(r#","{kind}":{inside}}}"#) } else { String::new() };
+    format!(r#"{{"type":"{kind}"{inside}}}"#)
+}
+
+/// The opposite.
+pub fn flat(nested: &str) -> String {
+    let kind = string(nested, "type").unwrap_or_default();
+    match member(nested, &kind).filter(|inside| inside.starts_with('{')) {
+        Some(inside) => format!(r#"{{"type":"{kind}",{}"#, &inside[1..]),
+        None => nested.to_owned(),
+    }
+}
+
+/// The same for each of a list.
+pub fn flat_list(nested: &str) -> String {
+    crate::json::list(&mut elements(nested).map(flat))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_that_an_older_gateway_stored_too_deep_are_read_all_the_same() {
+        let deep = format!("{}1{}", "{\"a\":".repeat(125), "}".repeat(125));
+        let context = format!(r#"{{"model":"m","response":{{"stored":true,"metadata":{deep}}}}}"#);
+        assert_eq!(EchoedFields::parse(&context).unwrap().metadata, deep);
+    }
+
+    #[test]
+    fn what_is_nested_for_a_chat_is_flat_again() {
+        for (text, kind) in [
+            (r#"{"type":"function","name":"f","parameters":{"type":"object"}}"#, "function"),
+            (r#"{"type":"json_object"}"#, "json_object"),
+        ] {
+            assert_eq!(flat(&nested(text, kind)), text);
+        }
+    }
+}
