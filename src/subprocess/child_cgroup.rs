@@ -123,7 +123,8 @@ mod tests {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
         let dir = File::open(group).unwrap();
         let (number, cgroup) = (&AtomicI32::new(0), Some(dir.as_fd()));
-        let options = SpawnOptions { stdin: false, own_group: true, number, cgroup, image: None };
+        let (image, kept) = (None, None);
+        let options = SpawnOptions { stdin: false, own_group: true, number, cgroup, image, kept };
         let (argv, path) = (["/bin/sh", "-c", script].map(Into::into), "PATH=/usr/bin:/bin");
         let born = spawn(&argv, &[path.into()], options).unwrap();
         assert!(born.joined);
