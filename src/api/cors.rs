@@ -30,7 +30,10 @@ pub fn check(request: &Request, http: &Http) -> Result<Vec<(&'static str, String
     };
     Ok(vec![
         ("Access-Control-Allow-Origin", allowed.clone()),
-        ("Access-Control-Expose-Headers", "Retry-After, Idempotent-Replayed".to_owned()),
+        (
+            "Access-Control-Expose-Headers",
+            "Retry-After, Idempotent-Replayed, X-Hermes-Upstream".to_owned(),
+        ),
         ("Vary", "Origin".to_owned()),
     ])
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::buffers::Lease;
 use super::error::ApiError;
-use super::response::{json, mark_replayed, sse_head};
+use super::response::{json, mark_replayed, mark_upstream, sse_head};
 use super::service::Exchange;
 use crate::agent::{Reply, Report};
 use crate::http::{Closed, Connection, Request, Stream, sse};
@@ -38,6 +38,8 @@ pub struct ReplyWriter<'c> {
     pub id: String,
     /// An earlier request began it.
     pub replayed: bool,
+    /// Which of several upstreams answers.
+    upstream: Option<String>,
     report: Report,
     /// The encoder's first events were written.
     begun: bool,
@@ -72,6 +74,7 @@ impl<'c> ReplyWriter<'c> {
             encoder,
             id: String::new(),
             replayed: false,
+            upstream: None,
             report: Report::default(),
             begun: false,
             stream,
@@ -119,8 +122,8 @@ impl<'c> ReplyWriter<'c> {
                     None if self.native => json(200, PLACEHOLDER.to_string()),
                     None => json(200, self.encoder.whole(&self.id, &self.report)),
                 };
-                let response =
-                    mark_replayed(response.extents(&mut self.stored.into_iter()), self.replayed);
+                let response = response.extents(&mut self.stored.into_iter());
+                let response = mark_replayed(mark_upstream(response, self.upstream), self.replayed);
                 return connection.respond(request, response);
             }
             state => self.state = state,
@@ -156,7 +159,8 @@ impl<'c> ReplyWriter<'c> {
         let mut stream = match std::mem::replace(&mut self.state, WriterState::Gone) {
             WriterState::Unsent(connection, request) => {
                 let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-                let head = mark_replayed(sse_head(), self.replayed);
+                let head = mark_upstream(sse_head(), self.upstream.take());
+                let head = mark_replayed(head, self.replayed);
                 connection.start_stream(request, head).map_err(gone)?
             }
             WriterState::Streaming(stream) => stream,
@@ -195,6 +199,10 @@ impl Reply for ReplyWriter<'_> {
 
     fn idle(&mut self) -> io::Result<()> {
         if self.streams() { self.send(b": still here\n\n") } else { Ok(()) }
+    }
+
+    fn upstream(&mut self, name: &str) {
+        self.upstream = Some(name.to_owned());
     }
 
     fn report(&mut self, report: Report) {
