@@ -159,6 +159,10 @@ pub const MAX_SHOWN_VALUE: usize = 60;
 /// one would fail every turn.
 pub const MAX_EXEC_STRING: usize = 128 * KIB - 1;
 
+/// Servers that `agent.url` names: whoever has more has a balancer before them. What is remembered of each
+/// is when it failed.
+pub const MAX_UPSTREAMS: usize = 16;
+
 /// Targets of deliveries: each has a thread of its own.
 pub const MAX_TARGETS: usize = 32;
 /// Clients' keys: each request is compared with all of them, which takes some 10 µs.

@@ -18,6 +18,7 @@ use crate::json::{add, find, member, one_line, string, text_or_null};
 use crate::subprocess::Children;
 
 pub use context::Context;
+pub use upstream::{Head, Passed};
 
 /// What clients call the model that is meant where none is named.
 pub const DEFAULT_MODEL: &str = "default";
@@ -46,9 +47,17 @@ pub struct Turn<'a> {
 
 impl Turn<'_> {
     fn reply_too_long(&self) -> Outcome {
-        Outcome::Failed(format!("the reply is over limits.max_reply ({} bytes)", self.max_reply))
+        too_long(self.max_reply)
     }
 }
+
+fn too_long(max_reply: usize) -> Outcome {
+    Outcome::Failed(format!("the reply is over limits.max_reply ({max_reply} bytes)"))
+}
+
+/// Where the answer to a request goes that was passed to an upstream: piece by piece, and whether more is to
+/// come. An error means that nobody is there any more to take it.
+pub type Sink<'s> = dyn FnMut(&Head, &[u8], bool) -> io::Result<()> + 's;
 
 /// Where a reply goes, piece by piece. An error means that nobody is there any more to take it.
 pub trait Reply {
@@ -67,6 +76,9 @@ pub trait Reply {
     fn call(&mut self, _calls: &[ToolCall], _at: usize, _piece: &str) -> io::Result<()> {
         Ok(())
     }
+
+    /// Which of several servers answers; comes before the first piece.
+    fn upstream(&mut self, _name: &str) {}
 
     /// What the agent's own server tells of the turn; comes before its end, or never.
     fn report(&mut self, _report: Report) {}
@@ -268,12 +280,14 @@ impl fmt::Display for Outcome {
 pub struct Agent {
     config: config::Agent,
     children: Arc<Children>,
-    upstream: Arc<upstream::ConnectionPool>,
+    /// One for each of the configuration's servers.
+    upstreams: Arc<[upstream::ConnectionPool]>,
 }
 
 impl Agent {
     pub fn new(config: config::Agent, children: Arc<Children>) -> Agent {
-        Agent { config, children, upstream: Arc::default() }
+        let upstreams = config.url.iter().map(|_| upstream::ConnectionPool::default()).collect();
+        Agent { config, children, upstreams }
     }
 
     /// Runs a turn to its end. The reply's `idle` takes the place of that in `cancel`.
@@ -285,8 +299,8 @@ impl Agent {
         // sent again.
         let lenient = || idle().or(Ok(()));
         let patient = Cancel { idle: Some(&lenient), ..cancel };
-        if let Some(client) = upstream::UpstreamClient::new(self, patient) {
-            return client.run(turn, &reply).err().unwrap_or(Outcome::Done);
+        if !self.upstreams.is_empty() {
+            return upstream::run(self, patient, turn, &reply).err().unwrap_or(Outcome::Done);
         }
         if self.reads_files() {
             return command::run(&self.children, &self.config, turn, &reply, &cancel);
@@ -304,14 +318,18 @@ impl Agent {
 
     /// The models that a client may name.
     pub fn models(&self) -> Vec<String> {
-        let cancel = Cancel::at(Instant::now() + upstream::MODELS_TIMEOUT);
-        let client = upstream::UpstreamClient::new(self, cancel);
-        client.map_or_else(|| vec![DEFAULT_MODEL.to_owned()], |client| client.models())
+        upstream::models(self)
+    }
+
+    /// Sends a request to the upstream as it is, and its answer to `sink`. Whether it may is asked with
+    /// [`config::Agent::passes`].
+    pub fn pass(&self, request: &Passed<'_>, cancel: &Cancel<'_>, sink: &mut Sink<'_>) -> Outcome {
+        upstream::pass(self, request, *cancel, sink).err().unwrap_or(Outcome::Done)
     }
 
     /// Closes connections that were kept for turns that did not come; to be called now and then.
     pub fn close_idle(&self) {
-        self.upstream.close_idle();
+        self.upstreams.iter().for_each(upstream::ConnectionPool::close_idle);
     }
 
     /// What `/v1/models` calls it.

@@ -3,10 +3,12 @@
 //!
 //! A request that got nothing back is sent again; once there is a byte of an answer, never.
 
+mod failover;
+mod pass;
 mod request;
 mod response;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::net::TcpStream;
 use std::os::fd::AsFd;
 use std::sync::Mutex;
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::{Agent, DEFAULT_MODEL, ErrorResponse, Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
-use crate::config::Url;
+use crate::config::Upstream;
 use crate::escape::{escaped, quoted};
 use crate::json::{self, elements, member, string};
 use crate::outbound::client::{Error, Response};
@@ -37,7 +39,7 @@ const UPSTREAM_KEPT: usize = 256;
 const UPSTREAM_IDLE: Duration = Duration::from_secs(20);
 
 /// For the list of its models: somebody waits who asked for something else.
-pub const MODELS_TIMEOUT: Duration = Duration::from_secs(2);
+const MODELS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the list is remembered.
 const MODELS_KEPT: Duration = Duration::from_secs(60);
@@ -48,7 +50,10 @@ const MAX_MODELS_BODY: usize = 1 << 20;
 /// The models of it that are told: a server that lists more means no choice.
 const MAX_MODELS: usize = 2000;
 
-/// What is kept of the server between turns.
+pub use failover::models;
+pub use pass::{Head, Passed, pass};
+
+/// What is kept of a server between turns.
 #[derive(Debug, Default)]
 pub struct ConnectionPool {
     /// Connections that can take another request, and since when; the newest last.
@@ -57,42 +62,86 @@ pub struct ConnectionPool {
     models: Mutex<Option<(Instant, Vec<String>)>>,
     /// It does not know `stream_options`.
     plain: AtomicBool,
+    /// When it failed last, unless it has answered since.
+    failed: Mutex<Option<Instant>>,
 }
 
-/// A request to the server, and what it may need.
-pub struct UpstreamClient<'a> {
+/// What has become of a request to one server, as far as others are concerned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Attempt {
+    /// Nothing that is the server's doing.
+    Open,
+    /// It is not asked for this model.
+    Skipped,
+    /// It cannot be reached or is busy: another may answer.
+    Failed,
+    Answered,
+}
+
+/// A request to a server, and what it may need.
+struct UpstreamClient<'a> {
     agent: &'a Agent,
-    url: &'a Url,
+    server: &'a Upstream,
+    pool: &'a ConnectionPool,
     cancel: Cancel<'a>,
+    attempt: Cell<Attempt>,
+    /// How often a request is sent again that got nothing back.
+    retries: u32,
+}
+
+/// Runs a turn.
+pub fn run(
+    agent: &Agent,
+    cancel: Cancel<'_>,
+    turn: &Turn<'_>,
+    reply: &RefCell<&mut dyn Reply>,
+) -> Result<(), Outcome> {
+    // A message that is tried again later needs no retries within an attempt.
+    let retries = if turn.attempt > 1 { 0 } else { UPSTREAM_RETRIES };
+    failover::first_answer(agent, (cancel, retries), turn.message_id, &mut |client, _| {
+        client.run(turn, reply)
+    })
 }
 
 impl<'a> UpstreamClient<'a> {
-    /// `None`: the agent has no upstream.
-    pub fn new(agent: &'a Agent, cancel: Cancel<'a>) -> Option<UpstreamClient<'a>> {
-        agent.config.url.as_ref().map(|url| UpstreamClient { agent, url, cancel })
+    /// For the server at this place.
+    fn new(agent: &'a Agent, at: usize, cancel: Cancel<'a>, retries: u32) -> UpstreamClient<'a> {
+        let (server, pool) = (&agent.config.url[at], &agent.upstreams[at]);
+        UpstreamClient { agent, server, pool, cancel, attempt: Cell::new(Attempt::Open), retries }
     }
 
-    pub fn run(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>) -> Result<(), Outcome> {
-        // A message that is tried again later needs no retries within an attempt.
-        let retries = if turn.attempt > 1 { 0 } else { UPSTREAM_RETRIES };
+    /// How the server is called in a log and a header, where there is more than one.
+    fn name(&self) -> Option<&'a str> {
+        Some(&*self.server.url.authority).filter(|_| self.agent.upstreams.len() > 1)
+    }
+
+    fn run(&self, turn: &Turn<'_>, reply: &RefCell<&mut dyn Reply>) -> Result<(), Outcome> {
         let alias = turn.context.map(|context| context.model.as_str());
         let alias = alias.filter(|alias| !alias.is_empty()).unwrap_or(DEFAULT_MODEL);
         let model = self.model(alias)?;
         let native = reply.borrow().native();
         let streams = native.unwrap_or(true);
         let most = self.agent.config.max_history;
-        let wanted = native.is_none() && !self.agent.upstream.plain.load(Ordering::Relaxed);
+        let wanted = native.is_none() && !self.pool.plain.load(Ordering::Relaxed);
         let mut usage = wanted;
         loop {
             let body = request::body(turn, &model, (streams, native.is_none(), usage), most)
                 .map_err(|e| temporary(&format!("the transcript cannot be read: {e}"), Some(&e)))?;
-            let request = ("POST", "/chat/completions", Some(&*body));
-            let result = self.exchange(request, retries, &mut |answer| {
+            let request = Request {
+                method: "POST",
+                target: "/chat/completions",
+                headers: &[("Content-Type", "application/json")],
+                body: Some(body.as_bytes()),
+            };
+            let result = self.exchange(&request, &mut |answer| {
+                if let Some(name) = self.name().filter(|_| answer.status < 300) {
+                    reply.borrow_mut().upstream(name);
+                }
                 let reader = response::ResponseReader { client: self, turn, reply, alias };
                 match answer.status {
                     200..=299 if streams => reader.stream(answer),
                     200..=299 => reader.whole(answer),
-                    _ => Err(reader.error(answer)),
+                    _ => Err(response::ResponseReader::error(self, answer)),
                 }
             });
             match result {
@@ -102,7 +151,7 @@ impl<'a> UpstreamClient<'a> {
                 }
                 result => {
                     if wanted && !usage && result.is_ok() {
-                        self.agent.upstream.plain.store(true, Ordering::Relaxed);
+                        self.pool.plain.store(true, Ordering::Relaxed);
                     }
                     return result;
                 }
@@ -112,7 +161,7 @@ impl<'a> UpstreamClient<'a> {
 
     /// The upstream's name for a model.
     fn model(&self, alias: &str) -> Result<String, Outcome> {
-        let config = &self.agent.config;
+        let config = self.server;
         if let Some(model) = config.models.get(alias) {
             return Ok(model.clone());
         }
@@ -125,37 +174,36 @@ impl<'a> UpstreamClient<'a> {
         if config.models.is_empty() {
             return Ok(alias.to_owned());
         }
+        self.attempt.set(Attempt::Skipped);
         let alias = quoted(alias);
         let words = format!("There is no model {alias}; GET /v1/models lists the models.");
         let kind = (&*quoted("invalid_request_error"), "\"model\"", "\"model_not_found\"");
         Err(Outcome::ErrorResponse(Box::new(ErrorResponse::new(404, &words, kind))))
     }
 
-    /// What a client may call a model.
-    pub fn models(&self) -> Vec<String> {
-        let map = &self.agent.config.models;
-        let mut models = if map.is_empty() {
-            self.listed().unwrap_or_default()
-        } else {
-            map.names().into_iter().map(str::to_owned).gather()
-        };
-        models.retain(|model| model != DEFAULT_MODEL);
-        models.insert(0, DEFAULT_MODEL.to_owned());
-        models
+    /// What a client may call a model, beside the default one.
+    fn models(&self) -> Option<Vec<String>> {
+        let map = &self.server.models;
+        if map.is_empty() {
+            return self.listed();
+        }
+        Some(map.names().into_iter().map(str::to_owned).gather())
     }
 
     /// The upstream's own list, if it tells it soon.
     fn listed(&self) -> Option<Vec<String>> {
-        let cache = &self.agent.upstream.models;
+        let cache = &self.pool.models;
         if let Some((at, models)) = &*lock(cache)
             && at.elapsed() < MODELS_KEPT
         {
             return Some(models.clone());
         }
         let deadline = self.cancel.deadline.min(Instant::now() + MODELS_TIMEOUT);
-        let client = UpstreamClient { cancel: Cancel { deadline, ..self.cancel }, ..*self };
+        let cancel = Cancel { deadline, ..self.cancel };
+        let client = UpstreamClient { cancel, attempt: self.attempt.clone(), ..*self };
         let mut models = None;
-        let _ = client.exchange(("GET", "/models", None), UPSTREAM_RETRIES, &mut |answer| {
+        let request = Request { method: "GET", target: "/models", headers: &[], body: None };
+        let _ = client.exchange(&request, &mut |answer| {
             let status = answer.status;
             if let Ok(body) = answer.body(MAX_MODELS_BODY, deadline) {
                 // One that lists none is not asked again for each turn.
@@ -170,27 +218,25 @@ impl<'a> UpstreamClient<'a> {
         models
     }
 
-    /// Sends a request until there is an answer, and hands that over. `retries`: how often it is sent
-    /// again where it got nothing back.
+    /// Sends a request for what is below the server's URL until there is an answer, and hands that over.
     fn exchange(
         &self,
-        (method, path, body): (&str, &str, Option<&str>),
-        mut retries: u32,
+        request: &Request<'_>,
         take: &mut dyn FnMut(Response<'_, '_>) -> Result<(), Outcome>,
     ) -> Result<(), Outcome> {
-        let config = &self.agent.config;
-        let key = config.key.as_ref().map(|key| String::from_utf8_lossy(key.bytes()));
-        let bearer = key.map(|key| format!("Bearer {key}"));
+        let key = self.server.key.as_ref().map(|key| String::from_utf8_lossy(key.bytes()));
+        // Anthropic's API has a field of its own for it.
+        let other = request.target.starts_with("/messages");
+        let (field, scheme) = if other { ("x-api-key", "") } else { ("Authorization", "Bearer ") };
+        let key = key.map(|key| format!("{scheme}{key}"));
         let mut headers =
             vec![("User-Agent", concat!("hermes-gateway/", env!("CARGO_PKG_VERSION")))];
-        headers.extend(bearer.iter().map(|bearer| ("Authorization", bearer.as_str())));
-        headers.extend(body.map(|_| ("Content-Type", "application/json")));
-        let escaped = body.filter(|_| self.url.secure).map(|body| body.replace('@', "\\u0040"));
-        let body = escaped.as_deref().or(body).map(str::as_bytes);
-        let (target, headers) = (&*self.url.below(path), &headers[..]);
-        let request = Request { method, target, headers, body };
+        headers.extend(key.iter().map(|key| (field, key.as_str())));
+        headers.extend_from_slice(request.headers);
+        let (target, headers) = (&*self.server.url.below(request.target), &headers[..]);
+        let (request, mut retries) = (Request { target, headers, ..*request }, self.retries);
         loop {
-            let kept = self.agent.upstream.take(&self.cancel).map_err(Outcome::Ended)?;
+            let kept = self.pool.take(&self.cancel).map_err(Outcome::Ended)?;
             let reused = kept.is_some();
             let (error, answered) = match self.once(&request, kept, take) {
                 Ok(result) => return result,
@@ -201,7 +247,7 @@ impl<'a> UpstreamClient<'a> {
             }
             if reused && !answered {
                 // The others are most likely dead too.
-                lock(&self.agent.upstream.idle).clear();
+                lock(&self.pool.idle).clear();
                 continue;
             }
             let words = format!("the upstream does not answer: {error}");
@@ -209,6 +255,7 @@ impl<'a> UpstreamClient<'a> {
                 Error::Io(e) if is_shortage(e) => return Err(temporary(&words, Some(e))),
                 Error::Io(_) | Error::CutShort if !answered && retries > 0 => {}
                 Error::Io(_) | Error::CutShort | Error::TimedOut | Error::Refused(_) => {
+                    self.attempt.set(Attempt::Failed);
                     return Err(temporary(&words, None));
                 }
             }
@@ -227,15 +274,19 @@ impl<'a> UpstreamClient<'a> {
     ) -> Result<Result<(), Outcome>, (Error, bool)> {
         let (Agent { config, children, .. }, cancel) = (self.agent, &self.cancel);
         let environment = || environment(&config.env, &config.pass_env);
-        let client = open((self.url, request), children, &environment, &mut stream, cancel);
+        let client = open((&self.server.url, request), children, &environment, &mut stream, cancel);
         let mut client = client.map_err(|e| (Error::Io(e), false))?;
         let result = match client.send(request, cancel.deadline) {
-            Ok(answer) => take(answer),
+            Ok(answer) => {
+                let busy = matches!(answer.status, 429 | 500..=599);
+                self.attempt.set(if busy { Attempt::Failed } else { Attempt::Answered });
+                take(answer)
+            }
             Err(error) => return Err((error, client.has_answered())),
         };
         let free = client.is_reusable();
         drop(client);
-        let mut idle = lock(&self.agent.upstream.idle);
+        let mut idle = lock(&self.pool.idle);
         if let Some(stream) = stream.filter(|_| free && idle.len() < UPSTREAM_KEPT) {
             idle.push((Instant::now(), stream));
         }

@@ -32,7 +32,7 @@ pub fn check(request: &Request, http: &Http) -> Result<Vec<(&'static str, String
         ("Access-Control-Allow-Origin", allowed.clone()),
         (
             "Access-Control-Expose-Headers",
-            "Retry-After, Idempotent-Replayed, X-Hermes-Warning".to_owned(),
+            "Retry-After, Idempotent-Replayed, X-Hermes-Upstream, X-Hermes-Warning".to_owned(),
         ),
         ("Vary", "Origin".to_owned()),
     ])

@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use super::buffers::Lease;
 use super::error::ApiError;
-use super::response::{json, mark_replayed, sse_head};
+use super::response::{json, mark_replayed, mark_upstream, sse_head};
 use super::service::Exchange;
 use super::warnings::Warnings;
 use crate::agent::{Reply, Report, ToolCall};
@@ -42,6 +42,8 @@ pub struct ReplyWriter<'c> {
     /// An earlier request began it.
     pub replayed: bool,
     warnings: Warnings,
+    /// Which of several upstreams answers.
+    upstream: Option<String>,
     report: Report,
     /// The encoder's first events were written.
     begun: bool,
@@ -81,6 +83,7 @@ impl<'c> ReplyWriter<'c> {
             id: String::new(),
             replayed: false,
             warnings,
+            upstream: None,
             report: Report::default(),
             begun: false,
             stream,
@@ -131,7 +134,8 @@ impl<'c> ReplyWriter<'c> {
                     None => json(200, self.encoder.whole(&self.id, &self.report, silent)),
                 };
                 let response = self.warnings.mark(response.extents(&mut self.stored.into_iter()));
-                return connection.respond(request, mark_replayed(response, self.replayed));
+                let response = mark_replayed(mark_upstream(response, self.upstream), self.replayed);
+                return connection.respond(request, response);
             }
             state => self.state = state,
         }
@@ -166,7 +170,8 @@ impl<'c> ReplyWriter<'c> {
         let mut stream = match std::mem::replace(&mut self.state, WriterState::Gone) {
             WriterState::Unsent(connection, request) => {
                 let gone = |_| io::Error::from(io::ErrorKind::BrokenPipe);
-                let head = self.warnings.mark(mark_replayed(sse_head(), self.replayed));
+                let head = mark_upstream(sse_head(), self.upstream.take());
+                let head = self.warnings.mark(mark_replayed(head, self.replayed));
                 connection.start_stream(request, head).map_err(gone)?
             }
             WriterState::Streaming(stream) => stream,
@@ -221,6 +226,10 @@ impl Reply for ReplyWriter<'_> {
 
     fn idle(&mut self) -> io::Result<()> {
         if self.streams() { self.send(b": still here\n\n") } else { Ok(()) }
+    }
+
+    fn upstream(&mut self, name: &str) {
+        self.upstream = Some(name.to_owned());
     }
 
     fn report(&mut self, report: Report) {

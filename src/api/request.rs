@@ -119,21 +119,30 @@ pub fn check_session(session: &str) -> Result<(), ApiError> {
     Err(ApiError::new(400, "bad_session", message))
 }
 
-/// The body of a request, which must be JSON; memory for as much as it may be is leased before.
+/// The body of a request, which must be JSON.
 pub fn json_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), HandlerError> {
+    if !is_json(exchange.request) {
+        let message = "The body must be JSON, and say so: Content-Type: application/json.";
+        return Err(ApiError::new(415, "not_json", message).into());
+    }
+    whole_body(exchange)
+}
+
+/// Whether its body is declared as JSON.
+pub fn is_json(request: &Request) -> bool {
+    let kind = request.header_text("Content-Type").unwrap_or("");
+    kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json")
+}
+
+/// The body of a request; memory for as much as it may be is leased before.
+pub fn whole_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), HandlerError> {
     let mut lease = exchange.lease();
     let Exchange { connection, request, service, .. } = exchange;
     let coding = request.header_text("Content-Encoding").unwrap_or("identity");
     if !coding.eq_ignore_ascii_case("identity") {
         let message =
-            format!("Content-Encoding: {coding} is not supported: send the body as plain JSON.");
+            format!("Content-Encoding: {coding} is not supported: send the body as it is.");
         return Err(ApiError::new(415, "unsupported_encoding", message).into());
-    }
-    let kind = request.header_text("Content-Type").unwrap_or("");
-    let essence = kind.split(';').next().unwrap_or("").trim();
-    if !essence.eq_ignore_ascii_case("application/json") {
-        let message = "The body must be JSON, and say so: Content-Type: application/json.";
-        return Err(ApiError::new(415, "not_json", message).into());
     }
     let most = service.settings().config.limits.max_body;
     connection.hurry |= lease.grow(request.announced(most))?;

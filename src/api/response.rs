@@ -14,6 +14,16 @@ pub fn mark_replayed(response: Response, replayed: bool) -> Response {
     if replayed { response.header(REPLAYED, "true") } else { response }
 }
 
+/// Set on an answer that one of several upstreams has given: which one.
+const UPSTREAM: &str = "X-Hermes-Upstream";
+
+pub fn mark_upstream(response: Response, name: Option<String>) -> Response {
+    match name {
+        Some(name) => response.header(UPSTREAM, name),
+        None => response,
+    }
+}
+
 /// The head of a stream of server-sent events.
 pub fn sse_head() -> Response {
     // Asks nginx not to collect a stream before it passes it on.

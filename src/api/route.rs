@@ -4,6 +4,7 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use super::auth::{Authenticated, Origin};
 use super::error::{ApiError, Handled, HandlerError};
+use super::pass_through::pass;
 use super::request::check_once;
 use super::service::{Exchange, Service};
 use super::{chat_completions, cors, messages, models, responses, restart, sessions, status};
@@ -62,6 +63,14 @@ static ROUTES: &[Route] = &[
     Route(Get, "/v1/responses/{id}", "chat", Read, Keyed(responses::get)),
     Route(Delete, "/v1/responses/{id}", "chat", Work, Keyed(responses::delete)),
     Route(Get, "/v1/responses/{id}/input_items", "chat", Read, Keyed(responses::input_items)),
+    Route(Post, "/v1/responses/*", "chat", LongWork, Keyed(pass)),
+    Route(Post, "/v1/embeddings", "chat", LongWork, Keyed(pass)),
+    Route(Post, "/v1/completions", "chat", LongWork, Keyed(pass)),
+    Route(Post, "/v1/audio/*", "chat", LongWork, Keyed(pass)),
+    Route(Post, "/v1/images/*", "chat", LongWork, Keyed(pass)),
+    Route(Post, "/v1/moderations", "chat", LongWork, Keyed(pass)),
+    Route(Post, "/anthropic/v1/messages", "chat", LongWork, Keyed(pass)),
+    Route(Post, "/anthropic/v1/messages/count_tokens", "chat", LongWork, Keyed(pass)),
     Route(Get, "/v1/models", "chat", Memory, Keyed(models::list)),
     Route(Get, "/v1/models/*", "chat", Memory, Keyed(models::get)),
     Route(Get, "/v1/messages", "messages", Read, Keyed(messages::failed)),
@@ -289,7 +298,7 @@ impl Found<'_> {
         if self.routes.is_empty() {
             return Err(ApiError::new(404, "not_found", "There is nothing at this path.").into());
         }
-        let Some(&Route(_, _, scope, class, Keyed(handler))) = self.route else {
+        let Some(&Route(_, pattern, scope, class, Keyed(handler))) = self.route else {
             let allow = self.routes.iter().map(Route::allow).gather().join(", ");
             let message = format!("This method is not allowed here; allowed: {allow}.");
             let problem = ApiError::new(405, "method_not_allowed", message);
@@ -309,7 +318,10 @@ impl Found<'_> {
             let message = format!("Try again later: {why}.");
             return Err(ApiError::new(503, "journal_unavailable", message).into());
         }
-        Ok(handler)
+        // An upstream that has the API itself has the responses, too.
+        let passed = pattern.starts_with("/v1/responses")
+            && service.settings().config.agent.passes("responses").is_ok();
+        Ok(if passed { pass } else { handler })
     }
 }
 

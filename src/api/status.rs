@@ -111,6 +111,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "unit": facts.unit.get().map(String::as_str),
         "stop_timeout_seconds": limit,
         "agent": service.settings().agent.kind(),
+        "upstreams": upstreams(service),
         "connections": service.connections.count(),
         "sessions": sessions,
         "turns": turns,
@@ -125,6 +126,13 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "last_stop": last_stop,
     );
     exchange.json(status.to_string())
+}
+
+/// The servers of an upstream, by what may stand in a log.
+fn upstreams(service: &Service) -> Value {
+    let settings = service.settings();
+    let all = settings.config.agent.url.iter();
+    Value::Array(all.map(|server| server.url.origin().into()).collect())
 }
 
 /// The restart that is under way, the last one that happened and the last that did not; `null` before the

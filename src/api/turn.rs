@@ -227,6 +227,7 @@ impl Waiter<'_> {
                 return Err(self.cut_short(false).into());
             }
             attempt = seen.attempt;
+            watch.reply.upstream().iter().for_each(|name| answer.upstream(name));
             if streams && !seen.text.is_empty() {
                 offset += seen.text.len();
                 answer.chunk(&seen.text)?;

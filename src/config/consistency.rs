@@ -1,7 +1,7 @@
 //! The checks between keys, each of which has passed its own.
 
 use super::did_you_mean;
-use super::enum_setting::Role;
+use super::enum_setting::{Api, Role};
 use super::error::quoted;
 use super::schema::{Agent, ClientKey, Config, Target, default_turns};
 use super::validate::{OPERATOR_SCOPES, OWNER};
@@ -13,6 +13,7 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
     if config.limits.max_turns == 0 {
         config.limits.max_turns = default_turns();
     }
+    config.agent.inherit();
     agent(&config.agent, diagnostics);
     for (key, words) in
         [("update.command", &config.update.command), ("update.rollback", &config.update.rollback)]
@@ -48,12 +49,13 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
 }
 
 fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>) {
-    let url = agent.url.is_some();
+    let url = !agent.url.is_empty();
     command("agent", url, &agent.command, "[\"my-agent\", \"--flag\"]", diagnostics);
     for (key, given) in [
         ("agent.key_file", agent.key_file.is_some()),
         ("agent.model", !agent.model.is_empty()),
         ("agent.models", !agent.models.is_empty()),
+        ("agent.api", agent.api != Api::Chat),
     ] {
         if given && !url {
             diagnostics.fault(key, "is set, but agent.url is not; add it");

@@ -21,6 +21,16 @@ pub enum Busy {
     Interrupt,
 }
 
+/// What the agent's server is asked by for a response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Api {
+    /// Chat completions.
+    #[default]
+    Chat,
+    /// OpenAI's Responses API, which it speaks itself.
+    Responses,
+}
+
 /// Where log lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogTarget {
@@ -66,6 +76,7 @@ macro_rules! enum_settings {
 
 enum_settings! {
     Role: "user" = User, "operator" = Operator;
+    Api: "chat" = Chat, "responses" = Responses;
     Busy: "queue" = Queue, "interrupt" = Interrupt;
     Leftovers: "kill" = Kill, "keep" = Keep;
     LogTarget: "auto" = Auto, "stderr" = Stderr, "journal" = Journal, "syslog" = Syslog;

@@ -72,14 +72,19 @@ impl Loaded {
             let report = |e: &io::Error| {
                 let location = locations.get(key).cloned().unwrap_or(Location::Default);
                 // A server's key is not for us to make.
-                let fix = if key == "agent.key_file" { String::new() } else { fix(e, file) };
+                let fix = if key.starts_with("agent.") { String::new() } else { fix(e, file) };
                 let own = name(file);
                 problems.push_file(location, format!("{key}: {own} cannot be used: {e}{fix}"), e);
             };
             secret.inspect_err(report).ok()
         };
         let agent = &mut self.config.agent;
-        agent.key = secret(&agent.key_file, "agent.key_file", Secret::key);
+        let key = secret(&agent.key_file, "agent.key_file", Secret::key);
+        for (at, server) in agent.url.iter_mut().enumerate() {
+            let mut own =
+                || secret(&server.key_file, &format!("agent.url[{at}].key_file"), Secret::key);
+            server.key = if server.has("key_file") { own() } else { key.clone() };
+        }
         for target in self.config.deliver.values_mut() {
             let key = format!("deliver.{}.secret_file", target.name);
             target.secret = secret(&target.secret_file, &key, Secret::parse);

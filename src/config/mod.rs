@@ -5,6 +5,7 @@
 //! [`value`] checks it and puts it in its place, [`consistency`] has the checks between keys, [`render`]
 //! writes all out again.
 
+mod agent;
 mod builder;
 mod client_key;
 mod consistency;
@@ -23,6 +24,7 @@ mod starter;
 mod tests;
 mod toml_errors;
 mod units;
+mod upstream;
 mod url;
 mod validate;
 mod value;
@@ -37,5 +39,6 @@ pub use schema::{Agent, ClientKey, Config, Http, Limits, Target};
 pub use secret::Secret;
 pub use starter::starter;
 pub use units::{TIME, millis};
+pub use upstream::Upstream;
 pub use url::Url;
 pub use validate::OWNER;

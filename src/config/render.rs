@@ -4,6 +4,7 @@ use super::error::{Location, shown};
 use super::load::Loaded;
 use super::schema::{Field, SECTIONS};
 use super::units::{TIME, millis};
+use super::upstream::Upstream;
 use super::url::Url;
 use crate::sys::gather::Gather;
 use std::path::Path;
@@ -19,7 +20,7 @@ impl Loaded {
         // The schema's way to a field is a mutable one.
         let mut config = self.config.clone();
         let mut text = String::new();
-        let upstream = self.config.agent.url.is_some();
+        let upstream = !self.config.agent.url.is_empty();
         for section in SECTIONS {
             let named = section.named_table.as_ref();
             for own in named.map_or(vec![""], |table| (table.names)(&self.config)) {
@@ -82,6 +83,11 @@ pub(super) fn value(field: Field<'_>) -> String {
         Field::Address(at) => string(&at.to_string()),
         Field::Path(at) => string(&at.as_deref().unwrap_or(Path::new("")).to_string_lossy()),
         Field::Url(at, _) => string(&at.as_ref().map_or(String::new(), Url::to_string)),
+        Field::Upstreams(all) => match &all[..] {
+            [] => string(""),
+            [one] if one.given.is_empty() => server(one),
+            all => format!("[{}]", all.iter().map(server).collect::<Vec<_>>().join(", ")),
+        },
         Field::List(at, _) => {
             let items: Vec<_> = at.iter().map(|item| string(item)).gather();
             format!("[{}]", items.join(", "))
@@ -93,6 +99,28 @@ pub(super) fn value(field: Field<'_>) -> String {
         Field::Number(at, of, _) if of.units.is_empty() => at.to_string(),
         Field::Number(at, of, _) => string(&of.show(*at as u64)),
     }
+}
+
+/// An entry of `agent.url`, with what was given in it.
+fn server(server: &Upstream) -> String {
+    let url = string(&server.url.to_string());
+    if server.given.is_empty() {
+        return url;
+    }
+    let mut text = format!("{{ url = {url}");
+    let key_file = server.key_file.as_deref().unwrap_or(Path::new(""));
+    let models =
+        server.models.iter().map(|(name, to)| format!("{} = {}", string(name), string(to)));
+    for (key, value) in [
+        ("key_file", string(&key_file.to_string_lossy())),
+        ("model", string(&server.model)),
+        ("models", format!("{{ {} }}", models.collect::<Vec<_>>().join(", "))),
+    ] {
+        if server.has(key) {
+            text += &format!(", {key} = {value}");
+        }
+    }
+    text + " }"
 }
 
 /// A basic string of TOML (version 1.0, section String).

@@ -1,10 +1,11 @@
 //! The settings, each defined once: its place in [`Config`], type, default, range and an example. Reading,
 //! suggestions and `config` follow from it; the help is in `starter.toml`.
 
-use super::enum_setting::{Busy, EnumSetting, LogTarget, Role};
+use super::enum_setting::{Api, Busy, EnumSetting, LogTarget, Role};
 use super::host::host;
 use super::secret::Secret;
 use super::units::{COUNT, Measure, SIZE};
+use super::upstream::Upstream;
 use super::url::Url;
 use super::validate::{self, OWNER};
 use crate::limits;
@@ -90,6 +91,8 @@ pub enum Field<'a> {
     Path(&'a mut Option<PathBuf>),
     /// The same for a URL, as this reads it.
     Url(&'a mut Option<Url>, Check<Url>),
+    /// Servers: a URL, or a list of URLs and of tables with keys of their own.
+    Upstreams(&'a mut Vec<Upstream>),
     /// A list of strings, each put into its final form, or rejected with a reason, by the check.
     List(&'a mut Vec<String>, Check),
     /// A string that the check takes; the empty one is always good.
@@ -192,14 +195,19 @@ section! {
         env: ByName<String>, Env, "{ MODEL = \"small\" }";
         /// Variables of the gateway's own environment that the agent may see.
         pass_env: Vec<String>, List(validate::variable), "[\"LANG\", \"TZ\"]";
-        /// What `/chat/completions` is appended to.
-        url: Option<Url>, Url(Url::base), "\"http://127.0.0.1:11434/v1\"";
+        /// The servers of an upstream, in the order in which they are asked; empty: there is none.
+        url: Vec<Upstream>, Upstreams, "\"http://127.0.0.1:11434/v1\"";
         /// Absolute. `None`: the upstream asks for no key.
         key_file: Option<PathBuf>, Path, "\"~/.config/upstream.key\"";
         /// The upstream's name for the model `default`; empty: the first that it lists.
         model: String, Text(validate::model), "\"qwen2.5:3b\"";
         /// Names that clients may say, and the upstream's for them. Empty: they pass as they are.
         models: ByName<String>, Models, "{ fast = \"qwen2.5:3b\" }";
+        /// What the upstream does itself: responses go to it as they are, or become chats.
+        api: Api, Enum, "\"chat\"";
+        /// Further requests that go to the upstream as they are.
+        pass: Vec<String> = ["embeddings", "completions"].map(str::to_owned).to_vec(),
+            List(validate::passed), "[\"embeddings\", \"audio\"]";
         /// Bytes of a session's earlier messages that go to the upstream.
         max_history: usize => limits::MAX_HISTORY_SENT, Number(&SIZE), "\"128KiB\"";
         /// From the agent's start to its end.
@@ -210,26 +218,6 @@ section! {
         answer_within: Duration => limits::ANSWER_WITHIN, Time, "\"60s\"";
         /// What becomes of processes that a command has left when it ends by itself.
         leftovers: Leftovers, Enum, "\"kill\"";
-    }
-    beside {
-        /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
-        key: Option<Secret>,
-    }
-}
-
-impl Agent {
-    /// Who answers, by what is configured; the words are part of the API.
-    pub fn kind(&self) -> &'static str {
-        match (&self.url, self.command.is_empty()) {
-            (Some(_), _) => "upstream",
-            (None, false) => "command",
-            (None, true) => "echo",
-        }
-    }
-
-    /// Whether the built-in agent answers, with the message itself.
-    pub fn is_echo(&self) -> bool {
-        self.kind() == "echo"
     }
 }
 

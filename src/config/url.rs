@@ -101,11 +101,13 @@ impl Url {
         Ok(url)
     }
 
-    /// The target of a request to what is below this URL; a query stays at the end.
+    /// The target of a request to what is below this URL; its query stays at the end, also of one in `path`.
     pub fn below(&self, path: &str) -> String {
         let at = self.target.find('?').unwrap_or(self.target.len());
         let (base, query) = self.target.split_at(at);
-        format!("{}{path}{query}", base.trim_end_matches('/'))
+        let more = path.contains('?') && !query.is_empty();
+        let (sign, query) = if more { ("&", &query[1..]) } else { ("", query) };
+        format!("{}{path}{sign}{query}", base.trim_end_matches('/'))
     }
 
     /// What is sent there stays on this machine.
@@ -185,6 +187,8 @@ mod tests {
         ] {
             assert_eq!(Url::parse(text).unwrap().below("/models"), below, "{text}");
         }
+        let url = Url::parse("http://a/v1?x=1").unwrap();
+        assert_eq!(url.below("/models?y=2"), "/v1/models?y=2&x=1");
         for (host, loopback) in [
             ("localhost", true),
             ("127.1.2.3", true),

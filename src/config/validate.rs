@@ -34,6 +34,15 @@ pub fn origin(text: &str) -> Result<String, String> {
     })
 }
 
+/// What `agent.pass` may name: the first segment of the paths below `/v1`, or the API of another make.
+pub const PASSED: [&str; 6] =
+    ["embeddings", "completions", "audio", "images", "moderations", "anthropic"];
+
+/// A kind of requests that an upstream gets as they are.
+pub fn passed(kind: &str) -> Result<String, String> {
+    checked(kind, PASSED.contains(&kind), || format!("there are {}", PASSED.join(", ")))
+}
+
 /// A text that is good as it is, or what is wrong with it.
 fn checked(text: &str, good: bool, wrong: impl FnOnce() -> String) -> Result<String, String> {
     if good { Ok(text.to_owned()) } else { Err(wrong()) }

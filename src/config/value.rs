@@ -6,10 +6,13 @@ use super::error::{Location, Problems, quoted};
 use super::schema::{Check, Field};
 use super::toml_errors::Source;
 use super::units::{Measure, TIME, millis};
+use super::upstream::Upstream;
+use super::url::Url;
 use super::validate;
+use crate::limits::MAX_UPSTREAMS;
 use crate::named::ByName;
 use crate::sys::gather::Gather;
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, path::PathBuf, slice, time::Duration};
 use toml_span::Value;
 use toml_span::value::{Table, ValueInner};
 
@@ -71,6 +74,7 @@ impl Diagnostics<'_> {
             Field::Path(at) => *at = path(key, text?, self.home.as_ref())?,
             Field::Url(at, parse) => *at = given_as(key, text?, parse)?,
             Field::Text(at, check) => *at = given_as(key, text?, check)?.unwrap_or_default(),
+            Field::Upstreams(at) => *at = self.upstreams(key, value)?,
             Field::List(at, check) => {
                 let array = value.as_array().ok_or(wrong)?;
                 if let Some(list) = self.list(key, array, check) {
@@ -122,6 +126,66 @@ impl Diagnostics<'_> {
             }
         }
         (list.len() == array.len()).then_some(list)
+    }
+
+    /// The servers of a list, or the one that stands alone. The empty text stands for none.
+    fn upstreams(&mut self, key: &KeyInfo, value: &Value<'_>) -> Result<Vec<Upstream>, String> {
+        let mut all = Vec::new();
+        if value.as_str() == Some("") {
+            return Ok(all);
+        }
+        let (list, name) = (value.as_array(), &key.name);
+        let items = list.map_or(slice::from_ref(value), Vec::as_slice);
+        if items.len() > MAX_UPSTREAMS {
+            return Err(format!("{name} has more than {MAX_UPSTREAMS} servers; remove some"));
+        }
+        for (number, item) in items.iter().enumerate() {
+            let plain = list.is_none() && item.as_table().is_none();
+            let name = if plain { name.clone() } else { format!("{name}[{number}]") };
+            match self.upstream(&KeyInfo { name, ..*key }, item) {
+                Ok(server) => all.extend(server),
+                Err(fault) => self.problems.push(self.source.at(item.span), fault),
+            }
+        }
+        Ok(all)
+    }
+
+    /// A server: its URL, or a table with what is its own. `None`: its keys have reported what is wrong.
+    fn upstream(&mut self, key: &KeyInfo, value: &Value<'_>) -> Result<Option<Upstream>, String> {
+        let (mut url, mut key_file, mut given) = (None, None, Vec::new());
+        let (mut model, mut models) = (String::new(), ByName::default());
+        let no_url = || format!("{} has no url; give it one, like {}", key.name, key.example);
+        match value.as_table() {
+            None => {
+                self.read(Field::Url(&mut url, Url::base), key, value)?;
+                url.as_ref().ok_or_else(no_url)?;
+            }
+            Some(table) => {
+                for (name, value) in table {
+                    let (at, name) = (self.source.at(name.span), name.name.as_ref());
+                    let (field, example) = match name {
+                        "url" => (Field::Url(&mut url, Url::base), key.example),
+                        "key_file" => (Field::Path(&mut key_file), "\"~/.config/upstream.key\""),
+                        "model" => (Field::Text(&mut model, validate::model), "\"qwen2.5:3b\""),
+                        "models" => (Field::Models(&mut models), "{ fast = \"qwen2.5:3b\" }"),
+                        _ => {
+                            let (of, name) = (&key.name, quoted(name));
+                            let known = "its keys are url, key_file, model, models";
+                            self.problems
+                                .push(at, format!("{of} has an unknown key {name}; {known}"));
+                            continue;
+                        }
+                    };
+                    let own = KeyInfo { name: format!("{}.{name}", key.name), example };
+                    self.assign(field, own, at, value);
+                    given.push(name.to_owned());
+                }
+                if !given.iter().any(|name| name == "url") {
+                    return Err(no_url());
+                }
+            }
+        }
+        Ok(url.map(|url| Upstream { url, key_file, model, models, given, key: None }))
     }
 
     /// Reads a table, in the place of what was given before, or a single entry of it. A value may be a

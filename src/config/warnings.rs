@@ -20,7 +20,7 @@ impl Loaded {
         let (http, agent) = (&self.config.http, &self.config.agent);
         let open = Some(http.listen).filter(|listen| !listen.ip().is_loopback());
         warn("http.listen", open.map(|listen| format!("is {listen}: what other machines send there, keys too, is not encrypted; listen on 127.0.0.1, behind a reverse proxy that has TLS")));
-        warn("agent.url", agent.url.as_ref().and_then(plain));
+        agent.url.iter().for_each(|server| warn("agent.url", plain(&server.url)));
         warn("agent.command", program(&agent.command, &agent.env, path, here));
         for (name, target) in self.config.deliver.iter() {
             warn(&format!("deliver.{name}.url"), target.url.as_ref().and_then(plain));

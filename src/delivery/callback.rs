@@ -80,8 +80,7 @@ fn sign(secret: &[u8], id: &str, timestamp: &str, body: &str) -> Option<String> 
     Some(format!("v1,{}", to_base64(&hmac_sha256(secret, &parts)?)))
 }
 
-/// The body, the same in every attempt. It has no `@` in it, which curl would take for a file name at
-/// the front of a piece; in JSON it can only be part of a string.
+/// The body, the same in every attempt.
 fn body(payload: &Payload<'_>) -> String {
     let Payload { id, principal, status, text, .. } = payload;
     let text = quoted(text);
@@ -96,7 +95,6 @@ fn body(payload: &Payload<'_>) -> String {
          \"reply\":{reply},\"error\":{error},\
          \"created_at\":{created},\"finished_at\":{finished}}}}}"
     )
-    .replace('@', "\\u0040")
 }
 
 #[cfg(test)]
@@ -144,8 +142,8 @@ mod tests {
         assert_eq!(
             posted,
             "{\"type\":\"message.failed\",\"timestamp\":\"F\",\"data\":{\
-             \"id\":\"01J\",\"session\":null,\"principal\":\"me\\u0040home\",\"status\":\"failed\",\
-             \"reply\":null,\"error\":\"\\\"no\\\"\\n\\u0040\",\
+             \"id\":\"01J\",\"session\":null,\"principal\":\"me@home\",\"status\":\"failed\",\
+             \"reply\":null,\"error\":\"\\\"no\\\"\\n@\",\
              \"created_at\":\"C\",\"finished_at\":\"F\"}}"
         );
         let headers = headers(&target, &payload, &posted, now);

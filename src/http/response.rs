@@ -36,14 +36,17 @@ impl Response {
         Response { status, ..Response::default() }
     }
 
+    /// Without a type.
+    pub fn of(status: u16, body: impl Into<Cow<'static, [u8]>>) -> Response {
+        Response { status, body: body.into(), ..Response::default() }
+    }
+
     pub fn new(
         status: u16,
         content_type: &'static str,
         body: impl Into<Cow<'static, [u8]>>,
     ) -> Response {
-        let mut response = Response::empty(status).header("Content-Type", content_type);
-        response.body = body.into();
-        response
+        Response::of(status, body).header("Content-Type", content_type)
     }
 
     pub fn text(status: u16, text: impl Into<String>) -> Response {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 pub use crate::http::Closed as Error;
 use crate::http::{
-    BodyFraming, BodyReader, Fields, Refusal, Scan, Socket, Transport, Version, bad, is_token,
-    is_value_byte, sse,
+    BodyFraming, BodyReader, Fields, Refusal, Scan, Socket, TOO_LARGE, Transport, Version, bad,
+    is_token, is_value_byte, sse,
 };
 use crate::limits::MAX_FIELDS;
 
@@ -179,6 +179,30 @@ impl<'c, 's> Response<'c, 's> {
         self.body.read_all(&mut self.client.transport, &mut body, cap, |_| deadline)?;
         self.client.reusable = self.keep_alive;
         Ok(body)
+    }
+
+    /// Hands the body over as it comes, until `deadline`; each piece with whether more is to come, the first
+    /// also where it is empty. At most `cap` bytes: of a body that is announced as longer nothing.
+    pub fn pieces(
+        mut self,
+        cap: usize,
+        deadline: Instant,
+        take: &mut dyn FnMut(&[u8], bool) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let (mut piece, mut left, transport) = (Vec::new(), cap, &mut self.client.transport);
+        loop {
+            let more = self.body.read(transport, &mut piece, left, deadline)?;
+            // More than the framing has come yet.
+            if !piece.is_empty() || !more {
+                left = left.checked_sub(piece.len()).ok_or(TOO_LARGE)?;
+                self.client.reusable = !more && self.keep_alive;
+                take(&piece, more)?;
+                piece.clear();
+            }
+            if !more {
+                return Ok(());
+            }
+        }
     }
 
     /// The body as server-sent events.

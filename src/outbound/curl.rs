@@ -1,10 +1,10 @@
-//! https, by the system's curl: no TLS is linked. What could be secret, the URL, the headers and the
-//! body, goes to its stdin as a configuration (curl(1), `--config`), nothing to its arguments, which
-//! all users can read. Its stdout is the response as it came, which [`Client`] reads like any other.
+//! https, by the system's curl: no TLS is linked. What could be secret goes to it by its stdin, URL and
+//! headers as a configuration (curl(1), `--config`), and by a file in memory, the body; nothing by its
+//! arguments, which all users can read. Its stdout is the response as it came, which [`Client`] reads like any other.
 
 use std::cell::Cell;
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,18 +18,14 @@ use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
     find_program, keep_tail,
 };
+use crate::sys::fd::memory_file;
 use crate::sys::process::Status;
 
 /// Between the end that we make and curl's own time-out, which is for a gateway that has died.
 const CURL_MARGIN: Duration = Duration::from_secs(1);
 
-/// Bytes of a body in one line of curl's configuration: twice as many in quotes, where lines have
-/// ended at 100 KiB.
-const CURL_PIECE: usize = 48 << 10;
-
 /// Starts curl with these variables and hands it the request for the URL's host; what the client is told to
-/// send after that is not read. Curl ends with the client. A body is JSON without any `@`, which curl takes
-/// for a file's name at the front of a piece; JSON has another way to write it.
+/// send after that is not read. Curl ends with the client.
 pub fn client<'s>(
     children: &Arc<Children>,
     environment: Environment,
@@ -38,20 +34,28 @@ pub fn client<'s>(
 ) -> io::Result<Client<'s>> {
     let curl = find_program("curl")
         .map_err(|e| io::Error::new(e.kind(), format!("https takes curl: {e}")))?;
+    let body = request.body.map(memory_file).transpose()?.map(Arc::new);
+    let number = body.as_ref().map(|file| file.as_raw_fd());
     // -q: no .curlrc, and only as the first.
-    let curl = Program::with_environment(curl, environment).args(["-q", "--config", "-"]);
-    let (input, grace) =
-        (Some(configuration(url, request, cancel.deadline).into()), Duration::ZERO);
+    let curl =
+        Program::with_environment(curl, environment).args(["-q", "--config", "-"]).keeping(body);
+    let input = configuration(url, request, number, cancel.deadline);
+    let (input, grace) = (Some(input.into()), Duration::ZERO);
     let options = RunOptions { kind: ChildKind::Helper, input, cancel: *cancel, grace };
     let (child, until) = (children.spawn(&curl, options)?, Cell::new(cancel.deadline));
     Client::new(CurlStream { child, stderr: Vec::new(), until }, "", WRITE_TIMEOUT.default)
 }
 
 /// The response goes to stdout as it comes, chunks and all. The URL's scheme is the only one that it
-/// may speak.
-fn configuration(url: &Url, request: &Request<'_>, deadline: Instant) -> Vec<u8> {
+/// may speak. `body`: the number of the file that has it.
+fn configuration(
+    url: &Url,
+    request: &Request<'_>,
+    body: Option<RawFd>,
+    deadline: Instant,
+) -> Vec<u8> {
     let timeout = deadline.saturating_duration_since(Instant::now());
-    let mut text = Vec::with_capacity(request.body.map_or(0, <[u8]>::len) + 2048);
+    let mut text = Vec::with_capacity(2048);
     text.extend_from_slice(
         b"silent\nshow-error\ngloboff\npath-as-is\nsuppress-connect-headers\nhttp1.1\nraw\ninclude\n\
           no-buffer\n",
@@ -70,12 +74,12 @@ fn configuration(url: &Url, request: &Request<'_>, deadline: Instant) -> Vec<u8>
     }
     // Not "Expect: 100-continue", at which some servers stumble and others wait.
     put("header", b"Expect:");
-    // Older ones take lines of 100 KiB. Pieces of `json` are joined as they are, but that takes curl
-    // 7.82; `data-binary`, of one piece, works for short bodies with any.
-    let pieces = request.body.unwrap_or_default().chunks(CURL_PIECE);
-    let option = if pieces.len() > 1 { "json" } else { "data-binary" };
-    for piece in pieces {
-        put(option, piece);
+    if let Some(number) = body {
+        // Not that of a form, which curl takes a body for.
+        if !request.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("Content-Type")) {
+            put("header", b"Content-Type:");
+        }
+        put("data-binary", format!("@/proc/self/fd/{number}").as_bytes());
     }
     text
 }

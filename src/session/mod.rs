@@ -55,7 +55,7 @@ pub use message_table::{Digest, Owner, digest_of, session_digest};
 pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;
 pub use queries::Session;
-pub use reply::Watch;
+pub use reply::{ReplyBuffer, Watch};
 pub use restarts::{LastRestart, RestartAccepted, RestartKind, RestartRequest, RestartStage};
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};

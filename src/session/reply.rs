@@ -26,6 +26,8 @@ pub struct State {
     pub(super) message: Option<Arc<Accepted>>,
     pub(super) text: String,
     pub(super) report: Report,
+    /// Which of several upstreams answers.
+    upstream: Option<String>,
     /// Nothing more will come.
     pub(super) over: bool,
     /// The turn is to end, and what tells its agent.
@@ -53,7 +55,7 @@ impl ReplyBuffer {
         let mut state = self.lock();
         (state.attempt, state.began) = (attempt, Some(Instant::now()));
         state.text.clear();
-        state.report = Report::default();
+        (state.report, state.upstream) = Default::default();
         state.notify();
     }
 
@@ -75,6 +77,11 @@ impl ReplyBuffer {
         }
         state.cancel = Some(Arc::clone(&event));
         Ok(event)
+    }
+
+    /// Which of several upstreams answers, as far as it is known.
+    pub fn upstream(&self) -> Option<String> {
+        self.lock().upstream.clone()
     }
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
@@ -121,6 +128,10 @@ impl Reply for &ReplyBuffer {
 
     fn bytes(&self) -> usize {
         self.lock().text.len()
+    }
+
+    fn upstream(&mut self, name: &str) {
+        self.lock().upstream = Some(name.to_owned());
     }
 
     fn report(&mut self, report: Report) {

@@ -99,6 +99,7 @@ impl Children {
             cgroup: cgroup.as_ref().map(AsFd::as_fd),
             descriptors: self.descriptors,
             image: program.image.as_deref().map(AsFd::as_fd),
+            kept: program.kept.as_deref().map(AsFd::as_fd),
         };
         let process = match spawn::spawn(&program.argv, &variables, spawn_options) {
             Ok(process) => process,

@@ -124,8 +124,8 @@ mod tests {
         let script = "(setsid sleep 600 &); setsid sleep 600 & wait";
         let dir = File::open(group).unwrap();
         let (number, cgroup) = (&AtomicI32::new(0), Some(dir.as_fd()));
-        let (stdin, own_group, descriptors, image) = (false, true, None, None);
-        let options = SpawnOptions { stdin, own_group, number, cgroup, descriptors, image };
+        let (stdin, own_group, descriptors, image, kept) = (false, true, None, None, None);
+        let options = SpawnOptions { stdin, own_group, number, cgroup, descriptors, image, kept };
         let (argv, path) = (["/bin/sh", "-c", script].map(Into::into), "PATH=/usr/bin:/bin");
         let born = spawn(&argv, &[path.into()], options).unwrap();
         assert!(born.joined);

@@ -37,6 +37,8 @@ pub struct Program {
     environment: Environment,
     /// The file to execute, opened; the path is then only what it is called by.
     pub(super) image: Option<Arc<File>>,
+    /// A file that it finds open, by our number for it.
+    pub(super) kept: Option<Arc<File>>,
 }
 
 impl Program {
@@ -56,13 +58,19 @@ impl Program {
 
     /// A program with exactly these variables.
     pub fn with_environment(path: PathBuf, environment: Environment) -> Program {
-        Program { argv: vec![path.into()], environment, image: None }
+        Program { argv: vec![path.into()], environment, image: None, kept: None }
     }
 
     /// The same by an open file: the path is only what it is called by.
     #[must_use]
     pub fn opened(self, image: Arc<File>) -> Program {
         Program { image: Some(image), ..self }
+    }
+
+    /// The same, which finds a file open at `/proc/self/fd/N`, N being our number for it.
+    #[must_use]
+    pub fn keeping(self, file: Option<Arc<File>>) -> Program {
+        Program { kept: file, ..self }
     }
 
     #[must_use]

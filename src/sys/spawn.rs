@@ -46,6 +46,8 @@ pub struct SpawnOptions<'a> {
     pub descriptors: Option<u64>,
     /// The open file to execute (execveat(2)), whatever is at its path by now.
     pub image: Option<BorrowedFd<'a>>,
+    /// A descriptor that it has, too, by the same number.
+    pub kept: Option<BorrowedFd<'a>>,
 }
 
 /// A child and our ends of its pipes, close-on-exec, which do not block.
@@ -71,13 +73,15 @@ struct ChildSetup {
     descriptors: Option<u64>,
     /// The open program; -1: the one at the path `argv[0]`.
     image: c_int,
+    /// The descriptor that stays open; -1: none.
+    kept: c_int,
     own_group: bool,
     joined: bool,
     error: Option<c_int>,
 }
 
 /// Starts the program `argv[0]` (a path, not searched for), or the open one, with these arguments and exactly these
-/// variables (`NAME=VALUE`). It has no descriptors but 0, 1 and 2, and default signal handling.
+/// variables (`NAME=VALUE`). It has no descriptors but 0, 1, 2 and what is kept, and default signal handling.
 ///
 /// # Errors
 /// Those of pipe2(2), clone(2) and pidfd_open(2) (Linux before 5.3), and what execve(2) says of the
@@ -105,6 +109,7 @@ pub fn spawn(
         cgroup: -1,
         descriptors: options.descriptors,
         image: options.image.map_or(-1, |image| image.as_raw_fd()),
+        kept: options.kept.map_or(-1, |kept| kept.as_raw_fd()),
         own_group: options.own_group,
         joined: options.cgroup.is_some(),
         error: None,
@@ -243,6 +248,9 @@ fn prepare(setup: &mut ChildSetup) -> bool {
             if libc::syscall(libc::SYS_dup3, fd, number, 0) < 0 {
                 return false;
             }
+        }
+        if setup.kept >= 0 && libc::syscall(libc::SYS_fcntl, setup.kept, libc::F_SETFD, 0) < 0 {
+            return false;
         }
         let mut action: libc::sigaction = std::mem::zeroed();
         for signal in 1..=LAST_SIGNAL {

@@ -15,7 +15,7 @@ fn a_child_has_its_limits_from_its_first_instruction() {
     let argv = ["/bin/sh", "-c", "ulimit -Sn"].map(Into::into);
     let (number, descriptors) = (&AtomicI32::new(0), Some(77));
     let (stdin, own_group, cgroup, image) = (false, true, None, None);
-    let options = SpawnOptions { stdin, own_group, number, cgroup, descriptors, image };
+    let options = SpawnOptions { stdin, own_group, number, cgroup, descriptors, image, kept: None };
     let child = spawn(&argv, &[], options).unwrap();
     let (mut told, mut stdout) = (String::new(), child.stdout.unwrap());
     wait(child.pid).unwrap();

@@ -4,8 +4,12 @@
 mod agents;
 mod delivery;
 mod delivery_command;
+mod failover;
 mod leftovers;
+mod pass_through;
 mod temporary_failures;
+mod tools;
+mod translation;
 mod turns;
 mod upstream;
 #[path = "../util/mod.rs"]

@@ -267,6 +267,11 @@ impl Line {
         let _ = self.stream.write_all(bytes.as_bytes());
     }
 
+    /// The same with what is no text.
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        let _ = self.stream.write_all(bytes);
+    }
+
     /// A whole answer.
     pub fn answer(&mut self, status: u16, fields: &str, body: &str) {
         let length = body.len();

@@ -209,17 +209,17 @@ impl ResponseReader<'_, '_> {
     }
 
     /// An answer that is no success.
-    pub fn error(&self, answer: Response<'_, '_>) -> Outcome {
+    pub fn error(client: &UpstreamClient<'_>, answer: Response<'_, '_>) -> Outcome {
         let status = answer.status;
         if status < 400 {
             let words = format!("the upstream answered {status}; redirects are not followed");
             return Outcome::Failed(words);
         }
         let after = answer.header("retry-after").map(str::to_owned);
-        let body = match answer.body(MAX_ERROR_BODY, self.client.cancel.deadline) {
+        let body = match answer.body(MAX_ERROR_BODY, client.cancel.deadline) {
             Ok(body) => body,
             Err(Error::Refused(TOO_LARGE)) => Vec::new(),
-            Err(error) => return self.client.broken(&error),
+            Err(error) => return client.broken(&error),
         };
         let json = json::value(&body).map(str::to_owned).unwrap_or_else(|_| {
             let words = first_chars(&one_line(&body), MAX_QUOTED_ERROR);

@@ -203,13 +203,51 @@ fn an_agent_has_a_command_or_a_url() {
         error(
             &format!("[agent]\n{text}"),
             "2:1: unknown key \"kind\" in [agent]; its keys are command, env, pass_env, url, \
-             key_file, model, models, max_history, turn_timeout, retry_for, answer_within, leftovers",
+             key_file, model, models, api, pass, max_history, turn_timeout, retry_for, \
+             answer_within, leftovers",
         );
     }
-    for (name, value) in [("key_file", "\"/k\""), ("model", "\"m\""), ("models", "{ a = \"b\" }")] {
+    for (name, value) in [
+        ("key_file", "\"/k\""),
+        ("model", "\"m\""),
+        ("models", "{ a = \"b\" }"),
+        ("api", "\"responses\""),
+    ] {
         let fault = format!("2:1: agent.{name} is set, but agent.url is not; add it");
         error(&format!("[agent]\n{name} = {value}"), &fault);
     }
+}
+
+#[test]
+fn what_is_wrong_with_one_of_several_servers_has_its_place() {
+    error(
+        "[agent]\nurl = [\"http://a\", \"b\"]",
+        "2:20: agent.url[1] is \"b\"; it must begin with http:// or https://, like \
+         \"http://127.0.0.1:11434/v1\"",
+    );
+    error(
+        "[agent]\nurl = [{ url = \"http://a\", model = 1 }]",
+        "2:36: agent.url[0].model must be written like \"qwen2.5:3b\"; got an integer",
+    );
+    error(
+        "[agent]\nurl = [{ url = \"http://a\", modle = \"m\" }]",
+        "2:28: agent.url[0] has an unknown key \"modle\"; its keys are url, key_file, model, models",
+    );
+    error(
+        "[agent]\nurl = [{ model = \"m\" }]",
+        "2:8: agent.url[0] has no url; give it one, like \"http://127.0.0.1:11434/v1\"",
+    );
+    error(
+        "[agent]\nurl = [\"\"]",
+        "2:8: agent.url[0] has no url; give it one, like \"http://127.0.0.1:11434/v1\"",
+    );
+    let many = format!("[agent]\nurl = [{}]", "\"http://a\", ".repeat(17));
+    error(&many, "2:7: agent.url has more than 16 servers; remove some");
+    error(
+        "[agent]\npass = [\"embedding\"]",
+        "2:9: agent.pass has \"embedding\"; there are embeddings, completions, audio, images, \
+         moderations, anthropic",
+    );
 }
 
 #[test]

@@ -34,6 +34,8 @@ url = ""                                      # default
 key_file = ""                                 # default
 model = ""                                    # default
 models = {}                                   # default
+api = "chat"                                  # default
+pass = ["embeddings", "completions"]          # default
 max_history = "128KiB"                        # default
 turn_timeout = "10m"                          # default
 retry_for = "1h"                              # default
@@ -98,7 +100,11 @@ fn what_is_written_loads_to_the_same() {
     let upstream = "[agent]\nurl = 'http://a/v1'\nkey_file = '/k'\nmodel = 'a\\\"b'\n\
                     models = { fast = 'x:3b', 'a b.c' = 'd' }\nmax_history = 0";
     let echo = "[agent]\ncommand = []\nenv = {}";
-    for (text, has_command) in [("", true), (FULL, true), (echo, true), (upstream, false)] {
+    let several = "[agent]\nkey_file = '/k'\nmodel = 'm'\nurl = ['http://a', { url = 'http://b', key_file = '', \
+                   models = { 'x y' = 'z' } }, { url = 'http://c' }]\napi = 'responses'\npass = []";
+    for (text, has_command) in
+        [("", true), (FULL, true), (echo, true), (upstream, false), (several, false)]
+    {
         let mut first = good(text, &[]).config;
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;

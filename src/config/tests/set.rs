@@ -41,7 +41,15 @@ fn set_takes_toml_or_plain_text() {
     let config = good(FULL, &["agent.env={ONLY='x'}"]).config;
     assert_eq!(config.agent.env.iter().count(), 1);
     let upstream = ["agent.url=http://a", "agent.models={a='b'}", "agent.models.c=5"];
-    assert_eq!(good("", &upstream).config.agent.models.names(), ["a", "c"]);
+    let agent = good("", &upstream).config.agent;
+    assert_eq!(agent.models.names(), ["a", "c"]);
+    assert_eq!(agent.url[0].models.names(), ["a", "c"]);
+    let two = "agent.url=['http://a', { url = 'http://b', model = 'n' }]";
+    let agent = good("[agent]\nmodel = 'm'\nurl = [{ url = 'http://c', model = 'c' }]", &[two])
+        .config
+        .agent;
+    let models: Vec<&str> = agent.url.iter().map(|server| server.model.as_str()).collect();
+    assert_eq!(models, ["m", "n"]);
 }
 
 #[test]

@@ -177,7 +177,7 @@ fn the_key_of_an_upstream_is_one_word() {
     }
     fs::write(&path, "whsec_c2VjcmV0\n").unwrap();
     let loaded = load().unwrap();
-    assert_eq!(loaded.config.agent.key.as_ref().unwrap().bytes(), b"whsec_c2VjcmV0");
+    assert_eq!(loaded.config.agent.url[0].key.as_ref().unwrap().bytes(), b"whsec_c2VjcmV0");
     assert!(!loaded.render().contains("c2Vj") && !format!("{loaded:?}").contains("99, 50, 86"));
 }
 

@@ -16,7 +16,7 @@ fn warnings(text: &str, path: &OsStr, here: &OsStr) -> Vec<String> {
 fn what_goes_unencrypted_to_other_machines_is_warned_of() {
     let warned = |text: &str| warnings(text, OsStr::new(""), OsStr::new(""));
     let text = "[http]\nlisten = \"0.0.0.0:1\"\n[deliver.x]\nurl = \"http://hook.example/secret\"\n\
-                [agent]\nurl = \"http://10.0.0.1/v1\"\n";
+                [agent]\nurl = [\"http://localhost\", \"http://10.0.0.1/v1\"]\n";
     let found = warned(text);
     let [listen, hook, agent] = &found[..] else { panic!("{found:?}") };
     for (warning, place, words) in [

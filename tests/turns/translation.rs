@@ -6,9 +6,6 @@
 //! A case has a `name` and a `request`. In `chat` model and stream are left out, in `events` the number
 //! and the response; `$` is the message's id. `agent`: `echo` or `session`, where it is not the upstream
 //! without a session.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod util;
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,8 +13,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use util::upstream::{Line, assert_chat};
-use util::{Gateway, Home, Upstream};
+use crate::util::upstream::{Line, assert_chat};
+use crate::util::{Gateway, Home, Upstream};
 
 fn cases(file: &str) -> Vec<Value> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translation").join(file);

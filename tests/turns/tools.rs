@@ -1,15 +1,12 @@
 //! Tools, structured answers and pictures before an upstream, over several turns and a restart. What
 //! becomes of single requests and answers is in `translation.rs`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod util;
 
 use serde_json::{Value, json};
 
-use util::api::code_of;
-use util::http::Response;
-use util::upstream::{Line, assert_chat, chunk};
-use util::{Api, Gateway, Home, Upstream, principals};
+use crate::util::api::code_of;
+use crate::util::http::Response;
+use crate::util::upstream::{Line, assert_chat, chunk};
+use crate::util::{Api, Gateway, Home, Upstream, principals};
 
 #[track_caller]
 fn gateway(upstream: &Upstream) -> Gateway {
