@@ -267,7 +267,7 @@ fn a_durable_message_goes_to_the_next_one_too() {
     let (one, two) = (Upstream::start(), Upstream::start());
     let gateway = before(&[&one, &two]);
     for stream in [false, true] {
-        let body = util::http::chat("hi", stream);
+        let body = crate::util::http::chat("hi", stream);
         let fields = [("X-Hermes-Session-Id", "s")];
         let mut client = gateway.api().begin("POST", "/v1/chat/completions", &fields, &body);
         if !stream {
