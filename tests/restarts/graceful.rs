@@ -88,6 +88,8 @@ fn the_same_process_goes_on_with_all_that_it_had() {
         );
         assert!(said.contains(&expected), "{said}");
         assert_eq!(gateway.api().reply(&id), format!("message {round}"));
+        // One came before the first round.
+        assert_eq!(gateway.status()["restart"]["last"]["number"], round + 2);
         assert_eq!(listeners(&gateway), before.1);
         let line = history(&home).pop().unwrap();
         assert_eq!((&line["verdict"], &line["pid"]), (&json!("restart"), &json!(gateway.pid())));
