@@ -59,12 +59,10 @@ pub fn remove_leftovers(runtime: &Path) {
     for entry in fs::read_dir(runtime).into_iter().flatten().flatten() {
         let name = entry.file_name();
         let name = name.to_string_lossy();
-        if !name.starts_with("replace-") || !name.ends_with(".sock") {
-            continue;
-        }
+        let ours = name.starts_with("replace-") && name.ends_with(".sock");
         // Of the wrong kind: where somebody has the socket, of whatever namespace, it is not disturbed.
-        let tried = UnixDatagram::unbound().and_then(|probe| probe.connect(entry.path()));
-        if tried.is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
+        let connect = || UnixDatagram::unbound()?.connect(entry.path());
+        if ours && connect().is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
             let _ = fs::remove_file(entry.path());
         }
     }

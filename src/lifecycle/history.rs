@@ -109,15 +109,11 @@ impl Run {
 
 /// Leaves `KEPT_STOPS` lines of a history that has more than `most`, or what is none.
 fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
-    let text = || read(&dirs.history()).unwrap_or_default();
-    let is_fine = |text: String| {
-        let lines = text.lines().filter(|line| object(line).is_some()).count();
-        lines <= most && lines == text.lines().count()
-    };
-    if !is_fine(text()) {
+    let text = read(&dirs.history()).unwrap_or_default();
+    if text.lines().count() > most || text.lines().any(|line| object(line).is_none()) {
         // What another process enters from here on it enters into the new file.
         let _lock = hold(dirs)?;
-        let stops = records(&text());
+        let stops = records(&read(&dirs.history()).unwrap_or_default());
         let kept = stops[stops.len().saturating_sub(KEPT_STOPS)..].iter();
         let kept: String = kept.map(|line| format!("{line}\n")).gather().concat();
         files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
