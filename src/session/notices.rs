@@ -123,7 +123,7 @@ impl Hub {
 
     /// The next run is to tell of no restart, unless another was asked for meanwhile. A disk that hangs is
     /// waited for no longer than a moment, where there is a thread for that.
-    fn forget_restart(self: &Arc<Self>) {
+    pub(super) fn forget_restart(self: &Arc<Self>) {
         let forget = |hub: &Hub| {
             hub.restart_record.keep(&mut |record| {
                 record.pending.take_if(|_| hub.restarts.current().is_none());
