@@ -43,10 +43,10 @@ fn exact() -> bool {
     full() && !cfg!(debug_assertions)
 }
 
-/// Where limits are exact, each test has the machine for itself: a neighbour's load is no part of a restart.
+/// In the full form each test has the machine for itself: a neighbour's load is no part of a restart.
 fn alone() -> Option<MutexGuard<'static, ()>> {
     static ALONE: Mutex<()> = Mutex::new(());
-    exact().then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner))
+    full().then(|| ALONE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 /// A gateway in a home of its own, in the pid namespace of the test or in one where it is process 1.

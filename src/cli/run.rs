@@ -15,10 +15,12 @@ use super::context::Context;
 use super::control_client::{connect_to, exchange, request};
 use super::exec_path;
 use super::output::say;
+use super::unit_control::comes_back;
 use crate::dirs::Dirs;
 use crate::escape::{escaped, quoted};
 use crate::exit::{Exit, Failure};
 use crate::gateway::{self, Handover, Plan, Proven};
+use crate::lifecycle::history;
 use crate::lifecycle::instance_lock::{Probe, probe};
 use crate::lifecycle::signals::Signals;
 use crate::limits::{CONTROL_PAUSE, CONTROL_TIMEOUT};
@@ -67,10 +69,6 @@ pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Fai
         }
     });
     taken.or_else(|mut failure| {
-        // What was killed over it hands nothing over: that makes it a start.
-        if ![Exit::Planned, Exit::Terminated].contains(&failure.0.exit) && is_free(&plan.dirs) {
-            return Ok(Handover::default());
-        }
         // It has said why, if it goes on.
         let number = number.take();
         if !number.is_null()
@@ -81,13 +79,19 @@ pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Fai
             && let Some(why) = failed["why"].as_str()
         {
             failure.0.message = format!("{}: {}", failure.0.message, escaped(why, false));
+        } else if ![Exit::Planned, Exit::Terminated].contains(&failure.0.exit)
+            && was_killed(&plan.dirs)
+            && comes_back(context).is_none()
+        {
+            // What was killed over it hands nothing over: that makes it a start.
+            return Ok(Handover::default());
         }
         Err(failure)
     })
 }
 
-/// Whether nobody has the lock, a moment after a process may have been killed that had.
-fn is_free(dirs: &Dirs) -> bool {
+/// Whether nobody has the lock, of which the last holder has not entered its end: at most that it hands over.
+fn was_killed(dirs: &Dirs) -> bool {
     let deadline = Instant::now() + RELEASE_TIMEOUT;
     while !probe(dirs).is_ok_and(|found| found == Probe::Free) {
         if Instant::now() >= deadline {
@@ -95,7 +99,11 @@ fn is_free(dirs: &Dirs) -> bool {
         }
         pause(CONTROL_PAUSE);
     }
-    true
+    let left = &history::run_record(dirs)["id"];
+    history::stops(dirs).is_ok_and(|mut stops| {
+        let last = stops.pop().unwrap_or_default();
+        last["verdict"] == "restart" || left.is_string() && last["run"] != *left
+    })
 }
 
 /// Goes through a start beside what runs, and takes nothing; or has another program do so.

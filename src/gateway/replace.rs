@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, IntoRawFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,7 @@ use crate::sys::signal::is_stop_pending;
 use crate::sys::socket::{
     MAX_DESCRIPTORS, bind_unix, connect_unix, peer, receive_descriptors, send_descriptors,
 };
-use crate::sys::{fs as files, proc, user};
+use crate::sys::{fs as files, user};
 
 /// How long the other side may take for what it does at once.
 const GREETING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -58,10 +58,11 @@ fn place(runtime: &Path, pid: i32) -> PathBuf {
 pub fn remove_leftovers(runtime: &Path) {
     for entry in fs::read_dir(runtime).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let number =
-            |name: &str| name.strip_prefix("replace-")?.strip_suffix(".sock")?.parse().ok();
-        let pid = name.to_str().and_then(number).and_then(Pid::new);
-        if pid.is_some_and(|pid| proc::start_time(pid).is_none()) {
+        let name = name.to_string_lossy();
+        let ours = name.starts_with("replace-") && name.ends_with(".sock");
+        // Of the wrong kind: where somebody has the socket, of whatever namespace, it is not disturbed.
+        let connect = || UnixDatagram::unbound()?.connect(entry.path());
+        if ours && connect().is_err_and(|e| e.kind() == ErrorKind::ConnectionRefused) {
             let _ = fs::remove_file(entry.path());
         }
     }

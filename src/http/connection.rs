@@ -190,8 +190,9 @@ impl Connection {
     }
 
     /// Where the present request is for another process, ends the connection without an answer; says whether.
+    /// The first is not: clients send again only what they sent on a connection that was kept.
     pub fn leave(&mut self) -> bool {
-        let leaves = self.shutdown.is_silent();
+        let leaves = !self.first && self.shutdown.is_silent();
         self.open &= !leaves;
         leaves
     }

@@ -50,7 +50,8 @@ impl Default for ShutdownFlag {
 }
 
 impl ShutdownFlag {
-    /// No request after the present ones. `silent`: another that comes gets no answer.
+    /// No request after the present ones. `silent`: another that comes on a connection that has had one gets
+    /// no answer.
     pub fn close(&self, silent: bool) {
         self.silent.store(silent, Ordering::SeqCst);
         self.enter(CLOSING);

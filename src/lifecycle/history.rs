@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::Value;
 
@@ -18,18 +18,23 @@ use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::json::object;
+use crate::limits::CONTROL_PAUSE;
 use crate::named::ByName;
 use crate::sys::clock::{self, Utc};
 use crate::sys::gather::Gather;
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
 use crate::sys::{fs as files, proc};
+use crate::threads::pause;
 
 /// How many stops are kept: months of a gateway's life, and a screen or two to read.
 const KEPT_STOPS: usize = 200;
 
 /// The file is pruned to `KEPT_STOPS` lines of about 400 bytes at each start; beyond this it is not ours.
 const MAX_HISTORY: u64 = 16 << 20;
+
+/// How long the lock of the history is waited for: who has it reads and writes some kB.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The kind of an entry that is no stop.
 const UPDATE: &str = "update";
@@ -105,14 +110,29 @@ impl Run {
 /// Leaves `KEPT_STOPS` lines of a history that has more than `most`, or what is none.
 fn prune(dirs: &Dirs, most: usize) -> io::Result<()> {
     let text = read(&dirs.history()).unwrap_or_default();
-    let lines = text.lines().filter(|line| object(line).is_some()).count();
-    if lines > most || lines != text.lines().count() {
-        let stops = records(&text);
+    if text.lines().count() > most || text.lines().any(|line| object(line).is_none()) {
+        // What another process enters from here on it enters into the new file.
+        let _lock = hold(dirs)?;
+        let stops = records(&read(&dirs.history()).unwrap_or_default());
         let kept = stops[stops.len().saturating_sub(KEPT_STOPS)..].iter();
         let kept: String = kept.map(|line| format!("{line}\n")).gather().concat();
         files::replace(&dirs.history(), kept.as_bytes(), 0o600)?;
     }
     Ok(())
+}
+
+/// The lock for those that prune the history, or enter what is no end of a run of theirs: they need not have
+/// the gateway's.
+fn hold(dirs: &Dirs) -> io::Result<File> {
+    let file = files::open_or_create(&dirs.state.join("history.lock"))?;
+    let deadline = Instant::now() + LOCK_TIMEOUT;
+    while !try_hold(&file)? {
+        if Instant::now() >= deadline {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "another process changes it"));
+        }
+        pause(CONTROL_PAUSE);
+    }
+    Ok(file)
 }
 
 /// Enters a run that left its record behind, unless it did say how it ended.
@@ -222,7 +242,8 @@ pub fn record_update(dirs: &Dirs, verdict: &str, why: &str, versions: [&str; 2])
         "time": Utc::new(SystemTime::now()).rfc3339(), "kind": UPDATE, "verdict": verdict,
         "reason": why, "from": from, "to": to,
     );
-    append(dirs, &line, true)
+    let _lock = hold(dirs)?;
+    add(dirs, &line, true)
 }
 
 /// The stops that are on record, oldest first.
@@ -313,6 +334,10 @@ pub fn enter_again(dirs: &Dirs, line: &Value) -> io::Result<()> {
 fn append(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     // Starts that fail, one after the other for months, never come to settle it.
     let _ = prune(dirs, 2 * KEPT_STOPS);
+    add(dirs, line, sync)
+}
+
+fn add(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     let path = &dirs.history();
     let mut options = OpenOptions::new();
     options.read(true).append(true).create(true).mode(0o600);
@@ -357,6 +382,9 @@ fn records(text: &str) -> Vec<Value> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+
     use serde_json::json;
 
     use super::*;
@@ -486,6 +514,43 @@ mod tests {
         assert_eq!(text.lines().count(), KEPT_STOPS + 1);
         let last = stops(&dirs).unwrap().pop().unwrap();
         assert_eq!(last["reason"], format!("reason {}", 2 * KEPT_STOPS + 1));
+    }
+
+    #[test]
+    fn no_entry_of_an_update_is_lost_to_a_start_that_prunes() {
+        let root = TempDir::new("history");
+        let dirs = dirs(&root);
+        let entered = AtomicUsize::new(0);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..KEPT_STOPS {
+                    record_update(&dirs, "failed update", &n.to_string(), ["1", "2"]).unwrap();
+                    entered.store(n + 1, Ordering::SeqCst);
+                }
+            });
+            while entered.load(Ordering::SeqCst) < KEPT_STOPS {
+                // A torn line is what each prune finds.
+                let file = OpenOptions::new().append(true).create(true).open(dirs.history());
+                file.unwrap().write_all(b"\n{\n").unwrap();
+                prune(&dirs, KEPT_STOPS).unwrap();
+            }
+        });
+        let found: Vec<Value> =
+            entries(&dirs).unwrap().iter().map(|entry| entry["reason"].clone()).collect();
+        let all: Vec<Value> = (0..KEPT_STOPS).map(|n| json!(n.to_string())).collect();
+        assert_eq!(found, all);
+    }
+
+    #[test]
+    fn the_lock_of_the_history_is_waited_for_no_longer_than_a_moment() {
+        let root = TempDir::new("history");
+        let dirs = dirs(&root);
+        let held = hold(&dirs).unwrap();
+        let refused = record_update(&dirs, "failed update", "x", ["1", "2"]).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::TimedOut);
+        drop(held);
+        record_update(&dirs, "failed update", "x", ["1", "2"]).unwrap();
+        assert_eq!(entries(&dirs).unwrap().len(), 1);
     }
 
     #[test]

@@ -121,16 +121,23 @@ impl Hub {
         true
     }
 
-    /// The next run is to tell of no restart. A disk that hangs is waited for no longer than a moment.
-    fn forget_restart(self: &Arc<Self>) {
+    /// The next run is to tell of no restart, unless another was asked for meanwhile. A disk that hangs is
+    /// waited for no longer than a moment, where there is a thread for that.
+    pub(super) fn forget_restart(self: &Arc<Self>) {
+        let forget = |hub: &Hub| {
+            hub.restart_record.keep(&mut |record| {
+                record.pending.take_if(|_| hub.restarts.current().is_none());
+            });
+        };
         let (hub, done) = (Arc::clone(self), Arc::<Slot<()>>::default());
         let tell = Arc::clone(&done);
         let work = move || {
-            hub.restart_record.keep(&mut |record| record.pending = None);
+            forget(&hub);
             tell.send(());
         };
-        if threads::spawn("restart record", THREAD_STACK, Box::new(work)).is_ok() {
-            let _ = done.wait(DISK_SLOW);
+        match threads::spawn("restart record", THREAD_STACK, Box::new(work)) {
+            Ok(_) => _ = done.wait(DISK_SLOW),
+            Err(_) => forget(self),
         }
     }
 

@@ -174,8 +174,12 @@ impl Restarts {
         lock(&self.0).update.take()
     }
 
-    pub fn set_last(&self, last: LastRestart) {
-        lock(&self.0).last = Some(last);
+    /// What the record has of the one before this start. What [`Restarts::finish`] has told of it stays.
+    pub fn set_last(&self, noted: LastRestart) {
+        match &mut lock(&self.0).last {
+            Some(last) if last.number > 0 => (last.kind, last.by) = (noted.kind, noted.by),
+            last => *last = Some(noted),
+        }
     }
 
     /// Asks for a restart. The caller wakes the main loop.
@@ -221,8 +225,9 @@ impl Restarts {
     pub fn finish(&self, done: LastRestart) {
         let mut state = lock(&self.0);
         state.number = state.number.max(done.number);
-        let kind = state.last.as_ref().map_or(done.kind, |noted| noted.kind);
-        state.last = Some(LastRestart { kind, ..done });
+        let noted = state.last.take();
+        let (kind, by) = noted.map_or((done.kind, done.by), |noted| (noted.kind, noted.by));
+        state.last = Some(LastRestart { kind, by, ..done });
     }
 
     /// This process goes on as the program that was to be replaced.
@@ -258,5 +263,23 @@ mod tests {
         assert_eq!(restarts.fail("no", "t".to_owned()).unwrap().number, 1);
         assert_eq!(restarts.account().2.unwrap().why, "no");
         assert_eq!(restarts.request(request("x")), RestartAccepted::Begun(2));
+    }
+
+    #[test]
+    fn the_last_restart_has_its_number_whoever_tells_of_it_first() {
+        let last = |number, kind, by: &str, away: u64| {
+            let (by, away) = (by.to_owned(), Some(Duration::from_secs(away)));
+            LastRestart { number, kind, by, away, ..LastRestart::default() }
+        };
+        for noted_first in [true, false] {
+            let restarts = Restarts::default();
+            let note = || restarts.set_last(last(0, "update", "record", 1));
+            noted_first.then(note);
+            restarts.finish(last(7, "restart", "handover", 2));
+            (!noted_first).then(note);
+            let found = restarts.account().1.unwrap();
+            assert_eq!(found, last(7, "update", "record", 2), "noted first: {noted_first}");
+            assert_eq!(restarts.request(request("x")), RestartAccepted::Begun(8));
+        }
     }
 }

@@ -129,25 +129,23 @@ pub fn max_open() -> usize {
 
 /// Raises the soft limit on open descriptors to `wanted`, as far as the hard one allows.
 pub fn raise_limit(wanted: u64) -> io::Result<()> {
-    if limit()? < wanted { set_limit(wanted) } else { Ok(()) }
+    if limit()? >= wanted {
+        return Ok(());
+    }
+    let limits = limits_with(wanted)?;
+    // SAFETY: setrlimit reads the struct that lives here.
+    check(unsafe { libc::setrlimit64(libc::RLIMIT_NOFILE, &raw const limits) }).map(drop)
 }
 
-/// Sets our soft limit, or before its exec a child's: nothing here allocates or locks. Unlike most of what we
-/// have, limits are inherited, and programs that use select(2) trust in the usual one.
-///
-/// # Errors
-/// Those of prlimit(2).
-pub(super) fn set_limit(soft: u64) -> io::Result<()> {
-    let mut limits = limits()?;
-    limits.rlim_cur = limits.rlim_max.min(soft);
-    let (limits, none) = (&raw const limits, std::ptr::null_mut());
-    // SAFETY: prlimit reads the struct that lives here, and writes nowhere.
-    check(unsafe { libc::prlimit(0, libc::RLIMIT_NOFILE, limits, none) }).map(drop)
+/// Ours with this soft limit, as far as the hard one allows.
+pub(super) fn limits_with(soft: u64) -> io::Result<libc::rlimit64> {
+    let limits = limits()?;
+    Ok(libc::rlimit64 { rlim_cur: limits.rlim_max.min(soft), ..limits })
 }
 
-fn limits() -> io::Result<libc::rlimit> {
-    let mut limits = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+fn limits() -> io::Result<libc::rlimit64> {
+    let mut limits = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit fills the struct that lives here.
-    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limits) })?;
+    check(unsafe { libc::getrlimit64(libc::RLIMIT_NOFILE, &raw mut limits) })?;
     Ok(limits)
 }

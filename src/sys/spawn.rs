@@ -16,7 +16,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::ptr;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-use super::fd::{set_limit, set_nonblocking};
+use super::fd::{limits_with, set_nonblocking};
 use super::process::{Pid, PidFd, kill, wait};
 use super::signal::with_all_blocked;
 
@@ -70,7 +70,8 @@ struct ChildSetup {
     streams: [c_int; 3],
     /// The directory of the control group to enter; -1: none, or it was born there.
     cgroup: c_int,
-    descriptors: Option<u64>,
+    /// Unlike most of what we have, limits are inherited, and programs that use select(2) trust in the usual one.
+    descriptors: Option<libc::rlimit64>,
     /// The open program; -1: the one at the path `argv[0]`.
     image: c_int,
     /// The descriptor that stays open; -1: none.
@@ -107,7 +108,7 @@ pub fn spawn(
         envp: envp.as_ptr(),
         streams: [input.as_raw_fd(), out_write.as_raw_fd(), err_write.as_raw_fd()],
         cgroup: -1,
-        descriptors: options.descriptors,
+        descriptors: options.descriptors.and_then(|soft| limits_with(soft).ok()),
         image: options.image.map_or(-1, |image| image.as_raw_fd()),
         kept: options.kept.map_or(-1, |kept| kept.as_raw_fd()),
         own_group: options.own_group,
@@ -267,7 +268,10 @@ fn prepare(setup: &mut ChildSetup) -> bool {
             libc::sigaddset(&raw mut blocked, libc::SIGTERM);
         }
         // Last: what it opens until then may be beyond that. A program runs without it, too.
-        let _ = setup.descriptors.map(set_limit);
+        if let Some(limits) = &setup.descriptors {
+            let none = ptr::null_mut::<c_void>();
+            libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_NOFILE, &raw const *limits, none);
+        }
         libc::pthread_sigmask(libc::SIG_SETMASK, &raw const blocked, ptr::null_mut()) == 0
     }
 }

@@ -294,8 +294,8 @@ fn without_a_key_nobody_learns_what_the_agent_is() {
     assert_eq!(gateway.ask("hi").reply(), "hi");
     // Room for two connections, and not for what a turn needs.
     let is_free = |fd: &u32| !Path::new(&format!("/proc/{}/fd/{fd}", gateway.pid())).exists();
-    let lowest = (0..).find(is_free).unwrap();
-    let limit = format!("--nofile={}:20000", lowest + 4);
+    let fourth = (0..).filter(is_free).nth(3).unwrap();
+    let limit = format!("--nofile={}:20000", fourth + 1);
     let mut prlimit = Command::new("prlimit");
     prlimit.args(["--pid", &gateway.pid().to_string(), &limit]);
     Process::spawn(&mut prlimit).finish(DEADLINE).assert_code(0);

@@ -110,6 +110,8 @@ fn the_same_process_goes_on_with_all_that_it_had() {
     assert_eq!(fs::read_to_string(format!("/proc/{}/comm", gateway.pid())).unwrap(), name);
     let numbers = numbers(&home);
     assert!(numbers.windows(2).all(|two| two[1] == two[0] + 1), "{numbers:?}");
+    // The number of the last request; one came before the rounds.
+    assert_eq!(gateway.status()["restart"]["last"]["number"], rounds(20, 200) + 1);
     // What it is called after the exec, it is for `stop` as well.
     home.run(&["stop"]).assert_code(0);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);

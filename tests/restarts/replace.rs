@@ -166,15 +166,35 @@ fn a_start_removes_what_one_that_was_killed_while_it_waited_has_left() {
     let home = Home::new();
     drop(home.start());
     let own = std::process::id().cast_signed();
-    // No process has such a number (proc_sys_kernel(5), pid_max).
-    let [dead, alive] = [1 << 23, own].map(|pid| {
-        let path = home.runtime_dir().join(format!("replace-{pid}.sock"));
-        drop(UnixListener::bind(&path).unwrap());
-        path
-    });
+    let place = |pid: i32| home.runtime_dir().join(format!("replace-{pid}.sock"));
+    drop(UnixListener::bind(place(own)).unwrap());
+    // No process of ours has such a number (proc_sys_kernel(5), pid_max); one of another namespace may.
+    let waiting = UnixListener::bind(place(1 << 23)).unwrap();
     let _gateway = home.start();
-    eventually("it is gone", || (!dead.exists()).then_some(()));
-    assert!(alive.exists(), "somebody may wait there");
+    eventually("it is gone", || (!place(own).exists()).then_some(()));
+    assert!(place(1 << 23).exists(), "somebody waits there");
+    waiting.set_nonblocking(true).unwrap();
+    assert!(waiting.accept().is_err(), "nor is that one disturbed");
+}
+
+#[test]
+fn a_planned_end_of_the_old_one_is_no_reason_to_start() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    home.configure(&format!("{}[stop]\ndrain_timeout = \"10ms\"\n", gate.agent()));
+    let gateway = home.start();
+    gateway.api().accepted("s", "x");
+    gateway.wait_for_turns(1);
+    let next = home.launch().arg("--replace").spawn();
+    eventually("it waits for the turn", || {
+        (gateway.status()["restart"]["current"]["stage"] == "pausing").then_some(())
+    });
+    // Both hold still until the old one has gone.
+    next.signal(libc::SIGSTOP);
+    gateway.signal(libc::SIGINT);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+    next.signal(libc::SIGCONT);
+    next.finish(DEADLINE).assert_code(75);
 }
 
 #[test]

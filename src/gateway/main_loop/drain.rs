@@ -71,7 +71,7 @@ impl Main {
     }
 
     /// Takes no new requests from here on; those that have begun may still ask for a turn, for a moment. Where
-    /// connections are left in the backlog, one without a request ends when the next one comes, without an
+    /// connections are left in the backlog, one between two requests ends when the next one comes, without an
     /// answer: its client connects again (RFC 9112, section 9.3.1).
     pub(super) fn take_no_more(&mut self) {
         if let Some(service) = self.started.as_ref().map(|it| &it.service) {
@@ -242,8 +242,10 @@ impl Main {
         let Some(started) = &self.started else { return };
         let leaves = match self.revival() {
             Some(Revival::ByJob(job)) => {
-                !started.listeners.is_awaited()
-                    || self.supervisor.comes_back(job, self.share(StopStep::Asking))
+                !started.listeners.is_awaited() || {
+                    self.stop_watchdog.progress.enter(StopStep::Asking);
+                    self.supervisor.comes_back(job, self.share(StopStep::Asking))
+                }
             }
             _ => self.leaves_backlog(),
         };

@@ -5,7 +5,7 @@ use crate::config::Target;
 use crate::session::RunBefore;
 use crate::session::notices::Notice;
 use crate::session::restart_record::{Down, Pending, RestartRecord};
-use crate::session::restarts::{Requester, RestartKind};
+use crate::session::restarts::{Requester, RestartKind, RestartRequest};
 
 const NOW: u64 = 1_795_000_000_000;
 
@@ -221,4 +221,18 @@ fn failures_in_numbers_are_two_notices_and_the_second_has_their_count() {
     house.hub.tell_failures();
     assert_eq!(told(&house).len(), 2, "{id}");
     assert!(house.hub.lock().failures.until.is_some());
+}
+
+#[test]
+fn a_restart_that_did_not_happen_is_forgotten_unless_another_was_asked_for() {
+    let house = House::closed(TempDir::new("hub"), Testing::new(), &Config::default());
+    let (hub, by) = (&house.hub, "a test".to_owned());
+    hub.restart_record.begin(RestartRecord::default());
+    hub.request_restart(RestartRequest { kind: RestartKind::Restart, by, requester: None });
+    hub.save_restart(false).unwrap();
+    hub.forget_restart();
+    assert!(hub.restart_record.get().pending.is_some(), "one is under way");
+    hub.restarts.fail("no", String::new()).unwrap();
+    hub.forget_restart();
+    assert!(hub.restart_record.get().pending.is_none());
 }
