@@ -150,6 +150,20 @@ fn an_item_of_another_principal_is_none() {
 }
 
 #[test]
+fn a_call_that_is_referred_to_counts_with_its_arguments() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream);
+    let api = gateway.api();
+    let mut line = opened(&upstream, &api);
+    let deltas = [call_delta("c", &"x".repeat(400_000))];
+    let asked = json!({ "input": "q", "tools": tools() });
+    let (_, first) = turn((&api, &mut line), RESPONSES, &asked, &deltas);
+    let reference = json!({ "type": "item_reference", "id": first.json()["output"][0]["id"] });
+    let refused = api.post("/v1/responses", &json!({ "input": vec![reference; 3] }));
+    assert_eq!(code_of(refused, 413), "too_long");
+}
+
+#[test]
 fn the_input_of_a_response_is_listed() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream);
