@@ -149,6 +149,32 @@ fn an_item_of_another_principal_is_none() {
     );
 }
 
+/// A stream ends each call before the next one, so that nothing can be added to it later.
+#[test]
+fn a_call_that_goes_on_after_the_next_has_begun_is_no_success_of_a_stream() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream);
+    let mut line = opened(&upstream, &gateway.api());
+    let piece = |at: u8, more: Value| json!({ "tool_calls": [{ "index": at, "function": more }] });
+    let begins = |arguments: &str| json!({ "name": "f", "arguments": arguments });
+    let deltas = [
+        piece(0, begins("{\"a\"")),
+        piece(1, begins("{}")),
+        piece(0, json!({ "arguments": ":1}" })),
+    ];
+    for stream in [true, false] {
+        let asked = json!({ "input": "q", "tools": tools(), "store": false, "stream": stream });
+        let (_, answer) = turn((&gateway.api(), &mut line), RESPONSES, &asked, &deltas);
+        let text = answer.text();
+        if stream {
+            assert!(text.contains("event: response.failed") && text.contains("mixes"), "{text}");
+            line = opened(&upstream, &gateway.api());
+        } else {
+            assert_eq!(answer.json()["output"][0]["arguments"], "{\"a\":1}");
+        }
+    }
+}
+
 #[test]
 fn a_call_that_is_referred_to_counts_with_its_arguments() {
     let upstream = Upstream::start();
