@@ -210,7 +210,8 @@ impl Reply for ReplyWriter<'_> {
         }
         // The client was told that it is whole, and may have run it.
         if at + 1 < calls.len() && !piece.is_empty() {
-            let words = "The upstream mixes the pieces of its tool calls; this takes \"stream\": false.";
+            let words =
+                "The upstream mixes the pieces of its tool calls; this takes \"stream\": false.";
             self.refused = Some(ApiError::new(502, "agent_failed", words));
             return Err(io::ErrorKind::InvalidData.into());
         }

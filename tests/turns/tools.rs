@@ -190,6 +190,22 @@ fn a_call_that_is_referred_to_counts_with_its_arguments() {
 }
 
 #[test]
+fn calls_count_against_a_share_of_the_journal() {
+    let upstream = Upstream::start();
+    let config = upstream.config("[limits]\nmax_journal = \"4MiB\"");
+    let gateway = principals::alice_and_bob(&config).start();
+    let alice = principals::api(&gateway, "alice");
+    let body = json!({ "input": "q", "tools": tools() }).to_string();
+    let mut client = alice.begin("POST", "/v1/responses", &[], &body);
+    let mut line = upstream.accept();
+    line.request();
+    let deltas = vec![call_delta("c", &"x".repeat(100_000)); 30];
+    line.deltas(&deltas, "tool_calls", &Value::Null);
+    let message = client.response().error(502);
+    assert!(message.contains("limits.max_journal"), "{message}");
+}
+
+#[test]
 fn the_input_of_a_response_is_listed() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream);
