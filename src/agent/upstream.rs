@@ -243,6 +243,10 @@ impl<'a> UpstreamClient<'a> {
                 Err(failed) => failed,
             };
             if let Some(reason) = self.cancel.reason() {
+                // It was silent for all of a turn.
+                if reason == CancelReason::TimedOut {
+                    self.attempt.set(Attempt::Failed);
+                }
                 return Err(Outcome::Ended(reason));
             }
             if reused && !answered {

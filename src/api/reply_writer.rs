@@ -208,6 +208,13 @@ impl Reply for ReplyWriter<'_> {
         if !self.stream {
             return Ok(());
         }
+        // The client was told that it is whole, and may have run it.
+        if at + 1 < calls.len() && !piece.is_empty() {
+            let words =
+                "The upstream mixes the pieces of its tool calls; this takes \"stream\": false.";
+            self.refused = Some(ApiError::new(502, "agent_failed", words));
+            return Err(io::ErrorKind::InvalidData.into());
+        }
         let mut out = Vec::new();
         self.begin(&mut out);
         self.encoder.call(&self.id, (calls, at, piece), &mut out);

@@ -62,6 +62,7 @@ static ROUTES: &[Route] = &[
     Route(Post, "/v1/responses", "chat", LongWork, Keyed(responses::create)),
     Route(Get, "/v1/responses/{id}", "chat", Read, Keyed(responses::get)),
     Route(Delete, "/v1/responses/{id}", "chat", Work, Keyed(responses::delete)),
+    Route(Post, "/v1/responses/{id}", "chat", LongWork, Keyed(pass)),
     Route(Get, "/v1/responses/{id}/input_items", "chat", Read, Keyed(responses::input_items)),
     Route(Post, "/v1/responses/*", "chat", LongWork, Keyed(pass)),
     Route(Post, "/v1/embeddings", "chat", LongWork, Keyed(pass)),

@@ -233,9 +233,9 @@ impl Hub {
 
     /// That a reply does not fit into what its principal may hold of the journal.
     pub(super) fn beyond_share(&self, principal: &str, record: &Record) -> Option<String> {
-        let Record::Step { step: Step::Done(reply, _), .. } = record else { return None };
+        let Record::Step { step: Step::Done(reply, told), .. } = record else { return None };
         let ((held, _), limit, shares) = self.share(&self.lock(), principal)?;
-        let length = reply.len() as u64;
+        let length = (reply.len() + told.as_ref().map_or(0, String::len)) as u64;
         (held + length > shares.most(limit)).then(|| {
             let whose = Limit::Principal.reached(principal, "limits.max_journal", (held, limit));
             format!("the reply of {length} bytes does not fit: {}", whose.message)

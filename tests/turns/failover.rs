@@ -250,6 +250,25 @@ fn each_upstream_gets_its_own_key_and_model_and_no_other() {
 }
 
 #[test]
+fn one_that_is_silent_for_a_whole_turn_is_asked_last() {
+    let (one, two) = (Upstream::start(), Upstream::start());
+    let home = Home::new();
+    home.configure(&format!("{}turn_timeout = \"1s\"\n", configuration(&[&one, &two])));
+    let gateway = home.start();
+    let mut client = ask(&gateway, false);
+    let mut silent = one.accept();
+    silent.request();
+    client.response().assert_status(504);
+    two.assert_alone();
+    let mut client = ask(&gateway, false);
+    let mut line = two.accept();
+    line.request();
+    line.answer(200, "", &completion("two"));
+    assert_from(&client.response().assert_status(200), &two);
+    one.assert_alone();
+}
+
+#[test]
 fn a_client_that_leaves_ends_the_search() {
     let (one, two) = (Upstream::start(), Upstream::start());
     let gateway = before(&[&one, &two]);

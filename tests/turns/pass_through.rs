@@ -165,6 +165,26 @@ fn a_stream_is_passed_on_as_it_comes() {
 }
 
 #[test]
+fn a_stop_waits_for_what_is_passed_on() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, "");
+    let mut client = gateway.api().begin("POST", "/v1/completions", &[], "{\"stream\":true}");
+    let mut line = upstream.accept();
+    line.request();
+    line.begin();
+    line.event("1");
+    client.head();
+    assert_eq!(client.chunk().unwrap(), b"data: 1\n\n");
+    gateway.signal(libc::SIGINT);
+    gateway.wait_for_notification("STOPPING=1", DEADLINE);
+    line.event("2");
+    assert_eq!(client.chunk().unwrap(), b"data: 2\n\n");
+    line.send("0\r\n\r\n");
+    assert_eq!(client.chunk(), None);
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+}
+
+#[test]
 fn an_answer_that_breaks_off_does_not_look_whole() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "");
@@ -306,6 +326,7 @@ fn responses_are_passed_to_an_upstream_that_has_them() {
         ("GET", "/v1/responses/resp_1?include=x"),
         ("DELETE", "/v1/responses/resp_1"),
         ("POST", "/v1/responses/resp_1/cancel"),
+        ("POST", "/v1/responses/input_tokens"),
     ] {
         let body =
             if target == "/v1/responses" { "{\"input\":1,\"model\":\"default\"}" } else { "" };

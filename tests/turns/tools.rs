@@ -149,6 +149,62 @@ fn an_item_of_another_principal_is_none() {
     );
 }
 
+/// A stream ends each call before the next one, so that nothing can be added to it later.
+#[test]
+fn a_call_that_goes_on_after_the_next_has_begun_is_no_success_of_a_stream() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream);
+    let mut line = opened(&upstream, &gateway.api());
+    let piece = |at: u8, more: Value| json!({ "tool_calls": [{ "index": at, "function": more }] });
+    let begins = |arguments: &str| json!({ "name": "f", "arguments": arguments });
+    let deltas = [
+        piece(0, begins("{\"a\"")),
+        piece(1, begins("{}")),
+        piece(0, json!({ "arguments": ":1}" })),
+    ];
+    for stream in [true, false] {
+        let asked = json!({ "input": "q", "tools": tools(), "store": false, "stream": stream });
+        let (_, answer) = turn((&gateway.api(), &mut line), RESPONSES, &asked, &deltas);
+        let text = answer.text();
+        if stream {
+            assert!(text.contains("event: response.failed") && text.contains("mixes"), "{text}");
+            line = opened(&upstream, &gateway.api());
+        } else {
+            assert_eq!(answer.json()["output"][0]["arguments"], "{\"a\":1}");
+        }
+    }
+}
+
+#[test]
+fn a_call_that_is_referred_to_counts_with_its_arguments() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream);
+    let api = gateway.api();
+    let mut line = opened(&upstream, &api);
+    let deltas = [call_delta("c", &"x".repeat(400_000))];
+    let asked = json!({ "input": "q", "tools": tools() });
+    let (_, first) = turn((&api, &mut line), RESPONSES, &asked, &deltas);
+    let reference = json!({ "type": "item_reference", "id": first.json()["output"][0]["id"] });
+    let refused = api.post("/v1/responses", &json!({ "input": vec![reference; 3] }));
+    assert_eq!(code_of(refused, 413), "too_long");
+}
+
+#[test]
+fn calls_count_against_a_share_of_the_journal() {
+    let upstream = Upstream::start();
+    let config = upstream.config("[limits]\nmax_journal = \"4MiB\"");
+    let gateway = principals::alice_and_bob(&config).start();
+    let alice = principals::api(&gateway, "alice");
+    let body = json!({ "input": "q", "tools": tools() }).to_string();
+    let mut client = alice.begin("POST", "/v1/responses", &[], &body);
+    let mut line = upstream.accept();
+    line.request();
+    let deltas = vec![call_delta("c", &"x".repeat(100_000)); 30];
+    line.deltas(&deltas, "tool_calls", &Value::Null);
+    let message = client.response().error(502);
+    assert!(message.contains("limits.max_journal"), "{message}");
+}
+
 #[test]
 fn the_input_of_a_response_is_listed() {
     let upstream = Upstream::start();

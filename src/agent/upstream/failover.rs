@@ -43,7 +43,7 @@ pub fn first_answer(
             *lock(&client.pool.failed) = Some(Instant::now());
         }
         match (attempt, result) {
-            (Attempt::Failed, Err(outcome)) => {
+            (Attempt::Failed, Err(outcome)) if !matches!(outcome, Outcome::Ended(_)) => {
                 let next = if more { "; the next one is asked" } else { "" };
                 log::warn!("turn {id}: upstream {name} failed: {outcome}{next}");
                 if let Outcome::ErrorResponse(refused) = &outcome {

@@ -5,6 +5,7 @@ mod events;
 mod items;
 mod request;
 
+use std::cell::RefCell;
 use std::io;
 
 pub use events::ResponsesEncoder;
@@ -14,7 +15,7 @@ pub use request::{EchoedFields, parse};
 use request::PREFIX;
 
 use super::auth::Authenticated;
-use super::buffers::parse_lock;
+use super::buffers::{Lease, parse_lock};
 use super::error::{ApiError, Handled, bad};
 use super::messages::find;
 use super::response;
@@ -31,13 +32,14 @@ const LOOKUP_COST: usize = 512;
 /// `POST /v1/responses`.
 pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { service, proof, .. } = exchange;
+    let lease = RefCell::new(exchange.lease());
     turn::serve(exchange, &|body, session, options| {
         let mut parsing = parse_lock(proof, body);
         let mut room = service.settings().config.limits.max_body;
         let mut lookup = |id: &str| {
             // Nobody waits for the disk under it.
             parsing = None;
-            output_of(service, proof, id, &mut room)
+            output_of(service, proof, id, (&mut room, &mut lease.borrow_mut()))
         };
         let (ask, echoed) = parse(body, options, &mut lookup)?;
         drop(parsing);
@@ -73,12 +75,12 @@ fn check_previous(
 }
 
 /// The item of this id, of what a message of the principal was answered. `room`: bytes that those of a
-/// request may have, with what it takes to find each.
+/// request may have, with what it takes to find each; `lease`: of these.
 fn output_of(
     service: &Service,
     proof: &Authenticated,
     id: &str,
-    room: &mut usize,
+    (room, lease): (&mut usize, &mut Lease),
 ) -> Result<Output, ApiError> {
     let unknown =
         || ApiError::new(404, "item_not_found", format!("There is no item {id:.60?} (any more)."));
@@ -90,12 +92,14 @@ fn output_of(
         return Err(unknown());
     }
     let (reply, report) = (message.extent(), &message.report);
-    let length = usize::try_from(reply.len()).unwrap_or(usize::MAX);
+    let told = [&report.calls, &report.refusal].into_iter().flatten().map(String::len).sum();
+    let length = usize::try_from(reply.len()).unwrap_or(usize::MAX).saturating_add(told);
     let left = room.checked_sub(length.saturating_add(LOOKUP_COST));
     *room = left.ok_or_else(|| {
         let words = "The items that the input refers to are longer together than limits.max_body.";
         ApiError::new(413, "too_long", words)
     })?;
+    lease.grow(service.settings().config.limits.max_body.saturating_sub(*room))?;
     if let Some((_, at)) = call {
         let calls = report.calls.as_deref().unwrap_or_default();
         let found = at.parse().ok().and_then(|at| elements(calls).nth(at));
