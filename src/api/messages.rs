@@ -5,17 +5,16 @@ use std::{borrow::Cow, os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::error::{ApiError, Handled, bad};
+use super::error::{ApiError, Handled, bad, bad_field};
 use super::request::{
-    Body, SESSION, excerpt, idempotency_key, json_body, owner_of, parameter, session_header,
-    wait_of,
+    Body, Query, SESSION, idempotency_key, json_body, owner_of, session_header, wait_of,
 };
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::Response;
 use crate::journal::WriteError;
-use crate::json::{self, Raw, elements, members, object};
+use crate::json::{self, Raw, elements, object};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
 
@@ -141,9 +140,11 @@ pub fn cancel(exchange: Exchange<'_>, id: &str) -> Handled {
 
 /// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
 pub fn failed(exchange: Exchange<'_>, _: &str) -> Handled {
-    let words = "A list of messages takes one parameter: status=failed.";
-    let asked = parameter(exchange.request, "status=", words)?;
-    asked.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
+    let query = Query::parse(exchange.request, "status")?;
+    query
+        .text("status")
+        .filter(|it| *it == "failed")
+        .ok_or_else(|| bad_field("status", "must be failed"))?;
     list(exchange, "messages", Hub::failed)
 }
 
@@ -211,11 +212,7 @@ pub(super) fn parse(
     proof: &Authenticated,
     busy: Busy,
 ) -> Result<Draft, ApiError> {
-    let body = Body::parse(body, FIELDS)?;
-    let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
-    if let Some((name, _)) = members(body.json).find(unknown) {
-        return Err(bad(format!("Unknown field {:?}; the fields are {FIELDS}.", excerpt(&name))));
-    }
+    let body = Body::strict(body, FIELDS)?;
     let said = body.text("text")?.filter(|text| !text.is_empty());
     let said = said.ok_or_else(|| bad("\"text\" must be text, and not empty."))?.into_owned();
     let named = body.text("session")?;

@@ -28,6 +28,7 @@ mod sessions;
 mod status;
 #[cfg(any(test, fuzzing))]
 pub mod tests;
+mod tickets;
 mod turn;
 mod warnings;
 

@@ -5,8 +5,9 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::auth::{Authenticated, Origin};
 use super::error::{ApiError, Handled, HandlerError};
 use super::pass_through::pass;
-use super::request::check_once;
+use super::request::{Query, check_once};
 use super::service::{Exchange, Service};
+use super::sessions::EVENTS;
 use super::{chat_completions, cors, messages, models, responses, restart, sessions, status};
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
@@ -83,6 +84,7 @@ static ROUTES: &[Route] = &[
     Route(Get, "/v1/sessions/*/events", "messages", Stream, Keyed(sessions::events)),
     Route(Get, "/v1/sessions/*", "messages", Read, Keyed(sessions::get)),
     Route(Delete, "/v1/sessions/*", "messages", Work, Keyed(sessions::reset)),
+    Route(Post, "/v1/tickets", "messages", Work, Keyed(sessions::ticket)),
     Route(Get, "/v1/dead-letters", "messages", Read, Keyed(messages::dead_letters)),
     Route(Post, "/v1/dead-letters/{id}/retry", "messages", Work, Keyed(messages::deliver_again)),
     Route(Delete, "/v1/dead-letters/{id}", "messages", Work, Keyed(messages::drop_letter)),
@@ -281,7 +283,15 @@ fn admit(
         };
         return Err(handler(service, &opens_status));
     }
-    let proof = service.authenticate(request, origin, connection.activity.as_deref())?;
+    // What is wrong with a query is told to those who have a key.
+    let query = (class == Some(Stream)).then(|| Query::parse(request, EVENTS).ok()).flatten();
+    let (activity, page) = (connection.activity.as_deref(), cors::page(&connection.extra));
+    let proof = match query.as_ref().and_then(|query| query.text("ticket")) {
+        Some(ticket) => {
+            service.redeem(ticket, (&found.name.replace(SLASH, "/"), page), activity)?
+        }
+        None => service.authenticate(request, origin, activity)?,
+    };
     check_once(request)?;
     let handler = found.handler(&proof, service)?;
     Ok((proof, handler))

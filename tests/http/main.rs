@@ -12,6 +12,7 @@ mod http;
 mod keys;
 mod responses;
 mod revoked;
+mod tickets;
 #[path = "../util/mod.rs"]
 mod util;
 mod waiting;
