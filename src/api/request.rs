@@ -10,7 +10,7 @@ use super::service::Exchange;
 use crate::escape::first_chars;
 use crate::http::{Request, SLASH, has_dot_segment, hex, number};
 use crate::json::{self, Raw, elements, members};
-use crate::limits::{MAX_SHOWN_VALUE, MAX_WAIT};
+use crate::limits::{MAX_LISTED, MAX_SHOWN_VALUE, MAX_WAIT};
 use crate::session::{Digest, Owner, digest_of};
 
 /// The header that puts a request into a session.
@@ -95,6 +95,12 @@ impl Query {
         let value = number(text.as_bytes()).filter(|value| range.contains(value));
         let words = || format!("takes whole numbers from {} to {}", range.start(), range.end());
         value.map(Some).ok_or_else(|| bad_field(name, &words()))
+    }
+
+    /// How many a page of a list may have.
+    pub fn limit(&self) -> Result<usize, ApiError> {
+        let limit = self.number("limit", &(1..=MAX_LISTED as u64))?;
+        Ok(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_LISTED))
     }
 }
 

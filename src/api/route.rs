@@ -74,7 +74,7 @@ static ROUTES: &[Route] = &[
     Route(Post, "/anthropic/v1/messages/count_tokens", "chat", LongWork, Keyed(pass)),
     Route(Get, "/v1/models", "chat", Memory, Keyed(models::list)),
     Route(Get, "/v1/models/*", "chat", Memory, Keyed(models::get)),
-    Route(Get, "/v1/messages", "messages", Read, Keyed(messages::failed)),
+    Route(Get, "/v1/messages", "messages", Read, Keyed(messages::list)),
     Route(Post, "/v1/messages", "messages", Work, Keyed(messages::post)),
     Route(Post, "/v1/messages/{id}/retry", "messages", Work, Keyed(messages::retry)),
     Route(Get, "/v1/messages/{id}", "messages", Read, Keyed(messages::get)),

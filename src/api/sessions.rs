@@ -13,7 +13,7 @@ use super::tickets::{TICKET_VALID, bound_to};
 use crate::escape::quoted;
 use crate::http::{Closed, Stage, Stream, number, sse};
 use crate::json::{self, text_or_null};
-use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
+use crate::limits::{KEEP_ALIVE, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, now, rfc3339, session_digest};
 use crate::stored_text::PLACEHOLDER;
 use crate::sys::fd::EventFd;
@@ -30,21 +30,25 @@ fn row(session: &Session, more: &str) -> String {
     )
 }
 
-/// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
+/// `GET /v1/sessions`: a page, in the order of their keys.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
-    let query = Query::parse(request, "after")?;
+    let query = Query::parse(request, "after, limit")?;
+    let limit = query.limit()?;
     // Empty for the first page.
     let after = query.text("after").unwrap_or_default();
     let wanted = |session: &str| session > after && proof.0.may_touch(session);
     // While it is put together: a name is short.
     let mut lease = exchange.lease();
-    lease.grow(MAX_LISTED << 10)?;
-    let (sessions, has_more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
-        ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
-    })?;
+    lease.grow(limit << 10)?;
+    let (sessions, has_more) =
+        service.hub.sessions(proof.principal(), &wanted, limit).map_err(|e| {
+            ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
+        })?;
     let rows = json::list(&mut sessions.iter().map(|session| row(session, "")));
-    let body = format!(r#"{{"sessions":{rows},"has_more":{has_more}}}"#);
+    let last = sessions.last().filter(|_| has_more);
+    let next = text_or_null(last.and_then(|session| session.owner.session.as_deref()));
+    let body = format!(r#"{{"sessions":{rows},"has_more":{has_more},"next":{next}}}"#);
     drop((rows, lease));
     exchange.json(body)
 }
