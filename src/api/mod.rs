@@ -14,6 +14,7 @@ mod error;
 mod handover;
 mod messages;
 mod models;
+mod openapi;
 mod pass_through;
 mod pause;
 pub mod reload;

@@ -8,7 +8,9 @@ use super::pass_through::pass;
 use super::request::{Query, check_once};
 use super::service::{Exchange, Service};
 use super::sessions::EVENTS;
-use super::{chat_completions, cors, messages, models, responses, restart, sessions, status};
+use super::{
+    chat_completions, cors, messages, models, openapi, responses, restart, sessions, status,
+};
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
 use crate::sys::gather::Gather;
@@ -59,6 +61,7 @@ struct Route(Method, &'static str, &'static str, Class, Handler);
 static ROUTES: &[Route] = &[
     Route(Get, "/health", "chat", Memory, Open(status::health)),
     Route(Get, "/ready", "chat", Memory, Open(status::ready)),
+    Route(Get, "/openapi.json", "chat", Memory, Keyed(openapi::get)),
     Route(Post, "/v1/chat/completions", "chat", LongWork, Keyed(chat_completions::create)),
     Route(Post, "/v1/responses", "chat", LongWork, Keyed(responses::create)),
     Route(Get, "/v1/responses/{id}", "chat", Read, Keyed(responses::get)),
@@ -338,6 +341,8 @@ impl Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
     #[test]
     fn only_a_request_for_a_message_waits() {
@@ -350,6 +355,48 @@ mod tests {
             ("/v1/nothing", Some("wait=5"), false),
         ] {
             assert_eq!(waits(find(path, Get, true).class, query), expected, "{path} {query:?}");
+        }
+    }
+
+    /// A route as the document names it: method, path and scope, which is empty where no key is needed.
+    fn named(Route(method, pattern, scope, _, handler): &Route) -> [String; 3] {
+        let name = match pattern.split('/').nth(2) {
+            Some("sessions") => "{session}",
+            Some("models") => "{model}",
+            _ => "{path}",
+        };
+        let scope = if matches!(handler, Open(_)) { "" } else { scope };
+        [format!("{method:?}").to_lowercase(), pattern.replace('*', name), scope.to_owned()]
+    }
+
+    #[test]
+    fn the_openapi_document_has_each_route_with_its_scope_and_no_other() {
+        let document: Value = serde_json::from_slice(&openapi::document()).unwrap();
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let (mut routes, mut ids) = (BTreeSet::new(), BTreeSet::new());
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let scope = operation["security"][0]["key"][0].as_str().unwrap_or_default();
+                assert_eq!(scope.is_empty(), operation["security"] == json!([]), "{path}");
+                routes.insert([method, path, scope].map(str::to_owned));
+                assert!(ids.insert(operation["operationId"].to_string()), "{operation}");
+                // Each name in the path is a parameter, and each parameter is there.
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let all = parameters.iter().map(|parameter| match parameter["$ref"].as_str() {
+                    Some(place) => document.pointer(&place[1..]).expect(place),
+                    None => parameter,
+                });
+                let in_path = all.filter(|parameter| parameter["in"] == "path");
+                let names: Vec<&str> = in_path.map(|it| it["name"].as_str().unwrap()).collect();
+                let braces = path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap());
+                assert_eq!(names, braces.collect::<Vec<_>>(), "{method} {path}");
+            }
+        }
+        assert_eq!(routes, ROUTES.iter().map(named).collect());
+        let text = document.to_string();
+        for place in text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap())
+        {
+            assert!(document.pointer(place).is_some(), "{place}");
         }
     }
 

@@ -10,6 +10,7 @@ mod fair_shares;
 mod hostile;
 mod http;
 mod keys;
+mod openapi;
 mod responses;
 mod revoked;
 mod tickets;
