@@ -1,4 +1,4 @@
-//! Cargo's build script: compresses the manual pages, and leaves the unwind tables out of a release.
+//! Cargo's build script: compresses the manual pages and the API's description, and leaves the unwind tables out of a release.
 //!
 //! A panic aborts, so nothing unwinds, yet std's own code and the compiler bring tables for it, a
 //! tenth of the binary, and stable Rust has no profile setting that says no. The linker has: this
@@ -28,6 +28,7 @@ const PAGES: [&str; 5] = [
 fn main() -> io::Result<()> {
     println!("cargo::rerun-if-changed=src/build.rs");
     println!("cargo::rerun-if-changed=src/man");
+    println!("cargo::rerun-if-changed=src/api/openapi.json");
     let out = env::var("OUT_DIR").map_err(io::Error::other)?;
     let out = Path::new(&out);
     // One stream for all, since they share their words; a NUL byte ends each.
@@ -37,6 +38,10 @@ fn main() -> io::Result<()> {
         pages.push(0);
     }
     fs::write(out.join("pages"), compress_to_vec(&pages, BEST))?;
+    let api = fs::read_to_string("src/api/openapi.json")?;
+    let api = api.lines().map(str::trim).collect::<String>();
+    let api = api.replace("VERSION", env!("CARGO_PKG_VERSION"));
+    fs::write(out.join("openapi"), compress_to_vec(api.as_bytes(), BEST))?;
     let is = |name: &str, wanted: &str| env::var(name).is_ok_and(|value| value == wanted);
     // The start code of a static program registers its tables, so there they stay.
     let features = env::var("CARGO_CFG_TARGET_FEATURE").unwrap_or_default();

@@ -295,10 +295,10 @@ pub const COMPACT_TAIL: u64 = 64 << 10;
 /// The longest wait for a message that a request may ask for: proxies give up earlier.
 pub const MAX_WAIT: Duration = Duration::from_secs(600);
 
-/// Sessions or dead letters in one answer.
+/// Sessions or messages in one answer.
 pub const MAX_LISTED: usize = 1000;
 
-/// Replies in one answer, beyond which no more dead letters are listed.
+/// Replies in one answer, beyond which no more messages are listed.
 pub const MAX_LISTED_BYTES: usize = 8 * MIB;
 
 /// A comment on an event stream where nothing happens: proxies cut what is silent for a minute.

@@ -59,7 +59,13 @@ impl Keyring {
 
     /// Whether a key is still there and opens what it opened.
     pub fn holds(&self, shown: &ClientKey) -> bool {
-        self.0.iter().any(|(_, key)| **key == *shown)
+        self.proof_of(shown).is_some()
+    }
+
+    /// The proof for a key that was shown before, if it is still held.
+    pub fn proof_of(&self, shown: &ClientKey) -> Option<Authenticated> {
+        let found = self.0.iter().find(|(_, key)| **key == *shown);
+        found.map(|(_, key)| Authenticated(Arc::clone(key)))
     }
 
     /// The key of this principal.
@@ -80,7 +86,8 @@ impl Keyring {
     }
 }
 
-/// The proof that a request is authenticated, and by whose key. Only [`authenticate`] makes one.
+/// The proof that a request is authenticated, and by whose key. Only [`authenticate`] and
+/// [`Keyring::proof_of`] make one.
 pub struct Authenticated(pub(super) Arc<ClientKey>);
 
 impl Authenticated {

@@ -38,6 +38,11 @@ pub fn check(request: &Request, http: &Http) -> Result<Vec<(&'static str, String
     ])
 }
 
+/// The page of another origin that a request came from, by the fields for its answer; empty for none.
+pub fn page<'f>(fields: &'f [(&'static str, String)]) -> &'f str {
+    fields.first().map_or("", |(_, page)| page)
+}
+
 /// The answer to OPTIONS; one that a page sends before a request says what the page may send.
 pub fn options(from_page: bool) -> Response {
     let response = Response::empty(204).header("Allow", METHODS);

@@ -5,19 +5,20 @@ use std::{borrow::Cow, os::fd::AsFd, sync::Arc, time::Duration};
 
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
-use super::error::{ApiError, Handled, bad};
+use super::error::{ApiError, Handled, bad, bad_field};
 use super::request::{
-    Body, SESSION, excerpt, idempotency_key, json_body, owner_of, parameter, session_header,
-    wait_of,
+    Body, Query, SESSION, idempotency_key, json_body, owner_of, session_header, wait_of,
 };
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
-use crate::http::Response;
-use crate::journal::WriteError;
-use crate::json::{self, Raw, elements, members, object};
+use crate::http::{Response, number};
+use crate::json::{self, Raw, elements, object, text_or_null};
 use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
-use crate::session::{Command, Draft, Hub, Id, Message, Owner, Refusal, Submitted, now, rfc3339};
+use crate::session::{
+    Command, DeliveryState, Draft, Entry, Hub, Id, Message, Refusal, Submitted, now, rfc3339,
+};
+use crate::sys::clock::parse_rfc3339;
 
 /// References that may come with a message, and the bytes of each: a URL.
 const MAX_ATTACHMENTS: usize = 16;
@@ -139,28 +140,60 @@ pub fn cancel(exchange: Exchange<'_>, id: &str) -> Handled {
     change(exchange, id, MAX_WAIT, &|hub, id| hub.cancel(id, &why))
 }
 
-/// `GET /v1/messages?status=failed`: those whose turn failed, newest first.
-pub fn failed(exchange: Exchange<'_>, _: &str) -> Handled {
-    let words = "A list of messages takes one parameter: status=failed.";
-    let asked = parameter(exchange.request, "status=", words)?;
-    asked.filter(|it| *it == "failed").ok_or_else(|| bad(words))?;
-    list(exchange, "messages", Hub::failed)
+/// What a list of messages may be asked for as `status`.
+const STATUSES: &str = "queued, running, done, failed, cancelled";
+
+/// `GET /v1/messages`.
+pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
+    let query = Query::parse(exchange.request, "session, status, since, after, limit")?;
+    let session = query.text("session");
+    let session = session.map(|it| owner_of(exchange.proof, Some(it))).transpose()?;
+    let status = query.text("status");
+    if status.is_some_and(|status| !STATUSES.split(", ").any(|known| known == status)) {
+        return Err(bad_field("status", &format!("takes one of {STATUSES}")).into());
+    }
+    let time =
+        |text| millis_of(text).ok_or_else(|| bad_field("since", "takes a time that ends in Z"));
+    let since = query.text("since").map(time).transpose()?.unwrap_or(0);
+    page(exchange, "messages", &query, &|entry| {
+        session.as_ref().is_none_or(|owner| *entry.owner == *owner)
+            && status.is_none_or(|status| entry.turn.word() == status)
+            && entry.at >= since
+    })
 }
 
 /// `GET /v1/dead-letters`.
 pub fn dead_letters(exchange: Exchange<'_>, _: &str) -> Handled {
-    list(exchange, "dead_letters", Hub::dead_letters)
+    let query = Query::parse(exchange.request, "after, limit")?;
+    let is_dead = |entry: &Entry| entry.delivery_state() == Some(DeliveryState::Dead);
+    page(exchange, "dead_letters", &query, &is_dead)
 }
 
-type Find = fn(&Hub, &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, WriteError>;
+/// Milliseconds since 1970 of a time as the gateway writes it.
+fn millis_of(text: &str) -> Option<u64> {
+    let fraction = text.split_once('.').map_or("", |(_, fraction)| fraction.trim_end_matches('Z'));
+    let seconds = u64::try_from(parse_rfc3339(text)?).ok()?;
+    Some(seconds * 1000 + number(format!("{fraction:0<3.3}").as_bytes())?)
+}
 
-fn list(exchange: Exchange<'_>, name: &str, find: Find) -> Handled {
+/// A page of messages of the principal's, newest first.
+fn page(
+    exchange: Exchange<'_>,
+    name: &str,
+    query: &Query,
+    wanted: &dyn Fn(&Entry) -> bool,
+) -> Handled {
+    let Exchange { service, proof, .. } = exchange;
+    let id = |text| Id::parse(text).ok_or_else(|| bad_field("after", "takes a message's id"));
+    let after = query.text("after").map(id).transpose()?;
     // While it is put together.
     let mut lease = exchange.lease();
     lease.grow(MAX_LISTED_BYTES)?;
-    let found = find(&exchange.service.hub, &|who| exchange.proof.sees(who))?;
+    let wanted = |entry: &Entry| proof.sees(&entry.owner) && wanted(entry);
+    let (found, next) = service.hub.list(&wanted, after, query.limit()?)?;
     let all = json::list(&mut found.iter().map(Message::to_json));
-    let body = format!(r#"{{"{name}":{all}}}"#);
+    let next = text_or_null(next.map(|id| id.to_string()).as_deref());
+    let body = format!(r#"{{"{name}":{all},"has_more":{},"next":{next}}}"#, next != "null");
     drop((all, lease));
     let mut long = found.into_iter().filter_map(|message| message.long);
     let response = response::json(200, body).extents(&mut long);
@@ -211,11 +244,7 @@ pub(super) fn parse(
     proof: &Authenticated,
     busy: Busy,
 ) -> Result<Draft, ApiError> {
-    let body = Body::parse(body, FIELDS)?;
-    let unknown = |(name, _): &(_, _)| !FIELDS.split(", ").any(|known| known == *name);
-    if let Some((name, _)) = members(body.json).find(unknown) {
-        return Err(bad(format!("Unknown field {:?}; the fields are {FIELDS}.", excerpt(&name))));
-    }
+    let body = Body::strict(body, FIELDS)?;
     let said = body.text("text")?.filter(|text| !text.is_empty());
     let said = said.ok_or_else(|| bad("\"text\" must be text, and not empty."))?.into_owned();
     let named = body.text("session")?;
@@ -277,6 +306,22 @@ mod tests {
         let draft = text(r#"{"text":"hi","session":"a b","mode":null}"#, None).unwrap();
         assert_eq!(draft.who.session.as_deref(), Some("a b"));
         assert_eq!(text(r#"{"text":"hi"}"#, None).unwrap().who.session, None);
+    }
+
+    #[test]
+    fn a_time_has_three_digits_of_its_fraction() {
+        for (text, millis) in [
+            ("1970-01-01T00:00:01Z", Some(1000)),
+            ("1970-01-01T00:00:01.5Z", Some(1500)),
+            ("1970-01-01T00:00:01.0049Z", Some(1004)),
+            ("2026-11-29T15:36:05.910Z", Some(1_795_966_565_910)),
+            ("1970-01-01T00:00:01.xZ", None),
+            ("1970-01-01T00:00:01", None),
+            ("1970-01-01", None),
+            ("1969-01-01T00:00:00Z", None),
+        ] {
+            assert_eq!(millis_of(text), millis, "{text}");
+        }
     }
 
     #[test]

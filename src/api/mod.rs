@@ -14,6 +14,7 @@ mod error;
 mod handover;
 mod messages;
 mod models;
+mod openapi;
 mod pass_through;
 mod pause;
 pub mod reload;
@@ -28,6 +29,7 @@ mod sessions;
 mod status;
 #[cfg(any(test, fuzzing))]
 pub mod tests;
+mod tickets;
 mod turn;
 mod warnings;
 

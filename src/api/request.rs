@@ -1,16 +1,16 @@
 //! Reading requests: header fields, the query, the session, the idempotency key and the JSON body with
 //! its members.
 
-use std::{borrow::Cow, time::Duration};
+use std::{borrow::Cow, ops::RangeInclusive, time::Duration};
 
 use super::auth::Authenticated;
 use super::buffers::Lease;
-use super::error::{ApiError, HandlerError, bad};
+use super::error::{ApiError, HandlerError, bad, bad_field};
 use super::service::Exchange;
 use crate::escape::first_chars;
-use crate::http::{Request, SLASH, has_dot_segment, number};
-use crate::json::{self, Raw, elements};
-use crate::limits::{MAX_SHOWN_VALUE, MAX_WAIT};
+use crate::http::{Request, SLASH, has_dot_segment, hex, number};
+use crate::json::{self, Raw, elements, members};
+use crate::limits::{MAX_LISTED, MAX_SHOWN_VALUE, MAX_WAIT};
 use crate::session::{Digest, Owner, digest_of};
 
 /// The header that puts a request into a session.
@@ -64,26 +64,63 @@ pub fn idempotency_key(
     Ok(Some((digest_of(&[b"key", proof.principal().as_bytes(), key]), asked)))
 }
 
-/// The value of the one parameter that a query may have, of this name with its `=`. `usage`: the error
-/// for anything else.
-pub fn parameter<'a>(
-    request: &'a Request,
-    name: &str,
-    usage: &str,
-) -> Result<Option<&'a str>, ApiError> {
-    let value = |query: &'a str| query.strip_prefix(name).filter(|value| !value.contains('&'));
-    let query = request.query.as_deref().filter(|query| !query.is_empty());
-    query.map(|query| value(query).ok_or_else(|| bad(usage))).transpose()
+/// The parameters of a query.
+pub struct Query(Vec<(&'static str, String)>);
+
+impl Query {
+    /// `names`: those that the route takes, as in `after, limit`, each once at most. An error tells no value,
+    /// which may be a ticket.
+    pub fn parse(request: &Request, names: &'static str) -> Result<Query, ApiError> {
+        let mut found: Vec<(&str, String)> = Vec::new();
+        let query = request.query.as_deref().filter(|query| !query.is_empty());
+        for pair in query.into_iter().flat_map(|query| query.split('&')) {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let is_new = |name: &&str| found.iter().all(|(known, _)| known != name);
+            let name = names.split(", ").find(|known| *known == name).filter(is_new);
+            let name = name.ok_or_else(|| {
+                bad(format!("A query of this route takes {names}, each once, and nothing else."))
+            })?;
+            let value = decoded(value).ok_or_else(|| bad_field(name, "must be percent-encoded"))?;
+            found.push((name, value));
+        }
+        Ok(Query(found))
+    }
+
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(known, _)| *known == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn number(&self, name: &str, range: &RangeInclusive<u64>) -> Result<Option<u64>, ApiError> {
+        let Some(text) = self.text(name) else { return Ok(None) };
+        let value = number(text.as_bytes()).filter(|value| range.contains(value));
+        let words = || format!("takes whole numbers from {} to {}", range.start(), range.end());
+        value.map(Some).ok_or_else(|| bad_field(name, &words()))
+    }
+
+    /// How many a page of a list may have.
+    pub fn limit(&self) -> Result<usize, ApiError> {
+        let limit = self.number("limit", &(1..=MAX_LISTED as u64))?;
+        Ok(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_LISTED))
+    }
+}
+
+/// A value of a query without its encoding, if it is text.
+fn decoded(value: &str) -> Option<String> {
+    let (mut out, mut bytes) = (Vec::with_capacity(value.len()), value.bytes());
+    while let Some(byte) = bytes.next() {
+        out.push(match byte {
+            b'+' => b' ',
+            b'%' => hex(&bytes.next()?)? << 4 | hex(&bytes.next()?)?,
+            byte => byte,
+        });
+    }
+    String::from_utf8(out).ok()
 }
 
 /// `?wait=SECONDS`.
 pub fn wait_of(request: &Request) -> Result<Duration, ApiError> {
-    let most = MAX_WAIT.as_secs();
-    let usage = format!("The one parameter is wait=SECONDS: 0 to {most} whole seconds.");
-    let wait = parameter(request, "wait=", &usage)?;
-    let seconds = |text: &str| number(text.as_bytes()).filter(|seconds| *seconds <= most);
-    let seconds = wait.map_or(Some(0), seconds);
-    seconds.map(Duration::from_secs).ok_or_else(|| bad(usage))
+    let wait = Query::parse(request, "wait")?.number("wait", &(0..=MAX_WAIT.as_secs()))?;
+    Ok(Duration::from_secs(wait.unwrap_or(0)))
 }
 
 /// The session that the header names. What is no text is as good as an empty key, which is rejected.
@@ -180,6 +217,14 @@ impl<'a> Body<'a> {
             members.push((name, value));
         }
         Ok(Body { json, members })
+    }
+
+    /// The same of a body that has no other members.
+    pub fn strict(body: &'a [u8], names: &'static str) -> Result<Body<'a>, ApiError> {
+        let body = Body::parse(body, names)?;
+        let unknown = |(name, _): &(_, _)| !names.split(", ").any(|known| known == *name);
+        let Some((name, _)) = members(body.json).find(unknown) else { return Ok(body) };
+        Err(bad(format!("Unknown field {:?}; the fields are {names}.", excerpt(&name))))
     }
 
     /// A member of one of those names.

@@ -5,9 +5,12 @@ use std::{sync::atomic::Ordering, time::Duration};
 use super::auth::{Authenticated, Origin};
 use super::error::{ApiError, Handled, HandlerError};
 use super::pass_through::pass;
-use super::request::check_once;
+use super::request::{Query, check_once};
 use super::service::{Exchange, Service};
-use super::{chat_completions, cors, messages, models, responses, restart, sessions, status};
+use super::sessions::EVENTS;
+use super::{
+    chat_completions, cors, messages, models, openapi, responses, restart, sessions, status,
+};
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
 use crate::sys::gather::Gather;
@@ -58,6 +61,7 @@ struct Route(Method, &'static str, &'static str, Class, Handler);
 static ROUTES: &[Route] = &[
     Route(Get, "/health", "chat", Memory, Open(status::health)),
     Route(Get, "/ready", "chat", Memory, Open(status::ready)),
+    Route(Get, "/openapi.json", "chat", Memory, Keyed(openapi::get)),
     Route(Post, "/v1/chat/completions", "chat", LongWork, Keyed(chat_completions::create)),
     Route(Post, "/v1/responses", "chat", LongWork, Keyed(responses::create)),
     Route(Get, "/v1/responses/{id}", "chat", Read, Keyed(responses::get)),
@@ -74,7 +78,7 @@ static ROUTES: &[Route] = &[
     Route(Post, "/anthropic/v1/messages/count_tokens", "chat", LongWork, Keyed(pass)),
     Route(Get, "/v1/models", "chat", Memory, Keyed(models::list)),
     Route(Get, "/v1/models/*", "chat", Memory, Keyed(models::get)),
-    Route(Get, "/v1/messages", "messages", Read, Keyed(messages::failed)),
+    Route(Get, "/v1/messages", "messages", Read, Keyed(messages::list)),
     Route(Post, "/v1/messages", "messages", Work, Keyed(messages::post)),
     Route(Post, "/v1/messages/{id}/retry", "messages", Work, Keyed(messages::retry)),
     Route(Get, "/v1/messages/{id}", "messages", Read, Keyed(messages::get)),
@@ -84,6 +88,7 @@ static ROUTES: &[Route] = &[
     Route(Get, "/v1/sessions/*/events", "messages", Stream, Keyed(sessions::events)),
     Route(Get, "/v1/sessions/*", "messages", Read, Keyed(sessions::get)),
     Route(Delete, "/v1/sessions/*", "messages", Work, Keyed(sessions::reset)),
+    Route(Post, "/v1/tickets", "messages", Work, Keyed(sessions::ticket)),
     Route(Get, "/v1/dead-letters", "messages", Read, Keyed(messages::dead_letters)),
     Route(Post, "/v1/dead-letters/{id}/retry", "messages", Work, Keyed(messages::deliver_again)),
     Route(Delete, "/v1/dead-letters/{id}", "messages", Work, Keyed(messages::drop_letter)),
@@ -282,7 +287,15 @@ fn admit(
         };
         return Err(handler(service, &opens_status));
     }
-    let proof = service.authenticate(request, origin, connection.activity.as_deref())?;
+    // What is wrong with a query is told to those who have a key.
+    let query = (class == Some(Stream)).then(|| Query::parse(request, EVENTS).ok()).flatten();
+    let (activity, page) = (connection.activity.as_deref(), cors::page(&connection.extra));
+    let proof = match query.as_ref().and_then(|query| query.text("ticket")) {
+        Some(ticket) => {
+            service.redeem(ticket, (&found.name.replace(SLASH, "/"), page), activity)?
+        }
+        None => service.authenticate(request, origin, activity)?,
+    };
     check_once(request)?;
     let handler = found.handler(&proof, service)?;
     Ok((proof, handler))
@@ -329,6 +342,8 @@ impl Found<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::{Value, json};
+    use std::collections::BTreeSet;
 
     #[test]
     fn only_a_request_for_a_message_waits() {
@@ -341,6 +356,48 @@ mod tests {
             ("/v1/nothing", Some("wait=5"), false),
         ] {
             assert_eq!(waits(find(path, Get, true).class, query), expected, "{path} {query:?}");
+        }
+    }
+
+    /// A route as the document names it: method, path and scope, which is empty where no key is needed.
+    fn named(Route(method, pattern, scope, _, handler): &Route) -> [String; 3] {
+        let name = match pattern.split('/').nth(2) {
+            Some("sessions") => "{session}",
+            Some("models") => "{model}",
+            _ => "{path}",
+        };
+        let scope = if matches!(handler, Open(_)) { "" } else { scope };
+        [format!("{method:?}").to_lowercase(), pattern.replace('*', name), scope.to_owned()]
+    }
+
+    #[test]
+    fn the_openapi_document_has_each_route_with_its_scope_and_no_other() {
+        let document: Value = serde_json::from_slice(&openapi::document()).unwrap();
+        assert_eq!(document["info"]["version"], env!("CARGO_PKG_VERSION"));
+        let (mut routes, mut ids) = (BTreeSet::new(), BTreeSet::new());
+        for (path, operations) in document["paths"].as_object().unwrap() {
+            for (method, operation) in operations.as_object().unwrap() {
+                let scope = operation["security"][0]["key"][0].as_str().unwrap_or_default();
+                assert_eq!(scope.is_empty(), operation["security"] == json!([]), "{path}");
+                routes.insert([method, path, scope].map(str::to_owned));
+                assert!(ids.insert(operation["operationId"].to_string()), "{operation}");
+                // Each name in the path is a parameter, and each parameter is there.
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let all = parameters.iter().map(|parameter| match parameter["$ref"].as_str() {
+                    Some(place) => document.pointer(&place[1..]).expect(place),
+                    None => parameter,
+                });
+                let in_path = all.filter(|parameter| parameter["in"] == "path");
+                let names: Vec<&str> = in_path.map(|it| it["name"].as_str().unwrap()).collect();
+                let braces = path.split('{').skip(1).map(|rest| rest.split('}').next().unwrap());
+                assert_eq!(names, braces.collect::<Vec<_>>(), "{method} {path}");
+            }
+        }
+        assert_eq!(routes, ROUTES.iter().map(named).collect());
+        let text = document.to_string();
+        for place in text.split("\"$ref\":\"#").skip(1).map(|rest| rest.split('"').next().unwrap())
+        {
+            assert!(document.pointer(place).is_some(), "{place}");
         }
     }
 

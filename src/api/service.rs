@@ -14,6 +14,7 @@ use super::error::{ApiError, Handled};
 use super::handover::Handover;
 use super::reload::Reloads;
 use super::response::json;
+use super::tickets::{Tickets, bound_to};
 use crate::http::{Connection, ConnectionActivity, Request, Response, ShutdownFlag};
 use crate::limits::STREAM_END_TIMEOUT;
 use crate::session::{Hub, Settings};
@@ -42,6 +43,7 @@ pub struct Service {
     pub shutdown: Arc<ShutdownFlag>,
     pub ready: AtomicBool,
     pub connections: ConnectionTable,
+    pub tickets: Tickets,
     pub control_connections: AtomicUsize,
     /// Connections on TCP of which no request has come.
     pub fresh_connections: AtomicUsize,
@@ -78,6 +80,7 @@ impl Service {
             shutdown: Arc::default(),
             ready: AtomicBool::new(false),
             connections: ConnectionTable::default(),
+            tickets: Tickets::default(),
             control_connections: AtomicUsize::new(0),
             fresh_connections: AtomicUsize::new(0),
             last_stop: Mutex::default(),
@@ -115,13 +118,40 @@ impl Service {
         origin: Origin,
         activity: Option<&ConnectionActivity>,
     ) -> Result<Authenticated, ApiError> {
+        let invalid = || self.unauthenticated(request, origin);
+        let prove = |keys: &Keyring| auth::authenticate(request, origin, keys);
+        self.admit(&|keys| prove(keys).ok_or_else(invalid), activity)
+    }
+
+    /// The same by a ticket, which is bound to a session and a page.
+    pub(super) fn redeem(
+        &self,
+        ticket: &str,
+        (session, page): (&str, &str),
+        activity: Option<&ConnectionActivity>,
+    ) -> Result<Authenticated, ApiError> {
+        let invalid = || {
+            let words = "Invalid ticket: it opens one event stream of its session, within a minute, for \
+                         the page that asked for it.";
+            ApiError::new(401, "invalid_api_key", words)
+        };
+        let key = self.tickets.take(ticket, bound_to(session, page), Instant::now());
+        let key = key.ok_or_else(invalid)?;
+        self.admit(&|keys| keys.proof_of(&key).ok_or_else(invalid), activity)
+    }
+
+    /// Counts a connection for the principal that `prove` finds.
+    fn admit(
+        &self,
+        prove: &dyn Fn(&Keyring) -> Result<Authenticated, ApiError>,
+        activity: Option<&ConnectionActivity>,
+    ) -> Result<Authenticated, ApiError> {
         let keys = self.keys();
-        let proof = auth::authenticate(request, origin, &keys);
-        let proof = proof.ok_or_else(|| self.unauthenticated(request, origin))?;
+        let proof = prove(&keys)?;
         activity.map_or(Ok(()), |activity| self.connections.authenticate(activity, &proof.0))?;
         // The keys may have changed since they were read: then this connection was not revoked.
         let same = Arc::ptr_eq(&keys, &self.keys());
-        if same { Ok(proof) } else { self.authenticate(request, origin, activity) }
+        if same { Ok(proof) } else { self.admit(prove, activity) }
     }
 
     /// Whether a request has a valid key. If so its connection counts for the principal, and is busy.

@@ -4,15 +4,17 @@ use std::{cell::RefCell, io, os::fd::AsFd, time::Instant};
 
 use super::auth::Authenticated;
 use super::buffers::Lease;
-use super::error::{ApiError, Handled, HandlerError, bad};
-use super::request::{LAST_EVENT_ID, owner_of, parameter};
+use super::cors::page;
+use super::error::{ApiError, Handled, HandlerError, bad, bad_field};
+use super::request::{Body, LAST_EVENT_ID, Query, json_body, owner_of};
 use super::response::sse_head;
 use super::service::{Exchange, Service};
+use super::tickets::{TICKET_VALID, bound_to};
 use crate::escape::quoted;
-use crate::http::{Closed, SLASH, Stage, Stream, decode, number, sse};
+use crate::http::{Closed, Stage, Stream, number, sse};
 use crate::json::{self, text_or_null};
-use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
-use crate::session::{Digest, Id, Session, TurnState, Watch, session_digest};
+use crate::limits::{KEEP_ALIVE, WRITE_CHUNK};
+use crate::session::{Digest, Id, Session, TurnState, Watch, now, rfc3339, session_digest};
 use crate::stored_text::PLACEHOLDER;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
@@ -28,23 +30,25 @@ fn row(session: &Session, more: &str) -> String {
     )
 }
 
-/// `GET /v1/sessions[?after=SESSION]`: a page, in the order of their keys.
+/// `GET /v1/sessions`: a page, in the order of their keys.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
-    let words = "A list of sessions takes one parameter: after=SESSION, percent-encoded.";
-    let text = parameter(request, "after=", words)?.unwrap_or_default().replace('+', "%20");
-    let decoded = decode(&text).map_err(|_| bad(words))?;
+    let query = Query::parse(request, "after, limit")?;
+    let limit = query.limit()?;
     // Empty for the first page.
-    let after = decoded.unwrap_or(text).replace(SLASH, "/");
-    let wanted = |session: &str| session > after.as_str() && proof.0.may_touch(session);
+    let after = query.text("after").unwrap_or_default();
+    let wanted = |session: &str| session > after && proof.0.may_touch(session);
     // While it is put together: a name is short.
     let mut lease = exchange.lease();
-    lease.grow(MAX_LISTED << 10)?;
-    let (sessions, has_more) = service.hub.sessions(proof.principal(), &wanted).map_err(|e| {
-        ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
-    })?;
+    lease.grow(limit << 10)?;
+    let (sessions, has_more) =
+        service.hub.sessions(proof.principal(), &wanted, limit).map_err(|e| {
+            ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
+        })?;
     let rows = json::list(&mut sessions.iter().map(|session| row(session, "")));
-    let body = format!(r#"{{"sessions":{rows},"has_more":{has_more}}}"#);
+    let last = sessions.last().filter(|_| has_more);
+    let next = text_or_null(last.and_then(|session| session.owner.session.as_deref()));
+    let body = format!(r#"{{"sessions":{rows},"has_more":{has_more},"next":{next}}}"#);
     drop((rows, lease));
     exchange.json(body)
 }
@@ -75,6 +79,24 @@ pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
     exchange.json(format!(r#"{{"cancelled":{count},"session":{}}}"#, quoted(session)))
 }
 
+/// The parameters of an event stream.
+pub const EVENTS: &str = "after, ticket";
+
+/// `POST /v1/tickets`: a ticket for the events of a session.
+pub fn ticket(mut exchange: Exchange<'_>, _: &str) -> Handled {
+    let (body, _lease) = json_body(&mut exchange)?;
+    let Exchange { connection, service, proof, .. } = &exchange;
+    let session = Body::strict(&body, "session")?.text("session")?;
+    let session = session.ok_or_else(|| bad_field("session", "must be a session's key"))?;
+    owner_of(proof, Some(&session))?;
+    let bound = bound_to(&session, page(&connection.extra));
+    let issued = service.tickets.issue(&proof.0, bound, Instant::now());
+    let ticket =
+        issued.map_err(|e| ApiError::new(503, "unavailable", format!("No random bytes: {e}.")))?;
+    let until = rfc3339(now() + TICKET_VALID.as_secs() * 1000);
+    exchange.json(format!(r#"{{"ticket":"{ticket}","expires_at":"{until}"}}"#))
+}
+
 /// `GET /v1/sessions/{session}/events`. What is durable has the number of its record as id, so that
 /// `Last-Event-ID` goes on behind it, in this process or a later one; the chunks of a running turn
 /// have none.
@@ -83,6 +105,8 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let who = owner_of(proof, Some(session))?;
     let wrong = || bad("Last-Event-ID takes the id of an event.");
     let last = request.header(LAST_EVENT_ID).map(|id| number(id).ok_or_else(wrong)).transpose()?;
+    // A page cannot set the field.
+    let last = last.or(Query::parse(request, EVENTS)?.number("after", &(0..=u64::MAX))?);
     let session = session_digest(&who.principal, session);
     let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
     let follow = service.hub.follow(session).map_err(short)?;

@@ -39,7 +39,7 @@ pub use scan::Scan;
 pub use shutdown_flag::{IDLE_AFTER, ShutdownFlag};
 pub use socket::Socket;
 pub use stream::Stream;
-pub use target::{SLASH, decode, has_dot_segment};
+pub use target::{SLASH, has_dot_segment, hex};
 pub use transport::Transport;
 
 /// Why bytes are no acceptable message: the status that says so, and a sentence for the sender.

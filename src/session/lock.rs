@@ -56,10 +56,14 @@ impl Hub {
         }
     }
 
-    /// Shows all messages, the newest first, until `visit` says false. The lock is given back after
-    /// every few.
-    pub(super) fn visit_all(&self, visit: &mut dyn FnMut(Id, &Entry) -> bool) {
-        let (mut before, mut count) = (None, LOCK_BATCH);
+    /// Shows the messages older than this one, or all, the newest first, until `visit` says false. The
+    /// lock is given back after every few.
+    pub(super) fn visit_all(
+        &self,
+        mut before: Option<Id>,
+        visit: &mut dyn FnMut(Id, &Entry) -> bool,
+    ) {
+        let mut count = LOCK_BATCH;
         while count == LOCK_BATCH {
             count = 0;
             let state = self.lock_in_turn();

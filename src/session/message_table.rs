@@ -329,11 +329,6 @@ impl MessageTable {
         self.entries.before(id)
     }
 
-    pub fn dead_letters(&self) -> impl Iterator<Item = (Id, &Entry)> {
-        let ids = self.accounts.values().flat_map(|own| own.dead_letters.keys().copied()).map(Id);
-        ids.filter_map(|id| Some((id, self.get(id)?)))
-    }
-
     /// The message that this idempotency key began.
     pub fn find_by_idempotency_key(&self, key: Digest) -> Option<(Id, &Entry)> {
         let id = Id(*self.idempotency_keys.get(&key)?);

@@ -12,7 +12,7 @@ use super::states::{DeliveryState, TurnState};
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
 use crate::journal::{Health, WriteError};
-use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES};
+use crate::limits::MAX_LISTED_BYTES;
 use crate::named::ByName;
 use crate::sys::gather::Gather;
 use crate::threads::pause;
@@ -121,12 +121,13 @@ impl Hub {
         (state.table.get(first)?.turn == TurnState::Running).then_some(first)
     }
 
-    /// The sessions of a principal with `wanted` keys, in the order of these, at most [`MAX_LISTED`];
-    /// and whether there are more.
+    /// The sessions of a principal with `wanted` keys, in the order of these, at most so many; and
+    /// whether there are more.
     pub fn sessions(
         &self,
         principal: &str,
         wanted: &dyn Fn(&str) -> bool,
+        limit: usize,
     ) -> io::Result<(Vec<Session>, bool)> {
         let mut found: ByName<u64> = ByName::default();
         let mut add = |owner: &Owner, bytes: u64| {
@@ -136,56 +137,47 @@ impl Hub {
                 *known = bytes.max(*known);
             }
             // A page of them, and one more.
-            found.truncate(MAX_LISTED + 1);
+            found.truncate(limit + 1);
         };
-        self.visit_all(&mut |_, entry| {
+        self.visit_all(None, &mut |_, entry| {
             add(&entry.owner, 0);
             true
         });
         self.transcripts.list(principal, &mut |about| add(&about.owner, about.bytes))?;
-        let more = found.iter().nth(MAX_LISTED).is_some();
+        let more = found.iter().nth(limit).is_some();
         let session = |(key, bytes): (&String, &u64)| {
             self.session_of(Owner::new(principal.to_owned(), Some(key.clone())), *bytes)
         };
-        Ok((found.iter().take(MAX_LISTED).map(session).gather(), more))
+        Ok((found.iter().take(limit).map(session).gather(), more))
     }
 
-    /// Messages whose turn failed, newest first, of those that `sees` says.
-    pub fn failed(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, WriteError> {
-        let mut ids = Vec::new();
-        self.visit_all(&mut |id, entry| {
-            if entry.turn == TurnState::Failed && sees(&entry.owner) {
+    /// A page of `wanted` messages older than one, newest first: at most `limit`, or about
+    /// [`MAX_LISTED_BYTES`] of replies. With more, the last one that was looked at.
+    pub fn list(
+        &self,
+        wanted: &dyn Fn(&Entry) -> bool,
+        before: Option<Id>,
+        limit: usize,
+    ) -> Result<(Vec<Message>, Option<Id>), WriteError> {
+        let (mut ids, mut listed, mut size) = (Vec::new(), Vec::new(), 0);
+        self.visit_all(before, &mut |id, entry| {
+            if wanted(entry) {
                 ids.push(id);
             }
-            ids.len() < MAX_LISTED
+            ids.len() <= limit
         });
-        self.listed(ids)
-    }
-
-    /// Messages in the dead-letter list, of those that `sees` says.
-    pub fn dead_letters(&self, sees: &dyn Fn(&Owner) -> bool) -> Result<Vec<Message>, WriteError> {
-        let ids: Vec<Id> = {
-            let state = self.lock();
-            let shown = |entry: &Entry| sees(&entry.owner) && !state.table.is_erased(entry);
-            let letters = state.table.dead_letters().filter(|(_, entry)| shown(entry));
-            letters.map(|(id, _)| id).gather()
-        };
-        self.listed(ids)
-    }
-
-    /// As many of these messages as a list holds.
-    fn listed(&self, ids: Vec<Id>) -> Result<Vec<Message>, WriteError> {
-        let (mut listed, mut size) = (Vec::new(), 0);
-        for id in ids.into_iter().take(MAX_LISTED) {
+        let mut last = None;
+        for (at, id) in ids.into_iter().enumerate() {
+            if at == limit || size > MAX_LISTED_BYTES as u64 {
+                return Ok((listed, last));
+            }
+            last = Some(id);
             let Some(message) = self.message(id)? else { continue };
             let long = message.long.as_ref().map_or(0, |long| long.len());
             size += message.reply.as_ref().map_or(0, String::len) as u64 + long;
             listed.push(message);
-            if size > MAX_LISTED_BYTES as u64 {
-                break;
-            }
         }
-        Ok(listed)
+        Ok((listed, None))
     }
 
     /// The state, if its lock is free within `timeout`: a hung disk may hold it.

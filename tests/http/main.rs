@@ -10,8 +10,10 @@ mod fair_shares;
 mod hostile;
 mod http;
 mod keys;
+mod openapi;
 mod responses;
 mod revoked;
+mod tickets;
 #[path = "../util/mod.rs"]
 mod util;
 mod waiting;

@@ -3,6 +3,7 @@
 
 mod forget;
 mod forgotten;
+mod lists;
 mod messages;
 mod notices;
 mod restart_messages;

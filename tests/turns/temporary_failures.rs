@@ -274,7 +274,8 @@ fn failed_turns_are_listed_and_run_again_over_restarts() {
     let listed = gateway.api().get("/v1/messages?status=failed").assert_status(200).json();
     assert_eq!(listed["messages"].as_array().map(Vec::len), Some(1), "{listed}");
     assert_eq!(listed["messages"][0]["id"], *first);
-    assert_eq!(code_of(gateway.api().get("/v1/messages"), 400), "bad_request");
+    let failed = gateway.api().get("/v1/messages?status=broken");
+    assert_eq!(code_of(failed, 400), "bad_request");
     let words = home.run(&["journal"]).assert_code(0).stdout;
     assert!(words.contains(&first) && words.contains("refused"), "{words}");
     home.run(&["journal", "retry", &first]).assert_code(0);

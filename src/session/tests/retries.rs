@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use super::*;
 use crate::journal::record::{Accepted, Retry};
+use crate::session::Entry;
 use crate::session::time::now;
 
 const HOUR: u64 = 3_600_000;
@@ -110,8 +111,12 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     assert_eq!(house.hub.retry(Id::from(1)), Err(Refusal::Unknown));
     house.open_gate();
     let sees = |who: &Owner| who.session.as_deref() == Some("s");
-    assert_eq!(house.hub.failed(&sees).unwrap().len(), 1);
-    assert!(house.hub.failed(&|_| false).unwrap().is_empty());
+    let failed = |entry: &Entry| entry.turn == TurnState::Failed && sees(&entry.owner);
+    let (listed, more) = house.hub.list(&failed, None, 1).unwrap();
+    assert_eq!((listed.len(), listed[0].id, more), (1, bad, None));
+    let (listed, more) = house.hub.list(&|_| true, None, 1).unwrap();
+    assert_eq!((listed[0].id, more), (good, Some(good)));
+    assert_eq!(house.hub.list(&|_| true, more, 1).unwrap().0[0].id, bad);
     house.hub.retry(bad).unwrap();
     let message = house.wait(bad);
     assert_eq!((message.entry.turn, message.entry.attempts), (TurnState::Done, 1));
