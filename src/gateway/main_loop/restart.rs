@@ -29,7 +29,7 @@ use crate::session::{LastRestart, RestartKind, RestartRequest, RestartStage};
 use crate::sys::clock::{self, since_boot};
 use crate::sys::proc;
 use crate::sys::process::Pid;
-use crate::threads::{lock, spawn, spawn_with_retry};
+use crate::threads::{lock, pause, spawn, spawn_with_retry};
 
 /// Why it does not happen, where the disk has not said.
 pub(super) const CLOSE_FAILED: &str =
@@ -42,7 +42,7 @@ const HANDOVER_TIMEOUT: Duration = Duration::from_secs(1);
 const PREPARATION: Duration = IDLE_AFTER.saturating_add(Duration::from_millis(10));
 
 /// For how long a moment is waited for in which no request is being answered.
-const SHORT_REQUESTS: Duration = Duration::from_millis(50);
+const SHORT_REQUESTS: Duration = Duration::from_millis(20);
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -88,7 +88,8 @@ impl Main {
         log::info!("a restart in place was asked for by {}: {}", asked.by, program.display());
         restarts.enter(RestartStage::Proving);
         started.service.prepare_handover();
-        self.handover_prepared = Some(Instant::now() + PREPARATION);
+        let prepared = Instant::now() + PREPARATION;
+        self.handover_prepared = Some(prepared);
         self.notifier.status(&escaped(&format!("Restarting: trying {}", program.display()), false));
         let (plan, mailbox) = (self.plan.clone(), Arc::clone(&self.mailbox));
         let service = Arc::clone(&started.service);
@@ -106,6 +107,8 @@ impl Main {
                     prove(&plan, &program, timeout, Some(hub.abort.as_fd())).map(Next::Program)
                 }
             };
+            // Who asks for a turn waits from the pause on: it begins once it can be short.
+            pause(prepared.saturating_duration_since(Instant::now()));
             mailbox.put(News::Proven(next));
         };
         if let Err(e) = spawn("proof", THREAD_STACK, Box::new(work)) {
