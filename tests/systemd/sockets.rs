@@ -243,6 +243,41 @@ fn during_a_stop_who_connects_is_told_and_during_a_restart_waits_for_the_next_pr
 }
 
 #[test]
+fn who_was_accepted_before_a_restart_is_answered_though_the_request_comes_late() {
+    // On a busy machine a client, or the thread that serves it, waits for a processor.
+    const LATE: Duration = Duration::from_millis(500);
+    const TOO_LATE: Duration = Duration::from_millis(900);
+    Sandbox::user().run(|manager| {
+        let service = Service::start_with(manager, "", "");
+        let mut sent = Duration::MAX;
+        for _ in 0..20 {
+            wait_for_store(&service);
+            let before = service.pid();
+            let mut early = TcpStream::connect(service.address()).unwrap();
+            eventually("accepted", || {
+                (service.status()["connections"].as_u64()? >= 1).then_some(())
+            });
+            let began = Instant::now();
+            manager.systemctl(&["restart", "--no-block", UNIT]).assert_code(0);
+            pause(LATE.saturating_sub(began.elapsed()));
+            sent = began.elapsed();
+            let _ = early.write_all(REQUEST);
+            let mut answer = [0; 12];
+            early.set_read_timeout(Some(DEADLINE)).unwrap();
+            let read = early.read_exact(&mut answer);
+            wait_for_another(&service, before);
+            // Where this program had to wait for so long itself, it has shown nothing.
+            if sent < TOO_LATE {
+                read.unwrap();
+                assert_eq!(String::from_utf8_lossy(&answer), "HTTP/1.1 200");
+                return;
+            }
+        }
+        panic!("no request was sent in time; the last came after {sent:?}");
+    });
+}
+
+#[test]
 fn until_the_manager_has_answered_nobody_is_accepted_and_then_all_are_told_or_served() {
     Sandbox::user().run(|manager| {
         let dir = manager.home().join("bin");

@@ -27,9 +27,10 @@ use crate::sys::{clock, fork::run_in_child, fs as files, poll::Interest, process
 use crate::systemd::stop_waiters;
 use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 
-/// How long requests on connections that were accepted before the signal still begin, where the service
-/// manager does not answer sooner: it does as a rule, and a client sends what it connects for at once.
-const CLOSE_AFTER: Duration = Duration::from_millis(250);
+/// How long requests on connections that were accepted before the signal still begin, where neither the
+/// service manager's answer nor the last of their first requests ends this sooner. A client sends what it
+/// connects for at once, but on a busy machine the thread that reads it may wait for a processor.
+const CLOSE_AFTER: Duration = Duration::from_secs(1);
 
 /// How long requests that had begun when no more were taken may ask for a turn: their bodies are on the way.
 const REFUSE_AFTER: Duration = Duration::from_millis(100);
