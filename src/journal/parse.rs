@@ -16,7 +16,20 @@ impl Record {
     /// # Errors
     /// What is wrong. A kind that is not known and has `"essential":true` is wrong too.
     pub fn parse(json: &str) -> Result<Record, String> {
-        let mut as_written = Members { kind: "", separator: b'{', rest: json, all: None };
+        Record::parse_with(json, true)
+    }
+
+    /// The same for a start, which asks what became of a message and not what it says: its texts are empty,
+    /// and what is wrong inside of them is found when they are read.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn parse_without_texts(json: &str) -> Result<Record, String> {
+        Record::parse_with(json, false)
+    }
+
+    fn parse_with(json: &str, texts: bool) -> Result<Record, String> {
+        let mut as_written = Members { kind: "", separator: b'{', rest: json, all: None, texts };
         if !json::has_control(json.as_bytes())
             && let Ok(record) = as_written.record()
             && as_written.rest == "}"
@@ -45,6 +58,8 @@ struct Members<'a> {
     separator: u8,
     /// All of them, where others are between them or the order is another.
     all: Option<Vec<(Cow<'a, str>, &'a str)>>,
+    /// What a message says is wanted.
+    texts: bool,
 }
 
 impl<'a> Members<'a> {
@@ -97,6 +112,20 @@ impl<'a> Members<'a> {
         value.ok_or_else(|| format!("a record of kind {:?} has no {name:?}", self.kind))
     }
 
+    /// What a message says.
+    fn said(&mut self, name: &str) -> Result<Option<String>, String> {
+        if self.texts {
+            return self.text(name);
+        }
+        let empty = |raw: &str| if raw.starts_with('"') { Ok(String::new()) } else { typed(raw) };
+        self.get(name).map(empty).transpose()
+    }
+
+    fn needed_said(&mut self, name: &str) -> Result<String, String> {
+        let text = self.said(name)?;
+        self.needed(name, text)
+    }
+
     fn needed_text(&mut self, name: &str) -> Result<String, String> {
         let text = self.text(name)?;
         self.needed(name, text)
@@ -145,20 +174,20 @@ impl<'a> Members<'a> {
                 pause: self.value("pause")?,
                 asked: self.value("asked")?,
                 crash: self.value("crash")?,
-                detail: self.text("detail")?,
+                detail: self.said("detail")?,
             })),
-            "done" => Step::Done(self.needed_text("reply")?, self.text("report")?),
-            "failed" => Step::Failed(self.needed_text("error")?, self.text("detail")?),
+            "done" => Step::Done(self.needed_said("reply")?, self.said("report")?),
+            "failed" => Step::Failed(self.needed_said("error")?, self.said("detail")?),
             "requeued" => match self.get("essential") {
                 Some(raw) if self.all.is_none() && raw != "true" => return Err(String::new()),
                 _ => Step::Requeued,
             },
             "released" => Step::Released,
-            "cancelled" => Step::Cancelled(self.needed_text("error")?),
+            "cancelled" => Step::Cancelled(self.needed_said("error")?),
             "sending" => Step::Sending,
-            "deferred" => Step::Deferred(self.needed_text("error")?),
+            "deferred" => Step::Deferred(self.needed_said("error")?),
             "delivered" => Step::Delivered,
-            "dead" => Step::Dead(self.needed_text("error")?),
+            "dead" => Step::Dead(self.needed_said("error")?),
             "revived" => Step::Revived,
             "dropped" => Step::Dropped,
             "forgotten" => Step::Forgotten,
@@ -180,13 +209,13 @@ impl<'a> Members<'a> {
             at,
             principal: self.needed_text("principal")?,
             session: self.text("session")?,
-            text: self.needed_text("text")?,
+            text: self.needed_said("text")?,
             deliver: self.text("deliver")?,
             key: self.text("key")?,
             body: self.text("body")?,
             mode: self.text("mode")?,
             attachments: self.value("attachments")?,
-            context: self.text("context")?,
+            context: self.said("context")?,
             erased: self.value("erased")?,
         })))
     }

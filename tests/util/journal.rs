@@ -35,15 +35,14 @@ impl Home {
             for (kind, rest) in [
                 (
                     "accepted",
-                    format!(r#""principal":"owner","session":"s{session}","text":"{text}""#),
+                    format!(r#","principal":"owner","session":"s{session}","text":"{text}""#),
                 ),
-                ("started", r#""n":1"#.to_owned()),
-                ("done", format!(r#""n":1,"reply":"{text}""#)),
+                ("started", String::new()),
+                ("done", format!(r#","reply":"{text}""#)),
             ] {
-                let mut json = format!(
-                    r#"{{"t":"{kind}","id":"01KAAAAAAA{message:016}","at":{at},"age":{message}"#
-                );
-                write!(json, r#",{rest},"d":{number}}}"#).unwrap();
+                let n = if kind == "accepted" { "" } else { r#","n":1"# };
+                let mut json = format!(r#"{{"t":"{kind}","id":"01KAAAAAAA{message:016}"{n}"#);
+                write!(json, r#","at":{at},"age":{message}{rest},"d":{number}}}"#).unwrap();
                 number += 1;
                 journal += &line(number, &json);
             }

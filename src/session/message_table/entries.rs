@@ -65,7 +65,11 @@ impl Entries {
     }
 
     fn position<K: Ord>(&self, key: &K, of: impl Fn(&IdEntry) -> K) -> Option<(usize, usize)> {
-        let chunk = self.0.partition_point(|chunk| of(&chunk[0]) <= *key).checked_sub(1)?;
+        // Most of what is asked for is new.
+        let chunk = match self.0.last() {
+            Some(last) if of(&last[0]) <= *key => self.0.len() - 1,
+            _ => self.0.partition_point(|chunk| of(&chunk[0]) <= *key).checked_sub(1)?,
+        };
         let at = self.0[chunk].binary_search_by_key(key, of).ok()?;
         Some((chunk, at))
     }
