@@ -202,7 +202,7 @@ pub fn one_line(json: String) -> String {
 
 /// Appends an element to a list, or a member with its name to an object.
 pub fn add(json: &mut String, name: Option<&str>, value: &str) {
-    if !json.ends_with(['[', '{']) {
+    if !matches!(json.as_bytes().last(), Some(b'[' | b'{')) {
         json.push(',');
     }
     if let Some(name) = name {

@@ -2,6 +2,8 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
+use memchr::memchr2;
+
 use super::auth::{Authenticated, Origin};
 use super::error::{ApiError, Handled, HandlerError};
 use super::pass_through::pass;
@@ -102,9 +104,10 @@ impl Route {
     /// What stands in this path for the name in the pattern.
     fn name<'p>(&self, path: &'p str) -> Option<&'p str> {
         let &Route(_, pattern, ..) = self;
-        let Some((prefix, suffix)) = pattern.split_once(['{', '*']) else {
+        let Some(at) = memchr2(b'{', b'*', pattern.as_bytes()) else {
             return (path == pattern).then_some("");
         };
+        let (prefix, suffix) = (&pattern[..at], &pattern[at + 1..]);
         let id = suffix.strip_prefix("id}");
         let name = path.strip_prefix(prefix)?.strip_suffix(id.unwrap_or(suffix))?;
         let fits = match id {

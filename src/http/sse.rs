@@ -1,5 +1,7 @@
 //! Server-sent events (WHATWG HTML, section 9.2): their text, written and read. Pure.
 
+use memchr::memchr2;
+
 use super::{Refusal, bad};
 use crate::limits::{MAX_CHUNK, MAX_EVENT};
 
@@ -31,7 +33,7 @@ pub fn write_event(out: &mut Vec<u8>, name: &str, id: &str, data: &str) {
 fn write_lines(out: &mut Vec<u8>, prefix: &str, text: &str) {
     let mut rest = text;
     loop {
-        let end = rest.find(['\r', '\n']).unwrap_or(rest.len());
+        let end = memchr2(b'\r', b'\n', rest.as_bytes()).unwrap_or(rest.len());
         out.extend_from_slice(prefix.as_bytes());
         out.extend_from_slice(&rest.as_bytes()[..end]);
         out.push(b'\n');
