@@ -66,6 +66,8 @@ fn every_request_becomes_its_chat_or_is_refused() {
     let cases = cases(&REQUESTS);
     for case in &cases {
         let name = case["name"].as_str().unwrap().to_owned();
+        // The last one is the case that failed.
+        println!("{name}");
         let session = [("X-Hermes-Session-Id", name.as_str())];
         let (api, fields) = match case["agent"].as_str() {
             Some("echo") => (echo.api(), &session[..0]),
