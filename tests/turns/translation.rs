@@ -5,8 +5,9 @@
 //!
 //! A case has a `name` and a `request`, or a `body` where it matters how this is written. `before`:
 //! requests that come first, each answered with `x`; `$` is the id of the message before, or without such
-//! that of its own. In `chat` the stream is left out, and the model where it is `m`, in `events` the number
-//! and the response. `agent`: `echo` or `session`, where it is not the upstream without a session.
+//! that of its own. In `chat` the stream may be left out, and the model where it is that of the request or
+//! `m`; in `events` the number and the response. `agent`: `echo` or `session`, where it is not the upstream
+//! without a session.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -92,7 +93,9 @@ fn every_request_becomes_its_chat_or_is_refused() {
         let mut client = api.begin("POST", "/v1/responses", fields, &body);
         if let Some(mut wanted) = case["chat"].as_object().cloned() {
             let usage = json!({ "include_usage": true });
-            let own = [("model", json!("m")), ("stream", json!(true)), ("stream_options", usage)];
+            let model = case["request"]["model"].as_str().filter(|name| *name != "default");
+            let model = json!(model.unwrap_or("m"));
+            let own = [("model", model), ("stream", json!(true)), ("stream_options", usage)];
             for (name, value) in own {
                 wanted.entry(name).or_insert(value);
             }
