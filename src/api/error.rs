@@ -78,7 +78,8 @@ impl ApiError {
     pub fn previous_not_found() -> ApiError {
         let message = "previous_response_id: that response, or one before it, is not known \
                        (any more).";
-        ApiError::new(404, "previous_response_not_found", message)
+        let error = ApiError::new(404, "previous_response_not_found", message);
+        error.param("previous_response_id")
     }
 
     /// The system is short of what a turn needs.

@@ -1,10 +1,12 @@
 //! Requests of the Responses API and what becomes of them for an upstream's chat, and back: each case
-//! stands in tests/translation/, written by hand. `requests.json`: a request, and the chat that the
+//! stands in tests/translation/, written by hand. `requests*.json`: a request, and the chat that the
 //! upstream must get, or the error. `answers.json`: what the upstream answers, and the events and the
 //! response that a client must get.
 //!
-//! A case has a `name` and a `request`. In `chat` model and stream are left out, in `events` the number
-//! and the response; `$` is the message's id. `agent`: `echo` or `session`, where it is not the upstream
+//! A case has a `name` and a `request`, or a `body` where it matters how this is written. `before`:
+//! requests that come first, each answered with `x`; `$` is the id of the message before, or without such
+//! that of its own. In `chat` the stream may be left out, and the model where it is that of the request or
+//! `m`; in `events` the number and the response. `agent`: `echo` or `session`, where it is not the upstream
 //! without a session.
 
 use std::collections::BTreeSet;
@@ -16,9 +18,17 @@ use serde_json::{Value, json};
 use crate::util::upstream::{Line, assert_chat};
 use crate::util::{Gateway, Home, Upstream};
 
-fn cases(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translation").join(file);
-    let cases: Vec<Value> = serde_json::from_slice(&fs::read(path).unwrap()).expect("JSON");
+const REQUESTS: [&str; 3] = ["requests.json", "requests_messages.json", "requests_options.json"];
+
+/// The cases in them, so that none is lost.
+const REQUEST_COUNT: usize = 368;
+
+fn cases(files: &[&str]) -> Vec<Value> {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translation");
+    let read = |file: &&str| -> Vec<Value> {
+        serde_json::from_slice(&fs::read(place.join(file)).unwrap()).expect(file)
+    };
+    let cases: Vec<Value> = files.iter().flat_map(read).collect();
     let names: BTreeSet<&str> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
     assert_eq!(names.len(), cases.len(), "names are unique");
     cases
@@ -54,27 +64,53 @@ impl Stage {
 #[test]
 fn every_request_becomes_its_chat_or_is_refused() {
     let (mut stage, echo) = (Stage::new(), Gateway::start());
-    let cases = cases("requests.json");
+    let cases = cases(&REQUESTS);
     for case in &cases {
         let name = case["name"].as_str().unwrap().to_owned();
+        // The last one is the case that failed.
+        println!("{name}");
         let session = [("X-Hermes-Session-Id", name.as_str())];
         let (api, fields) = match case["agent"].as_str() {
             Some("echo") => (echo.api(), &session[..0]),
             Some("session") => (stage.gateway.api(), &session[..]),
             _ => (stage.gateway.api(), &session[..0]),
         };
-        let mut client = api.begin("POST", "/v1/responses", fields, &case["request"].to_string());
-        if case["chat"].is_object() {
-            let mut chat = stage.chat();
-            let given = chat.as_object_mut().unwrap();
-            let own = ["model", "stream", "stream_options"].map(|name| given.remove(name).unwrap());
-            assert_eq!(own, [json!("m"), json!(true), json!({ "include_usage": true })], "{name}");
-            assert_eq!(chat, case["chat"], "{name}");
+        let mut id = String::new();
+        for earlier in case["before"].as_array().into_iter().flatten() {
+            let body = earlier.to_string().replace('$', &id);
+            let mut client = api.begin("POST", "/v1/responses", fields, &body);
+            if case["agent"] != "echo" {
+                stage.chat();
+                stage.line().reply("x");
+            }
+            id = message_id(&client.response().assert_status(200).json());
+        }
+        let body = case["body"].as_str().map(str::to_owned);
+        let mut body = body.unwrap_or_else(|| case["request"].to_string());
+        if !id.is_empty() {
+            body = body.replace('$', &id);
+        }
+        let mut client = api.begin("POST", "/v1/responses", fields, &body);
+        if let Some(mut wanted) = case["chat"].as_object().cloned() {
+            let usage = json!({ "include_usage": true });
+            let model = case["request"]["model"].as_str().filter(|name| *name != "default");
+            let model = json!(model.unwrap_or("m"));
+            let own = [("model", model), ("stream", json!(true)), ("stream_options", usage)];
+            for (name, value) in own {
+                wanted.entry(name).or_insert(value);
+            }
+            assert_eq!(stage.chat(), Value::from(wanted), "{name}");
             stage.line().reply("x");
         }
         let response = client.response();
         assert_eq!(response.field("x-hermes-warning"), case["warning"].as_str(), "{name}");
-        let (status, body) = (response.status(), response.json());
+        let (status, text) = (response.status(), response.text());
+        let is_stream = text.starts_with("event: ");
+        let mut body = if is_stream { events(&text).1 } else { response.json() };
+        if status == 200 {
+            let id = if id.is_empty() { message_id(&body) } else { id };
+            body = serde_json::from_str(&body.to_string().replace(&id, "$")).unwrap();
+        }
         let error = &case["error"];
         if error.is_null() {
             assert_eq!(status, 200, "{name}: {body}");
@@ -90,7 +126,13 @@ fn every_request_becomes_its_chat_or_is_refused() {
         }
     }
     stage.upstream.assert_alone();
-    assert!(cases.len() >= 60, "{}", cases.len());
+    assert_eq!(cases.len(), REQUEST_COUNT);
+}
+
+/// The id of the message that a response is.
+#[track_caller]
+fn message_id(response: &Value) -> String {
+    response["id"].as_str().unwrap().strip_prefix("resp_").unwrap().to_owned()
 }
 
 /// The events of a stream, with `$` for the message's id and without what all of them have.
@@ -107,7 +149,7 @@ fn events(text: &str) -> (Vec<Value>, Value) {
         last = members.remove("response").unwrap_or(last);
         events.push(data);
     }
-    let id = last["id"].as_str().unwrap().strip_prefix("resp_").unwrap().to_owned();
+    let id = message_id(&last);
     let all = Value::from(events).to_string().replace(&id, "$");
     (serde_json::from_str(&all).unwrap(), last)
 }
@@ -139,7 +181,7 @@ fn merged(events: &[Value]) -> Vec<Value> {
 #[test]
 fn every_answer_becomes_its_events_and_its_response() {
     let mut stage = Stage::new();
-    let cases = cases("answers.json");
+    let cases = cases(&["answers.json"]);
     for case in &cases {
         let name = case["name"].as_str().unwrap();
         for (stored, stream) in [(false, true), (false, false), (true, true), (true, false)] {

@@ -96,7 +96,7 @@ fn add_item(
 ) -> Result<(), ApiError> {
     let [kind, id, said_by] = find(item, ["type", "id", "role"]);
     let implied = if said_by.is_none() && id.is_some() { "item_reference" } else { "message" };
-    let kind = text(kind, "type")?.unwrap_or(implied.into());
+    let kind = text(kind, &format!("{place}.type"))?.unwrap_or(implied.into());
     // A text that the item must have, as JSON.
     let part = |name: &str| {
         let found = member(item, name).filter(|it| it.starts_with('"'));
@@ -155,7 +155,8 @@ fn content(content: Raw<'_>, media: bool, place: &str) -> Result<String, ApiErro
     let (mut all, mut only_text, mut lines) = ("[".to_owned(), true, String::new());
     for (at, given) in elements(parts).enumerate() {
         let place = format!("{place}[{at}]");
-        let kind = text(member(given, "type"), "type")?.unwrap_or("(none)".into());
+        let kind = text(member(given, "type"), &format!("{place}.type"))?;
+        let kind = kind.unwrap_or("(none)".into());
         match part(given, &kind) {
             Some(part) if media || part.starts_with(r#"{"type":"text""#) => {
                 only_text &= part.starts_with(r#"{"type":"text""#);
@@ -176,34 +177,42 @@ fn content(content: Raw<'_>, media: bool, place: &str) -> Result<String, ApiErro
     Ok(if only_text { quoted(&lines) } else { all + "]" })
 }
 
-/// A part of content as a chat has it; `None` where it has no such, or where it is not whole.
+/// A part of content as a chat has it; `None` where it has no such, or where it is not whole, or more than
+/// a chat has a place for.
 fn part(part: &str, kind: &str) -> Option<String> {
-    let text_of = |name| member(part, name).filter(|it| crate::json::text(it).is_ok());
+    let is_text = |it: &&str| crate::json::text(it).is_ok();
+    let text_of = |name| member(part, name).filter(is_text);
+    let lacks = |name| member(part, name).is_none().then_some(());
     Some(match kind {
         "input_text" | "output_text" | "text" => {
             format!(r#"{{"type":"text","text":{}}}"#, text_of("text")?)
         }
         "refusal" => format!(r#"{{"type":"text","text":{}}}"#, text_of("refusal")?),
         "input_image" => {
+            lacks("file_id")?;
             let mut image = "{".to_owned();
             add(&mut image, Some("url"), text_of("image_url")?);
             if let Some(detail) = member(part, "detail") {
-                add(&mut image, Some("detail"), detail);
+                add(&mut image, Some("detail"), Some(detail).filter(is_text)?);
             }
             format!(r#"{{"type":"image_url","image_url":{image}}}}}"#)
         }
         "input_file" => {
+            lacks("file_url")?;
+            member(part, "detail").is_none_or(|it| it == "\"auto\"").then_some(())?;
+            member(part, "file_data").or(member(part, "file_id"))?;
             let mut file = "{".to_owned();
             for name in ["filename", "file_data", "file_id"] {
-                if let Some(value) = text_of(name) {
-                    add(&mut file, Some(name), value);
+                if let Some(value) = member(part, name) {
+                    add(&mut file, Some(name), Some(value).filter(is_text)?);
                 }
             }
-            text_of("file_data").or(text_of("file_id"))?;
             format!(r#"{{"type":"file","file":{file}}}}}"#)
         }
         "input_audio" => {
-            let audio = member(part, "input_audio").filter(|it| it.starts_with('{'))?;
+            let audio = member(part, "input_audio")?;
+            let [data, format] = find(audio, ["data", "format"]);
+            data.filter(is_text).and(format.filter(is_text))?;
             format!(r#"{{"type":"input_audio","input_audio":{audio}}}"#)
         }
         _ => return None,

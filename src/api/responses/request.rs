@@ -35,6 +35,17 @@ const SAME: [(&str, &str); 6] = [
     ("safety_identifier", "safety_identifier"),
 ];
 
+/// Members that are passed on or repeated, and what each has to be.
+const KINDS: [(&str, &str); 7] = [
+    ("temperature", "a number"),
+    ("top_p", "a number"),
+    ("stream_options", "an object"),
+    ("tools", "a list"),
+    ("include", "a list"),
+    ("text", "an object"),
+    ("reasoning", "an object"),
+];
+
 const INCLUDABLE: [&str; 8] = [
     "file_search_call.results",
     "web_search_call.results",
@@ -110,7 +121,7 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
     }
     let (text, messages) = items::read(body.raw("input"), options, lookup)?;
     let mut response = format!(r#"{{"stored":{stored},"metadata":{metadata}"#);
-    if let Some(reasoning) = object(&body, "reasoning")? {
+    if let Some(reasoning) = body.raw("reasoning") {
         add(&mut response, Some("reasoning"), reasoning);
     }
     let mut context =
@@ -130,11 +141,26 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
     Ok((TurnRequest { text, stream, stored, context: Some(context), warnings }, echoed))
 }
 
-/// A member that is an object.
-fn object<'a>(body: &Body<'a>, name: &'static str) -> Result<Raw<'a>, ApiError> {
-    let value = body.raw(name);
-    let wrong = || bad_field(name, "must be an object");
-    value.map_or(Ok(None), |it| it.starts_with('{').then_some(value).ok_or_else(wrong))
+/// Refuses members of another kind. `place`: in front of their names.
+fn check<'a>(
+    place: &str,
+    kinds: &[(&str, &str)],
+    find: &dyn Fn(&str) -> Raw<'a>,
+) -> Result<(), ApiError> {
+    for (name, kind) in kinds {
+        let is = match find(name).map(|value| value.as_bytes()[0]) {
+            None => continue,
+            Some(b'"') => "text",
+            Some(b'{') => "an object",
+            Some(b'[') => "a list",
+            Some(b't' | b'f') => "true or false",
+            Some(_) => "a number",
+        };
+        if is != *kind {
+            return Err(bad_field(&format!("{place}{name}"), &format!("must be {kind}")));
+        }
+    }
+    Ok(())
 }
 
 /// The options of the chat, as JSON: what only an upstream can do is refused for other agents.
@@ -143,12 +169,16 @@ fn chat_options(
     options: ParseOptions,
     warnings: &mut Warnings,
 ) -> Result<String, ApiError> {
+    check("", &KINDS, &|name| body.raw(name))?;
+    if body.raw("truncation").is_some_and(|it| !matches!(it, "\"auto\"" | "\"disabled\"")) {
+        return Err(bad_field("truncation", "must be auto or disabled"));
+    }
     let mut chat = "{".to_owned();
     for (name, chat_name) in SAME {
         body.raw(name).iter().for_each(|value| add(&mut chat, Some(chat_name), value));
     }
     add_tools(body, options, (&mut chat, warnings))?;
-    if let Some(text) = object(body, "text")? {
+    if let Some(text) = body.raw("text") {
         let [format, verbosity] = find(text, ["format", "verbosity"]);
         let kind = format.map(|format| string(format, "type").unwrap_or_default());
         match (kind.as_deref(), format) {
@@ -170,7 +200,7 @@ fn chat_options(
         }
         verbosity.iter().for_each(|value| add(&mut chat, Some("verbosity"), value));
     }
-    let reasoning = object(body, "reasoning")?.unwrap_or_default();
+    let reasoning = body.raw("reasoning").unwrap_or_default();
     let effort = member(reasoning, "effort");
     effort.iter().for_each(|effort| add(&mut chat, Some("reasoning_effort"), effort));
     if body.raw("top_logprobs").is_some_and(|count| count != "0") {
@@ -189,11 +219,6 @@ fn add_tools(
     options: ParseOptions,
     (chat, warnings): (&mut String, &mut Warnings),
 ) -> Result<(), ApiError> {
-    for name in ["tools", "include"] {
-        if body.raw(name).is_some_and(|list| !list.starts_with('[')) {
-            return Err(bad_field(name, "must be a list"));
-        }
-    }
     let mut tools = "[".to_owned();
     for (at, tool) in elements(body.raw("tools").unwrap_or_default()).enumerate() {
         let [kind, name] = ["type", "name"].map(|name| string(tool, name));
