@@ -239,7 +239,7 @@ impl<'a> Body<'a> {
 
     pub fn boolean(&self, name: &str) -> Result<Option<bool>, ApiError> {
         let value = self.raw(name).map(|raw| raw.parse()).transpose();
-        value.map_err(|_| bad(format!("{name:?} must be true or false.")))
+        value.map_err(|_| bad_field(name, "must be true or false"))
     }
 }
 
@@ -250,7 +250,7 @@ pub fn excerpt(value: &str) -> String {
 
 /// The text of a member.
 pub fn text<'a>(raw: Raw<'a>, name: &str) -> Result<Option<Cow<'a, str>>, ApiError> {
-    raw.map(json::text).transpose().map_err(|why| bad(format!("{name:?} {why}.")))
+    raw.map(json::text).transpose().map_err(|why| bad_field(name, why))
 }
 
 /// A list that is not empty.

@@ -1,10 +1,10 @@
 //! Requests of the Responses API and what becomes of them for an upstream's chat, and back: each case
-//! stands in tests/translation/, written by hand. `requests.json`: a request, and the chat that the
-//! upstream must get, or the error. `answers.json`: what the upstream answers, and the events and the
+//! stands in tests/translation/, written by hand. `requests*.json`: a request, and the chat that the
+//! upstream must get, or the error. `answers*.json`: what the upstream answers, and the events and the
 //! response that a client must get.
 //!
 //! A case has a `name` and a `request`. In `chat` model and stream are left out, in `events` the number
-//! and the response; `$` is the message's id. `agent`: `echo` or `session`, where it is not the upstream
+//! and the response; `$` is the message's id; `error` is a part of one that the client must get instead. `agent`: `echo` or `session`, where it is not the upstream
 //! without a session.
 
 use std::collections::BTreeSet;
@@ -16,9 +16,12 @@ use serde_json::{Value, json};
 use crate::util::upstream::{Line, assert_chat};
 use crate::util::{Gateway, Home, Upstream};
 
-fn cases(file: &str) -> Vec<Value> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translation").join(file);
-    let cases: Vec<Value> = serde_json::from_slice(&fs::read(path).unwrap()).expect("JSON");
+fn cases(files: &[&str]) -> Vec<Value> {
+    let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translation");
+    let read = |file: &&str| -> Vec<Value> {
+        serde_json::from_slice(&fs::read(place.join(file)).unwrap()).expect("JSON")
+    };
+    let cases: Vec<Value> = files.iter().flat_map(read).collect();
     let names: BTreeSet<&str> = cases.iter().map(|case| case["name"].as_str().unwrap()).collect();
     assert_eq!(names.len(), cases.len(), "names are unique");
     cases
@@ -54,7 +57,7 @@ impl Stage {
 #[test]
 fn every_request_becomes_its_chat_or_is_refused() {
     let (mut stage, echo) = (Stage::new(), Gateway::start());
-    let cases = cases("requests.json");
+    let cases = cases(&["requests.json", "requests_tools.json"]);
     for case in &cases {
         let name = case["name"].as_str().unwrap().to_owned();
         let session = [("X-Hermes-Session-Id", name.as_str())];
@@ -139,7 +142,7 @@ fn merged(events: &[Value]) -> Vec<Value> {
 #[test]
 fn every_answer_becomes_its_events_and_its_response() {
     let mut stage = Stage::new();
-    let cases = cases("answers.json");
+    let cases = cases(&["answers.json", "answers_more.json"]);
     for case in &cases {
         let name = case["name"].as_str().unwrap();
         for (stored, stream) in [(false, true), (false, false), (true, true), (true, false)] {
@@ -153,7 +156,16 @@ fn every_answer_becomes_its_events_and_its_response() {
             stage.chat();
             let finish = case["finish"].as_str().unwrap();
             stage.line().deltas(case["deltas"].as_array().unwrap(), finish, &case["usage"]);
-            let response = client.response().assert_status(200);
+            let response = client.response();
+            if let Some(error) = case["error"].as_str() {
+                let text = response.text();
+                assert!(
+                    text.contains(error) && !text.contains("response.completed"),
+                    "{name}: {text}"
+                );
+                continue;
+            }
+            let response = response.assert_status(200);
             let mut last = if stream {
                 let (events, last) = events(&response.text());
                 let wanted = case["events"].as_array().unwrap();

@@ -35,6 +35,29 @@ const SAME: [(&str, &str); 6] = [
     ("safety_identifier", "safety_identifier"),
 ];
 
+/// Members that are passed on or repeated, and what each has to be.
+const KINDS: [(&str, &str); 10] = [
+    ("max_output_tokens", "a number"),
+    ("top_logprobs", "a number"),
+    ("service_tier", "text"),
+    ("safety_identifier", "text"),
+    ("prompt_cache_key", "text"),
+    ("parallel_tool_calls", "true or false"),
+    ("tools", "a list"),
+    ("include", "a list"),
+    ("text", "an object"),
+    ("reasoning", "an object"),
+];
+
+/// The same of a tool and of a schema.
+const INNER_KINDS: [(&str, &str); 5] = [
+    ("name", "text"),
+    ("description", "text"),
+    ("parameters", "an object"),
+    ("schema", "an object"),
+    ("strict", "true or false"),
+];
+
 const INCLUDABLE: [&str; 8] = [
     "file_search_call.results",
     "web_search_call.results",
@@ -108,9 +131,10 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
             warnings.ignored(&name, "the gateway does not know it");
         }
     }
-    let (text, messages) = items::read(body.raw("input"), options, lookup)?;
+    let chained = previous.is_some() || options.in_session;
+    let (text, messages) = items::read(body.raw("input"), (options, chained), lookup)?;
     let mut response = format!(r#"{{"stored":{stored},"metadata":{metadata}"#);
-    if let Some(reasoning) = object(&body, "reasoning")? {
+    if let Some(reasoning) = body.raw("reasoning") {
         add(&mut response, Some("reasoning"), reasoning);
     }
     let mut context =
@@ -130,11 +154,26 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
     Ok((TurnRequest { text, stream, stored, context: Some(context), warnings }, echoed))
 }
 
-/// A member that is an object.
-fn object<'a>(body: &Body<'a>, name: &'static str) -> Result<Raw<'a>, ApiError> {
-    let value = body.raw(name);
-    let wrong = || bad_field(name, "must be an object");
-    value.map_or(Ok(None), |it| it.starts_with('{').then_some(value).ok_or_else(wrong))
+/// Refuses members of another kind. `place`: in front of their names.
+fn check<'a>(
+    place: &str,
+    kinds: &[(&str, &str)],
+    find: &dyn Fn(&str) -> Raw<'a>,
+) -> Result<(), ApiError> {
+    for (name, kind) in kinds {
+        let is = match find(name).map(|value| value.as_bytes()[0]) {
+            None => continue,
+            Some(b'"') => "text",
+            Some(b'{') => "an object",
+            Some(b'[') => "a list",
+            Some(b't' | b'f') => "true or false",
+            Some(_) => "a number",
+        };
+        if is != *kind {
+            return Err(bad_field(&format!("{place}{name}"), &format!("must be {kind}")));
+        }
+    }
+    Ok(())
 }
 
 /// The options of the chat, as JSON: what only an upstream can do is refused for other agents.
@@ -143,12 +182,16 @@ fn chat_options(
     options: ParseOptions,
     warnings: &mut Warnings,
 ) -> Result<String, ApiError> {
+    check("", &KINDS, &|name| body.raw(name))?;
     let mut chat = "{".to_owned();
     for (name, chat_name) in SAME {
         body.raw(name).iter().for_each(|value| add(&mut chat, Some(chat_name), value));
     }
     add_tools(body, options, (&mut chat, warnings))?;
-    if let Some(text) = object(body, "text")? {
+    if let Some(text) = body.raw("text") {
+        check("text.", &[("format", "an object"), ("verbosity", "text")], &|name| {
+            member(text, name)
+        })?;
         let [format, verbosity] = find(text, ["format", "verbosity"]);
         let kind = format.map(|format| string(format, "type").unwrap_or_default());
         match (kind.as_deref(), format) {
@@ -157,6 +200,7 @@ fn chat_options(
                 return Err(options.refuse("text.format"));
             }
             (Some(kind @ ("json_object" | "json_schema")), Some(format)) => {
+                check("text.format.", &INNER_KINDS, &|name| member(format, name))?;
                 let needed = if kind == "json_schema" { &["name", "schema"][..] } else { &[] };
                 if let Some(name) = needed.iter().find(|name| member(format, name).is_none()) {
                     return Err(bad_field(&format!("text.format.{name}"), "is missing"));
@@ -170,7 +214,10 @@ fn chat_options(
         }
         verbosity.iter().for_each(|value| add(&mut chat, Some("verbosity"), value));
     }
-    let reasoning = object(body, "reasoning")?.unwrap_or_default();
+    let reasoning = body.raw("reasoning").unwrap_or_default();
+    check("reasoning.", &[("effort", "text"), ("summary", "text")], &|name| {
+        member(reasoning, name)
+    })?;
     let effort = member(reasoning, "effort");
     effort.iter().for_each(|effort| add(&mut chat, Some("reasoning_effort"), effort));
     if body.raw("top_logprobs").is_some_and(|count| count != "0") {
@@ -189,14 +236,9 @@ fn add_tools(
     options: ParseOptions,
     (chat, warnings): (&mut String, &mut Warnings),
 ) -> Result<(), ApiError> {
-    for name in ["tools", "include"] {
-        if body.raw(name).is_some_and(|list| !list.starts_with('[')) {
-            return Err(bad_field(name, "must be a list"));
-        }
-    }
     let mut tools = "[".to_owned();
     for (at, tool) in elements(body.raw("tools").unwrap_or_default()).enumerate() {
-        let [kind, name] = ["type", "name"].map(|name| string(tool, name));
+        let kind = string(tool, "type");
         if kind.as_deref() != Some("function") {
             let place = format!("tools[{at}].type");
             let kind = kind.unwrap_or_default();
@@ -207,7 +249,8 @@ fn add_tools(
             );
             return Err(ApiError::new(400, "unsupported_parameter", words).param(place));
         }
-        if name.is_none() {
+        check(&format!("tools[{at}]."), &INNER_KINDS, &|name| member(tool, name))?;
+        if string(tool, "name").is_none_or(|name| name.is_empty()) {
             return Err(bad_field(&format!("tools[{at}].name"), "is missing"));
         }
         add(&mut tools, None, &nested(tool, "function"));
@@ -237,7 +280,7 @@ fn add_tools(
     } else if has_tools {
         add(chat, Some("tools"), &(tools + "]"));
         choice.iter().for_each(|choice| add(chat, Some("tool_choice"), choice));
-        let parallel = body.boolean("parallel_tool_calls")?.map(|it| it.to_string());
+        let parallel = body.raw("parallel_tool_calls");
         parallel.iter().for_each(|it| add(chat, Some("parallel_tool_calls"), it));
     }
     Ok(())
