@@ -128,7 +128,8 @@ impl ResponseReader<'_, '_> {
                 return Err(Outcome::Failed(words));
             }
             if at == calls.len() {
-                if let Some(last) = at.checked_sub(1) {
+                let last = at.checked_sub(1);
+                if let Some(last) = last.filter(|last| calls[*last].arguments.is_empty()) {
                     reply.call(calls, last, "").map_err(|_| gone())?;
                 }
                 let own = || format!("call_{}_{at}", self.turn.message_id);

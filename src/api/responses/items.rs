@@ -175,10 +175,11 @@ fn add_item(
             let place = format!("{place}.call_id");
             let id = text(Some(part("call_id")?), &place)?.unwrap_or_default();
             chat.end_assistant()?;
-            match chat.is_left(&id) {
-                true if chained => chat.add_output(chat.at, item)?,
-                true => return Err(bad_field(&place, "is that of no function call before it")),
-                false => {}
+            let left = chat.is_left(&id);
+            if left && !chained {
+                return Err(bad_field(&place, "is that of no function call before it"));
+            } else if left {
+                chat.add_output(chat.at, item)?;
             }
         }
         "item_reference" => {

@@ -36,7 +36,10 @@ const SAME: [(&str, &str); 6] = [
 ];
 
 /// Members that are passed on or repeated, and what each has to be.
-const KINDS: [(&str, &str); 10] = [
+const KINDS: [(&str, &str); 13] = [
+    ("temperature", "a number"),
+    ("top_p", "a number"),
+    ("stream_options", "an object"),
     ("max_output_tokens", "a number"),
     ("top_logprobs", "a number"),
     ("service_tier", "text"),
