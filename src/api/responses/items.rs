@@ -175,11 +175,10 @@ fn add_item(
             let place = format!("{place}.call_id");
             let id = text(Some(part("call_id")?), &place)?.unwrap_or_default();
             chat.end_assistant()?;
-            let left = chat.is_left(&id);
-            if left && !chained {
-                return Err(bad_field(&place, "is that of no function call before it"));
-            } else if left {
+            if chat.is_left(&id) {
                 chat.add_output(chat.at, item)?;
+                let wrong = || bad_field(&place, "is that of no function call before it");
+                chained.then_some(()).ok_or_else(wrong)?;
             }
         }
         "item_reference" => {
