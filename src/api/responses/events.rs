@@ -12,6 +12,8 @@ use crate::http::sse;
 use crate::json::{add, elements, find, member, object, text_or_null};
 use crate::stored_text::PLACEHOLDER;
 
+const ARGUMENTS_DELTA: &str = "response.function_call_arguments.delta";
+
 pub struct ResponsesEncoder {
     echoed: EchoedFields,
     /// Seconds since 1970.
@@ -281,13 +283,8 @@ impl Encoder for ResponsesEncoder {
             self.begin_call(id, &calls[at].to_json(), out);
         }
         if !piece.is_empty() {
-            self.arguments_event(
-                "response.function_call_arguments.delta",
-                id,
-                at,
-                &format!(r#""delta":{}"#, quoted(piece)),
-                out,
-            );
+            let delta = format!(r#""delta":{}"#, quoted(piece));
+            self.arguments_event(ARGUMENTS_DELTA, id, at, &delta, out);
         }
     }
 
@@ -305,17 +302,11 @@ impl Encoder for ResponsesEncoder {
             if at >= self.begun {
                 self.begin_call(id, call, out);
                 let function = member(call, "function").unwrap_or_default();
-                let delta = member(function, "arguments").filter(|it| *it != "\"\"");
-                let delta = delta.map(|delta| format!(r#""delta":{delta}"#));
-                delta.iter().for_each(|delta| {
-                    self.arguments_event(
-                        "response.function_call_arguments.delta",
-                        id,
-                        at,
-                        delta,
-                        out,
-                    );
-                });
+                let arguments = member(function, "arguments").filter(|it| *it != "\"\"");
+                if let Some(arguments) = arguments {
+                    let delta = format!(r#""delta":{arguments}"#);
+                    self.arguments_event(ARGUMENTS_DELTA, id, at, &delta, out);
+                }
             }
             self.end_call(id, call_status(report, (at, count), place), call, out);
         }
