@@ -1,6 +1,6 @@
 //! Requests of the Responses API and what becomes of them for an upstream's chat, and back: each case
 //! stands in tests/translation/, written by hand. `requests*.json`: a request, and the chat that the
-//! upstream must get, or the error. `answers.json`: what the upstream answers, and the events and the
+//! upstream must get, or the error. `answers*.json`: what the upstream answers, and the events and the
 //! response that a client must get.
 //!
 //! A case has a `name` and a `request`, or a `body` where it matters how this is written. `before`:
@@ -18,10 +18,11 @@ use serde_json::{Value, json};
 use crate::util::upstream::{Line, assert_chat};
 use crate::util::{Gateway, Home, Upstream};
 
-const REQUESTS: [&str; 3] = ["requests.json", "requests_messages.json", "requests_options.json"];
+const REQUESTS: [&str; 4] =
+    ["requests.json", "requests_messages.json", "requests_options.json", "requests_tools.json"];
 
 /// The cases in them, so that none is lost.
-const REQUEST_COUNT: usize = 368;
+const REQUEST_COUNT: usize = 667;
 
 fn cases(files: &[&str]) -> Vec<Value> {
     let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/translation");
@@ -181,7 +182,7 @@ fn merged(events: &[Value]) -> Vec<Value> {
 #[test]
 fn every_answer_becomes_its_events_and_its_response() {
     let mut stage = Stage::new();
-    let cases = cases(&["answers.json"]);
+    let cases = cases(&["answers.json", "answers_more.json"]);
     for case in &cases {
         let name = case["name"].as_str().unwrap();
         for (stored, stream) in [(false, true), (false, false), (true, true), (true, false)] {
@@ -195,7 +196,16 @@ fn every_answer_becomes_its_events_and_its_response() {
             stage.chat();
             let finish = case["finish"].as_str().unwrap();
             stage.line().deltas(case["deltas"].as_array().unwrap(), finish, &case["usage"]);
-            let response = client.response().assert_status(200);
+            let response = client.response();
+            if let Some(error) = case["error"].as_str() {
+                let text = response.text();
+                assert!(
+                    text.contains(error) && !text.contains("response.completed"),
+                    "{name}: {text}"
+                );
+                continue;
+            }
+            let response = response.assert_status(200);
             let mut last = if stream {
                 let (events, last) = events(&response.text());
                 let wanted = case["events"].as_array().unwrap();
@@ -221,5 +231,5 @@ fn every_answer_becomes_its_events_and_its_response() {
             assert!(last["output"].is_array() && case["response"]["output"].is_array());
         }
     }
-    assert!(cases.len() >= 12, "{}", cases.len());
+    assert!(cases.len() >= 54, "{}", cases.len());
 }

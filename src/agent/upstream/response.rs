@@ -106,6 +106,7 @@ impl ResponseReader<'_, '_> {
         calls: &mut Vec<ToolCall>,
         reply: &mut dyn Reply,
     ) -> Result<(), Outcome> {
+        let gone = || Outcome::Ended(CancelReason::ClientGone);
         for piece in elements(pieces) {
             let [index, function, arguments] = {
                 let [index, function] = find(piece, ["index", "function"]);
@@ -117,7 +118,9 @@ impl ResponseReader<'_, '_> {
             // Some servers number no calls, or all with 0: a name with another id begins one too.
             let known = calls.iter().rposition(|call| index.is_none() || call.index == index);
             let goes_on = |at: &usize| {
-                name.is_empty() || id == calls[*at].id || (id.is_empty() && index.is_some())
+                let ToolCall { id: known, name: before, arguments, .. } = &calls[*at];
+                let same = arguments.is_empty() || name == *before;
+                name.is_empty() || id == *known || (id.is_empty() && index.is_some() && same)
             };
             let at = known.filter(goes_on).unwrap_or(calls.len());
             if at == MAX_CALLS {
@@ -125,15 +128,29 @@ impl ResponseReader<'_, '_> {
                 return Err(Outcome::Failed(words));
             }
             if at == calls.len() {
+                let last = at.checked_sub(1);
+                if let Some(last) = last.filter(|last| calls[*last].arguments.is_empty()) {
+                    reply.call(calls, last, "").map_err(|_| gone())?;
+                }
                 let own = || format!("call_{}_{at}", self.turn.message_id);
                 let id = if id.is_empty() { own() } else { id };
-                calls.push(ToolCall { index, id, name, arguments: String::new() });
+                calls.push(ToolCall { index, id, ..ToolCall::default() });
+            }
+            let call = &mut calls[at];
+            // A name may come in pieces, or again and again.
+            if call.arguments.is_empty() && name.starts_with(&call.name) {
+                call.name = name;
+            } else if call.arguments.is_empty() {
+                call.name += &name;
             }
             // An object in the place of its text is what some servers mean by it.
             let piece = arguments.map(|it| json::text(it).unwrap_or_else(|_| it.into()));
             let piece = piece.unwrap_or_default();
-            calls[at].arguments += &piece;
-            reply.call(calls, at, &piece).map_err(|_| Outcome::Ended(CancelReason::ClientGone))?;
+            call.arguments += &piece;
+            // The name is whole when the arguments begin, or the next call.
+            if !piece.is_empty() {
+                reply.call(calls, at, &piece).map_err(|_| gone())?;
+            }
         }
         Ok(())
     }
@@ -162,7 +179,8 @@ impl ResponseReader<'_, '_> {
             if name == "tool_calls" {
                 calls = value;
             }
-            so_far.called |= name == "tool_calls" || name == "function_call";
+            // Some servers send an empty list with each piece.
+            so_far.called |= name == "tool_calls" && value != "[]" || name == "function_call";
             if name != "content" && name != "role" {
                 so_far.size += name.len() + value.len();
             }

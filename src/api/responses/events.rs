@@ -12,6 +12,8 @@ use crate::http::sse;
 use crate::json::{add, elements, find, member, object, text_or_null};
 use crate::stored_text::PLACEHOLDER;
 
+const ARGUMENTS_DELTA: &str = "response.function_call_arguments.delta";
+
 pub struct ResponsesEncoder {
     echoed: EchoedFields,
     /// Seconds since 1970.
@@ -76,6 +78,7 @@ impl ResponsesEncoder {
         let calls = report.calls.as_deref().unwrap_or_default();
         let speaks = !silent || report.refusal.is_some() || calls.is_empty();
         let place = speaks.then_some(self.message.unwrap_or(0));
+        let count = elements(calls).count();
         let mut output = String::new();
         let mut add_item = |item: &str| {
             if !output.is_empty() {
@@ -83,13 +86,12 @@ impl ResponsesEncoder {
             }
             output += item;
         };
-        let mut count = 0;
         for (at, call) in elements(calls).enumerate() {
             if place == Some(at) {
-                add_item(&message(id, status, &parts(report, silent)));
+                add_item(&message(id, "completed", &parts(report, silent)));
             }
+            let status = call_status(report, (at, count), place);
             add_item(&call_item(&format!("fc_{id}_{at}"), status, call));
-            count += 1;
         }
         if place.is_some_and(|place| place >= count) {
             add_item(&message(id, status, &parts(report, silent)));
@@ -165,8 +167,11 @@ impl ResponsesEncoder {
                 self.part_event(name, id, (at, &rest), out);
             }
         }
-        let item = message(id, outcome(report), &parts(report, silent));
-        self.item_event("response.output_item.done", self.message.unwrap_or(0), &item, out);
+        let place = self.message.unwrap_or(0);
+        let behind = elements(report.calls.as_deref().unwrap_or_default()).nth(place);
+        let status = behind.map_or_else(|| outcome(report), |_| "completed");
+        let item = message(id, status, &parts(report, silent));
+        self.item_event("response.output_item.done", place, &item, out);
     }
 
     /// The place of a call among the output.
@@ -215,6 +220,17 @@ fn outcome(report: &Report) -> &'static str {
         Some("length" | "content_filter") => "incomplete",
         _ => "completed",
     }
+}
+
+/// The state of a call, of so many: only the last item of a response can be cut short. `message`: before how
+/// many of the calls there is one.
+fn call_status(
+    report: &Report,
+    (at, count): (usize, usize),
+    message: Option<usize>,
+) -> &'static str {
+    let is_last = at + 1 == count && message.is_none_or(|message| message < count);
+    if is_last { outcome(report) } else { "completed" }
 }
 
 fn message(id: &str, status: &str, parts: &str) -> String {
@@ -267,13 +283,8 @@ impl Encoder for ResponsesEncoder {
             self.begin_call(id, &calls[at].to_json(), out);
         }
         if !piece.is_empty() {
-            self.arguments_event(
-                "response.function_call_arguments.delta",
-                id,
-                at,
-                &format!(r#""delta":{}"#, quoted(piece)),
-                out,
-            );
+            let delta = format!(r#""delta":{}"#, quoted(piece));
+            self.arguments_event(ARGUMENTS_DELTA, id, at, &delta, out);
         }
     }
 
@@ -285,20 +296,19 @@ impl Encoder for ResponsesEncoder {
         if speaks && first {
             self.end_message(id, (report, silent), out);
         }
+        let place = speaks.then_some(if first { self.message.unwrap_or(0) } else { usize::MAX });
+        let count = elements(calls).count();
         for (at, call) in elements(calls).enumerate().skip(self.ended) {
             if at >= self.begun {
                 self.begin_call(id, call, out);
                 let function = member(call, "function").unwrap_or_default();
-                let delta = member(function, "arguments").unwrap_or("\"\"");
-                self.arguments_event(
-                    "response.function_call_arguments.delta",
-                    id,
-                    at,
-                    &format!(r#""delta":{delta}"#),
-                    out,
-                );
+                let arguments = member(function, "arguments").filter(|it| *it != "\"\"");
+                if let Some(arguments) = arguments {
+                    let delta = format!(r#""delta":{arguments}"#);
+                    self.arguments_event(ARGUMENTS_DELTA, id, at, &delta, out);
+                }
             }
-            self.end_call(id, status, call, out);
+            self.end_call(id, call_status(report, (at, count), place), call, out);
         }
         if speaks {
             self.end_message(id, (report, silent), out);

@@ -1,5 +1,6 @@
 //! Items of a response's input as chat messages, and these as items again.
 
+use std::collections::BTreeMap;
 use std::mem::take;
 
 use crate::agent::context::{self, assistant, inner, own, role, tool_call};
@@ -9,6 +10,7 @@ use crate::api::request::{excerpt, list, text};
 use crate::api::turn::ParseOptions;
 use crate::escape::quoted;
 use crate::json::{Raw, add, elements, find, member, string};
+use crate::sys::gather::Gather;
 
 const ROLES: [&str; 4] = ["user", "assistant", "system", "developer"];
 
@@ -23,50 +25,95 @@ pub enum Output {
 /// Finds the item of this id.
 pub type Lookup<'a> = &'a mut dyn FnMut(&str) -> Result<Output, ApiError>;
 
-/// Chat messages. What an assistant said and the tools that it called then are one of them.
+/// Chat messages. What an assistant said and the tools that it called then are one of them, and the outputs
+/// of these follow it, wherever they stand in the input: a chat has no other place for them.
 #[derive(Default)]
-struct Chat {
+struct Chat<'a> {
     /// The beginning of a list.
     messages: String,
     /// What it said, as JSON, in the message that is not among them yet.
     said: Option<String>,
-    /// The calls in it.
+    /// The calls in it, and their ids.
     calls: String,
+    called: Vec<String>,
+    /// The input, and which of its items is read.
+    items: &'a str,
+    at: usize,
+    /// Where there was a call: the outputs behind the first one, by the id of their call, the last first.
+    outputs: Option<BTreeMap<String, Vec<(usize, &'a str)>>>,
 }
 
-impl Chat {
-    fn end_assistant(&mut self) {
+impl<'a> Chat<'a> {
+    fn end_assistant(&mut self) -> Result<(), ApiError> {
         let (said, calls) = (self.said.take(), take(&mut self.calls));
         if said.is_some() || !calls.is_empty() {
             let said = said.as_deref().unwrap_or("null");
             add(&mut self.messages, None, &assistant(said, &calls));
         }
+        let mut found = BTreeMap::new();
+        for id in take(&mut self.called) {
+            let outputs = self.outputs.as_mut().and_then(|all| all.get_mut(&id));
+            let Some((at, item)) = outputs.and_then(Vec::pop) else {
+                let words = format!("has no output for the function call {:?}", excerpt(&id));
+                return Err(bad_field("input", &words));
+            };
+            found.insert(at, item);
+        }
+        found.into_iter().try_for_each(|(at, item)| self.add_output(at, item))
     }
 
-    fn add(&mut self, message: &str) {
-        self.end_assistant();
-        add(&mut self.messages, None, message);
+    fn add_output(&mut self, at: usize, item: &str) -> Result<(), ApiError> {
+        let [id, output] = find(item, ["call_id", "output"]);
+        let output = content(output, false, &format!("input[{at}].output"))?;
+        let id = id.unwrap_or_default();
+        let message = format!(r#"{{"role":"tool","tool_call_id":{id},"content":{output}}}"#);
+        add(&mut self.messages, None, &message);
+        Ok(())
     }
 
-    fn add_said(&mut self, said: String) {
+    /// Whether no call before it has the output that is read; none behind it gets it.
+    fn is_left(&mut self, id: &str) -> bool {
+        let Some(outputs) = &mut self.outputs else { return true };
+        let outputs = outputs.get_mut(id);
+        outputs.is_some_and(|all| all.pop_if(|(at, _)| *at == self.at).is_some())
+    }
+
+    fn add_said(&mut self, said: String) -> Result<(), ApiError> {
         if self.said.is_some() {
-            self.end_assistant();
+            self.end_assistant()?;
         }
         self.said = Some(said);
+        Ok(())
     }
 
     fn add_call(&mut self, call: &str) {
+        if self.outputs.is_none() {
+            let mut outputs: BTreeMap<_, Vec<_>> = BTreeMap::new();
+            let all = elements(self.items).enumerate().skip(self.at);
+            let is_output =
+                |item| string(item, "type").is_some_and(|it| it == "function_call_output");
+            let all = all.filter(|(_, item)| is_output(item)).gather();
+            for (at, item) in all.into_iter().rev() {
+                outputs
+                    .entry(string(item, "call_id").unwrap_or_default())
+                    .or_default()
+                    .push((at, item));
+            }
+            self.outputs = Some(outputs);
+        }
         if !self.calls.is_empty() {
             self.calls.push(',');
         }
         self.calls += call;
+        self.called.push(string(call, "id").unwrap_or_default());
     }
 }
 
 /// The text of a turn, and the chat messages if there are others: no text is stored twice.
+/// `chained`: there may be calls before the input.
 pub fn read(
     input: Raw<'_>,
-    options: ParseOptions,
+    (options, chained): (ParseOptions, bool),
     lookup: Lookup<'_>,
 ) -> Result<(String, Option<String>), ApiError> {
     let wrong = || bad_field("input", "must be text or a list of items, and not empty");
@@ -75,11 +122,12 @@ pub fn read(
         let text = text(Some(plain), "input")?.filter(|text| !text.is_empty());
         return Ok((text.ok_or_else(wrong)?.into(), None));
     };
-    let mut chat = Chat { messages: "[".to_owned(), ..Chat::default() };
+    let mut chat = Chat { messages: "[".to_owned(), items, ..Chat::default() };
     for (at, item) in elements(items).enumerate() {
-        add_item(&mut chat, item, (&format!("input[{at}]"), options), lookup)?;
+        chat.at = at;
+        add_item(&mut chat, item, (&format!("input[{at}]"), options, chained), lookup)?;
     }
-    chat.end_assistant();
+    chat.end_assistant()?;
     let messages = chat.messages + "]";
     let own = own(&messages);
     let said = elements(&messages).nth(own).ok_or_else(wrong)?;
@@ -89,9 +137,9 @@ pub fn read(
 }
 
 fn add_item(
-    chat: &mut Chat,
+    chat: &mut Chat<'_>,
     item: &str,
-    (place, options): (&str, ParseOptions),
+    (place, options, chained): (&str, ParseOptions, bool),
     lookup: Lookup<'_>,
 ) -> Result<(), ApiError> {
     let [kind, id, said_by] = find(item, ["type", "id", "role"]);
@@ -112,22 +160,31 @@ fn add_item(
             let media = role == "user" && options.takes_all();
             let content = content(member(item, "content"), media, &format!("{place}.content"))?;
             match &*role {
-                "assistant" => chat.add_said(content),
-                role => chat.add(&format!(r#"{{"role":"{role}","content":{content}}}"#)),
+                "assistant" => chat.add_said(content)?,
+                role => {
+                    chat.end_assistant()?;
+                    let message = format!(r#"{{"role":"{role}","content":{content}}}"#);
+                    add(&mut chat.messages, None, &message);
+                }
             }
         }
         "function_call" => {
             chat.add_call(&tool_call(part("call_id")?, part("name")?, part("arguments")?));
         }
         "function_call_output" => {
-            let output = content(member(item, "output"), false, &format!("{place}.output"))?;
-            let id = part("call_id")?;
-            chat.add(&format!(r#"{{"role":"tool","tool_call_id":{id},"content":{output}}}"#));
+            let place = format!("{place}.call_id");
+            let id = text(Some(part("call_id")?), &place)?.unwrap_or_default();
+            chat.end_assistant()?;
+            if chat.is_left(&id) {
+                chat.add_output(chat.at, item)?;
+                let wrong = || bad_field(&place, "is that of no function call before it");
+                chained.then_some(()).ok_or_else(wrong)?;
+            }
         }
         "item_reference" => {
             let id = text(Some(part("id")?), "id")?.unwrap_or_default();
             match lookup(&id).map_err(|error| error.param(format!("{place}.id")))? {
-                Output::Said(text) => chat.add_said(quoted(&text)),
+                Output::Said(text) => chat.add_said(quoted(&text))?,
                 Output::Call(call) => chat.add_call(&call),
             }
         }

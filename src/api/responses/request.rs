@@ -36,14 +36,29 @@ const SAME: [(&str, &str); 6] = [
 ];
 
 /// Members that are passed on or repeated, and what each has to be.
-const KINDS: [(&str, &str); 7] = [
+const KINDS: [(&str, &str); 13] = [
     ("temperature", "a number"),
     ("top_p", "a number"),
     ("stream_options", "an object"),
+    ("max_output_tokens", "a number"),
+    ("top_logprobs", "a number"),
+    ("service_tier", "text"),
+    ("safety_identifier", "text"),
+    ("prompt_cache_key", "text"),
+    ("parallel_tool_calls", "true or false"),
     ("tools", "a list"),
     ("include", "a list"),
     ("text", "an object"),
     ("reasoning", "an object"),
+];
+
+/// The same of a tool and of a schema.
+const INNER_KINDS: [(&str, &str); 5] = [
+    ("name", "text"),
+    ("description", "text"),
+    ("parameters", "an object"),
+    ("schema", "an object"),
+    ("strict", "true or false"),
 ];
 
 const INCLUDABLE: [&str; 8] = [
@@ -119,7 +134,8 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
             warnings.ignored(&name, "the gateway does not know it");
         }
     }
-    let (text, messages) = items::read(body.raw("input"), options, lookup)?;
+    let chained = previous.is_some() || options.in_session;
+    let (text, messages) = items::read(body.raw("input"), (options, chained), lookup)?;
     let mut response = format!(r#"{{"stored":{stored},"metadata":{metadata}"#);
     if let Some(reasoning) = body.raw("reasoning") {
         add(&mut response, Some("reasoning"), reasoning);
@@ -179,6 +195,9 @@ fn chat_options(
     }
     add_tools(body, options, (&mut chat, warnings))?;
     if let Some(text) = body.raw("text") {
+        check("text.", &[("format", "an object"), ("verbosity", "text")], &|name| {
+            member(text, name)
+        })?;
         let [format, verbosity] = find(text, ["format", "verbosity"]);
         let kind = format.map(|format| string(format, "type").unwrap_or_default());
         match (kind.as_deref(), format) {
@@ -187,6 +206,7 @@ fn chat_options(
                 return Err(options.refuse("text.format"));
             }
             (Some(kind @ ("json_object" | "json_schema")), Some(format)) => {
+                check("text.format.", &INNER_KINDS, &|name| member(format, name))?;
                 let needed = if kind == "json_schema" { &["name", "schema"][..] } else { &[] };
                 if let Some(name) = needed.iter().find(|name| member(format, name).is_none()) {
                     return Err(bad_field(&format!("text.format.{name}"), "is missing"));
@@ -201,6 +221,9 @@ fn chat_options(
         verbosity.iter().for_each(|value| add(&mut chat, Some("verbosity"), value));
     }
     let reasoning = body.raw("reasoning").unwrap_or_default();
+    check("reasoning.", &[("effort", "text"), ("summary", "text")], &|name| {
+        member(reasoning, name)
+    })?;
     let effort = member(reasoning, "effort");
     effort.iter().for_each(|effort| add(&mut chat, Some("reasoning_effort"), effort));
     if body.raw("top_logprobs").is_some_and(|count| count != "0") {
@@ -221,7 +244,7 @@ fn add_tools(
 ) -> Result<(), ApiError> {
     let mut tools = "[".to_owned();
     for (at, tool) in elements(body.raw("tools").unwrap_or_default()).enumerate() {
-        let [kind, name] = ["type", "name"].map(|name| string(tool, name));
+        let kind = string(tool, "type");
         if kind.as_deref() != Some("function") {
             let place = format!("tools[{at}].type");
             let kind = kind.unwrap_or_default();
@@ -232,7 +255,8 @@ fn add_tools(
             );
             return Err(ApiError::new(400, "unsupported_parameter", words).param(place));
         }
-        if name.is_none() {
+        check(&format!("tools[{at}]."), &INNER_KINDS, &|name| member(tool, name))?;
+        if string(tool, "name").is_none_or(|name| name.is_empty()) {
             return Err(bad_field(&format!("tools[{at}].name"), "is missing"));
         }
         add(&mut tools, None, &nested(tool, "function"));
@@ -262,7 +286,7 @@ fn add_tools(
     } else if has_tools {
         add(chat, Some("tools"), &(tools + "]"));
         choice.iter().for_each(|choice| add(chat, Some("tool_choice"), choice));
-        let parallel = body.boolean("parallel_tool_calls")?.map(|it| it.to_string());
+        let parallel = body.raw("parallel_tool_calls");
         parallel.iter().for_each(|it| add(chat, Some("parallel_tool_calls"), it));
     }
     Ok(())
