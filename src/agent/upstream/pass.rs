@@ -76,7 +76,8 @@ fn stream(
     answer: Response<'_, '_>,
     sink: &mut Sink<'_>,
 ) -> Result<(), Outcome> {
-    let field = |name| Some((name, answer.header(name)?.to_owned()));
+    let field =
+        |name: &'static str| Some((name, answer.header(&name.to_ascii_lowercase())?.to_owned()));
     let head = Head {
         status: answer.status,
         fields: FIELDS.into_iter().filter_map(field).gather(),
