@@ -196,6 +196,11 @@ impl Upstream {
         Line::of(stream)
     }
 
+    /// The next connection, whenever it comes; `None` once there is none any more.
+    pub fn next(&self) -> Option<Line> {
+        self.accepted.recv().ok().map(Line::of)
+    }
+
     /// Fails the test if there was another connection.
     #[track_caller]
     pub fn assert_alone(&self) {

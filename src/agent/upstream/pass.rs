@@ -8,12 +8,8 @@ use crate::escape::quoted;
 use crate::http::TOO_LARGE;
 use crate::json;
 use crate::outbound::Request;
-use crate::outbound::client::{Error, Response};
+use crate::outbound::client::{Error, KEPT, Response};
 use crate::sys::gather::Gather;
-
-/// Fields of an answer that come along: a body needs those that say how to read it.
-const FIELDS: [&str; 4] =
-    ["Content-Type", "Content-Encoding", "Content-Disposition", "Retry-After"];
 
 /// A request for an upstream.
 pub struct Passed<'a> {
@@ -76,11 +72,10 @@ fn stream(
     answer: Response<'_, '_>,
     sink: &mut Sink<'_>,
 ) -> Result<(), Outcome> {
-    let field =
-        |name: &'static str| Some((name, answer.header(&name.to_ascii_lowercase())?.to_owned()));
+    let field = |name| Some((name, answer.header(name)?.to_owned()));
     let head = Head {
         status: answer.status,
-        fields: FIELDS.into_iter().filter_map(field).gather(),
+        fields: KEPT.into_iter().filter_map(field).gather(),
         upstream: client.name().map(str::to_owned),
     };
     let mut gone = false;
