@@ -59,6 +59,36 @@ pub fn text(raw: &str) -> Result<Cow<'_, str>, &'static str> {
 
 const HALF: &str = "has half of a surrogate pair (\\uD800 to \\uDFFF), which is no Unicode text";
 
+/// The text of a string with U+FFFD for each half of a surrogate pair that is alone: servers write such where
+/// a stream is cut in the middle of a pair. `None` where it is no string.
+pub fn lossy(raw: &str) -> Option<Cow<'_, str>> {
+    let read = text(raw);
+    if read.is_ok() || !raw.starts_with('"') {
+        return read.ok();
+    }
+    let unit = |at: usize| {
+        let digits = raw.get(at..)?.strip_prefix("\\u")?.get(..4)?;
+        u32::from_str_radix(digits, 16).ok()
+    };
+    let (mut whole, mut at) = (String::with_capacity(raw.len()), 0);
+    while let Some(next) = memchr(b'\\', &raw.as_bytes()[at..]) {
+        whole += &raw[at..at + next];
+        at += next;
+        let length = match (unit(at).unwrap_or(0), unit(at + 6).unwrap_or(0)) {
+            (0xD800..0xDC00, 0xDC00..0xE000) => 12,
+            (0xD800..0xE000, _) => {
+                whole += "\\uFFFD";
+                at += 6;
+                continue;
+            }
+            _ => 2,
+        };
+        whole += raw.get(at..at + length)?;
+        at += length;
+    }
+    Some(text(&(whole + &raw[at..])).ok()?.into_owned().into())
+}
+
 /// Where the value ends that begins at `at`; `None` where there is none, or not all of it.
 pub fn end(bytes: &[u8], mut at: usize) -> Option<usize> {
     let (mut open, start) = (0_usize, at);
@@ -311,6 +341,10 @@ mod tests {
         assert_eq!(text(r#""\ud83d\ude00\n""#).unwrap(), "\u{1f600}\n");
         assert!(text(r#""\ud83d""#).unwrap_err().contains("surrogate"));
         assert_eq!(text("1"), Err("must be text"));
+        let halves = r#""\ud83d\\ud83d\ud83d\ude00\ude00\n\ud83d\u00e4\ud83dx""#;
+        let read = "\u{fffd}\\ud83d\u{1f600}\u{fffd}\n\u{fffd}\u{e4}\u{fffd}x";
+        assert_eq!(lossy(halves).unwrap(), read);
+        assert_eq!((lossy("1"), lossy("\"a\"").as_deref()), (None, Some("a")));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::{Response, number};
 use crate::json::{self, Raw, elements, object, text_or_null};
-use crate::limits::{MAX_LISTED_BYTES, MAX_WAIT};
+use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{
     Command, DeliveryState, Draft, Entry, Hub, Id, Message, Refusal, Submitted, now, rfc3339,
 };
@@ -190,7 +190,7 @@ fn page(
     let mut lease = exchange.lease();
     lease.grow(MAX_LISTED_BYTES)?;
     let wanted = |entry: &Entry| proof.sees(&entry.owner) && wanted(entry);
-    let (found, next) = service.hub.list(&wanted, after, query.limit()?)?;
+    let (found, next) = service.hub.list(&wanted, after, query.limit(MAX_LISTED, MAX_LISTED)?)?;
     let all = json::list(&mut found.iter().map(Message::to_json));
     let next = text_or_null(next.map(|id| id.to_string()).as_deref());
     let body = format!(r#"{{"{name}":{all},"has_more":{},"next":{next}}}"#, next != "null");

@@ -6,18 +6,18 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::error::{ApiError, Handled, HandlerError, bad};
-use super::request::{SESSION, is_json, whole_body};
+use super::request::{
+    SESSION, checked_json, idempotency_key, is_json, media_type, not_json, whole_body,
+};
 use super::response::mark_upstream;
 use super::service::Exchange;
 use crate::agent::{Head, Outcome, Passed};
 use crate::cancel::Cancel;
 use crate::http::{Connection, Method, Request, Response, Stream};
-use crate::json;
 use crate::session::ReplyBuffer;
 
 /// Fields of a request that go along, if they are there. The key is the upstream's own.
-const FIELDS: &str =
-    "Content-Type Accept Idempotency-Key OpenAI-Beta anthropic-version anthropic-beta";
+const FIELDS: &str = "Content-Type Accept OpenAI-Beta anthropic-version anthropic-beta";
 
 /// Any of these routes.
 pub fn pass(mut exchange: Exchange<'_>, _: &str) -> Handled {
@@ -33,11 +33,18 @@ pub fn pass(mut exchange: Exchange<'_>, _: &str) -> Handled {
     }
     let (body, _lease) = whole_body(&mut exchange)?;
     // Clients declare a type also where there is no body.
-    let has_json = request.method == Method::Post && !body.is_empty() && is_json(request);
-    let json = has_json.then(|| json::value(&body)).transpose();
-    let json = json.map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
+    let has_body = request.method == Method::Post && !body.is_empty();
+    let json = (has_body && is_json(request)).then(|| checked_json(&body)).transpose()?;
+    // What else an upstream might take for JSON would name any model.
+    let is_form = media_type(request).eq_ignore_ascii_case("multipart/form-data");
+    if has_body && json.is_none() && !(is_form && matches!(kind, "audio" | "images")) {
+        return Err(not_json().into());
+    }
+    // To the upstream all principals are one: a key of one of them must not meet that of another.
+    let key = idempotency_key(request, exchange.proof, b"")?.map(|(key, _)| format!("{key:032x}"));
     let field = |name| Some((name, request.header_text(name)?));
-    let headers: Vec<(&str, &str)> = FIELDS.split(' ').filter_map(field).collect();
+    let key = key.as_deref().map(|key| ("Idempotency-Key", key));
+    let headers: Vec<(&str, &str)> = FIELDS.split(' ').filter_map(field).chain(key).collect();
     let (method, body) = match request.method {
         Method::Post => ("POST", Some(&*body)),
         Method::Delete => ("DELETE", None),
@@ -80,9 +87,10 @@ pub fn pass(mut exchange: Exchange<'_>, _: &str) -> Handled {
 fn target(request: &Request) -> Result<(&str, String), ApiError> {
     let (path, query) = (request.path.as_str(), request.query.as_deref());
     let plain = |c: char| c.is_ascii_alphanumeric() || "-._~/".contains(c);
+    let plain = |path: &&str| path.chars().all(plain) && !path.contains("//");
     let other = path.strip_prefix("/anthropic").map(|path| ("anthropic", path));
     let (kind, path) = other.unwrap_or(("", path));
-    let below = path.strip_prefix("/v1").filter(|below| below.chars().all(plain));
+    let below = path.strip_prefix("/v1").filter(plain);
     let unknown = || ApiError::new(404, "not_found", "There is nothing at this path.");
     let below = below.ok_or_else(unknown)?;
     let first = below.split('/').nth(1).unwrap_or_default();
@@ -125,11 +133,8 @@ impl Answer<'_> {
 /// The answer as the upstream has begun it.
 fn response(head: &Head, body: &[u8]) -> Response {
     let mut response = Response::of(head.status, body.to_vec());
-    for (name, value) in [("Content-Type", &head.content_type), ("Retry-After", &head.retry_after)]
-    {
-        if let Some(value) = value {
-            response = response.header(name, value.clone());
-        }
+    for (name, value) in &head.fields {
+        response = response.header(name, value.clone());
     }
     mark_upstream(response, head.upstream.clone())
 }

@@ -10,7 +10,7 @@ use super::service::Exchange;
 use crate::escape::first_chars;
 use crate::http::{Request, SLASH, has_dot_segment, hex, number};
 use crate::json::{self, Raw, elements, members};
-use crate::limits::{MAX_LISTED, MAX_SHOWN_VALUE, MAX_WAIT};
+use crate::limits::{MAX_SHOWN_VALUE, MAX_WAIT};
 use crate::session::{Digest, Owner, digest_of};
 
 /// The header that puts a request into a session.
@@ -68,15 +68,20 @@ pub fn idempotency_key(
 pub struct Query(Vec<(&'static str, String)>);
 
 impl Query {
-    /// `names`: those that the route takes, as in `after, limit`, each once at most. An error tells no value,
-    /// which may be a ticket.
+    /// `names`: those that the route takes, as in `after, limit`, each once at most, but for `name[]`, a list
+    /// that clients write with or without its brackets. An error tells no value, which may be a ticket.
     pub fn parse(request: &Request, names: &'static str) -> Result<Query, ApiError> {
         let mut found: Vec<(&str, String)> = Vec::new();
         let query = request.query.as_deref().filter(|query| !query.is_empty());
         for pair in query.into_iter().flat_map(|query| query.split('&')) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let is_new = |name: &&str| found.iter().all(|(known, _)| known != name);
-            let name = names.split(", ").find(|known| *known == name).filter(is_new);
+            let is_new =
+                |name: &&str| name.ends_with("[]") || found.iter().all(|(known, _)| known != name);
+            let plain = name.strip_suffix("[]").or_else(|| name.strip_suffix("%5B%5D"));
+            let is_known = |known: &&str| {
+                known.strip_suffix("[]").map_or(*known == name, |it| it == plain.unwrap_or(name))
+            };
+            let name = names.split(", ").find(is_known).filter(is_new);
             let name = name.ok_or_else(|| {
                 bad(format!("A query of this route takes {names}, each once, and nothing else."))
             })?;
@@ -98,9 +103,9 @@ impl Query {
     }
 
     /// How many a page of a list may have.
-    pub fn limit(&self) -> Result<usize, ApiError> {
-        let limit = self.number("limit", &(1..=MAX_LISTED as u64))?;
-        Ok(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(MAX_LISTED))
+    pub fn limit(&self, default: usize, most: usize) -> Result<usize, ApiError> {
+        let limit = self.number("limit", &(1..=most as u64))?;
+        Ok(limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(default))
     }
 }
 
@@ -158,17 +163,23 @@ pub fn check_session(session: &str) -> Result<(), ApiError> {
 
 /// The body of a request, which must be JSON.
 pub fn json_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), HandlerError> {
-    if !is_json(exchange.request) {
-        let message = "The body must be JSON, and say so: Content-Type: application/json.";
-        return Err(ApiError::new(415, "not_json", message).into());
-    }
-    whole_body(exchange)
+    if is_json(exchange.request) { whole_body(exchange) } else { Err(not_json().into()) }
+}
+
+pub fn not_json() -> ApiError {
+    let message = "The body must be JSON, and say so: Content-Type: application/json.";
+    ApiError::new(415, "not_json", message)
 }
 
 /// Whether its body is declared as JSON.
 pub fn is_json(request: &Request) -> bool {
+    media_type(request).eq_ignore_ascii_case("application/json")
+}
+
+/// The type of its body, without parameters.
+pub fn media_type(request: &Request) -> &str {
     let kind = request.header_text("Content-Type").unwrap_or("");
-    kind.split(';').next().unwrap_or("").trim().eq_ignore_ascii_case("application/json")
+    kind.split(';').next().unwrap_or("").trim()
 }
 
 /// The body of a request; memory for as much as it may be is leased before.
@@ -188,6 +199,15 @@ pub fn whole_body(exchange: &mut Exchange<'_>) -> Result<(Vec<u8>, Lease), Handl
     Ok((body, lease))
 }
 
+/// A body that is JSON, and not nested too deep.
+pub fn checked_json(body: &[u8]) -> Result<&str, ApiError> {
+    let json = json::value(body).map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
+    let depth = json::depth(json);
+    let words =
+        || format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
+    if depth > MAX_JSON_DEPTH { Err(bad(words())) } else { Ok(json) }
+}
+
 /// A body that is a JSON object, with those of its members that are read.
 pub struct Body<'a> {
     pub json: &'a str,
@@ -197,15 +217,9 @@ pub struct Body<'a> {
 impl<'a> Body<'a> {
     /// `names`: of the members that are read, each of which may occur once.
     pub fn parse(body: &'a [u8], names: &'static str) -> Result<Body<'a>, ApiError> {
-        let json = json::value(body).map_err(|e| bad(format!("The body is not JSON: {e}.")))?;
+        let json = checked_json(body)?;
         if !json.starts_with('{') {
             return Err(bad("The body must be a JSON object."));
-        }
-        let depth = json::depth(json);
-        if depth > MAX_JSON_DEPTH {
-            let words =
-                format!("The body is nested {depth} levels deep; send at most {MAX_JSON_DEPTH}.");
-            return Err(bad(words));
         }
         let (mut members, mut all) = (Vec::new(), elements(json));
         while let (Some(name), Some(value)) = (all.next(), all.next()) {

@@ -1,6 +1,7 @@
 //! `/v1/restart`, on the control socket only: asks for a restart in place. The status tells what becomes of it.
 
-use super::error::{ApiError, Handled};
+use super::error::{ApiError, Handled, bad_field};
+use super::request::Query;
 use super::response::json as json_response;
 use super::service::Exchange;
 use crate::session::{RestartAccepted, RestartKind, RestartRequest};
@@ -12,12 +13,13 @@ pub fn post(exchange: Exchange<'_>, _: &str) -> Handled {
     if exchange.service.shutdown.is_closing() {
         return Err(ApiError::stopping().into());
     }
-    let query = exchange.request.query.as_deref().unwrap_or_default();
-    let pid = query.strip_prefix("kind=replace&pid=").and_then(|pid| pid.parse().ok());
-    let kind = match (query, pid) {
-        (_, Some(pid)) => RestartKind::Replace(pid),
-        ("kind=update", _) => RestartKind::Update,
-        _ => RestartKind::Restart,
+    let query = Query::parse(exchange.request, "kind, pid")?;
+    let pid = query.text("pid").map(str::parse);
+    let kind = match (query.text("kind"), pid) {
+        (None, None) => RestartKind::Restart,
+        (Some("update"), None) => RestartKind::Update,
+        (Some("replace"), Some(Ok(pid))) => RestartKind::Replace(pid),
+        _ => return Err(bad_field("kind", "takes update, or replace with a pid").into()),
     };
     let by = format!("{} on the control socket", exchange.proof.principal());
     let accepted = hub.request_restart(RestartRequest { kind, by, requester: None });

@@ -13,7 +13,7 @@ use super::tickets::{TICKET_VALID, bound_to};
 use crate::escape::quoted;
 use crate::http::{Closed, Stage, Stream, number, sse};
 use crate::json::{self, text_or_null};
-use crate::limits::{KEEP_ALIVE, WRITE_CHUNK};
+use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
 use crate::session::{Digest, Id, Session, TurnState, Watch, now, rfc3339, session_digest};
 use crate::stored_text::PLACEHOLDER;
 use crate::sys::fd::EventFd;
@@ -34,7 +34,7 @@ fn row(session: &Session, more: &str) -> String {
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
     let query = Query::parse(request, "after, limit")?;
-    let limit = query.limit()?;
+    let limit = query.limit(MAX_LISTED, MAX_LISTED)?;
     // Empty for the first page.
     let after = query.text("after").unwrap_or_default();
     let wanted = |session: &str| session > after && proof.0.may_touch(session);

@@ -124,8 +124,9 @@ impl<'s> Client<'s> {
 /// the connection ends with it (section 9.3).
 type Head = (u16, Kept, Option<BodyFraming>, bool);
 
-/// The fields of a response that anybody reads.
-const KEPT: [&str; 2] = ["content-type", "retry-after"];
+/// The fields of a response that anybody reads, or passes on: a body needs those that say how to read it.
+pub const KEPT: [&str; 4] =
+    ["Content-Type", "Content-Encoding", "Content-Disposition", "Retry-After"];
 
 /// Their values.
 type Kept = [Option<String>; KEPT.len()];
@@ -170,7 +171,8 @@ pub struct Response<'c, 's> {
 impl<'c, 's> Response<'c, 's> {
     /// The first field of that name, which is one of [`KEPT`].
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers[KEPT.iter().position(|known| *known == name)?].as_deref()
+        let at = KEPT.iter().position(|known| known.eq_ignore_ascii_case(name));
+        self.headers[at?].as_deref()
     }
 
     /// The whole body, at most `cap` bytes, until `deadline`.

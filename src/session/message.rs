@@ -56,6 +56,9 @@ impl Message {
             ))
         });
         let deliveries: Vec<String> = deliveries.gather();
+        let rest = [("usage", &self.report.usage), ("tool_calls", &self.report.calls)];
+        let rest = rest.map(|(name, it)| it.as_ref().map(|it| format!(r#","{name}":{it}"#)));
+        let rest = rest.map(Option::unwrap_or_default).concat();
         let waiting = self.waiting.as_ref().and_then(PendingRetry::to_json);
         format!(
             r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}}}"#,
@@ -75,7 +78,7 @@ impl Message {
             self.position.map_or_else(|| "null".to_owned(), |position| position.to_string()),
             waiting.unwrap_or_else(|| "null".to_owned()),
             deliveries.join(","),
-            self.report.usage.as_ref().map_or_else(String::new, |u| format!(r#","usage":{u}"#)),
+            rest,
         )
     }
 }

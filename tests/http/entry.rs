@@ -336,3 +336,13 @@ fn a_key_names_the_targets_that_its_section_lists() {
     assert_eq!(code_of(send("alice", "nowhere"), 403), code);
     target.wait_for(3);
 }
+
+#[test]
+fn a_restart_of_a_kind_that_there_is_not_is_refused() {
+    let gateway = Gateway::start();
+    for query in
+        ["kind=other", "kind=replace", "kind=replace&pid=x", "kind=update&pid=1", "pid=1", "x=1"]
+    {
+        gateway.control().post(&format!("/v1/restart?{query}"), &[], "").error(400);
+    }
+}

@@ -78,6 +78,76 @@ fn json_goes_through_with_the_model_of_the_upstream() {
     client.response().assert_status(204);
 }
 
+/// An upstream may read a body as JSON whatever it is declared as, and with it a model that is not listed.
+#[test]
+fn what_is_neither_json_nor_a_form_is_refused() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, ALL);
+    let body = br#"{"model":"secret"}"#;
+    let form = "multipart/form-data; boundary=x";
+    for path in ["/v1/embeddings", "/v1/moderations", "/anthropic/v1/messages"] {
+        for kind in [form, "text/plain", "application/vnd.api+json", "application/json5"] {
+            let refused = send(&gateway, path, kind, body).response();
+            assert_eq!(code_of(refused, 415), "not_json", "{path} {kind}");
+        }
+    }
+    for path in ["/v1/audio/speech", "/v1/images/generations"] {
+        send(&gateway, path, "text/plain", body).response().assert_status(415);
+        send(&gateway, path, "Application/JSON ; x=y", b"{").response().assert_status(400);
+    }
+    let mut client = gateway.connect();
+    let key = gateway.authorization();
+    client.send(&request("POST", "/v1/moderations", &[("Authorization", &key)], body));
+    client.response().assert_status(415);
+    upstream.assert_alone();
+}
+
+#[test]
+fn the_upstream_tells_the_idempotency_keys_of_principals_apart() {
+    let upstream = Upstream::start();
+    let home = Home::new();
+    let keys = [("alice", "routes = [\"chat\"]"), ("bob", "routes = [\"chat\"]")];
+    home.configure(&principals::configuration(&home, &keys, &upstream.config("")));
+    let gateway = home.start();
+    let mut line = None;
+    let mut passed = |name: &str, key: &str| {
+        let api = principals::api(&gateway, name);
+        let fields = [("Idempotency-Key", key)];
+        let mut client = api.begin("POST", "/v1/embeddings", &fields, "{}");
+        let line = line.get_or_insert_with(|| upstream.accept());
+        let asked = line.request();
+        line.answer(200, "", "{}");
+        client.response().assert_status(200);
+        asked.field("idempotency-key").unwrap().to_owned()
+    };
+    let first = passed("alice", "k");
+    assert_eq!(passed("alice", "k"), first);
+    assert!(passed("alice", "l") != first && passed("bob", "k") != first);
+    assert!(first.len() == 32 && !first.contains('k'), "{first}");
+}
+
+#[test]
+fn an_answer_keeps_the_fields_that_tell_how_to_read_it() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream, "");
+    let mut client = gateway.api().begin("POST", "/v1/embeddings", &[], "{}");
+    let mut line = upstream.accept();
+    assert_eq!(line.request().field("accept-encoding"), None);
+    let fields = "Content-Type: audio/mpeg\r\nContent-Encoding: gzip\r\nSet-Cookie: a=b\r\n\
+                  Content-Disposition: attachment; filename=\"a.mp3\"\r\n";
+    line.answer(200, fields, "coded");
+    let answer = client.response().assert_status(200);
+    for (name, value) in [
+        ("content-type", Some("audio/mpeg")),
+        ("content-encoding", Some("gzip")),
+        ("content-disposition", Some("attachment; filename=\"a.mp3\"")),
+        ("set-cookie", None),
+    ] {
+        assert_eq!(answer.field(name), value, "{name}");
+    }
+    assert_eq!(answer.text(), "coded");
+}
+
 #[test]
 fn bytes_of_any_kind_go_both_ways_unchanged() {
     let upstream = Upstream::start();
@@ -96,9 +166,9 @@ fn bytes_of_any_kind_go_both_ways_unchanged() {
     let answer = client.response().assert_status(200);
     assert_eq!(answer.field("content-type"), Some("audio/mpeg"));
     assert!(answer.body == body);
-    for path in ["/v1/images/edits", "/v1/moderations", "/v1/audio/speech"] {
+    for path in ["/v1/images/edits", "/v1/audio/translations"] {
         drop(line);
-        let mut client = send(&gateway, path, "text/plain", &body);
+        let mut client = send(&gateway, path, "Multipart/Form-Data;boundary=y", &body);
         line = upstream.accept();
         let asked = line.request();
         assert_eq!(asked.target, path);
@@ -135,13 +205,10 @@ fn bytes_of_any_kind_go_through_curl() {
     line.send("HTTP/1.1 200 OK\r\nContent-Length: 200013\r\n\r\n");
     line.send_bytes(&body);
     assert!(client.response().assert_status(200).body == body);
-    // Without a type it is not taken for a form.
-    let mut client = gateway.connect();
-    let key = gateway.authorization();
-    client.send(&request("POST", "/v1/moderations", &[("Authorization", &key)], b"@x"));
+    // It is never taken for curl's name of a file.
+    let mut client = send(&gateway, "/v1/audio/x", "multipart/form-data", b"@x");
     let mut line = upstream.accept();
-    let asked = line.request();
-    assert_eq!((asked.field("content-type"), &*asked.body), (None, &b"@x"[..]));
+    assert_eq!(line.request().body, b"@x");
     line.answer(200, "", "ok");
     assert_eq!(client.response().assert_status(200).text(), "ok");
 }
@@ -255,7 +322,7 @@ fn limits_hold_in_both_directions() {
     let upstream = Upstream::start();
     let gateway = gateway(&upstream, "[limits]\nmax_body = \"64KiB\"\nmax_reply = \"64KiB\"");
     let long = vec![b'x'; 70_000];
-    send(&gateway, "/v1/embeddings", "text/plain", &long).response().assert_status(413);
+    send(&gateway, "/v1/embeddings", "application/json", &long).response().assert_status(413);
     upstream.assert_alone();
     let mut client = gateway.api().begin("POST", "/v1/embeddings", &[], "{}");
     let mut line = upstream.accept();
@@ -295,9 +362,17 @@ fn what_is_not_to_be_passed_is_refused_with_a_reason() {
         let words = api.post(target, &json!({})).error(404);
         assert!(words.contains(why), "{target}: {words}");
     }
-    for target in ["/v1/audio/a%2Fb", "/v1/audio/%3Fx", "/v1/audio/a%20b", "/v1/embeddings/x"] {
-        assert_eq!(code_of(api.post(target, &json!({})), 404), "not_found", "{target}");
+    for target in ["a%2Fb", "%3Fx", "a%20b", "/a", "a//b", "a//"] {
+        let target = format!("/v1/audio/{target}");
+        assert_eq!(code_of(api.post(&target, &json!({})), 404), "not_found", "{target}");
     }
+    assert_eq!(code_of(api.post("/v1/embeddings/x", &json!({})), 404), "not_found");
+    for segment in ["..", "%2e%2E", ".", "a%2F.%2e"] {
+        let target = format!("/v1/audio/{segment}/embeddings");
+        assert!(api.post(&target, &json!({})).error(400).contains(".. segments"), "{target}");
+    }
+    let deep = "[".repeat(101) + &"]".repeat(101);
+    assert!(api.call("POST", "/v1/embeddings", &[], &deep).error(400).contains("101 levels"));
     api.get("/v1/embeddings").assert_status(405);
     let mut client = api.begin("HEAD", "/v1/embeddings", &[], "");
     assert_eq!(client.head().status, 405);

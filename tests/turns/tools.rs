@@ -263,7 +263,9 @@ fn the_input_of_a_response_is_listed() {
     }
     let wanted: Vec<Value> = (0..5).rev().map(|at| json!(format!("in_{inner}_{at}"))).collect();
     assert_eq!(seen, wanted);
-    for wrong in ["limit=0", "limit=101", "order=up", "after=in_x", "x=1"] {
+    let some = "limit=1&include=a&include[]=b&include%5B%5D=c&order=desc";
+    assert_eq!(api.get(&format!("{path}?{some}")).json()["data"][0]["id"], wanted[0]);
+    for wrong in ["limit=0", "limit=101", "order=up", "after=in_x", "x=1", "limit=1&limit=1"] {
         api.get(&format!("{path}?{wrong}")).error(400);
     }
     assert_eq!(code_of(api.get("/v1/responses/resp_x/input_items"), 404), "not_found");
@@ -276,6 +278,58 @@ fn the_input_of_a_response_is_listed() {
     let id = plain.json()["id"].as_str().unwrap().to_owned();
     let list = api.get(&format!("/v1/responses/{id}/input_items")).json();
     assert_eq!(list["data"][0]["content"], json!([text("input_text", "only")]));
+}
+
+#[test]
+fn half_of_a_surrogate_pair_is_shown_as_such_or_refused() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream);
+    let api = gateway.api();
+    for member in ["call_id", "name", "arguments"] {
+        let item = r#"{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}"#;
+        let (_, rest) = item.split_once(&format!("\"{member}\":\"")).unwrap();
+        let half = item.replace(rest, &format!("\\ud83d{rest}"));
+        let body = format!(r#"{{"input":[{half}]}}"#);
+        let error = api.call("POST", "/v1/responses", &[], &body).assert_status(400).json();
+        assert_eq!(error["error"]["param"], format!("input[0].{member}"), "{error}");
+    }
+    let mut line = opened(&upstream, &api);
+    for stored in [false, true] {
+        let body = json!({ "input": "q", "tools": tools(), "store": stored }).to_string();
+        let mut client = api.begin("POST", "/v1/responses", &[], &body);
+        line.request();
+        line.begin();
+        let call = |piece: &str| {
+            let call = json!({ "content": "piece", "tool_calls": [{ "index": 0, "id": "c",
+                "function": { "name": "f", "arguments": "piece" } }] });
+            chunk(&call, None).replace("piece", piece)
+        };
+        line.event(&call(r#"{\"a\":\"\ud83d\ude00\ud83d"#));
+        line.event(&call(r#"\ude00\"}"#));
+        line.end();
+        let output = client.response().assert_status(200).json()["output"].clone();
+        let read = "{\"a\":\"\u{1f600}\u{fffd}\u{fffd}\"}";
+        assert_eq!(output[0]["content"][0]["text"], read);
+        assert_eq!(output[1]["arguments"], read);
+    }
+}
+
+#[test]
+fn a_message_shows_the_calls_of_its_reply() {
+    let upstream = Upstream::start();
+    let gateway = gateway(&upstream);
+    let api = gateway.api();
+    let mut line = opened(&upstream, &api);
+    let asked = json!({ "input": "q", "tools": tools() });
+    let (_, response) = turn((&api, &mut line), RESPONSES, &asked, &[call_delta("c", "{}")]);
+    let id = response.json()["id"].as_str().unwrap().replace("resp_", "");
+    let message = api.get(&format!("/v1/messages/{id}")).assert_status(200).json();
+    let function = json!({ "name": "f", "arguments": "{}" });
+    assert_eq!(message["reply"], "");
+    assert_eq!(
+        message["tool_calls"],
+        json!([{ "id": "c", "type": "function", "function": function }])
+    );
 }
 
 /// A chat with an idempotency key is durable, and has its tools and the form of its answer all the same.

@@ -82,6 +82,12 @@ pub fn assert_chat(chat: &Value) {
     match &chat["tool_choice"] {
         Value::Null => {}
         Value::String(word) => assert!(["auto", "none", "required"].contains(&word.as_str())),
+        choice if choice["type"] == "allowed_tools" => {
+            has_only(choice, "type allowed_tools");
+            has_only(&choice["allowed_tools"], "mode tools");
+            let allowed = choice["allowed_tools"]["tools"].as_array();
+            allowed.unwrap().iter().for_each(|tool| is_function(tool, "name"));
+        }
         choice => is_function(choice, "name"),
     }
     match &chat["response_format"] {
@@ -188,6 +194,11 @@ impl Upstream {
         stream.set_read_timeout(Some(DEADLINE)).expect("a limit");
         stream.set_nodelay(true).expect("TCP_NODELAY");
         Line::of(stream)
+    }
+
+    /// The next connection, whenever it comes; `None` once there is none any more.
+    pub fn next(&self) -> Option<Line> {
+        self.accepted.recv().ok().map(Line::of)
     }
 
     /// Fails the test if there was another connection.

@@ -8,7 +8,8 @@ use crate::escape::quoted;
 use crate::http::TOO_LARGE;
 use crate::json;
 use crate::outbound::Request;
-use crate::outbound::client::{Error, Response};
+use crate::outbound::client::{Error, KEPT, Response};
+use crate::sys::gather::Gather;
 
 /// A request for an upstream.
 pub struct Passed<'a> {
@@ -28,8 +29,8 @@ pub struct Passed<'a> {
 /// The head of an answer.
 pub struct Head {
     pub status: u16,
-    pub content_type: Option<String>,
-    pub retry_after: Option<String>,
+    /// Those fields of it that are the client's too.
+    pub fields: Vec<(&'static str, String)>,
     /// Which of several servers it is from.
     pub upstream: Option<String>,
 }
@@ -71,11 +72,10 @@ fn stream(
     answer: Response<'_, '_>,
     sink: &mut Sink<'_>,
 ) -> Result<(), Outcome> {
-    let field = |name| answer.header(name).map(str::to_owned);
+    let field = |name| Some((name, answer.header(name)?.to_owned()));
     let head = Head {
         status: answer.status,
-        content_type: field("content-type"),
-        retry_after: field("retry-after"),
+        fields: KEPT.into_iter().filter_map(field).gather(),
         upstream: client.name().map(str::to_owned),
     };
     let mut gone = false;

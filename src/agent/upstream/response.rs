@@ -144,7 +144,7 @@ impl ResponseReader<'_, '_> {
                 call.name += &name;
             }
             // An object in the place of its text is what some servers mean by it.
-            let piece = arguments.map(|it| json::text(it).unwrap_or_else(|_| it.into()));
+            let piece = arguments.map(|it| json::lossy(it).unwrap_or_else(|| it.into()));
             let piece = piece.unwrap_or_default();
             call.arguments += &piece;
             // The name is whole when the arguments begin, or the next call.
@@ -171,7 +171,7 @@ impl ResponseReader<'_, '_> {
         let choice = first(choices).unwrap_or_default();
         so_far.report.finish = string(choice, "finish_reason").or(so_far.report.finish.take());
         let delta = member(choice, "delta").unwrap_or_default();
-        let content = string(delta, "content").unwrap_or_default();
+        let content = member(delta, "content").and_then(json::lossy).unwrap_or_default();
         so_far.text += content.len();
         so_far.size += content.len() + chunk.len().saturating_sub(delta.len() + EVENT_FRAME);
         let mut calls = "";

@@ -9,7 +9,7 @@ use crate::api::error::ApiError;
 use crate::api::reply_writer::Encoder;
 use crate::escape::quoted;
 use crate::http::sse;
-use crate::json::{add, elements, find, member, object, text_or_null};
+use crate::json::{add, elements, find, member, number, object, text_or_null};
 use crate::stored_text::PLACEHOLDER;
 
 const ARGUMENTS_DELTA: &str = "response.function_call_arguments.delta";
@@ -331,9 +331,12 @@ impl Encoder for ResponsesEncoder {
     }
 }
 
-/// A chat completion's usage in the form of responses, where all of it must be numbers.
+/// A chat completion's usage in the form of responses, where all of it must be whole numbers.
 fn usage(usage: &str) -> String {
-    let number = |json: &str, name: &str| member(json, name).unwrap_or("0").to_owned();
+    let number = |json: &str, name: &str| {
+        let value = member(json, name).and_then(|value| number(value.as_bytes()));
+        value.map_or(0, |(value, _)| value)
+    };
     let details = |name: &str| member(usage, name).unwrap_or_default();
     let (given, made) = (details("prompt_tokens_details"), details("completion_tokens_details"));
     let [input, output, total] =

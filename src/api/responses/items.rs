@@ -147,7 +147,7 @@ fn add_item(
     let kind = text(kind, &format!("{place}.type"))?.unwrap_or(implied.into());
     // A text that the item must have, as JSON.
     let part = |name: &str| {
-        let found = member(item, name).filter(|it| it.starts_with('"'));
+        let found = member(item, name).filter(|it| crate::json::text(it).is_ok());
         found.ok_or_else(|| bad_field(&format!("{place}.{name}"), "must be text"))
     };
     match &*kind {

@@ -16,8 +16,9 @@ use request::PREFIX;
 
 use super::auth::Authenticated;
 use super::buffers::{Lease, parse_lock};
-use super::error::{ApiError, Handled, bad};
+use super::error::{ApiError, Handled, bad, bad_field};
 use super::messages::find;
+use super::request::Query;
 use super::response;
 use super::service::{Exchange, Service};
 use super::turn;
@@ -161,18 +162,13 @@ pub fn delete(exchange: Exchange<'_>, id: &str) -> Handled {
 pub fn input_items(exchange: Exchange<'_>, id: &str) -> Handled {
     let Exchange { service, proof, request, .. } = exchange;
     let (message, _) = stored(service, proof, id)?;
-    let (mut limit, mut after, mut ascending) = (20, None, false);
-    for pair in request.query.as_deref().unwrap_or_default().split('&') {
-        match pair.split_once('=').unwrap_or((pair, "")) {
-            ("", "") | ("include" | "include[]" | "include%5B%5D", _) => {}
-            ("order", order @ ("asc" | "desc")) => ascending = order == "asc",
-            ("limit", count) if count.parse().is_ok_and(|count| (1..=100).contains(&count)) => {
-                limit = count.parse().unwrap_or(limit);
-            }
-            ("after", id) => after = Some(id),
-            _ => return Err(bad("Parameters: order=asc|desc, limit=1 to 100, after=ID.").into()),
-        }
-    }
+    let query = Query::parse(request, "order, limit, after, include[]")?;
+    let limit = query.limit(20, 100)?;
+    let ascending = match query.text("order") {
+        None | Some("desc") => false,
+        Some("asc") => true,
+        Some(_) => return Err(bad_field("order", "takes asc or desc").into()),
+    };
     let accepted = service.hub.accepted_of(message.id);
     let (text, context) = accepted.map_err(|_| ApiError::deleted())?;
     let user = format!("[{}]", context::message("user", &text));
@@ -181,7 +177,7 @@ pub fn input_items(exchange: Exchange<'_>, id: &str) -> Handled {
     if !ascending {
         all.reverse();
     }
-    let found = after.map(|after| all.iter().position(|(id, _)| id == after));
+    let found = query.text("after").map(|after| all.iter().position(|(id, _)| id == after));
     let begin = match found {
         None => 0,
         Some(Some(at)) => at + 1,

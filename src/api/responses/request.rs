@@ -8,7 +8,7 @@ use crate::api::request::{Body, excerpt};
 use crate::api::turn::{ParseOptions, Parsed, TurnRequest};
 use crate::api::warnings::Warnings;
 use crate::escape::quoted;
-use crate::json::{Raw, add, elements, find, member, members, one_line, string};
+use crate::json::{Raw, add, elements, find, member, members, one_line, string, with_member};
 use crate::session::Id;
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
@@ -264,17 +264,23 @@ fn add_tools(
     let has_tools = tools.len() > 1;
     let choice = body.raw("tool_choice");
     let kind = choice.and_then(|choice| string(choice, "type"));
-    let choice = match (choice, kind.as_deref()) {
-        (None | Some("\"auto\"" | "\"none\"" | "\"required\""), _) => choice.map(str::to_owned),
+    // Whether one must be called, too.
+    let (choice, forced) = match (choice, kind.as_deref()) {
+        (None | Some("\"auto\"" | "\"none\""), _) => (choice.map(str::to_owned), false),
+        (Some("\"required\""), _) => (choice.map(str::to_owned), true),
         (Some(choice), Some("function")) if string(choice, "name").is_some() => {
-            Some(nested(choice, "function"))
+            (Some(nested(choice, "function")), true)
+        }
+        (Some(choice), Some("allowed_tools")) => {
+            let (choice, forced) = allowed_tools(choice)?;
+            (Some(choice), forced)
         }
         _ => {
-            let words = "must be auto, none, required, or an object of type function with a name";
+            let words = "must be auto, none, required, or an object of type function with a name or \
+                         of type allowed_tools";
             return Err(bad_field("tool_choice", words));
         }
     };
-    let forced = choice.as_ref().is_some_and(|it| !matches!(&**it, "\"auto\"" | "\"none\""));
     if forced && !options.takes_all() {
         return Err(options.refuse("tool_choice"));
     }
@@ -290,6 +296,24 @@ fn add_tools(
         parallel.iter().for_each(|it| add(chat, Some("parallel_tool_calls"), it));
     }
     Ok(())
+}
+
+/// A choice among some of the tools, as a chat has it, and whether one of them must be called.
+fn allowed_tools(choice: &str) -> Result<(String, bool), ApiError> {
+    let place = "tool_choice.mode";
+    let mode = string(choice, "mode").filter(|mode| matches!(&**mode, "auto" | "required"));
+    let mode = mode.ok_or_else(|| bad_field(place, "must be auto or required"))?;
+    let mut tools = "[".to_owned();
+    for (at, tool) in elements(member(choice, "tools").unwrap_or_default()).enumerate() {
+        if string(tool, "type").as_deref() != Some("function") || string(tool, "name").is_none() {
+            let words = "must be an object of type function with a name";
+            return Err(bad_field(&format!("tool_choice.tools[{at}]"), words));
+        }
+        add(&mut tools, None, &nested(tool, "function"));
+    }
+    let allowed = format!(r#"{{"mode":"{mode}","tools":{tools}]}}"#);
+    let choice = format!(r#"{{"type":"allowed_tools","allowed_tools":{allowed}}}"#);
+    Ok((choice, mode == "required"))
 }
 
 /// Refuses what nobody knows of; what a response has no such thing of need not be in it.
@@ -318,7 +342,11 @@ fn nested(flat: &str, kind: &str) -> String {
 pub fn flat(nested: &str) -> String {
     let kind = string(nested, "type").unwrap_or_default();
     match member(nested, &kind).filter(|inside| inside.starts_with('{')) {
-        Some(inside) => format!(r#"{{"type":"{kind}",{}"#, &inside[1..]),
+        Some(inside) => {
+            let flat = format!(r#"{{"type":"{kind}",{}"#, &inside[1..]);
+            let tools = member(inside, "tools").filter(|_| kind == "allowed_tools");
+            tools.map_or_else(|| flat.clone(), |it| with_member(&flat, "tools", &flat_list(it)))
+        }
         None => nested.to_owned(),
     }
 }
