@@ -3,6 +3,7 @@
 
 mod browser;
 mod clients;
+mod matrix;
 mod proxy;
 #[path = "../util/mod.rs"]
 mod util;
