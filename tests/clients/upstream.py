@@ -236,7 +236,11 @@ def answer(chat):
         wanted = [choice["function"]["name"]]
     elif functions and choice != "none" and (choice == "required" or re.search(r"\bcall\b", words)):
         wanted = [name for name in functions if re.search(rf"\b{re.escape(name)}\b", words)]
-        wanted = wanted or (list(functions) if "call all" in words else list(functions)[:1])
+        called = {call["function"]["name"] for it in messages[messages.index(user):]
+                  for call in it.get("tool_calls", [])}
+        # One that must go on calling takes what it has not called.
+        new = [name for name in functions if name not in called] or list(functions)
+        wanted = wanted or (list(functions) if "call all" in words else new[:1])
         if chat.get("parallel_tool_calls") is False:
             wanted = wanted[:1]
     if wanted:
