@@ -70,7 +70,7 @@ async def all_of(kind, streams):
     known = model(kind)
     plain = Agent(known, instructions="be kind")
     result = await says("you said: hello", plain, "hello", streams)
-    usage = result.usage() if callable(result.usage) else result.usage
+    usage = result.usage
     assert (usage.input_tokens, usage.output_tokens, usage.cache_read_tokens) == (9, 12, 3), usage
     assert usage.details.get("reasoning_tokens") == 4, usage
     settings = ModelSettings(temperature=0.5, top_p=0.9, max_tokens=99, parallel_tool_calls=False, timeout=20)
