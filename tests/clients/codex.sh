@@ -63,6 +63,6 @@ fails '401.*you asked for error 401' 'error 401'
 fails 'you asked for error 404' 'error 404'
 fails '429' 'error 429'
 fails 'high demand' 'error 500'
-fails 'high demand' 'error 503'
+fails '503.*you asked for error 503' 'error 503'
 fails 'broke off' cut
 KEY=none fails '401.*Invalid API key' hi

@@ -2,9 +2,11 @@
 which the API refuses by a rule: upstream.py [KEY]. It prints its port. What was wrong with requests is told by
 GET /violations, so that no client can swallow it. What it answers stands in the last message of a user:
 
-    error STATUS, cut, slow, refuse, long    fails like that; the last two answer
+    error STATUS, cut, refuse, long    fails like that, or ends like that
+    slow                answers after three seconds
     call [NAME...]      calls the tools that are named, else the first; "call all": each of them
     say TEXT            says it, to the end of the line
+    roles               of all messages
     anything            how many pictures, files and recordings came with it, or what was said
 
 A schema and a forced tool need no word. After the results of tools it says these."""
@@ -234,7 +236,11 @@ def answer(chat):
         wanted = [choice["function"]["name"]]
     elif functions and choice != "none" and (choice == "required" or re.search(r"\bcall\b", words)):
         wanted = [name for name in functions if re.search(rf"\b{re.escape(name)}\b", words)]
-        wanted = wanted or (list(functions) if "call all" in words else list(functions)[:1])
+        called = {call["function"]["name"] for it in messages[messages.index(user):]
+                  for call in it.get("tool_calls", [])}
+        # One that must go on calling takes what it has not called.
+        new = [name for name in functions if name not in called] or list(functions)
+        wanted = wanted or (list(functions) if "call all" in words else new[:1])
         if chat.get("parallel_tool_calls") is False:
             wanted = wanted[:1]
     if wanted:
@@ -254,6 +260,8 @@ def answer(chat):
     say = re.search(r"\bsay (.*)", words)
     if say:
         content = say[1]
+    elif re.search(r"\broles\b", words):
+        content = "roles: " + " ".join(it["role"] for it in messages)
     elif form.get("type") == "json_schema":
         content = json.dumps(value(form["json_schema"]["schema"]))
     elif form.get("type") == "json_object":
@@ -354,10 +362,8 @@ class Handler(BaseHTTPRequestHandler):
         if status := re.search(r"\berror (\d{3})\b", words):
             return self.fail(int(status[1]), f"you asked for {status[0]}")
         if re.search(r"\bslow\b", words):
-            # Until the other side has gone.
-            select.select([self.connection], [], [], 60)
-            self.close_connection = True
-            return None
+            # Unless the other side goes: the gateway does not for one whose answer is stored.
+            select.select([self.connection], [], [], 3)
         message, finish = answer(chat)
         cut = bool(re.search(r"\bcut\b", words))
         head = {"id": f"chatcmpl-{next(numbers)}", "created": 1_700_000_000, "model": chat["model"],

@@ -77,10 +77,14 @@ impl Chat {
 
     fn add_said(&mut self, said: String) {
         self.end_results();
-        if self.said.is_some() {
+        if self.calls.is_empty() {
             self.end_assistant();
         }
-        self.said = Some(said);
+        // Between calls and their results there is no place for a message of its own.
+        self.said = Some(match self.said.take() {
+            Some(before) => format!("{}\\n{}", &before[..before.len() - 1], &said[1..]),
+            None => said,
+        });
     }
 
     fn add_call(&mut self, call: &str) {

@@ -46,6 +46,9 @@ const INCLUDABLE: [&str; 8] = [
     "reasoning.encrypted_content",
 ];
 
+/// What a chat's functions and schemas have: OpenAI refuses all else.
+const NESTED: [&str; 5] = ["name", "description", "parameters", "strict", "schema"];
+
 /// What a response repeats of its request.
 #[derive(Debug, Default, PartialEq)]
 pub struct EchoedFields {
@@ -161,7 +164,7 @@ fn chat_options(
                 if let Some(name) = needed.iter().find(|name| member(format, name).is_none()) {
                     return Err(bad_field(&format!("text.format.{name}"), "is missing"));
                 }
-                add(&mut chat, Some("response_format"), &nested(format, kind));
+                add(&mut chat, Some("response_format"), &nested(format, kind, warnings));
             }
             (Some(_), Some(_)) => {
                 let words = "must be text, json_schema or json_object";
@@ -218,14 +221,14 @@ fn add_tools(
         if name.is_none() {
             return Err(bad_field(&format!("tools[{at}].name"), "is missing"));
         }
-        add(&mut tools, None, &nested(tool, "function"));
+        add(&mut tools, None, &nested(tool, "function", warnings));
     }
     let has_tools = tools.len() > 1;
     let kind = choice.and_then(|choice| string(choice, "type"));
     let choice = match (choice, kind.as_deref()) {
         (None | Some("\"auto\"" | "\"none\"" | "\"required\""), _) => choice.map(str::to_owned),
         (Some(choice), Some("function")) if string(choice, "name").is_some() => {
-            Some(nested(choice, "function"))
+            Some(nested(choice, "function", warnings))
         }
         _ => {
             let words = "must be auto, none, required, or an object of type function with a name";
@@ -263,10 +266,14 @@ fn check_include(body: &Body<'_>) -> Result<(), ApiError> {
 }
 
 /// What an object has beside its type in a member named like that, as a chat has it.
-fn nested(flat: &str, kind: &str) -> String {
+fn nested(flat: &str, kind: &str, warnings: &mut Warnings) -> String {
     let mut inside = "{".to_owned();
     for (name, value) in members(flat).filter(|(name, value)| name != "type" && *value != "null") {
-        add(&mut inside, Some(&name), value);
+        if NESTED.contains(&&*name) {
+            add(&mut inside, Some(&name), value);
+        } else if value != "false" {
+            warnings.ignored(&format!("{kind}.{name}"), "a chat has no such thing");
+        }
     }
     let inside = if inside.len() > 1 { format!(r#","{kind}":{inside}}}"#) } else { String::new() };
     format!(r#"{{"type":"{kind}"{inside}}}"#)
@@ -303,7 +310,7 @@ mod tests {
             (r#"{"type":"function","name":"f","parameters":{"type":"object"}}"#, "function"),
             (r#"{"type":"json_object"}"#, "json_object"),
         ] {
-            assert_eq!(flat(&nested(text, kind)), text);
+            assert_eq!(flat(&nested(text, kind, &mut Warnings::default())), text);
         }
     }
 }
