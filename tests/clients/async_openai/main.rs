@@ -3,11 +3,11 @@
 
 use std::env;
 
-use async_openai::{Client, config::OpenAIConfig, error::OpenAIError, middleware::ReqwestService};
 use async_openai::types::chat::{ChatCompletionTools, CreateChatCompletionRequest, FinishReason};
 use async_openai::types::responses::{
     CreateResponse, FunctionToolCall, OutputItem, Response, ResponseStreamEvent, Status,
 };
+use async_openai::{Client, config::OpenAIConfig, error::OpenAIError, middleware::ReqwestService};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
@@ -42,7 +42,8 @@ async fn chat(client: &Client<OpenAIConfig>, stream: bool, mut body: Value) -> A
         assert_eq!(answer.usage.expect("usage").total_tokens, 21);
         let choice = answer.choices.into_iter().next().expect("a choice");
         for call in choice.message.tool_calls.into_iter().flatten() {
-            let async_openai::types::chat::ChatCompletionMessageToolCalls::Function(call) = call else {
+            let async_openai::types::chat::ChatCompletionMessageToolCalls::Function(call) = call
+            else {
                 panic!("{call:?}")
             };
             calls.push((call.id, call.function.name, call.function.arguments));
@@ -75,33 +76,42 @@ async fn chats(client: &Client<OpenAIConfig>, stream: bool) {
     let ask = async |body| chat(client, stream, body).await.expect("an answer");
     let (text, _, finish) = ask(json!({ "messages": user(json!("hi")) })).await;
     assert_eq!((&*text, finish), ("you said: hi", Some(FinishReason::Stop)));
-    let function = |name| json!({ "type": "function", "function": { "name": name, "parameters": schema() } });
+    let function =
+        |name| json!({ "type": "function", "function": { "name": name, "parameters": schema() } });
     let tools = json!([function("weather"), function("time")]);
     serde_json::from_value::<Vec<ChatCompletionTools>>(tools.clone()).expect("tools");
-    let (_, calls, finish) = ask(json!({ "messages": user(json!("call all")), "tools": tools })).await;
+    let (_, calls, finish) =
+        ask(json!({ "messages": user(json!("call all")), "tools": tools })).await;
     assert_eq!(finish, Some(FinishReason::ToolCalls));
     let named: Vec<_> = calls.iter().map(|(_, name, arguments)| (&**name, &**arguments)).collect();
     assert_eq!(named, [("weather", r#"{"city": "Rome"}"#), ("time", r#"{"city": "Rome"}"#)]);
     let mut messages = user(json!("call all"));
     let all = messages.as_array_mut().expect("a list");
-    let called = |(id, name, arguments): &(String, String, String)| {
-        json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } })
-    };
-    all.push(json!({ "role": "assistant", "tool_calls": calls.iter().map(called).collect::<Vec<_>>() }));
+    let called = |(id, name, arguments): &(String, String, String)| json!({ "id": id, "type": "function", "function": { "name": name, "arguments": arguments } });
+    all.push(
+        json!({ "role": "assistant", "tool_calls": calls.iter().map(called).collect::<Vec<_>>() }),
+    );
     for (id, name, _) in &calls {
         all.push(json!({ "role": "tool", "tool_call_id": id, "content": format!("{name}!") }));
     }
-    assert_eq!(ask(json!({ "messages": messages, "tools": tools })).await.0, "results: weather! | time!");
+    assert_eq!(
+        ask(json!({ "messages": messages, "tools": tools })).await.0,
+        "results: weather! | time!"
+    );
     let form = json!({ "type": "json_schema",
         "json_schema": { "name": "place", "schema": schema(), "strict": true } });
-    let (text, ..) = ask(json!({ "messages": user(json!("where")), "response_format": form })).await;
+    let (text, ..) =
+        ask(json!({ "messages": user(json!("where")), "response_format": form })).await;
     assert_eq!(text, r#"{"city": "Rome"}"#);
     let parts = json!([{ "type": "text", "text": "what" }, { "type": "image_url", "image_url": { "url": PNG } }]);
     assert_eq!(ask(json!({ "messages": user(parts) })).await.0, "pictures: 1");
-    errors(async |words, client| {
-        let body = json!({ "messages": user(json!(words)) });
-        chat(client, stream, body).await.map(|_| ())
-    }, stream)
+    errors(
+        async |words, client| {
+            let body = json!({ "messages": user(json!(words)) });
+            chat(client, stream, body).await.map(|_| ())
+        },
+        stream,
+    )
     .await;
 }
 
@@ -111,7 +121,8 @@ async fn respond(client: &Client<OpenAIConfig>, stream: bool, mut body: Value) -
     if !stream {
         return client.responses().create(request).await;
     }
-    let (mut events, mut last, mut text) = (client.responses().create_stream(request).await?, None, String::new());
+    let (mut events, mut last, mut text) =
+        (client.responses().create_stream(request).await?, None, String::new());
     let mut failed = None;
     while let Some(event) = events.next().await {
         match event? {
@@ -148,7 +159,10 @@ async fn responses(client: &Client<OpenAIConfig>, stream: bool) {
     let usage = first.usage.clone().expect("usage");
     assert_eq!((usage.total_tokens, usage.input_tokens_details.cached_tokens), (21, 3));
     assert_eq!(usage.output_tokens_details.reasoning_tokens, 4);
-    assert_eq!(client.responses().retrieve(&first.id).await.expect("it").output_text(), first.output_text());
+    assert_eq!(
+        client.responses().retrieve(&first.id).await.expect("it").output_text(),
+        first.output_text()
+    );
     let second = ask(json!({ "input": "more", "previous_response_id": first.id })).await;
     assert_eq!(second.previous_response_id, Some(first.id));
     let items = client.responses().list_input_items(&second.id).await.expect("items");
@@ -159,17 +173,18 @@ async fn responses(client: &Client<OpenAIConfig>, stream: bool) {
     assert_eq!(long.status, Status::Incomplete);
     assert_eq!(long.metadata.expect("metadata")["a"], "b");
 
-    let tool = |name| json!({ "type": "function", "name": name, "parameters": schema(), "strict": true });
+    let tool =
+        |name| json!({ "type": "function", "name": name, "parameters": schema(), "strict": true });
     let tools = json!([tool("weather"), tool("time")]);
-    let called = ask(json!({ "input": "call all", "tools": tools, "parallel_tool_calls": true })).await;
+    let called =
+        ask(json!({ "input": "call all", "tools": tools, "parallel_tool_calls": true })).await;
     let made = calls(&called);
     let named: Vec<_> = made.iter().map(|call| (&*call.name, &*call.arguments)).collect();
     assert_eq!(named, [("weather", r#"{"city": "Rome"}"#), ("time", r#"{"city": "Rome"}"#)]);
-    let result = |call: &FunctionToolCall| {
-        json!({ "type": "function_call_output", "call_id": call.call_id, "output": format!("{}!", call.name) })
-    };
+    let result = |call: &FunctionToolCall| json!({ "type": "function_call_output", "call_id": call.call_id, "output": format!("{}!", call.name) });
     let results: Vec<Value> = made.iter().map(result).collect();
-    let end = ask(json!({ "input": results, "tools": tools, "previous_response_id": called.id })).await;
+    let end =
+        ask(json!({ "input": results, "tools": tools, "previous_response_id": called.id })).await;
     assert_eq!(end.output_text().as_deref(), Some("results: weather! | time!"));
     let mut items = vec![json!({ "role": "user", "content": "call all" })];
     items.extend(called.output.iter().map(|item| serde_json::to_value(item).expect("JSON")));
@@ -182,13 +197,15 @@ async fn responses(client: &Client<OpenAIConfig>, stream: bool) {
     assert_eq!(placed.output_text().as_deref(), Some(r#"{"city": "Rome"}"#));
     let parts = json!([{ "type": "input_text", "text": "what" },
         { "type": "input_image", "image_url": PNG, "detail": "auto" }]);
-    let seen = ask(json!({ "input": [{ "type": "message", "role": "user", "content": parts }] })).await;
+    let seen =
+        ask(json!({ "input": [{ "type": "message", "role": "user", "content": parts }] })).await;
     assert_eq!(seen.output_text().as_deref(), Some("pictures: 1"));
     let refused = ask(json!({ "input": "please refuse" })).await;
     assert_eq!(refused.output_text(), None);
-    errors(async |words, client| {
-        respond(client, stream, json!({ "input": words })).await.map(|_| ())
-    }, stream)
+    errors(
+        async |words, client| respond(client, stream, json!({ "input": words })).await.map(|_| ()),
+        stream,
+    )
     .await;
 }
 
@@ -197,7 +214,9 @@ async fn errors(ask: impl AsyncFn(&str, &Client<OpenAIConfig>) -> Answer<()>, st
     let client = client(&env::var("KEY").expect("KEY"));
     for status in [400, 401, 404, 429, 500, 503] {
         let words = format!("error {status}");
-        let Err(OpenAIError::ApiError(error)) = ask(&words, &client).await else { panic!("{words}") };
+        let Err(OpenAIError::ApiError(error)) = ask(&words, &client).await else {
+            panic!("{words}")
+        };
         assert_eq!(error.status_code.as_u16(), status, "{error}");
         assert!(error.to_string().contains(&words), "{error}");
     }
@@ -209,7 +228,9 @@ async fn errors(ask: impl AsyncFn(&str, &Client<OpenAIConfig>) -> Answer<()>, st
         }
         end => panic!("{end:?}"),
     }
-    let Err(OpenAIError::ApiError(error)) = ask("hi", &self::client(&"x".repeat(40))).await else { panic!() };
+    let Err(OpenAIError::ApiError(error)) = ask("hi", &self::client(&"x".repeat(40))).await else {
+        panic!()
+    };
     assert_eq!(error.status_code.as_u16(), 401, "{error}");
 }
 
