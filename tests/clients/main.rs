@@ -4,6 +4,7 @@
 mod browser;
 mod clients;
 mod matrix;
+mod matrix_node;
 mod proxy;
 #[path = "../util/mod.rs"]
 mod util;

@@ -32,6 +32,8 @@ struct Chat {
     said: Option<String>,
     /// The calls in it.
     calls: String,
+    /// The beginning of a list: what tools returned that is no text, which a user's message has then.
+    returned: String,
 }
 
 impl Chat {
@@ -43,12 +45,38 @@ impl Chat {
         }
     }
 
+    /// Ends the results of tools, right behind which stands what is no text of them.
+    fn end_results(&mut self) {
+        let parts = take(&mut self.returned);
+        if !parts.is_empty() {
+            let message = format!(r#"{{"role":"user","content":{parts}]}}"#);
+            add(&mut self.messages, None, &message);
+        }
+    }
+
     fn add(&mut self, message: &str) {
+        self.end_results();
         self.end_assistant();
         add(&mut self.messages, None, message);
     }
 
+    /// Adds what a tool returned: a text, or a list of parts. A tool's message in a chat is text.
+    fn add_result(&mut self, id: &str, output: &str) {
+        self.end_assistant();
+        let mut text = output;
+        if output.starts_with('[') {
+            text = r#""It is in the next message of the user.""#;
+            let begin = if self.returned.is_empty() { "[" } else { "," };
+            let id = &id[1..id.len() - 1];
+            let head = format!(r#"{begin}{{"type":"text","text":"What {id} returned:"}},"#);
+            self.returned += &(head + inner(output));
+        }
+        let message = format!(r#"{{"role":"tool","tool_call_id":{id},"content":{text}}}"#);
+        add(&mut self.messages, None, &message);
+    }
+
     fn add_said(&mut self, said: String) {
+        self.end_results();
         if self.calls.is_empty() {
             self.end_assistant();
         }
@@ -60,6 +88,7 @@ impl Chat {
     }
 
     fn add_call(&mut self, call: &str) {
+        self.end_results();
         if !self.calls.is_empty() {
             self.calls.push(',');
         }
@@ -83,6 +112,7 @@ pub fn read(
     for (at, item) in elements(items).enumerate() {
         add_item(&mut chat, item, (&format!("input[{at}]"), options), lookup)?;
     }
+    chat.end_results();
     chat.end_assistant();
     let messages = chat.messages + "]";
     let own = own(&messages);
@@ -124,9 +154,9 @@ fn add_item(
             chat.add_call(&tool_call(part("call_id")?, part("name")?, part("arguments")?));
         }
         "function_call_output" => {
-            let output = content(member(item, "output"), false, &format!("{place}.output"))?;
-            let id = part("call_id")?;
-            chat.add(&format!(r#"{{"role":"tool","tool_call_id":{id},"content":{output}}}"#));
+            let (output, media) = (member(item, "output"), options.takes_all());
+            let output = content(output, media, &format!("{place}.output"))?;
+            chat.add_result(part("call_id")?, &output);
         }
         "item_reference" => {
             let id = text(Some(part("id")?), "id")?.unwrap_or_default();

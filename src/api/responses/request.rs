@@ -197,12 +197,20 @@ fn add_tools(
             return Err(bad_field(name, "must be a list"));
         }
     }
-    let mut tools = "[".to_owned();
-    for (at, tool) in elements(body.raw("tools").unwrap_or_default()).enumerate() {
+    let (mut tools, given) = ("[".to_owned(), body.raw("tools").unwrap_or_default());
+    let choice = body.raw("tool_choice");
+    let free = matches!(choice, None | Some("\"auto\"" | "\"none\""));
+    let is_function = |tool| string(tool, "type").as_deref() == Some("function");
+    let optional = free && elements(given).any(is_function);
+    for (at, tool) in elements(given).enumerate() {
         let [kind, name] = ["type", "name"].map(|name| string(tool, name));
         if kind.as_deref() != Some("function") {
-            let place = format!("tools[{at}].type");
-            let kind = kind.unwrap_or_default();
+            let (place, kind) = (format!("tools[{at}].type"), kind.unwrap_or_default());
+            // Coding agents offer such beside functions that do their work, and ask for none of them.
+            if optional {
+                warnings.ignored(&format!("{place}={kind}"), "only functions are given to a model");
+                continue;
+            }
             let words = format!(
                 "{place} is {:?}: the gateway has no tools of its own and no way to those of OpenAI; \
                  tools are of type \"function\", and the client runs them.",
@@ -216,7 +224,6 @@ fn add_tools(
         add(&mut tools, None, &nested(tool, "function", warnings));
     }
     let has_tools = tools.len() > 1;
-    let choice = body.raw("tool_choice");
     let kind = choice.and_then(|choice| string(choice, "type"));
     let choice = match (choice, kind.as_deref()) {
         (None | Some("\"auto\"" | "\"none\"" | "\"required\""), _) => choice.map(str::to_owned),
