@@ -179,7 +179,9 @@ async def responses_only(streams):
         await says("roles: system user assistant tool assistant user", seen,
                    [*first.to_input_list(), kept], streams)
     await raises(openai.BadRequestError, "tools[0].type", agent(tools=[agents.WebSearchTool()]), "x", streams)
-    await raises(openai.BadRequestError, "output", agent(tools=[picture]), "call picture", streams)
+    await says("pictures: 1", agent(tools=[picture]), "call picture", streams)
+    searching = [agents.WebSearchTool(), weather]
+    await says("results: sunny in Rome", agent(tools=searching), "call weather", streams)
 
 
 async def wrong_key(streams):
