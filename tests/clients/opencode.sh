@@ -32,4 +32,3 @@ says 'results: Wrote file' 'call write'
 says 'pictures: 1' --continue 'what is this' -f "$HOME/picture.png"
 # It tries again by itself where an error may pass, for minutes.
 STATUS=1 says 'you asked for error 400' 'error 400'
-STATUS=1 says 'you asked for error 404' 'error 404'
