@@ -3,6 +3,8 @@
 
 mod browser;
 mod clients;
+mod matrix;
+mod matrix_node;
 mod openapi;
 mod proxy;
 #[path = "../util/mod.rs"]

@@ -39,8 +39,12 @@ struct Chat<'a> {
     /// The input, and which of its items is read.
     items: &'a str,
     at: usize,
+    /// What tools may return beside text is taken.
+    media: bool,
     /// Where there was a call: the outputs behind the first one, by the id of their call, the last first.
     outputs: Option<BTreeMap<String, Vec<(usize, &'a str)>>>,
+    /// The beginning of a list: what tools returned that is no text, which a user's message has then.
+    returned: String,
 }
 
 impl<'a> Chat<'a> {
@@ -62,13 +66,30 @@ impl<'a> Chat<'a> {
         found.into_iter().try_for_each(|(at, item)| self.add_output(at, item))
     }
 
+    /// A tool's message in a chat is text; what else it returned comes behind all of them.
     fn add_output(&mut self, at: usize, item: &str) -> Result<(), ApiError> {
         let [id, output] = find(item, ["call_id", "output"]);
-        let output = content(output, false, &format!("input[{at}].output"))?;
-        let id = id.unwrap_or_default();
-        let message = format!(r#"{{"role":"tool","tool_call_id":{id},"content":{output}}}"#);
+        let output = content(output, self.media, &format!("input[{at}].output"))?;
+        let (id, mut text) = (id.unwrap_or_default(), &*output);
+        if output.starts_with('[') {
+            text = r#""It is in the next message of the user.""#;
+            let begin = if self.returned.is_empty() { "[" } else { "," };
+            let id = id.trim_matches('"');
+            let head = format!(r#"{begin}{{"type":"text","text":"What {id} returned:"}},"#);
+            self.returned += &(head + inner(&output));
+        }
+        let message = format!(r#"{{"role":"tool","tool_call_id":{id},"content":{text}}}"#);
         add(&mut self.messages, None, &message);
         Ok(())
+    }
+
+    /// Ends the outputs of tools, right behind which stands what is no text of them.
+    fn end_outputs(&mut self) {
+        let parts = take(&mut self.returned);
+        if !parts.is_empty() {
+            let message = format!(r#"{{"role":"user","content":{parts}]}}"#);
+            add(&mut self.messages, None, &message);
+        }
     }
 
     /// Whether no call before it has the output that is read; none behind it gets it.
@@ -78,15 +99,28 @@ impl<'a> Chat<'a> {
         outputs.is_some_and(|all| all.pop_if(|(at, _)| *at == self.at).is_some())
     }
 
+    fn add(&mut self, message: &str) -> Result<(), ApiError> {
+        self.end_assistant()?;
+        self.end_outputs();
+        add(&mut self.messages, None, message);
+        Ok(())
+    }
+
     fn add_said(&mut self, said: String) -> Result<(), ApiError> {
-        if self.said.is_some() {
+        if self.calls.is_empty() {
             self.end_assistant()?;
+            self.end_outputs();
         }
-        self.said = Some(said);
+        // Between calls and their outputs there is no place for a message of its own.
+        self.said = Some(match self.said.take() {
+            Some(before) => format!("{}\\n{}", &before[..before.len() - 1], &said[1..]),
+            None => said,
+        });
         Ok(())
     }
 
     fn add_call(&mut self, call: &str) {
+        self.end_outputs();
         if self.outputs.is_none() {
             let mut outputs: BTreeMap<_, Vec<_>> = BTreeMap::new();
             let all = elements(self.items).enumerate().skip(self.at);
@@ -122,12 +156,14 @@ pub fn read(
         let text = text(Some(plain), "input")?.filter(|text| !text.is_empty());
         return Ok((text.ok_or_else(wrong)?.into(), None));
     };
-    let mut chat = Chat { messages: "[".to_owned(), items, ..Chat::default() };
+    let media = options.takes_all();
+    let mut chat = Chat { messages: "[".to_owned(), items, media, ..Chat::default() };
     for (at, item) in elements(items).enumerate() {
         chat.at = at;
         add_item(&mut chat, item, (&format!("input[{at}]"), options, chained), lookup)?;
     }
     chat.end_assistant()?;
+    chat.end_outputs();
     let messages = chat.messages + "]";
     let own = own(&messages);
     let said = elements(&messages).nth(own).ok_or_else(wrong)?;
@@ -161,11 +197,7 @@ fn add_item(
             let content = content(member(item, "content"), media, &format!("{place}.content"))?;
             match &*role {
                 "assistant" => chat.add_said(content)?,
-                role => {
-                    chat.end_assistant()?;
-                    let message = format!(r#"{{"role":"{role}","content":{content}}}"#);
-                    add(&mut chat.messages, None, &message);
-                }
+                role => chat.add(&format!(r#"{{"role":"{role}","content":{content}}}"#))?,
             }
         }
         "function_call" => {

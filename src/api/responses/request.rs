@@ -72,6 +72,9 @@ const INCLUDABLE: [&str; 8] = [
     "reasoning.encrypted_content",
 ];
 
+/// What a chat's functions and schemas have: OpenAI refuses all else.
+const NESTED: [&str; 5] = ["name", "description", "parameters", "strict", "schema"];
+
 /// What a response repeats of its request.
 #[derive(Debug, Default, PartialEq)]
 pub struct EchoedFields {
@@ -211,7 +214,7 @@ fn chat_options(
                 if let Some(name) = needed.iter().find(|name| member(format, name).is_none()) {
                     return Err(bad_field(&format!("text.format.{name}"), "is missing"));
                 }
-                add(&mut chat, Some("response_format"), &nested(format, kind));
+                add(&mut chat, Some("response_format"), &nested(format, kind, warnings));
             }
             (Some(_), Some(_)) => {
                 let words = "must be text, json_schema or json_object";
@@ -242,12 +245,21 @@ fn add_tools(
     options: ParseOptions,
     (chat, warnings): (&mut String, &mut Warnings),
 ) -> Result<(), ApiError> {
-    let mut tools = "[".to_owned();
-    for (at, tool) in elements(body.raw("tools").unwrap_or_default()).enumerate() {
+    let (mut tools, given) = ("[".to_owned(), body.raw("tools").unwrap_or_default());
+    let choice = body.raw("tool_choice");
+    let free = matches!(choice, None | Some("\"auto\"" | "\"none\""));
+    let is_function = |tool| string(tool, "type").as_deref() == Some("function");
+    let optional = free && elements(given).any(is_function);
+    for (at, tool) in elements(given).enumerate() {
         let kind = string(tool, "type");
         if kind.as_deref() != Some("function") {
-            let place = format!("tools[{at}].type");
+            let (place, named) = (format!("tools[{at}].type"), kind.is_some());
             let kind = kind.unwrap_or_default();
+            // Coding agents offer such beside functions that do their work, and ask for none of them.
+            if optional && named {
+                warnings.ignored(&format!("{place}={kind}"), "only functions are given to a model");
+                continue;
+            }
             let words = format!(
                 "{place} is {:?}: the gateway has no tools of its own and no way to those of OpenAI; \
                  tools are of type \"function\", and the client runs them.",
@@ -259,20 +271,19 @@ fn add_tools(
         if string(tool, "name").is_none_or(|name| name.is_empty()) {
             return Err(bad_field(&format!("tools[{at}].name"), "is missing"));
         }
-        add(&mut tools, None, &nested(tool, "function"));
+        add(&mut tools, None, &nested(tool, "function", warnings));
     }
     let has_tools = tools.len() > 1;
-    let choice = body.raw("tool_choice");
     let kind = choice.and_then(|choice| string(choice, "type"));
     // Whether one must be called, too.
     let (choice, forced) = match (choice, kind.as_deref()) {
         (None | Some("\"auto\"" | "\"none\""), _) => (choice.map(str::to_owned), false),
         (Some("\"required\""), _) => (choice.map(str::to_owned), true),
         (Some(choice), Some("function")) if string(choice, "name").is_some() => {
-            (Some(nested(choice, "function")), true)
+            (Some(nested(choice, "function", warnings)), true)
         }
         (Some(choice), Some("allowed_tools")) => {
-            let (choice, forced) = allowed_tools(choice)?;
+            let (choice, forced) = allowed_tools(choice, warnings)?;
             (Some(choice), forced)
         }
         _ => {
@@ -299,7 +310,7 @@ fn add_tools(
 }
 
 /// A choice among some of the tools, as a chat has it, and whether one of them must be called.
-fn allowed_tools(choice: &str) -> Result<(String, bool), ApiError> {
+fn allowed_tools(choice: &str, warnings: &mut Warnings) -> Result<(String, bool), ApiError> {
     let place = "tool_choice.mode";
     let mode = string(choice, "mode").filter(|mode| matches!(&**mode, "auto" | "required"));
     let mode = mode.ok_or_else(|| bad_field(place, "must be auto or required"))?;
@@ -309,7 +320,7 @@ fn allowed_tools(choice: &str) -> Result<(String, bool), ApiError> {
             let words = "must be an object of type function with a name";
             return Err(bad_field(&format!("tool_choice.tools[{at}]"), words));
         }
-        add(&mut tools, None, &nested(tool, "function"));
+        add(&mut tools, None, &nested(tool, "function", warnings));
     }
     let allowed = format!(r#"{{"mode":"{mode}","tools":{tools}]}}"#);
     let choice = format!(r#"{{"type":"allowed_tools","allowed_tools":{allowed}}}"#);
@@ -329,10 +340,14 @@ fn check_include(body: &Body<'_>) -> Result<(), ApiError> {
 }
 
 /// What an object has beside its type in a member named like that, as a chat has it.
-fn nested(flat: &str, kind: &str) -> String {
+fn nested(flat: &str, kind: &str, warnings: &mut Warnings) -> String {
     let mut inside = "{".to_owned();
     for (name, value) in members(flat).filter(|(name, value)| name != "type" && *value != "null") {
-        add(&mut inside, Some(&name), value);
+        if NESTED.contains(&&*name) {
+            add(&mut inside, Some(&name), value);
+        } else if value != "false" {
+            warnings.ignored(&format!("{kind}.{name}"), "a chat has no such thing");
+        }
     }
     let inside = if inside.len() > 1 { format!(r#","{kind}":{inside}}}"#) } else { String::new() };
     format!(r#"{{"type":"{kind}"{inside}}}"#)
@@ -373,7 +388,7 @@ mod tests {
             (r#"{"type":"function","name":"f","parameters":{"type":"object"}}"#, "function"),
             (r#"{"type":"json_object"}"#, "json_object"),
         ] {
-            assert_eq!(flat(&nested(text, kind)), text);
+            assert_eq!(flat(&nested(text, kind, &mut Warnings::default())), text);
         }
     }
 }
