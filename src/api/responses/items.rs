@@ -2,13 +2,14 @@
 
 use std::mem::take;
 
-use crate::agent::context::{self, assistant, inner, own, role, tool_call};
+use crate::agent::context::{self, assistant, inner, message, own, role, tool_call};
+use crate::api::attachments::Attachments;
 use crate::api::chat_completions::unsupported;
 use crate::api::error::{ApiError, bad_field};
 use crate::api::request::{excerpt, list, text};
 use crate::api::turn::ParseOptions;
 use crate::escape::quoted;
-use crate::json::{Raw, add, elements, find, member, string};
+use crate::json::{self, Raw, add, elements, find, member, string};
 
 const ROLES: [&str; 4] = ["user", "assistant", "system", "developer"];
 
@@ -63,29 +64,41 @@ impl Chat {
     }
 }
 
-/// The text of a turn, and the chat messages if there are others: no text is stored twice.
+/// The text of a turn, what came with it to be stored, and the chat messages if there are others: no text is
+/// stored twice.
 pub fn read(
     input: Raw<'_>,
     options: ParseOptions,
     lookup: Lookup<'_>,
-) -> Result<(String, Option<String>), ApiError> {
+) -> Result<(String, Attachments, Option<String>), ApiError> {
     let wrong = || bad_field("input", "must be text or a list of items, and not empty");
     let Some(items) = list(input) else {
         let plain = input.filter(|raw| raw.starts_with('"')).ok_or_else(wrong)?;
         let text = text(Some(plain), "input")?.filter(|text| !text.is_empty());
-        return Ok((text.ok_or_else(wrong)?.into(), None));
+        return Ok((text.ok_or_else(wrong)?.into(), Attachments::default(), None));
     };
     let mut chat = Chat { messages: "[".to_owned(), ..Chat::default() };
     for (at, item) in elements(items).enumerate() {
         add_item(&mut chat, item, (&format!("input[{at}]"), options), lookup)?;
     }
     chat.end_assistant();
-    let messages = chat.messages + "]";
+    let mut messages = chat.messages + "]";
     let own = own(&messages);
+    let mut attachments = Attachments::default();
+    if options.stores {
+        let said = elements(&messages).nth(own).ok_or_else(wrong)?;
+        attachments = Attachments::of_content(said, "input")?;
+        // A list is what has more than text in it; what users said before is in the transcript.
+        let texts = json::list(&mut elements(&messages).map(|said| {
+            let lists = member(said, "content").is_some_and(|content| content.starts_with('['));
+            if lists { message(&role(said), &context::text(said)) } else { said.to_owned() }
+        }));
+        messages = texts;
+    }
     let said = elements(&messages).nth(own).ok_or_else(wrong)?;
     let plain = member(said, "content").is_some_and(|content| content.starts_with('"'));
     let alone = plain && own == 0 && elements(&messages).nth(1).is_none() && role(said) == "user";
-    Ok((context::text(said), (!alone).then_some(messages)))
+    Ok((context::text(said), attachments, (!alone).then_some(messages)))
 }
 
 fn add_item(
@@ -109,7 +122,7 @@ fn add_item(
                 let words = format!("must be one of {}", ROLES.join(", "));
                 return Err(bad_field(&format!("{place}.role"), &words));
             }
-            let media = role == "user" && options.takes_all();
+            let media = role == "user" && (options.takes_all() || options.stores);
             let content = content(member(item, "content"), media, &format!("{place}.content"))?;
             match &*role {
                 "assistant" => chat.add_said(content),
@@ -178,7 +191,7 @@ fn content(content: Raw<'_>, media: bool, place: &str) -> Result<String, ApiErro
 
 /// A part of content as a chat has it; `None` where it has no such, or where it is not whole.
 fn part(part: &str, kind: &str) -> Option<String> {
-    let text_of = |name| member(part, name).filter(|it| crate::json::text(it).is_ok());
+    let text_of = |name| member(part, name).filter(|it| json::text(it).is_ok());
     Some(match kind {
         "input_text" | "output_text" | "text" => {
             format!(r#"{{"type":"text","text":{}}}"#, text_of("text")?)

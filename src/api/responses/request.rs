@@ -108,7 +108,7 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
             warnings.ignored(&name, "the gateway does not know it");
         }
     }
-    let (text, messages) = items::read(body.raw("input"), options, lookup)?;
+    let (text, attachments, messages) = items::read(body.raw("input"), options, lookup)?;
     let mut response = format!(r#"{{"stored":{stored},"metadata":{metadata}"#);
     if let Some(reasoning) = object(&body, "reasoning")? {
         add(&mut response, Some("reasoning"), reasoning);
@@ -127,7 +127,8 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
     // A record is a line, and an event repeats parts of it.
     let context = one_line(context + "}");
     let echoed = EchoedFields::parse(&context).unwrap_or_default();
-    Ok((TurnRequest { text, stream, stored, context: Some(context), warnings }, echoed))
+    let context = Some(context);
+    Ok((TurnRequest { text, stream, stored, context, attachments, warnings }, echoed))
 }
 
 /// A member that is an object.
