@@ -16,21 +16,11 @@ use super::submit::{Draft, Refusal};
 use crate::agent::Attachment;
 use crate::journal::WriteError;
 use crate::shares::Shares;
-use crate::sys::fs::{create_new, entries, if_exists, private_dir, sync_dir_of};
+use crate::sys::fs::{check_private_dir, create_new, entries, if_exists, private_dir, sync_dir_of};
 use crate::sys::gather::Gather;
 
 /// Messages with files that a turn's model is told of again: more pictures than any takes in one request.
 const MAX_EARLIER: usize = 32;
-
-/// A file as it came.
-#[derive(Clone, Debug)]
-pub struct Upload {
-    /// What the client calls it; never a part of a path.
-    pub name: String,
-    /// Its media type.
-    pub media: String,
-    pub data: Vec<u8>,
-}
 
 /// Files that are stored for a message that is not accepted yet; dropping it removes them. Not to be dropped
 /// under the hub's lock.
@@ -189,7 +179,10 @@ impl Hub {
 
     /// Removes files whose message was never accepted, or was forgotten when nobody was there to remove them.
     pub(super) fn sweep_attachments(&self) {
-        for entry in entries(&self.attachments_dir()) {
+        let dir = self.attachments_dir();
+        // What a symlink in its place leads to is none of ours.
+        let ours = check_private_dir(&dir).is_ok();
+        for entry in entries(&dir).into_iter().filter(|_| ours) {
             let name = entry.file_name();
             let Some((name, upload)) = name.to_str().and_then(|it| Some((it, upload_of(it)?)))
             else {

@@ -47,7 +47,6 @@ pub mod update_record;
 mod wait;
 mod worker;
 
-pub use attachments::Upload;
 pub use commands::Command;
 pub use hang::Probe;
 pub use hub::{Hub, Settings};
@@ -62,7 +61,7 @@ pub use reply::{ReplyBuffer, Watch};
 pub use restarts::{LastRestart, RestartAccepted, RestartKind, RestartRequest, RestartStage};
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};
-pub use stored_file::StoredFile;
+pub use stored_file::{StoredFile, Upload};
 pub use submit::{Draft, Refusal, Submitted};
 pub use time::{SystemClocks, now};
 pub use transcript::Transcripts;

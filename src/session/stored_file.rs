@@ -30,6 +30,16 @@ const EXTENSIONS: [(&str, &str); 16] = [
     ("video/webm", "webm"),
 ];
 
+/// A file as it came.
+#[derive(Clone, Debug)]
+pub struct Upload {
+    /// What the client calls it; never a part of a path.
+    pub name: String,
+    /// Its media type.
+    pub media: String,
+    pub data: Vec<u8>,
+}
+
 /// One of a message's attachments that is more than a reference.
 #[derive(Clone, Copy, Debug)]
 pub struct StoredFile<'a> {

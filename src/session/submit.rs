@@ -3,12 +3,11 @@
 use std::fmt;
 use std::sync::{Arc, MutexGuard};
 
-use super::attachments::Upload;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::{DeliveryState, TurnState};
-use super::stored_file::Files;
+use super::stored_file::{Files, Upload};
 use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::journal::{self, WriteError};

@@ -61,6 +61,7 @@ impl Transcripts {
         Transcripts { dir, ..Transcripts::default() }
     }
 
+    /// Where all of them are.
     pub fn dir(&self) -> &Path {
         &self.dir
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::commands::Command;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::{Entry, Owner};
+use super::message_table::{Entry, session_digest};
 use super::notices::MODE;
 use super::reply::ReplyBuffer;
 use crate::agent::{Context, Outcome, Reply, Turn};
@@ -212,9 +212,10 @@ impl Hub {
         let attachments = &*self.attached(attachments, &mut room);
         // What goes along with a request is no more than a client's own request may bring.
         let room = (config.limits.max_body as u64).saturating_sub(u64::MAX - room);
-        let session_of = Owner::new(principal.clone(), session.clone()).digest();
-        let earlier = session_of.filter(|_| settings.agent.kind() == "upstream");
-        let earlier = earlier.map(|session| self.attached_before(session, id, room)).transpose()?;
+        let session_of = session.as_ref().filter(|_| settings.agent.kind() == "upstream");
+        let earlier = session_of
+            .map(|session| self.attached_before(session_digest(principal, session), id, room));
+        let earlier = earlier.transpose()?;
         let turn = Turn {
             message_id: id,
             session: session.as_deref().unwrap_or(""),

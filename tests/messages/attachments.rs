@@ -11,7 +11,7 @@ use crate::util;
 use util::api::{code_of, id_of, session_path};
 use util::http::Response;
 use util::upstream::{Line, assert_chat};
-use util::{Api, Gate, Gateway, Home, Upstream, eventually, principals, script};
+use util::{Api, Gate, Gateway, Home, Private, Tmpfs, Upstream, eventually, principals, script};
 
 const PNG: &str = "iVBORw0KGgo=";
 
@@ -350,4 +350,25 @@ fn a_command_agent_gets_the_pictures_of_a_sessions_chat_and_of_no_other() {
     assert!(reply.contains("PNG"), "{reply}");
     assert_eq!(code_of(post(&[]), 400), "unsupported_content");
     assert_eq!(stored(gateway.home()).len(), 1);
+}
+
+#[test]
+fn a_full_disk_takes_no_message_with_files_and_keeps_nothing_of_it() {
+    Private::new().run(|| {
+        let home = Home::new();
+        home.configure(&script("cat"));
+        let home = home.start().end(libc::SIGINT);
+        let dir = home.state_dir().join("attachments");
+        fs::create_dir(&dir).unwrap();
+        let _mounted = Tmpfs::new(&dir, c"size=64k,mode=700");
+        let gateway = home.start();
+        let api = gateway.api();
+        let large = with_bytes(100_000)["attachments"][0].clone();
+        let body = json!({ "text": "x", "attachments": [picture(), large] });
+        assert_eq!(code_of(api.send_json("s", &body), 507), "journal_full");
+        assert!(stored(gateway.home()).is_empty());
+        assert_eq!(gateway.status()["attachment_bytes"], 0);
+        api.reply(&send(&api, "s", &json!([picture()])));
+        assert_eq!(stored(gateway.home()).len(), 1);
+    });
 }
