@@ -87,7 +87,9 @@ pub fn read(
     let mut attachments = Attachments::default();
     if options.stores {
         let said = elements(&messages).nth(own).ok_or_else(wrong)?;
-        attachments = Attachments::of_content(said, "input")?;
+        // Items and messages are not counted alike.
+        let found = Attachments::of_content(said, "input");
+        attachments = found.map_err(|error| error.param("input"))?;
         // A list is what has more than text in it; what users said before is in the transcript.
         let texts = json::list(&mut elements(&messages).map(|said| {
             let lists = member(said, "content").is_some_and(|content| content.starts_with('['));
