@@ -118,7 +118,6 @@ impl Hub {
             }
             // Not while a compaction is under way.
             while self.lock_in_turn().table.erase_some() {}
-            self.remove_attachments();
             if let Ok(mut compaction) = self.compaction.try_lock() {
                 self.forget(&mut compaction);
                 if compaction.idle_checked.is_none_or(|at| at.elapsed() >= MAINTENANCE_ROUND) {
@@ -130,6 +129,7 @@ impl Hub {
                     self.spawn_compaction();
                 }
             }
+            self.remove_attachments();
         }
     }
 
