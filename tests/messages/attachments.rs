@@ -16,7 +16,7 @@ use util::{Api, Gate, Gateway, Home, Private, Tmpfs, Upstream, eventually, princ
 const PNG: &str = "iVBORw0KGgo=";
 
 /// Prints where its attachments are, and what is in them.
-const READS: &str = "echo \"$HERMES_ATTACHMENTS\"; cat \"$(echo \"$HERMES_ATTACHMENTS\" | \
+const READS: &str = "echo \"$HERMES_ATTACHMENTS\"; [ -z \"$HERMES_ATTACHMENTS\" ] || cat \"$(echo \"$HERMES_ATTACHMENTS\" | \
     sed 's/^\\[\"//; s/\".*//')\"";
 
 fn picture() -> Value {
@@ -194,7 +194,7 @@ fn what_is_refused_leaves_no_file() {
     assert!(stored(gateway.home()).is_empty());
     for (config, why) in [
         (String::new(), "echo"),
-        (format!("{}[limits]\nmax_attachments = \"0\"\n", script("cat")), "max_attachments"),
+        (format!("{}[limits]\nmax_attachments = \"0B\"\n", script("cat")), "max_attachments"),
     ] {
         let home = Home::new();
         home.configure(&config);
@@ -281,12 +281,8 @@ fn an_upstream_gets_a_sessions_pictures_now_and_in_later_turns() {
     let home = Home::new();
     home.configure(&upstream.config("[limits]\nmax_body = \"16KiB\"\n"));
     let gateway = home.start();
-    let mut client = gateway.api().begin(
-        "POST",
-        "/v1/chat/completions",
-        &[],
-        r#"{"messages":[{"role":"user","content":"first"}]}"#,
-    );
+    let opens = json!({ "input": "first", "store": false }).to_string();
+    let mut client = gateway.api().begin("POST", "/v1/responses", &[], &opens);
     let mut line = upstream.accept();
     line.request();
     line.reply("x");
