@@ -143,9 +143,9 @@ impl Dirs {
         self.state.join("sessions")
     }
 
-    /// The same of an ephemeral run: they go with it.
-    pub fn ephemeral_sessions(&self) -> PathBuf {
-        self.runtime.join("sessions")
+    /// The same of an ephemeral run, and what came with its messages: they go with it.
+    pub fn ephemeral(&self) -> [PathBuf; 2] {
+        ["sessions", "attachments"].map(|name| self.runtime.join(name))
     }
 
     pub fn run_record(&self) -> PathBuf {

@@ -123,6 +123,10 @@ pub const MAX_TRANSCRIPT_RANGE: RangeInclusive<usize> = 4 * KIB..=64 * MIB;
 /// 0: each message stands alone. At most the longest transcript there is.
 pub const MAX_HISTORY_SENT: Number = setting(128 * KIB, 0..=64 * MIB);
 
+/// Some hundred pictures as cameras take them, and a small host's disk has room for them.
+/// 0: none are taken. At least a page each, so a start looks at no more than 65,536 files at the default.
+pub const MAX_ATTACHMENTS: Number = setting(256 * MIB, 0..=GIB.saturating_mul(1024));
+
 /// A day of a busy gateway; each takes a record's place in memory.
 /// 0: a result is gone once it was delivered. At most 100 MB of index.
 pub const KEEP_RESULTS: Number = setting(10_000, 0..=1_000_000);

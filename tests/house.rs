@@ -66,6 +66,7 @@ const PURE: &[&str] = &[
     "src/lifecycle/phase.rs",
     "src/session/dispatch.rs",
     "src/session/states.rs",
+    "src/session/stored_file.rs",
     "src/session/clock.rs",
     "src/session/message_table.rs",
     "src/session/message_table/accounts.rs",

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::context::instructions;
 use super::output::{StderrTail, Utf8Stream};
-use super::{Outcome, Reply, Report, Turn};
+use super::{Attachment, Outcome, Reply, Report, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::escape::{escaped, one_line};
@@ -19,6 +19,7 @@ use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
     environment, explain_failure, keep_tail,
 };
+use crate::sys::gather::Gather;
 use crate::sys::process::{Status, is_shortage};
 
 /// Starts the agent, feeds it, passes its reply on, and ends it where it has to be ended.
@@ -111,7 +112,12 @@ fn variables(agent: &config::Agent, turn: &Turn<'_>) -> Environment {
     let transcript = turn.transcript.filter(|path| path.exists());
     add("HERMES_TRANSCRIPT", transcript.map_or("/dev/null".as_ref(), Path::as_os_str));
     if !turn.attachments.is_empty() {
-        add("HERMES_ATTACHMENTS", Value::from(turn.attachments).to_string().as_ref());
+        let place = |it: &Attachment| match &it.path {
+            Some(path) => path.to_string_lossy().into_owned(),
+            None => it.name.clone(),
+        };
+        let places = turn.attachments.iter().map(place).gather();
+        add("HERMES_ATTACHMENTS", Value::from(places).to_string().as_ref());
     }
     let instructions = instructions(turn.context.map_or("", |context| &context.messages));
     if !instructions.is_empty() {

@@ -9,7 +9,8 @@ pub mod context;
 mod output;
 mod upstream;
 
-use std::{cell::RefCell, fmt, io, path::Path, sync::Arc, time::Instant};
+use std::path::{Path, PathBuf};
+use std::{cell::RefCell, fmt, io, sync::Arc, time::Instant};
 
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
@@ -39,10 +40,23 @@ pub struct Turn<'a> {
     pub context: Option<&'a Context>,
     /// The file with what was said in the session before, which may not exist yet.
     pub transcript: Option<&'a Path>,
-    /// References that came with the message; nobody here opens them.
-    pub attachments: &'a [String],
+    /// What came with the message.
+    pub attachments: &'a [Attachment],
+    /// What came with earlier messages of the session, by their ids.
+    pub earlier: &'a [(String, Vec<Attachment>)],
     /// The most bytes that its reply may have.
     pub max_reply: usize,
+}
+
+/// What came with a message beside its text.
+#[derive(Clone, Debug, Default)]
+pub struct Attachment {
+    /// What its sender calls it; of a reference itself.
+    pub name: String,
+    /// The media type; empty for a reference that says none.
+    pub media: String,
+    /// Where its file is; `None` for a reference, and for one that is told of only by its name.
+    pub path: Option<PathBuf>,
 }
 
 impl Turn<'_> {

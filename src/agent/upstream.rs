@@ -126,7 +126,9 @@ impl<'a> UpstreamClient<'a> {
         let mut usage = wanted;
         loop {
             let body = request::body(turn, &model, (streams, native.is_none(), usage), most)
-                .map_err(|e| temporary(&format!("the transcript cannot be read: {e}"), Some(&e)))?;
+                .map_err(|e| {
+                    temporary(&format!("what was said or attached cannot be read: {e}"), Some(&e))
+                })?;
             let request = Request {
                 method: "POST",
                 target: "/chat/completions",

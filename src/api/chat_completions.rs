@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt::{Display, Write};
 
+use super::attachments::Attachments;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad_field};
 use super::reply_writer::Encoder;
@@ -10,7 +11,7 @@ use super::request::{Body, excerpt, list, text};
 use super::service::Exchange;
 use super::turn::{self, ParseOptions, Parsed, TurnRequest};
 use super::warnings::Warnings;
-use crate::agent::context::{self, is_instruction, own, role};
+use crate::agent::context::{self, is_instruction, message, own, role};
 use crate::agent::{DEFAULT_MODEL, Report};
 use crate::escape::quoted;
 use crate::http::sse;
@@ -70,15 +71,23 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let messages = list(body.raw("messages"))
         .ok_or_else(|| bad_field("messages", "must be a list of messages, and not empty"))?;
     let kinds = &["text", "refusal", "image_url", "input_audio", "file"];
-    let kinds = if options.takes_all() { &kinds[..] } else { &kinds[..2] };
+    // What users said before in a session is in its transcript: it is checked, and no more.
+    let all = |role: &str| options.takes_all() || options.stores && role == "user";
     for (at, message) in elements(messages).enumerate() {
         // A message that only calls tools has no content.
-        if member(message, "content").is_some() || role(message) != "assistant" {
+        let role = role(message);
+        if member(message, "content").is_some() || role != "assistant" {
+            let kinds = if all(&role) { &kinds[..] } else { &kinds[..2] };
             check(message, kinds, &format_args!("messages[{at}]"))?;
         }
     }
     let warnings = unmet(&body, options)?;
     let own = own(messages);
+    let said = elements(messages).nth(own).unwrap_or_default();
+    let text = context::text(said);
+    let place = format!("messages[{own}].content");
+    let attachments = options.stores.then(|| Attachments::of_content(said, &place)).transpose()?;
+    let attachments = attachments.unwrap_or_default();
     // In a session the transcript has what was said.
     let stays = |(at, message): &(usize, &str)| {
         !options.in_session || *at == own || is_instruction(message)
@@ -87,7 +96,12 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let context = (options.upstream || kept().nth(1).is_some()).then(|| {
         let mut context = String::with_capacity(body.json.len() + 64);
         let _ = write!(context, r#"{{"model":{},"messages":["#, quoted(&model));
-        kept().for_each(|(_, message)| add(&mut context, None, message));
+        for (at, said) in kept() {
+            // What is stored is not written down a second time.
+            let without =
+                (at == own && !attachments.is_empty()).then(|| message(&role(said), &text));
+            add(&mut context, None, without.as_deref().unwrap_or(said));
+        }
         context += r#"],"options":{"#;
         for (name, value) in members(body.json).filter(|(name, _)| !READ.contains(&&**name)) {
             let no_tools = !options.takes_all() && TOOLS.contains(&&*name);
@@ -98,9 +112,8 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
         }
         context + "}}"
     });
-    let text = elements(messages).nth(own).map_or(String::new(), context::text);
     let encoder = ChatEncoder { model, include_usage, created: now() / 1000 };
-    Ok((TurnRequest { text, stream, stored: false, context, warnings }, encoder))
+    Ok((TurnRequest { text, stream, stored: false, context, attachments, warnings }, encoder))
 }
 
 /// Rejects what the turn cannot be asked for, and tells of what has no effect.
@@ -172,8 +185,8 @@ fn check_part(part: &str, kinds: &[&str], place: &str) -> Result<(), ApiError> {
 pub fn unsupported(kinds: &[&str], kind: &str, place: &str) -> ApiError {
     let kinds = kinds.join(", ");
     let message = format!(
-        "{place} has the type {:?}; taken are whole parts of type {kinds}, of an agent that is no \
-         upstream and in a session only text.",
+        "{place} has the type {:?}; taken are whole parts of type {kinds}: others only of users, in a \
+         session and before an upstream.",
         excerpt(kind)
     );
     ApiError::new(400, "unsupported_content", message).param(place)
@@ -262,7 +275,8 @@ impl Encoder for ChatEncoder {
 mod tests {
     use super::*;
 
-    const PLAIN: ParseOptions = ParseOptions { in_session: false, durable: false, upstream: false };
+    const PLAIN: ParseOptions =
+        ParseOptions { in_session: false, durable: false, upstream: false, stores: false };
 
     fn text(body: &str) -> Result<String, String> {
         parse(body.as_bytes(), PLAIN).map(|(ask, _)| ask.text).map_err(|problem| problem.0.message)
@@ -298,12 +312,14 @@ mod tests {
         assert!(
             whole["options"]["tools"].is_array() && whole["options"]["stream_options"].is_object()
         );
-        let durable = context(ParseOptions { in_session: true, durable: true, upstream: true });
+        let durable =
+            context(ParseOptions { in_session: true, durable: true, upstream: true, ..PLAIN });
         assert_eq!(durable["messages"][0]["content"], "s");
         assert_eq!(durable["messages"][1]["content"], "c");
         assert_eq!(durable["messages"].as_array().unwrap().len(), 2);
         assert_eq!(durable["options"], serde_json::json!({"temperature": 1}));
-        let keyed = context(ParseOptions { in_session: false, durable: true, upstream: true });
+        let keyed =
+            context(ParseOptions { in_session: false, durable: true, upstream: true, ..PLAIN });
         assert_eq!(keyed["options"], serde_json::json!({"temperature": 1, "tools": []}));
         let alone = br#"{"messages":[{"role":"user","content":"a"}],"temperature":1}"#;
         assert_eq!(parse(alone, PLAIN).unwrap().0.context, None);

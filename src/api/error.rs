@@ -216,6 +216,7 @@ impl From<Refusal> for ApiError {
         let (status, code) = match &refusal {
             Refusal::Full(full) => return ApiError::reached(429, "queue_full", full),
             Refusal::Transcripts(full) => return ApiError::reached(507, "transcripts_full", full),
+            Refusal::Attachments(full) => return ApiError::reached(507, "attachments_full", full),
             Refusal::Share(full) => return ApiError::reached(507, "journal_full", full),
             Refusal::Conflict => (409, "idempotency_conflict"),
             Refusal::Erased => (410, "session_reset"),

@@ -1,8 +1,9 @@
 //! `/v1/messages` and `/v1/dead-letters`: durable messages are accepted, shown, waited for, cancelled and
 //! retried.
 
-use std::{borrow::Cow, os::fd::AsFd, sync::Arc, time::Duration};
+use std::{os::fd::AsFd, sync::Arc, time::Duration};
 
+use super::attachments::Attachments;
 use super::auth::Authenticated;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad, bad_field};
@@ -13,17 +14,12 @@ use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::{Response, number};
-use crate::json::{self, Raw, elements, object, text_or_null};
+use crate::json::{self, object, text_or_null};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{
     Command, DeliveryState, Draft, Entry, Hub, Id, Message, Refusal, Submitted, now, rfc3339,
 };
 use crate::sys::clock::parse_rfc3339;
-
-/// References that may come with a message, and the bytes of each: a URL.
-const MAX_ATTACHMENTS: usize = 16;
-
-const MAX_ATTACHMENT: usize = 2048;
 
 /// The fields of a message.
 const FIELDS: &str = "text, session, mode, deliver, attachments";
@@ -39,12 +35,12 @@ pub fn post_to_session(exchange: Exchange<'_>, session: &str) -> Handled {
 }
 
 fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
-    let (body, lease) = json_body(&mut exchange)?;
+    let (body, mut lease) = json_body(&mut exchange)?;
     let Exchange { connection, request, service, proof } = &exchange;
     let busy = service.settings().config.session.busy;
     let wait = wait_of(request)?;
     let parsing = parse_lock(proof, &body);
-    let mut draft = parse(&body, session, proof, busy)?;
+    let mut draft = parse(&body, (session, service.refuses_files()), proof, busy)?;
     match (session_header(request), draft.who.session.as_deref()) {
         (Some(header), None) => draft.who = owner_of(proof, Some(header))?,
         (Some(header), Some(session)) if header != session => {
@@ -56,12 +52,15 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     drop(parsing);
     draft.deliver.as_deref().map_or(Ok(()), |target| check_target(service, proof, target))?;
     draft.key = idempotency_key(request, proof, &body)?;
-    drop((body, lease));
+    drop(body);
+    // What is not stored yet is held in memory.
+    lease.shrink(draft.files.iter().map(|file| file.data.len()).sum());
     let (session, mode) = (draft.who.session.clone(), draft.mode);
     let (id, position, interrupted, known) = match submit(service, draft)? {
         Submitted::New { id, position, interrupted } => (id, position, interrupted, false),
         Submitted::Known(id) => (id, 1, None, true),
     };
+    drop(lease);
     let _pinned = service.hub.pin_reply(id);
     if wait > Duration::ZERO || known || position == 0 {
         match service.hub.wait(id, connection.as_fd(), wait) {
@@ -106,6 +105,9 @@ fn check_target(service: &Service, proof: &Authenticated, target: &str) -> Resul
 /// Submits a message, or runs the slash command that it is.
 pub fn submit(service: &Service, draft: Draft) -> Result<Submitted, ApiError> {
     let command = draft.who.session.as_ref().and_then(|_| Command::parse(&draft.text));
+    if command.is_some() && !draft.files.is_empty() {
+        return Err(bad_field("attachments", "cannot have files beside a slash command"));
+    }
     Ok(match command {
         Some(command) => service.hub.command(command, draft),
         None => service.hub.submit(draft),
@@ -237,10 +239,10 @@ pub fn find(service: &Service, proof: &Authenticated, id: &str) -> Result<Messag
     if message.entry.erased { Err(Refusal::Erased.into()) } else { Ok(message) }
 }
 
-/// Parses the body of a message, for the session in its path.
+/// Parses the body of a message, for the session in its path. `refuses_files`: why none are taken.
 pub(super) fn parse(
     body: &[u8],
-    session: Option<&str>,
+    (session, refuses_files): (Option<&str>, Option<&str>),
     proof: &Authenticated,
     busy: Busy,
 ) -> Result<Draft, ApiError> {
@@ -255,30 +257,16 @@ pub(super) fn parse(
     if body.text("mode")?.is_some_and(|word| !mode.choose(&word)) {
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
+    let attached = Attachments::of_list(body.raw("attachments"), refuses_files)?;
     Ok(Draft {
         who: owner_of(proof, session.or(named.as_deref()))?,
         text: said,
         context: None,
-        attachments: attachments(body.raw("attachments"))?,
+        attachments: attached.references,
+        files: attached.files,
         deliver: body.text("deliver")?.map(Into::into),
         mode,
         key: None,
-    })
-}
-
-fn attachments(raw: Raw<'_>) -> Result<Vec<String>, ApiError> {
-    let json = raw.unwrap_or("[]");
-    let fits = |text: &Cow<'_, str>| {
-        (1..=MAX_ATTACHMENT).contains(&text.len()) && !text.contains(char::is_control)
-    };
-    let read = |item| json::text(item).ok().filter(fits).map(Cow::into_owned);
-    let all: Option<Vec<String>> = elements(json).take(MAX_ATTACHMENTS + 1).map(read).collect();
-    let all = all.filter(|all| json.starts_with('[') && all.len() <= MAX_ATTACHMENTS);
-    all.ok_or_else(|| {
-        bad(format!(
-            "\"attachments\" must be a list of at most {MAX_ATTACHMENTS} references of at most \
-             {MAX_ATTACHMENT} bytes of text each."
-        ))
     })
 }
 
@@ -293,7 +281,8 @@ mod tests {
 
     fn text(body: &str, session: Option<&str>) -> Result<Draft, String> {
         let owner = Authenticated(Arc::new(ClientKey::new("owner")));
-        parse(body.as_bytes(), session, &owner, Busy::Queue).map_err(|problem| problem.0.message)
+        parse(body.as_bytes(), (session, None), &owner, Busy::Queue)
+            .map_err(|problem| problem.0.message)
     }
 
     #[test]

@@ -96,6 +96,14 @@ impl Service {
         }
     }
 
+    /// Why no files are taken with messages.
+    pub fn refuses_files(&self) -> Option<&'static str> {
+        let settings = self.settings();
+        let off = settings.config.limits.max_attachments == 0;
+        let echo = settings.config.agent.is_echo();
+        off.then_some("limits.max_attachments is 0").or(echo.then_some("the agent is echo"))
+    }
+
     pub fn settings(&self) -> Arc<Settings> {
         self.hub.settings()
     }

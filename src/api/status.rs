@@ -122,6 +122,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "reload_error": refused.map(|it| object!("time": it.time, "message": it.message)),
         "restart": restart(&service.hub),
         "journal": journal,
+        "attachment_bytes": glance.as_ref().map(|(counts, ..)| counts.attachments),
         "principals": glance.map(|(.., usage)| principals(service, usage)),
         "last_stop": last_stop,
     );

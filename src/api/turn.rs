@@ -6,6 +6,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::attachments::Attachments;
+use super::buffers::Lease;
 use super::error::{ApiError, Handled, HandlerError, bad};
 use super::messages::submit;
 use super::reply_writer::{Encoder, ReplyWriter};
@@ -33,6 +35,7 @@ pub struct TurnRequest {
     pub stored: bool,
     /// See [`crate::agent::Context`]; `None` where there is nothing but the text.
     pub context: Option<String>,
+    pub attachments: Attachments,
     pub warnings: Warnings,
 }
 
@@ -44,10 +47,12 @@ pub struct ParseOptions {
     pub durable: bool,
     /// The agent speaks the API itself: it gets all that the request says.
     pub upstream: bool,
+    /// Images and files of a session's message are stored.
+    pub stores: bool,
 }
 
 impl ParseOptions {
-    /// Whether it can be asked for tools, forms of the answer, images and files: a session is text.
+    /// Whether it can be asked for tools, forms of the answer, images and files as they are: a session is text.
     pub fn takes_all(self) -> bool {
         self.upstream && !self.in_session
     }
@@ -85,24 +90,28 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let key = idempotency_key(request, proof, &body)?;
     let in_session = session.is_some();
     let upstream = settings.agent.kind() == "upstream";
-    let options = ParseOptions { in_session, durable: in_session || key.is_some(), upstream };
+    let (durable, stores) =
+        (in_session || key.is_some(), in_session && service.refuses_files().is_none());
+    let options = ParseOptions { in_session, durable, upstream, stores };
     let (ask, mut encoder) = read(&body, session, options)?;
     let context = ask.context.as_deref().filter(|_| settings.agent.reads_files());
     context.map_or(Ok(()), check_instructions)?;
     drop(body);
     let (durable, stream) = (options.durable || ask.stored, ask.stream);
     let mode = settings.config.session.busy;
-    let (text, context, attachments, deliver) = (ask.text, ask.context, Vec::new(), None);
-    let draft = Draft { who, text, context, attachments, deliver, mode, key };
+    let (text, context, deliver) = (ask.text, ask.context, None);
+    let Attachments { references: attachments, files } = ask.attachments;
+    let held = files.iter().map(|file| file.data.len()).sum();
+    let draft = Draft { who, text, context, attachments, files, deliver, mode, key };
     // An ephemeral message waits in memory.
     let bytes = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
-    lease.shrink(if durable { 0 } else { bytes });
+    lease.shrink(if durable { held } else { bytes });
     // The connection is lent to the reply, and its socket watched meanwhile.
     let client = connection.watch().map_err(|e| ApiError::out_of_resources(&e))?;
     let exchange = Exchange { connection, request, service, proof };
     let mut answer = ReplyWriter::new(exchange, &mut *encoder, (stream, ask.warnings));
     let run = if durable { run_durable } else { run_ephemeral };
-    let failed = match run(service, draft, client.as_fd(), &mut answer) {
+    let failed = match run(service, draft, (client.as_fd(), lease), &mut answer) {
         Ok(()) => None,
         Err(HandlerError::Api(problem)) => Some(problem),
         Err(HandlerError::Closed(why)) => Some(answer.refused.take().ok_or(why)?),
@@ -128,7 +137,7 @@ pub fn check_instructions(context: &str) -> Result<(), ApiError> {
 fn run_ephemeral(
     service: &Service,
     draft: Draft,
-    client: BorrowedFd<'_>,
+    (client, _lease): (BorrowedFd<'_>, Lease),
     answer: &mut ReplyWriter<'_>,
 ) -> Handled {
     let permit = service.hub.acquire_turn(&draft.who.principal, client, answer)?;
@@ -145,7 +154,7 @@ fn run_ephemeral(
 fn run_durable(
     service: &Service,
     draft: Draft,
-    client: BorrowedFd<'_>,
+    (client, lease): (BorrowedFd<'_>, Lease),
     answer: &mut ReplyWriter<'_>,
 ) -> Handled {
     // Before it is accepted: who is told to try again must not find it done twice.
@@ -155,6 +164,7 @@ fn run_durable(
         Submitted::New { id, .. } => (id, false),
         Submitted::Known(id) => (id, true),
     };
+    drop(lease);
     let _pinned = hub.attend(id);
     (answer.id, answer.replayed) = (id.to_string(), replayed);
     let waiter = Waiter { hub, id, client, keyed, came: Instant::now() };

@@ -306,6 +306,8 @@ section! {
         max_transcript: usize => limits::MAX_TRANSCRIPT, Number(&SIZE), "\"256KiB\"";
         /// Bytes that all sessions keep on disk.
         max_transcripts: usize => limits::MAX_TRANSCRIPTS, Number(&SIZE), "\"1GiB\"";
+        /// Bytes that files take which came with messages; 0: none are taken.
+        max_attachments: usize => limits::MAX_ATTACHMENTS, Number(&SIZE), "\"256MiB\"";
         /// Finished messages that are remembered.
         keep_results: usize => limits::KEEP_RESULTS, Number(&COUNT), "10000";
         /// A whole request head, from its first byte.

@@ -153,8 +153,7 @@ fn open(
 pub fn hub(plan: &Plan, config: Config, wake: Arc<EventFd>) -> Result<Arc<Hub>, Failure> {
     let held = open_journal(plan, &config)?;
     // An ephemeral run that was killed has left its own.
-    let temporary = plan.dirs.ephemeral_sessions();
-    let _ = fs::remove_dir_all(&temporary);
+    let _ = plan.dirs.ephemeral().map(fs::remove_dir_all);
     hub_of(held, plan, config, wake)
 }
 
@@ -165,8 +164,8 @@ pub fn hub_of(
     config: Config,
     wake: Arc<EventFd>,
 ) -> Result<Arc<Hub>, Failure> {
-    let sessions =
-        if plan.ephemeral { plan.dirs.ephemeral_sessions() } else { plan.dirs.sessions() };
+    let [ephemeral, _] = plan.dirs.ephemeral();
+    let sessions = if plan.ephemeral { ephemeral } else { plan.dirs.sessions() };
     let transcripts = Transcripts::new(sessions);
     let shared = (Arc::clone(&plan.children), wake);
     Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(SystemClocks))

@@ -200,6 +200,7 @@ impl Hub {
             who: who.clone(),
             text: message.text,
             attachments: message.attachments,
+            files: Vec::new(),
             context: message.context,
             deliver: message.deliver,
             mode: Busy::Queue,

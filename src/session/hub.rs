@@ -115,6 +115,8 @@ pub(super) struct State {
     /// What the next ids have of chance.
     chances: Vec<[u8; 10]>,
     pub(super) recent: Recent,
+    /// Files that are stored for messages that are not accepted yet: whose they are, and what they take.
+    pub(super) uploads: Vec<(Id, String, u64)>,
 }
 
 /// What is remembered from one compaction to the next.

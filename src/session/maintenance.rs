@@ -129,6 +129,7 @@ impl Hub {
                     self.spawn_compaction();
                 }
             }
+            self.remove_attachments();
         }
     }
 

@@ -6,8 +6,10 @@ use super::id::Id;
 use super::message_table::Entry;
 use super::pending_retry::PendingRetry;
 use super::states::DeliveryState;
+use super::stored_file::StoredFile;
 use crate::agent::{ErrorResponse, Report};
 use crate::escape::quoted;
+use crate::json;
 use crate::stored_text::{PLACEHOLDER, StoredText, inside};
 pub use crate::sys::clock::rfc3339;
 use crate::sys::gather::Gather;
@@ -20,6 +22,8 @@ pub struct Message {
     pub reply: Option<String>,
     /// The inside of the reply where it is so long that it was not loaded; `reply` is empty then.
     pub long: Option<StoredText>,
+    /// What its record says of what came with it, where there are files among that.
+    pub attachments: Vec<String>,
     /// What its agent told beside it.
     pub report: Report,
     pub error: Option<String>,
@@ -59,9 +63,15 @@ impl Message {
         let rest = [("usage", &self.report.usage), ("tool_calls", &self.report.calls)];
         let rest = rest.map(|(name, it)| it.as_ref().map(|it| format!(r#","{name}":{it}"#)));
         let rest = rest.map(Option::unwrap_or_default).concat();
+        // Where they are is nobody's business.
+        let files = self.attachments.iter().filter_map(|it| StoredFile::parse(it));
+        let files = json::list(&mut files.map(|file| {
+            let (name, media) = (quoted(file.name), quoted(file.media));
+            format!(r#"{{"name":{name},"type":{media},"bytes":{}}}"#, file.bytes)
+        }));
         let waiting = self.waiting.as_ref().and_then(PendingRetry::to_json);
         format!(
-            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}}}"#,
+            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}{}}}"#,
             self.id,
             text(entry.owner.session.as_deref()),
             quoted(&entry.owner.principal),
@@ -79,6 +89,7 @@ impl Message {
             waiting.unwrap_or_else(|| "null".to_owned()),
             deliveries.join(","),
             rest,
+            if files == "[]" { String::new() } else { format!(r#","attachments":{files}"#) },
         )
     }
 }

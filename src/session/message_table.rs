@@ -19,6 +19,7 @@ use std::time::Duration;
 use super::clock::{ClockRecord, millis};
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
+use super::stored_file::Files;
 use super::tree::{Tree, TreeOf};
 use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::limits::RECORD_OVERHEAD;
@@ -51,6 +52,10 @@ pub struct MessageTable {
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
     keyed: VecDeque<Id>,
+    /// How many messages have the files of an upload.
+    uploads: Tree,
+    /// Files that no message has any more.
+    pub gone: Vec<String>,
     /// The journal says more of some messages than has to stay.
     pub must_erase: bool,
     pub counts: Counts,
@@ -169,6 +174,10 @@ impl MessageTable {
         if let Some(key) = &key {
             self.idempotency_keys.insert(key.key, id.0);
         }
+        let files = Files::of(&record.attachments).map(Box::new);
+        if let Some(files) = &files {
+            *self.uploads.entry(files.upload.0).or_default() += 1;
+        }
         let entry = Entry {
             owner: self.shared(owner),
             accepted: number,
@@ -176,6 +185,7 @@ impl MessageTable {
             at: record.at.at,
             key,
             delivery,
+            files,
             ..Entry::default()
         };
         let at = self.next_stamp(record.at);
@@ -284,6 +294,23 @@ impl MessageTable {
         }
     }
 
+    /// A message has these files no more.
+    fn release(&mut self, files: Option<Box<Files>>) {
+        let Some(files) = files else { return };
+        match self.uploads.get(&files.upload.0).copied() {
+            Some(more) if more > 1 => _ = self.uploads.insert(files.upload.0, more - 1),
+            _ => {
+                self.uploads.remove(&files.upload.0);
+                self.gone.extend(files.names);
+            }
+        }
+    }
+
+    /// Whether a message has the files of this upload.
+    pub fn has_upload(&self, upload: Id) -> bool {
+        self.uploads.contains_key(&upload.0)
+    }
+
     /// Messages that run, and the number of the attempt.
     pub fn running(&self) -> Vec<(Id, u32)> {
         let running = self.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
@@ -340,6 +367,11 @@ impl MessageTable {
         self.accounts.get(principal).map_or(0, |account| account.counts.bytes)
     }
 
+    /// What a principal's attachments take on the disk.
+    pub fn attachments_of(&self, principal: &str) -> u64 {
+        self.accounts.get(principal).map_or(0, |account| account.counts.attachments)
+    }
+
     /// What each principal holds.
     pub fn usage(&self) -> Usage {
         let mut usage = Usage::default();
@@ -347,6 +379,7 @@ impl MessageTable {
             *usage.of(name) = vec![
                 ("running", own.counts.running as u64),
                 ("journal_bytes", own.counts.bytes),
+                ("attachment_bytes", own.counts.attachments),
                 ("results", own.unkeyed.len() as u64),
                 ("outbox", own.counts.outbox as u64),
                 ("dead_letters", own.counts.dead_letters as u64),

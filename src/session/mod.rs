@@ -4,6 +4,7 @@
 //! What may enter: messages and what becomes of them, in the journal and out of it. What a turn does is
 //! `agent`'s, how a reply travels `delivery`'s.
 
+mod attachments;
 mod cancel;
 mod clock;
 mod commands;
@@ -33,6 +34,7 @@ mod retry;
 mod return_notices;
 mod session_eviction;
 mod states;
+mod stored_file;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -59,6 +61,7 @@ pub use reply::{ReplyBuffer, Watch};
 pub use restarts::{LastRestart, RestartAccepted, RestartKind, RestartRequest, RestartStage};
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};
+pub use stored_file::{StoredFile, Upload};
 pub use submit::{Draft, Refusal, Submitted};
 pub use time::{SystemClocks, now};
 pub use transcript::Transcripts;

@@ -67,6 +67,10 @@ impl Hub {
             Ok((Some(Step::Cancelled(why)), _)) => message.error = Some(why),
             Ok(_) => {}
         }
+        if message.entry.files.is_some() {
+            let accepted = self.accepted(&message.entry);
+            message.attachments = accepted.map(|it| it.attachments).unwrap_or_default();
+        }
         message.refused = detail.as_deref().and_then(agent::ErrorResponse::parse);
         message.delivery_error = match self.step(message.entry.delivery_error_record()) {
             Ok(Some(Step::Deferred(why) | Step::Dead(why))) => Some(why),

@@ -58,6 +58,7 @@ impl Hub {
             log::warn!("the transcripts cannot be counted, so not all have a limit: {e}");
         }
         self.forget_idle();
+        self.sweep_attachments();
     }
 
     /// Forgets idle sessions, the longest idle first, so that this one has room: of the principal where

@@ -7,6 +7,7 @@ use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Owner};
 use super::states::{DeliveryState, TurnState};
+use super::stored_file::{Files, Upload};
 use crate::config::{Busy, OWNER};
 use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::journal::{self, WriteError};
@@ -19,8 +20,10 @@ pub struct Draft {
     pub text: String,
     /// What the request said beside its text: see [`crate::agent::Context`].
     pub context: Option<String>,
-    /// References that the agent is handed, and nobody here opens.
+    /// References that the agent is handed, and nobody here opens; an empty text stands for a file.
     pub attachments: Vec<String>,
+    /// These files, which are not stored yet.
+    pub files: Vec<Upload>,
     /// The target of the configuration that the reply goes to.
     pub deliver: Option<String>,
     pub mode: Busy,
@@ -49,6 +52,8 @@ pub enum Refusal {
     Erased,
     /// Sessions keep as much on disk as they may, and none is idle.
     Transcripts(LimitReached),
+    /// There is no room for its attachments.
+    Attachments(LimitReached),
     Journal(WriteError),
     /// The principal's share of the journal is full.
     Share(LimitReached),
@@ -65,9 +70,10 @@ pub enum Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = match self {
-            Refusal::Full(reached) | Refusal::Share(reached) | Refusal::Transcripts(reached) => {
-                &reached.message
-            }
+            Refusal::Full(reached)
+            | Refusal::Share(reached)
+            | Refusal::Transcripts(reached)
+            | Refusal::Attachments(reached) => &reached.message,
             Refusal::Conflict => "This idempotency key was used for another request; take another.",
             Refusal::Erased => "The session of this message was reset: what it said is forgotten.",
             Refusal::Journal(refused) => &format!("The journal did not accept it: {refused}."),
@@ -91,7 +97,8 @@ impl From<WriteError> for Refusal {
 
 impl Hub {
     /// Takes a message. When this returns [`Submitted`] it is durable.
-    pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
+    pub fn submit(self: &Arc<Self>, mut draft: Draft) -> Result<Submitted, Refusal> {
+        let mut stored = self.store(&mut draft)?;
         let mut made_room = false;
         let mut state = loop {
             let state = self.lock();
@@ -113,6 +120,11 @@ impl Hub {
             self.make_room(&draft.who, reached.over);
         };
         self.check_share(&state, &draft)?;
+        let files = Files::of(&draft.attachments).filter(|_| stored.is_none());
+        if !draft.files.is_empty() || files.is_some_and(|it| !state.table.has_upload(it.upload)) {
+            // Those of another message, or the message of its key, were forgotten this moment.
+            return Err(Refusal::Erased);
+        }
         let (session, mode) = (draft.who.digest(), draft.mode);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let admission = state.dispatch.submit(id, &draft.who.principal, session);
@@ -120,7 +132,14 @@ impl Hub {
         let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
         if let Err(refused) = self.write(&mut state, &record) {
             state.dispatch.leave(id);
+            if let (WriteError::Broken(_), Some(stored)) = (&refused, &mut stored) {
+                // The next start knows whether the record is there.
+                stored.keep(&mut state);
+            }
             return Err(Refusal::Journal(refused));
+        }
+        if let Some(stored) = &mut stored {
+            stored.keep(&mut state);
         }
         let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
@@ -243,7 +262,11 @@ impl Hub {
     }
 
     /// The message of the draft's idempotency key, and the number of its record.
-    fn find_duplicate(&self, state: &State, draft: &Draft) -> Result<Option<(Id, u64)>, Refusal> {
+    pub(super) fn find_duplicate(
+        &self,
+        state: &State,
+        draft: &Draft,
+    ) -> Result<Option<(Id, u64)>, Refusal> {
         let known = |(key, body)| Some((state.table.find_by_idempotency_key(key)?, body));
         let Some(((id, entry), body)) = draft.key.and_then(known) else { return Ok(None) };
         match &entry.key {

@@ -241,6 +241,7 @@ fn draft(session: &str, text: &str) -> Draft {
         who: who(session),
         text: text.to_owned(),
         attachments: Vec::new(),
+        files: Vec::new(),
         deliver: None,
         mode: Busy::Queue,
         key: None,

@@ -61,6 +61,11 @@ impl Transcripts {
         Transcripts { dir, ..Transcripts::default() }
     }
 
+    /// Where all of them are.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Where the transcript of a session is. It need not exist.
     pub fn path(&self, session: Digest) -> PathBuf {
         self.dir.join(format!("{session:032x}.jsonl"))

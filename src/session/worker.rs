@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use super::commands::Command;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::Entry;
+use super::message_table::{Entry, session_digest};
 use super::notices::MODE;
 use super::reply::ReplyBuffer;
 use crate::agent::{Context, Outcome, Reply, Turn};
@@ -208,6 +208,14 @@ impl Hub {
         let lines = lines.filter(|lines| !lines.is_empty());
         let temporary = lines.map(|lines| self.transcripts.write_temporary(id, &lines));
         let temporary = temporary.transpose().map_err(io::Error::other)?;
+        let mut room = u64::MAX;
+        let attachments = &*self.attached(attachments, &mut room);
+        // What goes along with a request is no more than a client's own request may bring.
+        let room = (config.limits.max_body as u64).saturating_sub(u64::MAX - room);
+        let session_of = session.as_ref().filter(|_| settings.agent.kind() == "upstream");
+        let earlier = session_of
+            .map(|session| self.attached_before(session_digest(principal, session), id, room));
+        let earlier = earlier.transpose()?;
         let turn = Turn {
             message_id: id,
             session: session.as_deref().unwrap_or(""),
@@ -217,6 +225,7 @@ impl Hub {
             context: context.as_ref(),
             transcript: transcript.as_deref().or(temporary.as_ref().map(|file| &*file.0)),
             attachments,
+            earlier: earlier.as_deref().unwrap_or_default(),
             max_reply: config.limits.max_reply,
         };
         let (abort, timeout) = (Some(self.abort.as_fd()), config.agent.turn_timeout);

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use mdoc::{Lines, PAGES};
 use scan::Source;
+use util::api::id_of;
 use util::{DEADLINE, Home, Process, Target, TempDir, binary, script, skip, sys};
 
 type Set = BTreeSet<String>;
@@ -643,7 +644,9 @@ fn the_pages_have_the_members_of_messages_status_and_callbacks() {
     let gateway = home.start();
     let (api, page) = (gateway.api(), Lines::of(PAGES[3]));
 
-    let id = api.deliver("s", "x", "out");
+    let file = json!({ "type": "text/plain", "data": "AAAA" });
+    let body = json!({ "text": "x", "deliver": "out", "attachments": [file] });
+    let id = id_of(&api.send_json("s", &body).assert_status(202).json());
     api.until_delivery(&id, "delivered");
     let mut message = api.message(&id);
     // An upstream's reply may have them; tests/turns/tools.rs has one that has.

@@ -1,6 +1,7 @@
 //! Messages and their sessions: accepted, asked after, told, forgotten.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod attachments;
 mod forget;
 mod forgotten;
 mod lists;

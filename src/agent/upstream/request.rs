@@ -2,12 +2,13 @@
 
 use std::{io, path::Path};
 
-use super::super::Turn;
 use super::super::context::{is_instruction, message};
+use super::super::{Attachment, Turn};
+use crate::digest::to_base64;
 use crate::escape::quoted;
 use crate::json::{add, elements, member, members, string};
-use crate::limits::MAX_TRANSCRIPT_RANGE;
-use crate::sys::fs::{if_exists, open_own, read_bytes};
+use crate::limits::{MAX_BODY_RANGE, MAX_TRANSCRIPT_RANGE};
+use crate::sys::fs::{if_exists, is_temporary, open_own, read_bytes};
 
 /// Fields of a request that are ours to set.
 const OURS: [&str; 5] = ["model", "messages", "stream", "stream_options", "n"];
@@ -45,14 +46,67 @@ fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::R
     let said = given.filter(|message| !in_session || is_instruction(message));
     said.for_each(|message| add(body, None, message));
     if let Some(transcript) = turn.transcript {
-        history(&read(transcript)?, max_history)
-            .iter()
-            .for_each(|message| add(body, None, message));
+        let attached = |id: &str| turn.earlier.iter().find(|(known, _)| known == id);
+        for (role, text, id) in history(&read(transcript)?, max_history) {
+            match attached(&id).filter(|_| role == "user") {
+                Some((_, attachments)) => add(body, None, &user(&text, attachments)?),
+                None => add(body, None, &message(role, &text)),
+            }
+        }
     }
     if in_session || alone {
-        add(body, None, &message("user", turn.text));
+        add(body, None, &user(turn.text, turn.attachments)?);
     }
     Ok(())
+}
+
+/// A user's message, with what came with it.
+fn user(text: &str, attachments: &[Attachment]) -> io::Result<String> {
+    if attachments.is_empty() {
+        return Ok(message("user", text));
+    }
+    let mut parts = "[".to_owned();
+    if !text.is_empty() {
+        add(&mut parts, None, &text_part(text));
+    }
+    for attachment in attachments {
+        add(&mut parts, None, &part(attachment)?);
+    }
+    Ok(format!(r#"{{"role":"user","content":{parts}]}}"#))
+}
+
+fn text_part(text: &str) -> String {
+    format!(r#"{{"type":"text","text":{}}}"#, quoted(text))
+}
+
+/// An attachment as a part of content: a line of text where there is no file, or none any more.
+fn part(attachment: &Attachment) -> io::Result<String> {
+    let Attachment { name, media, path } = attachment;
+    let cap = *MAX_BODY_RANGE.end() as u64;
+    let read = path.as_ref().map(|path| open_own(path).and_then(|file| read_bytes(file, cap)));
+    let base64 = match read {
+        Some(Err(e)) if is_temporary(&e) => return Err(e),
+        read => read.and_then(Result::ok).map(|bytes| to_base64(&bytes)),
+    };
+    let image = |url: &str| format!(r#"{{"type":"image_url","image_url":{{"url":{url}}}}}"#);
+    let Some(base64) = base64 else {
+        let linked = media == "image/*";
+        let line = || text_part(&format!("Attachment: {name}"));
+        return Ok(if linked { image(&quoted(name)) } else { line() });
+    };
+    Ok(match media.split_once('/') {
+        Some(("image", _)) => image(&format!("\"data:{media};base64,{base64}\"")),
+        Some(("audio", kind @ ("wav" | "x-wav" | "wave" | "mpeg" | "mp3"))) => {
+            let format = if kind.starts_with("mp") { "mp3" } else { "wav" };
+            let audio = format!(r#"{{"data":"{base64}","format":"{format}"}}"#);
+            format!(r#"{{"type":"input_audio","input_audio":{audio}}}"#)
+        }
+        _ => {
+            let data = format!("data:{media};base64,{base64}");
+            let file = format!(r#"{{"filename":{},"file_data":"{data}"}}"#, quoted(name));
+            format!(r#"{{"type":"file","file":{file}}}"#)
+        }
+    })
 }
 
 fn read(transcript: &Path) -> io::Result<String> {
@@ -61,8 +115,8 @@ fn read(transcript: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
 }
 
-/// The newest turns of a transcript that fit, question and answer together.
-fn history(transcript: &str, mut room: usize) -> Vec<String> {
+/// The newest turns of a transcript that fit, question and answer together: role, text and the message's id.
+fn history(transcript: &str, mut room: usize) -> Vec<(&'static str, String, String)> {
     let mut newest = Vec::new();
     let mut answer: Option<&str> = None;
     let id = |line| member(line, "id");
@@ -73,9 +127,9 @@ fn history(transcript: &str, mut room: usize) -> Vec<String> {
             continue;
         };
         let turn = [("assistant", reply), ("user", line)];
-        let turn =
-            turn.map(|(role, line)| message(role, &string(line, "content").unwrap_or_default()));
-        let length = turn.iter().map(String::len).sum();
+        let text = |line, name| string(line, name).unwrap_or_default();
+        let turn = turn.map(|(role, line)| (role, text(line, "content"), text(line, "id")));
+        let length = turn.iter().map(|(role, text, _)| message(role, text).len()).sum();
         let Some(left) = room.checked_sub(length) else { break };
         room = left;
         newest.extend(turn);
@@ -100,6 +154,7 @@ mod tests {
         context: None,
         transcript: None,
         attachments: &[],
+        earlier: &[],
         max_reply: 0,
     };
 

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 use std::mem::take;
 
-use crate::agent::context::{self, assistant, inner, own, role, tool_call};
+use crate::agent::context::{self, assistant, inner, message, own, role, tool_call};
+use crate::api::attachments::Attachments;
 use crate::api::chat_completions::unsupported;
 use crate::api::error::{ApiError, bad_field};
 use crate::api::request::{excerpt, list, text};
 use crate::api::turn::ParseOptions;
 use crate::escape::quoted;
-use crate::json::{Raw, add, elements, find, member, string};
+use crate::json::{self, Raw, add, elements, find, member, string};
 use crate::sys::gather::Gather;
 
 const ROLES: [&str; 4] = ["user", "assistant", "system", "developer"];
@@ -143,18 +144,18 @@ impl<'a> Chat<'a> {
     }
 }
 
-/// The text of a turn, and the chat messages if there are others: no text is stored twice.
-/// `chained`: there may be calls before the input.
+/// The text of a turn, what came with it to be stored, and the chat messages if there are others: no text is
+/// stored twice. `chained`: there may be calls before the input.
 pub fn read(
     input: Raw<'_>,
     (options, chained): (ParseOptions, bool),
     lookup: Lookup<'_>,
-) -> Result<(String, Option<String>), ApiError> {
+) -> Result<(String, Attachments, Option<String>), ApiError> {
     let wrong = || bad_field("input", "must be text or a list of items, and not empty");
     let Some(items) = list(input) else {
         let plain = input.filter(|raw| raw.starts_with('"')).ok_or_else(wrong)?;
         let text = text(Some(plain), "input")?.filter(|text| !text.is_empty());
-        return Ok((text.ok_or_else(wrong)?.into(), None));
+        return Ok((text.ok_or_else(wrong)?.into(), Attachments::default(), None));
     };
     let media = options.takes_all();
     let mut chat = Chat { messages: "[".to_owned(), items, media, ..Chat::default() };
@@ -164,12 +165,25 @@ pub fn read(
     }
     chat.end_assistant()?;
     chat.end_outputs();
-    let messages = chat.messages + "]";
+    let mut messages = chat.messages + "]";
     let own = own(&messages);
+    let mut attachments = Attachments::default();
+    if options.stores {
+        let said = elements(&messages).nth(own).ok_or_else(wrong)?;
+        // Items and messages are not counted alike.
+        let found = Attachments::of_content(said, "input");
+        attachments = found.map_err(|error| error.param("input"))?;
+        // A list is what has more than text in it; what users said before is in the transcript.
+        let texts = json::list(&mut elements(&messages).map(|said| {
+            let lists = member(said, "content").is_some_and(|content| content.starts_with('['));
+            if lists { message(&role(said), &context::text(said)) } else { said.to_owned() }
+        }));
+        messages = texts;
+    }
     let said = elements(&messages).nth(own).ok_or_else(wrong)?;
     let plain = member(said, "content").is_some_and(|content| content.starts_with('"'));
     let alone = plain && own == 0 && elements(&messages).nth(1).is_none() && role(said) == "user";
-    Ok((context::text(said), (!alone).then_some(messages)))
+    Ok((context::text(said), attachments, (!alone).then_some(messages)))
 }
 
 fn add_item(
@@ -183,7 +197,7 @@ fn add_item(
     let kind = text(kind, &format!("{place}.type"))?.unwrap_or(implied.into());
     // A text that the item must have, as JSON.
     let part = |name: &str| {
-        let found = member(item, name).filter(|it| crate::json::text(it).is_ok());
+        let found = member(item, name).filter(|it| json::text(it).is_ok());
         found.ok_or_else(|| bad_field(&format!("{place}.{name}"), "must be text"))
     };
     match &*kind {
@@ -193,7 +207,7 @@ fn add_item(
                 let words = format!("must be one of {}", ROLES.join(", "));
                 return Err(bad_field(&format!("{place}.role"), &words));
             }
-            let media = role == "user" && options.takes_all();
+            let media = role == "user" && (options.takes_all() || options.stores);
             let content = content(member(item, "content"), media, &format!("{place}.content"))?;
             match &*role {
                 "assistant" => chat.add_said(content)?,
@@ -269,7 +283,7 @@ fn content(content: Raw<'_>, media: bool, place: &str) -> Result<String, ApiErro
 /// A part of content as a chat has it; `None` where it has no such, or where it is not whole, or more than
 /// a chat has a place for.
 fn part(part: &str, kind: &str) -> Option<String> {
-    let is_text = |it: &&str| crate::json::text(it).is_ok();
+    let is_text = |it: &&str| json::text(it).is_ok();
     let text_of = |name| member(part, name).filter(is_text);
     let lacks = |name| member(part, name).is_none().then_some(());
     Some(match kind {

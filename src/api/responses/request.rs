@@ -138,7 +138,8 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
         }
     }
     let chained = previous.is_some() || options.in_session;
-    let (text, messages) = items::read(body.raw("input"), (options, chained), lookup)?;
+    let read = items::read(body.raw("input"), (options, chained), lookup)?;
+    let (text, attachments, messages) = read;
     let mut response = format!(r#"{{"stored":{stored},"metadata":{metadata}"#);
     if let Some(reasoning) = body.raw("reasoning") {
         add(&mut response, Some("reasoning"), reasoning);
@@ -157,7 +158,8 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
     // A record is a line, and an event repeats parts of it.
     let context = one_line(context + "}");
     let echoed = EchoedFields::parse(&context).unwrap_or_default();
-    Ok((TurnRequest { text, stream, stored, context: Some(context), warnings }, echoed))
+    let context = Some(context);
+    Ok((TurnRequest { text, stream, stored, context, attachments, warnings }, echoed))
 }
 
 /// Refuses members of another kind. `place`: in front of their names.

@@ -19,7 +19,8 @@ use crate::json::member;
 pub fn json(bytes: &[u8]) {
     for bits in 0..8 {
         let is = |bit: u8| bits & bit != 0;
-        let options = ParseOptions { in_session: is(1), durable: is(2), upstream: is(4) };
+        let options =
+            ParseOptions { in_session: is(1), durable: is(2), upstream: is(4), stores: is(1) };
         match chat_completions::parse(bytes, options) {
             Ok((ask, encoder)) => {
                 assert!(ask.text.len() <= bytes.len(), "text from nowhere");
@@ -33,11 +34,12 @@ pub fn json(bytes: &[u8]) {
     }
     for bits in 0..4 {
         let is = |bit: u8| bits & bit != 0;
-        let options = ParseOptions { in_session: is(1), durable: is(1), upstream: is(2) };
+        let options =
+            ParseOptions { in_session: is(1), durable: is(1), upstream: is(2), stores: is(1) };
         responses(bytes, options);
     }
     let owner = Authenticated(Arc::new(ClientKey::new("owner")));
-    match messages::parse(bytes, None, &owner, Busy::Queue) {
+    match messages::parse(bytes, (None, None), &owner, Busy::Queue) {
         Ok(draft) => assert!(!draft.text.is_empty() && draft.text.len() <= bytes.len()),
         Err(problem) => refused(problem.0.status, &problem.0.message),
     }
@@ -48,7 +50,8 @@ pub fn input(bytes: &[u8]) {
     let body =
         [b"{\"tools\":[{\"type\":\"function\",\"name\":\"f\"}],\"input\":[", bytes, b"]}"].concat();
     for upstream in [false, true] {
-        responses(&body, ParseOptions { in_session: false, durable: false, upstream });
+        let plain = ParseOptions { in_session: false, durable: false, upstream, stores: false };
+        responses(&body, plain);
     }
 }
 

@@ -79,6 +79,7 @@ max_attempts = 2                              # default
 max_journal = "256MiB"                        # default
 max_transcript = "256KiB"                     # default
 max_transcripts = "1GiB"                      # default
+max_attachments = "256MiB"                    # default
 keep_results = 10000                          # default
 head_timeout = "10s"                          # default
 idle_timeout = "1m"                           # default

@@ -20,6 +20,8 @@ pub struct Counts {
     pub kept: usize,
     /// What their records take in the journal.
     pub bytes: u64,
+    /// What their attachments take on the disk.
+    pub attachments: u64,
 }
 
 impl Counts {
@@ -32,6 +34,7 @@ impl Counts {
             dead_letters: usize::from(entry.delivery_state() == Some(DeliveryState::Dead)),
             kept: 1,
             bytes: entry.bytes,
+            attachments: entry.files.as_ref().map_or(0, |files| files.bytes),
         }
     }
 
@@ -43,6 +46,7 @@ impl Counts {
         self.dead_letters = self.dead_letters + after.dead_letters - before.dead_letters;
         self.kept = self.kept + after.kept - before.kept;
         self.bytes = self.bytes + after.bytes - before.bytes;
+        self.attachments = self.attachments + after.attachments - before.attachments;
     }
 
     /// A message that keeps its session from being idle.

@@ -9,6 +9,7 @@ use crate::journal::record::{Retry, Timestamp};
 use crate::limits::MAX_QUOTED_ERROR;
 use crate::session::clock::millis;
 use crate::session::states::{DeliveryState, TurnState};
+use crate::session::stored_file::Files;
 
 /// A reply's way to a target of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -89,6 +90,8 @@ pub struct Entry {
     pub ended: Timestamp,
     pub key: Option<Box<IdempotencyKey>>,
     pub delivery: Option<Box<Outgoing>>,
+    /// What came with it, on the disk.
+    pub files: Option<Box<Files>>,
     /// What its records take in the journal.
     pub(super) bytes: u64,
     /// Its session was reset: what it said is gone, or about to go. See [`super::MessageTable::is_erased`].

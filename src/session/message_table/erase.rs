@@ -39,9 +39,10 @@ impl MessageTable {
 
     /// Forgets all of a message but its id and idempotency key.
     pub(super) fn erase(&mut self, id: Id) {
-        let (mut latest, mut session) = (0, None);
+        let (mut latest, mut session, mut files) = (0, None, None);
         self.change(id, &mut |entry| {
             (entry.delivery, entry.failing, entry.erased) = (None, None, true);
+            files = entry.files.take();
             let owner = &entry.owner;
             let names = owner.principal.len() + owner.session.as_ref().map_or(0, String::len);
             // Of one without a key nothing stays: it is known until it is overdue, or the next start.
@@ -49,6 +50,7 @@ impl MessageTable {
             entry.bytes = entry.bytes.min(most);
             (latest, session) = (std::mem::take(&mut entry.latest), entry.session());
         });
+        self.release(files);
         if let Some(session) = session {
             self.records.remove(session, latest);
             self.resets.of(session).erased += 1;

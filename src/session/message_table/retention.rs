@@ -95,7 +95,8 @@ impl MessageTable {
             // It may have been revived since it was looked at.
             let settled = self.get(*id).filter(|entry| entry.is_settled());
             let Some(before) = settled.map(Counts::of) else { continue };
-            let Some(entry) = self.entries.remove(*id) else { continue };
+            let Some(mut entry) = self.entries.remove(*id) else { continue };
+            self.release(entry.files.take());
             let of = (&*entry.owner, entry.key.is_some());
             self.recount(*id, of, before, Counts::default());
             if let Some(key) = entry.key.as_ref().map(|key| key.key)

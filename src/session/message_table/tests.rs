@@ -213,6 +213,7 @@ impl Model {
                 dead_letters: count(&|m| is(m, &["dead"])),
                 kept: self.list.len(),
                 bytes: self.list.iter().map(|m| m.bytes).sum(),
+                attachments: 0,
             },
             keys: KEYS.map(|key| (key, with(key).map(|m| m.id))).to_vec(),
             dead: self.list.iter().filter(|m| m.way.0 == "dead").map(|m| m.id).collect(),
