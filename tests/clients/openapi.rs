@@ -26,7 +26,7 @@ fn ask(gateway: &Gateway, options: &[&str], operations: usize) {
     }
     let (url, key) =
         (format!("http://{}/openapi.json", gateway.address()), gateway.authorization());
-    let (examples, limit) = if full() { ("200", DEADLINE * 30) } else { ("5", DEADLINE * 6) };
+    let (examples, limit) = if full() { ("40", DEADLINE * 30) } else { ("5", DEADLINE * 6) };
     let mut command = Command::new(program);
     command.args(["run", &url, "-H", &format!("Authorization: {key}"), "--checks", CHECKS]);
     command.args(["--phases", "coverage,fuzzing", "--seed", "1", "--max-examples", examples]);

@@ -106,6 +106,13 @@ fn nobody_is_left_waiting() {
     assert_eq!(journal.last(), 20 * WRITERS * EACH);
 }
 
+/// How many threads of this name sleep.
+fn sleeping(name: &str) -> usize {
+    let tasks = fs::read_dir("/proc/self/task").unwrap().flatten();
+    let stats = tasks.filter_map(|task| fs::read_to_string(task.path().join("stat")).ok());
+    stats.filter(|stat| stat.contains(&format!("({name}) S "))).count()
+}
+
 /// Who was woken to sync for the others learns first that it is of no use, and goes.
 #[test]
 fn a_journal_that_breaks_between_two_syncs_lets_nobody_wait() {
@@ -131,13 +138,16 @@ fn a_journal_that_breaks_between_two_syncs_lets_nobody_wait() {
     for _ in 0..4 {
         let number = journal.append(ONE, Purpose::NewWork).unwrap();
         let (waiting, told) = (Arc::clone(&journal), told.clone());
-        thread::spawn(move || told.send(waiting.sync(number)).unwrap());
+        let work = move || told.send(waiting.sync(number)).unwrap();
+        thread::Builder::new().name("waits".to_owned()).spawn(work).unwrap();
         while !journal.lock().syncing {
             thread::yield_now();
         }
     }
-    // Who does not wait by then has nothing to miss.
-    pause(Duration::from_millis(20));
+    // Who does not wait by then has nothing to miss; the first one syncs.
+    while sleeping("waits") < 3 {
+        pause(Duration::from_millis(1));
+    }
     // The sync of the first has ended, and nobody has heard of it yet.
     MAY_END.store(1, SeqCst);
     let held = loop {
