@@ -135,35 +135,35 @@ impl Hub {
         attachments.iter().map(attached).gather()
     }
 
-    /// The same of the newest messages of a session before this one, by their ids.
+    /// The same of the newest messages of a session before this one, by their ids. One that cannot be read,
+    /// or was forgotten this moment, is left out: its text is in the transcript.
     pub(super) fn attached_before(
         &self,
         session: Digest,
         before: &str,
         mut room: u64,
-    ) -> io::Result<Vec<(String, Vec<Attachment>)>> {
-        let (mut newest, mut all) = (Vec::new(), Vec::new());
+    ) -> Vec<(String, Vec<Attachment>)> {
+        let (mut newest, mut all, before) = (Vec::new(), Vec::new(), Id::parse(before));
         let after = {
             let state = self.lock();
             if state.table.counts.attachments == 0 {
-                return Ok(all);
+                return all;
             }
             state.table.reset_of(session).map_or(0, |(_, number)| number)
         };
         self.visit_session(session, after, &mut |id, entry| {
-            if entry.files.is_some() {
+            if entry.files.is_some() && Some(id) < before {
                 newest.push((id, entry.clone()));
                 let more = newest.len().saturating_sub(MAX_EARLIER);
                 newest.drain(..more);
             }
         });
-        for (id, entry) in newest.into_iter().rev().map(|(id, entry)| (id.to_string(), entry)) {
-            if id.as_str() < before {
-                let attachments = self.accepted(&entry)?.attachments;
-                all.push((id, self.attached(&attachments, &mut room)));
+        for (id, entry) in newest.into_iter().rev() {
+            if let Ok(message) = self.accepted(&entry) {
+                all.push((id.to_string(), self.attached(&message.attachments, &mut room)));
             }
         }
-        Ok(all)
+        all
     }
 
     /// Removes the files of messages that are not known any more, once nothing brings these back.
