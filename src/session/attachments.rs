@@ -22,6 +22,9 @@ use crate::sys::gather::Gather;
 /// Messages with files that a turn's model is told of again: more pictures than any takes in one request.
 const MAX_EARLIER: usize = 32;
 
+/// What the names of journals begin with that a repair, or a compaction, left beside the new one.
+const DAMAGED: &str = "journal.damaged-";
+
 /// Files that are stored for a message that is not accepted yet; dropping it removes them. Not to be dropped
 /// under the hub's lock.
 pub(super) struct StoredUpload<'a> {
@@ -181,7 +184,10 @@ impl Hub {
     pub(super) fn sweep_attachments(&self) {
         let dir = self.attachments_dir();
         // What a symlink in its place leads to is none of ours.
-        let ours = check_private_dir(&dir).is_ok();
+        let mut ours = check_private_dir(&dir).is_ok();
+        // What a repair cut off may be brought back from the old journal.
+        let is_old = |it: fs::DirEntry| it.file_name().to_string_lossy().starts_with(DAMAGED);
+        ours &= !dir.parent().map(entries).unwrap_or_default().into_iter().any(is_old);
         for entry in entries(&dir).into_iter().filter(|_| ours) {
             let name = entry.file_name();
             let Some((name, upload)) = name.to_str().and_then(|it| Some((it, upload_of(it)?)))
