@@ -189,17 +189,14 @@ impl Hub {
         let is_old = |it: fs::DirEntry| it.file_name().to_string_lossy().starts_with(DAMAGED);
         ours &= !dir.parent().map(entries).unwrap_or_default().into_iter().any(is_old);
         for entry in entries(&dir).into_iter().filter(|_| ours) {
-            let name = entry.file_name();
-            let Some((name, upload)) = name.to_str().and_then(|it| Some((it, upload_of(it)?)))
-            else {
-                continue;
-            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(upload) = upload_of(&name) else { continue };
             let state = self.lock();
             let known = state.uploads.iter().any(|(id, ..)| *id == upload);
             let known = known || state.table.has_upload(upload);
             drop(state);
             if !known {
-                self.remove_file(name);
+                self.remove_file(&name);
             }
         }
     }
