@@ -143,9 +143,10 @@ impl Dirs {
         self.state.join("sessions")
     }
 
-    /// The same of an ephemeral run, and what came with its messages: they go with it.
-    pub fn ephemeral(&self) -> [PathBuf; 2] {
-        ["sessions", "attachments"].map(|name| self.runtime.join(name))
+    /// What an ephemeral run has of the same, which goes with it: apart, since the runtime directory may be the
+    /// state directory of one that keeps its own.
+    pub fn ephemeral(&self) -> PathBuf {
+        self.runtime.join("ephemeral")
     }
 
     pub fn run_record(&self) -> PathBuf {

@@ -153,7 +153,7 @@ fn open(
 pub fn hub(plan: &Plan, config: Config, wake: Arc<EventFd>) -> Result<Arc<Hub>, Failure> {
     let held = open_journal(plan, &config)?;
     // An ephemeral run that was killed has left its own.
-    let _ = plan.dirs.ephemeral().map(fs::remove_dir_all);
+    let _ = fs::remove_dir_all(plan.dirs.ephemeral());
     hub_of(held, plan, config, wake)
 }
 
@@ -164,9 +164,8 @@ pub fn hub_of(
     config: Config,
     wake: Arc<EventFd>,
 ) -> Result<Arc<Hub>, Failure> {
-    let [ephemeral, _] = plan.dirs.ephemeral();
-    let sessions = if plan.ephemeral { ephemeral } else { plan.dirs.sessions() };
-    let transcripts = Transcripts::new(sessions);
+    let ephemeral = plan.ephemeral.then(|| plan.dirs.ephemeral().join("sessions"));
+    let transcripts = Transcripts::new(ephemeral.unwrap_or_else(|| plan.dirs.sessions()));
     let shared = (Arc::clone(&plan.children), wake);
     Hub::new(journal, table, transcripts, settings(plan, config), shared, Box::new(SystemClocks))
         .map_err(|e| Failure::cannot("make an event counter", &e))

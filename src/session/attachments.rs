@@ -22,6 +22,9 @@ use crate::sys::gather::Gather;
 /// Messages with files that a turn's model is told of again: more pictures than any takes in one request.
 const MAX_EARLIER: usize = 32;
 
+/// What the names of journals begin with that a repair, or a compaction, left beside the new one.
+const DAMAGED: &str = "journal.damaged-";
+
 /// Files that are stored for a message that is not accepted yet; dropping it removes them. Not to be dropped
 /// under the hub's lock.
 pub(super) struct StoredUpload<'a> {
@@ -135,35 +138,35 @@ impl Hub {
         attachments.iter().map(attached).gather()
     }
 
-    /// The same of the newest messages of a session before this one, by their ids.
+    /// The same of the newest messages of a session before this one, by their ids. One that cannot be read,
+    /// or was forgotten this moment, is left out: its text is in the transcript.
     pub(super) fn attached_before(
         &self,
         session: Digest,
         before: &str,
         mut room: u64,
-    ) -> io::Result<Vec<(String, Vec<Attachment>)>> {
-        let (mut newest, mut all) = (Vec::new(), Vec::new());
+    ) -> Vec<(String, Vec<Attachment>)> {
+        let (mut newest, mut all, before) = (Vec::new(), Vec::new(), Id::parse(before));
         let after = {
             let state = self.lock();
             if state.table.counts.attachments == 0 {
-                return Ok(all);
+                return all;
             }
             state.table.reset_of(session).map_or(0, |(_, number)| number)
         };
         self.visit_session(session, after, &mut |id, entry| {
-            if entry.files.is_some() {
+            if entry.files.is_some() && Some(id) < before {
                 newest.push((id, entry.clone()));
                 let more = newest.len().saturating_sub(MAX_EARLIER);
                 newest.drain(..more);
             }
         });
-        for (id, entry) in newest.into_iter().rev().map(|(id, entry)| (id.to_string(), entry)) {
-            if id.as_str() < before {
-                let attachments = self.accepted(&entry)?.attachments;
-                all.push((id, self.attached(&attachments, &mut room)));
+        for (id, entry) in newest.into_iter().rev() {
+            if let Ok(message) = self.accepted(&entry) {
+                all.push((id.to_string(), self.attached(&message.attachments, &mut room)));
             }
         }
-        Ok(all)
+        all
     }
 
     /// Removes the files of messages that are not known any more, once nothing brings these back.
@@ -181,19 +184,19 @@ impl Hub {
     pub(super) fn sweep_attachments(&self) {
         let dir = self.attachments_dir();
         // What a symlink in its place leads to is none of ours.
-        let ours = check_private_dir(&dir).is_ok();
+        let mut ours = check_private_dir(&dir).is_ok();
+        // What a repair cut off may be brought back from the old journal.
+        let is_old = |it: fs::DirEntry| it.file_name().to_string_lossy().starts_with(DAMAGED);
+        ours &= !dir.parent().map(entries).unwrap_or_default().into_iter().any(is_old);
         for entry in entries(&dir).into_iter().filter(|_| ours) {
-            let name = entry.file_name();
-            let Some((name, upload)) = name.to_str().and_then(|it| Some((it, upload_of(it)?)))
-            else {
-                continue;
-            };
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let Some(upload) = upload_of(&name) else { continue };
             let state = self.lock();
             let known = state.uploads.iter().any(|(id, ..)| *id == upload);
             let known = known || state.table.has_upload(upload);
             drop(state);
             if !known {
-                self.remove_file(name);
+                self.remove_file(&name);
             }
         }
     }

@@ -65,6 +65,7 @@ impl Message {
         let rest = rest.map(Option::unwrap_or_default).concat();
         // Where they are is nobody's business.
         let files = self.attachments.iter().filter_map(|it| StoredFile::parse(it));
+        let files = files.filter(|file| file.file().is_some());
         let files = json::list(&mut files.map(|file| {
             let (name, media) = (quoted(file.name), quoted(file.media));
             format!(r#"{{"name":{name},"type":{media},"bytes":{}}}"#, file.bytes)

@@ -52,7 +52,7 @@ pub struct MessageTable {
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
     keyed: VecDeque<Id>,
-    /// How many messages have the files of an upload.
+    /// The newest message with the files of an upload: one that is sent again has those of the first.
     uploads: Tree,
     /// Files that no message has any more.
     pub gone: Vec<String>,
@@ -175,8 +175,9 @@ impl MessageTable {
             self.idempotency_keys.insert(key.key, id.0);
         }
         let files = Files::of(&record.attachments).map(Box::new);
-        if let Some(files) = &files {
-            *self.uploads.entry(files.upload.0).or_default() += 1;
+        let upload = files.as_ref().map(|files| files.upload.0);
+        if let Some(first) = upload.and_then(|upload| self.uploads.insert(upload, id.0)) {
+            self.change(Id(first), &mut |entry| entry.files = None);
         }
         let entry = Entry {
             owner: self.shared(owner),
@@ -296,13 +297,9 @@ impl MessageTable {
 
     /// A message has these files no more.
     fn release(&mut self, files: Option<Box<Files>>) {
-        let Some(files) = files else { return };
-        match self.uploads.get(&files.upload.0).copied() {
-            Some(more) if more > 1 => _ = self.uploads.insert(files.upload.0, more - 1),
-            _ => {
-                self.uploads.remove(&files.upload.0);
-                self.gone.extend(files.names);
-            }
+        if let Some(files) = files {
+            self.uploads.remove(&files.upload.0);
+            self.gone.extend(files.names);
         }
     }
 

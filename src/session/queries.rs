@@ -156,7 +156,7 @@ impl Hub {
     }
 
     /// A page of `wanted` messages older than one, newest first: at most `limit`, or about
-    /// [`MAX_LISTED_BYTES`] of replies. With more, the last one that was looked at.
+    /// [`MAX_LISTED_BYTES`] of replies and attachments' names. With more, the last one that was looked at.
     pub fn list(
         &self,
         wanted: &dyn Fn(&Entry) -> bool,
@@ -179,6 +179,7 @@ impl Hub {
             let Some(message) = self.message(id)? else { continue };
             let long = message.long.as_ref().map_or(0, |long| long.len());
             size += message.reply.as_ref().map_or(0, String::len) as u64 + long;
+            size += message.attachments.iter().map(String::len).sum::<usize>() as u64;
             listed.push(message);
         }
         Ok((listed, None))

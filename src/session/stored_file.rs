@@ -87,10 +87,12 @@ pub fn place(upload: Id, n: usize, media: &str) -> String {
     format!("{DIR}/{upload}.{n}.{}", known.map_or("bin", |(_, extension)| extension))
 }
 
-/// The upload that a file of this name came with.
+/// The upload that a file of this name came with; `None` of a name that [`place`] does not make.
 pub fn upload_of(file: &str) -> Option<Id> {
     let (upload, rest) = file.split_once('.')?;
-    Id::parse(upload).filter(|_| !rest.contains('/'))
+    let (n, end) = rest.split_once('.')?;
+    let is_ours = n.parse::<u8>().is_ok() && end.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    Id::parse(upload).filter(|_| is_ours)
 }
 
 /// What a file takes on the disk.
@@ -152,6 +154,8 @@ mod tests {
             format!("attachments/{id}.1.png"),
             format!("attachments/{id}.1/../x\timage/png\t1\tx"),
             format!("attachments/../{id}.1.png\timage/png\t1\tx"),
+            format!("attachments/{id}.1.png.bak\timage/png\t1\tx"),
+            format!("attachments/{id}.bak\timage/png\t1\tx"),
             format!("/{id}.1.png\timage/png\t1\tx"),
             "attachments/x.1.png\timage/png\t1\tx".to_owned(),
         ] {

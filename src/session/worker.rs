@@ -215,7 +215,6 @@ impl Hub {
         let session_of = session.as_ref().filter(|_| settings.agent.kind() == "upstream");
         let earlier = session_of
             .map(|session| self.attached_before(session_digest(principal, session), id, room));
-        let earlier = earlier.transpose()?;
         let turn = Turn {
             message_id: id,
             session: session.as_deref().unwrap_or(""),
@@ -225,7 +224,7 @@ impl Hub {
             context: context.as_ref(),
             transcript: transcript.as_deref().or(temporary.as_ref().map(|file| &*file.0)),
             attachments,
-            earlier: earlier.as_deref().unwrap_or_default(),
+            earlier: &earlier.unwrap_or_default(),
             max_reply: config.limits.max_reply,
         };
         let (abort, timeout) = (Some(self.abort.as_fd()), config.agent.turn_timeout);

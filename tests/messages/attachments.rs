@@ -2,7 +2,7 @@
 //! the message.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use serde_json::{Value, json};
@@ -119,6 +119,36 @@ fn a_message_that_is_sent_again_keeps_the_files_of_the_first() {
     let again = retry["reply"].as_str().unwrap().split([' ', ',']).nth(2).unwrap().to_owned();
     assert_eq!(api.reply(&again), first);
     assert_eq!(stored(gateway.home()).len(), 1);
+    // They are there once, and count once.
+    assert_eq!(gateway.status()["attachment_bytes"], 4096);
+    let gateway = gateway.reborn_after(libc::SIGKILL);
+    assert_eq!(gateway.status()["attachment_bytes"], 4096);
+    assert_eq!(stored(gateway.home()).len(), 1);
+    gateway.api().send("s", "/new").assert_status(200);
+    until_stored(&gateway, 0);
+    assert_eq!(gateway.status()["attachment_bytes"], 0);
+}
+
+#[test]
+fn a_damaged_record_of_a_picture_ends_no_later_turn() {
+    let upstream = Upstream::start();
+    let home = Home::new();
+    home.configure(&upstream.config(""));
+    let gateway = home.start();
+    let api = &gateway.api();
+    let first = send(api, "s", &json!([picture()]));
+    let mut line = upstream.accept();
+    line.request();
+    line.reply("seen");
+    api.reply(&first);
+    let journal = gateway.home().state_dir().join("journal");
+    let at = gateway.home().journal_text().find("look").unwrap();
+    fs::File::options().write(true).open(journal).unwrap().write_all_at(b"?", at as u64).unwrap();
+    let second = api.accepted("s", "and on");
+    let asked = line.request().json();
+    line.reply("done");
+    assert_eq!(api.reply(&second), "done");
+    assert_eq!(asked["messages"][0]["content"], "look", "{asked}");
 }
 
 #[test]
@@ -139,6 +169,27 @@ fn a_killed_gateway_keeps_what_was_accepted_and_the_next_sweeps_what_was_not() {
     assert!(gateway.api().reply(&id).contains("PNG"));
     until_stored(&gateway, 2);
     assert_eq!(stored(gateway.home()), [known[0].clone(), dir.join("notes")]);
+}
+
+#[test]
+fn a_runtime_directory_that_is_the_state_directory_keeps_files_and_transcripts() {
+    let home = Home::new();
+    fs::remove_dir(home.path().join("r")).unwrap();
+    symlink("s", home.path().join("r")).unwrap();
+    home.configure(&script(READS));
+    let gateway = home.start();
+    gateway.api().reply(&send(&gateway.api(), "s", &json!([picture()])));
+    let transcripts = home.state_dir().join("sessions");
+    drop(eventually("a transcript", || fs::read_dir(&transcripts).ok()?.next()));
+    let home = gateway.end(libc::SIGINT);
+    // One that keeps nothing has its own.
+    let other = home.launch().arg("--ephemeral").start();
+    other.api().reply(&send(&other.api(), "s", &json!([picture()])));
+    other.end(libc::SIGINT);
+    let gateway = home.start();
+    assert_eq!(stored(gateway.home()).len(), 1);
+    assert!(fs::read_dir(&transcripts).unwrap().next().is_some());
+    assert!(!home.state_dir().join("ephemeral").exists());
 }
 
 #[test]
@@ -304,6 +355,8 @@ fn an_upstream_gets_a_sessions_pictures_now_and_in_later_turns() {
     let asked = chat(&mut line, &body);
     assert_eq!(asked, json!([{ "role": "user", "content": first }]));
     assert_eq!(stored(gateway.home()).len(), 3);
+    let shown = api.get("/v1/messages?session=s").json()["messages"][0]["attachments"].clone();
+    assert_eq!(shown.as_array().map(Vec::len), Some(3), "{shown}: a link is no file");
     assert!(!gateway.home().journal_text().contains(PNG), "the picture is in the journal");
     // A client that repeats what was said is understood; the session has it.
     let again = json!({ "messages": [{ "role": "user", "content": first },

@@ -49,30 +49,32 @@ fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::R
         let attached = |id: &str| turn.earlier.iter().find(|(known, _)| known == id);
         for (role, text, id) in history(&read(transcript)?, max_history) {
             match attached(&id).filter(|_| role == "user") {
-                Some((_, attachments)) => add(body, None, &user(&text, attachments)?),
+                Some((_, attachments)) => add_user(body, &text, attachments)?,
                 None => add(body, None, &message(role, &text)),
             }
         }
     }
     if in_session || alone {
-        add(body, None, &user(turn.text, turn.attachments)?);
+        add_user(body, turn.text, turn.attachments)?;
     }
     Ok(())
 }
 
-/// A user's message, with what came with it.
-fn user(text: &str, attachments: &[Attachment]) -> io::Result<String> {
+/// Adds a user's message, with what came with it.
+fn add_user(body: &mut String, text: &str, attachments: &[Attachment]) -> io::Result<()> {
     if attachments.is_empty() {
-        return Ok(message("user", text));
+        add(body, None, &message("user", text));
+        return Ok(());
     }
-    let mut parts = "[".to_owned();
+    add(body, None, r#"{"role":"user","content":["#);
     if !text.is_empty() {
-        add(&mut parts, None, &text_part(text));
+        add(body, None, &text_part(text));
     }
     for attachment in attachments {
-        add(&mut parts, None, &part(attachment)?);
+        add_part(body, attachment)?;
     }
-    Ok(format!(r#"{{"role":"user","content":{parts}]}}"#))
+    *body += "]}";
+    Ok(())
 }
 
 fn text_part(text: &str) -> String {
@@ -80,33 +82,35 @@ fn text_part(text: &str) -> String {
 }
 
 /// An attachment as a part of content: a line of text where there is no file, or none any more.
-fn part(attachment: &Attachment) -> io::Result<String> {
+fn add_part(body: &mut String, attachment: &Attachment) -> io::Result<()> {
     let Attachment { name, media, path } = attachment;
     let cap = *MAX_BODY_RANGE.end() as u64;
     let read = path.as_ref().map(|path| open_own(path).and_then(|file| read_bytes(file, cap)));
-    let base64 = match read {
+    let bytes = match read {
         Some(Err(e)) if is_temporary(&e) => return Err(e),
-        read => read.and_then(Result::ok).map(|bytes| to_base64(&bytes)),
+        read => read.and_then(Result::ok),
     };
-    let image = |url: &str| format!(r#"{{"type":"image_url","image_url":{{"url":{url}}}}}"#);
-    let Some(base64) = base64 else {
-        let linked = media == "image/*";
-        let line = || text_part(&format!("Attachment: {name}"));
-        return Ok(if linked { image(&quoted(name)) } else { line() });
-    };
-    Ok(match media.split_once('/') {
-        Some(("image", _)) => image(&format!("\"data:{media};base64,{base64}\"")),
-        Some(("audio", kind @ ("wav" | "x-wav" | "wave" | "mpeg" | "mp3"))) => {
+    let image = r#"{"type":"image_url","image_url":{"url":"#;
+    // What is before the data and behind them.
+    let (before, behind) = match (&bytes, media.split_once('/')) {
+        (None, Some(("image", "*"))) => (format!("{image}{}}}}}", quoted(name)), ""),
+        (None, _) => (text_part(&format!("Attachment: {name}")), ""),
+        (_, Some(("image", _))) => (format!("{image}\"data:{media};base64,"), "\"}}"),
+        (_, Some(("audio", kind @ ("wav" | "x-wav" | "wave" | "mpeg" | "mp3")))) => {
             let format = if kind.starts_with("mp") { "mp3" } else { "wav" };
-            let audio = format!(r#"{{"data":"{base64}","format":"{format}"}}"#);
-            format!(r#"{{"type":"input_audio","input_audio":{audio}}}"#)
+            let audio = format!(r#"{{"format":"{format}","data":""#);
+            (format!(r#"{{"type":"input_audio","input_audio":{audio}"#), "\"}}")
         }
         _ => {
-            let data = format!("data:{media};base64,{base64}");
-            let file = format!(r#"{{"filename":{},"file_data":"{data}"}}"#, quoted(name));
-            format!(r#"{{"type":"file","file":{file}}}"#)
+            let file = format!(r#"{{"filename":{},"file_data":""#, quoted(name));
+            (format!(r#"{{"type":"file","file":{file}data:{media};base64,"#), "\"}}")
         }
-    })
+    };
+    add(body, None, &before);
+    // Piece by piece, of three bytes each: a large file is in memory once, and once more in the body.
+    bytes.iter().flat_map(|all| all.chunks(3 << 10)).for_each(|piece| *body += &to_base64(piece));
+    *body += behind;
+    Ok(())
 }
 
 fn read(transcript: &Path) -> io::Result<String> {

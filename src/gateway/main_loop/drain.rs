@@ -323,7 +323,7 @@ impl Main {
         let unused = started && !self.leaves_backlog();
         let work = move || {
             let _ = unused.then(|| fs::remove_file(dirs.control_socket()));
-            let _ = ephemeral.then(|| dirs.ephemeral().map(fs::remove_dir_all));
+            let _ = ephemeral.then(|| fs::remove_dir_all(dirs.ephemeral()));
             let entered = history::record_end(&dirs, &line, sync);
             entered.map_or_else(|e| e.to_string(), |()| DONE.to_owned())
         };

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::Config;
 use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
 use crate::shares::Limit;
+use crate::sys::fs::private_dir;
 
 const HOUR: u64 = 3_600_000;
 
@@ -135,4 +136,19 @@ fn a_journal_of_a_gateway_that_delivered_after_a_reset_is_read() {
     let next = House::open(TempDir::new("hub"), Testing::of(&records), &Config::default());
     assert!(next.message(id).entry.erased);
     assert_eq!(next.counts().outbox, 0);
+}
+
+#[test]
+fn files_of_what_a_repair_cut_off_stay_as_long_as_the_old_journal() {
+    let house = House::closed(TempDir::new("hub"), Testing::new(), &Config::default());
+    let dir = house.dir.path().join("attachments");
+    private_dir(&dir).unwrap();
+    let (file, old) =
+        (dir.join(format!("{}.1.png", Id(7))), house.dir.path().join("journal.damaged-99"));
+    [&file, &old].iter().for_each(|path| fs::write(path, "x").unwrap());
+    house.hub.sweep_attachments();
+    assert!(file.exists());
+    fs::remove_file(old).unwrap();
+    house.hub.sweep_attachments();
+    assert!(!file.exists());
 }
