@@ -93,8 +93,10 @@ pub fn stand_in() -> &'static Path {
         let dir = Path::new(env!("CARGO_TARGET_TMPDIR"));
         let made = dir.join(format!("stand-in-{}", std::process::id()));
         let rustc = env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+        // It may run where the C library is older than here.
         let built = Command::new(rustc)
-            .args(["--edition", "2024", "-C", "panic=abort", "-C", "strip=symbols", "-o"])
+            .args(["--edition", "2024", "-C", "panic=abort", "-C", "strip=symbols"])
+            .args(["-C", "target-feature=+crt-static", "-o"])
             .args([&made, &source])
             .output();
         let path = dir.join("stand-in");
