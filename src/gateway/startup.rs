@@ -254,7 +254,7 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Err(e) = run.make_durable(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
-    let entered = followed.map_or(Ok(()), |stop| history::enter_again(&plan.dirs, &stop));
+    let entered = followed.map_or(Ok(()), |stop| history::append(&plan.dirs, &stop, true));
     entered.unwrap_or_else(|e| log::warn!("the history could not be written: {e}"));
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();

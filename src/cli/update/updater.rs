@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ use crate::session::update_record::{
     UpdateRecord,
 };
 use crate::subprocess::{ChildKind, explain_failure, find_program};
-use crate::sys::clock::Utc;
+use crate::sys::clock;
 use crate::sys::fs as files;
 use crate::sys::gather::Gather;
 use crate::sys::lock::try_hold_visibly;
@@ -77,7 +77,7 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     for (key, text) in [
         ("by", by),
         ("from", &from),
-        ("began", &now()),
+        ("began", &clock::now()),
         ("program", &program),
         ("previous", &previous),
     ] {
@@ -91,7 +91,7 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
         Err(why) => updater.give_up(&why),
     };
     updater.record.set("why", &why);
-    updater.record.set("ended", &now());
+    updater.record.setX;
     updater.enter(stage);
     say(&format!("{}: {why}", site.owner.name));
     if [UPDATED, NOTHING_NEW].contains(&stage) {
@@ -322,10 +322,6 @@ fn take_lock(site: &Site<'_>) -> Result<File, Failure> {
 fn read_record(site: &Site<'_>) -> Option<UpdateRecord> {
     let _rights = site.as_owner().ok()?;
     update_record::read(&site.owner.dirs.state)
-}
-
-fn now() -> String {
-    Utc::new(SystemTime::now()).rfc3339()
 }
 
 /// Says how it goes, to whoever still listens.
