@@ -12,7 +12,7 @@ use super::child_cgroup;
 use super::children::{Children, PidSlot};
 use super::process_tree::{Leftovers, ProcessTracker, ProcessTree};
 use super::program::{Environment, Program};
-use crate::cancel::{Cancel, CancelReason};
+use crate::cancel::{Cancel, CancelReason, readable_by};
 use crate::limits::{AGENT_READ, KEEP_ALIVE, REAP_TIMEOUT};
 use crate::name::OWN_VARIABLE;
 use crate::sys::poll::Interest;
@@ -199,9 +199,7 @@ impl Child<'_> {
     }
 
     fn reap(&self) -> io::Result<Status> {
-        let end = [Interest::read(self.ended())];
-        let deadline = Instant::now() + REAP_TIMEOUT;
-        if let ([false], _) = Cancel::at(deadline).wait(end, deadline)? {
+        if !readable_by(self.ended(), Instant::now() + REAP_TIMEOUT)? {
             return Err(ErrorKind::TimedOut.into());
         }
         // Under the lock: nobody must find its number there once the kernel may give it away.
