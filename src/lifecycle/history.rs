@@ -312,14 +312,18 @@ pub fn followed(dirs: &Dirs, run: &Run) -> Option<Value> {
     Some(stop)
 }
 
+/// Who sent the signal that ended a run: `name[pid] uid N`. A pid of 0 is a process outside of the gateway's
+/// pid namespace (or the kernel), of which nothing else is known.
+pub fn sender(stop: &Value) -> Option<String> {
+    let sender = &stop["sender"];
+    let (pid, name) = (sender["pid"].as_i64()?, sender["name"].as_str().unwrap_or_default());
+    Some(format!("{}[{pid}] uid {}", escaped(name, false), sender["uid"]))
+}
+
 /// How a run ended, for people: `planned, SIGTERM from systemd[1] uid 0: the service manager …`.
 pub fn in_words(stop: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let sender = &stop["sender"];
-    let sender = sender.is_object().then(|| {
-        let [name, pid, uid] = ["name", "pid", "uid"].map(|key| text(&sender[key]));
-        format!(" from {name}[{pid}] uid {uid}")
-    });
+    let sender = sender(stop).map(|sender| format!(" from {sender}"));
     let signal = stop["signal"].as_str().map(|signal| format!(", {signal}"));
     let [verdict, reason] = ["verdict", "reason"].map(|key| text(&stop[key]));
     let words = [verdict, signal.unwrap_or_default(), sender.unwrap_or_default()].concat();
