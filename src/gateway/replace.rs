@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Plan;
-use super::handover::{Handover, Predecessor, READY};
+use super::handover::{Handover, READY};
 use crate::cancel::readable_by;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::signals::{Kind, Signals};
@@ -211,7 +211,7 @@ pub fn take_over(
     value["generation"] = 0.into();
     value["restart"] = Value::Null;
     let mut handover = Handover::parse(&value, -1).map_err(Failure::failed)?;
-    handover.predecessor = Some(Predecessor::new(stream));
+    handover.predecessor = Some(stream);
     Ok(handover)
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Plan;
 use super::accept::Listeners;
-use super::sockets::Earlier;
+use super::sockets::{CONTROL, Earlier, HTTP};
 use super::{handover, replace};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
@@ -114,7 +114,8 @@ fn open(
     let wanted = config.http.listen;
     let (earlier, sockets) = {
         let mut inherited = lock(&plan.inherited);
-        let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
+        let (tcp, control) =
+            (inherited.take_descriptor::<TcpListener>(HTTP), inherited.take_descriptor(CONTROL));
         let same = inherited.listen.as_ref().is_none_or(|it| *it == wanted.to_string())
             || tcp.as_ref().is_some_and(|tcp| tcp.local_addr().is_ok_and(|it| it == wanted));
         let earlier =
