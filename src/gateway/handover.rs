@@ -220,8 +220,8 @@ mod tests {
         let file = || File::open("/").unwrap().into_raw_fd();
         let mut good = parse(&json!({ "http": tcp(), "lock-state": file() }), own).unwrap();
         assert_eq!((good.generation, good.take_locks().len()), (3, 1));
-        let [tcp, control] = ["http", "control"].map(|it| good.take_descriptor::<OwnedFd>(it));
-        assert!(tcp.is_some() && control.is_none());
+        let [http, control] = ["http", "control"].map(|it| good.take_descriptor::<OwnedFd>(it));
+        assert!(http.is_some() && control.is_none());
         let refused = |descriptors: &Value| parse(descriptors, own).unwrap_err();
         let number = file();
         let wrong = refused(&json!({ "http": number }));
