@@ -11,7 +11,6 @@ use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::sockets::Sockets;
 use crate::api::HandedOver;
 use crate::exit::{Exit, Failure};
 use crate::limits::MAX_HANDOVER;
@@ -21,6 +20,7 @@ use crate::sys::fs as files;
 use crate::sys::gather::Gather;
 use crate::sys::process::Pid;
 use crate::sys::socket::Listener;
+use crate::systemd::listen_fds::{self, Given};
 use crate::threads::lock;
 
 /// The variable with the number of the file's descriptor.
@@ -58,8 +58,8 @@ pub struct Handover {
     pub predecessor: Option<UnixStream>,
     /// Those whose next requests are to be read here.
     pub connections: Vec<HandedOver>,
-    /// What whoever started the process has opened for it.
-    pub sockets: Sockets,
+    /// What whoever started the process has opened for it, by name; or what is wrong with that.
+    pub sockets: Option<Result<Vec<Given>, String>>,
 }
 
 /// What was handed over and is not taken yet.
@@ -72,7 +72,7 @@ impl Handover {
     /// # Errors
     /// `Config`, naming what is wrong: the variable was not set by a gateway that became this one.
     pub fn take() -> Result<Handover, Failure> {
-        let sockets = Sockets::take();
+        let sockets = Some(listen_fds::take());
         let Some(value) = take_variable(VARIABLE) else {
             return Ok(Handover { sockets, ..Handover::default() });
         };

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Plan;
 use super::accept::Listeners;
-use super::sockets::{CONTROL, Earlier, HTTP};
+use super::sockets::{CONTROL, Earlier, HTTP, bind};
 use super::{handover, replace};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
@@ -120,10 +120,10 @@ fn open(
             || tcp.as_ref().is_some_and(|tcp| tcp.local_addr().is_ok_and(|it| it == wanted));
         let earlier =
             Earlier { tcp, same, foreign: inherited.foreign, kept: inherited.kept, control };
-        (earlier, std::mem::take(&mut inherited.sockets))
+        (earlier, inherited.sockets.take().unwrap_or(Ok(Vec::new())))
     };
     let listen = || listen(wanted, &loaded);
-    let bound = sockets.bind(earlier, wanted, &plan.dirs.control_socket(), listen)?;
+    let bound = bind(sockets, earlier, wanted, &plan.dirs.control_socket(), listen)?;
     let listen = bound.tcp.local_addr().unwrap_or(wanted);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
