@@ -73,6 +73,12 @@ impl<'a> Cancel<'a> {
     }
 }
 
+/// Whether `fd` can be read, or has ended, before `deadline`.
+pub fn readable_by(fd: BorrowedFd<'_>, deadline: Instant) -> io::Result<bool> {
+    let ([ready], _) = Cancel::at(deadline).wait([Interest::read(fd)], deadline)?;
+    Ok(ready)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -29,20 +29,6 @@ pub struct Parsed {
     pub stdin: bool,
 }
 
-impl Parsed {
-    pub fn has(&self, option: &str) -> bool {
-        self.value(option).is_some()
-    }
-
-    pub fn value(&self, option: &str) -> Option<&str> {
-        self.options.iter().find(|(long, _)| *long == option).map(|(_, value)| value.as_str())
-    }
-
-    pub fn number<T: FromStr>(&self, option: &str) -> Option<T> {
-        self.value(option)?.parse().ok()
-    }
-}
-
 /// Reads the process's own arguments.
 pub fn from_environment() -> Result<Parsed, Failure> {
     let mut words = env::args_os();
@@ -102,6 +88,18 @@ pub fn parse(
 }
 
 impl Parsed {
+    pub fn has(&self, option: &str) -> bool {
+        self.value(option).is_some()
+    }
+
+    pub fn value(&self, option: &str) -> Option<&str> {
+        self.options.iter().find(|(long, _)| *long == option).map(|(_, value)| value.as_str())
+    }
+
+    pub fn number<T: FromStr>(&self, option: &str) -> Option<T> {
+        self.value(option)?.parse().ok()
+    }
+
     /// Reads what follows the command: its options and words.
     fn read(&mut self, mut args: Arguments, literal: Vec<OsString>) -> Result<(), String> {
         self.read_options(&mut args)?;

@@ -33,6 +33,13 @@ pub struct Context {
     pub user: Option<User>,
 }
 
+/// Does what touches the files of `user` with that user's rights; `None` is the caller.
+pub fn acting_as<T>(user: Option<&User>, act: impl FnOnce() -> T) -> Result<T, Failure> {
+    let Some(user) = user else { return Ok(act()) };
+    let cannot = |e| Failure::cannot(&format!("act as {}", user.name.display()), &e);
+    user::acting_as(user, act).map_err(cannot)
+}
+
 impl Context {
     /// The same gateway in other directories.
     pub fn at(&self, base: Base) -> Context {

@@ -9,7 +9,7 @@ use super::output::{say, say_wrapped, table};
 use super::time_format;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
-use crate::lifecycle::history;
+use crate::lifecycle::history::{self, sender};
 use crate::sys::gather::Gather;
 
 /// Prints the last `count` records, oldest first: a table, or a JSON object a line.
@@ -74,16 +74,6 @@ pub fn in_a_line(stop: &Value, now: i64) -> String {
         line += &format!(", turns in flight: {turns}");
     }
     line
-}
-
-/// `name[pid] uid N`. A pid of 0 is a process outside of the gateway's pid namespace (or the
-/// kernel), of which nothing else is known.
-fn sender(stop: &Value) -> Option<String> {
-    let sender = &stop["sender"];
-    let pid = sender["pid"].as_i64()?;
-    let name = sender["name"].as_str().unwrap_or("");
-    let uid = &sender["uid"];
-    Some(format!("{}[{pid}] uid {}", escaped(name, false), word(uid)))
 }
 
 /// The start that followed: its version, where that is another one, and how long nobody served before.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::args::Parsed;
-use super::context::Context;
+use super::context::{Context, acting_as};
 use super::output::say;
 use super::unit_control::{Unit, own_lingering};
 use super::{config, exec_path, start, starter_config, unit_dirs, unit_paths};
@@ -31,6 +31,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
         context.refuse_foreign("install")?;
     }
     let owner = owner(context, args)?;
+    let as_user = owner.user.as_ref();
     let unit = Unit::new(context, owner.scope());
     // Everything that may refuse comes first, so that a refusal changes nothing.
     // Without --move these directories are the unit's already.
@@ -39,13 +40,13 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     // Checked with the owner's eyes: what a start would fail on.
     let demanded = Arc::new(|| false);
     let plan = || Plan { sources: owner.unit_sources(), demanded, ..config::plan(&owner) };
-    let loaded = as_owner(&owner, || gateway::check(&plan()))??;
+    let loaded = acting_as(as_user, || gateway::check(&plan()))??;
     let deadline = Instant::now() + UNIT_FILES_TIMEOUT;
     let version = unit.systemctl.version(deadline).map_err(|e| unit.refused(&e, ""))?;
     // A question that needs the manager and no unit.
     let shown = unit.show()?;
     let drain = loaded.config.stop.drain_timeout;
-    let (beside, wanted) = as_owner(&owner, || {
+    let (beside, wanted) = acting_as(as_user, || {
         (start::outside_unit(&owner, shown.get("MainPID")), owner.unit_text(version, drain))
     })?;
     if now && let Some(failure) = beside {
@@ -54,7 +55,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     let wanted = wanted.map_err(Failure::failed)?;
     check_program(&owner, &wanted)?;
     let change = compare(&unit, &wanted, args.has("--force"))?;
-    let port = as_owner(&owner, || starter_config::write(&owner))?.map_err(Failure::failed)?;
+    let port = acting_as(as_user, || starter_config::write(&owner))?.map_err(Failure::failed)?;
 
     let running = write_and_enable(&unit, change.map(|_| wanted.as_str()))?;
     say(&(report(&unit, &owner, change, port) + &left))?;
@@ -62,7 +63,7 @@ pub fn install(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
         eprintln!("hermes-gateway: {words}");
     }
     let path = unit.variable("PATH");
-    as_owner(&owner, || config::warn(&loaded, path.as_deref()))?;
+    acting_as(as_user, || config::warn(&loaded, path.as_deref()))?;
     if now {
         start::start_unit(&unit)?;
     }
@@ -117,18 +118,11 @@ fn owner(context: &Context, args: &Parsed) -> Result<Context, Failure> {
     Ok(context.of_user(&user))
 }
 
-/// Does what touches the owner's files with the owner's rights.
-fn as_owner<T>(owner: &Context, act: impl FnOnce() -> T) -> Result<T, Failure> {
-    let Some(user) = &owner.user else { return Ok(act()) };
-    let failed = |e| Failure::cannot(&format!("act as {}", user.name.display()), &e);
-    user::acting_as(user, act).map_err(failed)
-}
-
 /// What a system unit runs must be its user's to reach, and nobody else's to replace.
 fn check_program(owner: &Context, unit: &str) -> Result<(), Failure> {
     let program = text::program_in(unit, &owner.name);
     let (Some(program), Some(user)) = (program, &owner.user) else { return Ok(()) };
-    as_owner(owner, || permissions::check_program(&program))?.map_err(|e| {
+    acting_as(Some(user), || permissions::check_program(&program))?.map_err(|e| {
         let (program, user) = (program.display(), user.name.display());
         Failure::failed(if e.kind() == ErrorKind::PermissionDenied {
             format!(

@@ -85,8 +85,7 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
     let base = unit_dirs::for_command(Base::own().map_err(Failure::failed)?, args);
     let (name, config, set) = (args.name.clone(), args.config.clone(), args.set.clone());
     let dirs = base.gateway(&name);
-    let soft_limit = inherited.soft_limit;
-    let (children, user) = (soft_limit.map_or_else(Children::new, Children::started_with), None);
+    let (children, user) = (Children::new(inherited.soft_limit), None);
     let context = &Context { name, base, dirs, config, set, children, user };
     if let Some(mut signals) = signals {
         // Behind an exec it is this very process that runs.

@@ -37,10 +37,9 @@ const RELEASE_TIMEOUT: Duration = Duration::from_millis(200);
 /// Runs until it is stopped. `ephemeral`: messages and transcripts end with the run.
 /// `inherited`: what this process had before it became this program.
 pub fn run(context: &Context, signals: Signals, inherited: Handover, ephemeral: bool) -> Exit {
-    let usable = |dir: &Path| can_write_in(dir);
     let had_file = Arc::new(inherited.had_file.into());
     let inherited = Arc::new(Mutex::new(inherited));
-    let plan = plan(context, ephemeral, usable, private_dir);
+    let plan = plan(context, ephemeral, can_write_in, private_dir);
     gateway::run(Plan { inherited, had_file, ..plan }, signals)
 }
 
@@ -49,8 +48,7 @@ pub fn run(context: &Context, signals: Signals, inherited: Handover, ephemeral: 
 /// # Errors
 /// Why it does not. It goes on.
 pub fn replace(context: &Context, signals: &mut Signals) -> Result<Handover, Failure> {
-    let usable = |dir: &Path| can_write_in(dir);
-    let plan = plan(context, false, usable, private_dir);
+    let plan = plan(context, false, can_write_in, private_dir);
     if probe(&plan.dirs).is_ok_and(|found| found == Probe::Free) {
         return Ok(Handover::default());
     }

@@ -2,7 +2,7 @@
 
 use std::{env, ffi::OsString, path::PathBuf, time::SystemTime};
 
-use super::context::Context;
+use super::context::{Context, acting_as};
 use super::output::say;
 use super::unit_control::{Unit, describe_end, find, running};
 use super::{args, config};
@@ -131,20 +131,12 @@ fn run_until_ready(unit: &Unit<'_>, shown: &Properties, verb: &str) -> Result<Ex
 /// # Errors
 /// What `config check` says.
 fn check_config(unit: &Unit<'_>, shown: &Properties) -> Result<(), Failure> {
-    let Some((context, other)) = main_process(unit, shown) else { return Ok(()) };
-    let check = || gateway::check(&config::plan(&context)).map(drop);
-    match other {
-        Some(user) => user::acting_as(&user, check).unwrap_or(Ok(())),
-        None => check(),
-    }
-}
-
-/// What the main process of a unit, `MainPID` of `shown`, goes by, and its user where that is another.
-fn main_process(unit: &Unit<'_>, shown: &Properties) -> Option<(Context, Option<User>)> {
-    let pid = shown.get("MainPID").parse().ok().and_then(Pid::new)?;
+    let Some(pid) = shown.get("MainPID").parse().ok().and_then(Pid::new) else { return Ok(()) };
     // Whose it is says `status`: its directory in /proc is root's (PR_SET_DUMPABLE).
     let other = proc::uid(pid).filter(|uid| *uid != user::own_uid()).and_then(user::by_uid);
-    Some((context_of(unit, pid, other.as_ref(), shown)?, other))
+    let Some(context) = context_of(unit, pid, other.as_ref(), shown) else { return Ok(()) };
+    let check = || gateway::check(&config::plan(&context)).map(drop);
+    acting_as(other.as_ref(), check).unwrap_or(Ok(()))
 }
 
 /// What a process that runs a gateway goes by: what it was started with, where we may read that, else

@@ -118,7 +118,7 @@ fn unit_line(unit: &UnitReport, current: Option<(bool, Author)>) -> String {
     let scope = if unit.scope == Scope::System { "system unit, " } else { "" };
     let state = match &unit.facts {
         Ok(facts) => {
-            let again = Some(facts.restarts()).filter(|count| *count > 0);
+            let again = Some(facts.shown.restarts()).filter(|count| *count > 0);
             let again = again.map(|count| format!(", restarted {count}×")).unwrap_or_default();
             let get = |key| facts.shown.get(key);
             format!("{} ({}){again}", get("ActiveState"), get("SubState"))

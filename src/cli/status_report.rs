@@ -109,10 +109,6 @@ impl UnitStatus {
         Some(UnitStatus { state, main_pid, shown })
     }
 
-    pub fn restarts(&self) -> u64 {
-        self.shown.get("NRestarts").parse().unwrap_or(0)
-    }
-
     /// Where its file is.
     pub fn path(&self) -> Option<String> {
         Some(self.shown.get("FragmentPath").to_owned()).filter(|path| !path.is_empty())
@@ -281,7 +277,7 @@ pub fn assemble(
         ("unit_path", unit.as_ref().and_then(|unit| unit.path.clone()).into()),
         ("unit_current", Value::Null),
         ("unit_state", shown("ActiveState").into()),
-        ("unit_restarts", facts.map(UnitStatus::restarts).into()),
+        ("unit_restarts", facts.map(|facts| facts.shown.restarts()).into()),
         ("last_stop", last_stop),
         ("note", note(state, contact, run, facts, pid).into()),
     ] {
@@ -450,7 +446,7 @@ mod tests {
         ])
         .unwrap();
         assert_eq!(facts.state, Restarting);
-        assert_eq!((facts.main_pid, facts.restarts()), (None, 3));
+        assert_eq!((facts.main_pid, facts.shown.restarts()), (None, 3));
         assert_eq!(facts.path().as_deref(), Some("/x/y.service"));
         assert_eq!(facts.changed().as_deref(), Some("1994-11-06T08:49:37Z"));
         for changed in ["Sun 1994-11-06 08:49:37 CET", ""] {

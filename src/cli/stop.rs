@@ -4,7 +4,7 @@
 use std::fs;
 use std::io;
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -12,14 +12,13 @@ use super::config;
 use super::context::Context;
 use super::output::say;
 use super::unit_control::{Unit, describe_end, find, say_enqueued};
-use crate::cancel::Cancel;
+use crate::cancel::readable_by;
 use crate::dirs::Dirs;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::instance_lock::{self, Holder, Probe};
 use crate::lifecycle::{history, planned_stop_marker};
 use crate::limits::{self, STOP_HEADROOM};
-use crate::sys::poll::Interest;
 use crate::sys::process::{PidFd, Signal, is_gone};
 use crate::sys::{fs as files, proc, user};
 use crate::systemd::Scope;
@@ -138,7 +137,8 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
     }
     let loaded = config::load(context).map(|loaded| loaded.config.stop.drain_timeout);
     let timeout = loaded.unwrap_or(limits::DRAIN_TIMEOUT.default) + STOP_HEADROOM;
-    if !wait_for_end(&pidfd, timeout).map_err(|e| failed("wait for process", e))? {
+    let ended = readable_by(pidfd.as_fd(), Instant::now() + timeout);
+    if !ended.map_err(|e| failed("wait for process", e))? {
         return Err(Failure::failed(format!(
             "{name} (pid {pid}) has not ended within {} s: its log says what it waits for; another \
              `{} stop` aborts the turns in flight; the last resort is `kill -KILL {pid}`",
@@ -147,13 +147,6 @@ fn stop_process(context: &Context, dirs: &Dirs, holder: Holder) -> Result<Exit, 
         )));
     }
     report_process(context, holder)
-}
-
-/// Whether the process has ended before the time is over.
-fn wait_for_end(process: &PidFd, timeout: Duration) -> io::Result<bool> {
-    let deadline = Instant::now() + timeout;
-    let ([ended], _) = Cancel::at(deadline).wait([Interest::read(process.as_fd())], deadline)?;
-    Ok(ended)
 }
 
 /// Its exit status is its parent's to know; to us it has left a line in its history.
@@ -187,11 +180,15 @@ fn report_process(context: &Context, holder: Holder) -> Result<Exit, Failure> {
 mod tests {
     use super::*;
     use crate::sys::process::Pid;
+    use std::time::Duration;
 
     #[test]
     fn the_end_of_a_process_is_an_event_with_a_deadline() {
         let own = PidFd::open(Pid::own()).unwrap();
-        assert!(!wait_for_end(&own, Duration::from_millis(1)).unwrap());
+        let ends_within = |process: &PidFd, time: Duration| {
+            readable_by(process.as_fd(), Instant::now() + time).unwrap()
+        };
+        assert!(!ends_within(&own, Duration::from_millis(1)));
         let mut child = std::process::Command::new("/bin/sh")
             .args(["-c", "read line"])
             .stdin(std::process::Stdio::piped())
@@ -200,7 +197,7 @@ mod tests {
         let pid = Pid::new(i32::try_from(child.id()).unwrap()).unwrap();
         let held = PidFd::open(pid).unwrap();
         drop(child.stdin.take());
-        assert!(wait_for_end(&held, Duration::from_secs(20)).unwrap());
+        assert!(ends_within(&held, Duration::from_secs(20)));
         child.wait().unwrap();
         assert!(is_gone(&held.send(Signal::Term).unwrap_err()));
     }

@@ -50,10 +50,7 @@ pub fn update(context: &Context, system: bool) -> Result<Exit, Failure> {
             ),
         ));
     }
-    let rights = site.as_owner()?;
-    let is_under_way = update_record::is_under_way(&site.owner.dirs.state);
-    drop(rights);
-    if is_under_way {
+    if site.as_owner(|| update_record::is_under_way(&site.owner.dirs.state))? {
         return Err(busy(&site));
     }
     let by_message = env::var(REQUEST_VARIABLE).ok();

@@ -82,7 +82,7 @@ fn script(script: &str) -> Target {
 }
 
 fn try_it(target: &Target) -> DeliveryResult {
-    send(target, &PAYLOAD, &Children::new(), EventFd::new().unwrap().as_fd())
+    send(target, &PAYLOAD, &Children::new(None), EventFd::new().unwrap().as_fd())
 }
 
 fn answered(answer: &str) -> DeliveryResult {
@@ -171,7 +171,7 @@ fn a_server_that_says_nothing_meets_the_deadline_and_the_cut() {
         drop(stream.read(&mut [0]));
     });
     let target = hook(&format!("http://{}/", server.address));
-    assert_eq!(send(&target, &PAYLOAD, &Children::new(), cut.as_fd()), DeliveryResult::Aborted);
+    assert_eq!(send(&target, &PAYLOAD, &Children::new(None), cut.as_fd()), DeliveryResult::Aborted);
     assert!(began.elapsed() < Duration::from_secs(20));
 }
 
@@ -183,7 +183,7 @@ fn a_server_that_does_not_read_meets_the_deadline() {
     let text = "x".repeat(32 << 20);
     let (payload, cut) = (Payload { text: &text, ..PAYLOAD }, EventFd::new().unwrap());
     let began = Instant::now();
-    deferred(&send(&target, &payload, &Children::new(), cut.as_fd()), "timeout");
+    deferred(&send(&target, &payload, &Children::new(None), cut.as_fd()), "timeout");
     assert!(began.elapsed() < Duration::from_secs(10));
 }
 
@@ -237,7 +237,7 @@ fn exit_statuses_of_commands_are_classified() {
 fn a_command_ends_with_the_gateway() {
     let cut = EventFd::new().unwrap();
     cut.notify();
-    let children = Children::new();
+    let children = Children::new(None);
     assert_eq!(send(&script("exit 0"), &PAYLOAD, &children, cut.as_fd()), DeliveryResult::Aborted);
     let cut = EventFd::new().unwrap();
     let fifo = crate::testing::TempDir::new("cut");

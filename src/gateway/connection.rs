@@ -74,9 +74,7 @@ impl ConnectionGuard {
         service.fresh_connections.fetch_add(activity.is_some().into(), Ordering::SeqCst);
         ConnectionGuard { service: Arc::clone(service), origin, activity }
     }
-}
 
-impl ConnectionGuard {
     /// Gives up the socket of a connection that no thread has begun to serve, where that is asked for.
     pub fn give_up_waiting(&self, socket: BorrowedFd<'_>) -> bool {
         let asked = self.service.shutdown.is_handing_over();

@@ -3,16 +3,14 @@
 
 use std::ffi::OsString;
 use std::fs::File;
-use std::io::{self, Write};
-use std::net::TcpListener;
+use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileTypeExt;
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use serde_json::Value;
 
-use super::sockets::Sockets;
 use crate::api::HandedOver;
 use crate::exit::{Exit, Failure};
 use crate::limits::MAX_HANDOVER;
@@ -22,6 +20,7 @@ use crate::sys::fs as files;
 use crate::sys::gather::Gather;
 use crate::sys::process::Pid;
 use crate::sys::socket::Listener;
+use crate::systemd::listen_fds::{self, Given};
 use crate::threads::lock;
 
 /// The variable with the number of the file's descriptor.
@@ -55,29 +54,12 @@ pub struct Handover {
     /// The restart that led here; null: none.
     pub restart: Value,
     descriptors: Vec<(String, OwnedFd)>,
-    /// The process whose place this one takes.
-    pub predecessor: Option<Predecessor>,
+    /// To the process whose place this one takes, which waits for [`READY`].
+    pub predecessor: Option<UnixStream>,
     /// Those whose next requests are to be read here.
     pub connections: Vec<HandedOver>,
-    /// What whoever started the process has opened for it.
-    pub sockets: Sockets,
-}
-
-/// The process whose place this one takes: it waits for a word.
-#[derive(Debug)]
-pub struct Predecessor(UnixStream);
-
-impl Predecessor {
-    pub fn new(stream: UnixStream) -> Predecessor {
-        Predecessor(stream)
-    }
-
-    /// Tells it that it may end.
-    pub fn dismiss(mut self) {
-        if let Err(e) = self.0.write_all(&[READY]) {
-            log::warn!("the process before this one does not hear that it may end: {e}");
-        }
-    }
+    /// What whoever started the process has opened for it, by name; or what is wrong with that.
+    pub sockets: Option<Result<Vec<Given>, String>>,
 }
 
 /// What was handed over and is not taken yet.
@@ -90,7 +72,7 @@ impl Handover {
     /// # Errors
     /// `Config`, naming what is wrong: the variable was not set by a gateway that became this one.
     pub fn take() -> Result<Handover, Failure> {
-        let sockets = Sockets::take();
+        let sockets = Some(listen_fds::take());
         let Some(value) = take_variable(VARIABLE) else {
             return Ok(Handover { sockets, ..Handover::default() });
         };
@@ -122,11 +104,8 @@ impl Handover {
             listen: value["listen"].as_str().map(str::to_owned),
             foreign: value["foreign"] == true,
             kept: value["kept"] == true,
-            sockets: Sockets::default(),
             restart: value["restart"].clone(),
-            descriptors: Vec::new(),
-            predecessor: None,
-            connections: Vec::new(),
+            ..Handover::default()
         };
         let mut taken = vec![true; 3];
         for (name, number) in value["descriptors"].as_object().into_iter().flatten() {
@@ -153,21 +132,13 @@ impl Handover {
         Ok(handover)
     }
 
-    pub fn take_tcp(&mut self) -> Option<TcpListener> {
-        self.take_descriptor("http").map(TcpListener::from)
-    }
-
-    pub fn take_control(&mut self) -> Option<UnixListener> {
-        self.take_descriptor("control").map(UnixListener::from)
-    }
-
     pub fn take_locks(&mut self) -> Vec<File> {
-        LOCKS.iter().filter_map(|name| self.take_descriptor(name)).map(File::from).gather()
+        LOCKS.iter().filter_map(|name| self.take_descriptor(name)).gather()
     }
 
-    fn take_descriptor(&mut self, name: &str) -> Option<OwnedFd> {
+    pub fn take_descriptor<T: From<OwnedFd>>(&mut self, name: &str) -> Option<T> {
         let at = self.descriptors.iter().position(|(it, _)| it == name)?;
-        Some(self.descriptors.swap_remove(at).1)
+        Some(self.descriptors.swap_remove(at).1.into())
     }
 }
 
@@ -234,6 +205,7 @@ pub fn generation(inherited: &Inherited) -> u64 {
 mod tests {
     use super::*;
     use serde_json::json;
+    use std::net::TcpListener;
     use std::os::fd::IntoRawFd;
 
     fn parse(descriptors: &Value, pid: i32) -> Result<Handover, String> {
@@ -248,7 +220,8 @@ mod tests {
         let file = || File::open("/").unwrap().into_raw_fd();
         let mut good = parse(&json!({ "http": tcp(), "lock-state": file() }), own).unwrap();
         assert_eq!((good.generation, good.take_locks().len()), (3, 1));
-        assert!(good.take_tcp().is_some() && good.take_control().is_none());
+        let [http, control] = ["http", "control"].map(|it| good.take_descriptor::<OwnedFd>(it));
+        assert!(http.is_some() && control.is_none());
         let refused = |descriptors: &Value| parse(descriptors, own).unwrap_err();
         let number = file();
         let wrong = refused(&json!({ "http": number }));

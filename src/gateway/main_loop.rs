@@ -11,11 +11,13 @@ mod state;
 mod stop_time;
 mod stop_watchdog;
 
+use std::io::Write;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::handover::READY;
 use super::sockets::{CONTROL, HTTP};
 use super::{Plan, banner, control_socket, handover, reload, startup, stop_timeout, update};
 use crate::config::LogTarget;
@@ -286,10 +288,10 @@ impl Main {
                     self.store_listeners();
                 }
             }
-            News::Stores if self.stores => {}
             News::Stores => {
-                self.stores = true;
-                self.store_listeners();
+                if !std::mem::replace(&mut self.stores, true) {
+                    self.store_listeners();
+                }
             }
         }
         None
@@ -384,8 +386,10 @@ impl Main {
         started.service.ready.store(true, Ordering::SeqCst);
         self.notifier.send(&format!("READY=1\nSTATUS={}", started.service.status_line()));
         log::info!("gateway {} serves on {}", facts.name, facts.listen);
-        if let Some(before) = lock(&self.plan.inherited).predecessor.take() {
-            before.dismiss();
+        if let Some(mut before) = lock(&self.plan.inherited).predecessor.take()
+            && let Err(e) = before.write_all(&[READY])
+        {
+            log::warn!("the process before this one does not hear that it may end: {e}");
         }
         if handover::generation(&self.plan.inherited) == 0 {
             banner::print(&self.plan, started);

@@ -316,7 +316,7 @@ mod tests {
             sources: Sources { file, required, demanded, set, home },
             demanded: Arc::new(|| false),
             had_file: Arc::default(),
-            children: Children::new(),
+            children: Children::new(None),
             ephemeral: false,
             inherited: crate::gateway::Inherited::default(),
             program: PathBuf::new(),

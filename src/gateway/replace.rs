@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::Plan;
-use super::handover::{Handover, Predecessor, READY};
-use crate::cancel::Cancel;
+use super::handover::{Handover, READY};
+use crate::cancel::readable_by;
 use crate::exit::{Exit, Failure};
 use crate::lifecycle::signals::{Kind, Signals};
 use crate::limits::{MAX_HANDOVER, WANTED_DESCRIPTORS};
 use crate::sys::fd::raise_limit;
-use crate::sys::poll::{Interest, wait_any, wait_any_or_signal};
+use crate::sys::poll::{Interest, wait_any_or_signal};
 use crate::sys::process::{Pid, PidFd, Signal, is_gone};
 use crate::sys::signal::is_stop_pending;
 use crate::sys::socket::{
@@ -124,7 +124,8 @@ impl Successor {
             send_descriptors(self.stream.as_fd(), b"D", some).map_err(failed)?;
         }
         let deadline = Instant::now() + timeout;
-        while !self.is_ready_within(SIGNAL_PROBE).map_err(failed)? {
+        let is_ready = || readable_by(self.stream.as_fd(), Instant::now() + SIGNAL_PROBE);
+        while !is_ready().map_err(failed)? {
             // Signals are blocked here, and wait for whoever goes on.
             if is_stop_pending() {
                 return Err("is not waited for: a signal came that ends the gateway".to_owned());
@@ -144,16 +145,8 @@ impl Successor {
         }
     }
 
-    /// Whether it has said something, or has gone.
-    fn is_ready_within(&self, time: Duration) -> io::Result<bool> {
-        Ok(wait_any([Interest::read(self.stream.as_fd())], Some(time))? == [true])
-    }
-
     fn has_ended(&self, within: Duration) -> io::Result<bool> {
-        let deadline = Instant::now() + within;
-        let (ended, _) =
-            Cancel::at(deadline).wait([Interest::read(self.process.as_fd())], deadline)?;
-        Ok(ended == [true])
+        readable_by(self.process.as_fd(), Instant::now() + within)
     }
 
     fn kill(&self) -> io::Result<()> {
@@ -218,7 +211,7 @@ pub fn take_over(
     value["generation"] = 0.into();
     value["restart"] = Value::Null;
     let mut handover = Handover::parse(&value, -1).map_err(Failure::failed)?;
-    handover.predecessor = Some(Predecessor::new(stream));
+    handover.predecessor = Some(stream);
     Ok(handover)
 }
 

@@ -15,7 +15,7 @@ use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::limits::QUERY_DEADLINE;
 use crate::sys::socket::Listener;
-use crate::systemd::listen_fds::{self, Given};
+use crate::systemd::listen_fds::Given;
 use crate::systemd::notify::Notifier;
 
 /// The names under which the service manager keeps our listeners.
@@ -26,10 +26,6 @@ pub const CONTROL: &str = "control";
 /// there are descriptors.
 const MAX_TAKEN_OVER: usize = 512;
 
-/// What was handed over, by name; or what is wrong with it.
-#[derive(Debug)]
-pub struct Sockets(Result<Vec<Given>, String>);
-
 /// What this process listened on before it became this program.
 pub struct Earlier {
     pub tcp: Option<TcpListener>,
@@ -39,12 +35,6 @@ pub struct Earlier {
     /// The service manager has copies of them.
     pub kept: bool,
     pub control: Option<UnixListener>,
-}
-
-impl Default for Sockets {
-    fn default() -> Sockets {
-        Sockets(Ok(Vec::new()))
-    }
 }
 
 /// A listener, and whether it is our own that comes back, by its name.
@@ -73,86 +63,78 @@ pub struct Bound {
     pub waiting: (Vec<(TcpStream, SocketAddr)>, Vec<UnixStream>),
 }
 
-impl Sockets {
-    /// Takes what whoever started us has handed over. To be called once, by the only thread there is.
-    pub fn take() -> Sockets {
-        Sockets(listen_fds::take())
+/// Listens: on what was handed over where it fits, else on what `listen` and [`control_socket::bind`]
+/// bind. A changed `wanted` address counts for a listener of our own; another's is taken as it is.
+///
+/// # Errors
+/// `Config` for a descriptor that is none of the two, and what the two ways to bind say.
+pub fn bind(
+    given: Result<Vec<Given>, String>,
+    earlier: Earlier,
+    wanted: SocketAddr,
+    control_path: &Path,
+    listen: impl FnOnce() -> Result<TcpListener, Failure>,
+) -> Result<Bound, Failure> {
+    let given = given.map_err(|e| Failure::new(Exit::Config, e))?;
+    let Sorted { http, control, stale } = sort(given, control_path)?;
+    let kept = earlier.kept
+        || http.as_ref().is_some_and(|http| http.own)
+        || control.as_ref().is_some_and(|control| control.own);
+    if stale {
+        give_up(HTTP);
     }
-
-    /// Listens: on what was handed over where it fits, else on what `listen` and [`control_socket::bind`]
-    /// bind. A changed `wanted` address counts for a listener of our own; another's is taken as it is.
-    ///
-    /// # Errors
-    /// `Config` for a descriptor that is none of the two, and what the two ways to bind say.
-    pub fn bind(
-        self,
-        earlier: Earlier,
-        wanted: SocketAddr,
-        control_path: &Path,
-        listen: impl FnOnce() -> Result<TcpListener, Failure>,
-    ) -> Result<Bound, Failure> {
-        let given = self.0.map_err(|e| Failure::new(Exit::Config, e))?;
-        let Sorted { http, control, stale } = sort(given, control_path)?;
-        let kept = earlier.kept
-            || http.as_ref().is_some_and(|http| http.own)
-            || control.as_ref().is_some_and(|control| control.own);
-        if stale {
+    let failed = |e: io::Error| Failure::cannot("use a socket that was handed over", &e);
+    let (mut tcp_waiting, mut control_waiting) = (Vec::new(), Vec::new());
+    let (tcp, foreign) = match (earlier.tcp, http) {
+        (None, None) => (listen()?, false),
+        (Some(listener), _) if earlier.same || earlier.foreign => (listener, earlier.foreign),
+        (Some(listener), _) => {
+            // The new address may overlap with its own.
             give_up(HTTP);
+            tcp_waiting = taken_over(|| listener.accept());
+            drop(listener);
+            (listen()?, false)
         }
-        let failed = |e: io::Error| Failure::cannot("use a socket that was handed over", &e);
-        let (mut tcp_waiting, mut control_waiting) = (Vec::new(), Vec::new());
-        let (tcp, foreign) = match (earlier.tcp, http) {
-            (None, None) => (listen()?, false),
-            (Some(listener), _) if earlier.same || earlier.foreign => (listener, earlier.foreign),
-            (Some(listener), _) => {
-                // The new address may overlap with its own.
-                give_up(HTTP);
-                tcp_waiting = taken_over(|| listener.accept());
-                drop(listener);
-                (listen()?, false)
-            }
-            (None, Some(Handed { listener: (listener, address), own })) => {
-                listener.set_nonblocking(true).map_err(failed)?;
-                let mut wanted = wanted;
-                // Any free port: also the one that it has.
-                wanted.set_port(if wanted.port() == 0 { address.port() } else { wanted.port() });
-                match (own, address == wanted) {
-                    (true, false) => {
-                        log::info!("http.listen was {address} before, and is {wanted} now");
-                        give_up(HTTP);
-                        tcp_waiting = taken_over(|| listener.accept());
-                        drop(listener);
-                        (listen()?, false)
-                    }
-                    (false, false) => {
-                        log::info!("listens on {address}, which was handed over, not on {wanted}");
-                        (listener, true)
-                    }
-                    (own, true) => (listener, !own),
+        (None, Some(Handed { listener: (listener, address), own })) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            let mut wanted = wanted;
+            // Any free port: also the one that it has.
+            wanted.set_port(if wanted.port() == 0 { address.port() } else { wanted.port() });
+            match (own, address == wanted) {
+                (true, false) => {
+                    log::info!("http.listen was {address} before, and is {wanted} now");
+                    give_up(HTTP);
+                    tcp_waiting = taken_over(|| listener.accept());
+                    drop(listener);
+                    (listen()?, false)
                 }
-            }
-        };
-        let bind = || {
-            control_socket::bind(control_path)
-                .map_err(|e| Failure::with("listen on", control_path, &e))
-        };
-        let control = match (earlier.control, control) {
-            (Some(listener), _) => listener,
-            (None, None) => bind()?,
-            (None, Some(Handed { listener, own })) => {
-                listener.set_nonblocking(true).map_err(failed)?;
-                if own {
-                    // Its path may lead elsewhere by now: what comes from here on takes the new one.
-                    let new = bind()?;
-                    control_waiting = taken_over(|| listener.accept().map(|(stream, _)| stream));
-                    new
-                } else {
-                    listener
+                (false, false) => {
+                    log::info!("listens on {address}, which was handed over, not on {wanted}");
+                    (listener, true)
                 }
+                (own, true) => (listener, !own),
             }
-        };
-        Ok(Bound { tcp, foreign, kept, control, waiting: (tcp_waiting, control_waiting) })
-    }
+        }
+    };
+    let bind = || {
+        control_socket::bind(control_path).map_err(|e| Failure::with("listen on", control_path, &e))
+    };
+    let control = match (earlier.control, control) {
+        (Some(listener), _) => listener,
+        (None, None) => bind()?,
+        (None, Some(Handed { listener, own })) => {
+            listener.set_nonblocking(true).map_err(failed)?;
+            if own {
+                // Its path may lead elsewhere by now: what comes from here on takes the new one.
+                let new = bind()?;
+                control_waiting = taken_over(|| listener.accept().map(|(stream, _)| stream));
+                new
+            } else {
+                listener
+            }
+        }
+    };
+    Ok(Bound { tcp, foreign, kept, control, waiting: (tcp_waiting, control_waiting) })
 }
 
 /// Tells the service manager to close what it has of this name, and waits until it has.

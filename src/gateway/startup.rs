@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::Plan;
 use super::accept::Listeners;
-use super::sockets::Earlier;
+use super::sockets::{CONTROL, Earlier, HTTP, bind};
 use super::{handover, replace};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
@@ -114,15 +114,16 @@ fn open(
     let wanted = config.http.listen;
     let (earlier, sockets) = {
         let mut inherited = lock(&plan.inherited);
-        let (tcp, control) = (inherited.take_tcp(), inherited.take_control());
+        let (tcp, control) =
+            (inherited.take_descriptor::<TcpListener>(HTTP), inherited.take_descriptor(CONTROL));
         let same = inherited.listen.as_ref().is_none_or(|it| *it == wanted.to_string())
             || tcp.as_ref().is_some_and(|tcp| tcp.local_addr().is_ok_and(|it| it == wanted));
         let earlier =
             Earlier { tcp, same, foreign: inherited.foreign, kept: inherited.kept, control };
-        (earlier, std::mem::take(&mut inherited.sockets))
+        (earlier, inherited.sockets.take().unwrap_or(Ok(Vec::new())))
     };
     let listen = || listen(wanted, &loaded);
-    let bound = sockets.bind(earlier, wanted, &plan.dirs.control_socket(), listen)?;
+    let bound = bind(sockets, earlier, wanted, &plan.dirs.control_socket(), listen)?;
     let listen = bound.tcp.local_addr().unwrap_or(wanted);
     let unit = supervisor.own.get().map(|own| own.unit.clone().into());
     let facts = Facts {
@@ -253,7 +254,7 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
     if let Err(e) = run.make_durable(&plan.dirs) {
         log::warn!("the history in {} cannot be kept: {e}", plan.dirs.state.display());
     }
-    let entered = followed.map_or(Ok(()), |stop| history::enter_again(&plan.dirs, &stop));
+    let entered = followed.map_or(Ok(()), |stop| history::append(&plan.dirs, &stop, true));
     entered.unwrap_or_else(|e| log::warn!("the history could not be written: {e}"));
     if let Ok(mut stops) = history::stops(&plan.dirs) {
         *lock(&started.last_stop) = stops.pop().unwrap_or_default();

@@ -144,15 +144,14 @@ impl Connection {
                 }
             }
             // A new connection sends a request at once: only between requests a client may take its time.
-            let filled = if self.transport.data().is_empty() && !self.new {
+            let until = if self.transport.data().is_empty() && !self.new {
                 self.transport.shrink();
-                let deadline = Instant::now() + self.limits.idle_timeout;
-                self.transport.await_more(deadline, &self.shutdown)
+                Instant::now() + self.limits.idle_timeout
             } else {
                 let latest = || Instant::now() + self.limits.head_timeout;
-                let deadline = *deadline.get_or_insert_with(latest);
-                self.transport.await_more(deadline, &self.shutdown)
+                *deadline.get_or_insert_with(latest)
             };
+            let filled = self.transport.await_more(until, &self.shutdown);
             let is_silent = is_blank(self.transport.data()) || self.shutdown.is_closing();
             match filled {
                 Ok(()) => {}

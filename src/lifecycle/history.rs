@@ -6,7 +6,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ use crate::exit::Exit;
 use crate::json::object;
 use crate::limits::CONTROL_PAUSE;
 use crate::named::ByName;
-use crate::sys::clock::{self, Utc};
+use crate::sys::clock;
 use crate::sys::gather::Gather;
 use crate::sys::lock::try_hold;
 use crate::sys::process::Pid;
@@ -73,7 +73,7 @@ impl Run {
         if generation > 0 {
             id += &format!("/{generation}");
         }
-        Run { id, started: Utc::new(SystemTime::now()).rfc3339(), silent: OnceLock::new() }
+        Run { id, started: clock::now(), silent: OnceLock::new() }
     }
 
     /// Enters this run, after what the run before it left unsaid. Not durable before
@@ -141,7 +141,7 @@ fn record_unclean(dirs: &Dirs, left: &Value) -> Option<Value> {
     if text.lines().filter_map(object).any(|line| line["run"] == left["id"]) {
         return None;
     }
-    let line = unclean(left, Some(&Utc::new(SystemTime::now()).rfc3339()));
+    let line = unclean(left, Some(&clock::now()));
     if let Err(e) = append(dirs, &line, false) {
         log::warn!("{} cannot be written: {e}", dirs.history().display());
     }
@@ -168,7 +168,7 @@ pub fn line(run: Option<&Run>, stop: &Stop, found: &Finding, reason: &str, exit:
 /// it ran, or failed to start. `exit`: `None` for a run whose end nobody saw.
 pub fn entry(run: Option<&Run>, verdict: &str, reason: &str, exit: Option<Exit>) -> Value {
     object!(
-        "time": Utc::new(SystemTime::now()).rfc3339(),
+        "time": clock::now(),
         "started": run.map(|run| run.started.as_str()),
         "run": run.map(|run| run.id.as_str()),
         "pid": Pid::own().get(),
@@ -239,7 +239,7 @@ pub fn record_failed_start(
 pub fn record_update(dirs: &Dirs, verdict: &str, why: &str, versions: [&str; 2]) -> io::Result<()> {
     let [from, to] = versions;
     let line = object!(
-        "time": Utc::new(SystemTime::now()).rfc3339(), "kind": UPDATE, "verdict": verdict,
+        "time": clock::now(), "kind": UPDATE, "verdict": verdict,
         "reason": why, "from": from, "to": to,
     );
     let _lock = hold(dirs)?;
@@ -305,33 +305,33 @@ pub fn followed(dirs: &Dirs, run: &Run) -> Option<Value> {
     let until = stop["served_until"].as_u64().filter(|_| same_boot);
     let now = millis(clock::since_boot());
     stop["next"] = object!(
-        "time": Utc::new(SystemTime::now()).rfc3339(),
+        "time": clock::now(),
         "version": env!("CARGO_PKG_VERSION"),
         "away_ms": until.map(|until| now.saturating_sub(until)),
     );
     Some(stop)
 }
 
+/// Who sent the signal that ended a run: `name[pid] uid N`. A pid of 0 is a process outside of the gateway's
+/// pid namespace (or the kernel), of which nothing else is known.
+pub fn sender(stop: &Value) -> Option<String> {
+    let sender = &stop["sender"];
+    let (pid, name) = (sender["pid"].as_i64()?, sender["name"].as_str().unwrap_or_default());
+    Some(format!("{}[{pid}] uid {}", escaped(name, false), sender["uid"]))
+}
+
 /// How a run ended, for people: `planned, SIGTERM from systemd[1] uid 0: the service manager …`.
 pub fn in_words(stop: &Value) -> String {
     let text = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-    let sender = &stop["sender"];
-    let sender = sender.is_object().then(|| {
-        let [name, pid, uid] = ["name", "pid", "uid"].map(|key| text(&sender[key]));
-        format!(" from {name}[{pid}] uid {uid}")
-    });
+    let sender = sender(stop).map(|sender| format!(" from {sender}"));
     let signal = stop["signal"].as_str().map(|signal| format!(", {signal}"));
     let [verdict, reason] = ["verdict", "reason"].map(|key| text(&stop[key]));
     let words = [verdict, signal.unwrap_or_default(), sender.unwrap_or_default()].concat();
     escaped(&format!("{words}: {reason}"), false)
 }
 
-/// Enters an end that is known already once more, in its place.
-pub fn enter_again(dirs: &Dirs, line: &Value) -> io::Result<()> {
-    append(dirs, line, true)
-}
-
-fn append(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
+/// Enters an end; one that is known already is replaced.
+pub fn append(dirs: &Dirs, line: &Value, sync: bool) -> io::Result<()> {
     // Starts that fail, one after the other for months, never come to settle it.
     let _ = prune(dirs, 2 * KEPT_STOPS);
     add(dirs, line, sync)

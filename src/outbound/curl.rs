@@ -200,7 +200,7 @@ mod tests {
         let headers = [("Content-Type", "application/json"), ("X-Secret", "\"s\\")];
         let (method, target, body) = ("POST", url.target.as_str(), Some(body.as_bytes()));
         let call = Request { method, target, headers: &headers, body };
-        let (children, cancel) = (Children::new(), soon());
+        let (children, cancel) = (Children::new(None), soon());
         let mut client = client(&children, Environment::new(), (&url, &call), &cancel).unwrap();
         let answer = client.send(&call, cancel.deadline).unwrap();
         assert_eq!((answer.status, answer.header("retry-after")), (429, Some("9")));
@@ -236,7 +236,7 @@ mod tests {
         let url = Url::parse(&url).unwrap();
         drop(listener);
         let call = Request { method: "GET", target: "/", headers: &[], body: None };
-        let (children, cancel) = (Children::new(), soon());
+        let (children, cancel) = (Children::new(None), soon());
         let mut client = client(&children, Environment::new(), (&url, &call), &cancel).unwrap();
         let error = client.send(&call, cancel.deadline).err().unwrap().to_string();
         assert!(error.contains("exit status 7: curl: (7)"), "{error}");

@@ -76,7 +76,7 @@ fn config(dir: &TempDir, script: Option<&str>) -> Config {
 }
 
 fn settings(config: &Config) -> (Settings, Arc<Children>) {
-    let children = Children::new();
+    let children = Children::new(None);
     let agent = Agent::new(config.agent.clone(), Arc::clone(&children));
     (Settings { config: config.clone(), agent }, children)
 }

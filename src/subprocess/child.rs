@@ -12,7 +12,7 @@ use super::child_cgroup;
 use super::children::{Children, PidSlot};
 use super::process_tree::{Leftovers, ProcessTracker, ProcessTree};
 use super::program::{Environment, Program};
-use crate::cancel::{Cancel, CancelReason};
+use crate::cancel::{Cancel, CancelReason, readable_by};
 use crate::limits::{AGENT_READ, KEEP_ALIVE, REAP_TIMEOUT};
 use crate::name::OWN_VARIABLE;
 use crate::sys::poll::Interest;
@@ -199,9 +199,7 @@ impl Child<'_> {
     }
 
     fn reap(&self) -> io::Result<Status> {
-        let end = [Interest::read(self.ended())];
-        let deadline = Instant::now() + REAP_TIMEOUT;
-        if let ([false], _) = Cancel::at(deadline).wait(end, deadline)? {
+        if !readable_by(self.ended(), Instant::now() + REAP_TIMEOUT)? {
             return Err(ErrorKind::TimedOut.into());
         }
         // Under the lock: nobody must find its number there once the kernel may give it away.
@@ -394,7 +392,7 @@ mod tests {
     fn run(script: &str, input: &[u8], cancel: Cancel<'_>, grace: Duration) -> Finished {
         let (kind, input) = (ChildKind::Tree(Leftovers::Kill), Some(input.into()));
         let options = RunOptions { kind, input, cancel, grace };
-        Children::new().spawn(&shell(script), options).unwrap().finish(1 << 20, 4).unwrap()
+        Children::new(None).spawn(&shell(script), options).unwrap().finish(1 << 20, 4).unwrap()
     }
 
     const LONG: Duration = Duration::from_secs(20);
@@ -442,7 +440,7 @@ mod tests {
     }
 
     fn captured(script: &str, wait: Duration) -> io::Result<Captured> {
-        capture(&Children::new(), &shell(script), Instant::now() + wait, 1 << 20)
+        capture(&Children::new(None), &shell(script), Instant::now() + wait, 1 << 20)
     }
 
     #[test]
@@ -469,13 +467,13 @@ mod tests {
     fn a_flood_is_cut_at_the_limit() {
         let command = &shell("head -c 1000000 /dev/zero");
         let deadline = Instant::now() + Duration::from_secs(20);
-        let answer = capture(&Children::new(), command, deadline, 1000).unwrap();
+        let answer = capture(&Children::new(None), command, deadline, 1000).unwrap();
         assert_eq!(answer.stdout.len(), 1000);
     }
 
     #[test]
     fn children_that_are_waited_for_are_not_reaped_as_orphans() {
-        let children = Children::new();
+        let children = Children::new(None);
         let cancel = Cancel::at(Instant::now() + Duration::from_secs(20));
         let (kind, grace) = (ChildKind::Shielded, Duration::ZERO);
         let options = RunOptions { kind, input: None, cancel, grace };

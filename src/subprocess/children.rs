@@ -31,7 +31,7 @@ pub struct Children {
     /// Held by the thread that reaps orphans: the kernel's list of them is whole only if none goes meanwhile.
     reaping: Mutex<()>,
     /// The soft limit on descriptors that we were started with, and that children get.
-    pub(super) descriptors: Option<u64>,
+    pub descriptors: Option<u64>,
     /// The gateway's name, by which its children find it.
     pub(super) name: OnceLock<String>,
     /// Set where a gateway runs: we inherit what children leave, and end it.
@@ -39,22 +39,10 @@ pub struct Children {
 }
 
 impl Children {
-    pub fn new() -> Arc<Children> {
-        Children::with(limit().ok())
-    }
-
-    /// The same where this process was started with another soft limit on descriptors than it has.
-    pub fn started_with(descriptors: u64) -> Arc<Children> {
-        Children::with(Some(descriptors))
-    }
-
-    fn with(descriptors: Option<u64>) -> Arc<Children> {
+    /// `descriptors`: the soft limit that this process was started with, where it has another one now.
+    pub fn new(descriptors: Option<u64>) -> Arc<Children> {
+        let descriptors = descriptors.or_else(|| limit().ok());
         Arc::new(Children { descriptors, ..Children::default() })
-    }
-
-    /// The soft limit on descriptors that this process was started with.
-    pub fn descriptors(&self) -> Option<u64> {
-        self.descriptors
     }
 
     /// Has nothing started from now on, or lets it be again.

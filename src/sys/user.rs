@@ -57,7 +57,7 @@ pub fn display_name(uid: u32) -> String {
 
 /// The rights of another user, for as long as it lives.
 #[derive(Debug)]
-pub struct Rights {
+struct Rights {
     groups: Vec<libc::gid_t>,
     uid: libc::uid_t,
     gid: libc::gid_t,
@@ -70,7 +70,7 @@ impl Rights {
     ///
     /// # Errors
     /// EPERM when we are not root. What cannot be taken back ends the process.
-    pub fn of(user: &User) -> io::Result<Rights> {
+    fn of(user: &User) -> io::Result<Rights> {
         let name = CString::new(user.name.as_bytes())?;
         // SAFETY: the calls take plain numbers and a list that lives here, of the size that is given.
         let ours = unsafe {

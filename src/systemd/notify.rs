@@ -9,8 +9,8 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use crate::cancel::Cancel;
-use crate::sys::{poll::Interest, process::Pid, socket::send_descriptors};
+use crate::cancel::readable_by;
+use crate::sys::{process::Pid, socket::send_descriptors};
 
 /// How long a service manager that does not read may hold the main loop up for a message.
 const NOTIFY_TIMEOUT: Duration = Duration::from_millis(200);
@@ -71,8 +71,11 @@ impl Notifier {
         let (reader, writer) = io::pipe()?;
         self.send_with("BARRIER=1", &[writer.as_fd()]);
         drop(writer);
-        let ([over], _) = Cancel::at(deadline).wait([Interest::read(reader.as_fd())], deadline)?;
-        if over { Ok(()) } else { Err(io::ErrorKind::TimedOut.into()) }
+        if readable_by(reader.as_fd(), deadline)? {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::TimedOut.into())
+        }
     }
 
     /// `STATUS=`, for `systemctl status`: one line, no controls.

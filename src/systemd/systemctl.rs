@@ -40,6 +40,11 @@ impl Properties {
         let mut lines = self.0.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix('=')).unwrap_or("")
     }
+
+    /// How often the manager has restarted the unit by itself.
+    pub fn restarts(&self) -> u64 {
+        self.get("NRestarts").parse().unwrap_or(0)
+    }
 }
 
 impl Systemctl {

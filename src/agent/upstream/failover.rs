@@ -122,7 +122,7 @@ mod tests {
             Upstream { url, key_file: None, model, models, given, key: None }
         };
         let url = ["a", "b", "c"].map(server).to_vec();
-        let agent = Agent::new(config::Agent { url, ..Default::default() }, Children::new());
+        let agent = Agent::new(config::Agent { url, ..Default::default() }, Children::new(None));
         assert_eq!(order(&agent), [0, 1, 2]);
         let now = Instant::now();
         let ago = |seconds| now.checked_sub(Duration::from_secs(seconds));

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use super::super::context::Context;
+use super::super::context::{Context, acting_as};
 use super::super::control_client::{NoAnswer, contact, fetch_status};
 use super::super::unit_control::{Unit, find};
 use super::super::{config, exec_path, start};
@@ -20,7 +20,7 @@ use crate::limits::CONTROL_TIMEOUT;
 use crate::outbound::client::Client;
 use crate::subprocess::{Program, find_program};
 use crate::sys::proc;
-use crate::sys::user::{self, Rights, User};
+use crate::sys::user::{self, User};
 use crate::systemd::Scope;
 use crate::systemd::systemctl::Properties;
 
@@ -56,9 +56,7 @@ impl<'c> Site<'c> {
         } else {
             context.refuse_foreign("update")?;
         }
-        let rights = rights_of(user.as_ref())?;
-        let holder = holder(&owner.dirs);
-        drop(rights);
+        let holder = acting_as(user.as_ref(), || holder(&owner.dirs))?;
         if let Some(holder) = holder {
             // What runs counts: a unit that is installed may have nothing to do with it.
             unit = if system { unit } else { Unit::of(context, holder) };
@@ -73,15 +71,13 @@ impl<'c> Site<'c> {
         // A user's own gateway may be the machine's service: that manager is root's to command.
         let is_ours = |unit: &Unit<'_>| unit.systemctl.scope == Scope::User || user::own_uid() == 0;
         let unit = unit.filter(|unit| is_ours(unit) && unit.show().is_ok());
-        let rights = rights_of(user.as_ref())?;
-        let config = config::load(&owner)?.config;
-        drop(rights);
+        let config = acting_as(user.as_ref(), || config::load(&owner))??.config;
         Ok(Site { owner, user, unit, holder, config })
     }
 
-    /// Takes the rights of the gateway's user until that is dropped.
-    pub fn as_owner(&self) -> Result<Option<Rights>, Failure> {
-        rights_of(self.user.as_ref())
+    /// Does something with the rights of the gateway's user.
+    pub fn as_owner<T>(&self, act: impl FnOnce() -> T) -> Result<T, Failure> {
+        acting_as(self.user.as_ref(), act)
     }
 
     /// What a service manager says of the unit.
@@ -91,16 +87,17 @@ impl<'c> Site<'c> {
 
     /// What the gateway says of itself.
     pub fn status(&self) -> Result<Value, NoAnswer> {
-        let _rights =
-            self.as_owner().map_err(|failure| NoAnswer::Unreachable(failure.0.message))?;
-        let asked = fetch_status(&self.owner.dirs, Instant::now() + CONTROL_TIMEOUT);
+        let deadline = Instant::now() + CONTROL_TIMEOUT;
+        let asked = self.as_owner(|| fetch_status(&self.owner.dirs, deadline));
+        let asked = asked.map_err(|failure| NoAnswer::Unreachable(failure.0.message))?;
         asked.map(|(_, status)| status)
     }
 
     /// A connection to its control socket.
     pub fn connect(&self) -> Result<Client<'static>, String> {
-        let _rights = self.as_owner().map_err(|failure| failure.0.message)?;
-        match contact(&self.owner.dirs, Instant::now() + CONTROL_TIMEOUT, "") {
+        let deadline = Instant::now() + CONTROL_TIMEOUT;
+        let asked = self.as_owner(|| contact(&self.owner.dirs, deadline, ""));
+        match asked.map_err(|failure| failure.0.message)? {
             Ok((_, (client, _))) => Ok(client),
             Err(NoAnswer::NotRunning) => Err("the gateway does not run".to_owned()),
             Err(NoAnswer::Unresponsive { why, .. } | NoAnswer::Unreachable(why)) => {
@@ -163,12 +160,6 @@ fn no_unit(context: &Context) -> Failure {
     Failure::failed(format!(
         "the machine has no unit {unit} that can be updated: see `{command} status`"
     ))
-}
-
-fn rights_of(user: Option<&User>) -> Result<Option<Rights>, Failure> {
-    let Some(user) = user else { return Ok(None) };
-    let cannot = |e| Failure::cannot(&format!("act as {}", user.name.display()), &e);
-    Rights::of(user).map(Some).map_err(cannot)
 }
 
 /// The path in `{ path=/usr/bin/x ; argv[]=/usr/bin/x run ; … }`, as `systemctl show` prints it.

@@ -39,12 +39,12 @@ pub struct Trial {
 impl Trial {
     /// `shown`: what its manager says of it now.
     pub fn new(shown: &Properties, ends: Instant, start_timeout: Duration) -> Trial {
-        let (restarts, end) = (restarts(shown), String::new());
+        let (restarts, end) = (shown.restarts(), String::new());
         Trial { ends, start_timeout, down_since: None, deaths: 0, restarts, end }
     }
 
     pub fn judge(&mut self, shown: &Properties, now: Instant) -> Verdict {
-        let restarts = restarts(shown);
+        let restarts = shown.restarts();
         let deaths = restarts.saturating_sub(self.restarts);
         (self.restarts, self.deaths) = (restarts, self.deaths + deaths);
         let (end, _) = describe_end(shown);
@@ -72,10 +72,6 @@ impl Trial {
             _ => Verdict::GoesOn,
         }
     }
-}
-
-fn restarts(shown: &Properties) -> u64 {
-    shown.get("NRestarts").parse().unwrap_or_default()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::Path;
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -26,7 +26,7 @@ use crate::session::update_record::{
     UpdateRecord,
 };
 use crate::subprocess::{ChildKind, explain_failure, find_program};
-use crate::sys::clock::Utc;
+use crate::sys::clock;
 use crate::sys::fs as files;
 use crate::sys::gather::Gather;
 use crate::sys::lock::try_hold_visibly;
@@ -66,9 +66,7 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     }
     let from = proof::version_now(site, &path).map_err(Failure::failed)?;
     // With the rights of the gateway's user, who could lead root anywhere else by a link.
-    let rights = site.as_owner()?;
-    let installed = Installed::keep(&path);
-    drop(rights);
+    let installed = site.as_owner(|| Installed::keep(&path))?;
     let installed = installed.map_err(|e| Failure::with("find the program", &path, &e))?;
     let mut record = UpdateRecord(Value::Null);
     record.0["pid"] = Pid::own().get().into();
@@ -77,7 +75,7 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     for (key, text) in [
         ("by", by),
         ("from", &from),
-        ("began", &now()),
+        ("began", &clock::now()),
         ("program", &program),
         ("previous", &previous),
     ] {
@@ -91,7 +89,7 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
         Err(why) => updater.give_up(&why),
     };
     updater.record.set("why", &why);
-    updater.record.set("ended", &now());
+    updater.record.set("ended", &clock::now());
     updater.enter(stage);
     say(&format!("{}: {why}", site.owner.name));
     if [UPDATED, NOTHING_NEW].contains(&stage) {
@@ -100,10 +98,10 @@ pub fn update(site: &Site<'_>, by: &str) -> Result<Exit, Failure> {
     // What has led nowhere is no restart, which would have a line of its own.
     let verdict = if stage == FAILED { "failed update" } else { stage };
     let versions = ["from", "to"].map(|key| updater.record.get(key));
-    let entered = site.as_owner().and_then(|_rights| {
-        let entered = history::record_update(&site.owner.dirs, verdict, &why, versions);
-        entered.map_err(|e| Failure::cannot("write the history", &e))
-    });
+    let enter = || history::record_update(&site.owner.dirs, verdict, &why, versions);
+    let entered = site
+        .as_owner(enter)
+        .and_then(|entered| entered.map_err(|e| Failure::cannot("write the history", &e)));
     entered.unwrap_or_else(|failure| say(&format!("warning: {failure}")));
     Ok(Exit::Failed)
 }
@@ -117,8 +115,7 @@ fn restore(site: &Site<'_>, path: &Path, left: &UpdateRecord) -> Result<(), Fail
         return Ok(());
     }
     let Err(why) = proof::prove(site, path) else { return Ok(()) };
-    let _rights = site.as_owner()?;
-    program::put_copy_back(Path::new(previous), path)
+    site.as_owner(|| program::put_copy_back(Path::new(previous), path))?
         .map_err(|e| Failure::with("put the version before back at", path, &e))?;
     say(&format!("{why}; {program} is version {from} again"));
     Ok(())
@@ -277,10 +274,8 @@ impl Updater<'_, '_> {
     fn put_back(&mut self) -> Result<String, String> {
         let (path, from) = (self.installed.path.clone(), self.record.get("from").to_owned());
         let again = format!("{} is version {from} again", path.display());
-        let rights = self.site.as_owner().map_err(|failure| failure.0.message)?;
-        let put = self.installed.put_back();
-        drop(rights);
-        let Err(not) = put else { return Ok(again) };
+        let put = self.site.as_owner(|| self.installed.put_back());
+        let Err(not) = put.map_err(|failure| failure.0.message)? else { return Ok(again) };
         let words = &self.site.config.update.rollback;
         let path_shown = path.display();
         if words.is_empty() {
@@ -302,8 +297,7 @@ impl Updater<'_, '_> {
     fn enter(&mut self, stage: &str) {
         self.record.set("stage", stage);
         let state = &self.site.owner.dirs.state;
-        let Ok(_rights) = self.site.as_owner() else { return };
-        if let Err(e) = update_record::write(state, &self.record) {
+        if let Ok(Err(e)) = self.site.as_owner(|| update_record::write(state, &self.record)) {
             let path = state.join(NAME);
             say(&format!("warning: {} cannot be written: {e}", path.display()));
         }
@@ -312,20 +306,14 @@ impl Updater<'_, '_> {
 
 fn take_lock(site: &Site<'_>) -> Result<File, Failure> {
     let (state, path) = (&site.owner.dirs.state, site.owner.dirs.state.join(LOCK));
-    let rights = site.as_owner()?;
-    let file = files::private_dir(state).and_then(|()| files::open_or_create(&path));
-    drop(rights);
+    let open = || files::private_dir(state).and_then(|()| files::open_or_create(&path));
+    let file = site.as_owner(open)?;
     let held = file.and_then(|file| Ok(try_hold_visibly(&file)?.then_some(file)));
     held.map_err(|e| Failure::with("use", &path, &e))?.ok_or_else(|| busy(site))
 }
 
 fn read_record(site: &Site<'_>) -> Option<UpdateRecord> {
-    let _rights = site.as_owner().ok()?;
-    update_record::read(&site.owner.dirs.state)
-}
-
-fn now() -> String {
-    Utc::new(SystemTime::now()).rfc3339()
+    site.as_owner(|| update_record::read(&site.owner.dirs.state)).ok()?
 }
 
 /// Says how it goes, to whoever still listens.

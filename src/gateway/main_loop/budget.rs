@@ -29,7 +29,7 @@ const STEPS: [(StopStep, Duration); 4] = [
 pub struct Budget {
     began: Instant,
     drain: Duration,
-    is_known: bool,
+    pub has_limit: bool,
     /// When the service manager would kill us, less the margin; `None`: never.
     limit: Option<Instant>,
     /// The same by what it was asked for since.
@@ -43,20 +43,16 @@ fn part((most, of): (Duration, u32), time: Duration) -> Duration {
 impl Budget {
     /// Of a stop whose first signal came at `began`. `limit`: what the service manager gives it.
     pub fn new(began: Instant, drain: Duration, limit: Option<Duration>) -> Budget {
-        let mut budget = Budget { began, drain, is_known: false, limit: None, extended: None };
+        let mut budget = Budget { began, drain, has_limit: false, limit: None, extended: None };
         budget.set_limit(limit);
         budget
     }
 
     /// What the manager gives has become known.
     pub fn set_limit(&mut self, limit: Option<Duration>) {
-        self.is_known = limit.is_some();
+        self.has_limit = limit.is_some();
         let usable = limit.map(|limit| limit - part(MARGIN, limit));
         self.limit = usable.and_then(|usable| self.began.checked_add(usable));
-    }
-
-    pub fn has_limit(&self) -> bool {
-        self.is_known
     }
 
     /// The manager was asked for so much more from now on.

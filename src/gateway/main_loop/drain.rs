@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::progress::StopStep;
 use super::restart::CLOSE_FAILED;
 use super::state::{Main, News};
-use crate::cancel::Cancel;
+use crate::cancel::readable_by;
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::fault_points;
@@ -23,7 +23,7 @@ use crate::lifecycle::history::{self, Run};
 use crate::lifecycle::phase::{Drain, Outcome, Phase};
 use crate::lifecycle::signals::{Caught, Kind, Signals};
 use crate::limits::{ABORT_TIMEOUT, CLOSE_TIMEOUT, DISK_SLOW, KILL_AFTER, THREAD_STACK};
-use crate::sys::{clock, fork::run_in_child, fs as files, poll::Interest, process::exit_now};
+use crate::sys::{clock, fork::run_in_child, fs as files, process::exit_now};
 use crate::systemd::stop_waiters;
 use crate::threads::{Slot, lock, spawn, spawn_with_retry};
 
@@ -331,11 +331,9 @@ impl Main {
         let locks = self.started.as_ref().map(|started| started.instance.descriptors());
         let said = match run_in_child(locks.as_ref().map_or(&[], |locks| &locks[..]), &work) {
             Ok(told) => {
-                let deadline = Instant::now() + time;
-                let answer = [Interest::read(told.as_fd())];
-                let ([true], _) = Cancel::at(deadline).wait(answer, deadline)? else {
+                if !readable_by(told.as_fd(), Instant::now() + time)? {
                     return Err(hangs());
-                };
+                }
                 files::read_text(told, MAX_CHILD_WORDS)?
             }
             Err(e) => {

@@ -175,7 +175,7 @@ impl Main {
         let more = object!(
             "generation": handover::generation(&self.plan.inherited) + 1,
             "name": proc::name(Pid::own()),
-            "soft_limit": self.plan.children.descriptors(),
+            "soft_limit": self.plan.children.descriptors,
             "had_file": self.plan.had_file.load(Ordering::SeqCst),
             "kept": self.stores, "foreign": same.is_some() && foreign, "listen": listen,
             "restart": restart_told,

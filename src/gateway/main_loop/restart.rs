@@ -137,25 +137,21 @@ impl Main {
     pub(super) fn handle_proof(&mut self, next: Result<Next, String>) {
         match next {
             Ok(next) if self.phase == Phase::Serving => {
-                let (at, in_flight) = (Instant::now(), self.turns());
+                let at = Instant::now();
                 let config = self.started.as_ref().map(|started| started.service.settings());
                 let time = config.map_or(Duration::ZERO, |it| it.config.stop.drain_timeout);
-                let (aborted, ended, failed, listener) = (0, None, None, None);
-                let (until, connections) = (at + time, Vec::new());
-                let cancelled = Arc::default();
-                let run = RestartRun {
+                self.restart = Some(RestartRun {
                     next: RefCell::new(next),
                     at,
-                    in_flight,
-                    aborted,
-                    until,
-                    connections,
-                    ended,
-                    listener,
-                    cancelled,
-                    failed,
-                };
-                self.restart = Some(run);
+                    in_flight: self.turns(),
+                    aborted: 0,
+                    until: at + time,
+                    connections: Vec::new(),
+                    ended: None,
+                    listener: None,
+                    cancelled: Arc::default(),
+                    failed: None,
+                });
                 self.event(Event::Proven);
             }
             Err(why) if self.phase == Phase::Serving => self.refuse_restart(&why),

@@ -48,7 +48,7 @@ impl Main {
 
     /// What was asked at the start may be answered during a stop.
     pub(super) fn look_for_stop_time(&mut self) {
-        if self.stop.is_some() && self.budget.is_some_and(|budget| !budget.has_limit()) {
+        if self.stop.is_some() && self.budget.is_some_and(|budget| !budget.has_limit) {
             let limit = self.started.as_ref().and_then(|it| *lock(&it.service.stop_timeout));
             if limit.is_some() {
                 self.learn_stop_time(limit);

@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::progress::Progress;
-use crate::cancel::Cancel;
+use crate::cancel::readable_by;
 use crate::dirs::Dirs;
 use crate::exit::Exit;
 use crate::lifecycle::history;
 use crate::limits::THREAD_STACK;
 use crate::subprocess::Children;
-use crate::sys::{clock, fork::run_in_child, gather::Gather, poll::Interest, process::exit_now};
+use crate::sys::{clock, fork::run_in_child, gather::Gather, process::exit_now};
 use crate::threads::{Slot, lock, spawn};
 
 /// How long the last words may take: the time that the budget reserves for them.
@@ -114,9 +114,8 @@ impl Remains {
         };
         let locks: Vec<_> = self.locks.iter().map(AsFd::as_fd).gather();
         let deadline = Instant::now() + RECORD_TIMEOUT;
-        let answer =
-            |child: File| Cancel::at(deadline).wait([Interest::read(child.as_fd())], deadline);
-        if !matches!(run_in_child(&locks, &work).and_then(answer), Ok(([true], _))) {
+        let answer = |child: File| readable_by(child.as_fd(), deadline);
+        if !matches!(run_in_child(&locks, &work).and_then(answer), Ok(true)) {
             log::warn!("the history does not have it yet: the disk does not answer");
         }
     }

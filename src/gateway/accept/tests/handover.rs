@@ -67,7 +67,7 @@ impl Host {
 
     /// A process that goes on with the journal.
     fn start(&self) -> Image {
-        let (children, wake) = (Children::new(), Arc::new(EventFd::new().unwrap()));
+        let (children, wake) = (Children::new(None), Arc::new(EventFd::new().unwrap()));
         let mut table = MessageTable::default();
         let mut read =
             |number: u64, json: &str| table.apply(number, &Record::parse(json)?, json.len());
