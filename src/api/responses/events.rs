@@ -10,7 +10,7 @@ use crate::api::reply_writer::Encoder;
 use crate::escape::quoted;
 use crate::http::sse;
 use crate::json::{add, elements, find, member, number, object, text_or_null};
-use crate::stored_text::PLACEHOLDER;
+use crate::stored_text::{PLACEHOLDER, inside};
 
 const ARGUMENTS_DELTA: &str = "response.function_call_arguments.delta";
 
@@ -23,6 +23,8 @@ pub struct ResponsesEncoder {
     /// Before how many of the calls the message is among the output; `None` before it has begun.
     message: Option<usize>,
     message_ended: bool,
+    /// What was said after that, which is an item of its own at the end of the stream.
+    late: String,
     /// How many calls have begun, and how many of these have ended.
     begun: usize,
     ended: usize,
@@ -30,8 +32,9 @@ pub struct ResponsesEncoder {
 
 impl ResponsesEncoder {
     pub fn new(echoed: EchoedFields, created: u64) -> ResponsesEncoder {
-        let (number, message, message_ended, begun, ended) = (0, None, false, 0, 0);
-        ResponsesEncoder { echoed, created, number, message, message_ended, begun, ended }
+        let (number, message, message_ended, late) = (0, None, false, String::new());
+        let (begun, ended) = (0, 0);
+        ResponsesEncoder { echoed, created, number, message, message_ended, late, begun, ended }
     }
 
     /// The response in this state with these items, the elements of a list. `error`: a message.
@@ -42,7 +45,7 @@ impl ResponsesEncoder {
         report: &Report,
         error: Option<&str>,
     ) -> String {
-        let EchoedFields { model, previous, instructions, metadata, stored, options, reasoning } =
+        let EchoedFields { model, previous, instructions, stored, options, response } =
             &self.echoed;
         let (model, created) = (quoted(model), self.created);
         let [previous, instructions] =
@@ -54,21 +57,24 @@ impl ResponsesEncoder {
         };
         let error =
             Value::from(error.map(|words| object!("code": "server_error", "message": words)));
-        let names = ["temperature", "top_p", "max_tokens", "verbosity", "parallel_tool_calls"];
-        let [temperature, top_p, max_tokens, verbosity, parallel] = find(options, names);
+        let [metadata, reasoning] = find(response, ["metadata", "reasoning"]);
+        let [metadata, reasoning] = [metadata, reasoning].map(|it| it.unwrap_or("null"));
+        let names = ["truncation", "tool_choice", "parallel_tool_calls"];
+        let [truncation, choice, parallel] = find(response, names);
+        let [truncation, choice] = [truncation, choice].map(|it| it.unwrap_or("\"auto\""));
+        let names = ["temperature", "top_p", "max_tokens", "verbosity"];
+        let [temperature, top_p, max_tokens, verbosity] = find(options, names);
         let [temperature, top_p, max_tokens] =
             [temperature, top_p, max_tokens].map(|it| it.unwrap_or("null"));
-        let [format, choice, tools] = find(options, ["response_format", "tool_choice", "tools"]);
+        let [format, tools] = find(options, ["response_format", "tools"]);
         let format = format.map_or_else(|| r#"{"type":"text"}"#.to_owned(), flat);
         let mut text = format!(r#"{{"format":{format}"#);
         verbosity.iter().for_each(|it| add(&mut text, Some("verbosity"), it));
-        let choice = choice.map_or_else(|| "\"auto\"".to_owned(), flat);
         let (tools, parallel) = (flat_list(tools.unwrap_or_default()), parallel.unwrap_or("true"));
-        let reasoning = if reasoning.is_empty() { "null" } else { reasoning };
         let usage = report.usage.as_ref().map(|it| format!(r#","usage":{}"#, usage(it)));
         let usage = usage.unwrap_or_default();
         format!(
-            r#"{{"id":"{PREFIX}{id}","object":"response","created_at":{created},"status":"{status}","error":{error},"incomplete_details":{details},"instructions":{instructions},"max_output_tokens":{max_tokens},"metadata":{metadata},"model":{model},"output":[{output}],"parallel_tool_calls":{parallel},"previous_response_id":{previous},"reasoning":{reasoning},"store":{stored},"temperature":{temperature},"text":{text}}},"tool_choice":{choice},"tools":{tools},"top_p":{top_p},"truncation":"auto"{usage}}}"#
+            r#"{{"id":"{PREFIX}{id}","object":"response","created_at":{created},"status":"{status}","error":{error},"incomplete_details":{details},"instructions":{instructions},"max_output_tokens":{max_tokens},"metadata":{metadata},"model":{model},"output":[{output}],"parallel_tool_calls":{parallel},"previous_response_id":{previous},"reasoning":{reasoning},"store":{stored},"temperature":{temperature},"text":{text}}},"tool_choice":{choice},"tools":{tools},"top_p":{top_p},"truncation":{truncation}{usage}}}"#
         )
     }
 
@@ -174,6 +180,29 @@ impl ResponsesEncoder {
         self.item_event("response.output_item.done", place, &item, out);
     }
 
+    /// What came too late for the message. Servers put line ends there, which are no item.
+    fn write_late(&mut self, id: &str, report: &Report, out: &mut Vec<u8>) {
+        let (id, text, place) = (&*format!("{id}_1"), inside(&self.late), self.begun + 1);
+        if self.late.trim().is_empty() {
+            return;
+        }
+        let before = self.message.replace(place);
+        let added = message(id, "in_progress", "");
+        self.item_event("response.output_item.added", place, &added, out);
+        let (empty, part) = (text_part(""), text_part(&text));
+        for (name, rest) in [
+            ("response.content_part.added", format!(r#""part":{empty}"#)),
+            ("response.output_text.delta", format!(r#""delta":"{text}","logprobs":[]"#)),
+            ("response.output_text.done", format!(r#""text":"{text}","logprobs":[]"#)),
+            ("response.content_part.done", format!(r#""part":{part}"#)),
+        ] {
+            self.part_event(name, id, (0, &rest), out);
+        }
+        let done = message(id, outcome(report), &part);
+        self.item_event("response.output_item.done", place, &done, out);
+        self.message = before;
+    }
+
     /// The place of a call among the output.
     fn place(&self, call: usize) -> usize {
         call + usize::from(self.message.is_some_and(|message| message <= call))
@@ -266,6 +295,10 @@ impl Encoder for ResponsesEncoder {
     }
 
     fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
+        if self.message_ended {
+            self.late += text;
+            return;
+        }
         self.begin_text(id, out);
         let delta = format!(r#""delta":{},"logprobs":[]"#, quoted(text));
         self.part_event("response.output_text.delta", id, (0, &delta), out);
@@ -313,6 +346,7 @@ impl Encoder for ResponsesEncoder {
         if speaks {
             self.end_message(id, (report, silent), out);
         }
+        self.write_late(id, report, out);
         let response = self.done(id, report, silent);
         self.event(&format!("response.{status}"), &format!(r#""response":{response}"#), out);
     }
@@ -346,4 +380,29 @@ fn usage(usage: &str) -> String {
     format!(
         r#"{{"input_tokens":{input},"input_tokens_details":{{"cached_tokens":{cached},"cache_write_tokens":{written}}},"output_tokens":{output},"output_tokens_details":{{"reasoning_tokens":{reasoning}}},"total_tokens":{total}}}"#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_has_ended_takes_no_more_text() {
+        for (late, items) in [("B", 3), ("\n", 2)] {
+            let mut encoder = ResponsesEncoder::new(EchoedFields::default(), 0);
+            let (calls, mut out) = ([ToolCall::default()], Vec::new());
+            encoder.chunk("1", "A", &mut out);
+            encoder.call("1", (&calls, 0, "{}"), &mut out);
+            encoder.chunk("1", late, &mut out);
+            let calls = Some(format!("[{}]", calls[0].to_json()));
+            encoder.end("1", &Report { calls, ..Report::default() }, false, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            let of_item = |line: &&str| line.contains(r#""output_index":0"#);
+            let first = text.lines().filter(of_item).last().unwrap();
+            assert!(first.contains("response.output_item.done"), "{text}");
+            assert_eq!(text.matches("event: response.output_item.done").count(), items, "{text}");
+            let second = r#""item_id":"msg_1_1","output_index":2,"content_index":0,"delta":"B""#;
+            assert_eq!(text.contains(second), items == 3, "{text}");
+        }
+    }
 }
