@@ -15,7 +15,7 @@ use crate::agent::context::{self, is_instruction, message, own, role};
 use crate::agent::{DEFAULT_MODEL, Report};
 use crate::escape::quoted;
 use crate::http::sse;
-use crate::json::{add, elements, member, members, string};
+use crate::json::{self, Raw, add, elements, find, member, members, string};
 use crate::session::now;
 
 /// `POST /v1/chat/completions`.
@@ -28,7 +28,7 @@ pub fn create(exchange: Exchange<'_>, _: &str) -> Handled {
     })
 }
 
-const ROLES: &str = "system, developer, user, assistant, tool, function";
+const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 
 /// Fields about tools, which a turn without any is not given.
 const TOOLS: [&str; 5] =
@@ -75,10 +75,11 @@ pub(super) fn parse(body: &[u8], options: ParseOptions) -> Parsed<ChatEncoder> {
     let all = |role: &str| options.takes_all() || options.stores && role == "user";
     for (at, message) in elements(messages).enumerate() {
         // A message that only calls tools has no content.
-        let role = role(message);
-        if member(message, "content").is_some() || role != "assistant" {
+        let [role, content] = find(message, ["role", "content"]);
+        let role = role.and_then(|role| json::text(role).ok()).unwrap_or_default();
+        if content.is_some() || role != "assistant" {
             let kinds = if all(&role) { &kinds[..] } else { &kinds[..2] };
-            check(message, kinds, &format_args!("messages[{at}]"))?;
+            check((&role, content), kinds, &format_args!("messages[{at}]"))?;
         }
     }
     let warnings = unmet(&body, options)?;
@@ -147,12 +148,15 @@ fn unmet(body: &Body<'_>, options: ParseOptions) -> Result<Warnings, ApiError> {
 }
 
 /// Rejects a message of another role, and content that is neither text nor parts of these types.
-fn check(message: &str, kinds: &[&str], place: &dyn Display) -> Result<(), ApiError> {
-    let role = role(message);
-    if !ROLES.split(", ").any(|known| known == role) {
-        return Err(bad_field(&format!("{place}.role"), &format!("must be one of {ROLES}")));
+fn check(
+    (role, content): (&str, Raw<'_>),
+    kinds: &[&str],
+    place: &dyn Display,
+) -> Result<(), ApiError> {
+    if !ROLES.contains(&role) {
+        let words = format!("must be one of {}", ROLES.join(", "));
+        return Err(bad_field(&format!("{place}.role"), &words));
     }
-    let content = member(message, "content");
     match content {
         Some(json) if json.starts_with('"') => {
             text(content, &format!("{place}.content")).map(|_| ())
