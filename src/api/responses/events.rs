@@ -1,5 +1,7 @@
 //! Responses as OpenAI words them, whole and as events.
 
+use std::mem::{replace, take};
+
 use serde_json::Value;
 
 use super::items::call_item;
@@ -10,7 +12,10 @@ use crate::api::reply_writer::Encoder;
 use crate::escape::quoted;
 use crate::http::sse;
 use crate::json::{add, elements, find, member, number, object, text_or_null};
-use crate::stored_text::{PLACEHOLDER, inside};
+use crate::stored_text::inside;
+
+/// All of the text, see [`Encoder::end`].
+const TEXT: &str = "\0";
 
 const ARGUMENTS_DELTA: &str = "response.function_call_arguments.delta";
 
@@ -94,13 +99,13 @@ impl ResponsesEncoder {
         };
         for (at, call) in elements(calls).enumerate() {
             if place == Some(at) {
-                add_item(&message(id, "completed", &parts(report, silent)));
+                add_item(&message(id, "completed", &parts(report, silent, TEXT)));
             }
             let status = call_status(report, (at, count), place);
             add_item(&call_item(&format!("fc_{id}_{at}"), status, call));
         }
         if place.is_some_and(|place| place >= count) {
-            add_item(&message(id, status, &parts(report, silent)));
+            add_item(&message(id, status, &parts(report, silent, TEXT)));
         }
         self.object((id, status), &output, report, None)
     }
@@ -144,16 +149,21 @@ impl ResponsesEncoder {
         }
     }
 
-    /// Ends the message, which has a refusal where the report has one.
-    fn end_message(&mut self, id: &str, (report, silent): (&Report, bool), out: &mut Vec<u8>) {
-        if std::mem::replace(&mut self.message_ended, true) {
+    /// Ends the message with what it said, and a refusal where the report has one.
+    fn end_message(
+        &mut self,
+        id: &str,
+        (report, silent, said): (&Report, bool, &str),
+        out: &mut Vec<u8>,
+    ) {
+        if replace(&mut self.message_ended, true) {
             return;
         }
         if !(silent && report.refusal.is_some()) {
             self.begin_text(id, out);
-            let text = format!(r#""text":"{PLACEHOLDER}","logprobs":[]"#);
+            let text = format!(r#""text":"{said}","logprobs":[]"#);
             self.part_event("response.output_text.done", id, (0, &text), out);
-            let part = format!(r#""part":{}"#, text_part(&PLACEHOLDER.to_string()));
+            let part = format!(r#""part":{}"#, text_part(said));
             self.part_event("response.content_part.done", id, (0, &part), out);
         }
         if let Some(refusal) = &report.refusal {
@@ -176,31 +186,8 @@ impl ResponsesEncoder {
         let place = self.message.unwrap_or(0);
         let behind = elements(report.calls.as_deref().unwrap_or_default()).nth(place);
         let status = behind.map_or_else(|| outcome(report), |_| "completed");
-        let item = message(id, status, &parts(report, silent));
+        let item = message(id, status, &parts(report, silent, said));
         self.item_event("response.output_item.done", place, &item, out);
-    }
-
-    /// What came too late for the message. Servers put line ends there, which are no item.
-    fn write_late(&mut self, id: &str, report: &Report, out: &mut Vec<u8>) {
-        let (id, text, place) = (&*format!("{id}_1"), inside(&self.late), self.begun + 1);
-        if self.late.trim().is_empty() {
-            return;
-        }
-        let before = self.message.replace(place);
-        let added = message(id, "in_progress", "");
-        self.item_event("response.output_item.added", place, &added, out);
-        let (empty, part) = (text_part(""), text_part(&text));
-        for (name, rest) in [
-            ("response.content_part.added", format!(r#""part":{empty}"#)),
-            ("response.output_text.delta", format!(r#""delta":"{text}","logprobs":[]"#)),
-            ("response.output_text.done", format!(r#""text":"{text}","logprobs":[]"#)),
-            ("response.content_part.done", format!(r#""part":{part}"#)),
-        ] {
-            self.part_event(name, id, (0, &rest), out);
-        }
-        let done = message(id, outcome(report), &part);
-        self.item_event("response.output_item.done", place, &done, out);
-        self.message = before;
     }
 
     /// The place of a call among the output.
@@ -269,11 +256,11 @@ fn message(id: &str, status: &str, parts: &str) -> String {
 }
 
 /// The content of a message that is over.
-fn parts(report: &Report, silent: bool) -> String {
+fn parts(report: &Report, silent: bool, said: &str) -> String {
     match &report.refusal {
         Some(refusal) if silent => refusal_part(refusal),
-        Some(refusal) => text_part(&PLACEHOLDER.to_string()) + "," + &refusal_part(refusal),
-        None => text_part(&PLACEHOLDER.to_string()),
+        Some(refusal) => text_part(said) + "," + &refusal_part(refusal),
+        None => text_part(said),
     }
 }
 
@@ -308,7 +295,7 @@ impl Encoder for ResponsesEncoder {
         let (calls, at, piece) = call;
         if at >= self.begun {
             if self.message.is_some() {
-                self.end_message(id, (&Report::default(), false), out);
+                self.end_message(id, (&Report::default(), false, TEXT), out);
             }
             if let Some(before) = at.checked_sub(1) {
                 self.end_call(id, "completed", &calls[before].to_json(), out);
@@ -327,7 +314,7 @@ impl Encoder for ResponsesEncoder {
         let first = self.message.is_some() || self.begun == 0;
         let speaks = !silent || report.refusal.is_some() || calls.is_empty();
         if speaks && first {
-            self.end_message(id, (report, silent), out);
+            self.end_message(id, (report, silent, TEXT), out);
         }
         let place = speaks.then_some(if first { self.message.unwrap_or(0) } else { usize::MAX });
         let count = elements(calls).count();
@@ -344,9 +331,18 @@ impl Encoder for ResponsesEncoder {
             self.end_call(id, call_status(report, (at, count), place), call, out);
         }
         if speaks {
-            self.end_message(id, (report, silent), out);
+            self.end_message(id, (report, silent, TEXT), out);
         }
-        self.write_late(id, report, out);
+        let late = take(&mut self.late);
+        // Servers put line ends behind their calls, which are no item.
+        if !late.trim().is_empty() {
+            let (id, place) = (format!("{id}_1"), self.message.take());
+            (self.begun, self.message_ended) = (count + 1, false);
+            self.chunk(&id, &late, out);
+            let report = Report { finish: report.finish.clone(), ..Report::default() };
+            self.end_message(&id, (&report, false, &inside(&late)), out);
+            self.message = place;
+        }
         let response = self.done(id, report, silent);
         self.event(&format!("response.{status}"), &format!(r#""response":{response}"#), out);
     }
@@ -398,7 +394,7 @@ mod tests {
             encoder.end("1", &Report { calls, ..Report::default() }, false, &mut out);
             let text = String::from_utf8(out).unwrap();
             let of_item = |line: &&str| line.contains(r#""output_index":0"#);
-            let first = text.lines().filter(of_item).last().unwrap();
+            let first = text.lines().rfind(of_item).unwrap();
             assert!(first.contains("response.output_item.done"), "{text}");
             assert_eq!(text.matches("event: response.output_item.done").count(), items, "{text}");
             let second = r#""item_id":"msg_1_1","output_index":2,"content_index":0,"delta":"B""#;
