@@ -56,7 +56,7 @@ impl Asked {
 #[track_caller]
 pub fn assert_chat(chat: &Value) {
     const KNOWN: &str = "model stream stream_options messages temperature top_p max_tokens user \
-        service_tier safety_identifier tools tool_choice parallel_tool_calls response_format verbosity \
+        service_tier safety_identifier prompt_cache_key tools tool_choice parallel_tool_calls response_format verbosity \
         reasoning_effort";
     let has_only = |value: &Value, known: &str| {
         let object = value.as_object().unwrap_or_else(|| panic!("no object: {value}"));

@@ -1,5 +1,7 @@
 //! Responses as OpenAI words them, whole and as events.
 
+use std::mem::{replace, take};
+
 use serde_json::Value;
 
 use super::items::call_item;
@@ -10,7 +12,10 @@ use crate::api::reply_writer::Encoder;
 use crate::escape::quoted;
 use crate::http::sse;
 use crate::json::{add, elements, find, member, number, object, text_or_null};
-use crate::stored_text::PLACEHOLDER;
+use crate::stored_text::inside;
+
+/// All of the text, see [`Encoder::end`].
+const TEXT: &str = "\0";
 
 const ARGUMENTS_DELTA: &str = "response.function_call_arguments.delta";
 
@@ -23,6 +28,8 @@ pub struct ResponsesEncoder {
     /// Before how many of the calls the message is among the output; `None` before it has begun.
     message: Option<usize>,
     message_ended: bool,
+    /// What was said after that, which is an item of its own at the end of the stream.
+    late: String,
     /// How many calls have begun, and how many of these have ended.
     begun: usize,
     ended: usize,
@@ -30,8 +37,9 @@ pub struct ResponsesEncoder {
 
 impl ResponsesEncoder {
     pub fn new(echoed: EchoedFields, created: u64) -> ResponsesEncoder {
-        let (number, message, message_ended, begun, ended) = (0, None, false, 0, 0);
-        ResponsesEncoder { echoed, created, number, message, message_ended, begun, ended }
+        let (number, message, message_ended, late) = (0, None, false, String::new());
+        let (begun, ended) = (0, 0);
+        ResponsesEncoder { echoed, created, number, message, message_ended, late, begun, ended }
     }
 
     /// The response in this state with these items, the elements of a list. `error`: a message.
@@ -42,7 +50,7 @@ impl ResponsesEncoder {
         report: &Report,
         error: Option<&str>,
     ) -> String {
-        let EchoedFields { model, previous, instructions, metadata, stored, options, reasoning } =
+        let EchoedFields { model, previous, instructions, stored, options, response } =
             &self.echoed;
         let (model, created) = (quoted(model), self.created);
         let [previous, instructions] =
@@ -54,21 +62,24 @@ impl ResponsesEncoder {
         };
         let error =
             Value::from(error.map(|words| object!("code": "server_error", "message": words)));
-        let names = ["temperature", "top_p", "max_tokens", "verbosity", "parallel_tool_calls"];
-        let [temperature, top_p, max_tokens, verbosity, parallel] = find(options, names);
+        let [metadata, reasoning] = find(response, ["metadata", "reasoning"]);
+        let [metadata, reasoning] = [metadata, reasoning].map(|it| it.unwrap_or("null"));
+        let names = ["truncation", "tool_choice", "parallel_tool_calls"];
+        let [truncation, choice, parallel] = find(response, names);
+        let [truncation, choice] = [truncation, choice].map(|it| it.unwrap_or("\"auto\""));
+        let names = ["temperature", "top_p", "max_tokens", "verbosity"];
+        let [temperature, top_p, max_tokens, verbosity] = find(options, names);
         let [temperature, top_p, max_tokens] =
             [temperature, top_p, max_tokens].map(|it| it.unwrap_or("null"));
-        let [format, choice, tools] = find(options, ["response_format", "tool_choice", "tools"]);
+        let [format, tools] = find(options, ["response_format", "tools"]);
         let format = format.map_or_else(|| r#"{"type":"text"}"#.to_owned(), flat);
         let mut text = format!(r#"{{"format":{format}"#);
         verbosity.iter().for_each(|it| add(&mut text, Some("verbosity"), it));
-        let choice = choice.map_or_else(|| "\"auto\"".to_owned(), flat);
         let (tools, parallel) = (flat_list(tools.unwrap_or_default()), parallel.unwrap_or("true"));
-        let reasoning = if reasoning.is_empty() { "null" } else { reasoning };
         let usage = report.usage.as_ref().map(|it| format!(r#","usage":{}"#, usage(it)));
         let usage = usage.unwrap_or_default();
         format!(
-            r#"{{"id":"{PREFIX}{id}","object":"response","created_at":{created},"status":"{status}","error":{error},"incomplete_details":{details},"instructions":{instructions},"max_output_tokens":{max_tokens},"metadata":{metadata},"model":{model},"output":[{output}],"parallel_tool_calls":{parallel},"previous_response_id":{previous},"reasoning":{reasoning},"store":{stored},"temperature":{temperature},"text":{text}}},"tool_choice":{choice},"tools":{tools},"top_p":{top_p},"truncation":"auto"{usage}}}"#
+            r#"{{"id":"{PREFIX}{id}","object":"response","created_at":{created},"status":"{status}","error":{error},"incomplete_details":{details},"instructions":{instructions},"max_output_tokens":{max_tokens},"metadata":{metadata},"model":{model},"output":[{output}],"parallel_tool_calls":{parallel},"previous_response_id":{previous},"reasoning":{reasoning},"store":{stored},"temperature":{temperature},"text":{text}}},"tool_choice":{choice},"tools":{tools},"top_p":{top_p},"truncation":{truncation}{usage}}}"#
         )
     }
 
@@ -88,13 +99,13 @@ impl ResponsesEncoder {
         };
         for (at, call) in elements(calls).enumerate() {
             if place == Some(at) {
-                add_item(&message(id, "completed", &parts(report, silent)));
+                add_item(&message(id, "completed", &parts(report, silent, TEXT)));
             }
             let status = call_status(report, (at, count), place);
             add_item(&call_item(&format!("fc_{id}_{at}"), status, call));
         }
         if place.is_some_and(|place| place >= count) {
-            add_item(&message(id, status, &parts(report, silent)));
+            add_item(&message(id, status, &parts(report, silent, TEXT)));
         }
         self.object((id, status), &output, report, None)
     }
@@ -138,16 +149,21 @@ impl ResponsesEncoder {
         }
     }
 
-    /// Ends the message, which has a refusal where the report has one.
-    fn end_message(&mut self, id: &str, (report, silent): (&Report, bool), out: &mut Vec<u8>) {
-        if std::mem::replace(&mut self.message_ended, true) {
+    /// Ends the message with what it said, and a refusal where the report has one.
+    fn end_message(
+        &mut self,
+        id: &str,
+        (report, silent, said): (&Report, bool, &str),
+        out: &mut Vec<u8>,
+    ) {
+        if replace(&mut self.message_ended, true) {
             return;
         }
         if !(silent && report.refusal.is_some()) {
             self.begin_text(id, out);
-            let text = format!(r#""text":"{PLACEHOLDER}","logprobs":[]"#);
+            let text = format!(r#""text":"{said}","logprobs":[]"#);
             self.part_event("response.output_text.done", id, (0, &text), out);
-            let part = format!(r#""part":{}"#, text_part(&PLACEHOLDER.to_string()));
+            let part = format!(r#""part":{}"#, text_part(said));
             self.part_event("response.content_part.done", id, (0, &part), out);
         }
         if let Some(refusal) = &report.refusal {
@@ -170,7 +186,7 @@ impl ResponsesEncoder {
         let place = self.message.unwrap_or(0);
         let behind = elements(report.calls.as_deref().unwrap_or_default()).nth(place);
         let status = behind.map_or_else(|| outcome(report), |_| "completed");
-        let item = message(id, status, &parts(report, silent));
+        let item = message(id, status, &parts(report, silent, said));
         self.item_event("response.output_item.done", place, &item, out);
     }
 
@@ -240,11 +256,11 @@ fn message(id: &str, status: &str, parts: &str) -> String {
 }
 
 /// The content of a message that is over.
-fn parts(report: &Report, silent: bool) -> String {
+fn parts(report: &Report, silent: bool, said: &str) -> String {
     match &report.refusal {
         Some(refusal) if silent => refusal_part(refusal),
-        Some(refusal) => text_part(&PLACEHOLDER.to_string()) + "," + &refusal_part(refusal),
-        None => text_part(&PLACEHOLDER.to_string()),
+        Some(refusal) => text_part(said) + "," + &refusal_part(refusal),
+        None => text_part(said),
     }
 }
 
@@ -266,6 +282,10 @@ impl Encoder for ResponsesEncoder {
     }
 
     fn chunk(&mut self, id: &str, text: &str, out: &mut Vec<u8>) {
+        if self.message_ended {
+            self.late += text;
+            return;
+        }
         self.begin_text(id, out);
         let delta = format!(r#""delta":{},"logprobs":[]"#, quoted(text));
         self.part_event("response.output_text.delta", id, (0, &delta), out);
@@ -275,7 +295,7 @@ impl Encoder for ResponsesEncoder {
         let (calls, at, piece) = call;
         if at >= self.begun {
             if self.message.is_some() {
-                self.end_message(id, (&Report::default(), false), out);
+                self.end_message(id, (&Report::default(), false, TEXT), out);
             }
             if let Some(before) = at.checked_sub(1) {
                 self.end_call(id, "completed", &calls[before].to_json(), out);
@@ -294,7 +314,7 @@ impl Encoder for ResponsesEncoder {
         let first = self.message.is_some() || self.begun == 0;
         let speaks = !silent || report.refusal.is_some() || calls.is_empty();
         if speaks && first {
-            self.end_message(id, (report, silent), out);
+            self.end_message(id, (report, silent, TEXT), out);
         }
         let place = speaks.then_some(if first { self.message.unwrap_or(0) } else { usize::MAX });
         let count = elements(calls).count();
@@ -311,7 +331,17 @@ impl Encoder for ResponsesEncoder {
             self.end_call(id, call_status(report, (at, count), place), call, out);
         }
         if speaks {
-            self.end_message(id, (report, silent), out);
+            self.end_message(id, (report, silent, TEXT), out);
+        }
+        let late = take(&mut self.late);
+        // Servers put line ends behind their calls, which are no item.
+        if !late.trim().is_empty() {
+            let (id, place) = (format!("{id}_1"), self.message.take());
+            (self.begun, self.message_ended) = (count + 1, false);
+            self.chunk(&id, &late, out);
+            let report = Report { finish: report.finish.clone(), ..Report::default() };
+            self.end_message(&id, (&report, false, &inside(&late)), out);
+            self.message = place;
         }
         let response = self.done(id, report, silent);
         self.event(&format!("response.{status}"), &format!(r#""response":{response}"#), out);
@@ -346,4 +376,29 @@ fn usage(usage: &str) -> String {
     format!(
         r#"{{"input_tokens":{input},"input_tokens_details":{{"cached_tokens":{cached},"cache_write_tokens":{written}}},"output_tokens":{output},"output_tokens_details":{{"reasoning_tokens":{reasoning}}},"total_tokens":{total}}}"#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_that_has_ended_takes_no_more_text() {
+        for (late, items) in [("B", 3), ("\n", 2)] {
+            let mut encoder = ResponsesEncoder::new(EchoedFields::default(), 0);
+            let (calls, mut out) = ([ToolCall::default()], Vec::new());
+            encoder.chunk("1", "A", &mut out);
+            encoder.call("1", (&calls, 0, "{}"), &mut out);
+            encoder.chunk("1", late, &mut out);
+            let calls = Some(format!("[{}]", calls[0].to_json()));
+            encoder.end("1", &Report { calls, ..Report::default() }, false, &mut out);
+            let text = String::from_utf8(out).unwrap();
+            let of_item = |line: &&str| line.contains(r#""output_index":0"#);
+            let first = text.lines().rfind(of_item).unwrap();
+            assert!(first.contains("response.output_item.done"), "{text}");
+            assert_eq!(text.matches("event: response.output_item.done").count(), items, "{text}");
+            let second = r#""item_id":"msg_1_1","output_index":2,"content_index":0,"delta":"B""#;
+            assert_eq!(text.contains(second), items == 3, "{text}");
+        }
+    }
 }

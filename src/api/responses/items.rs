@@ -75,9 +75,10 @@ impl<'a> Chat<'a> {
         if output.starts_with('[') {
             text = r#""It is in the next message of the user.""#;
             let begin = if self.returned.is_empty() { "[" } else { "," };
-            let id = id.trim_matches('"');
-            let head = format!(r#"{begin}{{"type":"text","text":"What {id} returned:"}},"#);
-            self.returned += &(head + inner(&output));
+            let id = string(item, "call_id").unwrap_or_default();
+            let head = quoted(&format!("What {id} returned:"));
+            self.returned += &format!(r#"{begin}{{"type":"text","text":{head}}},"#);
+            self.returned += inner(&output);
         }
         let message = format!(r#"{{"role":"tool","tool_call_id":{id},"content":{text}}}"#);
         add(&mut self.messages, None, &message);
@@ -113,10 +114,13 @@ impl<'a> Chat<'a> {
             self.end_outputs();
         }
         // Between calls and their outputs there is no place for a message of its own.
-        self.said = Some(match self.said.take() {
-            Some(before) => format!("{}\\n{}", &before[..before.len() - 1], &said[1..]),
-            None => said,
-        });
+        if let Some(before) = &mut self.said {
+            before.truncate(before.len() - 1);
+            *before += "\\n";
+            *before += &said[1..];
+        } else {
+            self.said = Some(said);
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ use crate::api::request::{Body, excerpt};
 use crate::api::turn::{ParseOptions, Parsed, TurnRequest};
 use crate::api::warnings::Warnings;
 use crate::escape::quoted;
-use crate::json::{Raw, add, elements, find, member, members, one_line, string, with_member};
+use crate::json::{Raw, add, elements, find, member, members, one_line, string};
 use crate::session::Id;
 
 /// Bytes of a response's metadata: OpenAI takes 16 pairs of 64 and 512 characters, four bytes each at
@@ -26,13 +26,14 @@ const FIELDS: &str = "model, stream, user, instructions, store, background, conv
     prompt_cache_key, stream_options, top_logprobs";
 
 /// What they are called in a chat. Servers know `max_tokens` that do not know its younger name.
-const SAME: [(&str, &str); 6] = [
+const SAME: [(&str, &str); 7] = [
     ("temperature", "temperature"),
     ("top_p", "top_p"),
     ("max_output_tokens", "max_tokens"),
     ("user", "user"),
     ("service_tier", "service_tier"),
     ("safety_identifier", "safety_identifier"),
+    ("prompt_cache_key", "prompt_cache_key"),
 ];
 
 /// Members that are passed on or repeated, and what each has to be.
@@ -82,13 +83,11 @@ pub struct EchoedFields {
     /// As the client names it.
     pub previous: Option<String>,
     pub instructions: Option<String>,
-    /// An object as JSON.
-    pub metadata: String,
     pub stored: bool,
     /// Of the chat, as JSON.
     pub options: String,
-    /// As JSON, or empty.
-    pub reasoning: String,
+    /// As JSON: what is repeated as it came.
+    pub response: String,
 }
 
 impl EchoedFields {
@@ -97,15 +96,14 @@ impl EchoedFields {
         let [model, previous, instructions, options, response] =
             find(context, ["model", "previous", "instructions", "options", "response"]);
         let words = |raw: Raw<'_>| Some(crate::json::text(raw?).ok()?.into_owned());
-        let [stored, metadata, reasoning] = find(response?, ["stored", "metadata", "reasoning"]);
+        let stored = member(response?, "stored")?.parse().ok()?;
         Some(EchoedFields {
             model: words(model)?,
             previous: words(previous).map(|id| PREFIX.to_owned() + &id),
             instructions: words(instructions),
-            stored: stored?.parse().ok()?,
-            metadata: metadata.unwrap_or("null").to_owned(),
+            stored,
             options: options.unwrap_or("{}").to_owned(),
-            reasoning: reasoning.unwrap_or_default().to_owned(),
+            response: response.unwrap_or_default().to_owned(),
         })
     }
 }
@@ -141,8 +139,8 @@ pub fn parse(body: &[u8], options: ParseOptions, lookup: Lookup<'_>) -> Parsed<E
     let read = items::read(body.raw("input"), (options, chained), lookup)?;
     let (text, attachments, messages) = read;
     let mut response = format!(r#"{{"stored":{stored},"metadata":{metadata}"#);
-    if let Some(reasoning) = body.raw("reasoning") {
-        add(&mut response, Some("reasoning"), reasoning);
+    for name in ["reasoning", "truncation", "tool_choice", "parallel_tool_calls"] {
+        body.raw(name).iter().for_each(|value| add(&mut response, Some(name), value));
     }
     let mut context =
         format!(r#"{{"model":{},"options":{chat},"response":{response}}}"#, quoted(&model));
@@ -359,11 +357,7 @@ fn nested(flat: &str, kind: &str, warnings: &mut Warnings) -> String {
 pub fn flat(nested: &str) -> String {
     let kind = string(nested, "type").unwrap_or_default();
     match member(nested, &kind).filter(|inside| inside.starts_with('{')) {
-        Some(inside) => {
-            let flat = format!(r#"{{"type":"{kind}",{}"#, &inside[1..]);
-            let tools = member(inside, "tools").filter(|_| kind == "allowed_tools");
-            tools.map_or_else(|| flat.clone(), |it| with_member(&flat, "tools", &flat_list(it)))
-        }
+        Some(inside) => format!(r#"{{"type":"{kind}",{}"#, &inside[1..]),
         None => nested.to_owned(),
     }
 }
@@ -381,7 +375,8 @@ mod tests {
     fn metadata_that_an_older_gateway_stored_too_deep_are_read_all_the_same() {
         let deep = format!("{}1{}", "{\"a\":".repeat(125), "}".repeat(125));
         let context = format!(r#"{{"model":"m","response":{{"stored":true,"metadata":{deep}}}}}"#);
-        assert_eq!(EchoedFields::parse(&context).unwrap().metadata, deep);
+        let response = EchoedFields::parse(&context).unwrap().response;
+        assert_eq!(member(&response, "metadata"), Some(&*deep));
     }
 
     #[test]
