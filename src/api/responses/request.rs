@@ -255,8 +255,10 @@ fn add_tools(
         if kind.as_deref() != Some("function") {
             let (place, named) = (format!("tools[{at}].type"), kind.is_some());
             let kind = kind.unwrap_or_default();
-            // Coding agents offer such beside functions that do their work, and ask for none of them.
-            if optional && named {
+            // Coding agents offer such beside functions that do their work, and ask for none of them; but
+            // these name what the answer is to come from.
+            let sources = matches!(&*kind, "mcp" | "file_search");
+            if optional && named && !sources {
                 warnings.ignored(&format!("{place}={kind}"), "only functions are given to a model");
                 continue;
             }
