@@ -206,8 +206,8 @@ impl Journal for FileJournal {
 
     fn checkpoint(&self) -> Result<(), WriteError> {
         self.sync(self.last())?;
-        let _call = self.health.call("a write to the journal");
         let number = {
+            let _call = self.health.call("a write to the journal");
             let mut inner = self.lock();
             // While writes go on, the next record says it.
             if inner.known_durable == inner.status.last || inner.durable < inner.status.last {
@@ -217,6 +217,7 @@ impl Journal for FileJournal {
             inner.known_durable
         };
         self.sync(number)?;
+        let _call = self.health.call("a write to the journal");
         let mut inner = self.lock();
         inner.rest(self.disk);
         self.publish(&inner);

@@ -186,6 +186,33 @@ fn breaks_between_two_syncs() -> bool {
     in_time
 }
 
+/// What hangs is called by its name: a checkpoint is written, and then synced.
+#[test]
+fn a_checkpoint_that_hangs_in_its_sync_is_no_write() {
+    static SYNCS: AtomicU64 = AtomicU64::new(0);
+    static MAY_END: AtomicBool = AtomicBool::new(false);
+    let dir = TempDir::new("journal");
+    let mut journal = open(&dir).0;
+    journal.disk.sync = |_| {
+        let own = SYNCS.fetch_add(1, SeqCst);
+        while own > 0 && !MAY_END.load(SeqCst) {
+            thread::yield_now();
+        }
+        Ok(())
+    };
+    journal.append(ONE, Purpose::NewWork).unwrap();
+    thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| journal.checkpoint());
+        while SYNCS.load(SeqCst) < 2 {
+            thread::yield_now();
+        }
+        let hangs = journal.health().stalled(Duration::ZERO).unwrap();
+        MAY_END.store(true, SeqCst);
+        assert!(hangs.contains("a sync of the journal"), "{hangs}");
+        checkpoint.join().unwrap().unwrap();
+    });
+}
+
 /// Records come into the room while somebody looks at what was zeros a moment ago.
 #[test]
 fn whoever_looks_at_a_file_that_is_written_finds_nothing_wrong() {
