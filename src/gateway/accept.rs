@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -88,14 +88,17 @@ impl Listeners {
         // The control socket first: its few clients are the operator.
         let accept = || self.control.accept().map(|(stream, _)| stream);
         let control = || self.next_control.borrow_mut().pop().map_or_else(accept, Ok);
-        let accepted = batch(&control, &|stream| self.admit_control(stream, service, None));
+        let is_awaited = || !self.next_control.borrow().is_empty() || waits(self.control.as_fd());
+        let admit = |stream| self.admit_control(stream, service, None);
+        let accepted = batch(&control, &is_awaited, &admit);
         let accepted = accepted.and_then(|()| {
             if !tcp {
                 return Ok(());
             }
             let capacity = capacity(&service.settings().config, self.tasks);
             let next = || self.next();
-            batch(&next, &|accepted| self.admit(accepted, capacity, service, None))
+            let admit = |accepted| self.admit(accepted, capacity, service, None);
+            batch(&next, &|| self.is_awaited(), &admit)
         });
         accepted.inspect_err(|e| {
             if is_shortage(e) {
@@ -153,8 +156,7 @@ impl Listeners {
 
     /// Whether somebody waits on TCP.
     pub fn is_awaited(&self) -> bool {
-        let pending = wait_any([Interest::read(self.tcp.as_fd())], Some(Duration::ZERO));
-        self.has_next(true) || pending.is_ok_and(|[pending]| pending)
+        self.has_next(true) || waits(self.tcp.as_fd())
     }
 
     /// Tells those that wait on TCP that the gateway stops: just before it does.
@@ -235,9 +237,16 @@ impl Listeners {
     }
 }
 
-/// Accepts what waits on one listener.
+/// Whether somebody waits on this listener.
+fn waits(listener: BorrowedFd<'_>) -> bool {
+    let pending = wait_any([Interest::read(listener)], Some(Duration::ZERO));
+    pending.is_ok_and(|[pending]| pending)
+}
+
+/// Accepts what waits on one listener. Without a free descriptor accept(2) fails also where nobody does.
 fn batch<T>(
     accept: &dyn Fn() -> io::Result<T>,
+    is_awaited: &dyn Fn() -> bool,
     admit: &dyn Fn(T) -> io::Result<()>,
 ) -> io::Result<()> {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, WouldBlock};
@@ -247,7 +256,7 @@ fn batch<T>(
             // Of one connection that went away before it was accepted (accept(2)).
             Err((ConnectionAborted | ConnectionReset | Interrupted, _)) => {}
             Err((WouldBlock, _)) => break,
-            Err((_, e)) => return Err(e),
+            Err((_, e)) => return if is_awaited() { Err(e) } else { Ok(()) },
         }
     }
     Ok(())

@@ -4,6 +4,8 @@
 use crate::util;
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::Duration;
 
@@ -283,6 +285,35 @@ fn without_descriptors_it_rests_and_recovers() {
     gateway.connect().get("/health", &[]).assert_status(200);
     gateway.signal(libc::SIGINT);
     assert_eq!(gateway.wait_for_exit(DEADLINE), 0);
+}
+
+/// With its last descriptor it serves whoever comes, and closes nobody for those who do not.
+#[test]
+fn with_one_descriptor_left_everybody_is_answered() {
+    let home = Home::new();
+    let gateway = home.launch().through(&["prlimit", "--nofile=24"]).start();
+    let mut held = Vec::new();
+    loop {
+        for _ in 0..5 {
+            let mut client = TcpStream::connect(gateway.address()).unwrap();
+            client.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
+            client
+                .write_all(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+                .unwrap();
+            let mut answer = Vec::new();
+            match client.read_to_end(&mut answer) {
+                Ok(_) => assert!(answer.starts_with(b"HTTP/1.1 200"), "{} held", held.len()),
+                // There is none left: it waits until there is.
+                Err(e) => {
+                    assert!(held.len() > 3, "{e}, {} held", held.len());
+                    return drop(held);
+                }
+            }
+        }
+        let mut control = gateway.control();
+        control.get("/health", &[]).assert_status(200);
+        held.push(control);
+    }
 }
 
 #[test]
