@@ -191,7 +191,7 @@ fn an_ephemeral_gateway_keeps_nothing() {
     let id = gateway.api().accepted("s", "x");
     assert_eq!(gateway.api().reply(&id), "x");
     assert!(!home.state_dir().join("journal").exists());
-    let transcripts = home.runtime_dir().join("sessions");
+    let transcripts = home.runtime_dir().join("ephemeral/sessions");
     let count = || fs::read_dir(&transcripts).map_or(0, Iterator::count);
     assert!(count() > 0 && !home.state_dir().join("sessions").exists());
     let home = gateway.end(libc::SIGKILL);
