@@ -4,9 +4,9 @@ use super::schema::Limits;
 use crate::escape::counted;
 use crate::limits::MAX_CONNECTIONS;
 
-/// What an idle gateway has open: 14 were measured (signals, wake-ups, listeners, locks, journal,
+/// What an idle gateway has open: 18 were measured (signals, wake-ups, listeners, locks, journal,
 /// log), and one or two for the service manager.
-const OWN_DESCRIPTORS: usize = 16;
+const OWN_DESCRIPTORS: usize = 20;
 
 /// The control socket's clients, helpers' pipes, senders to targets, files that are read or written.
 const RESERVED_DESCRIPTORS: usize = 112;
@@ -18,7 +18,7 @@ const DESCRIPTORS_PER_TURN: usize = 7;
 const DESCRIPTORS_PER_CONNECTION: usize = 2;
 
 /// Where descriptors are few, the reserve for turns and the rest is this part of them, one in so many:
-/// at 64 two turns run, and 16 connections at once are served.
+/// at 64 two turns run, and 15 connections at once are served.
 const DESCRIPTORS_SHARED: usize = 3;
 
 /// Fewer connections than these are said to be few, though nobody configured more.
