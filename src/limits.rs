@@ -106,6 +106,26 @@ pub const MAX_BODY_RANGE: RangeInclusive<usize> = KIB..=256 * MIB;
 /// No model writes as much in one turn; a runaway agent does.
 pub const MAX_REPLY: Number = setting(8 * MIB, MAX_BODY_RANGE);
 
+/// A tool call with a whole file in it, and a long reply that comes in one piece.
+/// At least a long message; at most what one process may take of a small host's memory.
+pub const MAX_AGENT_LINE: Number = setting(16 * MIB, 64 * KIB..=256 * MIB);
+
+/// Each takes 100 MB and more: as many as a small host has room for.
+/// Beyond it processes a turn are the better design.
+pub const AGENT_PROCESSES: Number = setting(4, 1..=256);
+
+/// A coffee break and a meeting; a new process takes seconds to begin.
+/// A week: one that nobody uses for longer is a leak.
+pub const AGENT_IDLE_TIMEOUT: Time = setting(secs(1800), SHORTEST_WAIT..=secs(7 * DAY));
+
+/// Agents keep what their sessions said in memory, and few of them let it go.
+/// 1: a process for each session.
+pub const AGENT_SESSIONS: Number = setting(100, 1..=100_000);
+
+/// Long enough to come back to a terminal, short enough that nobody is surprised by what is done then.
+/// A day: the turn's agent waits as long.
+pub const APPROVE_TIMEOUT: Time = setting(secs(600), SHORTEST_WAIT..=secs(DAY));
+
 /// A turn that a crash cut short runs once more; one that was cut short twice is likely the reason.
 /// Beyond it the back-off alone takes hours.
 pub const MAX_ATTEMPTS: Number = setting(2, 1..=20);

@@ -13,10 +13,11 @@ use std::path::{Path, PathBuf};
 use std::{cell::RefCell, fmt, io, sync::Arc, time::Instant};
 
 use crate::cancel::{Cancel, CancelReason};
-use crate::config;
+use crate::config::{self, Approve};
 use crate::escape::quoted;
 use crate::json::{add, find, member, one_line, string, text_or_null};
 use crate::subprocess::Children;
+use crate::sys::fd::EventFd;
 
 pub use context::Context;
 pub use upstream::{Head, Passed};
@@ -46,6 +47,58 @@ pub struct Turn<'a> {
     pub earlier: &'a [(String, Vec<Attachment>)],
     /// The most bytes that its reply may have.
     pub max_reply: usize,
+    /// The same for one line of a living agent.
+    pub max_line: usize,
+    /// Which living process it may use: empty for operators, who share one, else the principal's.
+    pub process: &'a str,
+    /// What the session's directory is called: a digest in hexadecimal digits, empty without a session.
+    pub session_name: &'a str,
+    /// The living agent's own session for this one, as [`Reply::keep_session`] was given it.
+    pub agent_session: Option<&'a AgentSession>,
+}
+
+/// A living agent's own session.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AgentSession {
+    /// A digest of command and directory: with others the id says nothing.
+    pub agent: String,
+    /// What the agent calls it.
+    pub id: String,
+}
+
+/// What a living agent asks for leave to do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Question {
+    /// For people, without control characters.
+    pub title: String,
+    /// The kind of tool, such as `execute`; empty where it is not told.
+    pub kind: String,
+    /// What the tool is given, as JSON on one line; empty where it is not told. Capped: then it is a JSON
+    /// text with the beginning of it.
+    pub input: String,
+}
+
+/// What became of a question.
+#[derive(Clone, Debug)]
+pub enum Leave {
+    Allowed,
+    /// Why, for the reply; empty where the configuration says so.
+    Denied(String),
+    /// Somebody is asked: `id` names the question, and the event is raised when there are
+    /// [`Reply::answers`].
+    Asked {
+        id: String,
+        event: Arc<EventFd>,
+    },
+}
+
+/// What somebody said to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The question's id, and whether it is allowed.
+    Given(String, bool),
+    /// The gateway is about to stop or to restart, and nobody answers any more.
+    Stopping,
 }
 
 /// What came with a message beside its text.
@@ -90,6 +143,40 @@ pub trait Reply {
     fn call(&mut self, _calls: &[ToolCall], _at: usize, _piece: &str) -> io::Result<()> {
         Ok(())
     }
+
+    /// Something that a living agent does beside its reply, for those who follow the session: what it is,
+    /// a word, and an object, as JSON on one line.
+    fn event(&mut self, _word: &'static str, _json: &str) {}
+
+    /// The agent asks for leave. The default is what holds where nobody can be asked.
+    fn ask(&mut self, _question: &Question, policy: Approve) -> Leave {
+        match policy {
+            Approve::Always => Leave::Allowed,
+            Approve::Never => Leave::Denied(String::new()),
+            Approve::Ask => Leave::Denied("nobody can be asked here".to_owned()),
+        }
+    }
+
+    /// What was answered since.
+    fn answers(&mut self) -> Vec<Answer> {
+        Vec::new()
+    }
+
+    /// A question needs no answer any more; returned is one that came before.
+    fn withdraw(&mut self, _id: &str, _why: &str) -> Option<bool> {
+        None
+    }
+
+    /// No question is open any more: the turn goes on once there is a slot for it.
+    ///
+    /// # Errors
+    /// The turn was ended before that.
+    fn resume(&mut self, _cancel: &Cancel<'_>) -> Result<(), CancelReason> {
+        Ok(())
+    }
+
+    /// The agent's own session for the turn's, for later turns.
+    fn keep_session(&mut self, _session: &AgentSession) {}
 
     /// Which of several servers answers; comes before the first piece.
     fn upstream(&mut self, _name: &str) {}
@@ -245,6 +332,8 @@ pub enum Outcome {
     Crashed(String),
     /// The system is short of descriptors, processes or memory: nobody's fault, and soon over.
     Short(String),
+    /// It was ended for the sake of something else, and runs again. That costs no attempt.
+    Released(String),
     /// It will not: any other exit status, or a reply that is too long.
     Failed(String),
     /// The agent's server refused, in its own words.
@@ -267,7 +356,9 @@ impl Outcome {
             | Outcome::Failed(_)
             | Outcome::ErrorResponse(_)
             | Outcome::Ended(CancelReason::TimedOut) => log::warn!("{turn} failed: {self}"),
-            Outcome::Ended(_) | Outcome::Short(_) => log::info!("{turn} was ended: {self}"),
+            Outcome::Ended(_) | Outcome::Short(_) | Outcome::Released(_) => {
+                log::info!("{turn} was ended: {self}")
+            }
         }
     }
 }
@@ -279,6 +370,7 @@ impl fmt::Display for Outcome {
             Outcome::Temporary(words)
             | Outcome::Crashed(words)
             | Outcome::Short(words)
+            | Outcome::Released(words)
             | Outcome::Failed(words) => words,
             Outcome::ErrorResponse(response) => return response.fmt(f),
             Outcome::Ended(CancelReason::TimedOut) => "it took longer than agent.turn_timeout",

@@ -198,9 +198,10 @@ impl From<Outcome> for HandlerError {
             Outcome::Done | Outcome::Ended(CancelReason::ClientGone) => {
                 return HandlerError::client_gone();
             }
-            Outcome::Temporary(words) | Outcome::Crashed(words) | Outcome::Short(words) => {
-                ApiError::new(503, "agent_unavailable", words)
-            }
+            Outcome::Temporary(words)
+            | Outcome::Crashed(words)
+            | Outcome::Short(words)
+            | Outcome::Released(words) => ApiError::new(503, "agent_unavailable", words),
             Outcome::Failed(words) => ApiError::new(502, "agent_failed", words),
             Outcome::ErrorResponse(refused) => ApiError::upstream(*refused),
             Outcome::Ended(CancelReason::TimedOut) => ApiError::upstream(Upstream::timed_out()),

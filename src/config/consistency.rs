@@ -1,7 +1,7 @@
 //! The checks between keys, each of which has passed its own.
 
 use super::did_you_mean;
-use super::enum_setting::{Api, Role};
+use super::enum_setting::{Api, Approve, Protocol, Role};
 use super::error::quoted;
 use super::schema::{Agent, ClientKey, Config, Target, default_turns};
 use super::validate::{OPERATOR_SCOPES, OWNER};
@@ -59,6 +59,22 @@ fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>) {
     ] {
         if given && !url {
             diagnostics.fault(key, "is set, but agent.url is not; add it");
+        }
+    }
+    if agent.protocol != Protocol::Text && agent.command.is_empty() {
+        let like = "command = [\"hermes\", \"acp\"]";
+        let fault = format!("is set, but agent.command is not; add it, like {like}");
+        diagnostics.fault("agent.protocol", &fault);
+    }
+    for (key, given) in [
+        ("agent.directory", agent.directory.is_some()),
+        ("agent.approve", agent.approve != Approve::Never),
+        ("agent.share", agent.share),
+        ("agent.preload", agent.preload),
+    ] {
+        if given && agent.protocol == Protocol::Text {
+            let fault = "is for agents that stay; add agent.protocol = \"acp\", or remove it";
+            diagnostics.fault(key, fault);
         }
     }
 }

@@ -31,6 +31,28 @@ pub enum Api {
     Responses,
 }
 
+/// How a command is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Protocol {
+    /// A process a turn: the message on its stdin, the reply on its stdout.
+    #[default]
+    Text,
+    /// A living process, by the Agent Client Protocol, version 1.
+    Acp,
+    /// A living process, by JSON lines of our own.
+    Lines,
+}
+
+/// What a living agent is told that asks for leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Approve {
+    #[default]
+    Never,
+    /// What whoever's message runs says, or an operator.
+    Ask,
+    Always,
+}
+
 /// Where log lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogTarget {
@@ -76,6 +98,8 @@ macro_rules! enum_settings {
 
 enum_settings! {
     Role: "user" = User, "operator" = Operator;
+    Approve: "never" = Never, "ask" = Ask, "always" = Always;
+    Protocol: "text" = Text, "acp" = Acp, "lines" = Lines;
     Api: "chat" = Chat, "responses" = Responses;
     Busy: "queue" = Queue, "interrupt" = Interrupt;
     Leftovers: "kill" = Kill, "keep" = Keep;

@@ -33,7 +33,7 @@ mod warnings;
 pub use did_you_mean::hint;
 #[cfg(test)]
 pub use enum_setting::Role;
-pub use enum_setting::{Busy, EnumSetting, LogTarget};
+pub use enum_setting::{Approve, Busy, EnumSetting, LogTarget, Protocol};
 pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use schema::{Agent, ClientKey, Config, Http, Limits, Target};
 pub use secret::Secret;

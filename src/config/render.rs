@@ -95,6 +95,7 @@ pub(super) fn value(field: Field<'_>) -> String {
         Field::Text(at, _) => string(at),
         Field::Env(_) | Field::Models(_) => "{}".to_owned(),
         Field::Enum(at) => string(at.word()),
+        Field::Flag(at) => at.to_string(),
         Field::Time(at, _) => string(&TIME.show(millis(*at))),
         Field::Number(at, of, _) if of.units.is_empty() => at.to_string(),
         Field::Number(at, of, _) => string(&of.show(*at as u64)),

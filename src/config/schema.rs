@@ -1,7 +1,7 @@
 //! The settings, each defined once: its place in [`Config`], type, default, range and an example. Reading,
 //! suggestions and `config` follow from it; the help is in `starter.toml`.
 
-use super::enum_setting::{Api, Busy, EnumSetting, LogTarget, Role};
+use super::enum_setting::{Api, Approve, Busy, EnumSetting, LogTarget, Protocol, Role};
 use super::host::host;
 use super::secret::Secret;
 use super::units::{COUNT, Measure, SIZE};
@@ -102,6 +102,7 @@ pub enum Field<'a> {
     /// Models by name.
     Models(&'a mut ByName<String>),
     Enum(&'a mut dyn EnumSetting),
+    Flag(&'a mut bool),
     Time(&'a mut Duration, RangeInclusive<Duration>),
     Number(&'a mut usize, &'static Measure, RangeInclusive<usize>),
 }
@@ -218,6 +219,24 @@ section! {
         answer_within: Duration => limits::ANSWER_WITHIN, Time, "\"60s\"";
         /// What becomes of processes that a command has left when it ends by itself.
         leftovers: Leftovers, Enum, "\"kill\"";
+        /// How a command is spoken to.
+        protocol: Protocol, Enum, "\"acp\"";
+        /// Where the sessions of a living agent work. Absolute. `None`: each in a directory of its own.
+        directory: Option<PathBuf>, Path, "\"~/work\"";
+        /// What a living agent is told that asks for leave.
+        approve: Approve, Enum, "\"ask\"";
+        /// How long somebody may take to answer that.
+        approve_timeout: Duration => limits::APPROVE_TIMEOUT, Time, "\"10m\"";
+        /// Living processes at once.
+        processes: usize => limits::AGENT_PROCESSES, Number(&COUNT), "4";
+        /// All principals are served by one process.
+        share: bool, Flag, "true";
+        /// The operators' process is started with the gateway.
+        preload: bool, Flag, "true";
+        /// After which a living process without turns ends.
+        idle_timeout: Duration => limits::AGENT_IDLE_TIMEOUT, Time, "\"30m\"";
+        /// Sessions after which a living process is replaced.
+        max_sessions: usize => limits::AGENT_SESSIONS, Number(&COUNT), "100";
     }
 }
 
@@ -296,6 +315,8 @@ section! {
         max_buffered: usize => limits::MAX_BUFFERED, Number(&SIZE), "\"64MiB\"";
         /// Bytes of a request's body.
         max_body: usize => limits::MAX_BODY, Number(&SIZE), "\"1MiB\"";
+        /// Bytes of one line of a living agent.
+        max_agent_line: usize => limits::MAX_AGENT_LINE, Number(&SIZE), "\"16MiB\"";
         /// Bytes of one reply.
         max_reply: usize => limits::MAX_REPLY, Number(&SIZE), "\"8MiB\"";
         /// Of a turn, before its message fails.

@@ -87,6 +87,10 @@ impl Diagnostics<'_> {
                     *word = text.map_err(|_| bad(key, word, "HOME is not UTF-8"))?;
                 }
             }
+            Field::Flag(at) => {
+                let word = text.as_deref().map_or(value.as_bool(), |text| text.parse().ok());
+                *at = word.ok_or(wrong)?;
+            }
             Field::Enum(setting) => {
                 let text = text?;
                 if !setting.choose(text) {

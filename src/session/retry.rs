@@ -31,6 +31,7 @@ pub fn step_after(
         Outcome::Ended(CancelReason::TimedOut) => {
             (Some(ErrorResponse::timed_out().to_json()), false, None)
         }
+        Outcome::Released(_) => return Some(Step::Released),
         Outcome::Ended(_) | Outcome::Short(_) => return None,
         Outcome::Failed(_) => (None, false, None),
         Outcome::ErrorResponse(refused) => {

@@ -226,6 +226,10 @@ impl Hub {
             attachments,
             earlier: &earlier.unwrap_or_default(),
             max_reply: config.limits.max_reply,
+            max_line: config.limits.max_agent_line,
+            process: if config.is_operator(principal) { "" } else { principal },
+            session_name: "",
+            agent_session: None,
         };
         let (abort, timeout) = (Some(self.abort.as_fd()), config.agent.turn_timeout);
         let cancel = Cancel { abort, client, cancel, ..Cancel::at(Instant::now() + timeout) };
