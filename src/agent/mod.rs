@@ -6,6 +6,7 @@
 
 mod command;
 pub mod context;
+mod living;
 mod output;
 mod upstream;
 
