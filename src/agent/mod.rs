@@ -4,6 +4,7 @@
 //! What may enter: running a turn to its end. Who may have one, and where the reply goes, is
 //! decided above.
 
+mod acp;
 mod command;
 pub mod context;
 mod living;
