@@ -8,9 +8,14 @@ use std::time::{Duration, Instant};
 
 use super::{Inbox, Protocol, Work};
 use crate::agent::Outcome;
+use crate::escape::escaped;
+use crate::limits::MAX_SHOWN_VALUE;
 use crate::named::ByName;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
+
+/// An agent that breaks its protocol does so with every line.
+const MAX_COMPLAINTS: u32 = 10;
 
 /// For whom a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +51,8 @@ pub struct Process {
     /// Bits for what it can do, of its protocol.
     pub features: AtomicU32,
     requests: AtomicU64,
+    /// How often it was complained of.
+    complaints: AtomicU32,
     /// Bytes of lines that may wait for one turn.
     max_waiting: usize,
     work: Work,
@@ -111,6 +118,7 @@ impl Process {
             features: AtomicU32::new(0),
             // The first one is for the greeting.
             requests: AtomicU64::new(1),
+            complaints: AtomicU32::new(0),
             max_waiting,
             work,
         }))
@@ -165,6 +173,14 @@ impl Process {
             }
         };
         inbox.push(line.to_owned(), self.max_waiting)
+    }
+
+    /// Says in the log what is wrong with a line of its, the first few times.
+    pub fn complain(&self, what: &str, line: &str) {
+        if self.complaints.fetch_add(1, Ordering::Relaxed) < MAX_COMPLAINTS {
+            let shown = line.get(..line.floor_char_boundary(MAX_SHOWN_VALUE)).unwrap_or_default();
+            log::warn!("agent {}: {what}: {}", self.lock().pid, escaped(shown, false));
+        }
     }
 
     /// It has answered the greeting.

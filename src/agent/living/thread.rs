@@ -112,9 +112,11 @@ fn run(living: &Arc<Living>, process: &Arc<Process>) -> (Outcome, Option<String>
         pid,
         line: Vec::new(),
         searched: 0,
+        began: Instant::now(),
         stderr: StderrTail::default(),
         renewed: Instant::now(),
         announced: false,
+        mute_at: None,
         stage: Stage::Running,
     };
     let attended = keeper.attend(&mut child);
@@ -139,10 +141,13 @@ struct Keeper<'a> {
     /// A line that has not come to its end, and how much of it was searched for that.
     line: Vec<u8>,
     searched: usize,
+    began: Instant,
     stderr: StderrTail,
     renewed: Instant,
     /// Those that wait were told that it is ready.
     announced: bool,
+    /// It has closed its stdout, and has until then to end.
+    mute_at: Option<Instant>,
     stage: Stage,
 }
 
@@ -160,7 +165,7 @@ impl Keeper<'_> {
             match child.next_of_living(&mut buffer, also, until)? {
                 LivingEvent::Stdout(count) => self.read(&buffer[..count]),
                 LivingEvent::Stderr(count) => self.log(&buffer[..count]),
-                LivingEvent::Closed => self.fail("it has closed its standard output"),
+                LivingEvent::Closed => self.mute_at = Some(Instant::now() + END_GRACE),
                 LivingEvent::Woken => drop(self.process.wake.clear()),
                 LivingEvent::Writable => self.process.lock().flush(),
                 LivingEvent::TimedOut => {}
@@ -171,18 +176,40 @@ impl Keeper<'_> {
 
     /// Does what is due, and says when the next thing is; `None`: it is to be killed.
     fn step(&mut self, child: &mut Child<'_>) -> Option<Instant> {
-        let (now, idle_timeout) = (Instant::now(), self.living.config.idle_timeout);
-        let mut state = self.process.lock();
-        let ready = matches!(state.phase, Phase::Ready);
-        let until = match (&state.phase, &self.stage) {
-            (Phase::Starting, _) => state.began + START_TIMEOUT,
-            (Phase::Ready, _) if state.turns == 0 => state.idle_since + idle_timeout,
-            (Phase::Ready, _) => now + idle_timeout,
-            (Phase::Ending(_, politely), Stage::Running) => {
-                let politely = *politely;
+        let now = Instant::now();
+        if self.mute_at.take_if(|at| *at <= now).is_some() {
+            self.fail("it has closed its standard output");
+        }
+        let (phase, idle_at) = {
+            let mut state = self.process.lock();
+            if let Phase::Ending(..) = state.phase {
                 state.stdin = None;
-                self.stage = Stage::Closed(now + if politely { END_GRACE } else { Duration::ZERO });
-                now
+            }
+            let idle_since = if state.turns == 0 { state.idle_since } else { now };
+            (state.phase.clone(), idle_since + self.living.config.idle_timeout)
+        };
+        let until = match (phase, &self.stage) {
+            (Phase::Starting, _) => {
+                let late = self.began + START_TIMEOUT;
+                if late <= now {
+                    let words = format!("it has not answered within {} s", START_TIMEOUT.as_secs());
+                    self.fail(&words);
+                }
+                late
+            }
+            (Phase::Ready, _) => {
+                if !std::mem::replace(&mut self.announced, true) {
+                    self.living.started();
+                }
+                if idle_at <= now {
+                    self.process.retire_idle(self.living.config.idle_timeout);
+                }
+                idle_at
+            }
+            (Phase::Ending(_, politely), Stage::Running) => {
+                let at = now + if politely { END_GRACE } else { Duration::ZERO };
+                self.stage = Stage::Closed(at);
+                at
             }
             (_, Stage::Closed(at)) if *at <= now => {
                 child.terminate();
@@ -193,18 +220,7 @@ impl Keeper<'_> {
             (_, Stage::Closed(at) | Stage::Terminated(at)) => *at,
             (Phase::Ended(_), Stage::Running) => return None,
         };
-        let starting = matches!(state.phase, Phase::Starting);
-        drop(state);
-        if ready && !std::mem::replace(&mut self.announced, true) {
-            self.living.started();
-        }
-        if until <= now && starting {
-            let words = format!("it has not answered within {} s", START_TIMEOUT.as_secs());
-            self.fail(&words);
-        } else if until <= now && ready {
-            self.process.retire_idle(idle_timeout);
-        }
-        Some(until)
+        Some(self.mute_at.map_or(until, |at| at.min(until)))
     }
 
     /// Ends it since it cannot be used.
