@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::conversation::{Action, CANCEL_GRACE, Conversation, Event, Opened, STOP_GRACE};
 use super::updates::{Calls, Shown};
@@ -412,7 +412,9 @@ impl Driver<'_, '_> {
     }
 
     fn take_answers(&mut self) {
-        self.answers.iter().for_each(|event| drop(event.clear()));
+        if let Some(event) = &self.answers {
+            event.clear();
+        }
         let given = self.living.reply.borrow_mut().answers();
         for answer in given {
             match answer {
@@ -438,7 +440,7 @@ impl Driver<'_, '_> {
             let deadline = Instant::now() + self.living.config.turn_timeout;
             let cancel = Cancel { deadline, idle: None, ..self.living.cancel };
             let resumed = self.living.reply.borrow_mut().resume(&cancel);
-            self.deadline += self.stands_since.take().map_or_default(|since| since.elapsed());
+            self.deadline += self.stands_since.take().map_or(Duration::ZERO, |since| since.elapsed());
             if let Err(reason) = resumed {
                 return self.feed(cancelled(reason));
             }
@@ -447,7 +449,7 @@ impl Driver<'_, '_> {
     }
 
     fn ended(&mut self, outcome: Outcome) {
-        if self.process.outcome().is_none() {
+        if self.process.outcome().is_none() && !self.conversation.session().is_empty() {
             // More has come than may wait: the agent has to stop, and its session is opened anew.
             self.process.send(wire::cancel(self.conversation.session()));
             self.process.remove_session(self.conversation.session());
@@ -473,12 +475,17 @@ impl Driver<'_, '_> {
             let id = self.conversation.session();
             let before = self.process.used(id);
             self.process.add_session(id, Some(used));
-            let own = if in_all { updates::difference(before?, used) } else { Some(used) };
-            own.map(|[input, output, all]| {
-                format!(
-                    r#"{{"prompt_tokens":{input},"completion_tokens":{output},"total_tokens":{all}}}"#
-                )
-            })
+            let [input, output, all] = if in_all && !self.features.has(Features::OWN_USAGE) {
+                updates::difference(before?, used).unwrap_or_else(|| {
+                    self.process.features.fetch_or(Features::OWN_USAGE, Ordering::Relaxed);
+                    used
+                })
+            } else {
+                used
+            };
+            Some(format!(
+                r#"{{"prompt_tokens":{input},"completion_tokens":{output},"total_tokens":{all}}}"#
+            ))
         });
         if usage.is_some() || finish.is_some() {
             let report = Report { usage, finish, ..Report::default() };

@@ -5,9 +5,9 @@
 
 mod conversation;
 mod driver;
-#[cfg(any(test, fuzzing))]
-pub mod properties;
 mod prompt;
+#[cfg(any(test, fuzzing))]
+pub mod tests;
 mod updates;
 mod wire;
 
@@ -20,6 +20,8 @@ use super::living::{Address, LivingTurn, Process, Protocol};
 /// The protocol; its state is with each process.
 #[derive(Debug)]
 pub struct Acp;
+
+pub static ACP: Acp = Acp;
 
 impl Protocol for Acp {
     fn greeting(&self) -> Option<String> {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::escape::quoted;
-use crate::json::{elements, find, lossy, member, members, text_or_null};
+use crate::json::{elements, find, lossy, member, members, text, text_or_null};
 
 /// What an agent answers an error with that is none of HTTP's (JSON-RPC 2.0 section 5.1, and the protocol's own).
 pub const UNKNOWN_METHOD: i64 = -32601;
@@ -115,7 +115,7 @@ pub struct Answer<'a> {
     #[serde(borrow, rename = "_meta")]
     pub meta: Raw<'a>,
     #[serde(borrow)]
-    sessions: Raw<'a>,
+    pub sessions: Raw<'a>,
     #[serde(borrow)]
     pub next_cursor: Text<'a>,
 }
@@ -127,21 +127,20 @@ impl Answer<'_> {
         all.any(|it| member(it, "sessionId").and_then(lossy).as_deref() == Some(id))
     }
 
-    /// Tokens of input, of output and in all, and whether they are those of the session so far, not
-    /// only of the prompt.
+    /// Tokens of input, of output and in all, and whether they are those of the session so far, as the
+    /// protocol has it, or of the prompt alone.
     pub fn tokens(&self) -> Option<([u64; 3], bool)> {
-        let number = |raw: Option<&str>| raw.and_then(|raw| raw.parse().ok());
-        let usage = self.usage.map_or("", RawValue::get);
-        let [input, output, all] = find(usage, ["inputTokens", "outputTokens", "totalTokens"]);
-        if let (Some(input), Some(output)) = (number(input), number(output)) {
-            let all = number(all).unwrap_or_else(|| u64::saturating_add(input, output));
-            return Some(([input, output, all], true));
-        }
-        let quota = member(self.meta.map_or("", RawValue::get), "quota")?;
-        let counts = member(quota, "token_count")?;
-        let [input, output] = find(counts, ["input_tokens", "output_tokens"]).map(number);
-        let (input, output) = (input?, output?);
-        Some(([input, output, u64::saturating_add(input, output)], false))
+        let numbers = |json: &str, names: [&str; 3]| {
+            let [input, output, all] =
+                find(json, names).map(|raw| raw.and_then(|raw| raw.parse().ok()));
+            let sum = u64::checked_add(input?, output?);
+            Some([input?, output?, all.or(sum)?])
+        };
+        let [quota, usage] = [self.meta, self.usage].map(|it| it.map_or("", RawValue::get));
+        let counts = member(quota, "quota").and_then(|quota| member(quota, "token_count"));
+        let own = numbers(counts.unwrap_or_default(), ["input_tokens", "output_tokens", "total_tokens"]);
+        let so_far = || numbers(usage, ["inputTokens", "outputTokens", "totalTokens"]);
+        own.map(|own| (own, false)).or_else(|| Some((so_far()?, true)))
     }
 }
 
@@ -251,6 +250,8 @@ pub fn route(line: &str) -> Option<Route<'_>> {
         let id = member(params.unwrap_or_default(), "sessionId");
         id.and_then(lossy).unwrap_or_default()
     };
+    // What is given back has to be JSON.
+    let id = id.filter(|id| id.parse::<i64>().is_ok() || text(id).is_ok());
     Some(match (method, id) {
         (Some("\"session/update\""), _) => Route::Session(session(), None),
         (Some("\"session/request_permission\""), Some(id)) => Route::Session(session(), Some(id)),
@@ -276,6 +277,8 @@ impl Features {
     pub const IMAGE: u32 = 16;
     /// It has answered at all.
     pub const READY: u32 = 32;
+    /// What it tells of usage is each prompt's own: seen where it fell, which a sum never does.
+    pub const OWN_USAGE: u32 = 64;
 
     pub fn has(self, feature: u32) -> bool {
         self.0 & feature != 0
