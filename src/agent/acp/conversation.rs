@@ -37,6 +37,12 @@ pub enum Opened {
     Loaded,
 }
 
+impl Opened {
+    fn is_restored(self) -> bool {
+        matches!(self, Opened::Resumed | Opened::Loaded)
+    }
+}
+
 /// What has come.
 #[derive(Debug)]
 pub enum Event<'a> {
@@ -123,6 +129,9 @@ pub struct Conversation {
     asked: u32,
     /// How the turn ends once its cancel was answered.
     outcome: Option<Outcome>,
+    opened: Opened,
+    /// A permission was not given.
+    denied: bool,
     max_reply: usize,
     reply: ReplyText,
 }
@@ -146,12 +155,16 @@ impl Conversation {
             permissions: Vec::new(),
             asked: 0,
             outcome: None,
+            opened: Opened::Known,
+            denied: false,
             max_reply,
             reply: ReplyText::default(),
         };
         let first = match session {
             Some((_, true)) => conversation.prompt(Opened::Known),
-            Some(_) if features.has(Features::LIST) => conversation.go(State::Listing, Action::List(None)),
+            Some(_) if features.has(Features::LIST) => {
+                conversation.go(State::Listing, Action::List(None))
+            }
             Some(_) => conversation.restore(),
             None => conversation.go(State::Creating, Action::Create),
         };
@@ -224,7 +237,7 @@ impl Conversation {
                 Vec::new()
             }
 
-            (Prompting, Event::Answered(answer)) => self.finish(stopped(answer.stop_reason.get())),
+            (Prompting, Event::Answered(answer)) => self.stopped(answer.stop_reason.get()),
             (Prompting, Event::Refused(outcome)) => self.finish(outcome),
             (Prompting, Event::Said(text)) => self.say(now, text),
             (Prompting, Event::Shown(word, json)) => {
@@ -233,7 +246,9 @@ impl Conversation {
             }
             (Prompting, Event::Aside) => Vec::new(),
             (Prompting, Event::Asked { request, allow, reject }) => {
+                self.reply.interrupt(true);
                 if self.permissions.len() == MAX_PERMISSIONS {
+                    self.denied = true;
                     return vec![Action::Permit(request, reject)];
                 }
                 self.asked += 1;
@@ -336,7 +351,29 @@ impl Conversation {
     }
 
     fn prompt(&mut self, opened: Opened) -> Action<'static> {
+        self.opened = opened;
         self.go(State::Prompting, Action::Prompt(opened))
+    }
+
+    /// The agent has ended the turn for this reason, and nobody cancelled it. An unknown reason, or none, means
+    /// that it has said all.
+    fn stopped(&mut self, reason: &str) -> Vec<Action<'static>> {
+        let failed = |words: &str| Outcome::Failed(words.to_owned());
+        let outcome = match reason {
+            // Some answer so in a session that they do not have, though they have opened it.
+            "refusal" if self.opened.is_restored() && self.reply.bytes == 0 => {
+                let mut actions = self.withdraw();
+                actions.push(self.create());
+                return actions;
+            }
+            "refusal" => failed("the agent refused to go on (stopReason refusal)"),
+            // What some end a turn with that may not do what they want to.
+            "cancelled" if !self.denied => {
+                failed("the agent says that the turn was cancelled, which nobody did")
+            }
+            _ => Outcome::Done,
+        };
+        self.finish(outcome)
     }
 
     fn say<'a>(&mut self, now: Instant, text: &'a str) -> Vec<Action<'a>> {
@@ -361,6 +398,7 @@ impl Conversation {
             return Vec::new();
         };
         let Permission { request, allow, reject, .. } = self.permissions.remove(at);
+        self.denied |= !allowed;
         let mut actions = vec![Action::Permit(request, if allowed { allow } else { reject })];
         if let Some(note) = note {
             self.reply.interrupt(true);
@@ -404,17 +442,6 @@ fn shown(word: &'static str, json: String) -> Vec<Action<'static>> {
     if json.is_empty() { Vec::new() } else { vec![Action::Show(word, json)] }
 }
 
-/// How a turn ends by the agent's reason for it, where nobody cancelled it. An unknown one, or none, means
-/// that the agent has said all.
-fn stopped(reason: &str) -> Outcome {
-    let failed = |words: &str| Outcome::Failed(words.to_owned());
-    match reason {
-        "refusal" => failed("the agent refused to go on (stopReason refusal)"),
-        "cancelled" => failed("the agent says that the turn was cancelled, which nobody asked for"),
-        _ => Outcome::Done,
-    }
-}
-
 /// The reply so far: what is put between its pieces, and how long it is.
 #[derive(Debug, Default)]
 struct ReplyText {
@@ -434,12 +461,13 @@ impl ReplyText {
     /// A piece, as it goes into the reply.
     fn next<'a>(&mut self, text: &'a str) -> Cow<'a, str> {
         let mut piece = Cow::Borrowed(text);
-        if self.interrupted && self.bytes > 0 {
+        if self.interrupted {
+            // Some put a blank line there themselves.
             let rest = text.trim_start_matches('\n');
-            if rest.is_empty() {
-                return Cow::Borrowed("");
+            piece = Cow::Borrowed(rest);
+            if !rest.is_empty() && self.bytes > 0 {
+                piece = Cow::Owned("\n\n"[self.line_feeds..].to_owned() + rest);
             }
-            piece = Cow::Owned("\n\n"[self.line_feeds..].to_owned() + rest);
         }
         if !piece.is_empty() {
             self.interrupted = false;

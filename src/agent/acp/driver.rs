@@ -126,7 +126,8 @@ pub fn run(process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
 
 /// Which agent it is: with another command or directory, ids of sessions mean something else.
 fn name(config: &config::Agent) -> String {
-    let directory = config.directory.as_ref().map_or(&b""[..], |it| it.as_os_str().as_encoded_bytes());
+    let directory =
+        config.directory.as_ref().map_or(&b""[..], |it| it.as_os_str().as_encoded_bytes());
     let command = config.command.iter().map(|part| part.as_bytes());
     hex(&sha256_framed(&std::iter::once(directory).chain(command).gather())[..12])
 }
@@ -226,6 +227,9 @@ impl Driver<'_, '_> {
         }
         if let Some(address) = self.session.take() {
             self.process.close(&address);
+            if let Address::Session(before) = &address {
+                self.process.remove_session(before);
+            }
         }
         if !id.is_empty() {
             let address = Address::Session(id.to_owned());
@@ -256,7 +260,10 @@ impl Driver<'_, '_> {
             }
             Action::Show(word, json) => self.living.reply.borrow_mut().event(word, &json),
             Action::EndProcess => {
-                log::warn!("turn {}: the agent does not answer; its process is ended", self.turn.message_id);
+                log::warn!(
+                    "turn {}: the agent does not answer; its process is ended",
+                    self.turn.message_id
+                );
                 let words = "the agent's process was ended, since it did not answer another turn";
                 self.process.end(Outcome::Released(words.to_owned()), false);
             }
@@ -324,15 +331,20 @@ impl Driver<'_, '_> {
     fn line(&mut self, line: &str) {
         match wire::read(line) {
             Ok(Message::Answer(Ok(answer))) => {
-                if self.conversation.is_prompting() {
+                self.keep();
+                if self.conversation.is_prompting() || self.conversation.is_cancelling() {
                     self.report(&answer);
                 }
-                self.keep();
+                let cancelled = answer.stop_reason.get() == "cancelled";
+                if self.conversation.is_cancelling() && !cancelled {
+                    self.distrust();
+                }
                 self.feed(Event::Answered(&answer));
             }
             Ok(Message::Answer(Err(refusal))) => {
                 if self.conversation.is_cancelling() {
                     self.keep();
+                    self.distrust();
                 }
                 let outcome = self.refused(&refusal);
                 self.feed(Event::Refused(outcome));
@@ -440,7 +452,8 @@ impl Driver<'_, '_> {
             let deadline = Instant::now() + self.living.config.turn_timeout;
             let cancel = Cancel { deadline, idle: None, ..self.living.cancel };
             let resumed = self.living.reply.borrow_mut().resume(&cancel);
-            self.deadline += self.stands_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            self.deadline +=
+                self.stands_since.take().map_or(Duration::ZERO, |since| since.elapsed());
             if let Err(reason) = resumed {
                 return self.feed(cancelled(reason));
             }
@@ -467,10 +480,17 @@ impl Driver<'_, '_> {
         }
     }
 
+    /// The agent has answered a cancel with something else, and may take the turn for one that still runs: its
+    /// session is opened anew for the next one.
+    fn distrust(&self) {
+        self.process.remove_session(self.conversation.session());
+    }
+
     /// What the answer to the prompt tells beside the reply.
     fn report(&mut self, answer: &Answer<'_>) {
         let reason = answer.stop_reason.get();
-        let finish = matches!(reason, "max_tokens" | "max_turn_requests").then(|| "length".to_owned());
+        let finish =
+            matches!(reason, "max_tokens" | "max_turn_requests").then(|| "length".to_owned());
         let usage = answer.tokens().and_then(|(used, in_all)| {
             let id = self.conversation.session();
             let before = self.process.used(id);

@@ -66,7 +66,14 @@ fn tool(update: &Update<'_>) -> String {
             add(&mut json, Some(name), &quoted(&line(text.get(), most)));
         }
     }
-    if json.len() == id_only { String::new() } else { json + "}" }
+    if json.len() == id_only {
+        return String::new();
+    }
+    // What the protocol means where a new call has none.
+    if update.session_update.get() == "tool_call" && update.status.get().is_empty() {
+        add(&mut json, Some("status"), "\"pending\"");
+    }
+    json + "}"
 }
 
 fn plan(update: &Update<'_>) -> String {

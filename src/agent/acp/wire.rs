@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
 use crate::escape::quoted;
-use crate::json::{elements, find, lossy, member, members, text, text_or_null};
+use crate::json::{elements, find, lossy, member, members, number, one_line, text, text_or_null};
 
 /// What an agent answers an error with that is none of HTTP's (JSON-RPC 2.0 section 5.1, and the protocol's own).
 pub const UNKNOWN_METHOD: i64 = -32601;
@@ -138,7 +138,8 @@ impl Answer<'_> {
         };
         let [quota, usage] = [self.meta, self.usage].map(|it| it.map_or("", RawValue::get));
         let counts = member(quota, "quota").and_then(|quota| member(quota, "token_count"));
-        let own = numbers(counts.unwrap_or_default(), ["input_tokens", "output_tokens", "total_tokens"]);
+        let own =
+            numbers(counts.unwrap_or_default(), ["input_tokens", "output_tokens", "total_tokens"]);
         let so_far = || numbers(usage, ["inputTokens", "outputTokens", "totalTokens"]);
         own.map(|own| (own, false)).or_else(|| Some((so_far()?, true)))
     }
@@ -163,13 +164,24 @@ impl Refusal {
         let mut words = message.and_then(lossy).unwrap_or_default().into_owned();
         let more = data.and_then(|data| {
             let [message, details] = find(data, ["message", "details"]);
-            lossy(message.or(details).unwrap_or(data))
+            let raw = message.or(details).unwrap_or(data);
+            lossy(raw).or_else(|| Some(one_line(raw.to_owned()).into()))
         });
         if let Some(more) = more.filter(|more| !words.contains(&**more)) {
             words = if words.is_empty() { more.into_owned() } else { format!("{words}: {more}") };
         }
+        let status = status.or_else(|| status_in(&words));
         Refusal { code, message: words, status }
     }
+}
+
+/// A status of HTTP's in words such as `unexpected status 401 Unauthorized`; an exit status is less.
+fn status_in(words: &str) -> Option<u16> {
+    words.split("status").skip(1).find_map(|behind| {
+        let (status, digits) = number(behind.trim_start_matches([':', ' ']).as_bytes())?;
+        let status = u16::try_from(status).ok().filter(|status| (400..600).contains(status));
+        status.filter(|_| digits == 3)
+    })
 }
 
 /// A status of HTTP's for an error, in a member that has a name for it.
@@ -303,12 +315,14 @@ impl Features {
                 "it speaks version {version} of the Agent Client Protocol, and the gateway version 1"
             ));
         }
-        let [load, prompt, session] =
-            find(all.unwrap_or_default(), ["loadSession", "promptCapabilities", "sessionCapabilities"]);
-        let [resume, list, close] =
-            find(session.unwrap_or_default(), ["resume", "list", "close"]);
+        let [load, prompt, session] = find(
+            all.unwrap_or_default(),
+            ["loadSession", "promptCapabilities", "sessionCapabilities"],
+        );
+        let [resume, list, close] = find(session.unwrap_or_default(), ["resume", "list", "close"]);
         let image = member(prompt.unwrap_or_default(), "image");
-        let of = |said: Option<&str>, bit| if said.is_none_or(|it| it == "false") { 0 } else { bit };
+        let of =
+            |said: Option<&str>, bit| if said.is_none_or(|it| it == "false") { 0 } else { bit };
         Ok(Features(
             of(load, Features::LOAD)
                 | of(resume, Features::RESUME)
@@ -352,7 +366,8 @@ pub fn list(id: u64, cwd: &Path, cursor: Option<&str>) -> String {
 /// `prompt` and `meta` are JSON.
 pub fn prompt(id: u64, session: &str, prompt: &str, meta: &str) -> String {
     let session = quoted(session);
-    let params = format!(r#"{{"sessionId":{session},"prompt":[{prompt}],"_meta":{{"hermes":{meta}}}}}"#);
+    let params =
+        format!(r#"{{"sessionId":{session},"prompt":[{prompt}],"_meta":{{"hermes":{meta}}}}}"#);
     request(id, "session/prompt", &params)
 }
 
