@@ -295,6 +295,7 @@ impl Driver<'_, '_> {
 
     /// Sends the prompt to a session that was opened like this.
     fn prompt(&mut self, opened: Opened) -> Option<Event<'static>> {
+        self.listen();
         let id = self.conversation.session().to_owned();
         let images = self.features.has(Features::IMAGE);
         let mut before = None;
@@ -480,10 +481,14 @@ impl Driver<'_, '_> {
         }
     }
 
-    /// The agent has answered a cancel with something else, and may take the turn for one that still runs: its
-    /// session is opened anew for the next one.
+    /// The agent has answered a cancel with something else, and may take the turn for one that still runs: no
+    /// later one may be given to this process.
     fn distrust(&self) {
-        self.process.remove_session(self.conversation.session());
+        let id = self.turn.message_id;
+        log::info!(
+            "turn {id}: its cancel was answered wrongly; the agent's process takes no more turns"
+        );
+        self.process.retire();
     }
 
     /// What the answer to the prompt tells beside the reply.

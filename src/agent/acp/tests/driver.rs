@@ -496,6 +496,7 @@ fn a_stop_and_a_cancel_answer_what_is_open() {
     let wanted = ["session/new", "session/prompt", "answer", "session/cancel"];
     assert_eq!(fake.methods()[..3], wanted[..3]);
     // Cancelled from outside.
+    event.notify();
     let cancel = Cancel { cancel: Some(event.as_fd()), ..Cancel::at(soon()) };
     let quiet = Arc::new(EventFd::new().unwrap());
     let mut reply = Listener { leaves: vec![asked(&quiet)], ..Listener::default() };
@@ -505,7 +506,7 @@ fn a_stop_and_a_cancel_answer_what_is_open() {
 }
 
 #[test]
-fn a_session_that_answers_a_cancel_wrongly_is_opened_anew() {
+fn a_process_that_answers_a_cancel_wrongly_takes_no_more_turns() {
     let mut prompt = Value::Null;
     let mut open = agent(|_| Vec::new());
     let script = move |line: &Value| match line["method"].as_str() {
@@ -520,15 +521,26 @@ fn a_session_that_answers_a_cancel_wrongly_is_opened_anew() {
     let mut reply = Listener { gone: true, ..Listener::default() };
     let outcome = fake.turn(&TURN, &mut reply, Cancel::at(soon()));
     assert_eq!((outcome, &*reply.text), (Outcome::Ended(CancelReason::ClientGone), "a"));
-    assert!(reply.kept.is_some() && !fake.process.has_session("s1"));
-    let (outcome, _) = {
-        let mut reply = Listener::default();
-        (fake.turn(&Turn { max_reply: 1, ..TURN }, &mut reply, Cancel::at(soon())), reply)
+    assert!(reply.kept.is_some() && fake.process.outcome().is_some());
+}
+
+#[test]
+fn a_reply_that_is_too_long_is_taken_back() {
+    let mut prompt = Value::Null;
+    let mut open = agent(|_| Vec::new());
+    let script = move |line: &Value| match line["method"].as_str() {
+        Some("session/prompt") => {
+            prompt = line.clone();
+            vec![says("s1", "abc"), says("s1", "d")]
+        }
+        Some("session/cancel") => vec![result(&prompt, json!({ "stopReason": "cancelled" }))],
+        _ => open(line),
     };
-    assert!(
-        matches!(&outcome, Outcome::Failed(why) if why.contains("limits.max_reply")),
-        "{outcome:?}"
-    );
+    let fake = Fake::new(&json!({}), Box::new(script));
+    let (outcome, reply) = fake.run(&Turn { max_reply: 3, ..TURN });
+    let why = "limits.max_reply";
+    assert!(matches!(&outcome, Outcome::Failed(words) if words.contains(why)), "{outcome:?}");
+    assert!(reply.text == "abc" && reply.kept.is_some() && fake.process.outcome().is_none());
 }
 
 #[test]
