@@ -8,6 +8,8 @@ mod directory;
 mod inbox;
 mod pool;
 mod process;
+#[cfg(test)]
+mod tests;
 mod thread;
 
 pub use directory::Directory;
