@@ -4,6 +4,7 @@
 //! What may enter: running a turn to its end. Who may have one, and where the reply goes, is
 //! decided above.
 
+pub mod acp;
 mod command;
 pub mod context;
 mod lines;
@@ -408,7 +409,7 @@ impl Agent {
         let upstreams = config.url.iter().map(|_| upstream::ConnectionPool::default()).collect();
         let protocol: Option<&'static dyn Protocol> = match config.protocol {
             config::Protocol::Text => None,
-            config::Protocol::Acp => None,
+            config::Protocol::Acp => Some(&acp::ACP),
             config::Protocol::Lines => Some(&lines::LINES),
         };
         let living = protocol.filter(|_| !config.command.is_empty());
