@@ -38,6 +38,6 @@ pub use auth::{Keyring, Origin};
 pub use auth_throttle::source_prefix;
 pub use error::ApiError;
 pub use handover::HandedOver;
-pub use request::check_session;
+pub use request::{LIVE_EVENTS, check_session};
 pub use route::serve;
 pub use service::{Facts, Service};
