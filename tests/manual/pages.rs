@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use mdoc::{Lines, PAGES};
 use scan::Source;
 use util::api::id_of;
-use util::{DEADLINE, Home, Process, Target, TempDir, binary, script, skip, sys};
+use util::{DEADLINE, Home, Process, Target, TempDir, binary, eventually, script, skip, sys};
 
 type Set = BTreeSet<String>;
 
@@ -684,7 +684,14 @@ fn the_pages_have_the_members_of_messages_status_and_callbacks() {
     gateway.wait_for_turns(1);
     let status = gateway.status();
     let route = page.after(".It Ic GET /v1/status", &[".El"]);
+    let living = Home::new();
+    living.configure("[agent]\ncommand = [\"cat\"]\nprotocol = \"lines\"\npreload = true\n");
     let mut all = Set::new();
+    let living = living.start();
+    eventually("a process", || {
+        members(&living.status()["processes"], &mut all);
+        (!all.is_empty()).then_some(())
+    });
     members(&status, &mut all);
     let words = set(route.marked("Va"));
     assert_same("the status", &words, &all);
