@@ -228,20 +228,24 @@ impl Waiter<'_> {
         answer: &mut ReplyWriter<'_>,
     ) -> Result<bool, HandlerError> {
         let Some(watch) = self.hub.watch(self.id, event) else { return Ok(false) };
-        let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
+        let (streams, mut attempt, mut offset, mut shown) = (answer.streams(), 0, 0, 0);
         loop {
             watch.event.clear();
             // Who wants the whole is given what the journal has.
-            let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
+            let seen = match answer.live {
+                true => watch.reply.snapshot_with_events(attempt, offset, shown),
+                false => watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX }),
+            };
             if seen.attempt != attempt && offset > 0 {
                 return Err(self.cut_short(false).into());
             }
-            attempt = seen.attempt;
+            (attempt, shown) = (seen.attempt, seen.seen);
             watch.reply.upstream().iter().for_each(|name| answer.upstream(name));
             if streams && !seen.text.is_empty() {
                 offset += seen.text.len();
                 answer.chunk(&seen.text)?;
             }
+            seen.event.iter().for_each(|event| answer.event(event.word, &event.json));
             if seen.more && streams {
                 continue;
             }

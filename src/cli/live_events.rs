@@ -21,7 +21,7 @@ const DIM: [&str; 2] = ["\x1b[2m", "\x1b[0m"];
 /// What was shown so far.
 pub struct LiveEvents<'a> {
     context: &'a Context,
-    told: Vec<String>,
+    told: Vec<[String; 2]>,
 }
 
 impl LiveEvents<'_> {
@@ -44,7 +44,7 @@ impl LiveEvents<'_> {
     /// Puts a question, once; the answer goes to the gateway from a thread of its own, so that what comes
     /// meanwhile is shown.
     pub fn ask(&mut self, question: &Value) {
-        if !is_new(&mut self.told, &word(&question["id"])) {
+        if !is_new(&mut self.told, [word(&question["id"]), String::new()]) {
             return;
         }
         // A program that writes errors somewhere else has nobody at its terminal.
@@ -71,18 +71,23 @@ impl LiveEvents<'_> {
     }
 }
 
-/// A line for a tool call that begins or fails.
-fn line(told: &mut Vec<String>, tool: &Value) -> Option<String> {
-    let (id, failed) = (word(&tool["id"]), tool["status"] == "failed");
-    let failed = if failed { ": failed" } else { "" };
-    let is_new = is_new(told, &format!("{id}{failed}"));
-    is_new.then(|| format!("{}· {}{failed}{}", DIM[0], word(&tool["title"]), DIM[1]))
+/// A line for a tool call that begins or fails. What comes of it later may lack its title.
+fn line(told: &mut Vec<[String; 2]>, tool: &Value) -> Option<String> {
+    let id = word(&tool["id"]);
+    let known = told.iter().find(|[known, _]| *known == id).map(|[_, title]| title.clone());
+    let title = tool["title"].as_str().map(|_| word(&tool["title"])).or(known)?;
+    let (id, failed) = match tool["status"] == "failed" {
+        true => (id + ": failed", ": failed"),
+        false => (id, ""),
+    };
+    is_new(told, [id, title.clone()]).then(|| format!("{}· {title}{failed}{}", DIM[0], DIM[1]))
 }
 
-fn is_new(told: &mut Vec<String>, what: &str) -> bool {
-    let new = !told.iter().any(|known| known == what);
+/// Notes an id with a title.
+fn is_new(told: &mut Vec<[String; 2]>, one: [String; 2]) -> bool {
+    let new = !told.iter().any(|[known, _]| *known == one[0]);
     if new {
-        told.push(what.to_owned());
+        told.push(one);
     }
     new
 }
@@ -108,13 +113,15 @@ mod tests {
     #[test]
     fn a_tool_call_has_one_line_and_another_if_it_fails() {
         let mut told = Vec::new();
-        let mut tool = |id: &str, title: &str, status: &str| {
+        let mut tool = |id: &str, title: Option<&str>, status: &str| {
             line(&mut told, &json!({ "id": id, "title": title, "status": status }))
         };
-        assert_eq!(tool("a", "l\u{1b}s", "pending").unwrap(), "\u{1b}[2m· l\\u{1b}s\u{1b}[0m");
-        assert_eq!(tool("a", "ls", "in_progress"), None);
-        assert_eq!(tool("b", "rm", "completed").unwrap(), "\u{1b}[2m· rm\u{1b}[0m");
-        assert_eq!(tool("a", "ls", "failed").unwrap(), "\u{1b}[2m· ls: failed\u{1b}[0m");
-        assert_eq!(tool("a", "ls", "failed"), None);
+        let shown = tool("a", Some("l\u{1b}s"), "pending").unwrap();
+        assert_eq!(shown, "\u{1b}[2m· l\\u{1b}s\u{1b}[0m");
+        assert_eq!(tool("a", None, "in_progress"), None);
+        assert_eq!(tool("b", Some("rm"), "completed").unwrap(), "\u{1b}[2m· rm\u{1b}[0m");
+        assert_eq!(tool("b", None, "failed").unwrap(), "\u{1b}[2m· rm: failed\u{1b}[0m");
+        assert_eq!(tool("b", Some("rm"), "failed"), None);
+        assert_eq!(tool("c", None, "pending"), None);
     }
 }
