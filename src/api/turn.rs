@@ -102,7 +102,8 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let (text, context, deliver) = (ask.text, ask.context, None);
     let Attachments { references: attachments, files } = ask.attachments;
     let held = files.iter().map(|file| file.data.len()).sum();
-    let draft = Draft { who, text, context, attachments, files, deliver, mode, key };
+    let attended = true;
+    let draft = Draft { who, text, context, attachments, files, deliver, mode, attended, key };
     // An ephemeral message waits in memory.
     let bytes = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
     lease.shrink(if durable { held } else { bytes });

@@ -32,7 +32,7 @@ use record_index::{RecordIndex, Reset};
 
 pub use accounts::{Counts, Usage};
 pub use entry::{Entry, IdempotencyKey, Outgoing, RetryState};
-pub use owner::{Digest, Owner, digest_of, session_digest};
+pub use owner::{Digest, Owner, digest_of, session_digest, session_name};
 
 /// All messages that are known.
 #[derive(Debug, Default)]

@@ -4,6 +4,8 @@
 //! What may enter: messages and what becomes of them, in the journal and out of it. What a turn does is
 //! `agent`'s, how a reply travels `delivery`'s.
 
+mod approvals;
+mod asking;
 mod attachments;
 mod cancel;
 mod clock;
@@ -47,6 +49,7 @@ pub mod update_record;
 mod wait;
 mod worker;
 
+pub use asking::{Approved, OpenApproval, PastApproval};
 pub use commands::Command;
 pub use hang::Probe;
 pub use hub::{Hub, Settings};
@@ -57,7 +60,7 @@ pub use message_table::{Digest, Owner, digest_of, session_digest};
 pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;
 pub use queries::Session;
-pub use reply::{ReplyBuffer, Watch};
+pub use reply::{LiveEvent, ReplyBuffer, Watch};
 pub use restarts::{LastRestart, RestartAccepted, RestartKind, RestartRequest, RestartStage};
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};

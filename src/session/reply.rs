@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::Instant;
 
 use super::id::Id;
-use crate::agent::{Reply, Report};
+use crate::agent::{Outcome, Reply, Report};
 use crate::journal::record::{Accepted, Record, Step};
 use crate::limits::{MAX_LIVE_EVENT_BYTES, MAX_LIVE_EVENTS, WRITE_CHUNK};
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
+
+/// Attempts that may be released one after the other before there is a pause, and it counts as a failure.
+const MAX_RELEASES: u32 = 20;
 
 /// What happens to a message while somebody runs it or waits for it.
 #[derive(Debug, Default)]
@@ -85,6 +88,21 @@ impl ReplyBuffer {
         state.notify();
     }
 
+    /// What the end of an attempt counts as: a turn that is released time and again would keep a thread
+    /// busy, and never end.
+    pub fn count_release(&self, outcome: &Outcome) -> Outcome {
+        let mut state = self.lock();
+        let Outcome::Released(why) = outcome else {
+            state.releases = 0;
+            return outcome.clone();
+        };
+        state.releases += 1;
+        if state.releases <= MAX_RELEASES {
+            return outcome.clone();
+        }
+        Outcome::Temporary(format!("{why} ({} times, one after the other)", state.releases))
+    }
+
     /// Asks the turn to end.
     pub fn cancel(&self) {
         let mut state = self.lock();
@@ -144,6 +162,14 @@ impl ReplyBuffer {
         Snapshot { attempt, text, event, seen, more, over }
     }
 
+    pub(super) fn add_text(&self, text: &str) {
+        let mut state = self.lock();
+        if !state.over {
+            state.text.push_str(text);
+        }
+        state.notify();
+    }
+
     /// Something happens that is no text: see [`Reply::event`].
     pub(super) fn add_event(&self, word: &'static str, json: Arc<str>) {
         let mut state = self.lock();
@@ -186,11 +212,7 @@ impl State {
 
 impl Reply for &ReplyBuffer {
     fn chunk(&mut self, text: &str) -> io::Result<()> {
-        let mut state = self.lock();
-        if !state.over {
-            state.text.push_str(text);
-        }
-        state.notify();
+        self.add_text(text);
         Ok(())
     }
 
