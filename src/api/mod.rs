@@ -4,6 +4,7 @@
 //! [`route`] has the table of routes, each handler is in the file of its path, [`request`] reads requests
 //! and [`response`] writes answers. How a turn runs is the business of [`crate::session`].
 
+mod approvals;
 mod attachments;
 pub mod auth;
 mod auth_throttle;

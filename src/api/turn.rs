@@ -11,7 +11,7 @@ use super::buffers::Lease;
 use super::error::{ApiError, Handled, HandlerError, bad};
 use super::messages::submit;
 use super::reply_writer::{Encoder, ReplyWriter};
-use super::request::{idempotency_key, json_body, owner_of, session_header, text};
+use super::request::{LIVE_EVENTS, idempotency_key, json_body, owner_of, session_header, text};
 use super::service::{Exchange, Service};
 use super::warnings::Warnings;
 use crate::agent::context::instructions;
@@ -102,7 +102,8 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let (text, context, deliver) = (ask.text, ask.context, None);
     let Attachments { references: attachments, files } = ask.attachments;
     let held = files.iter().map(|file| file.data.len()).sum();
-    let attended = true;
+    // A client that is shown questions can answer them.
+    let attended = !(stream && request.header(LIVE_EVENTS).is_some());
     let draft = Draft { who, text, context, attachments, files, deliver, mode, attended, key };
     // An ephemeral message waits in memory.
     let bytes = draft.text.len() + draft.context.as_ref().map_or(0, String::len);

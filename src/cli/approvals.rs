@@ -53,7 +53,7 @@ fn answer_by_id(client: &mut Client<'_>, id: &str, allow: bool) -> Result<Exit, 
     let all = ask(client, 1000)?;
     let is_it = |one: &&Value| {
         let known = one["id"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(id));
-        known && one["status"] == "open"
+        known && is_open(one)
     };
     let Some(question) = all.iter().find(is_it) else {
         let words = "no question of this ID is open; `hermes-gateway approvals` lists them";
@@ -82,16 +82,24 @@ pub fn described(question: &Value) -> String {
     format!("{kind}{}{input}", word(&question["title"]))
 }
 
+fn is_open(one: &Value) -> bool {
+    one["allowed"].is_null()
+}
+
 /// A row each, with what was asked in a line below.
 fn as_text(all: &[Value]) -> String {
     let mut titles = vec!["ID", "PRINCIPAL", "SESSION", "ANSWER", "BY", "TIME (UTC)"];
-    let open = |one: &Value| one["status"] == "open";
     let row = |one: &Value| {
+        let [id, principal, session, by] =
+            ["id", "principal", "session", "by"].map(|key| word(&one[key]));
+        let answer = match one["allowed"].as_bool() {
+            None => "open",
+            Some(true) => "allowed",
+            Some(false) => "denied",
+        };
         let time = time_format::shown(one["at"].as_str().unwrap_or("-"));
-        let mut row =
-            ["id", "principal", "session", "status", "by"].map(|key| word(&one[key])).to_vec();
-        row.push(time.trim_end_matches(" UTC").to_owned());
-        row
+        let time = time.trim_end_matches(" UTC").to_owned();
+        vec![id, principal, session, answer.to_owned(), by, time]
     };
     let mut rows: Vec<Vec<String>> = all.iter().map(row).gather();
     if all.iter().all(|one| one["principal"] == OWNER) {
@@ -99,7 +107,7 @@ fn as_text(all: &[Value]) -> String {
         rows.iter_mut().for_each(|row| drop(row.remove(1)));
     }
     let below = |one: &Value| {
-        let until = one["expires_at"].as_str().filter(|_| open(one));
+        let until = one["expires_at"].as_str().filter(|_| is_open(one));
         let until =
             until.map(|at| format!("; denied at {} unless allowed", time_format::shown(at)));
         format!("    {}{}\n", described(one), until.unwrap_or_default())
@@ -109,7 +117,7 @@ fn as_text(all: &[Value]) -> String {
     // The head has none.
     let below = std::iter::once(String::new()).chain(all.iter().map(below));
     let mut text = lines.zip(below).map(|(row, below)| row + &below).gather().concat();
-    if all.iter().any(open) {
+    if all.iter().any(is_open) {
         text += "`hermes-gateway approvals --allow ID` or `--deny ID` answers what is open\n";
     }
     text
@@ -124,18 +132,18 @@ mod tests {
     fn each_question_has_a_row_and_what_was_asked_below_it() {
         let open = json!({
             "id": "7K3M2Q", "message": "01M", "session": "work", "principal": "owner",
-            "status": "open", "title": "rm -rf build", "kind": "execute", "by": null,
-            "input": { "command": "rm\u{1b}" }, "at": "2026-11-30T08:00:00.000Z",
+            "allowed": null, "title": "rm -rf build", "kind": "execute", "by": null,
+            "input": { "command": "rm\u{1b}" }, "at": null,
             "expires_at": "2026-11-30T08:10:00.000Z",
         });
         let mut denied = json!({
             "id": null, "message": "01M", "session": null, "principal": "owner",
-            "status": "denied", "title": "a\u{1b}b", "kind": null, "input": null,
+            "allowed": false, "title": "a\u{1b}b", "kind": null, "input": null,
             "by": "agent.approve_timeout", "at": "2026-11-30T07:00:00.000Z",
         });
         let expected = "\
 ID      SESSION  ANSWER  BY                     TIME (UTC)
-7K3M2Q  work     open    -                      2026-11-30 08:00:00
+7K3M2Q  work     open    -                      -
     execute: rm -rf build  {\"command\":\"rm\\u001b\"}; denied at 2026-11-30 08:10:00 UTC unless allowed
 -       -        denied  agent.approve_timeout  2026-11-30 07:00:00
     a\\u{1b}b
