@@ -654,6 +654,10 @@ fn the_pages_have_the_members_of_messages_status_and_callbacks() {
     let mut message = api.message(&id);
     // An upstream's reply may have them; tests/turns/tools.rs has one that has.
     message["tool_calls"] = Value::Null;
+    // Nor has it open questions; tests/turns/living has one that has.
+    message["approvals"] = json!([
+        { "message": 1, "id": 1, "title": 1, "kind": 1, "input": 1, "expires_at": 1 }
+    ]);
     let object = page.after("The message object:", &[".El"]);
     let items = object.items().map(|item| item.trim_start_matches("Va ").to_owned());
     assert_same("the message", &items.collect(), &top(&message));
