@@ -502,10 +502,6 @@ impl Agent {
         self.upstreams.iter().for_each(upstream::ConnectionPool::close_idle);
     }
 
-    /// A session is forgotten: its directory goes, if it is one of ours and empty. `name`: see
-    /// [`Turn::session_name`].
-    pub fn forget(&self, _name: &str) {}
-
     /// What `/v1/models` calls it.
     pub fn kind(&self) -> &'static str {
         self.config.kind()
