@@ -52,8 +52,6 @@ pub struct Turn<'a> {
     pub earlier: &'a [(String, Vec<Attachment>)],
     /// The most bytes that its reply may have.
     pub max_reply: usize,
-    /// The same for one line of a living agent.
-    pub max_line: usize,
     /// Which living process it may use: empty for operators, who share one, else the principal's.
     pub process: &'a str,
     /// What the session's directory is called: a digest in hexadecimal digits, empty without a session.

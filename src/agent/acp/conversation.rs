@@ -189,6 +189,7 @@ impl Conversation {
         self.state == State::Cancelling
     }
 
+    #[cfg(any(test, fuzzing))]
     pub fn is_over(&self) -> bool {
         self.state == State::Over
     }
