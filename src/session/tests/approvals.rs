@@ -401,6 +401,19 @@ fn a_principal_whose_share_of_the_journal_is_full_is_allowed_nothing_more() {
     assert!(matches!(&denied, Leave::Denied(why) if why.contains("share")), "{denied:?}");
 }
 
+/// The ends of turns need what is left of it.
+#[test]
+fn nothing_is_allowed_where_the_journal_takes_no_new_work() {
+    let desk = Desk::new(|_| {});
+    let turn = desk.run("a");
+    let size = desk.house.hub.journal_size().0;
+    desk.house.hub.journal.set_cap(2 * size);
+    let denied = turn.reply().ask(&question("x"), Approve::Always);
+    assert!(matches!(&denied, Leave::Denied(why) if why.contains("written down")), "{denied:?}");
+    turn.finish(&Outcome::Done);
+    assert_eq!(desk.house.turn(turn.id), TurnState::Done);
+}
+
 #[test]
 fn a_turn_that_is_answered_goes_on_during_a_pause() {
     let desk = Desk::new(|_| {});
