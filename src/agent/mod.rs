@@ -165,7 +165,8 @@ pub trait Reply {
         Vec::new()
     }
 
-    /// A question needs no answer any more; returned is one that came before.
+    /// A question needs no answer any more; returned is one that came before. `why`: what denies it, for the
+    /// journal, such as `agent.approve_timeout`; empty where it just does not hold any more.
     fn withdraw(&mut self, _id: &str, _why: &str) -> Option<bool> {
         None
     }
@@ -360,7 +361,7 @@ impl Outcome {
             | Outcome::ErrorResponse(_)
             | Outcome::Ended(CancelReason::TimedOut) => log::warn!("{turn} failed: {self}"),
             Outcome::Ended(_) | Outcome::Short(_) | Outcome::Released(_) => {
-                log::info!("{turn} was ended: {self}")
+                log::info!("{turn} was ended: {self}");
             }
         }
     }

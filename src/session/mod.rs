@@ -14,6 +14,7 @@ mod conversation;
 mod delivery_queue;
 mod delivery_worker;
 mod dispatch;
+mod durable_reply;
 mod events;
 mod failures;
 mod hang;
@@ -49,7 +50,6 @@ pub mod update_record;
 mod wait;
 mod worker;
 
-pub use asking::{OpenApproval, PastApproval};
 pub use commands::Command;
 pub use hang::Probe;
 pub use hub::{Hub, Settings};
