@@ -15,7 +15,7 @@ mod thread;
 pub use directory::Directory;
 pub use inbox::{Inbox, Input};
 pub use pool::{Living, ProcessStatus, Work};
-pub use process::{Address, Process, Usage};
+pub use process::{Address, Process};
 
 use std::cell::RefCell;
 use std::fmt;
