@@ -13,8 +13,8 @@ use std::thread;
 use serde_json::{Value, json};
 
 use util::api::session_path;
-use util::http::chat;
-use util::{DEADLINE, Home, Process, Response, eventually, script, skip, sys};
+use util::http::{Response, chat};
+use util::{DEADLINE, Home, Process, eventually, script, skip, sys};
 
 /// Speaks of the Agent Client Protocol what these tests need: a tool call, then a question.
 const AGENT: &str = r#"
