@@ -220,7 +220,10 @@ mod testing;
 mod threads;
 
 #[cfg(fuzzing)]
-pub use {api::tests::properties as bodies, http::tests::properties as wire};
+pub use {
+    agent::acp::tests::properties as acp, api::tests::properties as bodies,
+    http::tests::properties as wire,
+};
 
 /// What the program does with its arguments; the status to exit with.
 pub fn main() -> std::process::ExitCode {

@@ -49,7 +49,7 @@ pub mod update_record;
 mod wait;
 mod worker;
 
-pub use asking::{Approved, OpenApproval, PastApproval};
+pub use asking::{OpenApproval, PastApproval};
 pub use commands::Command;
 pub use hang::Probe;
 pub use hub::{Hub, Settings};
@@ -60,7 +60,7 @@ pub use message_table::{Digest, Owner, digest_of, session_digest};
 pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;
 pub use queries::Session;
-pub use reply::{LiveEvent, ReplyBuffer, Watch};
+pub use reply::{ReplyBuffer, Watch};
 pub use restarts::{LastRestart, RestartAccepted, RestartKind, RestartRequest, RestartStage};
 pub use return_notices::RunBefore;
 pub use states::{DeliveryState, TurnState};

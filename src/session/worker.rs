@@ -248,7 +248,6 @@ impl Hub {
             attachments,
             earlier: &earlier.unwrap_or_default(),
             max_reply: config.limits.max_reply,
-            max_line: config.limits.max_agent_line,
             process: if config.is_operator(principal) { "" } else { principal },
             session_name: &attempt.session_name,
             agent_session: attempt.agent_session.as_ref(),
