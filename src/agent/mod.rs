@@ -165,7 +165,8 @@ pub trait Reply {
         Vec::new()
     }
 
-    /// A question needs no answer any more; returned is one that came before.
+    /// A question needs no answer any more; returned is one that came before. `why`: what denies it, for the
+    /// journal, such as `agent.approve_timeout`; empty where it just does not hold any more.
     fn withdraw(&mut self, _id: &str, _why: &str) -> Option<bool> {
         None
     }

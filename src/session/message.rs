@@ -6,7 +6,7 @@ use super::asking::OpenApproval;
 use super::id::Id;
 use super::message_table::Entry;
 use super::pending_retry::PendingRetry;
-use super::states::{DeliveryState, TurnState};
+use super::states::DeliveryState;
 use super::stored_file::StoredFile;
 use crate::agent::{ErrorResponse, Report};
 use crate::escape::quoted;
@@ -32,7 +32,7 @@ pub struct Message {
     pub refused: Option<ErrorResponse>,
     /// What it waits for between two attempts.
     pub waiting: Option<PendingRetry>,
-    /// Its agent's questions that wait for an answer.
+    /// Its agent's questions that wait for an answer; of one that does not run there are none.
     pub approvals: Vec<OpenApproval>,
     /// Its position in its session's queue, from 1, while it is not over.
     pub position: Option<usize>,
@@ -49,8 +49,7 @@ impl Message {
 
     /// As the API calls its state.
     pub fn status(&self) -> &'static str {
-        let asks = self.entry.turn == TurnState::Running && !self.approvals.is_empty();
-        if asks { "waiting" } else { self.entry.turn.word() }
+        if self.approvals.is_empty() { self.entry.turn.word() } else { "waiting" }
     }
 
     /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACEHOLDER`] for a long reply.

@@ -14,6 +14,7 @@ mod conversation;
 mod delivery_queue;
 mod delivery_worker;
 mod dispatch;
+mod durable_reply;
 mod events;
 mod failures;
 mod hang;

@@ -10,6 +10,7 @@ use std::sync::{Arc, MutexGuard};
 use super::asking::Slot;
 use super::hub::{Hub, State};
 use super::id::Id;
+use super::message_table::Entry;
 use crate::limits::THREAD_STACK;
 use crate::sys::gather::Gather;
 use crate::threads;
@@ -117,6 +118,14 @@ impl State {
     fn attended(&self) -> Vec<Id> {
         let durable = self.pinned.iter().filter(|(_, attended)| *attended);
         let durable = durable.filter_map(|(pin, _)| pin.upgrade().map(|id| *id));
+        // Not what is behind one that was released: that would ask again.
+        let first = |id: Id| {
+            let session = self.table.get(id).and_then(Entry::session);
+            self.dispatch.turns_of(session).next().unwrap_or(id)
+        };
+        let released =
+            |id: &Id| self.replies.get(first(*id)).is_some_and(|reply| reply.lock().releases > 0);
+        let durable = durable.filter(|id| !released(id));
         // And those that were in the middle of an attempt.
         let begun = self.asking.iter().filter(|asking| asking.slot == Slot::Wanted);
         let begun = begun.map(|asking| asking.message);

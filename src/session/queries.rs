@@ -46,9 +46,7 @@ impl Hub {
             let before =
                 |session| state.dispatch.turns_of(Some(session)).position(|other| other == id);
             let before = entry.session().map_or(Some(0), before).filter(|_| !entry.turn.is_over());
-            let asking = state.asking.iter().find(|asking| asking.message == id);
-            let open = asking.map(|asking| asking.open.clone()).unwrap_or_default();
-            (entry, before.map(|before| before + 1), open)
+            (entry, before.map(|before| before + 1), state.open_approvals_of(id).to_vec())
         };
         self.sync(self.newest(&entry))?;
         let mut message = Message { id, entry, position, approvals, ..Message::default() };

@@ -131,7 +131,7 @@ impl Hub {
             }
             self.make_room(&draft.who, reached.over);
         };
-        self.check_share(&state, &draft)?;
+        self.check_draft(&state, &draft)?;
         let files = Files::of(&draft.attachments).filter(|_| stored.is_none());
         if !draft.files.is_empty() || files.is_some_and(|it| !state.table.has_upload(it.upload)) {
             // Those of another message, or the message of its key, were forgotten this moment.
@@ -184,7 +184,7 @@ impl Hub {
             self.sync(number)?;
             return Ok(Submitted::Known(id));
         }
-        self.check_share(&state, &draft)?;
+        self.check_draft(&state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
         self.write(&mut state, &record)?;
@@ -253,12 +253,21 @@ impl Hub {
     }
 
     /// Whether the journal has room for one more message of its principal.
-    fn check_share(&self, state: &State, draft: &Draft) -> Result<(), Refusal> {
-        let principal = &draft.who.principal;
+    fn check_draft(&self, state: &State, draft: &Draft) -> Result<(), Refusal> {
+        let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
+        self.check_share(state, &draft.who.principal, more as u64)
+    }
+
+    /// Whether it has room for so many more bytes of a principal.
+    pub(super) fn check_share(
+        &self,
+        state: &State,
+        principal: &str,
+        more: u64,
+    ) -> Result<(), Refusal> {
         let Some((held, limit, shares)) = self.share(state, principal) else { return Ok(()) };
         let limit = ("limits.max_journal", journal::new_work_capacity(limit));
-        let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
-        shares.admit(principal, held, more as u64, limit).map_err(|reached| {
+        shares.admit(principal, held, more, limit).map_err(|reached| {
             // There may be something to forget.
             self.maintenance_wakeup.notify_all();
             Refusal::Share(reached)

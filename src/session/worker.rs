@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::approvals::DurableReply;
 use super::commands::Command;
+use super::durable_reply::DurableReply;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Entry, session_digest, session_name};

@@ -8,9 +8,9 @@ use crate::agent::{AgentSession, Answer, Leave, Outcome, Question, Reply};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config::Approve;
 use crate::journal::record::{Approval, Record};
-use crate::session::approvals::DurableReply;
 use crate::session::asking::Slot;
 use crate::session::commands::Command;
+use crate::session::durable_reply::DurableReply;
 use crate::session::message_table::Entry;
 use crate::session::reply::ReplyBuffer;
 
@@ -359,6 +359,45 @@ fn one_that_asks_during_a_pause_is_told_at_once() {
     let answers = reply.answers();
     assert_eq!(answers, [Answer::Stopping]);
     assert_eq!(desk.house.hub.messages_of(&who("a")).len(), 1, "nobody is asked in words");
+}
+
+/// It would ask again, time and again.
+#[test]
+fn one_that_a_pause_has_released_does_not_run_for_a_chat_behind_it() {
+    let desk = Desk::new(|_| {});
+    let hub = &desk.house.hub;
+    let turn = desk.run("a");
+    let chat = desk.accept(Draft { attended: true, ..draft("a", "y") });
+    let attended = hub.attend(chat);
+    hub.pause();
+    assert!(turn.finish(&Outcome::Released("x".to_owned())).is_empty());
+    assert_eq!(desk.begin(), []);
+    assert_eq!(desk.house.turn(turn.id), TurnState::Queued);
+    drop(attended);
+    desk.house.open_gate();
+    hub.resume();
+    for id in [turn.id, chat] {
+        assert_eq!(desk.house.wait(id).entry.turn, TurnState::Done);
+    }
+}
+
+#[test]
+fn a_principal_whose_share_of_the_journal_is_full_is_allowed_nothing_more() {
+    let desk = Desk::new(|config| {
+        config.keys.insert("guest".to_owned(), crate::config::ClientKey::new("guest"));
+        (config.limits.max_share, config.limits.max_journal) = (50, 200 << 10);
+    });
+    let guest = Owner::new("guest".to_owned(), Some("s".to_owned()));
+    let id = desk.accept(Draft { who: guest, ..draft("", "x") });
+    assert_eq!(desk.begin(), [id]);
+    let turn = desk.turn(id);
+    let mut reply = turn.reply();
+    let long = Question { input: format!("[{}1]", "1,".repeat(10 << 10)), ..question("x") };
+    let asked = std::iter::repeat_with(|| reply.ask(&long, Approve::Always)).take(20);
+    let allowed = asked.take_while(|leave| matches!(leave, Leave::Allowed)).count();
+    assert!((1..8).contains(&allowed), "{allowed}");
+    let denied = reply.ask(&long, Approve::Always);
+    assert!(matches!(&denied, Leave::Denied(why) if why.contains("share")), "{denied:?}");
 }
 
 #[test]
