@@ -23,6 +23,7 @@ pub struct Base {
     pub home: PathBuf,
     pub config: PathBuf,
     pub state: PathBuf,
+    pub data: PathBuf,
     /// Where the user's unit files are, `.../systemd/user`.
     pub units: PathBuf,
     /// The user's runtime directory; `None` where there is none (containers, some `su` shells).
@@ -38,6 +39,8 @@ pub struct Dirs {
     pub state: PathBuf,
     /// `$XDG_RUNTIME_DIR/hermes-gateway/NAME`, else `run` in the state directory: socket, lock.
     pub runtime: PathBuf,
+    /// `$XDG_DATA_HOME/hermes-gateway/NAME`: where sessions of an agent that stays work.
+    pub data: PathBuf,
 }
 
 impl Base {
@@ -55,9 +58,10 @@ impl Base {
         };
         let config = place("XDG_CONFIG_HOME", ".config")?;
         let state = place("XDG_STATE_HOME", ".local/state")?;
+        let data = place("XDG_DATA_HOME", ".local/share")?;
         let runtime = runtime_dir(absolute("XDG_RUNTIME_DIR"), uid);
         let units = config.join(UNITS);
-        Ok(Base { home: home.unwrap_or_default(), config, state, units, runtime })
+        Ok(Base { home: home.unwrap_or_default(), config, state, data, units, runtime })
     }
 
     /// Another user's directories, as a service that runs as that user sees them.
@@ -66,6 +70,7 @@ impl Base {
             home: user.home.clone(),
             config: user.home.join(".config"),
             state: user.home.join(".local/state"),
+            data: user.home.join(".local/share"),
             units: user.home.join(".config").join(UNITS),
             runtime: runtime_dir(None, user.uid),
         }
@@ -75,7 +80,8 @@ impl Base {
         let state = self.state_dir().join(name.as_str());
         let runtime = self.run_dir().map(|dir| dir.join(name.as_str()));
         let runtime = runtime.unwrap_or_else(|| state.join("run"));
-        Dirs { config_file: self.config_dir().join(format!("{name}.toml")), state, runtime }
+        let data = self.data.join(OURS).join(name.as_str());
+        Dirs { config_file: self.config_dir().join(format!("{name}.toml")), state, runtime, data }
     }
 
     /// Where a gateway that keeps nothing has all its files if the state directory cannot be written: the
@@ -196,6 +202,7 @@ mod tests {
             state: "/h/.local/state".into(),
             units: "/h/.config/systemd/user".into(),
             runtime: Some("/run/user/7".into()),
+            data: PathBuf::new(),
         };
         let dirs = base.gateway(&Name::parse("coder").unwrap());
         assert_eq!(dirs.config_file, Path::new("/h/.config/hermes-gateway/coder.toml"));

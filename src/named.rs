@@ -38,6 +38,11 @@ impl<T> ByName<T> {
         &mut self.0[at].1
     }
 
+    /// Takes out what has this name.
+    pub fn remove(&mut self, name: &str) {
+        self.position(name).into_iter().for_each(|at| drop(self.0.remove(at)));
+    }
+
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -6,6 +6,8 @@
 
 mod command;
 pub mod context;
+mod lines;
+mod living;
 mod output;
 mod upstream;
 
@@ -20,6 +22,8 @@ use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
 
 pub use context::Context;
+pub use living::ProcessStatus;
+use living::{Living, Protocol};
 pub use upstream::{Head, Passed};
 
 /// What clients call the model that is meant where none is named.
@@ -388,12 +392,68 @@ pub struct Agent {
     children: Arc<Children>,
     /// One for each of the configuration's servers.
     upstreams: Arc<[upstream::ConnectionPool]>,
+    /// Where the agent is one that stays.
+    living: Option<Arc<Living>>,
 }
 
 impl Agent {
-    pub fn new(config: config::Agent, children: Arc<Children>) -> Agent {
+    /// `data`: where sessions of an agent that stays get directories of their own; `limits`: bytes of its
+    /// lines and of a reply.
+    pub fn new(
+        config: config::Agent,
+        children: Arc<Children>,
+        data: &Path,
+        limits: (usize, usize),
+    ) -> Agent {
         let upstreams = config.url.iter().map(|_| upstream::ConnectionPool::default()).collect();
-        Agent { config, children, upstreams }
+        let protocol: Option<&'static dyn Protocol> = match config.protocol {
+            config::Protocol::Text => None,
+            config::Protocol::Acp => None,
+            config::Protocol::Lines => Some(&lines::LINES),
+        };
+        let living = protocol.filter(|_| !config.command.is_empty());
+        let living = living
+            .map(|protocol| Living::new(&config, protocol, &children, limits, data.to_owned()));
+        Agent { config, children, upstreams, living }
+    }
+
+    /// Goes on with the processes of the agent that there was before, where they are the same; else those
+    /// end after their turns.
+    pub fn follow(&mut self, before: &Agent) {
+        let Some(old) = &before.living else { return };
+        if self.living.as_ref().is_some_and(|new| new.is_like(old)) {
+            self.living = Some(Arc::clone(old));
+        } else {
+            old.set_closing(true);
+        }
+    }
+
+    /// Begins with what is to be there before the first turn; `work` is told of processes that end.
+    pub fn begin(&self, work: Box<dyn Fn(bool) + Send + Sync>) {
+        if let Some(living) = &self.living {
+            living.set_work(work);
+            living.preload();
+        }
+    }
+
+    /// Has living processes end as soon as they have no turn, or lets them stay again. Does not wait.
+    pub fn set_closing(&self, closing: bool) {
+        self.living.iter().for_each(|living| living.set_closing(closing));
+    }
+
+    /// The living processes.
+    pub fn processes(&self) -> Vec<ProcessStatus> {
+        self.living.as_ref().map_or(Vec::new(), |living| living.processes())
+    }
+
+    /// Why living processes do not start, where they did not time and again.
+    pub fn trouble(&self) -> Option<String> {
+        self.living.as_ref()?.trouble()
+    }
+
+    /// A session is over; `name`: [`Turn::session_name`].
+    pub fn forget(&self, name: &str) {
+        self.living.iter().for_each(|living| living.forget(name));
     }
 
     /// Runs a turn to its end. The reply's `idle` takes the place of that in `cancel`.
@@ -407,6 +467,9 @@ impl Agent {
         let patient = Cancel { idle: Some(&lenient), ..cancel };
         if !self.upstreams.is_empty() {
             return upstream::run(self, patient, turn, &reply).err().unwrap_or(Outcome::Done);
+        }
+        if let Some(living) = &self.living {
+            return living.run(turn, &reply, cancel);
         }
         if self.reads_files() {
             return command::run(&self.children, &self.config, turn, &reply, &cancel);

@@ -74,6 +74,11 @@ impl StderrTail {
         }
     }
 
+    /// Allows as much to be logged again.
+    pub fn renew(&mut self) {
+        self.logged = 0;
+    }
+
     /// The last line; empty when nothing was written.
     pub fn tail(&self) -> String {
         last_line(&self.tail)
@@ -85,7 +90,7 @@ impl StderrTail {
         if self.logged <= MAX_STDERR_LOGGED {
             log(&String::from_utf8_lossy(&self.line));
         } else if before <= MAX_STDERR_LOGGED {
-            log("(more on stderr; the rest of this turn is not logged)");
+            log("(more on stderr; it is not logged for now)");
         }
         self.line.clear();
     }

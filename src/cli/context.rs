@@ -169,6 +169,7 @@ impl Context {
         let given = [
             ("XDG_CONFIG_HOME", &base.config, ".config"),
             ("XDG_STATE_HOME", &base.state, ".local/state"),
+            ("XDG_DATA_HOME", &base.data, ".local/share"),
         ];
         let given = given.into_iter().filter(|(_, dir, usual)| **dir != home.join(usual));
         given.filter(|_| self.user.is_none()).map(|(name, dir, _)| (name, dir.clone())).gather()

@@ -90,6 +90,7 @@ mod tests {
             state: root.path().join("s"),
             units: root.path().join("c/systemd/user"),
             runtime: Some(root.path().join("r")),
+            data: std::path::PathBuf::new(),
         };
         let units = root.path().join("etc");
         assert!(names(&base, &units).is_empty());

@@ -350,6 +350,7 @@ mod tests {
             config_file: root.path().join("c"),
             state: root.path().to_owned(),
             runtime: root.path().to_owned(),
+            data: root.path().to_owned(),
         };
         let stop = "{\"time\":\"2026-01-01T00:00:00.000Z\",\"verdict\":\"planned\"}\n";
         fs::write(dirs.history(), stop).unwrap();

@@ -60,7 +60,8 @@ pub fn from_unit(own: &Base, name: &Name) -> Base {
     let home = owner.map_or(own.home.clone(), |user| user.home);
     let place = |variable, usual| environment_in(&text, variable).unwrap_or(home.join(usual));
     let config = place("XDG_CONFIG_HOME", ".config");
-    Base { units, config, state: place("XDG_STATE_HOME", ".local/state"), ..own.clone() }
+    let state = place("XDG_STATE_HOME", ".local/state");
+    Base { units, config, state, data: place("XDG_DATA_HOME", ".local/share"), ..own.clone() }
 }
 
 /// What a move leaves in the old directories, and how to take it along: it moves no files itself.
@@ -105,7 +106,7 @@ mod tests {
         let home = root.path().to_owned();
         let config = home.join("c");
         let units = config.join(UNITS);
-        Base { state: home.join("s"), home, config, units, runtime: None }
+        Base { state: home.join("s"), data: home.join("d"), home, config, units, runtime: None }
     }
 
     #[test]

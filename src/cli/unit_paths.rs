@@ -70,6 +70,7 @@ mod tests {
             state: root.path().into(),
             units: root.path().join("systemd/user"),
             runtime: None,
+            data: PathBuf::new(),
         };
         let name = Name::parse("no-such-gateway-here").unwrap();
         assert!(installed_file(&base, &name, false).is_none());

@@ -312,7 +312,12 @@ mod tests {
         let (required, demanded, set, home) = (false, false, Vec::new(), None);
         let plan = Plan {
             name: Name::parse("x").unwrap(),
-            dirs: Dirs { config_file: file.clone(), state: path.clone(), runtime: path },
+            dirs: Dirs {
+                config_file: file.clone(),
+                state: path.clone(),
+                data: path.clone(),
+                runtime: path,
+            },
             sources: Sources { file, required, demanded, set, home },
             demanded: Arc::new(|| false),
             had_file: Arc::default(),

@@ -308,7 +308,9 @@ pub fn settings(plan: &Plan, mut config: Config) -> Settings {
             "limits.max_connections is {connections} and limits.max_turns {turns}, but {words}"
         );
     }
-    let agent = Agent::new(config.agent.clone(), Arc::clone(&plan.children));
+    let limits = (config.limits.max_agent_line, config.limits.max_reply);
+    let (children, data) = (Arc::clone(&plan.children), &plan.dirs.data);
+    let agent = Agent::new(config.agent.clone(), children, data, limits);
     Settings { config, agent }
 }
 

@@ -394,7 +394,7 @@ mod tests {
 
     fn dirs(root: &TempDir) -> Dirs {
         let root = root.path().to_owned();
-        Dirs { config_file: root.join("c"), state: root.clone(), runtime: root }
+        Dirs { config_file: root.join("c"), state: root.clone(), data: root.clone(), runtime: root }
     }
 
     fn begin(dirs: &Dirs) -> Run {

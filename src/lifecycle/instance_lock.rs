@@ -250,6 +250,7 @@ mod tests {
             config_file: root.join("c.toml"),
             state: root.join("state/gw/coder"),
             runtime: root.join("run/gw/coder"),
+            data: PathBuf::new(),
         }
     }
 

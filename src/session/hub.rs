@@ -214,10 +214,12 @@ impl Hub {
     }
 
     /// Takes a new configuration for everything that begins from now on.
-    pub fn reload(self: &Arc<Self>, settings: Settings) {
+    pub fn reload(self: &Arc<Self>, mut settings: Settings) {
+        settings.agent.follow(&self.settings().agent);
         let bounds = queue_limits(&settings.config);
         self.journal.set_cap(settings.config.limits.max_journal as u64);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        self.begin_agent();
         let mut state = self.lock();
         // Whose key was taken away stops following.
         state.notify_followers(None);
@@ -233,6 +235,7 @@ impl Hub {
     /// No turn begins any more; what waits stays in the journal. Does not wait for anything.
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
+        self.settings().agent.set_closing(true);
         self.announce("drain", |hub, mut state| hub.announce_drain(&mut state));
     }
 
@@ -303,8 +306,23 @@ impl Hub {
             (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_VALID => {
                 Condition::Degraded(why)
             }
+            (Condition::Good, _) => {
+                self.settings().agent.trouble().map_or(Condition::Good, Condition::Degraded)
+            }
             (condition, _) => condition,
         }
+    }
+
+    /// Has the agent's processes begin that are to be there before a turn, and the end of each count as
+    /// work.
+    pub(super) fn begin_agent(self: &Arc<Self>) {
+        let hub = Arc::downgrade(self);
+        let work = move |begins| match (hub.upgrade(), begins) {
+            (Some(hub), true) => hub.begin_work(1),
+            (Some(hub), false) => hub.end_work(),
+            (None, _) => {}
+        };
+        self.settings().agent.begin(Box::new(work));
     }
 
     /// Has maintenance sync what nobody waits for.

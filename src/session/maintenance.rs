@@ -69,6 +69,7 @@ impl Hub {
         state.open = true;
         state.dispatch.limits = queue_limits(&self.settings().config);
         self.start_turns(state);
+        self.begin_agent();
         self.spawn_delivery_workers();
     }
 

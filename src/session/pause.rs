@@ -19,12 +19,15 @@ impl Hub {
     pub fn pause(&self) {
         self.released.store(false, Ordering::SeqCst);
         self.paused.store(true, Ordering::SeqCst);
+        // What one of them has to do for its end comes before the restart.
+        self.settings().agent.set_closing(true);
     }
 
     /// Ends a pause, and what [`Hub::release`] has begun. Does not wait for anything.
     pub fn resume(self: &Arc<Self>) {
         self.released.store(false, Ordering::SeqCst);
         self.paused.store(false, Ordering::SeqCst);
+        self.settings().agent.set_closing(false);
         self.announce("resume", |hub, state| {
             hub.maintenance_wakeup.notify_all();
             hub.start_turns(state);

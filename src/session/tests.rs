@@ -77,7 +77,8 @@ fn config(dir: &TempDir, script: Option<&str>) -> Config {
 
 fn settings(config: &Config) -> (Settings, Arc<Children>) {
     let children = Children::new(None);
-    let agent = Agent::new(config.agent.clone(), Arc::clone(&children));
+    let agent =
+        Agent::new(config.agent.clone(), Arc::clone(&children), std::path::Path::new(""), (0, 0));
     (Settings { config: config.clone(), agent }, children)
 }
 

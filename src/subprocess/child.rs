@@ -1,5 +1,7 @@
 //! A child from its start to its end: started, fed, read, and ended where it has to be ended.
 
+mod living;
+
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,6 +21,8 @@ use crate::sys::poll::Interest;
 use crate::sys::process::{Signal, Status, has_ended, signal_group, wait};
 use crate::sys::spawn::{self, SpawnOptions, Spawned};
 use crate::threads::lock;
+
+pub use living::LivingEvent;
 
 /// What is taken of a child's pipes once it has ended: all that both hold (pipe(7): 1 MiB each at most
 /// without privileges), though what it has left behind may print without end.

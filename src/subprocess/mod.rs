@@ -13,7 +13,7 @@ mod process_tree;
 mod program;
 
 pub use capture::{Captured, capture};
-pub use child::{Child, ChildEvent, ChildKind, ExitReason, RunOptions, keep_tail};
+pub use child::{Child, ChildEvent, ChildKind, ExitReason, LivingEvent, RunOptions, keep_tail};
 pub use children::Children;
 pub use executable::{explain_failure, why_not_executable};
 pub use process_tree::Leftovers;

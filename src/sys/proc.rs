@@ -56,6 +56,13 @@ fn has_ended(stat: &str) -> bool {
     stat.trim_start().starts_with(['Z', 'X'])
 }
 
+/// Bytes of a process that are in memory.
+pub fn resident(of: Pid) -> Option<u64> {
+    let status = text(&format!("/proc/{of}/status")).ok()?;
+    let kib = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    Some(kib.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
 /// The user that a process acts as.
 pub fn uid(pid: Pid) -> Option<u32> {
     let status = text(&format!("/proc/{pid}/status")).ok()?;

@@ -122,7 +122,12 @@ mod tests {
             Upstream { url, key_file: None, model, models, given, key: None }
         };
         let url = ["a", "b", "c"].map(server).to_vec();
-        let agent = Agent::new(config::Agent { url, ..Default::default() }, Children::new(None));
+        let agent = Agent::new(
+            config::Agent { url, ..Default::default() },
+            Children::new(None),
+            std::path::Path::new(""),
+            (0, 0),
+        );
         assert_eq!(order(&agent), [0, 1, 2]);
         let now = Instant::now();
         let ago = |seconds| now.checked_sub(Duration::from_secs(seconds));

@@ -13,6 +13,7 @@ pub fn dirs(root: &TempDir) -> Dirs {
         config_file: root.path().join("c.toml"),
         state: root.path().join("state/gw/coder"),
         runtime: root.path().join("run/gw/coder"),
+        data: root.path().join("data/gw/coder"),
     }
 }
 

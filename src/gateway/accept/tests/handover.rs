@@ -72,7 +72,12 @@ impl Host {
         let mut read =
             |number: u64, json: &str| table.apply(number, &Record::parse(json)?, json.len());
         let (journal, _) = FileJournal::open(self.dir.path(), 1 << 26, &mut read).unwrap();
-        let agent = Agent::new(self.config.agent.clone(), Arc::clone(&children));
+        let agent = Agent::new(
+            self.config.agent.clone(),
+            Arc::clone(&children),
+            std::path::Path::new(""),
+            (0, 0),
+        );
         let settings = Settings { config: self.config.clone(), agent };
         let transcripts = Transcripts::new(self.dir.path().join("sessions"));
         let shared = (children, Arc::clone(&wake));

@@ -1,0 +1,280 @@
+//! One living process, as its turns and its thread share it.
+
+use std::fmt;
+use std::io::{self, ErrorKind, PipeWriter, Write};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
+
+use super::{Inbox, Protocol, Work};
+use crate::agent::Outcome;
+use crate::escape::escaped;
+use crate::limits::MAX_SHOWN_VALUE;
+use crate::named::ByName;
+use crate::sys::fd::EventFd;
+use crate::threads::lock;
+
+/// An agent that breaks its protocol does so with every line.
+const MAX_COMPLAINTS: u32 = 10;
+
+/// For whom a line is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// The answer to a request of ours: one line.
+    Request(u64),
+    /// What belongs to a session, or to a turn, by the name that the protocol has for it.
+    Session(String),
+}
+
+/// How far a process has come.
+#[derive(Clone, Debug)]
+pub(super) enum Phase {
+    /// It has not answered the greeting yet.
+    Starting,
+    Ready,
+    /// It is being ended: how its turns end. `true`: it has time to end by itself.
+    Ending(Outcome, bool),
+    Ended(Outcome),
+}
+
+/// A living process.
+pub struct Process {
+    /// Whose it is: [`crate::agent::Turn::process`].
+    pub(super) whose: String,
+    pub(super) protocol: &'static dyn Protocol,
+    pub(super) state: Mutex<State>,
+    /// Wakes its thread.
+    pub(super) wake: EventFd,
+    /// Bits for what it can do, of its protocol.
+    pub features: AtomicU32,
+    requests: AtomicU64,
+    /// How often it was complained of.
+    complaints: AtomicU32,
+    /// Bytes of lines that may wait for one turn.
+    max_waiting: usize,
+    work: Work,
+}
+
+#[derive(Debug)]
+pub(super) struct State {
+    pub phase: Phase,
+    /// 0 until it is there.
+    pub pid: i32,
+    pub began: Instant,
+    pub stdin: Option<Arc<PipeWriter>>,
+    /// What its stdin has not taken yet: a prompt and some answers of each of its turns at most.
+    pub outbox: Vec<u8>,
+    inboxes: Vec<(Address, Arc<Inbox>)>,
+    /// The sessions that it has in memory.
+    sessions: ByName<()>,
+    /// Turns that run, and how many there were.
+    pub turns: usize,
+    pub served: u64,
+    /// Since when it has no turn.
+    pub idle_since: Instant,
+    /// It ends once no turn runs.
+    pub retiring: bool,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Process").field("whose", &self.whose).finish_non_exhaustive()
+    }
+}
+
+impl Process {
+    /// One that is to be started. `max_waiting`: bytes of lines that may wait for one turn.
+    ///
+    /// # Errors
+    /// No descriptor.
+    pub(super) fn new(
+        whose: &str,
+        protocol: &'static dyn Protocol,
+        max_waiting: usize,
+        work: Work,
+    ) -> io::Result<Arc<Process>> {
+        let now = Instant::now();
+        let state = State {
+            phase: Phase::Starting,
+            pid: 0,
+            began: now,
+            stdin: None,
+            outbox: Vec::new(),
+            inboxes: Vec::new(),
+            sessions: ByName::default(),
+            turns: 0,
+            served: 0,
+            idle_since: now,
+            retiring: false,
+        };
+        Ok(Arc::new(Process {
+            whose: whose.to_owned(),
+            protocol,
+            state: Mutex::new(state),
+            wake: EventFd::new()?,
+            features: AtomicU32::new(0),
+            // The first one is for the greeting.
+            requests: AtomicU64::new(1),
+            complaints: AtomicU32::new(0),
+            max_waiting,
+            work,
+        }))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+
+    /// The number of a request that is about to be made; from 1.
+    pub fn next_request(&self) -> u64 {
+        self.requests.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Gives it a line. What its pipe does not take at once is written later; to a process that has
+    /// ended nothing is, which its turns are told of otherwise.
+    pub fn send(&self, mut line: String) {
+        line.push('\n');
+        let mut state = self.lock();
+        let Some(stdin) = state.stdin.clone() else { return };
+        let direct = state.outbox.is_empty().then(|| write_some(&stdin, line.as_bytes()));
+        let written = direct.unwrap_or(0);
+        if written < line.len() {
+            state.outbox.extend_from_slice(&line.as_bytes()[written..]);
+            self.wake.notify();
+        }
+    }
+
+    /// Has lines of this address come to an inbox, until it is closed.
+    pub fn open(&self, address: Address, inbox: &Arc<Inbox>) {
+        let mut state = self.lock();
+        if let Phase::Ending(outcome, _) | Phase::Ended(outcome) = &state.phase {
+            inbox.end(outcome.clone());
+        }
+        state.inboxes.push((address, Arc::clone(inbox)));
+    }
+
+    pub fn close(&self, address: &Address) {
+        self.lock().inboxes.retain(|(known, _)| known != address);
+    }
+
+    /// Hands a line to whom it is for. False where nobody waits for it.
+    pub fn deliver(&self, address: &Address, line: &str) -> bool {
+        let inbox = {
+            let mut state = self.lock();
+            let Some(at) = state.inboxes.iter().position(|(known, _)| known == address) else {
+                return false;
+            };
+            match address {
+                Address::Request(_) => state.inboxes.remove(at).1,
+                Address::Session(_) => Arc::clone(&state.inboxes[at].1),
+            }
+        };
+        inbox.push(line.to_owned(), self.max_waiting);
+        true
+    }
+
+    /// Says in the log what is wrong with a line of its, the first few times.
+    pub fn complain(&self, what: &str, line: &str) {
+        if self.complaints.fetch_add(1, Ordering::Relaxed) < MAX_COMPLAINTS {
+            let shown = line.get(..line.floor_char_boundary(MAX_SHOWN_VALUE)).unwrap_or_default();
+            log::warn!("agent {}: {what}: {}", self.lock().pid, escaped(shown, false));
+        }
+    }
+
+    /// It has answered the greeting.
+    pub fn set_ready(&self) {
+        let mut state = self.lock();
+        if let Phase::Starting = state.phase {
+            state.phase = Phase::Ready;
+        }
+    }
+
+    /// Ends it: its turns end with this outcome. `politely`: it may take a moment to end by itself.
+    pub fn end(&self, outcome: Outcome, politely: bool) {
+        let mut state = self.lock();
+        if let Phase::Starting | Phase::Ready = state.phase {
+            state.end(Phase::Ending(outcome, politely));
+            // Before its last turn is over: a stop finds no moment in which nothing is at work.
+            self.tell_work(true);
+            self.wake.notify();
+        }
+    }
+
+    /// Ends it where it has had no turn for so long.
+    pub(super) fn retire_idle(&self, timeout: Duration) {
+        let mut state = self.lock();
+        state.retiring |= state.idle_for(Instant::now()).is_some_and(|idle| idle >= timeout);
+        let retires = state.retiring && state.turns == 0;
+        drop(state);
+        if retires {
+            self.end(Outcome::Released("the agent's process was idle".to_owned()), true);
+        }
+    }
+
+    /// Tells who waits for work that the end of this process begins, or is over.
+    pub(super) fn tell_work(&self, begins: bool) {
+        self.work.get().iter().for_each(|work| work(begins));
+    }
+
+    /// Whether it has this session in memory.
+    pub fn has_session(&self, id: &str) -> bool {
+        self.lock().sessions.get(id).is_some()
+    }
+
+    pub fn add_session(&self, id: &str) {
+        self.lock().sessions.insert(id.to_owned(), ());
+    }
+
+    pub fn remove_session(&self, id: &str) {
+        self.lock().sessions.remove(id);
+    }
+
+    pub(super) fn sessions(&self) -> usize {
+        self.lock().sessions.names().len()
+    }
+
+    /// How its turns end, once it is being ended.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match &self.lock().phase {
+            Phase::Starting | Phase::Ready => None,
+            Phase::Ending(outcome, _) | Phase::Ended(outcome) => Some(outcome.clone()),
+        }
+    }
+}
+
+impl State {
+    /// Goes on to the last phases, and tells its turns.
+    pub fn end(&mut self, phase: Phase) {
+        if let Phase::Ending(outcome, _) | Phase::Ended(outcome) = &phase {
+            self.inboxes.iter().for_each(|(_, inbox)| inbox.end(outcome.clone()));
+        }
+        self.phase = phase;
+    }
+
+    /// Writes what the pipe takes of what waits for it.
+    pub fn flush(&mut self) {
+        let Some(stdin) = &self.stdin else { return };
+        let written = write_some(stdin, &self.outbox);
+        self.outbox.drain(..written);
+        if self.outbox.is_empty() {
+            // A prompt may have been long.
+            self.outbox = Vec::new();
+        }
+    }
+
+    /// Since when it has had no turn and could be ended for another's sake.
+    pub fn idle_for(&self, now: Instant) -> Option<Duration> {
+        let may = self.turns == 0 && matches!(self.phase, Phase::Starting | Phase::Ready);
+        may.then(|| now.saturating_duration_since(self.idle_since))
+    }
+}
+
+/// Writes what a pipe takes at once. What a process that reads no more is sent counts as written: its end
+/// is seen elsewhere.
+fn write_some(mut pipe: &PipeWriter, bytes: &[u8]) -> usize {
+    match pipe.write(bytes) {
+        Ok(count) => count,
+        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
+        Err(_) => bytes.len(),
+    }
+}

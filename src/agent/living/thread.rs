@@ -1,0 +1,307 @@
+//! The thread of a living process: starts it, reads it, writes what its pipe did not take, and ends it.
+
+use std::borrow::Cow;
+use std::io;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::pool::Living;
+use super::process::{Phase, Process};
+use crate::agent::Outcome;
+use crate::agent::output::StderrTail;
+use crate::cancel::Cancel;
+use crate::escape::escaped;
+use crate::limits::AGENT_READ;
+use crate::subprocess::{
+    Child, ChildKind, LivingEvent, Program, RunOptions, environment, explain_failure,
+};
+use crate::sys::process::{Status, is_shortage};
+use crate::threads;
+
+/// A read and what it is handed on by: only what is touched takes memory.
+const STACK: usize = 256 << 10;
+
+/// From its start to its answer to the greeting: agents of some hundred MB take seconds, and more on a
+/// machine that starts.
+const START_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// How long it may take to end after its stdin has, and then after SIGTERM. Both together are less than
+/// a stop allows: [`KILL_AFTER`](crate::limits::KILL_AFTER).
+const END_GRACE: Duration = Duration::from_secs(1);
+
+/// How often what may be logged of its stderr is allowed anew.
+const STDERR_EVERY: Duration = Duration::from_secs(60);
+
+/// For a deadline that never comes: a week is longer than any wait here.
+const NEVER: Duration = Duration::from_secs(7 * 86400);
+
+/// Starts the thread of a process.
+///
+/// # Errors
+/// The system has no thread.
+pub(super) fn start(living: &Arc<Living>, process: &Arc<Process>) -> io::Result<()> {
+    let (living, process) = (Arc::clone(living), Arc::clone(process));
+    let work = move || {
+        let (outcome, died) = run(&living, &process);
+        let was_ending = {
+            let mut state = process.lock();
+            let was_ending = matches!(state.phase, Phase::Ending(..));
+            (state.stdin, state.outbox) = (None, Vec::new());
+            state.end(Phase::Ended(outcome));
+            was_ending
+        };
+        living.ended(&process, died);
+        if was_ending {
+            process.tell_work(false);
+        }
+    };
+    threads::spawn("agent", STACK, Box::new(work)).map(drop)
+}
+
+/// Whose it is, for the log.
+fn whose(process: &Process) -> &str {
+    if process.whose.is_empty() { "operators" } else { &process.whose }
+}
+
+/// Runs a process to its end. Returns how its turns end, and where it has not come to be ready, why.
+fn run(living: &Arc<Living>, process: &Arc<Process>) -> (Outcome, Option<String>) {
+    let command = &living.config.command;
+    let mut variables = environment(&living.config.env, &living.config.pass_env);
+    if !process.whose.is_empty() {
+        variables.push(("HERMES_PRINCIPAL".into(), (&process.whose).into()));
+    }
+    let options = RunOptions {
+        kind: ChildKind::Tree(living.config.leftovers),
+        input: Some(Cow::Borrowed(b"")),
+        cancel: Cancel::at(Instant::now() + NEVER),
+        grace: Duration::ZERO,
+    };
+    let spawned = Program::configured(command, variables)
+        .and_then(|program| living.children.spawn(&program, options));
+    let mut child = match spawned {
+        Ok(child) => child,
+        Err(e) => {
+            let program = command.first().map_or("", String::as_str);
+            let why = explain_failure(command, &e);
+            let words = format!("the agent {program:?} cannot be started: {why}");
+            log::warn!("{words}");
+            let outcome = match e.kind() {
+                _ if is_shortage(&e) => Outcome::Short(words.clone()),
+                io::ErrorKind::ArgumentListTooLong | io::ErrorKind::InvalidInput => {
+                    Outcome::Failed(words.clone())
+                }
+                _ => Outcome::Temporary(words.clone()),
+            };
+            return (outcome, Some(words));
+        }
+    };
+    let pid = child.pid().get();
+    {
+        let mut state = process.lock();
+        (state.pid, state.stdin) = (pid, child.take_stdin().map(Arc::new));
+    }
+    match process.protocol.greeting() {
+        Some(line) => process.send(line),
+        None => process.set_ready(),
+    }
+    log::info!("agent {pid} (for {}) was started", whose(process));
+    let mut keeper = Keeper {
+        living,
+        process,
+        pid,
+        line: Vec::new(),
+        searched: 0,
+        began: Instant::now(),
+        stderr: StderrTail::default(),
+        renewed: Instant::now(),
+        announced: false,
+        mute_at: None,
+        stage: Stage::Running,
+    };
+    let attended = keeper.attend(&mut child);
+    let status = child.kill();
+    keeper.conclude(attended.and(status))
+}
+
+/// How far the end of a process has come.
+enum Stage {
+    Running,
+    /// Its stdin is closed; then it is sent SIGTERM.
+    Closed(Instant),
+    /// Then it is killed.
+    Terminated(Instant),
+}
+
+/// What the thread keeps of its process.
+struct Keeper<'a> {
+    living: &'a Arc<Living>,
+    process: &'a Arc<Process>,
+    pid: i32,
+    /// A line that has not come to its end, and how much of it was searched for that.
+    line: Vec<u8>,
+    searched: usize,
+    began: Instant,
+    stderr: StderrTail,
+    renewed: Instant,
+    /// Those that wait were told that it is ready.
+    announced: bool,
+    /// It has closed its stdout, and has until then to end.
+    mute_at: Option<Instant>,
+    stage: Stage,
+}
+
+impl Keeper<'_> {
+    /// Attends to the process until it has ended, or has to be killed.
+    fn attend(&mut self, child: &mut Child<'_>) -> io::Result<()> {
+        let mut buffer = [0; AGENT_READ];
+        loop {
+            let Some(until) = self.step(child) else { return Ok(()) };
+            let stdin = {
+                let state = self.process.lock();
+                state.stdin.clone().filter(|_| !state.outbox.is_empty())
+            };
+            let also = (self.process.wake.as_fd(), stdin.as_deref().map(AsFd::as_fd));
+            match child.next_of_living(&mut buffer, also, until)? {
+                LivingEvent::Stdout(count) => self.read(&buffer[..count]),
+                LivingEvent::Stderr(count) => self.log(&buffer[..count]),
+                LivingEvent::Closed => self.mute_at = Some(Instant::now() + END_GRACE),
+                LivingEvent::Woken => drop(self.process.wake.clear()),
+                LivingEvent::Writable => self.process.lock().flush(),
+                LivingEvent::TimedOut => {}
+                LivingEvent::Ended => return Ok(()),
+            }
+        }
+    }
+
+    /// Does what is due, and says when the next thing is; `None`: it is to be killed.
+    fn step(&mut self, child: &mut Child<'_>) -> Option<Instant> {
+        let now = Instant::now();
+        if self.mute_at.take_if(|at| *at <= now).is_some() {
+            self.fail("it has closed its standard output");
+        }
+        let (phase, idle_at) = {
+            let mut state = self.process.lock();
+            if let Phase::Ending(..) = state.phase {
+                state.stdin = None;
+            }
+            let idle_since = if state.turns == 0 { state.idle_since } else { now };
+            (state.phase.clone(), idle_since + self.living.config.idle_timeout)
+        };
+        let until = match (phase, &self.stage) {
+            (Phase::Starting, _) => {
+                let late = self.began + START_TIMEOUT;
+                if late <= now {
+                    let words = format!("it has not answered within {} s", START_TIMEOUT.as_secs());
+                    self.fail(&words);
+                }
+                late
+            }
+            (Phase::Ready, _) => {
+                if !std::mem::replace(&mut self.announced, true) {
+                    self.living.started();
+                }
+                if idle_at <= now {
+                    self.process.retire_idle(self.living.config.idle_timeout);
+                }
+                idle_at
+            }
+            (Phase::Ending(_, politely), Stage::Running) => {
+                let at = now + if politely { END_GRACE } else { Duration::ZERO };
+                self.stage = Stage::Closed(at);
+                at
+            }
+            (_, Stage::Closed(at)) if *at <= now => {
+                child.terminate();
+                self.stage = Stage::Terminated(now + END_GRACE);
+                now + END_GRACE
+            }
+            (_, Stage::Terminated(at)) if *at <= now => return None,
+            (_, Stage::Closed(at) | Stage::Terminated(at)) => *at,
+            (Phase::Ended(_), Stage::Running) => return None,
+        };
+        Some(self.mute_at.map_or(until, |at| at.min(until)))
+    }
+
+    /// Ends it since it cannot be used.
+    fn fail(&self, why: &str) {
+        log::warn!("agent {} is ended: {why}", self.pid);
+        let words = format!("the agent was ended: {why}");
+        let starting = matches!(self.process.lock().phase, Phase::Starting);
+        let outcome = if starting { Outcome::Temporary(words) } else { Outcome::Crashed(words) };
+        self.process.end(outcome, false);
+    }
+
+    /// Takes bytes of its stdout, and hands on the lines that they complete.
+    fn read(&mut self, bytes: &[u8]) {
+        self.line.extend_from_slice(bytes);
+        while let Some(at) = self.line[self.searched..].iter().position(|byte| *byte == b'\n') {
+            let rest = self.line.split_off(self.searched + at + 1);
+            let line = std::mem::replace(&mut self.line, rest);
+            self.searched = 0;
+            self.hand_on(&line[..line.len() - 1]);
+        }
+        self.searched = self.line.len();
+        let most = self.living.max_line;
+        if self.searched > most {
+            (self.line, self.searched) = (Vec::new(), 0);
+            self.fail(&format!("a line is longer than limits.max_agent_line ({most} bytes)"));
+        }
+    }
+
+    fn hand_on(&self, line: &[u8]) {
+        if self.process.outcome().is_some() && line.is_empty() {
+            return;
+        }
+        let text = String::from_utf8_lossy(line);
+        if let Cow::Owned(_) = &text {
+            log::warn!("agent {}: a line is not UTF-8", self.pid);
+        }
+        if let Err(why) = self.process.protocol.line(self.process, &text) {
+            self.fail(&why);
+        }
+    }
+
+    fn log(&mut self, bytes: &[u8]) {
+        if self.renewed.elapsed() >= STDERR_EVERY {
+            self.renewed = Instant::now();
+            self.stderr.renew();
+        }
+        let pid = self.pid;
+        self.stderr.push(bytes, &mut |line| log::info!("agent {pid}: {}", escaped(line, false)));
+    }
+
+    /// How the turns of a process end that has ended like this, and why it was never ready.
+    fn conclude(mut self, ended: io::Result<Status>) -> (Outcome, Option<String>) {
+        let pid = self.pid;
+        self.stderr.finish(&mut |line| log::info!("agent {pid}: {}", escaped(line, false)));
+        let how = match ended {
+            Ok(Status::Exited(code)) => format!("exit status {code}"),
+            Ok(Status::Signalled(signal)) => format!("signal {signal}"),
+            Err(e) => format!("an error of the system: {e}"),
+        };
+        let tail = self.stderr.tail();
+        let colon = if tail.is_empty() { "" } else { ": " };
+        let words = escaped(&format!("{how}{colon}{tail}"), false);
+        let (phase, ready) = (self.process.lock().phase.clone(), self.announced);
+        let (outcome, died) = match phase {
+            Phase::Ending(outcome, _) | Phase::Ended(outcome) => {
+                log::info!("agent {pid} has ended ({words})");
+                let failed = matches!(outcome, Outcome::Temporary(_) | Outcome::Failed(_));
+                let died = (failed && !ready).then(|| format!("{outcome}{colon}{tail}"));
+                (outcome, died)
+            }
+            Phase::Starting => {
+                let why = format!("the agent ended before it was ready: {words}");
+                log::warn!("agent {pid}: {why}");
+                (Outcome::Temporary(why.clone()), Some(why))
+            }
+            Phase::Ready => {
+                let why = format!("the agent ended in the middle of the turn: {words}");
+                log::warn!("agent {pid} has ended: {words}");
+                (Outcome::Crashed(why), None)
+            }
+        };
+        (outcome, died)
+    }
+}

@@ -1,0 +1,99 @@
+//! A child that lives for long: its keeper writes to it when it likes, waits for what it does together
+//! with other things, and ends it step by step.
+
+use std::io::{self, PipeWriter};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Instant;
+
+use super::{Child, ChildEvent, MAX_DRAINED};
+use crate::cancel::Cancel;
+use crate::sys::poll::Interest;
+use crate::sys::process::{Pid, Signal, Status};
+
+/// What has come for the keeper of a living child.
+pub enum LivingEvent {
+    /// So many bytes of its stdout are in the buffer.
+    Stdout(usize),
+    Stderr(usize),
+    /// It has closed its stdout.
+    Closed,
+    /// The keeper's own descriptor is readable.
+    Woken,
+    /// Its stdin takes more.
+    Writable,
+    /// Nothing by then.
+    TimedOut,
+    /// It has ended, and all that it had printed was read.
+    Ended,
+}
+
+impl Child<'_> {
+    pub fn pid(&self) -> Pid {
+        self.process.pid
+    }
+
+    /// Its stdin, which does not block, and ends when this is dropped.
+    pub fn take_stdin(&mut self) -> Option<PipeWriter> {
+        self.process.stdin.take()
+    }
+
+    /// Sends SIGTERM to its group.
+    pub fn terminate(&mut self) {
+        self.signal(Signal::Term);
+    }
+
+    /// Kills its group, and what else it has started, and reaps it.
+    ///
+    /// # Errors
+    /// TimedOut where the kernel does not end it; it is left to a later reaping.
+    pub fn kill(&mut self) -> io::Result<Status> {
+        self.end()
+    }
+
+    /// Waits for what comes next, until `until` at most. `stdin`: where the keeper has more for it.
+    ///
+    /// # Errors
+    /// What keeps it from being attended to.
+    pub fn next_of_living(
+        &mut self,
+        buffer: &mut [u8],
+        (wake, stdin): (BorrowedFd<'_>, Option<BorrowedFd<'_>>),
+        until: Instant,
+    ) -> io::Result<LivingEvent> {
+        loop {
+            let process = &self.process;
+            let interests = [
+                // The first: what it printed before its end is seen with that.
+                Interest::read(process.pidfd.as_fd()),
+                Interest::read(process.stdout.as_ref().map(AsFd::as_fd)),
+                Interest::read(process.stderr.as_ref().map(AsFd::as_fd)),
+                Interest::read(wake),
+                Interest::write(stdin),
+            ];
+            let ([ended, stdout, stderr, woken, writable], late) =
+                Cancel::at(until).wait(interests, until)?;
+            if !ended {
+                self.drained = 0;
+            }
+            if (stdout || stderr) && self.drained < MAX_DRAINED {
+                let was_open = self.process.stdout.is_some();
+                match self.read(buffer, [stdout, stderr])? {
+                    Some(ChildEvent::Stderr(count)) => return Ok(LivingEvent::Stderr(count)),
+                    Some(ChildEvent::Stdout(count)) => return Ok(LivingEvent::Stdout(count)),
+                    Some(_) | None if was_open && self.process.stdout.is_none() && !ended => {
+                        return Ok(LivingEvent::Closed);
+                    }
+                    Some(_) | None if ended => continue,
+                    Some(_) | None => {}
+                }
+            }
+            return Ok(match (ended, woken, writable, late) {
+                (true, ..) => LivingEvent::Ended,
+                (_, true, ..) => LivingEvent::Woken,
+                (_, _, true, _) => LivingEvent::Writable,
+                (.., Some(_)) => LivingEvent::TimedOut,
+                (.., None) => continue,
+            });
+        }
+    }
+}
