@@ -30,11 +30,11 @@ wire_api = "responses"
 request_max_retries = 1
 stream_max_retries = 1
 END
-    echo "{\"command\":[\"$clients/node-codex/node_modules/.bin/codex-acp\"],\"env\":{\"CODEX_HOME\":\"$home/codex\"}}"
+    echo "{\"command\":[\"$clients/node/node_modules/.bin/codex-acp\"],\"env\":{\"CODEX_HOME\":\"$home/codex\"}}"
     ;;
 gemini)
     mkdir -p "$home/.gemini"
     echo '{"security":{"auth":{"selectedType":"gemini-api-key"}},"general":{"enableAutoUpdate":false},"privacy":{"usageStatisticsEnabled":false},"telemetry":{"enabled":false}}' > "$home/.gemini/settings.json"
-    echo "{\"command\":[\"$clients/node-gemini/node_modules/.bin/gemini\",\"--acp\"],\"env\":{\"GEMINI_API_KEY\":\"key\",\"GOOGLE_GEMINI_BASE_URL\":\"$base\"}}"
+    echo "{\"command\":[\"$clients/node-full/node_modules/.bin/gemini\",\"--acp\"],\"env\":{\"GEMINI_API_KEY\":\"key\",\"GOOGLE_GEMINI_BASE_URL\":\"$base\"}}"
     ;;
 esac
