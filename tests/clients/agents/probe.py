@@ -216,12 +216,10 @@ def main():
         other = agent.session(start["work"])
         for status in [400, 401, 429, 500]:
             print(f"---- the model answers {status}")
-            agent.prompt(other, f"fail {status}", seconds=100)
-            if agent.process.poll() is not None:
-                break
-            # What is not answered is cancelled.
-            agent.send({"method": "session/cancel", "params": {"sessionId": other}})
-            agent.drain(2)
+            _, answer = agent.prompt(other, f"fail {status}", seconds=80)
+            if not answer:
+                agent.send({"method": "session/cancel", "params": {"sessionId": other}})
+                agent.drain(2)
             agent.prompt(other, "say after")
     if "big" in cases:
         other = agent.session(start["work"])

@@ -120,9 +120,10 @@ class Turn:
     # What it knows.
 
     def word_what_number(self, _):
-        said = " ".join([heard for heard, _ in self.state["said"]] + [self.heard]).split()
-        numbers = [after for word, after in zip(said, said[1:]) if word == "remember"]
-        self.end(numbers[-1] if numbers else "none")
+        # Also what came as the transcript of another session, in JSON.
+        said = "\n".join([heard for heard, _ in self.state["said"]] + [self.heard])
+        number = said.rpartition("remember ")[2] if "remember " in said else "none"
+        self.end(number[:len(number) - len(number.lstrip("0123456789"))] or number)
 
     def word_history(self, _):
         self.end(str(len(self.state["said"])))
