@@ -20,6 +20,7 @@ use util::crowd::{Books, Client, Curtain, Stage};
 use util::http::{Connection, request};
 use util::ledger::{Accepted, Delivery, Last, Ledger, read_lines};
 use util::random::Random;
+use util::sys::kill;
 use util::{DEADLINE, Home, Process, Target, eventually, pause, report, rounds};
 
 const SESSIONS: usize = 50;
@@ -34,6 +35,9 @@ struct Killer<'a> {
     stage: &'a Stage,
     chance: Random,
     forgetful: bool,
+    /// The file with the number of an agent that stays: it is killed, too.
+    agent: Option<PathBuf>,
+    killed_agents: usize,
     ready: Vec<Duration>,
     early: usize,
     compacted: usize,
@@ -76,6 +80,7 @@ impl Killer<'_> {
         } else {
             let process = self.start();
             pause(self.moment(120_000));
+            self.kill_agent();
             if self.chance.below(5) == 0 {
                 // In the middle of a compaction, or just behind it.
                 let mut control = Connection::unix(&self.home.control_socket());
@@ -93,6 +98,17 @@ impl Killer<'_> {
         self.slowest_death = self.slowest_death.max(killed.elapsed());
         if self.forgetful {
             forget(&self.home, 3);
+        }
+    }
+
+    /// Kills the agent that stays, half of the times, and lets another one begin its work.
+    fn kill_agent(&mut self) {
+        let Some(file) = self.agent.clone().filter(|_| self.chance.below(2) == 0) else { return };
+        let pid = fs::read_to_string(file).ok().and_then(|text| text.trim().parse().ok());
+        let Some(pid) = pid else { return };
+        if kill(pid, libc::SIGKILL).is_ok() {
+            self.killed_agents += 1;
+            pause(self.moment(60_000));
         }
     }
 
@@ -139,6 +155,38 @@ fn agent(file: &Path) -> String {
     format!("[agent]\ncommand = [\"sh\", \"-c\", {}]\n", json!(script))
 }
 
+/// The same by an agent that stays, and notes in a file of its own what process it is. In the books it
+/// stands in its gateway's place: that outlives some of them.
+fn living_agent(file: &Path) -> String {
+    let line = |step: &str| {
+        let values = "\"$session\" \"$id\" \"$attempt\" $$ \"$text\"";
+        format!("printf '{step} %s %s %s %s %s\\n' {values} >> {}", file.display())
+    };
+    let script = format!(
+        r#"echo $$ > {pid}.new; mv {pid}.new {pid}
+        while read -r line; do
+            case $line in *'"cancel":true'*) continue;; esac
+            id=${{line#*'"id":"'}} id=${{id%%'"'*}}
+            session=${{line#*'"session":"'}} session=${{session%%'"'*}}
+            attempt=${{line#*'"attempt":'}} attempt=${{attempt%%,*}}
+            text=${{line#*'"text":"'}} text=${{text%%'"'*}}
+            {begin}
+            case $text in *slow) sleep 0.02;; esac
+            {end}
+            printf '{{"id":"%s","chunk":"re %s"}}\n{{"id":"%s","done":true}}\n' "$id" "$text" "$id"
+        done"#,
+        pid = agent_pid(file).display(),
+        begin = line("begin"),
+        end = line("end"),
+    );
+    format!("[agent]\nprotocol = \"lines\"\ncommand = [\"sh\", \"-c\", {}]\n", json!(script))
+}
+
+/// Where an agent that stays has its number.
+fn agent_pid(file: &Path) -> PathBuf {
+    file.with_extension("pid")
+}
+
 /// What the gateway says of every message in the end, delivered as it has to be.
 #[track_caller]
 fn collect(client: &mut Client, accepted: &[Accepted]) -> BTreeMap<String, Last> {
@@ -180,7 +228,7 @@ struct Aftermath {
 /// `forgetful`: the last records that a dead gateway has written are taken away.
 #[track_caller]
 #[allow(clippy::too_many_lines, reason = "a list of cases")]
-fn storm(kills: usize, forgetful: bool) -> Aftermath {
+fn storm(kills: usize, forgetful: bool, living: bool) -> Aftermath {
     let seed = env::var("HERMES_SEED").ok().and_then(|seed| seed.parse().ok());
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let seed: u64 = seed.unwrap_or(u64::from(now.subsec_nanos()) << 20 | 1);
@@ -191,7 +239,7 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let target = Target::start();
     home.configure(&format!(
         "{}{}[limits]\nmax_attempts = 20\nmax_turns = 4\n",
-        agent(&agents),
+        if living { living_agent(&agents) } else { agent(&agents) },
         target.config("out", "")
     ));
     let (stage, books) = (Stage::default(), Books::default());
@@ -200,6 +248,8 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
         stage: &stage,
         chance: Random::new(seed),
         forgetful,
+        agent: living.then(|| agent_pid(&agents)),
+        killed_agents: 0,
         ready: Vec::new(),
         early: 0,
         compacted: 0,
@@ -244,10 +294,11 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
     let (slowest, p99) = killer.slowest();
     let attempts = ledger.last.values().map(|last| last.attempts).max().unwrap_or(0);
     report(&format!(
-        "kills {kills} ({} before ready, {} at a compaction), acknowledged {}, dispatched {}, most \
+        "kills {kills} ({} before ready, {} of agents besides, {} at a compaction), acknowledged {}, dispatched {}, most \
          attempts {attempts}, deliveries {}, duplicates {}, ready within {slowest:?} (p99 {p99:?}), \
          dead within {:?}, journal {} bytes",
         killer.early,
+        killer.killed_agents,
         killer.compacted,
         ledger.accepted.len(),
         ledger.dispatched(),
@@ -267,7 +318,7 @@ fn storm(kills: usize, forgetful: bool) -> Aftermath {
 #[test]
 fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
     let Aftermath { ledger, surprises, seed, slowest, p99, attempts } =
-        storm(rounds(40, 1000), false);
+        storm(rounds(40, 1000), false, false);
     let wrong = ledger.audit();
     assert!(wrong.is_empty(), "seed {seed}, {} complaints:\n{}", wrong.len(), first_of(&wrong));
     assert!(surprises.is_empty(), "seed {seed}: {}", first_of(&surprises));
@@ -275,11 +326,21 @@ fn nothing_is_lost_or_done_twice_however_often_it_is_killed() {
     assert!(ledger.accepted.len() >= SESSIONS * 2 && attempts > 1, "too little happened");
 }
 
+/// Of the gateway or of an agent that stays.
+#[test]
+fn nothing_is_lost_with_an_agent_that_stays_whichever_of_the_two_is_killed() {
+    let Aftermath { ledger, surprises, seed, attempts, .. } = storm(rounds(40, 1000), false, true);
+    let wrong = ledger.audit();
+    assert!(wrong.is_empty(), "seed {seed}, {} complaints:\n{}", wrong.len(), first_of(&wrong));
+    assert!(surprises.is_empty(), "seed {seed}: {}", first_of(&surprises));
+    assert!(ledger.accepted.len() >= SESSIONS * 2 && attempts > 1, "too little happened");
+}
+
 /// The same storm over a disk that does not keep its word: who could not tell the difference would
 /// prove nothing.
 #[test]
 fn a_journal_that_forgets_is_found_out() {
-    let Aftermath { ledger, seed, .. } = storm(60, true);
+    let Aftermath { ledger, seed, .. } = storm(60, true, false);
     let wrong = ledger.audit();
     let has = |what: &str| wrong.iter().any(|complaint| complaint.contains(what));
     let found = ["lost", "begun twice", "begun again after its completion"].iter().any(|w| has(w));

@@ -2,9 +2,12 @@
 //! Written down with a durable message; it stays the text that it came as.
 
 use std::borrow::Cow;
+use std::{io, path::Path};
 
 use crate::escape::quoted;
 use crate::json::{self, elements, find, member, string};
+use crate::limits::MAX_TRANSCRIPT_RANGE;
+use crate::sys::fs::{if_exists, open_own, read_bytes};
 use crate::sys::gather::Gather;
 
 /// A chat request, as a turn is given it.
@@ -90,6 +93,39 @@ pub fn own(messages: &str) -> usize {
     let all = || elements(messages).enumerate();
     let of_user = all().filter(|(_, message)| role(message) == "user").last();
     of_user.or_else(|| all().last()).map_or(0, |(at, _)| at)
+}
+
+/// The newest turns of a transcript that fit into so many bytes, question and answer together: role, text and the
+/// message's id. Nothing where there is no such file.
+///
+/// # Errors
+/// It cannot be read.
+pub fn history(
+    transcript: &Path,
+    mut room: usize,
+) -> io::Result<Vec<(&'static str, String, String)>> {
+    let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
+    let bytes = if_exists(open_own(transcript).and_then(|file| read_bytes(file, cap)))?;
+    let transcript = String::from_utf8_lossy(bytes.as_deref().unwrap_or_default());
+    let mut newest = Vec::new();
+    let mut answer: Option<&str> = None;
+    let id = |line| member(line, "id");
+    for line in transcript.lines().rev() {
+        let is_answer = string(line, "role").as_deref() == Some("assistant");
+        let Some(reply) = answer.take().filter(|reply| !is_answer && id(reply) == id(line)) else {
+            answer = is_answer.then_some(line);
+            continue;
+        };
+        let turn = [("assistant", reply), ("user", line)];
+        let text = |line, name| string(line, name).unwrap_or_default();
+        let turn = turn.map(|(role, line)| (role, text(line, "content"), text(line, "id")));
+        let length = turn.iter().map(|(role, text, _)| message(role, text).len()).sum();
+        let Some(left) = room.checked_sub(length) else { break };
+        room = left;
+        newest.extend(turn);
+    }
+    newest.reverse();
+    Ok(newest)
 }
 
 #[cfg(test)]

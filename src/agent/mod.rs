@@ -4,6 +4,7 @@
 //! What may enter: running a turn to its end. Who may have one, and where the reply goes, is
 //! decided above.
 
+pub mod acp;
 mod command;
 pub mod context;
 mod lines;
@@ -51,8 +52,6 @@ pub struct Turn<'a> {
     pub earlier: &'a [(String, Vec<Attachment>)],
     /// The most bytes that its reply may have.
     pub max_reply: usize,
-    /// The same for one line of a living agent.
-    pub max_line: usize,
     /// Which living process it may use: empty for operators, who share one, else the principal's.
     pub process: &'a str,
     /// What the session's directory is called: a digest in hexadecimal digits, empty without a session.
@@ -408,7 +407,7 @@ impl Agent {
         let upstreams = config.url.iter().map(|_| upstream::ConnectionPool::default()).collect();
         let protocol: Option<&'static dyn Protocol> = match config.protocol {
             config::Protocol::Text => None,
-            config::Protocol::Acp => None,
+            config::Protocol::Acp => Some(&acp::ACP),
             config::Protocol::Lines => Some(&lines::LINES),
         };
         let living = protocol.filter(|_| !config.command.is_empty());

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 
-use super::record::{Accepted, Record, Retry, Step, Timestamp};
+use super::record::{Accepted, Approval, Record, Retry, Step, Timestamp};
 use crate::json;
 
 const ESSENTIAL: &str = "is needed to understand what follows, and this version does not know it";
@@ -154,6 +154,19 @@ impl<'a> Members<'a> {
                 let transcript_only = self.value("transcript_only")?;
                 return Ok(Record::Reset { principal, session, at, transcript_only });
             }
+            "agent_session" => {
+                let principal = self.needed_text("principal")?;
+                let session = self.needed_text("session")?;
+                let agent = self.needed_text("agent")?;
+                let id = self.needed_text("agent_session_id")?;
+                return Ok(Record::AgentSession {
+                    principal,
+                    session,
+                    at: self.timestamp()?,
+                    agent,
+                    id,
+                });
+            }
             "clock" => {
                 let boot = self.needed_text("boot")?;
                 let since_boot = self.value("since_boot")?;
@@ -183,6 +196,14 @@ impl<'a> Members<'a> {
                 _ => Step::Requeued,
             },
             "released" => Step::Released,
+            "approval" => Step::Approval(Box::new(Approval {
+                question: self.text("question")?.unwrap_or_default(),
+                title: self.needed_said("title")?,
+                kind: self.text("kind")?.unwrap_or_default(),
+                input: self.said("input")?.unwrap_or_default(),
+                allowed: self.value("allowed")?,
+                by: self.needed_text("by")?,
+            })),
             "cancelled" => Step::Cancelled(self.needed_said("error")?),
             "sending" => Step::Sending,
             "deferred" => Step::Deferred(self.needed_said("error")?),

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use super::asking::OpenApproval;
 use super::id::Id;
 use super::message_table::Entry;
 use super::pending_retry::PendingRetry;
-use super::states::DeliveryState;
+use super::states::{DeliveryState, TurnState};
 use super::stored_file::StoredFile;
 use crate::agent::{ErrorResponse, Report};
 use crate::escape::quoted;
@@ -31,6 +32,8 @@ pub struct Message {
     pub refused: Option<ErrorResponse>,
     /// What it waits for between two attempts.
     pub waiting: Option<PendingRetry>,
+    /// Its agent's questions that wait for an answer.
+    pub approvals: Vec<OpenApproval>,
     /// Its position in its session's queue, from 1, while it is not over.
     pub position: Option<usize>,
     /// Why the last attempt of its delivery failed.
@@ -42,6 +45,12 @@ impl Message {
     pub fn extent(&self) -> StoredText {
         let short = || inside(self.reply.as_deref().unwrap_or_default());
         self.long.clone().unwrap_or_else(|| StoredText::Memory(Arc::new(short())))
+    }
+
+    /// As the API calls its state.
+    pub fn status(&self) -> &'static str {
+        let asks = self.entry.turn == TurnState::Running && !self.approvals.is_empty();
+        if asks { "waiting" } else { self.entry.turn.word() }
     }
 
     /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACEHOLDER`] for a long reply.
@@ -70,13 +79,14 @@ impl Message {
             let (name, media) = (quoted(file.name), quoted(file.media));
             format!(r#"{{"name":{name},"type":{media},"bytes":{}}}"#, file.bytes)
         }));
+        let open = json::list(&mut self.approvals.iter().map(|it| it.json.to_string()));
         let waiting = self.waiting.as_ref().and_then(PendingRetry::to_json);
         format!(
-            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}{}}}"#,
+            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}{}{}}}"#,
             self.id,
             text(entry.owner.session.as_deref()),
             quoted(&entry.owner.principal),
-            entry.turn.word(),
+            self.status(),
             match &self.long {
                 Some(_) => format!("\"{PLACEHOLDER}\""),
                 None => text(self.reply.as_deref()),
@@ -90,6 +100,7 @@ impl Message {
             waiting.unwrap_or_else(|| "null".to_owned()),
             deliveries.join(","),
             rest,
+            if open == "[]" { String::new() } else { format!(r#","approvals":{open}"#) },
             if files == "[]" { String::new() } else { format!(r#","attachments":{files}"#) },
         )
     }

@@ -4,6 +4,8 @@
 //! What may enter: messages and what becomes of them, in the journal and out of it. What a turn does is
 //! `agent`'s, how a reply travels `delivery`'s.
 
+mod approvals;
+mod asking;
 mod attachments;
 mod cancel;
 mod clock;
@@ -47,6 +49,7 @@ pub mod update_record;
 mod wait;
 mod worker;
 
+pub use asking::{OpenApproval, PastApproval};
 pub use commands::Command;
 pub use hang::Probe;
 pub use hub::{Hub, Settings};

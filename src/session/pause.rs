@@ -7,6 +7,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
+use super::asking::Slot;
 use super::hub::{Hub, State};
 use super::id::Id;
 use crate::limits::THREAD_STACK;
@@ -15,12 +16,14 @@ use crate::threads;
 
 impl Hub {
     /// No turn, no attempt and no delivery begins that nobody waits for on a chat. Messages are accepted,
-    /// and what waits stays in its queue. Also leads back from [`Hub::release`]. Does not wait for anything.
-    pub fn pause(&self) {
+    /// and what waits stays in its queue; questions are not answered any more. Also leads back from
+    /// [`Hub::release`]. Does not wait for anything.
+    pub fn pause(self: &Arc<Self>) {
         self.released.store(false, Ordering::SeqCst);
         self.paused.store(true, Ordering::SeqCst);
         // What one of them has to do for its end comes before the restart.
         self.settings().agent.set_closing(true);
+        self.announce("pause", |_, mut state| state.stop_asking());
     }
 
     /// Ends a pause, and what [`Hub::release`] has begun. Does not wait for anything.
@@ -110,10 +113,13 @@ impl State {
         self.pinned.push((Arc::downgrade(pin), attended));
     }
 
-    /// The messages whose replies clients of chats wait for.
+    /// The messages whose turns go on during a pause: those whose replies clients of chats wait for.
     fn attended(&self) -> Vec<Id> {
         let durable = self.pinned.iter().filter(|(_, attended)| *attended);
         let durable = durable.filter_map(|(pin, _)| pin.upgrade().map(|id| *id));
-        durable.chain(self.waiting_permits.iter().map(|(id, _)| *id)).gather()
+        // And those that were in the middle of an attempt.
+        let begun = self.asking.iter().filter(|asking| asking.slot == Slot::Wanted);
+        let begun = begun.map(|asking| asking.message);
+        durable.chain(self.waiting_permits.iter().map(|(id, _)| *id)).chain(begun).gather()
     }
 }

@@ -39,11 +39,11 @@ impl Inbox {
     }
 
     /// Takes a line. Where those that wait would be more than `most` bytes, the turn is told that it has
-    /// ended: its client takes less than its agent says.
-    pub fn push(&self, line: String, most: usize) {
+    /// ended: its client takes less than its agent says. False once nothing more is taken.
+    pub fn push(&self, line: String, most: usize) -> bool {
         let mut queue = lock(&self.queue);
         if queue.ended.is_some() {
-            return;
+            return false;
         }
         queue.bytes += line.len();
         if queue.bytes > most {
@@ -53,6 +53,7 @@ impl Inbox {
             queue.lines.push_back(line);
         }
         self.event.notify();
+        true
     }
 
     /// Nothing more will come.

@@ -376,7 +376,7 @@ impl Process {
     }
 
     /// It takes no new turn, and ends once it has none.
-    fn retire(&self) {
+    pub fn retire(&self) {
         let mut state = self.lock();
         state.retiring = true;
         let idle = state.turns == 0;

@@ -26,6 +26,9 @@ pub enum Address {
     Session(String),
 }
 
+/// Tokens of input, of output, and in all.
+pub type Usage = [u64; 3];
+
 /// How far a process has come.
 #[derive(Clone, Debug)]
 pub(super) enum Phase {
@@ -65,8 +68,8 @@ pub(super) struct State {
     /// What its stdin has not taken yet: a prompt and some answers of each of its turns at most.
     pub outbox: Vec<u8>,
     inboxes: Vec<(Address, Arc<Inbox>)>,
-    /// The sessions that it has in memory.
-    sessions: ByName<()>,
+    /// The sessions that it has in memory, each with what its turns have used so far, where that is known.
+    sessions: ByName<Option<Usage>>,
     /// Turns that run, and how many there were.
     pub turns: usize,
     pub served: u64,
@@ -169,8 +172,7 @@ impl Process {
                 Address::Session(_) => Arc::clone(&state.inboxes[at].1),
             }
         };
-        inbox.push(line.to_owned(), self.max_waiting);
-        true
+        inbox.push(line.to_owned(), self.max_waiting)
     }
 
     /// Says in the log what is wrong with a line of its, the first few times.
@@ -221,8 +223,14 @@ impl Process {
         self.lock().sessions.get(id).is_some()
     }
 
-    pub fn add_session(&self, id: &str) {
-        self.lock().sessions.insert(id.to_owned(), ());
+    /// It has one, whose turns have used this so far.
+    pub fn add_session(&self, id: &str, used: Option<Usage>) {
+        self.lock().sessions.insert(id.to_owned(), used);
+    }
+
+    /// What the turns of a session have used so far, as [`Process::add_session`] was told.
+    pub fn used(&self, id: &str) -> Option<Usage> {
+        *self.lock().sessions.get(id)?
     }
 
     pub fn remove_session(&self, id: &str) {
@@ -266,6 +274,24 @@ impl State {
     pub fn idle_for(&self, now: Instant) -> Option<Duration> {
         let may = self.turns == 0 && matches!(self.phase, Phase::Starting | Phase::Ready);
         may.then(|| now.saturating_duration_since(self.idle_since))
+    }
+}
+
+#[cfg(test)]
+impl Process {
+    /// One that is ready and has no program behind it: what it is sent is read from the pipe.
+    pub fn scripted(protocol: &'static dyn Protocol) -> (Arc<Process>, io::PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let process = Process::new("", protocol, 1 << 20, Work::default()).unwrap();
+        let mut state = process.lock();
+        (state.stdin, state.phase) = (Some(Arc::new(writer)), Phase::Ready);
+        drop(state);
+        (process, reader)
+    }
+
+    /// Closes that pipe.
+    pub fn close_stdin(&self) {
+        self.lock().stdin = None;
     }
 }
 

@@ -1,14 +1,14 @@
 //! What the upstream is asked: the body of a chat completion.
 
-use std::{io, path::Path};
+use std::io;
 
-use super::super::context::{is_instruction, message};
+use super::super::context::{history, is_instruction, message};
 use super::super::{Attachment, Turn};
 use crate::digest::to_base64;
 use crate::escape::quoted;
-use crate::json::{add, elements, member, members, string};
-use crate::limits::{MAX_BODY_RANGE, MAX_TRANSCRIPT_RANGE};
-use crate::sys::fs::{if_exists, is_temporary, open_own, read_bytes};
+use crate::json::{add, elements, members};
+use crate::limits::MAX_BODY_RANGE;
+use crate::sys::fs::{is_temporary, open_own, read_bytes};
 
 /// Fields of a request that are ours to set.
 const OURS: [&str; 5] = ["model", "messages", "stream", "stream_options", "n"];
@@ -47,7 +47,7 @@ fn add_messages(body: &mut String, turn: &Turn<'_>, max_history: usize) -> io::R
     said.for_each(|message| add(body, None, message));
     if let Some(transcript) = turn.transcript {
         let attached = |id: &str| turn.earlier.iter().find(|(known, _)| known == id);
-        for (role, text, id) in history(&read(transcript)?, max_history) {
+        for (role, text, id) in history(transcript, max_history)? {
             match attached(&id).filter(|_| role == "user") {
                 Some((_, attachments)) => add_user(body, &text, attachments)?,
                 None => add(body, None, &message(role, &text)),
@@ -113,35 +113,6 @@ fn add_part(body: &mut String, attachment: &Attachment) -> io::Result<()> {
     Ok(())
 }
 
-fn read(transcript: &Path) -> io::Result<String> {
-    let cap = *MAX_TRANSCRIPT_RANGE.end() as u64 * 2;
-    let bytes = if_exists(open_own(transcript).and_then(|file| read_bytes(file, cap)))?;
-    Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
-}
-
-/// The newest turns of a transcript that fit, question and answer together: role, text and the message's id.
-fn history(transcript: &str, mut room: usize) -> Vec<(&'static str, String, String)> {
-    let mut newest = Vec::new();
-    let mut answer: Option<&str> = None;
-    let id = |line| member(line, "id");
-    for line in transcript.lines().rev() {
-        let is_answer = string(line, "role").as_deref() == Some("assistant");
-        let Some(reply) = answer.take().filter(|reply| !is_answer && id(reply) == id(line)) else {
-            answer = is_answer.then_some(line);
-            continue;
-        };
-        let turn = [("assistant", reply), ("user", line)];
-        let text = |line, name| string(line, name).unwrap_or_default();
-        let turn = turn.map(|(role, line)| (role, text(line, "content"), text(line, "id")));
-        let length = turn.iter().map(|(role, text, _)| message(role, text).len()).sum();
-        let Some(left) = room.checked_sub(length) else { break };
-        room = left;
-        newest.extend(turn);
-    }
-    newest.reverse();
-    newest
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,7 +131,6 @@ mod tests {
         attachments: &[],
         earlier: &[],
         max_reply: 0,
-        max_line: 0,
         process: "",
         session_name: "",
         agent_session: None,

@@ -1,0 +1,482 @@
+//! One turn as a conversation with its agent: the agent's session is opened, prompted, and cancelled if need
+//! be. Pure: what has come is an event, what is to be done about it are actions.
+
+use std::borrow::Cow;
+use std::time::{Duration, Instant};
+
+use super::wire::{Answer, Features};
+use crate::agent::{Outcome, too_long};
+use crate::cancel::CancelReason;
+
+/// What is said again of a session that is loaded may come after the answer; it is over once nothing has
+/// come for so long.
+const SILENCE: Duration = Duration::from_millis(300);
+
+/// It is waited for no longer: agents that announce their commands without end are not at it any more.
+const LONGEST_REPLAY: Duration = Duration::from_secs(5);
+
+/// What an agent has to answer a cancel.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
+
+/// The same where the gateway is about to stop: part of what a stop may take.
+pub const STOP_GRACE: Duration = Duration::from_secs(1);
+
+/// Pages of a list of sessions that are looked through, of some tens each; who has more is asked in vain.
+const MAX_PAGES: u32 = 20;
+
+/// Permissions that are open at once: an agent asks for one tool after the other, or for a few.
+pub const MAX_PERMISSIONS: usize = 32;
+
+/// How the agent's session came to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opened {
+    /// It was in the process's memory.
+    Known,
+    New,
+    Resumed,
+    Loaded,
+}
+
+impl Opened {
+    fn is_restored(self) -> bool {
+        matches!(self, Opened::Resumed | Opened::Loaded)
+    }
+}
+
+/// What has come.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The answer to the request that is open.
+    Answered(&'a Answer<'a>),
+    /// An error is the answer, and the turn ends so if nothing else helps.
+    Refused(Outcome),
+    /// Text of the agent's.
+    Said(&'a str),
+    /// A tool call or a plan: a word and JSON; empty where there is nothing to be shown.
+    Shown(&'static str, String),
+    /// What belongs to a conversation and is no part of the reply: a user's text, a thought.
+    Aside,
+    /// A request for a permission, by its id, with the options to allow it and to reject it, as JSON.
+    Asked { request: String, allow: Option<String>, reject: Option<String> },
+    /// A permission, by its number, with what the reply has to say about it.
+    Decided { number: u32, allowed: bool, note: Option<String> },
+    /// The time has come that was set.
+    Timer,
+    /// The turn has to end so; the agent has so long for that.
+    Cancel(Outcome, Duration),
+    /// Nothing more will come.
+    Ended(Outcome),
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Action<'a> {
+    /// Requests: a page of the list of sessions, and those that open one.
+    List(Option<String>),
+    Resume,
+    Load,
+    Create,
+    Prompt(Opened),
+    /// The notification.
+    Cancel,
+    /// The answer to a permission's request; `None`: cancelled.
+    Permit(String, Option<String>),
+    /// Somebody has to decide on the permission that has come last.
+    Ask(u32),
+    Say(Cow<'a, str>),
+    Show(&'static str, String),
+    /// The agent does not do what it has to: its process cannot be used any more.
+    EndProcess,
+    Finish(Outcome),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Listing,
+    Resuming,
+    Loading,
+    /// It is loaded, and what was said in it may still come.
+    Settling,
+    Creating,
+    Prompting,
+    Cancelling,
+    Over,
+}
+
+#[derive(Debug)]
+struct Permission {
+    number: u32,
+    request: String,
+    allow: Option<String>,
+    reject: Option<String>,
+}
+
+/// A turn's conversation.
+#[derive(Debug)]
+pub struct Conversation {
+    state: State,
+    features: Features,
+    /// The agent's session; empty until there is one.
+    session: String,
+    /// Whether the agent's list has it; `None`: not known.
+    listed: Option<bool>,
+    pages: u32,
+    /// Something was said again of what was said before.
+    replayed: bool,
+    settled_by: Option<Instant>,
+    timer: Option<Instant>,
+    permissions: Vec<Permission>,
+    asked: u32,
+    /// How the turn ends once its cancel was answered.
+    outcome: Option<Outcome>,
+    opened: Opened,
+    /// A permission was not given.
+    denied: bool,
+    max_reply: usize,
+    reply: ReplyText,
+}
+
+impl Conversation {
+    /// Begins with a session of the agent's, if one is known and whether it is in the process's memory.
+    pub fn begin(
+        session: Option<(&str, bool)>,
+        features: Features,
+        max_reply: usize,
+    ) -> (Conversation, Action<'static>) {
+        let mut conversation = Conversation {
+            state: State::Over,
+            features,
+            session: session.map_or(String::new(), |(id, _)| id.to_owned()),
+            listed: None,
+            pages: 0,
+            replayed: false,
+            settled_by: None,
+            timer: None,
+            permissions: Vec::new(),
+            asked: 0,
+            outcome: None,
+            opened: Opened::Known,
+            denied: false,
+            max_reply,
+            reply: ReplyText::default(),
+        };
+        let first = match session {
+            Some((_, true)) => conversation.prompt(Opened::Known),
+            Some(_) if features.has(Features::LIST) => {
+                conversation.go(State::Listing, Action::List(None))
+            }
+            Some(_) => conversation.restore(),
+            None => conversation.go(State::Creating, Action::Create),
+        };
+        (conversation, first)
+    }
+
+    pub fn session(&self) -> &str {
+        &self.session
+    }
+
+    /// When [`Event::Timer`] is due.
+    pub fn timer(&self) -> Option<Instant> {
+        self.timer
+    }
+
+    /// Whether the answer that is waited for is the one to the prompt, and is wanted.
+    pub fn is_prompting(&self) -> bool {
+        self.state == State::Prompting
+    }
+
+    pub fn is_cancelling(&self) -> bool {
+        self.state == State::Cancelling
+    }
+
+    #[cfg(any(test, fuzzing))]
+    pub fn is_over(&self) -> bool {
+        self.state == State::Over
+    }
+
+    /// Takes what has come at this time.
+    pub fn step<'a>(&mut self, now: Instant, event: Event<'a>) -> Vec<Action<'a>> {
+        use State::{Cancelling, Creating, Listing, Loading, Over, Prompting, Resuming, Settling};
+        match (self.state, event) {
+            (Over, _) => Vec::new(),
+
+            (Listing, Event::Answered(answer)) => vec![self.listed(answer)],
+            (Listing, Event::Refused(_)) => vec![self.restore()],
+            (Resuming, Event::Answered(_)) => vec![self.prompt(Opened::Resumed)],
+            (Resuming, Event::Refused(_)) => vec![self.load()],
+            (Loading, Event::Answered(_)) => {
+                (self.state, self.settled_by) = (Settling, Some(now + LONGEST_REPLAY));
+                self.timer = Some(now + SILENCE);
+                Vec::new()
+            }
+            (Loading, Event::Refused(_)) => vec![self.create()],
+            (Settling, Event::Timer) if self.replayed || self.listed == Some(true) => {
+                vec![self.prompt(Opened::Loaded)]
+            }
+            (Settling, Event::Timer) => vec![self.create()],
+            (Settling, Event::Answered(_) | Event::Refused(_)) => Vec::new(),
+            (Creating, Event::Answered(answer)) if !answer.session_id.get().is_empty() => {
+                answer.session_id.get().clone_into(&mut self.session);
+                vec![self.prompt(Opened::New)]
+            }
+            (Creating, Event::Answered(_)) => {
+                let words = "the agent answered session/new without a sessionId";
+                self.finish(Outcome::Failed(words.to_owned()))
+            }
+            (Creating, Event::Refused(outcome)) => self.finish(outcome),
+
+            (Loading, Event::Said(_) | Event::Shown(..) | Event::Aside) => {
+                self.replayed = true;
+                Vec::new()
+            }
+            (Settling, Event::Said(_) | Event::Shown(..) | Event::Aside) => {
+                self.replayed = true;
+                self.timer = self.settled_by.map(|latest| latest.min(now + SILENCE));
+                Vec::new()
+            }
+            (Listing | Resuming | Creating, Event::Said(_) | Event::Shown(..) | Event::Aside) => {
+                Vec::new()
+            }
+
+            (Prompting, Event::Answered(answer)) => self.stopped(answer.stop_reason.get()),
+            (Prompting, Event::Refused(outcome)) => self.finish(outcome),
+            (Prompting, Event::Said(text)) => self.say(now, text),
+            (Prompting, Event::Shown(word, json)) => {
+                self.reply.interrupt(word == "tool");
+                shown(word, json)
+            }
+            (Prompting, Event::Aside) => Vec::new(),
+            (Prompting, Event::Asked { request, allow, reject }) => {
+                self.reply.interrupt(true);
+                if self.permissions.len() == MAX_PERMISSIONS {
+                    self.denied = true;
+                    return vec![Action::Permit(request, reject)];
+                }
+                self.asked += 1;
+                let number = self.asked;
+                self.permissions.push(Permission { number, request, allow, reject });
+                vec![Action::Ask(number)]
+            }
+            (Prompting, Event::Decided { number, allowed, note }) => {
+                self.decide(now, number, allowed, note)
+            }
+            (Prompting, Event::Cancel(outcome, grace)) => self.cancel(now, outcome, grace),
+
+            (Cancelling, Event::Answered(_) | Event::Refused(_) | Event::Ended(_)) => {
+                let outcome = self.outcome.take();
+                self.finish(outcome.unwrap_or(Outcome::Ended(CancelReason::Cancelled)))
+            }
+            (Cancelling, Event::Shown(word, json)) => shown(word, json),
+            (Cancelling, Event::Said(_) | Event::Aside) => Vec::new(),
+            (Cancelling, Event::Cancel(_, grace)) => {
+                self.timer = self.timer.map(|timer| timer.min(now + grace));
+                Vec::new()
+            }
+            (Cancelling, Event::Timer) => {
+                let outcome = self.outcome.take();
+                let mut actions = vec![Action::EndProcess];
+                actions.extend(
+                    self.finish(outcome.unwrap_or(Outcome::Ended(CancelReason::Cancelled))),
+                );
+                actions
+            }
+
+            // Before the prompt there is nothing that would need one, and after a cancel they are all
+            // cancelled.
+            (
+                Listing | Resuming | Loading | Settling | Creating | Cancelling,
+                Event::Asked { request, .. },
+            ) => vec![Action::Permit(request, None)],
+            (
+                Listing | Resuming | Loading | Settling | Creating | Cancelling,
+                Event::Decided { .. },
+            ) => Vec::new(),
+            (Listing | Resuming | Loading | Creating | Prompting, Event::Timer) => Vec::new(),
+            // An agent that lets a whole turn pass without an answer will answer no other one either.
+            (
+                Listing | Resuming | Loading | Creating,
+                Event::Cancel(outcome @ Outcome::Ended(CancelReason::TimedOut), _),
+            ) => {
+                let mut actions = vec![Action::EndProcess];
+                actions.extend(self.finish(outcome));
+                actions
+            }
+            (Listing | Resuming | Loading | Settling | Creating, Event::Cancel(outcome, _)) => {
+                self.finish(outcome)
+            }
+            (
+                Listing | Resuming | Loading | Settling | Creating | Prompting,
+                Event::Ended(outcome),
+            ) => self.finish(outcome),
+        }
+    }
+
+    fn go(&mut self, state: State, action: Action<'static>) -> Action<'static> {
+        (self.state, self.timer) = (state, None);
+        action
+    }
+
+    fn listed(&mut self, answer: &Answer<'_>) -> Action<'static> {
+        self.pages += 1;
+        self.listed = Some(answer.lists(&self.session));
+        let next = answer.next_cursor.get();
+        if self.listed == Some(true) || next.is_empty() {
+            return self.restore();
+        }
+        if self.pages < MAX_PAGES {
+            return Action::List(Some(next.to_owned()));
+        }
+        self.listed = None;
+        self.restore()
+    }
+
+    /// Has the agent take a session into its memory that it had in an earlier process.
+    fn restore(&mut self) -> Action<'static> {
+        // One that it does not know is resumed by some agents as an empty one.
+        if self.features.has(Features::RESUME) && self.listed != Some(false) {
+            return self.go(State::Resuming, Action::Resume);
+        }
+        self.load()
+    }
+
+    fn load(&mut self) -> Action<'static> {
+        if self.features.has(Features::LOAD) {
+            return self.go(State::Loading, Action::Load);
+        }
+        self.create()
+    }
+
+    fn create(&mut self) -> Action<'static> {
+        self.session.clear();
+        self.go(State::Creating, Action::Create)
+    }
+
+    fn prompt(&mut self, opened: Opened) -> Action<'static> {
+        self.opened = opened;
+        self.go(State::Prompting, Action::Prompt(opened))
+    }
+
+    /// The agent has ended the turn for this reason, and nobody cancelled it. An unknown reason, or none, means
+    /// that it has said all.
+    fn stopped(&mut self, reason: &str) -> Vec<Action<'static>> {
+        let failed = |words: &str| Outcome::Failed(words.to_owned());
+        let outcome = match reason {
+            // Some answer so in a session that they do not have, though they have opened it.
+            "refusal" if self.opened.is_restored() && self.reply.bytes == 0 => {
+                let mut actions = self.withdraw();
+                actions.push(self.create());
+                return actions;
+            }
+            "refusal" => failed("the agent refused to go on (stopReason refusal)"),
+            // What some end a turn with that may not do what they want to.
+            "cancelled" if !self.denied => {
+                failed("the agent says that the turn was cancelled, which nobody did")
+            }
+            _ => Outcome::Done,
+        };
+        self.finish(outcome)
+    }
+
+    fn say<'a>(&mut self, now: Instant, text: &'a str) -> Vec<Action<'a>> {
+        let text = self.reply.next(text);
+        if text.is_empty() {
+            return Vec::new();
+        }
+        if self.reply.bytes > self.max_reply {
+            return self.cancel(now, too_long(self.max_reply), CANCEL_GRACE);
+        }
+        vec![Action::Say(text)]
+    }
+
+    fn decide(
+        &mut self,
+        now: Instant,
+        number: u32,
+        allowed: bool,
+        note: Option<String>,
+    ) -> Vec<Action<'static>> {
+        let Some(at) = self.permissions.iter().position(|it| it.number == number) else {
+            return Vec::new();
+        };
+        let Permission { request, allow, reject, .. } = self.permissions.remove(at);
+        self.denied |= !allowed;
+        let mut actions = vec![Action::Permit(request, if allowed { allow } else { reject })];
+        if let Some(note) = note {
+            self.reply.interrupt(true);
+            let said = self.say(now, &note).into_iter().map(|action| match action {
+                Action::Say(text) => Action::Say(Cow::Owned(text.into_owned())),
+                Action::Permit(request, option) => Action::Permit(request, option),
+                _ => Action::Cancel,
+            });
+            actions.extend(said);
+            self.reply.interrupt(true);
+        }
+        actions
+    }
+
+    fn cancel(&mut self, now: Instant, outcome: Outcome, grace: Duration) -> Vec<Action<'static>> {
+        let mut actions = self.withdraw();
+        actions.push(Action::Cancel);
+        (self.state, self.timer) = (State::Cancelling, Some(now + grace));
+        self.outcome = Some(outcome);
+        actions
+    }
+
+    /// Answers every permission that is open: without that some agents never end a turn.
+    fn withdraw(&mut self) -> Vec<Action<'static>> {
+        let mut actions = Vec::new();
+        for Permission { request, .. } in self.permissions.drain(..) {
+            actions.push(Action::Permit(request, None));
+        }
+        actions
+    }
+
+    fn finish(&mut self, outcome: Outcome) -> Vec<Action<'static>> {
+        let mut actions = self.withdraw();
+        actions.push(Action::Finish(outcome));
+        (self.state, self.timer) = (State::Over, None);
+        actions
+    }
+}
+
+fn shown(word: &'static str, json: String) -> Vec<Action<'static>> {
+    if json.is_empty() { Vec::new() } else { vec![Action::Show(word, json)] }
+}
+
+/// The reply so far: what is put between its pieces, and how long it is.
+#[derive(Debug, Default)]
+struct ReplyText {
+    bytes: usize,
+    /// Line feeds at its end, up to two.
+    line_feeds: usize,
+    /// Something else has come after it.
+    interrupted: bool,
+}
+
+impl ReplyText {
+    /// What comes next begins behind a blank line.
+    fn interrupt(&mut self, does: bool) {
+        self.interrupted |= does;
+    }
+
+    /// A piece, as it goes into the reply.
+    fn next<'a>(&mut self, text: &'a str) -> Cow<'a, str> {
+        let mut piece = Cow::Borrowed(text);
+        if self.interrupted {
+            // Some put a blank line there themselves.
+            let rest = text.trim_start_matches('\n');
+            piece = Cow::Borrowed(rest);
+            if !rest.is_empty() && self.bytes > 0 {
+                piece = Cow::Owned("\n\n"[self.line_feeds..].to_owned() + rest);
+            }
+        }
+        if !piece.is_empty() {
+            self.interrupted = false;
+            self.bytes += piece.len();
+            let own = piece.len() - piece.trim_end_matches('\n').len();
+            let all = if own == piece.len() { self.line_feeds + own } else { own };
+            self.line_feeds = all.min(2);
+        }
+        piece
+    }
+}
