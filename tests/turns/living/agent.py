@@ -15,7 +15,7 @@ The last line of a prompt may be one of the words of `Turn`; modes change how it
     string-ids        its requests have texts as ids
     reject-cancels    a turn whose question was denied ends as cancelled
     broken-cancel     a cancelled turn ends with an error, and its session takes no more prompts
-    cumulative        usage is the session's so far
+    cumulative        usage is the session's so far, not that of the turn
     die no-json silent version-2 no-session   what goes wrong at initialize, or at session/new
     stays no-term     the end of its input does not end it; SIGTERM neither
     flood             much on its stderr, at start
@@ -119,7 +119,7 @@ class Turn:
 
     # What it knows.
 
-    def word_what_number(self, _):
+    def word_what(self, _):
         # Also what came as the transcript of another session, in JSON.
         said = "\n".join([heard for heard, _ in self.state["said"]] + [self.heard])
         number = said.rpartition("remember ")[2] if "remember " in said else "none"
@@ -202,9 +202,10 @@ class Turn:
 
     def word_usage(self, _):
         self.state["used"] += 15
-        used = self.state["used"] if "cumulative" in MODES else 15
-        usage = {"inputTokens": used // 3 * 2, "outputTokens": used // 3, "totalTokens": used}
-        self.end("used", usage=usage)
+        if "cumulative" not in MODES:
+            return self.end("used", _meta={"quota": {"token_count": {"input_tokens": 10, "output_tokens": 5}}})
+        used = self.state["used"]
+        self.end("used", usage={"inputTokens": used // 3 * 2, "outputTokens": used // 3, "totalTokens": used})
 
     def word_stop(self, rest):
         self.end("half", rest)

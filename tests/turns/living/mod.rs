@@ -69,6 +69,16 @@ fn until_got(home: &Home, method: &str, count: usize) -> Value {
     eventually(method, || got(home, method).into_iter().nth(count - 1))
 }
 
+/// Waits until an agent was prompted so often with a text that ends so.
+#[track_caller]
+fn until_prompted(home: &Home, text: &str, count: usize) {
+    let so = |entry: &&Value| {
+        let prompt = &entry["got"]["params"]["prompt"][0]["text"];
+        prompt.as_str().is_some_and(|prompt| prompt.ends_with(text))
+    };
+    eventually(text, || (log(home).iter().filter(so).count() >= count).then_some(()));
+}
+
 /// The pids of the agents that were started, in their order.
 fn started(home: &Home) -> Vec<i32> {
     let log = log(home);
@@ -88,6 +98,11 @@ fn assert_no_violation(home: &Home) {
 fn lives(pid: i32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(") ").is_some_and(|(_, rest)| !rest.starts_with(['Z', 'X']))
+}
+
+/// How many of a home's agents live.
+fn alive(home: &Home) -> usize {
+    started(home).into_iter().filter(|pid| lives(*pid)).count()
 }
 
 /// Waits until the process has ended.

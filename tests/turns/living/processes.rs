@@ -1,8 +1,9 @@
 //! Which process a turn has: one for each principal, few at once, and none when the gateway has ended.
 
-use serde_json::Value;
-
-use super::{agent, got, home, lives, log, noted, say, started, until_ended, until_got};
+use super::{
+    agent, got, home, alive, lives, log, noted, say, started, until_ended, until_got,
+    until_prompted,
+};
 use crate::util::{DEADLINE, Gateway, Home, eventually, principals};
 
 /// A gateway with the users alice and bob before agent.py.
@@ -39,7 +40,7 @@ fn one_principals_crash_costs_another_nothing() {
     let gateway = shared("", "[limits]\nmax_attempts = 1\n");
     let (alice, bob) = (principals::api(&gateway, "alice"), principals::api(&gateway, "bob"));
     let waits = alice.accepted("s", "wait");
-    alice.until(&waits, "its turn", |message| message["reply"] == "waiting");
+    until_prompted(gateway.home(), "wait", 1);
     let crashes = bob.accepted("s", "crash");
     assert_eq!(bob.finished(&crashes)["status"], "failed");
     assert_eq!(alice.message(&waits)["status"], "running");
@@ -69,9 +70,9 @@ fn at_the_cap_the_one_idle_for_longest_makes_room_or_the_turn_waits() {
     let waiting = ["alice", "owner"].map(|who| {
         let api = principals::api(&gateway, who);
         let id = api.accepted("s", "wait");
-        api.until(&id, "its turn", |message| message["reply"] == "waiting");
         (api, id)
     });
+    until_prompted(gateway.home(), "wait", 2);
     let bob = principals::api(&gateway, "bob");
     let id = bob.accepted("s", "on");
     let (api, first) = &waiting[0];
@@ -80,7 +81,7 @@ fn at_the_cap_the_one_idle_for_longest_makes_room_or_the_turn_waits() {
     let (api, second) = &waiting[1];
     assert_eq!(api.message(second)["status"], "running");
     api.delete(&format!("/v1/messages/{second}")).assert_status(200);
-    eventually("two processes", || (gateway.children().len() == 2).then_some(()));
+    eventually("two processes", || (alive(gateway.home()) == 2).then_some(()));
 }
 
 #[test]
@@ -89,7 +90,6 @@ fn an_idle_process_ends_and_its_sessions_come_back() {
     let gateway = home.start();
     say(&gateway, "s", "remember 7");
     until_ended(started(&home)[0]);
-    eventually("no child", || gateway.children().is_empty().then_some(()));
     assert_eq!(say(&gateway, "s", "what number"), "7");
     assert_eq!(started(&home).len(), 2);
 }
@@ -150,8 +150,7 @@ fn no_process_outlives_the_gateway() {
         let home = home("", "[stop]\ndrain_timeout = \"500ms\"\n");
         let gateway = home.start();
         let id = gateway.api().accepted("s", "wait");
-        let says = |message: &Value| message["reply"] == "waiting";
-        gateway.api().until(&id, "its turn", says);
+        until_prompted(&home, "wait", 1);
         say(&gateway, "t", "remember 7");
         let pid = started(&home)[0];
         gateway.end(signal);
@@ -159,7 +158,8 @@ fn no_process_outlives_the_gateway() {
         noted(&home, "the end of its input", |entry| entry["did"] == "end of input");
         // The message runs again, and what was known is known.
         let gateway = home.start();
-        gateway.api().until(&id, "its turn again", says);
+        until_prompted(&home, "wait", 2);
+        assert_eq!(gateway.api().message(&id)["status"], "running");
         assert_eq!(say(&gateway, "t", "what number"), "7");
     }
 }
@@ -169,11 +169,10 @@ fn a_reload_lets_turns_end_with_the_agent_that_they_have() {
     let home = home("", "");
     let gateway = home.start();
     let id = gateway.api().accepted("s", "wait");
-    let says = |message: &Value| message["reply"] == "waiting";
-    gateway.api().until(&id, "its turn", says);
+    until_prompted(&home, "wait", 1);
     home.configure(&agent(&home, "list"));
     gateway.signal(libc::SIGHUP);
-    gateway.wait_for_log("reload", DEADLINE);
+    gateway.wait_for_log("was read again", DEADLINE);
     eventually("a turn of the new agent", || {
         (say(&gateway, "t", "on") == "on" && started(&home).len() == 2).then_some(())
     });

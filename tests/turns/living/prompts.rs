@@ -4,16 +4,12 @@ use std::time::Instant;
 
 use serde_json::{Value, json};
 
-use super::{assert_no_violation, got, home, log, noted, say, started, until_ended, until_got};
+use super::{
+    assert_no_violation, got, home, log, noted, say, started, until_ended, until_got,
+    until_prompted,
+};
+use crate::util::DEADLINE;
 use crate::util::api::Event;
-use crate::util::{DEADLINE, Gateway};
-
-/// Waits until the reply of a message has begun.
-#[track_caller]
-fn until_said(gateway: &Gateway, id: &str, text: &str) {
-    let says = |message: &Value| message["reply"].as_str().is_some_and(|it| it.contains(text));
-    gateway.api().until(id, "the beginning of a reply", says);
-}
 
 #[test]
 fn text_streams_as_it_comes() {
@@ -113,9 +109,7 @@ fn errors_of_the_agent_are_temporary_or_not_as_an_upstreams_are() {
     assert_eq!((&failed["status"], &failed["attempts"]), (&json!("failed"), &json!(1)), "{failed}");
     assert!(failed["error"].as_str().unwrap().contains("no key"), "{failed}");
     let waits = api.accepted("t", r#"error {"code":429,"message":"later"}"#);
-    api.until(&waits, "a retry", |message| {
-        message["status"] == "retrying" || !message["retry_at"].is_null()
-    });
+    api.until(&waits, "a retry", |message| message["waiting"].is_object());
     api.delete(&format!("/v1/messages/{waits}")).assert_status(200);
     assert_eq!(say(&gateway, "t", "on"), "on");
 }
@@ -144,7 +138,7 @@ fn a_cancelled_turn_ends_and_the_next_one_works() {
         let api = gateway.api();
         say(&gateway, "s", "remember 7");
         let id = api.accepted("s", "wait");
-        until_said(&gateway, &id, "waiting");
+        until_prompted(&home, "wait", 1);
         api.delete(&format!("/v1/messages/{id}")).assert_status(200);
         until_got(&home, "session/cancel", 1);
         assert_eq!(api.finished(&id)["status"], "cancelled");
@@ -162,7 +156,7 @@ fn an_agent_that_answers_no_cancel_is_ended() {
     let api = gateway.api();
     say(&gateway, "s", "remember 7");
     let id = api.accepted("s", "deaf");
-    until_said(&gateway, &id, "deaf");
+    until_prompted(&home, "deaf", 1);
     let began = Instant::now();
     api.delete(&format!("/v1/messages/{id}")).assert_status(200);
     assert_eq!(api.finished(&id)["status"], "cancelled");
@@ -180,9 +174,9 @@ fn a_turn_that_was_ended_for_anothers_sake_costs_no_attempt() {
     let gateway = home.start();
     let api = gateway.api();
     let deaf = api.accepted("a", "deaf");
-    until_said(&gateway, &deaf, "deaf");
+    until_prompted(&home, "deaf", 1);
     let innocent = api.accepted("b", "wait");
-    until_said(&gateway, &innocent, "waiting");
+    until_prompted(&home, "wait", 1);
     api.delete(&format!("/v1/messages/{deaf}")).assert_status(200);
     // It is prompted again in another process.
     let pid = started(&home)[0];
@@ -214,11 +208,11 @@ fn a_message_that_interrupts_cancels_the_turn() {
     let home = home("", "[session]\nbusy = \"interrupt\"\n");
     let gateway = home.start();
     let id = gateway.api().accepted("s", "wait");
-    until_said(&gateway, &id, "waiting");
+    until_prompted(&home, "wait", 1);
     assert_eq!(say(&gateway, "s", "history"), "1");
     assert_eq!(gateway.api().message(&id)["status"], "cancelled");
     let id = gateway.api().accepted("t", "wait");
-    until_said(&gateway, &id, "waiting");
+    until_prompted(&home, "wait", 2);
     say(&gateway, "t", "/stop");
     assert_eq!(gateway.api().finished(&id)["status"], "cancelled");
     assert_eq!(got(&home, "session/cancel").len(), 2);

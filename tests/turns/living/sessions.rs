@@ -137,9 +137,9 @@ fn the_agent_is_told_whose_message_it_is() {
     let gateway = home.start();
     let id = gateway.api().accepted("s", "meta");
     let meta: Value = serde_json::from_str(&gateway.api().reply(&id)).unwrap();
-    assert_eq!(meta["messageId"], id);
-    assert_eq!(meta["principal"], "owner");
-    assert_eq!(meta["session"], "s");
+    let meta = &meta["hermes"];
+    assert_eq!((&meta["messageId"], &meta["principal"]), (&id.into(), &"owner".into()), "{meta}");
+    assert_eq!((&meta["session"], &meta["attempt"]), (&"s".into(), &1.into()), "{meta}");
 }
 
 /// Where a session works; it must be there.
