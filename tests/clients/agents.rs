@@ -40,7 +40,11 @@ const KINDS: &[Kind] = &[
         asks_for_all: false,
         told: [(401, Some("HTTP 401")), (429, Some("HTTP 429")), (500, Some("HTTP 500"))],
     },
-    Kind { name: "gemini", asks_for_all: true, told: [(401, Some("401")), (429, None), (500, None)] },
+    Kind {
+        name: "gemini",
+        asks_for_all: true,
+        told: [(401, Some("401")), (429, None), (500, None)],
+    },
 ];
 
 /// A server of models; it ends with this.
@@ -158,7 +162,9 @@ impl Real {
         let mark = format!("HOME={}", self.home.path().join("agent").display());
         let mut found = BTreeSet::new();
         for entry in fs::read_dir("/proc").unwrap().flatten() {
-            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
+            let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+                continue;
+            };
             let environ = fs::read(entry.path().join("environ")).unwrap_or_default();
             if environ.split(|byte| *byte == 0).any(|one| one == mark.as_bytes()) {
                 found.insert(pid);
@@ -252,9 +258,8 @@ fn real_agents_run_eight_sessions_at_once() {
     with_each("[limits]\nmax_turns = 8\n", |real| {
         real.say("s0", "say warm");
         let api = real.gateway().api();
-        let ids: Vec<String> = (0..8)
-            .map(|at| api.accepted(&format!("s{at}"), &format!("remember {at}")))
-            .collect();
+        let ids: Vec<String> =
+            (0..8).map(|at| api.accepted(&format!("s{at}"), &format!("remember {at}"))).collect();
         assert!(ids.iter().all(|id| real.reply(id) == "ok"));
         let ids: Vec<String> =
             (0..8).map(|at| api.accepted(&format!("s{at}"), "what number")).collect();

@@ -48,8 +48,8 @@ def send(**message):
     raw((json.dumps({"jsonrpc": "2.0"} | message) + "\n").encode())
 
 
-def update(session, kind, **rest):
-    send(method="session/update", params={"sessionId": session, "update": {"sessionUpdate": kind} | rest})
+def update(session, what, **rest):
+    send(method="session/update", params={"sessionId": session, "update": {"sessionUpdate": what} | rest})
 
 
 def text(said):
@@ -83,8 +83,10 @@ class Turn:
         self.said, self.cancelled, self.open = "", False, 0
 
     def run(self):
-        lines = self.heard.strip().splitlines() or [""]
-        word, _, rest = lines[-1].strip().partition(" ")
+        self.obey((self.heard.strip().splitlines() or [""])[-1])
+
+    def obey(self, line):
+        word, _, rest = line.strip().partition(" ")
         word = "word_" + word.replace("-", "_")
         getattr(self, word)(rest) if hasattr(self, word) else self.end(self.heard)
 
@@ -146,6 +148,13 @@ class Turn:
     def word_environment(self, _):
         self.end(" ".join(sorted(os.environ)))
 
+    def word_gated(self, rest):
+        """gated WORDS: what they are, once there is a file DIR/go."""
+        while not os.path.exists(f"{DIR}/go"):
+            time.sleep(0.01)
+        os.remove(f"{DIR}/go")
+        self.obey(rest)
+
     # What an agent does.
 
     def word_tool(self, _):
@@ -157,7 +166,8 @@ class Turn:
         update(self.session, "tool_call_update", toolCallId="t1", status="completed", content=[])
         update(self.session, "something_new", unknown=[1, {"a": None}])
         self.chunk("")
-        self.end("after")
+        self.chunk("after")
+        self.word_gated("stop-here")
 
     def word_ask(self, rest):
         """ask [HOW OFTEN [WORDS]]: questions at once, then "allowed" or "denied" for each."""
@@ -196,6 +206,9 @@ class Turn:
             self.open = 0
             self.end(str(answer.get("error", {}).get("code")))
         ask(self, rest, {"path": "/etc/passwd"}, then)
+
+    def word_stop_here(self, _):
+        self.end()
 
     def word_wait(self, _):
         self.chunk("waiting")

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{agent, got, home, log, say, until_got};
+use super::{agent, command, got, home, log, say, until_got};
 use crate::util::api::{Api, code_of};
 use crate::util::{DEADLINE, Gateway, Home, eventually, principals};
 
@@ -110,20 +110,20 @@ fn commands_in_the_session_answer_out_of_order() {
         let question = asked(&api, &id);
         // One that waits behind it stays behind it.
         let next = api.accepted("s", "on");
-        say(&gateway, "s", command);
+        super::command(&api, "s", command);
         assert_eq!(api.reply(&id), said);
         assert_eq!(api.reply(&next), "on");
-        let told = say(&gateway, "s", &format!("{command} {}", question["id"].as_str().unwrap()));
-        assert!(!told.is_empty());
+        let late = format!("{command} {}", question["id"].as_str().unwrap());
+        assert!(!super::command(&api, "s", &late).is_empty());
     }
     let id = api.accepted("s", "ask 2");
     let two = |it: &Value| it["approvals"].as_array().is_some_and(|them| them.len() == 2);
     let questions = api.until(&id, "two questions", two)["approvals"].clone();
-    let listed = say(&gateway, "s", "/approve");
+    let listed = command(&api, "s", "/approve");
     for question in questions.as_array().unwrap() {
         let id = question["id"].as_str().unwrap();
         assert!(listed.contains(id), "{listed}");
-        say(&gateway, "s", &format!("/approve {}", id.to_lowercase()));
+        command(&api, "s", &format!("/approve {}", id.to_lowercase()));
     }
     assert_eq!(api.reply(&id), "allowed allowed");
 }
@@ -143,7 +143,7 @@ fn only_whose_message_it_is_and_operators_answer() {
         let refused = bob.post(&format!("/v1/messages/{id}/approval"), &body).status();
         assert!(refused == 403 || refused == 404, "{refused}");
         if command {
-            who.reply(&who.accepted("s", "/approve"));
+            super::command(who, "s", "/approve");
         } else {
             answer(who, &id, &question, true);
         }
@@ -196,7 +196,8 @@ fn a_cancel_answers_the_open_questions() {
     let api = gateway.api();
     say(&gateway, "s", "remember 7");
     let id = api.accepted("s", "ask 2");
-    asked(&api, &id);
+    let two = |it: &Value| it["approvals"].as_array().is_some_and(|them| them.len() == 2);
+    api.until(&id, "two questions", two);
     api.delete(&format!("/v1/messages/{id}")).assert_status(200);
     assert_eq!(api.finished(&id)["status"], "cancelled");
     let answers = || {

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use crate::util::api::Api;
 use crate::util::{Gateway, Home, eventually};
 
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/turns/living/agent.py");
@@ -43,6 +44,13 @@ fn agent(home: &Home, modes: &str) -> String {
 #[track_caller]
 fn say(gateway: &Gateway, session: &str, text: &str) -> String {
     gateway.api().reply(&gateway.api().accepted(session, text))
+}
+
+/// A slash command in a session, which is answered at once; what it says.
+#[track_caller]
+fn command(api: &Api, session: &str, word: &str) -> String {
+    let message = api.send(session, word).assert_status(200).json();
+    message["reply"].as_str().unwrap_or_else(|| panic!("no reply: {message}")).to_owned()
 }
 
 /// What the agents of a home have noted.

@@ -1,7 +1,7 @@
 //! Which process a turn has: one for each principal, few at once, and none when the gateway has ended.
 
 use super::{
-    agent, got, home, alive, lives, log, noted, say, started, until_ended, until_got,
+    agent, alive, got, home, lives, log, noted, say, started, until_ended, until_got,
     until_prompted,
 };
 use crate::util::{DEADLINE, Gateway, Home, eventually, principals};
@@ -127,7 +127,7 @@ fn status_shows_the_processes() {
     say(&gateway, "s", "on");
     let pid = started(&home)[0];
     let status = gateway.status();
-    let process = &status["agent"]["processes"][0];
+    let process = &status["processes"][0];
     assert_eq!(process["pid"], pid, "{status}");
     assert_eq!(process["sessions"], 1, "{status}");
     let shown = home.run(&["status"]).stdout;

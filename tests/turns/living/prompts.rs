@@ -1,11 +1,12 @@
 //! Prompts and what comes of them: text, tools, ends, errors, usage, cancels.
 
+use std::fs;
 use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use super::{
-    assert_no_violation, got, home, log, noted, say, started, until_ended, until_got,
+    assert_no_violation, command, got, home, log, noted, say, started, until_ended, until_got,
     until_prompted,
 };
 use crate::util::DEADLINE;
@@ -49,6 +50,9 @@ fn tools_and_plans_are_events_and_part_the_text() {
     let mut seen: Vec<Event> = Vec::new();
     while !seen.iter().any(|event| event.kind == "done") {
         let event = events.next_event().expect("an event");
+        if event.data["text"].as_str().is_some_and(|text| text.ends_with("after")) {
+            fs::write(home.path().join("go"), "").unwrap();
+        }
         if ["delta", "tool", "plan", "done"].contains(&event.kind.as_str()) {
             seen.push(event);
         }
@@ -213,7 +217,7 @@ fn a_message_that_interrupts_cancels_the_turn() {
     assert_eq!(gateway.api().message(&id)["status"], "cancelled");
     let id = gateway.api().accepted("t", "wait");
     until_prompted(&home, "wait", 2);
-    say(&gateway, "t", "/stop");
+    command(&gateway.api(), "t", "/stop");
     assert_eq!(gateway.api().finished(&id)["status"], "cancelled");
     assert_eq!(got(&home, "session/cancel").len(), 2);
     // Never two prompts at once in a session, and never a cancel without a prompt.

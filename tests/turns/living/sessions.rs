@@ -5,19 +5,24 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::{agent, assert_no_violation, got, home, log, say, started, until_got};
-use crate::util::api::{Events, session_path};
+use super::{agent, assert_no_violation, command, got, home, log, say, started, until_got};
+use crate::util::api::session_path;
 use crate::util::{Gateway, Home, eventually};
 
-/// How the agent's session of the next turn came to be there, by the session's events.
+/// What number the agent remembers, and how its session came to be there, by the session's events: they
+/// are live, so the turn ends when they were seen.
 #[track_caller]
-fn how(events: &mut Events) -> String {
-    loop {
+fn recall(gateway: &Gateway, session: &str) -> (String, String) {
+    let mut events = gateway.api().events(session, None);
+    let id = gateway.api().accepted(session, "gated what number");
+    let how = loop {
         let event = events.next_event().expect("an event of the agent's session");
         if event.kind == "agent_session" && event.data["how"].is_string() {
-            return event.data["how"].as_str().unwrap().to_owned();
+            break event.data["how"].as_str().unwrap().to_owned();
         }
-    }
+    };
+    fs::write(gateway.home().path().join("go"), "").unwrap();
+    (gateway.api().reply(&id), how)
 }
 
 #[track_caller]
@@ -58,10 +63,8 @@ fn a_session_comes_back_after_the_end_of_gateway_and_agent() {
             let gateway = home.start();
             assert_eq!(say(&gateway, "s", "remember 7"), "remember 7");
             let gateway = gateway.reborn_after(signal);
-            let mut events = gateway.api().events("s", None);
             // Exactly: nothing of the replay is in the reply.
-            assert_eq!(say(&gateway, "s", "what number"), "7", "{modes}");
-            assert_eq!(how(&mut events), expected, "{modes}");
+            assert_eq!(recall(&gateway, "s"), ("7".into(), expected.into()), "{modes}");
             assert_eq!(say(&gateway, "s", "what number"), "7", "{modes}");
             assert_no_violation(&home);
         }
@@ -77,9 +80,7 @@ fn a_session_that_the_agent_has_lost_begins_anew_with_the_transcript() {
         say(&gateway, "s", "remember 7");
         let gateway = gateway.reborn_after(libc::SIGTERM);
         fs::remove_dir_all(home.path().join("sessions")).unwrap();
-        let mut events = gateway.api().events("s", None);
-        assert_eq!(say(&gateway, "s", "what number"), "7", "{modes}");
-        assert_eq!(how(&mut events), "restored", "{modes}");
+        assert_eq!(recall(&gateway, "s"), ("7".into(), "restored".into()), "{modes}");
         // And the new one is kept.
         let gateway = gateway.reborn_after(libc::SIGTERM);
         assert_eq!(say(&gateway, "s", "what number"), "7", "{modes}");
@@ -109,7 +110,7 @@ fn a_reset_begins_a_new_session_of_the_agents() {
         if session == "a" {
             reset(&gateway, session);
         } else {
-            say(&gateway, session, "/new");
+            command(&gateway.api(), session, "/new");
         }
         assert_eq!(say(&gateway, session, "what number"), "none");
         assert_eq!(say(&gateway, session, "history"), "1");
