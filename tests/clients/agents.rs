@@ -233,9 +233,11 @@ fn with_each(more: &str, case: impl Fn(&mut Real)) {
 #[test]
 fn real_agents_chat_stream_and_remember() {
     with_each("", |real| {
-        let chat = real.gateway().ask("say hello");
-        assert_eq!(chat.reply(), "hello", "{}", real.kind.name);
+        let mut chat = real.gateway().begin("say hello", false);
+        chat.set_read_limit(PATIENCE);
+        assert_eq!(chat.response().reply(), "hello", "{}", real.kind.name);
         let mut stream = real.gateway().begin("say streamed", true);
+        stream.set_read_limit(PATIENCE);
         assert_eq!(stream.head().status, 200);
         let mut text = String::new();
         while let Some(chunk) = stream.chunk() {
@@ -317,7 +319,9 @@ fn real_agents_ask_for_leave_and_keep_to_the_answer() {
         }
         // A client that cannot be asked is told so.
         fs::create_dir_all(&victim).unwrap();
-        let reply = real.gateway().ask(&format!("run rm -rf {}", victim.display())).reply();
+        let mut chat = real.gateway().begin(&format!("run rm -rf {}", victim.display()), false);
+        chat.set_read_limit(PATIENCE);
+        let reply = chat.response().reply();
         assert!(victim.exists() && reply.contains("denied"), "{}: {reply}", real.kind.name);
         let kept = api.get("/v1/approvals").assert_status(200).text();
         assert!(kept.contains("victim"), "{kept}");
