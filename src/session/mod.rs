@@ -50,6 +50,7 @@ pub mod update_record;
 mod wait;
 mod worker;
 
+pub use asking::{OpenApproval, PastApproval};
 pub use commands::Command;
 pub use hang::Probe;
 pub use hub::{Hub, Settings};
