@@ -91,6 +91,8 @@ impl FileJournal {
             disk: Disk::real(),
             health: Health::default(),
             dir,
+            #[cfg(test)]
+            waits: Default::default(),
         };
         journal.publish(&journal.lock());
         Ok((journal, changed))

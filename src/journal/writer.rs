@@ -79,6 +79,9 @@ pub struct FileJournal {
     pub health: Health,
     /// The directory of `path`, also after a move.
     pub dir: File,
+    /// How often somebody has waited for a round.
+    #[cfg(test)]
+    pub waits: std::sync::atomic::AtomicUsize,
 }
 
 impl FileJournal {
@@ -90,6 +93,8 @@ impl FileJournal {
     pub fn wait(&self, inner: MutexGuard<'_, Inner>, round: u64) -> bool {
         // Before the other is given back: the round cannot end in between.
         let told = lock(&self.told);
+        #[cfg(test)]
+        self.waits.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
         drop(inner);
         let told = self.synced(round).wait(told).unwrap_or_else(PoisonError::into_inner);
         told.ended >= round && !told.broken
