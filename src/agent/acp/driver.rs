@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::conversation::{CANCEL_GRACE, Conversation, STOP_GRACE};
-use super::events::{Action, Event, Opened};
+use super::events::{Action, Event};
 use super::updates::{Calls, Shown};
 use super::wire::{self, Features, Message, Update};
 use super::{requests, updates};
