@@ -136,8 +136,9 @@
 //! - Every queue, cache, buffer, file, thread and wait has a limit, in `limits` with its reason, and no
 //!   principal may hold more than its share.
 //! - No lock is held over work that grows with what a client sends.
-//! - A version writes only records that the version before it reads: a new kind is read for one version, and
-//!   written from the next on (`journal::tests::records` has the list). Else no update could go back.
+//! - A version writes only records that the version before it reads, or can do without and keeps: another new
+//!   kind is read for one version, and written from the next on (`journal::tests::records` has the lists). Else
+//!   no update could go back.
 //! - A failed sync is never repeated on the same descriptor: the next start reads what the disk has.
 //! - Deadlines use the monotonic clock, ages that outlive the process the time since boot. The wall clock is
 //!   for people and signatures.

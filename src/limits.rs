@@ -265,6 +265,17 @@ pub const WRITE_CHUNK: usize = 64 << 10;
 /// Longest event that a reader keeps, all its lines together.
 pub const MAX_EVENT: usize = 1 << 20;
 
+/// Questions of one turn that wait for an answer: an agent asks for one thing at a time, and for some tools that
+/// it calls at once.
+pub const MAX_OPEN_APPROVALS: usize = 8;
+
+/// What a living agent does beside its reply, of each turn: those who follow it live see all, and whoever comes
+/// later the newest.
+pub const MAX_LIVE_EVENTS: usize = 256;
+
+/// The same in bytes: as much as a connection's buffers hold.
+pub const MAX_LIVE_EVENT_BYTES: usize = 256 << 10;
+
 /// The most bytes of text in one event: clients bound what they take for one.
 pub const MAX_CHUNK: usize = 32 << 10;
 

@@ -52,8 +52,6 @@ pub struct Turn<'a> {
     pub earlier: &'a [(String, Vec<Attachment>)],
     /// The most bytes that its reply may have.
     pub max_reply: usize,
-    /// The same for one line of a living agent.
-    pub max_line: usize,
     /// Which living process it may use: empty for operators, who share one, else the principal's.
     pub process: &'a str,
     /// What the session's directory is called: a digest in hexadecimal digits, empty without a session.
@@ -167,7 +165,8 @@ pub trait Reply {
         Vec::new()
     }
 
-    /// A question needs no answer any more; returned is one that came before.
+    /// A question needs no answer any more; returned is one that came before. `why`: what denies it, for the
+    /// journal, such as `agent.approve_timeout`; empty where it just does not hold any more.
     fn withdraw(&mut self, _id: &str, _why: &str) -> Option<bool> {
         None
     }
@@ -362,7 +361,7 @@ impl Outcome {
             | Outcome::ErrorResponse(_)
             | Outcome::Ended(CancelReason::TimedOut) => log::warn!("{turn} failed: {self}"),
             Outcome::Ended(_) | Outcome::Short(_) | Outcome::Released(_) => {
-                log::info!("{turn} was ended: {self}")
+                log::info!("{turn} was ended: {self}");
             }
         }
     }

@@ -228,6 +228,8 @@ impl From<Refusal> for ApiError {
             Refusal::Stopping => (503, "gateway_stopping"),
             Refusal::Unknown => (404, "not_found"),
             Refusal::TooLate => (409, "already_finished"),
+            Refusal::NotAsked => (409, "not_asked"),
+            Refusal::ManyAsked(_) => (409, "approval_ambiguous"),
             Refusal::Failed(_) => (503, "unavailable"),
         };
         ApiError::new(status, code, refusal.to_string())

@@ -266,6 +266,7 @@ pub(super) fn parse(
         files: attached.files,
         deliver: body.text("deliver")?.map(Into::into),
         mode,
+        attended: false,
         key: None,
     })
 }

@@ -4,6 +4,7 @@
 //! [`route`] has the table of routes, each handler is in the file of its path, [`request`] reads requests
 //! and [`response`] writes answers. How a turn runs is the business of [`crate::session`].
 
+mod approvals;
 mod attachments;
 pub mod auth;
 mod auth_throttle;
@@ -38,6 +39,6 @@ pub use auth::{Keyring, Origin};
 pub use auth_throttle::source_prefix;
 pub use error::ApiError;
 pub use handover::HandedOver;
-pub use request::check_session;
+pub use request::{LIVE_EVENTS, check_session};
 pub use route::serve;
 pub use service::{Facts, Service};

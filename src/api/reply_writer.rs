@@ -5,6 +5,7 @@ use std::{io, sync::Arc};
 
 use super::buffers::Lease;
 use super::error::ApiError;
+use super::request::LIVE_EVENTS;
 use super::response::{json, mark_replayed, mark_upstream, sse_head};
 use super::service::Exchange;
 use super::warnings::Warnings;
@@ -49,6 +50,8 @@ pub struct ReplyWriter<'c> {
     begun: bool,
     /// Chunks are sent as they come.
     stream: bool,
+    /// So is what the agent does beside them.
+    pub live: bool,
     /// What was sent is what the agent's own server sent.
     native: bool,
     /// Of the reply so far.
@@ -87,6 +90,7 @@ impl<'c> ReplyWriter<'c> {
             report: Report::default(),
             begun: false,
             stream,
+            live: stream && request.header(LIVE_EVENTS).is_some(),
             native: false,
             bytes: 0,
             refused: None,
@@ -233,6 +237,15 @@ impl Reply for ReplyWriter<'_> {
 
     fn idle(&mut self) -> io::Result<()> {
         if self.streams() { self.send(b": still here\n\n") } else { Ok(()) }
+    }
+
+    fn event(&mut self, word: &'static str, json: &str) {
+        if self.live {
+            let mut out = Vec::new();
+            sse::write_event(&mut out, word, "", json);
+            // Whether the client is still there, the next chunk finds out.
+            let _ = self.send(&out);
+        }
     }
 
     fn upstream(&mut self, name: &str) {

@@ -19,10 +19,13 @@ pub const SESSION: &str = "X-Hermes-Session-Id";
 /// The header with which the same request begins no second turn.
 const IDEMPOTENCY_KEY: &str = "Idempotency-Key";
 
+/// The header by which the client of a stream is shown what the agent does beside its reply, and is asked.
+pub const LIVE_EVENTS: &str = "X-Hermes-Events";
+
 pub const LAST_EVENT_ID: &str = "Last-Event-ID";
 
 /// Header fields that handlers read and that may occur once; http/ has those of framing and of keys.
-const ONCE: [&str; 3] = [SESSION, IDEMPOTENCY_KEY, LAST_EVENT_ID];
+const ONCE: [&str; 4] = [SESSION, IDEMPOTENCY_KEY, LAST_EVENT_ID, LIVE_EVENTS];
 
 /// Bytes of an idempotency key: a UUID has 36.
 const MAX_IDEMPOTENCY_KEY: usize = 255;

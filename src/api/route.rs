@@ -11,7 +11,8 @@ use super::request::{Query, check_once};
 use super::service::{Exchange, Service};
 use super::sessions::EVENTS;
 use super::{
-    chat_completions, cors, messages, models, openapi, responses, restart, sessions, status,
+    approvals, chat_completions, cors, messages, models, openapi, responses, restart, sessions,
+    status,
 };
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
@@ -83,8 +84,10 @@ static ROUTES: &[Route] = &[
     Route(Get, "/v1/messages", "messages", Read, Keyed(messages::list)),
     Route(Post, "/v1/messages", "messages", Work, Keyed(messages::post)),
     Route(Post, "/v1/messages/{id}/retry", "messages", Work, Keyed(messages::retry)),
+    Route(Post, "/v1/messages/{id}/approval", "messages", Work, Keyed(approvals::answer)),
     Route(Get, "/v1/messages/{id}", "messages", Read, Keyed(messages::get)),
     Route(Delete, "/v1/messages/{id}", "messages", Work, Keyed(messages::cancel)),
+    Route(Get, "/v1/approvals", "messages", Read, Keyed(approvals::list)),
     Route(Get, "/v1/sessions", "messages", Read, Keyed(sessions::list)),
     Route(Post, "/v1/sessions/*/messages", "messages", Work, Keyed(messages::post_to_session)),
     Route(Get, "/v1/sessions/*/events", "messages", Stream, Keyed(sessions::events)),
@@ -408,6 +411,7 @@ mod tests {
     fn a_path_leads_to_the_first_pattern_that_matches() {
         for (path, found) in [
             ("/v1/status", Some(("/v1/status", ""))),
+            ("/v1/messages/m/approval", Some(("/v1/messages/{id}/approval", "m"))),
             ("/v1/messages/m/retry", Some(("/v1/messages/{id}/retry", "m"))),
             ("/v1/messages/m", Some(("/v1/messages/{id}", "m"))),
             ("/v1/sessions/a/b/events", Some(("/v1/sessions/*/events", "a/b"))),

@@ -156,6 +156,8 @@ struct Running {
     watch: Watch,
     attempt: u32,
     offset: usize,
+    /// So many of its live events.
+    shown: usize,
 }
 
 impl EventStream<'_> {
@@ -193,27 +195,34 @@ impl EventStream<'_> {
         if self.running.as_ref().map(|running| running.id) != now {
             self.running = now.and_then(|id| {
                 let watch = self.service.hub.watch(id, EventFd::new().ok()?)?;
-                Some(Running { id, watch, attempt: 0, offset: 0 })
+                Some(Running { id, watch, attempt: 0, offset: 0, shown: 0 })
             });
         }
         let Some(running) = &mut self.running else { return Ok(()) };
         running.watch.event.clear();
         let mut out = Vec::new();
         loop {
-            let seen = running.watch.reply.snapshot(running.attempt, running.offset);
-            if seen.attempt != running.attempt {
-                (running.attempt, running.offset) = (seen.attempt, 0);
+            let Running { id, attempt, offset, shown, .. } = running;
+            let seen = running.watch.reply.snapshot_with_events(*attempt, *offset, *shown);
+            if seen.attempt != *attempt {
+                (*attempt, *offset) = (seen.attempt, 0);
             }
             for piece in sse::chunks(&seen.text) {
                 out.clear();
-                let (Running { id, attempt, offset, .. }, text) = (&*running, quoted(piece));
+                let text = quoted(piece);
                 let data = format!(
                     r#"{{"id":"{id}","attempt":{attempt},"offset":{offset},"text":{text}}}"#
                 );
                 sse::write_event(&mut out, "delta", "", &data);
                 stream.send(&out)?;
-                running.offset += piece.len();
+                *offset += piece.len();
             }
+            if let Some(event) = seen.event {
+                out.clear();
+                sse::write_event(&mut out, event.word, "", &event.json);
+                stream.send(&out)?;
+            }
+            *shown = seen.seen;
             if !seen.more {
                 return Ok(());
             }

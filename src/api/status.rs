@@ -7,6 +7,7 @@ use serde_json::Value;
 use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
+use crate::agent::ProcessStatus;
 use crate::config::millis;
 use crate::escape::quoted;
 use crate::http::Response;
@@ -112,6 +113,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "stop_timeout_seconds": limit,
         "agent": service.settings().agent.kind(),
         "upstreams": upstreams(service),
+        "processes": processes(service),
         "connections": service.connections.count(),
         "sessions": sessions,
         "turns": turns,
@@ -134,6 +136,19 @@ fn upstreams(service: &Service) -> Value {
     let settings = service.settings();
     let all = settings.config.agent.url.iter();
     Value::Array(all.map(|server| server.url.origin().into()).collect())
+}
+
+/// The processes of an agent that stays; the principal is null where operators, or all, share it.
+fn processes(service: &Service) -> Value {
+    let row = |it: &ProcessStatus| {
+        let principal = Some(it.principal.as_str()).filter(|name| !name.is_empty());
+        object!(
+            "pid": it.pid, "principal": principal, "age_seconds": it.age.as_secs(),
+            "turns": it.turns, "served": it.served, "sessions": it.sessions,
+            "resident_bytes": it.resident,
+        )
+    };
+    Value::Array(service.settings().agent.processes().iter().map(row).gather())
 }
 
 /// The restart that is under way, the last one that happened and the last that did not; `null` before the

@@ -11,7 +11,7 @@ use super::buffers::Lease;
 use super::error::{ApiError, Handled, HandlerError, bad};
 use super::messages::submit;
 use super::reply_writer::{Encoder, ReplyWriter};
-use super::request::{idempotency_key, json_body, owner_of, session_header, text};
+use super::request::{LIVE_EVENTS, idempotency_key, json_body, owner_of, session_header, text};
 use super::service::{Exchange, Service};
 use super::warnings::Warnings;
 use crate::agent::context::instructions;
@@ -102,7 +102,9 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let (text, context, deliver) = (ask.text, ask.context, None);
     let Attachments { references: attachments, files } = ask.attachments;
     let held = files.iter().map(|file| file.data.len()).sum();
-    let draft = Draft { who, text, context, attachments, files, deliver, mode, key };
+    // A client that is shown questions can answer them.
+    let attended = !(stream && request.header(LIVE_EVENTS).is_some());
+    let draft = Draft { who, text, context, attachments, files, deliver, mode, attended, key };
     // An ephemeral message waits in memory.
     let bytes = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
     lease.shrink(if durable { held } else { bytes });
@@ -228,20 +230,24 @@ impl Waiter<'_> {
         answer: &mut ReplyWriter<'_>,
     ) -> Result<bool, HandlerError> {
         let Some(watch) = self.hub.watch(self.id, event) else { return Ok(false) };
-        let (streams, mut attempt, mut offset) = (answer.streams(), 0, 0);
+        let (streams, mut attempt, mut offset, mut shown) = (answer.streams(), 0, 0, 0);
         loop {
             watch.event.clear();
             // Who wants the whole is given what the journal has.
-            let seen = watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX });
+            let seen = match answer.live {
+                true => watch.reply.snapshot_with_events(attempt, offset, shown),
+                false => watch.reply.snapshot(attempt, if streams { offset } else { usize::MAX }),
+            };
             if seen.attempt != attempt && offset > 0 {
                 return Err(self.cut_short(false).into());
             }
-            attempt = seen.attempt;
+            (attempt, shown) = (seen.attempt, seen.seen);
             watch.reply.upstream().iter().for_each(|name| answer.upstream(name));
             if streams && !seen.text.is_empty() {
                 offset += seen.text.len();
                 answer.chunk(&seen.text)?;
             }
+            seen.event.iter().for_each(|event| answer.event(event.word, &event.json));
             if seen.more && streams {
                 continue;
             }

@@ -180,6 +180,9 @@ impl Parsed {
                 "--program goes with --check, and not with --hold"
             }
             ("send", _) if self.has("--wait") && !self.has("--result") => "--wait needs --result",
+            ("approvals", _) if self.has("--allow") && self.has("--deny") => {
+                "--allow does not go with --deny: one answer at a time"
+            }
             ("journal", ["retry"]) if self.has("--all") => return None,
             ("journal", _) if self.has("--all") => "--all goes with `journal retry`",
             (_, words) if words.len() > most => {
@@ -301,6 +304,8 @@ mod tests {
             ("send --async -s a x", "send --async --session=a x"),
             ("send --deliver out x", "send --deliver=out x"),
             ("send --result 01J --wait 5", "send --result=01J --wait=5"),
+            ("approvals -n 3 --json", "approvals --json --lines=3"),
+            ("approvals --allow 7K3M2Q", "approvals --allow=7K3M2Q"),
             ("man", "man"),
             ("man toml", "man toml"),
             ("install --man /x", "install --man=/x"),
@@ -420,6 +425,8 @@ mod tests {
             ("send --result 01J --wait x", "seconds"),
             ("send --result 01J x", "\"x\"; see"),
             ("send --result ../x", "the ID"),
+            ("approvals --allow A --deny B", "--deny"),
+            ("approvals x", "\"x\""),
             ("journal retry", "the ID"),
             ("journal retry ../x", "the ID"),
             ("journal retry 01J x", "\"x\""),

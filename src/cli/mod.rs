@@ -1,6 +1,7 @@
 //! The command line: one file a command. A command does what it says and
 //! returns the exit status or an error message; it prints no success that it did not see.
 
+mod approvals;
 mod args;
 mod config;
 mod context;
@@ -11,6 +12,7 @@ mod history;
 mod install;
 mod journal;
 mod list;
+mod live_events;
 mod logs;
 mod man;
 mod output;
@@ -110,6 +112,7 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "list" => |context, args| list::show(context, args.has("--json")),
         "logs" => logs::logs,
         "send" => send::send,
+        "approvals" => approvals::approvals,
         "journal" => journal::journal,
         "history" => {
             |context, args| history::show(context, args.has("--json"), args.number("--lines"))

@@ -6,12 +6,15 @@ use std::io::{self, IsTerminal};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
+use serde_json::Value;
+
 use super::args::Parsed;
 use super::config;
 use super::context::Context;
 use super::control_client::{
     connect_to, escaped_lines, exchange, exit_for, parse, problem, refused, request,
 };
+use super::live_events::LiveEvents;
 use super::output::{printed, say};
 use crate::api;
 use crate::escape::{escaped, quoted};
@@ -30,7 +33,7 @@ const CUT_SHORT: &str = "the gateway ended before the reply was complete; a dura
 pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     if let Some(id) = args.value("--result") {
         let wait = Duration::from_secs(args.number("--wait").unwrap_or(0));
-        return result(&mut connect_to(context)?, id, wait);
+        return result(&mut connect_to(context)?, id, wait, &mut LiveEvents::new(context));
     }
     let session = args.value("--session");
     check_session(session)?;
@@ -41,18 +44,24 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     } else {
         args.words.concat()
     };
-    let mut client = connect_to(context)?;
+    let (mut client, mut live) = (connect_to(context)?, LiveEvents::new(context));
     let durable = ["--async", "--deliver", "--mode", "--idempotency-key"];
     if durable.iter().any(|option| args.has(option)) {
-        return send_durable(&mut client, &text, args);
+        return send_durable(&mut client, &text, args, &mut live);
     }
     let mut printer = printer();
-    let result = converse(&mut client, session, &text, &mut printer);
+    let mut beside = |name: &str, event: &Value| live.take(name, event);
+    let result = converse(&mut client, (session, &text), &mut printer, &mut beside);
     printer.finish(result)
 }
 
 /// Sends `text` as a durable message. Prints its id, or waits for the reply and prints that.
-fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, Failure> {
+fn send_durable(
+    client: &mut Client,
+    text: &str,
+    args: &Parsed,
+    live: &mut LiveEvents<'_>,
+) -> Result<Exit, Failure> {
     let value = |option| args.value(option);
     let (session, deliver, mode) = (value("--session"), value("--deliver"), value("--mode"));
     let body = object!("text": text, "session": session, "deliver": deliver, "mode": mode);
@@ -63,7 +72,7 @@ fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, 
     let sent = exchange(client, "POST", "/v1/messages", &headers, Some(body.as_bytes()), deadline)?;
     let id = sent["id"].as_str().unwrap_or("").to_owned();
     if !args.has("--async") {
-        return result(client, &id, LONGEST_REPLY);
+        return result(client, &id, LONGEST_REPLY, live);
     }
     let place = match (sent["position"].as_u64(), sent["status"].as_str()) {
         (Some(position), _) => format!("position {position}"),
@@ -74,17 +83,27 @@ fn send_durable(client: &mut Client, text: &str, args: &Parsed) -> Result<Exit, 
     say(&format!("{}\n", escaped(&id, false)))
 }
 
+/// How often a message is looked at that may have a question.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
 /// Prints the reply of a message, waiting for it at most so long.
-fn result(client: &mut Client, id: &str, wait: Duration) -> Result<Exit, Failure> {
+fn result(
+    client: &mut Client,
+    id: &str,
+    wait: Duration,
+    live: &mut LiveEvents<'_>,
+) -> Result<Exit, Failure> {
     let deadline = Instant::now() + wait;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now()).min(MAX_WAIT);
+        let left = deadline.saturating_duration_since(Instant::now()).min(LOOK_EVERY);
         // Whole seconds, rounded up: what is left of one is waited for too.
         let seconds = left.as_secs() + u64::from(left.subsec_nanos() > 0);
         let target = format!("/v1/messages/{id}?wait={seconds}");
         let message = request(client, "GET", &target).map_err(|failure| {
             Failure::new(failure.0.exit, format!("message {id}: {}", failure.0.message))
         })?;
+        let questions = message["approvals"].as_array().into_iter().flatten();
+        questions.for_each(|question| live.ask(question));
         let error = escaped_lines(message["error"].as_str().unwrap_or("no reason is known"));
         let exit = exit_for(message["error_status"].as_u64());
         let how = match message["status"].as_str().unwrap_or("?") {
@@ -140,17 +159,18 @@ fn read_all(from: io::Result<File>, limit: usize) -> Result<String, Failure> {
     })
 }
 
-/// Sends the message and prints the pieces of the reply, until it ends or nobody takes them.
+/// Sends the message and prints the pieces of the reply, until it ends or nobody takes them. `beside`: is
+/// given what the agent does beside it, and gives a line to show.
 fn converse(
     client: &mut Client,
-    session: Option<&str>,
-    text: &str,
+    (session, text): (Option<&str>, &str),
     printer: &mut Printer<'_>,
+    beside: &mut dyn FnMut(&str, &Value) -> Option<String>,
 ) -> Result<Exit, Failure> {
     let deadline = Instant::now() + LONGEST_REPLY;
     let text = quoted(text);
     let body = format!(r#"{{"stream":true,"messages":[{{"role":"user","content":{text}}}]}}"#);
-    let mut headers = vec![("Content-Type", "application/json")];
+    let mut headers = vec![("Content-Type", "application/json"), (api::LIVE_EVENTS, "true")];
     headers.extend(session.map(|key| ("X-Hermes-Session-Id", key)));
     let (target, body) = ("/v1/chat/completions", Some(body.as_bytes()));
     let request = Request { method: "POST", target, headers: &headers, body };
@@ -168,6 +188,10 @@ fn converse(
             return Ok(Exit::Planned);
         }
         let value = parse(event.data.as_bytes())?;
+        if !event.name.is_empty() {
+            beside(&event.name, &value).iter().for_each(|line| printer.aside(line));
+            continue;
+        }
         if value["error"].is_object() {
             return Err(problem(value["status"].as_u64(), &value["error"]));
         }
@@ -209,6 +233,14 @@ impl Printer<'_> {
         Ok(exit)
     }
 
+    /// Shows a line on standard error, which may be the same terminal.
+    fn aside(&mut self, line: &str) {
+        if self.terminal {
+            let _ = self.end();
+        }
+        eprintln!("{line}");
+    }
+
     /// Ends the last line if the reply did not.
     fn end(&mut self) -> io::Result<()> {
         if self.last.is_some_and(|last| last != '\n') { self.print("\n") } else { Ok(()) }
@@ -220,7 +252,7 @@ mod tests {
     use std::io::Seek;
     use std::os::fd::AsFd;
 
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::super::control_client::contact;
     use super::super::control_client::tests::{dirs, fake, hold, json as answer};
@@ -245,7 +277,10 @@ mod tests {
         let (_, (mut client, _)) = contact(&dirs, deadline, "").unwrap();
         let mut out = memory_file(b"").unwrap();
         let mut printer = Printer { out: out.as_fd(), terminal, last: None };
-        let result = converse(&mut client, Some("kä se"), "hi\n", &mut printer);
+        let result = {
+            let mut beside = |name: &str, event: &Value| Some(format!("{name} {event}"));
+            converse(&mut client, (Some("kä se"), "hi\n"), &mut printer, &mut beside)
+        };
         printer.end().unwrap();
         drop(client);
         let request = server.join().unwrap().remove(0);

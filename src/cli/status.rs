@@ -78,6 +78,7 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
     for words in waiting(&status["waiting"], now) {
         line("", status["waiting"].is_object().then(|| safe(&words)));
     }
+    list("processes").for_each(|one| line("process", Some(safe(&process(one)))));
     line("limits", shown(&status["limits"]["shortage"]));
     line("journal", status["journal"].is_object().then(|| journal(&status["journal"])));
     list("principals").for_each(|one| line("principal", Some(safe(&principal(one)))));
@@ -139,6 +140,18 @@ fn journal(journal: &Value) -> String {
     let count = |key: &str| number(&journal[key]);
     let dead = counted(&count("dead_letters"), "dead letter");
     format!("{} bytes, {} to deliver, {dead}", count("bytes"), count("outbox"))
+}
+
+/// A process of an agent that stays.
+fn process(one: &Value) -> String {
+    let of = one["principal"].as_str().map(|name| format!(" of {name}")).unwrap_or_default();
+    let resident = one["resident_bytes"].as_u64().map(|bytes| bytes >> 20);
+    let resident = resident.map(|mib| format!(", {mib} MiB")).unwrap_or_default();
+    let age = time_format::coarse(one["age_seconds"].as_u64().unwrap_or(0));
+    let count = |key: &str, noun: &str| counted(&number(&one[key]), noun);
+    let (turns, sessions) = (count("turns", "turn"), count("sessions", "session"));
+    let (pid, served) = (number(&one["pid"]), number(&one["served"]));
+    format!("{pid}{of}: {turns}, {served} served, {sessions}{resident}, started {age} ago")
 }
 
 /// What a principal holds.
@@ -249,6 +262,20 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
             text_of(&stopped(), 0),
             "  gateway  coder\n    state  stopped\n           odd\\u{1b}\n"
         );
+    }
+
+    #[test]
+    fn the_processes_of_an_agent_that_stays_have_a_line_each() {
+        let mut report = running();
+        report.status["processes"] = json!([
+            { "pid": 7, "principal": null, "age_seconds": 125, "turns": 1, "served": 57,
+              "sessions": 3, "resident_bytes": 121 << 20 },
+            { "pid": 8, "principal": "b\u{1b}", "age_seconds": 1, "turns": 0, "served": 0,
+              "sessions": 1, "resident_bytes": null },
+        ]);
+        let lines = "  process  7: 1 turn, 57 served, 3 sessions, 121 MiB, started 2 min ago
+  process  8 of b\\u{1b}: 0 turns, 0 served, 1 session, started 1 s ago\n";
+        assert!(text_of(&report, 0).contains(lines), "{}", text_of(&report, 0));
     }
 
     #[test]

@@ -32,6 +32,9 @@ pub enum Record {
     /// A session begins anew: what it was is forgotten; where there was no room for it, what was said
     /// there, and not its results.
     Reset { principal: String, session: String, at: Timestamp, transcript_only: bool },
+    /// What a living agent, of this digest of its command and directory, calls its own session for this
+    /// one: the newest counts, until a reset.
+    AgentSession { principal: String, session: String, at: Timestamp, agent: String, id: String },
     /// What CLOCK_BOOTTIME said in which boot, in milliseconds: by the newest of these a start knows
     /// how much time has passed.
     Clock { boot: String, since_boot: u64, at: Timestamp },
@@ -83,8 +86,10 @@ pub enum Step {
     Failed(String, Option<String>),
     /// A failed turn begins anew, by an operator's wish: belongs to no attempt.
     Requeued,
-    /// The gateway's own stop has ended the attempt.
+    /// The gateway's own stop, or the end of another turn's agent, has ended the attempt.
     Released,
+    /// The agent may do something, or may not. The turn goes on.
+    Approval(Box<Approval>),
     /// Belongs to no attempt.
     Cancelled(String),
     Sending,
@@ -125,6 +130,23 @@ pub struct Retry {
     pub detail: Option<String>,
 }
 
+/// What an agent has asked for leave to do, and the answer.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Approval {
+    /// Its id while it was open; empty where nobody was asked.
+    #[serde(skip_serializing_if = "absent")]
+    pub question: String,
+    pub title: String,
+    #[serde(skip_serializing_if = "absent")]
+    pub kind: String,
+    /// JSON.
+    #[serde(skip_serializing_if = "absent")]
+    pub input: String,
+    pub allowed: bool,
+    /// A principal, or the key of the configuration that says so.
+    pub by: String,
+}
+
 impl Record {
     /// A step of a message.
     #[expect(clippy::needless_pass_by_value, reason = "ids are as small as their pointers")]
@@ -138,6 +160,7 @@ impl Record {
             Record::Accepted(_) => "accepted",
             Record::Step { step, .. } => step.word(),
             Record::Reset { .. } => "reset",
+            Record::AgentSession { .. } => "agent_session",
             Record::Clock { .. } => "clock",
             Record::Unknown { .. } => "unknown",
         }
@@ -149,7 +172,7 @@ impl Record {
             Record::Accepted(accepted) => Some(&accepted.id),
             Record::Step { id, .. } => Some(id),
             Record::Unknown { id } => id.as_deref(),
-            Record::Reset { .. } | Record::Clock { .. } => None,
+            Record::Reset { .. } | Record::AgentSession { .. } | Record::Clock { .. } => None,
         }
     }
 
@@ -181,6 +204,7 @@ impl Record {
                         json.put("error", error)
                     }
                     Step::Retry(retry) => json.members(retry),
+                    Step::Approval(approval) => json.members(approval),
                     // A version that ignores it takes the turn for one that is over.
                     Step::Requeued => json.put("essential", &true),
                     _ => json,
@@ -189,6 +213,10 @@ impl Record {
             Record::Reset { principal, session, at, transcript_only } => {
                 let json = json.put("principal", principal).put("session", session).timestamp(*at);
                 json.add("transcript_only", transcript_only)
+            }
+            Record::AgentSession { principal, session, at, agent, id } => {
+                let json = json.put("principal", principal).put("session", session);
+                json.put("agent", agent).put("agent_session_id", id).timestamp(*at)
             }
             Record::Clock { boot, since_boot, at } => {
                 json.put("boot", boot).put("since_boot", since_boot).timestamp(*at)
@@ -255,6 +283,7 @@ impl Step {
             Step::Failed(..) => "failed",
             Step::Requeued => "requeued",
             Step::Released => "released",
+            Step::Approval(_) => "approval",
             Step::Cancelled(_) => "cancelled",
             Step::Sending => "sending",
             Step::Deferred(_) => "deferred",

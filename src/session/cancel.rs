@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::{Digest, Owner};
+use super::message_table::{Digest, Owner, session_name};
 use super::states::TurnState;
 use super::submit::Refusal;
 use crate::journal::WriteError;
@@ -103,6 +103,7 @@ impl Hub {
         // Somebody may already work with the file for a new message.
         let idle = self.lock().dispatch.turns_of(Some(session)).next().is_none();
         let forgotten = if idle {
+            self.settings().agent.forget(&session_name(session));
             self.transcripts.remove(session, true, &|| true).map(drop)
         } else {
             self.transcripts.mark_stale(session);

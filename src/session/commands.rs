@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use super::asking::OpenApproval;
 use super::hub::Hub;
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner, digest_of};
@@ -19,6 +20,8 @@ pub enum Command {
     Help,
     Status,
     Stop,
+    Approve,
+    Deny,
     New,
     Queue,
     Retry,
@@ -27,10 +30,16 @@ pub enum Command {
     Update,
 }
 
-const COMMANDS: [(&str, Command, &str); 9] = [
+const COMMANDS: [(&str, Command, &str); 11] = [
     ("/help", Command::Help, "this list"),
     ("/status", Command::Status, "what the gateway and this session are doing"),
     ("/stop", Command::Stop, "end the running turn"),
+    (
+        "/approve",
+        Command::Approve,
+        "let the agent do what it asks for; with an ID where it asks for more",
+    ),
+    ("/deny", Command::Deny, "do not let it"),
     ("/new", Command::New, "cancel what runs and waits here, and forget what was said"),
     ("/queue", Command::Queue, "what waits in this session"),
     ("/retry", Command::Retry, "send the last finished message again"),
@@ -44,10 +53,18 @@ const COMMANDS: [(&str, Command, &str); 9] = [
 ];
 
 impl Command {
-    /// The command that a text is: its word alone, white space around it.
+    /// The command that a text is: its word alone, white space around it. Answers may have one more.
     pub fn parse(text: &str) -> Option<Command> {
-        let word = text.trim();
-        COMMANDS.iter().find(|(known, ..)| *known == word).map(|(_, command, _)| *command)
+        let mut words = text.split_whitespace();
+        let word = words.next()?;
+        let (_, command, _) = COMMANDS.iter().find(|(known, ..)| *known == word)?;
+        let most = usize::from(command.is_answer());
+        (words.count() <= most).then_some(*command)
+    }
+
+    /// Whether it answers a question of an agent, which every principal may do for its own turns.
+    fn is_answer(self) -> bool {
+        matches!(self, Command::Approve | Command::Deny)
     }
 }
 
@@ -70,11 +87,15 @@ impl Hub {
         let operator = settings.config.is_operator(&who.principal);
         let mut asks = None;
         let reply = match command {
-            _ if !operator => {
+            _ if !operator && !command.is_answer() => {
                 format!("{} is for operators; {} is not in session.operators.", text, who.principal)
             }
-            Command::Help => COMMANDS.map(|(word, _, line)| format!("{word:<8} {line}")).join("\n"),
+            Command::Help => COMMANDS.map(|(word, _, line)| format!("{word:<9}{line}")).join("\n"),
             Command::Status => self.status_text(&who),
+            Command::Approve | Command::Deny => {
+                let question = text.split_whitespace().nth(1);
+                self.answer(&who, (question, operator), command == Command::Approve)
+            }
             Command::Stop => self.stop_turn(&who),
             Command::New => match self.reset(&who, "/new") {
                 Ok(count) => format!("A fresh session; messages cancelled: {count}."),
@@ -155,6 +176,30 @@ impl Hub {
         )
     }
 
+    /// Answers a question of this session, or that of an id.
+    fn answer(&self, who: &Owner, (id, operator): (Option<&str>, bool), allow: bool) -> String {
+        let mine = |owner: &Owner| owner.principal == who.principal || operator;
+        let mut open =
+            self.open_approvals(&|owner| if id.is_some() { mine(owner) } else { owner == who });
+        open.retain(|it| id.is_none_or(|id| it.id.eq_ignore_ascii_case(id)));
+        match (&open[..], id) {
+            ([], None) => "Nothing is asked here.".to_owned(),
+            ([], Some(_)) => not_done(&Refusal::NotAsked),
+            ([one], _) => match self.approve(one.message, Some(&one.id), allow, &who.principal) {
+                Ok(done) => {
+                    let word = if allow { "Allowed" } else { "Denied" };
+                    format!("{word}: {}", done.title)
+                }
+                Err(refusal) => not_done(&refusal),
+            },
+            _ => {
+                let line = |it: &OpenApproval| format!("\n{} {}", it.id, it.question.title);
+                let lines: Vec<String> = open.iter().map(line).gather();
+                format!("Several things are asked; name one by its ID:{}", lines.concat())
+            }
+        }
+    }
+
     fn queue_text(&self, who: &Owner, command: Id) -> String {
         let messages = self.messages_of(who);
         let queue = messages.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
@@ -204,6 +249,7 @@ impl Hub {
             context: message.context,
             deliver: message.deliver,
             mode: Busy::Queue,
+            attended: false,
             // Once for the command's own key, however often that comes.
             key: key.map(|(key, body)| (digest_of(&[b"/retry", &key.to_be_bytes()]), body)),
         };

@@ -5,7 +5,7 @@
 //! are equal, and goes round that principal's sessions: no queue holds up another, however long
 //! and in however many sessions. Slots and queue are shared: see [`crate::shares`]. A turn that is
 //! postponed to its next attempt gives its slot away and still holds up its session: order holds
-//! across attempts.
+//! across attempts. One that is parked does the same in the middle of an attempt.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -28,6 +28,8 @@ enum Head {
     Runs,
     /// Until then, or until [`Dispatch::wake`] comes later.
     Postponed(Instant),
+    /// Has begun, and needs no slot before [`Dispatch::unpark`].
+    Parked,
 }
 
 /// Those of one session, or one without a session, in the order of their arrival.
@@ -45,8 +47,20 @@ struct Queue<T, K> {
 struct PrincipalLoad {
     running: usize,
     waiting: usize,
+    parked: usize,
     /// When it last got a slot, by [`Dispatch::started`].
     served: u64,
+}
+
+impl PrincipalLoad {
+    /// Where a turn counts that does this.
+    fn count(&mut self, head: Head) -> &mut usize {
+        match head {
+            Head::Waits | Head::Postponed(_) => &mut self.waiting,
+            Head::Runs => &mut self.running,
+            Head::Parked => &mut self.parked,
+        }
+    }
 }
 
 /// The whole state; `T` is a turn's id, never handed in twice, and `K` tells sessions apart. The queues are
@@ -84,7 +98,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     ) -> Result<usize, LimitReached> {
         let queue = self.queue_of(session).map(|at| &self.queues[at]);
         let before = queue.map_or(0, |queue| queue.turns.len());
-        let waiting = before - usize::from(queue.is_some_and(|queue| queue.head == Head::Runs));
+        let begun = |queue: &Queue<T, K>| matches!(queue.head, Head::Runs | Head::Parked);
+        let waiting = before - usize::from(queue.is_some_and(begun));
         if before > 0 || self.held || !self.may_run(principal) {
             let held = (self.principals.of(principal).waiting as u64, self.counts().1 as u64);
             let limit = ("limits.max_queue", self.limits.queue as u64);
@@ -101,7 +116,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// A turn from before the start comes back, whatever the limits say.
     pub fn restore(&mut self, turn: T, principal: &str, session: Option<K>) {
-        self.count(principal, 0, 1);
+        self.principals.of(principal).waiting += 1;
         let (principal, turns) = (principal.to_owned(), VecDeque::from([turn]));
         match self.queue_of(session) {
             Some(at) => self.queues[at].turns.push_back(turn),
@@ -116,8 +131,9 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let Some((at, position)) = found else { return };
         let mut queue = self.queues.remove(at);
         queue.turns.remove(position);
-        let ran = queue.head == Head::Runs && position == 0;
-        self.count(&queue.principal, -isize::from(ran), -isize::from(!ran));
+        let ran = matches!(queue.head, Head::Runs | Head::Parked) && position == 0;
+        let head = if position == 0 { queue.head } else { Head::Waits };
+        *self.principals.of(&queue.principal).count(head) -= 1;
         if position == 0 {
             queue.head = Head::Waits;
         }
@@ -133,11 +149,44 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// The first turn of its session waits until then; one that runs gives its slot away.
     pub fn postpone(&mut self, turn: T, until: Instant) {
+        self.turn_head(turn, |_| true, Head::Postponed(until));
+    }
+
+    /// One that runs needs no slot for now: it counts neither as running nor as waiting, and still holds up
+    /// its session. False, and nothing changes: as many are parked, of its principal or in all, as may run.
+    /// One that waits to go on is parked again in any case.
+    pub fn park(&mut self, turn: T) -> bool {
+        let headed = |queue: &&Queue<T, K>| queue.turns.front() == Some(&turn);
+        let Some(queue) = self.queues.iter().find(headed) else { return false };
+        let own = self.principals.get(&queue.principal).map_or(0, |load| load.parked as u64);
+        let all: usize = self.principals.values().map(|load| load.parked).sum();
+        let (held, limits) = ((own, all as u64), self.limits);
+        let room = limits.shares.check(&queue.principal, held, 1, limits.turns as u64).is_ok();
+        let may = queue.head == Head::Waits || queue.head == Head::Runs && room;
+        may && self.turn_head(turn, |_| true, Head::Parked)
+    }
+
+    /// A parked one wants a slot again, before those behind it in its session.
+    pub fn unpark(&mut self, turn: T) {
+        self.turn_head(turn, |head| head == Head::Parked, Head::Waits);
+    }
+
+    /// One that runs or is parked gives its slot away and waits for another, before those behind it in its
+    /// session.
+    pub fn release(&mut self, turn: T) {
+        self.turn_head(turn, |head| matches!(head, Head::Runs | Head::Parked), Head::Waits);
+    }
+
+    /// Has the first turn of a session do another thing, if it does what `from` says.
+    fn turn_head(&mut self, turn: T, from: fn(Head) -> bool, to: Head) -> bool {
         let headed = |queue: &&mut Queue<T, K>| queue.turns.front() == Some(&turn);
-        let Some(queue) = self.queues.iter_mut().find(headed) else { return };
-        let ran = std::mem::replace(&mut queue.head, Head::Postponed(until)) == Head::Runs;
-        let principal = queue.principal.clone();
-        self.count(&principal, -isize::from(ran), isize::from(ran));
+        let queue = self.queues.iter_mut().find(headed).filter(|queue| from(queue.head));
+        let Some(queue) = queue else { return false };
+        let before = std::mem::replace(&mut queue.head, to);
+        let load = self.principals.of(&queue.principal);
+        *load.count(before) -= 1;
+        *load.count(to) += 1;
+        true
     }
 
     /// Those that were postponed until now want to run again.
@@ -153,7 +202,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
     pub fn postponed(&self) -> impl Iterator<Item = (T, Instant)> {
         self.queues.iter().filter_map(|queue| match queue.head {
             Head::Postponed(until) => Some((*queue.turns.front()?, until)),
-            Head::Waits | Head::Runs => None,
+            Head::Waits | Head::Runs | Head::Parked => None,
         })
     }
 
@@ -192,13 +241,11 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         };
         let queues = (0..self.queues.len()).filter(|at| waits(&self.queues[*at]));
         let next = queues.min_by_key(order)?;
-        let queue = &mut self.queues[next];
-        queue.head = Head::Runs;
-        let (first, principal) = (queue.turns.front().copied(), queue.principal.clone());
-        self.count(&principal, 1, -1);
+        let first = self.queues[next].turns.front().copied()?;
+        self.turn_head(first, |_| true, Head::Runs);
         self.started += 1;
-        self.principals.of(&principal).served = self.started;
-        first
+        self.principals.of(&self.queues[next].principal).served = self.started;
+        Some(first)
     }
 
     /// Whether there is a turn that could be started, and was not.
@@ -215,13 +262,6 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let own = self.principals.get(principal).map_or(0, |load| load.running);
         let (held, limits) = ((own as u64, self.counts().0 as u64), self.limits);
         limits.shares.check(principal, held, 1, limits.turns as u64).is_ok()
-    }
-
-    /// So many more of a principal run and wait.
-    fn count(&mut self, principal: &str, running: isize, waiting: isize) {
-        let load = self.principals.of(principal);
-        load.running = load.running.saturating_add_signed(running);
-        load.waiting = load.waiting.saturating_add_signed(waiting);
     }
 
     fn queue_of(&self, session: Option<K>) -> Option<usize> {

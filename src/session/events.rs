@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc};
 
-use super::hub::Hub;
+use super::hub::{Hub, State};
 use super::message_table::Digest;
 use crate::journal::record::Record;
 use crate::limits::LOCK_BATCH;
@@ -82,5 +82,13 @@ impl Hub {
             }
             seen = newest;
         }
+    }
+}
+
+impl State {
+    /// Tells those that follow this session, or any, to look again.
+    pub(super) fn notify_followers(&self, session: Option<Digest>) {
+        let mine = self.followers.iter().filter(|(of, _)| session.is_none_or(|it| it == *of));
+        mine.filter_map(|(_, follower)| follower.upgrade()).for_each(|it| it.notify());
     }
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
+use super::asking::Asking;
 use super::clock::Clock;
 use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
@@ -97,6 +98,8 @@ pub(super) struct State {
     pub(super) waiting_permits: Vec<(Id, Option<Arc<EventFd>>)>,
     /// Messages that run or are watched.
     pub(super) replies: ReplyBuffers,
+    /// Turns that have asked for leave.
+    pub(super) asking: Vec<Asking>,
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) deliveries: DeliveryQueues,
@@ -245,6 +248,7 @@ impl Hub {
     /// Tells those who wait of the drain. What has begun and has no thread does not go on.
     pub(super) fn announce_drain(&self, state: &mut State) {
         state.notify_waiters();
+        state.stop_asking();
         for (_, id) in std::mem::take(&mut state.without_thread) {
             state.replies.end(id);
             self.end_work();
@@ -403,12 +407,6 @@ impl Hub {
 }
 
 impl State {
-    /// Tells those that follow this session, or any, to look again.
-    pub(super) fn notify_followers(&self, session: Option<Digest>) {
-        let mine = self.followers.iter().filter(|(of, _)| session.is_none_or(|it| it == *of));
-        mine.filter_map(|(_, follower)| follower.upgrade()).for_each(|it| it.notify());
-    }
-
     pub(super) fn next_id(&mut self) -> std::io::Result<Id> {
         if self.chances.is_empty() {
             self.chances = Id::chances()?;

@@ -62,6 +62,11 @@ impl Id {
     }
 }
 
+/// Six characters of this alphabet, for people to type.
+pub fn code(chance: u64) -> String {
+    Id(u128::from(chance) & ((1 << 30) - 1)).to_string().split_off(20)
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (mut text, mut rest) = ([0; 26], self.0);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::asking::OpenApproval;
 use super::id::Id;
 use super::message_table::Entry;
 use super::pending_retry::PendingRetry;
@@ -31,6 +32,8 @@ pub struct Message {
     pub refused: Option<ErrorResponse>,
     /// What it waits for between two attempts.
     pub waiting: Option<PendingRetry>,
+    /// Its agent's questions that wait for an answer; of one that does not run there are none.
+    pub approvals: Vec<OpenApproval>,
     /// Its position in its session's queue, from 1, while it is not over.
     pub position: Option<usize>,
     /// Why the last attempt of its delivery failed.
@@ -42,6 +45,11 @@ impl Message {
     pub fn extent(&self) -> StoredText {
         let short = || inside(self.reply.as_deref().unwrap_or_default());
         self.long.clone().unwrap_or_else(|| StoredText::Memory(Arc::new(short())))
+    }
+
+    /// As the API calls its state.
+    pub fn status(&self) -> &'static str {
+        if self.approvals.is_empty() { self.entry.turn.word() } else { "waiting" }
     }
 
     /// The message as JSON, as `GET /v1/messages/{id}` gives it, with [`PLACEHOLDER`] for a long reply.
@@ -70,13 +78,14 @@ impl Message {
             let (name, media) = (quoted(file.name), quoted(file.media));
             format!(r#"{{"name":{name},"type":{media},"bytes":{}}}"#, file.bytes)
         }));
+        let open = json::list(&mut self.approvals.iter().map(|it| it.json.to_string()));
         let waiting = self.waiting.as_ref().and_then(PendingRetry::to_json);
         format!(
-            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}{}}}"#,
+            r#"{{"id":"{}","session":{},"principal":{},"status":"{}","reply":{},"error":{},"error_status":{},"attempts":{},"created_at":"{}","finished_at":{},"position":{},"waiting":{},"deliveries":[{}]{}{}{}}}"#,
             self.id,
             text(entry.owner.session.as_deref()),
             quoted(&entry.owner.principal),
-            entry.turn.word(),
+            self.status(),
             match &self.long {
                 Some(_) => format!("\"{PLACEHOLDER}\""),
                 None => text(self.reply.as_deref()),
@@ -90,6 +99,7 @@ impl Message {
             waiting.unwrap_or_else(|| "null".to_owned()),
             deliveries.join(","),
             rest,
+            if open == "[]" { String::new() } else { format!(r#","approvals":{open}"#) },
             if files == "[]" { String::new() } else { format!(r#","attachments":{files}"#) },
         )
     }

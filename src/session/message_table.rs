@@ -11,6 +11,7 @@ mod owner;
 mod record_index;
 mod retention;
 mod sessions;
+mod usage;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use record_index::{RecordIndex, Reset};
 
 pub use accounts::{Counts, Usage};
 pub use entry::{Entry, IdempotencyKey, Outgoing, RetryState};
-pub use owner::{Digest, Owner, digest_of, session_digest};
+pub use owner::{Digest, Owner, digest_of, session_digest, session_name};
 
 /// All messages that are known.
 #[derive(Debug, Default)]
@@ -40,6 +41,10 @@ pub struct MessageTable {
     entries: Entries,
     /// What each session has in the journal.
     records: RecordIndex,
+    /// The newest record of a living agent's own session, by session: its number, and its bytes.
+    agent_sessions: Tree,
+    /// What these take in the journal.
+    pub agent_session_bytes: u64,
     /// Sessions that were reset.
     resets: TreeOf<Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
@@ -82,6 +87,10 @@ impl MessageTable {
             Record::Reset { principal, session, at, transcript_only } => {
                 self.next_stamp(*at);
                 self.reset(session_digest(principal, session), number, !transcript_only);
+            }
+            Record::AgentSession { principal, session, at, .. } => {
+                self.next_stamp(*at);
+                self.keep_agent_session(session_digest(principal, session), number, bytes);
             }
             Record::Clock { boot, since_boot, at } => {
                 let (boot, since_boot, at) = (boot.clone(), *since_boot, self.next_stamp(*at));
@@ -127,7 +136,8 @@ impl MessageTable {
                 let newer = self.last < Some(id);
                 if newer { Ok(()) } else { Err(format!("message {id} is not new")) }
             }
-            Record::Reset { .. } | Record::Clock { .. } | Record::Unknown { .. } => Ok(()),
+            Record::Reset { .. } | Record::AgentSession { .. } => Ok(()),
+            Record::Clock { .. } | Record::Unknown { .. } => Ok(()),
             Record::Step { id, step, .. } => {
                 let id = parse(id)?;
                 self.check_step(id, self.get(id), step)
@@ -285,7 +295,8 @@ impl MessageTable {
                 Step::Sending => outgoing.attempts = n,
                 Step::Deferred(_) | Step::Dead(_) => outgoing.error_record = number,
                 Step::Revived => (outgoing.attempts, outgoing.since) = (0, at),
-                Step::Released | Step::Delivered | Step::Dropped | Step::Forgotten => {}
+                Step::Released | Step::Approval(_) => {}
+                Step::Delivered | Step::Dropped | Step::Forgotten => {}
             }
         });
         // It is off the lists of those to which nothing will happen any more.
@@ -357,32 +368,6 @@ impl MessageTable {
     pub fn find_by_idempotency_key(&self, key: Digest) -> Option<(Id, &Entry)> {
         let id = Id(*self.idempotency_keys.get(&key)?);
         Some((id, self.get(id)?))
-    }
-
-    /// What the records of a principal's messages take in the journal.
-    pub fn bytes_of(&self, principal: &str) -> u64 {
-        self.accounts.get(principal).map_or(0, |account| account.counts.bytes)
-    }
-
-    /// What a principal's attachments take on the disk.
-    pub fn attachments_of(&self, principal: &str) -> u64 {
-        self.accounts.get(principal).map_or(0, |account| account.counts.attachments)
-    }
-
-    /// What each principal holds.
-    pub fn usage(&self) -> Usage {
-        let mut usage = Usage::default();
-        for (name, own) in self.accounts.iter().filter(|(_, own)| own.counts.kept > 0) {
-            *usage.of(name) = vec![
-                ("running", own.counts.running as u64),
-                ("journal_bytes", own.counts.bytes),
-                ("attachment_bytes", own.counts.attachments),
-                ("results", own.unkeyed.len() as u64),
-                ("outbox", own.counts.outbox as u64),
-                ("dead_letters", own.counts.dead_letters as u64),
-            ];
-        }
-        usage
     }
 }
 

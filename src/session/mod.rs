@@ -4,6 +4,8 @@
 //! What may enter: messages and what becomes of them, in the journal and out of it. What a turn does is
 //! `agent`'s, how a reply travels `delivery`'s.
 
+mod approvals;
+mod asking;
 mod attachments;
 mod cancel;
 mod clock;
@@ -12,6 +14,7 @@ mod conversation;
 mod delivery_queue;
 mod delivery_worker;
 mod dispatch;
+mod durable_reply;
 mod events;
 mod failures;
 mod hang;
@@ -47,6 +50,7 @@ pub mod update_record;
 mod wait;
 mod worker;
 
+pub use asking::{OpenApproval, PastApproval};
 pub use commands::Command;
 pub use hang::Probe;
 pub use hub::{Hub, Settings};

@@ -7,20 +7,24 @@
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard};
 
+use super::asking::Slot;
 use super::hub::{Hub, State};
 use super::id::Id;
+use super::message_table::Entry;
 use crate::limits::THREAD_STACK;
 use crate::sys::gather::Gather;
 use crate::threads;
 
 impl Hub {
     /// No turn, no attempt and no delivery begins that nobody waits for on a chat. Messages are accepted,
-    /// and what waits stays in its queue. Also leads back from [`Hub::release`]. Does not wait for anything.
-    pub fn pause(&self) {
+    /// and what waits stays in its queue; questions are not answered any more. Also leads back from
+    /// [`Hub::release`]. Does not wait for anything.
+    pub fn pause(self: &Arc<Self>) {
         self.released.store(false, Ordering::SeqCst);
         self.paused.store(true, Ordering::SeqCst);
         // What one of them has to do for its end comes before the restart.
         self.settings().agent.set_closing(true);
+        self.announce("pause", |_, mut state| state.stop_asking());
     }
 
     /// Ends a pause, and what [`Hub::release`] has begun. Does not wait for anything.
@@ -110,10 +114,21 @@ impl State {
         self.pinned.push((Arc::downgrade(pin), attended));
     }
 
-    /// The messages whose replies clients of chats wait for.
+    /// The messages whose turns go on during a pause: those whose replies clients of chats wait for.
     fn attended(&self) -> Vec<Id> {
         let durable = self.pinned.iter().filter(|(_, attended)| *attended);
         let durable = durable.filter_map(|(pin, _)| pin.upgrade().map(|id| *id));
-        durable.chain(self.waiting_permits.iter().map(|(id, _)| *id)).gather()
+        // Not what is behind one that was released: that would ask again.
+        let first = |id: Id| {
+            let session = self.table.get(id).and_then(Entry::session);
+            self.dispatch.turns_of(session).next().unwrap_or(id)
+        };
+        let released =
+            |id: &Id| self.replies.get(first(*id)).is_some_and(|reply| reply.lock().releases > 0);
+        let durable = durable.filter(|id| !released(id));
+        // And those that were in the middle of an attempt.
+        let begun = self.asking.iter().filter(|asking| asking.slot == Slot::Wanted);
+        let begun = begun.map(|asking| asking.message);
+        durable.chain(self.waiting_permits.iter().map(|(id, _)| *id)).chain(begun).gather()
     }
 }

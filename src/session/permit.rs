@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::hub::Hub;
 use super::id::Id;
 use super::submit::Draft;
+use super::worker::Attempt;
 use crate::agent::{Outcome, Reply};
 use crate::cancel::{Cancel, CancelReason};
 use crate::journal::record::Timestamp;
@@ -96,8 +97,9 @@ impl TurnPermit {
         reply: &mut dyn Reply,
     ) -> io::Result<Outcome> {
         let (hub, began) = (&self.hub, Instant::now());
+        let attempt = Attempt { n: 1, ..Attempt::default() };
         let message = draft.accept(self.id, Timestamp::default());
-        let outcome = hub.run_agent(&message, (1, None), reply, (Some(client), None))?;
+        let outcome = hub.run_agent(&message, &attempt, reply, (Some(client), None))?;
         // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
         let echoed = outcome == Outcome::Done && hub.settings().agent.kind() == "echo";
         if !echoed || log::log_enabled!(log::Level::Debug) {

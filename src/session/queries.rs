@@ -40,16 +40,16 @@ pub struct Session {
 impl Hub {
     /// A message by its id. `Ok(None)`: it is not known, or not any more.
     pub fn message(&self, id: Id) -> Result<Option<Message>, WriteError> {
-        let (entry, position) = {
+        let (entry, position, approvals) = {
             let state = self.lock();
             let Some(entry) = state.table.copy(id) else { return Ok(None) };
             let before =
                 |session| state.dispatch.turns_of(Some(session)).position(|other| other == id);
             let before = entry.session().map_or(Some(0), before).filter(|_| !entry.turn.is_over());
-            (entry, before.map(|before| before + 1))
+            (entry, before.map(|before| before + 1), state.open_approvals_of(id).to_vec())
         };
         self.sync(self.newest(&entry))?;
-        let mut message = Message { id, entry, position, ..Message::default() };
+        let mut message = Message { id, entry, position, approvals, ..Message::default() };
         let unreadable = |e: io::Error| Some(format!("its record cannot be read: {e}"));
         let mut detail = None;
         match self.outcome_around(&message.entry) {

@@ -46,7 +46,9 @@ impl Hub {
             return Err(WriteError::Unavailable(why));
         }
         let purpose = match record {
-            Record::Accepted(_) | Record::Step { step: Step::Requeued, .. } => Purpose::NewWork,
+            Record::Accepted(_) | Record::Step { step: Step::Requeued | Step::Approval(_), .. } => {
+                Purpose::NewWork
+            }
             _ => Purpose::Completion,
         };
         let number =

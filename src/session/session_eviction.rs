@@ -5,7 +5,7 @@ use std::{io, sync::Arc};
 
 use super::clock::millis;
 use super::hub::Hub;
-use super::message_table::{Digest, Owner};
+use super::message_table::{Digest, Owner, session_name};
 use crate::limits::SESSION_PAGE;
 use crate::shares::{Limit, LimitReached, Shares};
 use crate::threads::lock;
@@ -103,16 +103,24 @@ impl Hub {
     /// Forgets a session if it is idle: what was said there, so that it does not come back from the
     /// journal, and where `all` is to go the results too. Returns how many bytes it had.
     fn forget_session(&self, session: Digest, all: bool) -> io::Result<u64> {
+        let found = self.transcripts.find(session).map(|about| Arc::new(about.owner));
         {
             let mut state = self.lock();
             let known = state.table.messages_of(session, 0).next();
-            let known = known.filter(|_| state.table.is_idle(session));
-            if let Some(owner) = known.map(|(_, entry)| Arc::clone(&entry.owner)) {
+            let known = known.map(|(_, entry)| Arc::clone(&entry.owner));
+            // Its messages may be forgotten, and its agent still knows what they said.
+            let agent = state.table.agent_session_of(session) > 0;
+            let owner = known.or(found.filter(|_| agent));
+            if let Some(owner) = owner.filter(|_| state.table.is_idle(session)) {
                 let written = self.write_reset(&mut state, &owner, !all);
                 written.map_err(|refused| io::Error::other(refused.to_string()))?;
             }
         }
         let idle = || self.lock().table.is_idle(session);
-        self.transcripts.remove(session, false, &idle)
+        let removed = self.transcripts.remove(session, false, &idle);
+        if idle() {
+            self.settings().agent.forget(&session_name(session));
+        }
+        removed
     }
 }

@@ -33,11 +33,13 @@ impl TurnState {
             (Queued | Running | Backoff, Step::Failed(..)) => Some(Failed),
             (Queued | Running | Backoff, Step::Cancelled(_)) => Some(Cancelled),
             (Failed, Step::Requeued) | (Running, Step::Released) => Some(Queued),
+            (Running, Step::Approval(_)) => Some(Running),
             (Backoff, Step::Done(..))
-            | (Queued | Backoff, Step::Retry(_) | Step::Released)
+            | (Queued | Backoff, Step::Retry(_) | Step::Released | Step::Approval(_))
             | (Queued | Running | Backoff | Done | Cancelled, Step::Requeued)
             | (Done | Failed | Cancelled, Step::Started | Step::Retry(_) | Step::Done(..))
             | (Done | Failed | Cancelled, Step::Failed(..) | Step::Cancelled(_) | Step::Released)
+            | (Done | Failed | Cancelled, Step::Approval(_))
             | (_, Step::Sending | Step::Deferred(_) | Step::Delivered | Step::Dead(_))
             | (_, Step::Revived | Step::Dropped | Step::Forgotten) => None,
         }
@@ -90,7 +92,8 @@ impl DeliveryState {
             | (Dead | Delivered | Dropped, Step::Sending | Step::Deferred(_))
             | (Dead | Delivered | Dropped, Step::Delivered | Step::Dead(_))
             | (_, Step::Started | Step::Retry(_) | Step::Done(..) | Step::Failed(..))
-            | (_, Step::Requeued | Step::Released | Step::Cancelled(_) | Step::Forgotten) => None,
+            | (_, Step::Requeued | Step::Released | Step::Approval(_) | Step::Cancelled(_))
+            | (_, Step::Forgotten) => None,
         }
     }
 

@@ -27,6 +27,8 @@ pub struct Draft {
     /// The target of the configuration that the reply goes to.
     pub deliver: Option<String>,
     pub mode: Busy,
+    /// Its sender waits for the reply of a chat, and cannot be asked anything meanwhile.
+    pub attended: bool,
     /// The digests of the idempotency key and of all that the request says.
     pub key: Option<(Digest, Digest)>,
 }
@@ -62,6 +64,10 @@ pub enum Refusal {
     Unknown,
     /// It is over, or not in the state that this needs.
     TooLate,
+    /// No such question is open.
+    NotAsked,
+    /// Several questions are: their ids.
+    ManyAsked(String),
     /// The system is short of something.
     Failed(String),
 }
@@ -82,6 +88,12 @@ impl fmt::Display for Refusal {
             Refusal::TooLate => {
                 "The message's state does not allow that: only a message that waits or runs can be \
                  cancelled, only a failed turn or a dead letter retried, only a dead letter dropped."
+            }
+            Refusal::NotAsked => {
+                "No such question of this message is open: it was answered, or its time is over."
+            }
+            Refusal::ManyAsked(ids) => {
+                &format!("Several questions of this message are open; name one: {ids}.")
             }
             Refusal::Failed(why) => &format!("The gateway is short of resources: {why}."),
         };
@@ -119,13 +131,13 @@ impl Hub {
             }
             self.make_room(&draft.who, reached.over);
         };
-        self.check_share(&state, &draft)?;
+        self.check_draft(&state, &draft)?;
         let files = Files::of(&draft.attachments).filter(|_| stored.is_none());
         if !draft.files.is_empty() || files.is_some_and(|it| !state.table.has_upload(it.upload)) {
             // Those of another message, or the message of its key, were forgotten this moment.
             return Err(Refusal::Erased);
         }
-        let (session, mode) = (draft.who.digest(), draft.mode);
+        let (session, mode, attended) = (draft.who.digest(), draft.mode, draft.attended);
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let admission = state.dispatch.submit(id, &draft.who.principal, session);
         let position = admission.map_err(Refusal::Full)?;
@@ -143,6 +155,9 @@ impl Hub {
         }
         let busy = session.filter(|_| mode == Busy::Interrupt && position > 0);
         let interrupted = busy.and_then(|busy| self.interrupt(&mut state, busy, id));
+        if attended {
+            state.replies.of(id).lock().attended = true;
+        }
         let begun = self.begin_attempts(&mut state);
         if let (Record::Accepted(message), true) = (record, begun.contains(&id)) {
             state.replies.of(id).lock().message = Some(Arc::from(message));
@@ -169,7 +184,7 @@ impl Hub {
             self.sync(number)?;
             return Ok(Submitted::Known(id));
         }
-        self.check_share(&state, &draft)?;
+        self.check_draft(&state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
         self.write(&mut state, &record)?;
@@ -238,12 +253,21 @@ impl Hub {
     }
 
     /// Whether the journal has room for one more message of its principal.
-    fn check_share(&self, state: &State, draft: &Draft) -> Result<(), Refusal> {
-        let principal = &draft.who.principal;
+    fn check_draft(&self, state: &State, draft: &Draft) -> Result<(), Refusal> {
+        let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
+        self.check_share(state, &draft.who.principal, more as u64)
+    }
+
+    /// Whether it has room for so many more bytes of a principal.
+    pub(super) fn check_share(
+        &self,
+        state: &State,
+        principal: &str,
+        more: u64,
+    ) -> Result<(), Refusal> {
         let Some((held, limit, shares)) = self.share(state, principal) else { return Ok(()) };
         let limit = ("limits.max_journal", journal::new_work_capacity(limit));
-        let more = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
-        shares.admit(principal, held, more as u64, limit).map_err(|reached| {
+        shares.admit(principal, held, more, limit).map_err(|reached| {
             // There may be something to forget.
             self.maintenance_wakeup.notify_all();
             Refusal::Share(reached)

@@ -1,6 +1,7 @@
 //! The hub at work over a journal in memory: order, one message a key, cancelling, retries, drains,
 //! restarts at any record, and a disk that refuses.
 
+mod approvals;
 mod clocks;
 mod conversation;
 mod durable;
@@ -245,6 +246,7 @@ fn draft(session: &str, text: &str) -> Draft {
         files: Vec::new(),
         deliver: None,
         mode: Busy::Queue,
+        attended: false,
         key: None,
     }
 }

@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use serde_json::Value;
 
 use super::id::Id;
-use super::message_table::{Digest, Owner};
+use super::message_table::{Digest, Owner, session_name};
 use super::transcript_usage::TranscriptUsage;
 use super::tree::Tree;
 use crate::escape::quoted;
@@ -68,11 +68,11 @@ impl Transcripts {
 
     /// Where the transcript of a session is. It need not exist.
     pub fn path(&self, session: Digest) -> PathBuf {
-        self.dir.join(format!("{session:032x}.jsonl"))
+        self.dir.join(session_name(session) + ".jsonl")
     }
 
     fn info_path(&self, session: Digest) -> PathBuf {
-        self.dir.join(format!("{session:032x}.json"))
+        self.dir.join(session_name(session) + ".json")
     }
 
     /// Makes the file agree with the journal before a session's first turn in this process. `known`

@@ -30,6 +30,9 @@ impl Hub {
                 state.waiting_permits.remove(at).1.iter().for_each(|event| event.notify());
                 continue;
             }
+            if state.goes_on(id) {
+                continue;
+            }
             let Some(entry) = state.table.get(id) else { continue };
             // Counted before the drain or pause is looked for: it must not find nothing at work meanwhile.
             self.begin_work(1);
@@ -84,6 +87,7 @@ impl Hub {
             let mut state = self.lock();
             (state.table.copy(id), state.replies.of(id))
         };
+        let outcome = &run.count_release(outcome);
         let (began, attempt, text, report, message) = {
             let mut run = run.lock();
             let began = run.began.unwrap_or_else(Instant::now);
@@ -119,6 +123,11 @@ impl Hub {
         if turn == Some(TurnState::Backoff) {
             self.sync_soon(&mut state);
             self.postpone_retry(&mut state, id);
+        } else if turn == Some(TurnState::Queued) {
+            // Those who wait for it may not have to, any more.
+            run.lock().notify();
+            self.sync_soon(&mut state);
+            state.dispatch.release(id);
         } else {
             if turn == Some(TurnState::Done) && entry.failing.is_some() {
                 state.retry_soon();

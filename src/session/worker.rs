@@ -7,13 +7,15 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::commands::Command;
+use super::durable_reply::DurableReply;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::{Entry, session_digest};
+use super::message_table::{Entry, session_digest, session_name};
 use super::notices::MODE;
 use super::reply::ReplyBuffer;
-use crate::agent::{Context, Outcome, Reply, Turn};
+use crate::agent::{AgentSession, Context, Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
+use crate::config::Protocol;
 use crate::journal::record::Accepted;
 use crate::limits::{DISK_RETRY_DELAY, SHORTAGE_VALID, THREAD_RETRY_DELAY};
 use crate::sys::poll::{Interest, poll};
@@ -22,6 +24,17 @@ use crate::threads::{self, Work, lock};
 
 /// The stack of a turn's or a delivery's thread; only what is touched takes memory.
 const WORKER_STACK: usize = 256 << 10;
+
+/// What a turn is given beside its message.
+#[derive(Debug, Default)]
+pub(super) struct Attempt {
+    /// From 1.
+    pub n: u32,
+    pub transcript: Option<PathBuf>,
+    /// See [`Turn::session_name`].
+    pub session_name: String,
+    pub agent_session: Option<AgentSession>,
+}
 
 impl Hub {
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
@@ -81,7 +94,7 @@ impl Hub {
     }
 
     /// Runs an attempt. Where the system is short of something it waits: that costs no attempt.
-    fn run_attempt(&self, id: Id) -> Outcome {
+    fn run_attempt(self: &Arc<Self>, id: Id) -> Outcome {
         let mut logged = false;
         loop {
             match self.try_attempt(id) {
@@ -113,7 +126,7 @@ impl Hub {
     }
 
     /// Runs one attempt of a message's turn, once the record that says so is durable.
-    fn try_attempt(&self, id: Id) -> Outcome {
+    fn try_attempt(self: &Arc<Self>, id: Id) -> Outcome {
         let (entry, run, number) = {
             let mut state = self.lock();
             let entry = state.table.get(id).filter(|entry| !entry.turn.is_over()).cloned();
@@ -158,11 +171,11 @@ impl Hub {
     }
 
     fn run_durable(
-        &self,
+        self: &Arc<Self>,
         id: Id,
         entry: &Entry,
         message: &Accepted,
-        mut run: &ReplyBuffer,
+        run: &ReplyBuffer,
     ) -> io::Result<Outcome> {
         if let Some(session) = entry.session() {
             let again = entry.attempts > 1 || entry.queued != entry.accepted;
@@ -178,10 +191,19 @@ impl Hub {
                 log::warn!("the transcript for turn {id} is not up to date: {e}");
             }
         }
-        let transcript = entry.session().map(|session| self.transcripts.path(session));
+        let mut attempt = Attempt { n: entry.attempts, ..Attempt::default() };
+        if let Some(session) = entry.session() {
+            attempt.transcript = Some(self.transcripts.path(session));
+            if self.settings().config.agent.protocol != Protocol::Text {
+                attempt.session_name = session_name(session);
+                attempt.agent_session = self.agent_session(session)?;
+            }
+        }
         let cancel = run.cancelled()?;
         let cancel = (None, Some(cancel.as_fd()));
-        self.run_agent(message, (entry.attempts, transcript), &mut run, cancel)
+        let known = attempt.agent_session.clone();
+        let mut reply = DurableReply { hub: self, id, entry, run, known, asked: false };
+        self.run_agent(message, &attempt, &mut reply, cancel)
     }
 
     /// Has the agent answer a message, whether it is in the journal or not. It may be ended by the
@@ -192,7 +214,7 @@ impl Hub {
     pub(super) fn run_agent(
         &self,
         message: &Accepted,
-        (attempt, transcript): (u32, Option<PathBuf>),
+        attempt: &Attempt,
         reply: &mut dyn Reply,
         (client, cancel): (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>),
     ) -> io::Result<Outcome> {
@@ -219,17 +241,16 @@ impl Hub {
             message_id: id,
             session: session.as_deref().unwrap_or(""),
             principal,
-            attempt,
+            attempt: attempt.n,
             text,
             context: context.as_ref(),
-            transcript: transcript.as_deref().or(temporary.as_ref().map(|file| &*file.0)),
+            transcript: attempt.transcript.as_deref().or(temporary.as_ref().map(|file| &*file.0)),
             attachments,
             earlier: &earlier.unwrap_or_default(),
             max_reply: config.limits.max_reply,
-            max_line: config.limits.max_agent_line,
             process: if config.is_operator(principal) { "" } else { principal },
-            session_name: "",
-            agent_session: None,
+            session_name: &attempt.session_name,
+            agent_session: attempt.agent_session.as_ref(),
         };
         let (abort, timeout) = (Some(self.abort.as_fd()), config.agent.turn_timeout);
         let cancel = Cancel { abort, client, cancel, ..Cancel::at(Instant::now() + timeout) };

@@ -1,6 +1,7 @@
 //! What clients meet: connections, keys, bodies, errors, shares, and what each route answers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod asked;
 mod bodies;
 mod connections;
 mod corpus;

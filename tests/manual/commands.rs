@@ -222,8 +222,14 @@ fn the_commands_of_the_agent_page_work() {
     let (steps, systemd) = commands_of(PAGES[2]);
     assert!(systemd.is_empty());
     run(&steps, |script| user.shell(script));
-    // Its other agent.
-    assert_agent(&user.path("work/agent.sh"), "You said: two\nMessages before this one: 1");
+    // Its other agents.
+    let text = "You said: two\nMessages before this one: 1";
+    assert_agent(&user.path("work/agent.sh"), "text", &|said| said == text);
+    let tells_the_time = |said: &str| said.starts_with("It is ") && said.len() == 12;
+    assert_agent(&user.path("work/clock.sh"), "lines", &tells_the_time);
+    for name in ["stay.py", "stay.mjs"] {
+        assert_agent(&user.path("work").join(name), "lines", &|said| said == "You said: two");
+    }
 }
 
 #[test]
@@ -290,15 +296,17 @@ fn the_commands_that_need_systemd_work() {
     });
 }
 
-/// An agent says this to the second message of a session.
+/// What an agent says to the second message of a session is expected.
 #[track_caller]
-fn assert_agent(file: &Path, expected: &str) {
+fn assert_agent(file: &Path, protocol: &str, is_expected: &dyn Fn(&str) -> bool) {
     fs::set_permissions(file, fs::Permissions::from_mode(0o755)).unwrap();
     let home = Home::new();
-    home.configure(&format!("[agent]\ncommand = [\"{}\"]\n", file.display()));
+    let command = file.display();
+    home.configure(&format!("[agent]\ncommand = [\"{command}\"]\nprotocol = \"{protocol}\"\n"));
     let gateway = home.start();
     gateway.api().reply(&gateway.api().accepted("s", "one"));
-    assert_eq!(gateway.api().reply(&gateway.api().accepted("s", "two")).trim_end(), expected);
+    let said = gateway.api().reply(&gateway.api().accepted("s", "two"));
+    assert!(is_expected(said.trim_end()), "{}: {said:?}", file.display());
 }
 
 #[test]
@@ -311,6 +319,6 @@ fn the_agents_of_the_readme_work() {
     ] {
         let block = fenced(kind).into_iter().find(|block| block.starts_with("#!")).unwrap();
         fs::write(&file, block).unwrap();
-        assert_agent(&file, expected);
+        assert_agent(&file, "text", &|said| said == expected);
     }
 }

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use mdoc::{Lines, PAGES};
 use scan::Source;
 use util::api::id_of;
-use util::{DEADLINE, Home, Process, Target, TempDir, binary, script, skip, sys};
+use util::{DEADLINE, Home, Process, Target, TempDir, binary, eventually, script, skip, sys};
 
 type Set = BTreeSet<String>;
 
@@ -566,7 +566,8 @@ fn the_page_has_every_event() {
     let kinds =
         parse.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" => "));
     let mut kinds = set(kinds.map(|(word, _)| word).filter(|word| !["", "clock"].contains(word)));
-    kinds.insert("delta".to_owned());
+    // Those that are in no record.
+    kinds.extend(["delta", "tool", "plan"].map(str::to_owned));
     let session = page.section("SESSION EVENTS");
     let (events, rest): (Vec<&str>, Vec<&str>) =
         session.items().partition(|item| item.starts_with("Dv "));
@@ -576,7 +577,7 @@ fn the_page_has_every_event() {
     // What they have: members of records, but for those that only the gateway needs.
     let hidden = ["key", "body", "erased", "essential", "boot", "since_boot"];
     let mut fields = Set::new();
-    for name in ["pub struct Accepted {", "pub struct Retry {"] {
+    for name in ["pub struct Accepted {", "pub struct Approval {", "pub struct Retry {"] {
         let (_, body) = records.split_once(name).unwrap();
         let lines = body.split_once("\n}").unwrap().0.lines();
         fields.extend(lines.filter_map(|line| {
@@ -590,9 +591,11 @@ fn the_page_has_every_event() {
         fields.insert(rest.split_once('"').unwrap().0.to_owned());
     }
     fields.extend(["t", "age", "off", "attempt", "offset"].map(str::to_owned));
+    // Of live events.
+    fields.extend(["how", "message", "expires_at", "entries"].map(str::to_owned));
     fields.retain(|field| !hidden.contains(&field.as_str()));
-    // Inside of `report` and `detail`.
-    let inner = ["usage", "finish", "status", "retry_after"];
+    // Inside of `report`, `detail` and `entries`.
+    let inner = ["usage", "finish", "status", "retry_after", "content", "priority"];
     let marked = session.marked("Va").into_iter().filter(|word| !inner.contains(&word.as_str()));
     assert_same("fields of session events", &set(marked), &fields);
 
@@ -651,6 +654,10 @@ fn the_pages_have_the_members_of_messages_status_and_callbacks() {
     let mut message = api.message(&id);
     // An upstream's reply may have them; tests/turns/tools.rs has one that has.
     message["tool_calls"] = Value::Null;
+    // Nor has it open questions; tests/turns/living has one that has.
+    message["approvals"] = json!([
+        { "message": 1, "id": 1, "title": 1, "kind": 1, "input": 1, "expires_at": 1 }
+    ]);
     let object = page.after("The message object:", &[".El"]);
     let items = object.items().map(|item| item.trim_start_matches("Va ").to_owned());
     assert_same("the message", &items.collect(), &top(&message));
@@ -684,7 +691,14 @@ fn the_pages_have_the_members_of_messages_status_and_callbacks() {
     gateway.wait_for_turns(1);
     let status = gateway.status();
     let route = page.after(".It Ic GET /v1/status", &[".El"]);
+    let living = Home::new();
+    living.configure("[agent]\ncommand = [\"cat\"]\nprotocol = \"lines\"\npreload = true\n");
     let mut all = Set::new();
+    let living = living.start();
+    eventually("a process", || {
+        members(&living.status()["processes"], &mut all);
+        (!all.is_empty()).then_some(())
+    });
     members(&status, &mut all);
     let words = set(route.marked("Va"));
     assert_same("the status", &words, &all);

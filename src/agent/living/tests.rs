@@ -71,7 +71,6 @@ impl House {
             attachments: &[],
             earlier: &[],
             max_reply: 1000,
-            max_line: 0,
             process: whose,
             session_name: "",
             agent_session: None,

@@ -286,7 +286,7 @@ impl Keeper<'_> {
         let (phase, ready) = (self.process.lock().phase.clone(), self.announced);
         let (outcome, died) = match phase {
             Phase::Ending(outcome, _) | Phase::Ended(outcome) => {
-                log::info!("agent {pid} has ended ({words})");
+                log::info!("agent {pid} has ended ({how})");
                 let failed = matches!(outcome, Outcome::Temporary(_) | Outcome::Failed(_));
                 let died = (failed && !ready).then(|| format!("{outcome}{colon}{tail}"));
                 (outcome, died)

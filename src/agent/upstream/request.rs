@@ -131,7 +131,6 @@ mod tests {
         attachments: &[],
         earlier: &[],
         max_reply: 0,
-        max_line: 0,
         process: "",
         session_name: "",
         agent_session: None,

@@ -1,6 +1,6 @@
 //! Mistakes in keys and values, by their exact text.
 
-use super::{error, errors_of, good};
+use super::{error, errors_of, good, set_error};
 use crate::limits;
 
 #[test]
@@ -204,7 +204,8 @@ fn an_agent_has_a_command_or_a_url() {
             &format!("[agent]\n{text}"),
             "2:1: unknown key \"kind\" in [agent]; its keys are command, env, pass_env, url, \
              key_file, model, models, api, pass, max_history, turn_timeout, retry_for, \
-             answer_within, leftovers",
+             answer_within, leftovers, protocol, directory, approve, approve_timeout, processes, \
+             share, preload, idle_timeout, max_sessions",
         );
     }
     for (name, value) in [
@@ -216,6 +217,49 @@ fn an_agent_has_a_command_or_a_url() {
         let fault = format!("2:1: agent.{name} is set, but agent.url is not; add it");
         error(&format!("[agent]\n{name} = {value}"), &fault);
     }
+}
+
+#[test]
+fn the_keys_of_an_agent_that_stays_need_one() {
+    error(
+        "[agent]\nprotocol = \"acp\"",
+        "2:1: agent.protocol is set, but agent.command is not; add it, like command = \
+         [\"hermes\", \"acp\"]",
+    );
+    error(
+        "[agent]\nurl = \"http://a\"\nprotocol = \"lines\"",
+        "3:1: agent.protocol is set, but agent.command is not; add it, like command = \
+         [\"hermes\", \"acp\"]",
+    );
+    for (name, value) in
+        [("directory", "'/w'"), ("approve", "'ask'"), ("share", "true"), ("preload", "true")]
+    {
+        let fix = "is for agents that stay; add agent.protocol = \"acp\", or remove it";
+        let fault = format!("3:1: agent.{name} {fix}");
+        error(&format!("[agent]\ncommand = ['x']\n{name} = {value}"), &fault);
+    }
+    error(
+        "[agent]\nprotocol = \"apc\"",
+        "2:12: agent.protocol is \"apc\"; it must be one of \"text\", \"acp\", \"lines\"; did you \
+         mean \"acp\"?",
+    );
+    error(
+        "[agent]\napprove = true",
+        "2:11: agent.approve must be written like \"ask\"; got a boolean",
+    );
+    error("[agent]\nshare = \"yes\"", "2:9: agent.share must be written like true; got a string");
+    error(
+        "[agent]\nprocesses = 0",
+        "2:13: agent.processes is 0; it must be between 1 and 256, like 4",
+    );
+    set_error(
+        "agent.share=1",
+        "--set agent.share=1: agent.share must be written like true; got an integer",
+    );
+    error(
+        "[limits]\nmax_agent_line = \"1KiB\"",
+        "2:18: limits.max_agent_line is \"1KiB\"; it must be between 64KiB and 256MiB, like \"16MiB\"",
+    );
 }
 
 #[test]

@@ -41,6 +41,15 @@ turn_timeout = "10m"                          # default
 retry_for = "1h"                              # default
 answer_within = "1m"                          # default
 leftovers = "kill"                            # default
+protocol = "text"                             # default
+directory = ""                                # default
+approve = "never"                             # default
+approve_timeout = "10m"                       # default
+processes = 4                                 # default
+share = false                                 # default
+preload = false                               # default
+idle_timeout = "30m"                          # default
+max_sessions = 100                            # default
 
 [session]
 busy = "queue"                                # default
@@ -74,6 +83,7 @@ max_queue_per_session = 32                    # default
 max_share = 50                                # default
 max_buffered = "64MiB"                        # default
 max_body = "1MiB"                             # default
+max_agent_line = "16MiB"                      # default
 max_reply = "8MiB"                            # default
 max_attempts = 2                              # default
 max_journal = "256MiB"                        # default
@@ -103,9 +113,16 @@ fn what_is_written_loads_to_the_same() {
     let echo = "[agent]\ncommand = []\nenv = {}";
     let several = "[agent]\nkey_file = '/k'\nmodel = 'm'\nurl = ['http://a', { url = 'http://b', key_file = '', \
                    models = { 'x y' = 'z' } }, { url = 'http://c' }]\napi = 'responses'\npass = []";
-    for (text, has_command) in
-        [("", true), (FULL, true), (echo, true), (upstream, false), (several, false)]
-    {
+    let living = "[agent]\ncommand = ['x']\nprotocol = 'acp'\ndirectory = '/w'\napprove = 'ask'\n\
+                  share = true\npreload = true\nidle_timeout = '7d'\nmax_sessions = 1";
+    for (text, has_command) in [
+        ("", true),
+        (FULL, true),
+        (echo, true),
+        (living, true),
+        (upstream, false),
+        (several, false),
+    ] {
         let mut first = good(text, &[]).config;
         let rendered = good(text, &[]).render();
         let mut second = good(&rendered, &[]).config;
@@ -227,6 +244,10 @@ fn the_table_of_keys_is_sound() {
         let set: &[&str] = match full_name.as_str() {
             "stop.notify" | "stop.notify_failures" => &["deliver.ops.url=http://a/"],
             "agent.key_file" | "agent.model" | "agent.models" => &["agent.url=http://a/v1"],
+            "agent.protocol" => &["agent.command=['x']"],
+            "agent.directory" | "agent.approve" | "agent.share" | "agent.preload" => {
+                &["agent.command=['x']", "agent.protocol=acp"]
+            }
             _ => &[],
         };
         let mut config = good(&text, set).config;

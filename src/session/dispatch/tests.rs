@@ -119,28 +119,49 @@ fn more_places_start_those_who_wait() {
     assert_eq!(fill(&mut dispatch), [2, 3]);
 }
 
-/// The plain truth beside the dispatch: every turn in order of arrival, and whether it runs.
+/// What a turn does.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Does {
+    Waits,
+    Runs,
+    Parked,
+    /// It was parked, and wants a slot again.
+    WaitsAgain,
+}
+
+/// The plain truth beside the dispatch: every turn in order of arrival, its session, and what it does.
 #[derive(Default)]
-struct Model(Vec<(TurnId, Option<usize>, bool)>);
+struct Model(Vec<(TurnId, Option<usize>, Does)>);
 
 impl Model {
     fn start(&mut self, turns: &[TurnId]) {
         for turn in turns {
             let place = self.0.iter().position(|t| t.0 == *turn).expect("a known turn");
             let session = self.0[place].1;
-            let earlier = |t: &&(TurnId, Option<usize>, bool)| session.is_some() && t.1 == session;
+            let earlier = |t: &&(TurnId, Option<usize>, Does)| session.is_some() && t.1 == session;
             assert!(self.0[..place].iter().find(earlier).is_none(), "out of order");
-            assert!(!self.0[place].2, "started twice");
-            self.0[place].2 = true;
+            assert!(matches!(self.0[place].2, Does::Waits | Does::WaitsAgain), "started twice");
+            self.0[place].2 = Does::Runs;
         }
     }
 
+    /// One of those that do this.
+    fn any(&self, does: Does, random: &mut Random) -> Option<usize> {
+        let all = self.0.iter().enumerate().filter(|(_, t)| t.2 == does);
+        let all: Vec<usize> = all.map(|(at, _)| at).collect();
+        (!all.is_empty()).then(|| all[random.below(all.len())])
+    }
+
     fn check(&self, dispatch: &Dispatch<TurnId, usize>) {
-        let running = self.0.iter().filter(|t| t.2).count();
-        assert_eq!(dispatch.counts(), (running, self.0.len() - running));
-        assert!(running <= BOUNDS.turns);
+        let count = |does| self.0.iter().filter(|t| t.2 == does).count();
+        let (running, parked) = (count(Does::Runs), count(Does::Parked));
+        assert_eq!(dispatch.counts(), (running, self.0.len() - running - parked));
+        assert!(running <= BOUNDS.turns && parked <= BOUNDS.turns);
+        let loads = dispatch.principals.values();
+        assert_eq!(loads.map(|load| load.parked).sum::<usize>(), parked);
         // Nobody waits without a reason: all places taken, or somebody of its session before it.
-        let idle = self.0.iter().enumerate().filter(|(_, t)| !t.2).any(|(at, t)| {
+        let waits = |t: &(TurnId, Option<usize>, Does)| !matches!(t.2, Does::Runs | Does::Parked);
+        let idle = self.0.iter().enumerate().filter(|(_, t)| waits(t)).any(|(at, t)| {
             running < BOUNDS.turns && !self.0[..at].iter().any(|e| t.1.is_some() && e.1 == t.1)
         });
         assert!(!idle, "a place is free and somebody waits for it");
@@ -149,34 +170,120 @@ impl Model {
 
 #[test]
 fn random_arrivals_and_departures_agree_with_the_model() {
+    let mut full = 0;
     for seed in 1..=200 {
         let mut random = Random::new(seed);
         let mut dispatch = Dispatch::<TurnId, usize>::new(BOUNDS);
         let mut model = Model::default();
         for turn in 0..400 {
-            if random.below(2) == 0 || model.0.is_empty() {
-                let session = Some(random.below(5)).filter(|s| *s > 0);
-                match submit(&mut dispatch, turn, OWNER, session) {
-                    Ok((position, true)) => {
-                        assert_eq!(position, 0);
-                        model.0.push((turn, session, false));
-                        model.start(&[turn]);
+            match random.below(8) {
+                0 => {
+                    if let Some(at) = model.any(Does::Runs, &mut random) {
+                        let parked = model.0.iter().filter(|t| t.2 == Does::Parked).count();
+                        assert_eq!(dispatch.park(model.0[at].0), parked < BOUNDS.turns);
+                        full += usize::from(parked == BOUNDS.turns);
+                        if parked < BOUNDS.turns {
+                            model.0[at].2 = Does::Parked;
+                        }
+                        model.start(&fill(&mut dispatch));
                     }
-                    Ok((position, false)) => {
-                        let before = model.0.iter().filter(|t| t.1.is_some() && t.1 == session);
-                        assert_eq!(position, before.count());
-                        model.0.push((turn, session, false));
-                    }
-                    Err(_) => {}
                 }
-            } else {
-                let (gone, ..) = model.0.remove(random.below(model.0.len()));
-                let started = leave(&mut dispatch, gone);
-                model.start(&started);
+                1 => {
+                    if let Some(at) = model.any(Does::Parked, &mut random) {
+                        model.0[at].2 = Does::WaitsAgain;
+                        dispatch.unpark(model.0[at].0);
+                        model.start(&fill(&mut dispatch));
+                    }
+                }
+                2 => {
+                    // It gives up while it waits to go on, or is to run again.
+                    let again = model.any(Does::WaitsAgain, &mut random);
+                    let parked = model.0.iter().filter(|t| t.2 == Does::Parked).count();
+                    if let Some(at) = again.filter(|_| parked < BOUNDS.turns) {
+                        assert!(dispatch.park(model.0[at].0));
+                        model.0[at].2 = Does::Parked;
+                    } else if let Some(at) = model.any(Does::Parked, &mut random) {
+                        dispatch.release(model.0[at].0);
+                        model.0[at].2 = Does::Waits;
+                    }
+                    model.start(&fill(&mut dispatch));
+                }
+                3..6 => {
+                    let session = Some(random.below(5)).filter(|s| *s > 0);
+                    match submit(&mut dispatch, turn, OWNER, session) {
+                        Ok((position, true)) => {
+                            assert_eq!(position, 0);
+                            model.0.push((turn, session, Does::Waits));
+                            model.start(&[turn]);
+                        }
+                        Ok((position, false)) => {
+                            let before = model.0.iter().filter(|t| t.1.is_some() && t.1 == session);
+                            assert_eq!(position, before.count());
+                            model.0.push((turn, session, Does::Waits));
+                        }
+                        Err(_) => {}
+                    }
+                }
+                _ if model.0.is_empty() => {}
+                _ => {
+                    let (gone, ..) = model.0.remove(random.below(model.0.len()));
+                    let started = leave(&mut dispatch, gone);
+                    model.start(&started);
+                }
             }
             model.check(&dispatch);
         }
     }
+    assert!(full > 0, "never were as many parked as may be");
+}
+
+#[test]
+fn a_parked_turn_gives_its_place_away_and_comes_before_its_session() {
+    let mut dispatch = Dispatch::<TurnId, &str>::new(QueueLimits { turns: 1, ..BOUNDS });
+    for (turn, session) in [(1, "a"), (2, "a"), (3, "b"), (4, "b")] {
+        submit(&mut dispatch, turn, OWNER, Some(session)).unwrap();
+    }
+    assert!(dispatch.park(1));
+    assert_eq!((fill(&mut dispatch), dispatch.counts()), (vec![3], (1, 2)));
+    // It takes no room in its session's queue.
+    for turn in 10..13 {
+        submit(&mut dispatch, turn, OWNER, Some("a")).unwrap();
+    }
+    let full = submit(&mut dispatch, 13, OWNER, Some("a")).unwrap_err();
+    assert_eq!(full.over, Limit::Session);
+    for turn in 10..13 {
+        leave(&mut dispatch, turn);
+    }
+    assert!(!dispatch.park(3), "one is parked, and one may run");
+    assert!(!dispatch.park(1) && !dispatch.park(2), "it is parked, and the other is not the first");
+    dispatch.unpark(1);
+    assert!(fill(&mut dispatch).is_empty(), "3 has the place");
+    assert_eq!(dispatch.counts(), (1, 3));
+    assert_eq!(leave(&mut dispatch, 3), [1], "a has waited for longer than the second of b");
+    dispatch.unpark(1);
+    assert!(dispatch.park(1));
+    assert_eq!(fill(&mut dispatch), [4]);
+    // One that leaves while it is parked makes room for the next of its session.
+    assert!(leave(&mut dispatch, 1).is_empty());
+    assert_eq!(leave(&mut dispatch, 4), [2]);
+    dispatch.release(2);
+    assert_eq!(dispatch.counts(), (0, 1));
+    assert_eq!(fill(&mut dispatch), [2], "one that was released runs again");
+    leave(&mut dispatch, 2);
+    assert!(dispatch.principals.is_empty());
+}
+
+#[test]
+fn nobody_parks_all_that_may_be() {
+    let mut dispatch = Dispatch::<TurnId, u64>::new(QueueLimits { turns: 16, ..SHARED });
+    let mut parks = |principal: &str, from: u64| {
+        let mut parked = |turn: &u64| {
+            submit(&mut dispatch, *turn, principal, None).unwrap();
+            dispatch.park(*turn)
+        };
+        (from..from + 16).take_while(|turn| parked(turn)).count()
+    };
+    assert_eq!([parks("a", 0), parks("b", 100)], [7, 4]);
 }
 
 #[test]

@@ -30,6 +30,11 @@ pub fn session_digest(principal: &str, session: &str) -> Digest {
     digest_of(&[b"session", principal.as_bytes(), session.as_bytes()])
 }
 
+/// What a session's files are called.
+pub fn session_name(session: Digest) -> String {
+    format!("{session:032x}")
+}
+
 /// The digest of some parts; their borders count.
 pub fn digest_of(parts: &[&[u8]]) -> Digest {
     let hash = digest::sha256_framed(parts);

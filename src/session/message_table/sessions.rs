@@ -33,7 +33,10 @@ impl MessageTable {
     /// The session that a record is about, unless what it says was erased.
     pub fn session_of(&self, record: &Record) -> Option<Digest> {
         match record {
-            Record::Reset { principal, session, .. } => Some(session_digest(principal, session)),
+            Record::Reset { principal, session, .. }
+            | Record::AgentSession { principal, session, .. } => {
+                Some(session_digest(principal, session))
+            }
             other => {
                 let entry = self.get(other.id().and_then(Id::parse)?)?;
                 entry.session().filter(|_| !self.is_erased(entry))
@@ -41,8 +44,28 @@ impl MessageTable {
         }
     }
 
+    /// The record of the living agent's own session for this one; 0 without one.
+    pub fn agent_session_of(&self, session: Digest) -> u64 {
+        self.agent_sessions.get(&session).map_or(0, |kept| number_and_bytes(*kept).0)
+    }
+
+    /// The record of this number has the living agent's own session; 0: there is none any more.
+    pub(super) fn keep_agent_session(&mut self, session: Digest, number: u64, bytes: u64) {
+        let before = match number {
+            0 => self.agent_sessions.remove(&session),
+            _ => self.agent_sessions.insert(session, u128::from(number) << 64 | u128::from(bytes)),
+        };
+        let (before, freed) = before.map_or((0, 0), number_and_bytes);
+        self.agent_session_bytes = self.agent_session_bytes + bytes - freed;
+        self.records.remove(session, before);
+        if number > 0 {
+            self.records.add(session, number, 0);
+        }
+    }
+
     /// Everything up to this record of a session is void.
     pub(super) fn reset(&mut self, session: Digest, number: u64, erases: bool) {
+        self.keep_agent_session(session, 0, 0);
         let reset = self.resets.of(session);
         let old = [std::mem::replace(&mut reset.last, number), reset.erasure];
         reset.newest = self.last.unwrap_or_default();
@@ -105,6 +128,9 @@ impl MessageTable {
                 let reset = self.resets.get(session_digest(&principal, &session));
                 reset.is_some_and(|reset| [reset.last, reset.erasure].contains(&number))
             }
+            Ok(Record::AgentSession { principal, session, .. }) => {
+                self.agent_session_of(session_digest(&principal, &session)) == number
+            }
             Ok(Record::Clock { .. }) => {
                 self.clock.as_ref().is_some_and(|known| known.record == number)
             }
@@ -113,4 +139,10 @@ impl MessageTable {
             Ok(Record::Accepted(_) | Record::Step { .. }) | Err(_) => false,
         }
     }
+}
+
+/// What is known of the record of an agent's session.
+fn number_and_bytes(kept: u128) -> (u64, u64) {
+    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0);
+    (half(kept >> 64), half(kept))
 }

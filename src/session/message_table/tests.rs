@@ -56,6 +56,7 @@ impl Simple {
                 self.cuts = if retry.crash { self.cuts + 1 } else { 0 };
             }
             Step::Released if before == "running" => self.turn = "queued",
+            Step::Approval(_) if before == "running" => {}
             Step::Requeued if before == "failed" => {
                 (self.turn, self.attempts, self.cuts) = ("queued", 0, 0);
                 (self.outcome, self.ended) = (0, 0);
@@ -133,6 +134,8 @@ struct Seen {
     last: Option<u32>,
     /// Of each session, the record numbers up to which all was reset.
     resets: Vec<u64>,
+    /// Of each session, the record of its agent's; and the bytes of all.
+    agents: (Vec<u64>, u64),
     /// What goes first, by how many are kept.
     overdue: Vec<Vec<Id>>,
 }
@@ -165,6 +168,10 @@ fn seen(table: &MessageTable, numbers: u64) -> Seen {
         dead: BTreeSet::from_iter(dead_letters(table)),
         last: table.last.map(number_of),
         resets: resets.collect(),
+        agents: (
+            sessions().map(|(p, s)| table.agent_session_of(session_digest(p, s))).collect(),
+            table.agent_session_bytes,
+        ),
         overdue: (0..6).map(|keep| table.overdue(0.into(), keep, ALL)).collect(),
     }
 }
@@ -179,6 +186,7 @@ fn dead_letters(table: &MessageTable) -> Vec<u32> {
 struct Model {
     list: Vec<Simple>,
     resets: BTreeMap<(&'static str, &'static str), u64>,
+    agents: BTreeMap<(&'static str, &'static str), (u64, u64)>,
     last: Option<u32>,
     /// Settled ones without a key, in the order in which they got there.
     plain: Vec<u32>,
@@ -219,6 +227,10 @@ impl Model {
             dead: self.list.iter().filter(|m| m.way.0 == "dead").map(|m| m.id).collect(),
             last: self.last,
             resets: sessions().map(|who| self.resets.get(&who).copied().unwrap_or(0)).collect(),
+            agents: (
+                sessions().map(|who| self.agents.get(&who).map_or(0, |it| it.0)).collect(),
+                self.agents.values().map(|it| it.1).sum(),
+            ),
             overdue: (0..6).map(|keep| self.too_many(keep)).collect(),
         }
     }
@@ -256,9 +268,14 @@ impl Model {
                 });
             }
             Record::Clock { .. } | Record::Unknown { .. } => {}
+            Record::AgentSession { principal, session, .. } => {
+                let who = sessions().find(|who| *who == (principal.as_str(), session.as_str()));
+                self.agents.insert(who.unwrap(), (number, bytes));
+            }
             Record::Reset { principal, session, transcript_only, .. } => {
                 let who = sessions().find(|who| *who == (principal.as_str(), session.as_str()));
                 self.resets.insert(who.unwrap(), number);
+                self.agents.remove(&who.unwrap());
                 let mine = |m: &&mut Simple| {
                     let its = (m.principal.as_str(), m.session.as_deref());
                     !transcript_only
@@ -347,11 +364,18 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
             at: at.into(),
             transcript_only: random.one_in(3),
         },
+        3 if random.one_in(3) => Record::AgentSession {
+            principal: (*random.pick(&PRINCIPALS)).to_owned(),
+            session: (*random.pick(&SESSIONS)).to_owned(),
+            at: at.into(),
+            agent: "a".to_owned(),
+            id: text(),
+        },
         _ => {
             let strange = known.is_empty() || random.one_in(20);
             let id = if strange { last + 1 } else { *random.pick(&known) };
             let n = u32::try_from(random.below(4)).unwrap();
-            let (n, step) = match random.below(13) {
+            let (n, step) = match random.below(14) {
                 0 => (n, Step::Started),
                 1 => {
                     let (error, crash, asked) = (text(), random.one_in(2), random.one_in(2));
@@ -377,6 +401,7 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
                 9 => (0, Step::Revived),
                 10 => (0, Step::Requeued),
                 11 => (n, Step::Released),
+                12 => (n, Step::Approval(Box::default())),
                 _ => (0, Step::Dropped),
             };
             Record::step(Id::from(id), n, at, step)
@@ -751,6 +776,37 @@ fn a_cancelled_message_has_nothing_to_deliver() {
 }
 
 #[test]
+fn the_newest_session_of_an_agent_counts_until_a_reset() {
+    let mut scribe = Scribe::default();
+    let record = |session: &str, id: &str| Record::AgentSession {
+        principal: "owner".to_owned(),
+        session: session.to_owned(),
+        at: 0.into(),
+        agent: "digest".to_owned(),
+        id: id.to_owned(),
+    };
+    let (work, home) = (session_digest("owner", "work"), session_digest("owner", "home"));
+    for (session, id) in [("work", "a"), ("home", "b"), ("work", "c")] {
+        scribe.write(&record(session, id));
+    }
+    let of = |table: &MessageTable| [work, home].map(|session| table.agent_session_of(session));
+    assert_eq!(of(&scribe.table), [3, 2]);
+    assert_eq!(scribe.table.records_of(work, 0).collect::<Vec<_>>(), [3]);
+    assert_eq!(scribe.table.session_of(&record("work", "c")), Some(work));
+    let needed = |table: &MessageTable| {
+        [(1, "work"), (2, "home"), (3, "work")]
+            .map(|(number, session)| table.decide(number, &record(session, "x").to_json()))
+    };
+    assert_eq!(needed(&scribe.table), [Decision::Drop, Decision::Keep, Decision::Keep]);
+    scribe.reset("work");
+    assert_eq!(of(&scribe.table), [0, 2]);
+    assert_eq!(needed(&scribe.table), [Decision::Drop, Decision::Keep, Decision::Drop]);
+    assert_eq!(scribe.table.records_of(work, 0).collect::<Vec<_>>(), [4]);
+    scribe.write(&record("work", "d"));
+    assert_eq!(of(&scribe.table), [5, 2]);
+}
+
+#[test]
 fn a_reset_holds_for_what_came_before_it_in_its_session() {
     let mut scribe = Scribe::default();
     scribe.accept(1, Some("work"), None, false);
@@ -887,7 +943,7 @@ const WAYS: [DeliveryState; 5] = [
     DeliveryState::Dropped,
 ];
 /// Those of a turn, those of a delivery, and the one that belongs to neither.
-fn steps() -> [Step; 14] {
+fn steps() -> [Step; 15] {
     let text = String::new;
     [
         Step::Started,
@@ -897,6 +953,7 @@ fn steps() -> [Step; 14] {
         Step::Cancelled(text()),
         Step::Requeued,
         Step::Released,
+        Step::Approval(Box::default()),
         Step::Sending,
         Step::Deferred(text()),
         Step::Delivered,
@@ -911,12 +968,12 @@ fn steps() -> [Step; 14] {
 fn every_pair_of_a_turn_and_a_step_has_its_answer() {
     // Rows are states, columns steps; a letter names the state after it.
     let table = [
-        "R-DFC---------",
-        "RrDFC-Q-------",
-        "R--FC---------",
-        "--------------",
-        "-----Q--------",
-        "--------------",
+        "R-DFC----------",
+        "RrDFC-QR-------",
+        "R--FC----------",
+        "---------------",
+        "-----Q---------",
+        "---------------",
     ];
     let letters = [('Q', 0), ('R', 1), ('r', 2), ('D', 3), ('F', 4), ('C', 5)];
     for (state, row) in TURNS.iter().zip(table) {
@@ -935,8 +992,13 @@ fn every_pair_of_a_turn_and_a_step_has_its_answer() {
 
 #[test]
 fn every_pair_of_a_delivery_and_a_step_has_its_answer() {
-    let table =
-        ["-------S--X---", "-------SPDX---", "--------------", "-----------PO-", "--------------"];
+    let table = [
+        "--------S--X---",
+        "--------SPDX---",
+        "---------------",
+        "------------PO-",
+        "---------------",
+    ];
     let letters = [('P', 0), ('S', 1), ('D', 2), ('X', 3), ('O', 4)];
     for (state, row) in WAYS.iter().zip(table) {
         for (step, letter) in steps().iter().zip(row.chars()) {

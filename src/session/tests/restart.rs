@@ -34,7 +34,8 @@ fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<TurnState>, Opt
                     _ => {}
                 }
             }
-            Record::Reset { .. } | Record::Clock { .. } | Record::Unknown { .. } => {}
+            Record::Reset { .. } | Record::Clock { .. } => {}
+            Record::AgentSession { .. } | Record::Unknown { .. } => {}
         }
     }
     fates

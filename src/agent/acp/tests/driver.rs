@@ -197,7 +197,6 @@ const TURN: Turn<'_> = Turn {
     attachments: &[],
     earlier: &[],
     max_reply: 1000,
-    max_line: 0,
     process: "",
     session_name: "d1",
     agent_session: None,
