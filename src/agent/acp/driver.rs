@@ -111,6 +111,8 @@ pub fn run(process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
         }
         if let Err(e) = driver.turn_over() {
             driver.feed(Event::Cancel(failed(&e), STOP_GRACE));
+            // Nothing can be waited for any more.
+            driver.feed(Event::Timer);
         }
     };
     driver.leave();
