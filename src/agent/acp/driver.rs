@@ -111,6 +111,8 @@ pub fn run(process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
         }
         if let Err(e) = driver.turn_over() {
             driver.feed(Event::Cancel(failed(&e), STOP_GRACE));
+            // Nothing can be waited for any more.
+            driver.feed(Event::Timer);
         }
     };
     driver.leave();
@@ -143,8 +145,8 @@ impl Driver<'_, '_> {
         }
         let now = Instant::now();
         while let Some(at) = self.questions.iter().position(|it| it.until <= now) {
-            let why = "nobody answered within agent.approve_timeout";
-            let given = self.living.reply.borrow_mut().withdraw(&self.questions[at].id, why);
+            let (id, by) = (&self.questions[at].id, "agent.approve_timeout");
+            let given = self.living.reply.borrow_mut().withdraw(id, by);
             self.decide(at, given.unwrap_or(false));
         }
         if self.conversation.timer().is_some_and(|timer| timer <= now) {
@@ -198,7 +200,8 @@ impl Driver<'_, '_> {
         }
         if !self.conversation.is_prompting() {
             for question in self.questions.drain(..) {
-                self.living.reply.borrow_mut().withdraw(&question.id, "the turn was ended");
+                // Nobody has denied it.
+                self.living.reply.borrow_mut().withdraw(&question.id, "");
             }
             self.stands_since = None;
         }
