@@ -361,7 +361,7 @@ impl Outcome {
             | Outcome::ErrorResponse(_)
             | Outcome::Ended(CancelReason::TimedOut) => log::warn!("{turn} failed: {self}"),
             Outcome::Ended(_) | Outcome::Short(_) | Outcome::Released(_) => {
-                log::info!("{turn} was ended: {self}")
+                log::info!("{turn} was ended: {self}");
             }
         }
     }

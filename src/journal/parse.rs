@@ -147,31 +147,7 @@ impl<'a> Members<'a> {
                 typed::<String>(kind)?;
                 return Err("a record has no kind (`t`)".to_owned());
             }
-            "reset" => {
-                let principal = self.needed_text("principal")?;
-                let session = self.needed_text("session")?;
-                let at = self.timestamp()?;
-                let transcript_only = self.value("transcript_only")?;
-                return Ok(Record::Reset { principal, session, at, transcript_only });
-            }
-            "agent_session" => {
-                let principal = self.needed_text("principal")?;
-                let session = self.needed_text("session")?;
-                let agent = self.needed_text("agent")?;
-                let id = self.needed_text("agent_session_id")?;
-                return Ok(Record::AgentSession {
-                    principal,
-                    session,
-                    at: self.timestamp()?,
-                    agent,
-                    id,
-                });
-            }
-            "clock" => {
-                let boot = self.needed_text("boot")?;
-                let since_boot = self.value("since_boot")?;
-                return Ok(Record::Clock { boot, since_boot, at: self.timestamp()? });
-            }
+            "reset" | "agent_session" | "clock" => return self.without_message(),
             _ => {}
         }
         // Of a kind that is not known they may be anything.
@@ -196,14 +172,7 @@ impl<'a> Members<'a> {
                 _ => Step::Requeued,
             },
             "released" => Step::Released,
-            "approval" => Step::Approval(Box::new(Approval {
-                question: self.text("question")?.unwrap_or_default(),
-                title: self.needed_said("title")?,
-                kind: self.text("kind")?.unwrap_or_default(),
-                input: self.said("input")?.unwrap_or_default(),
-                allowed: self.value("allowed")?,
-                by: self.needed_text("by")?,
-            })),
+            "approval" => Step::Approval(Box::new(self.approval()?)),
             "cancelled" => Step::Cancelled(self.needed_said("error")?),
             "sending" => Step::Sending,
             "deferred" => Step::Deferred(self.needed_said("error")?),
@@ -222,6 +191,34 @@ impl<'a> Members<'a> {
             _ => return Ok(Record::Unknown { id: id.ok() }),
         };
         Ok(Record::Step { id: id?, n: n?.unwrap_or(0), at: at?, step })
+    }
+
+    /// A record that is about no message.
+    fn without_message(&mut self) -> Result<Record, String> {
+        if self.kind == "clock" {
+            let boot = self.needed_text("boot")?;
+            let since_boot = self.value("since_boot")?;
+            return Ok(Record::Clock { boot, since_boot, at: self.timestamp()? });
+        }
+        let (principal, session) = (self.needed_text("principal")?, self.needed_text("session")?);
+        if self.kind == "reset" {
+            let at = self.timestamp()?;
+            let transcript_only = self.value("transcript_only")?;
+            return Ok(Record::Reset { principal, session, at, transcript_only });
+        }
+        let (agent, id) = (self.needed_text("agent")?, self.needed_text("agent_session_id")?);
+        Ok(Record::AgentSession { principal, session, at: self.timestamp()?, agent, id })
+    }
+
+    fn approval(&mut self) -> Result<Approval, String> {
+        Ok(Approval {
+            question: self.text("question")?.unwrap_or_default(),
+            title: self.needed_said("title")?,
+            kind: self.text("kind")?.unwrap_or_default(),
+            input: self.said("input")?.unwrap_or_default(),
+            allowed: self.value("allowed")?,
+            by: self.needed_text("by")?,
+        })
     }
 
     fn accepted(&mut self, id: String, at: Timestamp) -> Result<Record, String> {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::asking::{Asking, OpenApproval, Slot};
 use super::clock::millis;
-use super::hub::{Hub, State};
+use super::hub::Hub;
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner, digest_of};
 use super::notices::Notice;

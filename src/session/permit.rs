@@ -99,7 +99,7 @@ impl TurnPermit {
         let (hub, began) = (&self.hub, Instant::now());
         let attempt = Attempt { n: 1, ..Attempt::default() };
         let message = draft.accept(self.id, Timestamp::default());
-        let outcome = hub.run_agent(&message, attempt, reply, (Some(client), None))?;
+        let outcome = hub.run_agent(&message, &attempt, reply, (Some(client), None))?;
         // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
         let echoed = outcome == Outcome::Done && hub.settings().agent.kind() == "echo";
         if !echoed || log::log_enabled!(log::Level::Debug) {

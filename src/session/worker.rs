@@ -203,7 +203,7 @@ impl Hub {
         let cancel = (None, Some(cancel.as_fd()));
         let known = attempt.agent_session.clone();
         let mut reply = DurableReply { hub: self, id, entry, run, known, asked: false };
-        self.run_agent(message, attempt, &mut reply, cancel)
+        self.run_agent(message, &attempt, &mut reply, cancel)
     }
 
     /// Has the agent answer a message, whether it is in the journal or not. It may be ended by the
@@ -214,7 +214,7 @@ impl Hub {
     pub(super) fn run_agent(
         &self,
         message: &Accepted,
-        attempt: Attempt,
+        attempt: &Attempt,
         reply: &mut dyn Reply,
         (client, cancel): (Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>),
     ) -> io::Result<Outcome> {

@@ -1,6 +1,7 @@
 //! Programs that others wrote: clients, a browser, proxies.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod agents;
 mod browser;
 mod clients;
 mod matrix;

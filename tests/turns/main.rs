@@ -6,6 +6,7 @@ mod delivery;
 mod delivery_command;
 mod failover;
 mod leftovers;
+mod living;
 mod pass_through;
 mod temporary_failures;
 mod tools;

@@ -4,6 +4,8 @@
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
+use super::events::{Action, Event, Opened};
+use super::reply_text::ReplyText;
 use super::wire::{Answer, Features};
 use crate::agent::{Outcome, too_long};
 use crate::cancel::CancelReason;
@@ -26,69 +28,6 @@ const MAX_PAGES: u32 = 20;
 
 /// Permissions that are open at once: an agent asks for one tool after the other, or for a few.
 pub const MAX_PERMISSIONS: usize = 32;
-
-/// How the agent's session came to be there.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opened {
-    /// It was in the process's memory.
-    Known,
-    New,
-    Resumed,
-    Loaded,
-}
-
-impl Opened {
-    fn is_restored(self) -> bool {
-        matches!(self, Opened::Resumed | Opened::Loaded)
-    }
-}
-
-/// What has come.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The answer to the request that is open.
-    Answered(&'a Answer<'a>),
-    /// An error is the answer, and the turn ends so if nothing else helps.
-    Refused(Outcome),
-    /// Text of the agent's.
-    Said(&'a str),
-    /// A tool call or a plan: a word and JSON; empty where there is nothing to be shown.
-    Shown(&'static str, String),
-    /// What belongs to a conversation and is no part of the reply: a user's text, a thought.
-    Aside,
-    /// A request for a permission, by its id, with the options to allow it and to reject it, as JSON.
-    Asked { request: String, allow: Option<String>, reject: Option<String> },
-    /// A permission, by its number, with what the reply has to say about it.
-    Decided { number: u32, allowed: bool, note: Option<String> },
-    /// The time has come that was set.
-    Timer,
-    /// The turn has to end so; the agent has so long for that.
-    Cancel(Outcome, Duration),
-    /// Nothing more will come.
-    Ended(Outcome),
-}
-
-/// What is to be done.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Action<'a> {
-    /// Requests: a page of the list of sessions, and those that open one.
-    List(Option<String>),
-    Resume,
-    Load,
-    Create,
-    Prompt(Opened),
-    /// The notification.
-    Cancel,
-    /// The answer to a permission's request; `None`: cancelled.
-    Permit(String, Option<String>),
-    /// Somebody has to decide on the permission that has come last.
-    Ask(u32),
-    Say(Cow<'a, str>),
-    Show(&'static str, String),
-    /// The agent does not do what it has to: its process cannot be used any more.
-    EndProcess,
-    Finish(Outcome),
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -199,6 +138,8 @@ impl Conversation {
         use State::{Cancelling, Creating, Listing, Loading, Over, Prompting, Resuming, Settling};
         match (self.state, event) {
             (Over, _) => Vec::new(),
+            (Prompting, event) => self.prompting(now, event),
+            (Cancelling, event) => self.cancelling(now, event),
 
             (Listing, Event::Answered(answer)) => vec![self.listed(answer)],
             (Listing, Event::Refused(_)) => vec![self.restore()],
@@ -237,16 +178,39 @@ impl Conversation {
             (Listing | Resuming | Creating, Event::Said(_) | Event::Shown(..) | Event::Aside) => {
                 Vec::new()
             }
+            (Listing | Resuming | Loading | Creating, Event::Timer) => Vec::new(),
 
-            (Prompting, Event::Answered(answer)) => self.stopped(answer.stop_reason.get()),
-            (Prompting, Event::Refused(outcome)) => self.finish(outcome),
-            (Prompting, Event::Said(text)) => self.say(now, text),
-            (Prompting, Event::Shown(word, json)) => {
+            // Before the prompt there is nothing that would need leave.
+            (Listing | Resuming | Loading | Settling | Creating, Event::Asked { request, .. }) => {
+                vec![Action::Permit(request, None)]
+            }
+            (Listing | Resuming | Loading | Settling | Creating, Event::Decided { .. }) => {
+                Vec::new()
+            }
+            // An agent that lets a whole turn pass without an answer will answer no other one either.
+            (
+                Listing | Resuming | Loading | Creating,
+                Event::Cancel(outcome @ Outcome::Ended(CancelReason::TimedOut), _),
+            ) => self.give_up(outcome),
+            (
+                Listing | Resuming | Loading | Settling | Creating,
+                Event::Cancel(outcome, _) | Event::Ended(outcome),
+            ) => self.finish(outcome),
+        }
+    }
+
+    /// The prompt is out.
+    fn prompting<'a>(&mut self, now: Instant, event: Event<'a>) -> Vec<Action<'a>> {
+        match event {
+            Event::Answered(answer) => self.stopped(answer.stop_reason.get()),
+            Event::Refused(outcome) | Event::Ended(outcome) => self.finish(outcome),
+            Event::Said(text) => self.say(now, text),
+            Event::Shown(word, json) => {
                 self.reply.interrupt(word == "tool");
                 shown(word, json)
             }
-            (Prompting, Event::Aside) => Vec::new(),
-            (Prompting, Event::Asked { request, allow, reject }) => {
+            Event::Aside | Event::Timer => Vec::new(),
+            Event::Asked { request, allow, reject } => {
                 self.reply.interrupt(true);
                 if self.permissions.len() == MAX_PERMISSIONS {
                     self.denied = true;
@@ -257,58 +221,40 @@ impl Conversation {
                 self.permissions.push(Permission { number, request, allow, reject });
                 vec![Action::Ask(number)]
             }
-            (Prompting, Event::Decided { number, allowed, note }) => {
-                self.decide(now, number, allowed, note)
-            }
-            (Prompting, Event::Cancel(outcome, grace)) => self.cancel(now, outcome, grace),
+            Event::Decided { number, allowed, note } => self.decide(now, number, allowed, note),
+            Event::Cancel(outcome, grace) => self.cancel(now, outcome, grace),
+        }
+    }
 
-            (Cancelling, Event::Answered(_) | Event::Refused(_) | Event::Ended(_)) => {
-                let outcome = self.outcome.take();
-                self.finish(outcome.unwrap_or(Outcome::Ended(CancelReason::Cancelled)))
+    /// The prompt was taken back, and the agent has to answer that.
+    fn cancelling<'a>(&mut self, now: Instant, event: Event<'a>) -> Vec<Action<'a>> {
+        match event {
+            Event::Answered(_) | Event::Refused(_) | Event::Ended(_) => {
+                let outcome = self.taken_back();
+                self.finish(outcome)
             }
-            (Cancelling, Event::Shown(word, json)) => shown(word, json),
-            (Cancelling, Event::Said(_) | Event::Aside) => Vec::new(),
-            (Cancelling, Event::Cancel(_, grace)) => {
+            Event::Shown(word, json) => shown(word, json),
+            Event::Said(_) | Event::Aside | Event::Decided { .. } => Vec::new(),
+            Event::Asked { request, .. } => vec![Action::Permit(request, None)],
+            Event::Cancel(_, grace) => {
                 self.timer = self.timer.map(|timer| timer.min(now + grace));
                 Vec::new()
             }
-            (Cancelling, Event::Timer) => {
-                let outcome = self.outcome.take();
-                let mut actions = vec![Action::EndProcess];
-                actions.extend(
-                    self.finish(outcome.unwrap_or(Outcome::Ended(CancelReason::Cancelled))),
-                );
-                actions
+            Event::Timer => {
+                let outcome = self.taken_back();
+                self.give_up(outcome)
             }
-
-            // Before the prompt there is nothing that would need one, and after a cancel they are all
-            // cancelled.
-            (
-                Listing | Resuming | Loading | Settling | Creating | Cancelling,
-                Event::Asked { request, .. },
-            ) => vec![Action::Permit(request, None)],
-            (
-                Listing | Resuming | Loading | Settling | Creating | Cancelling,
-                Event::Decided { .. },
-            ) => Vec::new(),
-            (Listing | Resuming | Loading | Creating | Prompting, Event::Timer) => Vec::new(),
-            // An agent that lets a whole turn pass without an answer will answer no other one either.
-            (
-                Listing | Resuming | Loading | Creating,
-                Event::Cancel(outcome @ Outcome::Ended(CancelReason::TimedOut), _),
-            ) => {
-                let mut actions = vec![Action::EndProcess];
-                actions.extend(self.finish(outcome));
-                actions
-            }
-            (Listing | Resuming | Loading | Settling | Creating, Event::Cancel(outcome, _)) => {
-                self.finish(outcome)
-            }
-            (
-                Listing | Resuming | Loading | Settling | Creating | Prompting,
-                Event::Ended(outcome),
-            ) => self.finish(outcome),
         }
+    }
+
+    fn taken_back(&mut self) -> Outcome {
+        self.outcome.take().unwrap_or(Outcome::Ended(CancelReason::Cancelled))
+    }
+
+    fn give_up(&mut self, outcome: Outcome) -> Vec<Action<'static>> {
+        let mut actions = vec![Action::EndProcess];
+        actions.extend(self.finish(outcome));
+        actions
     }
 
     fn go(&mut self, state: State, action: Action<'static>) -> Action<'static> {
@@ -441,42 +387,4 @@ impl Conversation {
 
 fn shown(word: &'static str, json: String) -> Vec<Action<'static>> {
     if json.is_empty() { Vec::new() } else { vec![Action::Show(word, json)] }
-}
-
-/// The reply so far: what is put between its pieces, and how long it is.
-#[derive(Debug, Default)]
-struct ReplyText {
-    bytes: usize,
-    /// Line feeds at its end, up to two.
-    line_feeds: usize,
-    /// Something else has come after it.
-    interrupted: bool,
-}
-
-impl ReplyText {
-    /// What comes next begins behind a blank line.
-    fn interrupt(&mut self, does: bool) {
-        self.interrupted |= does;
-    }
-
-    /// A piece, as it goes into the reply.
-    fn next<'a>(&mut self, text: &'a str) -> Cow<'a, str> {
-        let mut piece = Cow::Borrowed(text);
-        if self.interrupted {
-            // Some put a blank line there themselves.
-            let rest = text.trim_start_matches('\n');
-            piece = Cow::Borrowed(rest);
-            if !rest.is_empty() && self.bytes > 0 {
-                piece = Cow::Owned("\n\n"[self.line_feeds..].to_owned() + rest);
-            }
-        }
-        if !piece.is_empty() {
-            self.interrupted = false;
-            self.bytes += piece.len();
-            let own = piece.len() - piece.trim_end_matches('\n').len();
-            let all = if own == piece.len() { self.line_feeds + own } else { own };
-            self.line_feeds = all.min(2);
-        }
-        piece
-    }
 }

@@ -4,77 +4,70 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::conversation::{Action, CANCEL_GRACE, Conversation, Event, Opened, STOP_GRACE};
+use super::conversation::{CANCEL_GRACE, Conversation, STOP_GRACE};
+use super::events::{Action, Event};
 use super::updates::{Calls, Shown};
-use super::wire::{self, Answer, Features, Message, Refusal, Update};
-use super::{prompt, updates};
+use super::wire::{self, Features, Message, Update};
+use super::{requests, updates};
 use crate::agent::living::{Address, Directory, Inbox, Input, LivingTurn, Process};
-use crate::agent::{
-    AgentSession, Answer as Given, ErrorResponse, Leave, Outcome, Question, Report, Turn,
-};
+use crate::agent::{Outcome, Question, Turn};
 use crate::cancel::{Cancel, CancelReason};
-use crate::config;
-use crate::digest::{hex, sha256_framed};
-use crate::escape::{escaped, first_chars, quoted};
+use crate::escape::escaped;
 use crate::limits::KEEP_ALIVE;
 use crate::sys::fd::EventFd;
-use crate::sys::gather::Gather;
 use crate::sys::poll::Interest;
 use crate::sys::process::is_shortage;
 
-/// Of an agent's error message, for whoever gets it.
-const MAX_ERROR: usize = 1000;
-
 /// A question that somebody was asked.
-struct Open {
+pub struct Open {
     /// The permission's number.
-    number: u32,
-    id: String,
-    until: Instant,
+    pub number: u32,
+    pub id: String,
+    pub until: Instant,
 }
 
-struct Driver<'a, 'r> {
-    process: &'a Process,
-    living: &'a LivingTurn<'a, 'r>,
-    turn: &'a Turn<'a>,
-    features: Features,
+/// A turn that runs.
+pub struct Driver<'a, 'r> {
+    pub process: &'a Process,
+    pub living: &'a LivingTurn<'a, 'r>,
+    pub turn: &'a Turn<'a>,
+    pub features: Features,
     /// Which agent it is, as sessions remember it.
-    agent: String,
-    inbox: Arc<Inbox>,
-    conversation: Conversation,
+    pub agent: String,
+    pub inbox: Arc<Inbox>,
+    pub conversation: Conversation,
     /// What the inbox is open for.
-    session: Option<Address>,
-    request: Option<Address>,
+    pub session: Option<Address>,
+    pub request: Option<Address>,
     /// Of a session that is not in memory yet, and of one that ends with the turn.
-    directory: Option<Directory>,
+    pub directory: Option<Directory>,
     /// The agent's session is new, and was not told of yet.
-    is_new: bool,
-    calls: Calls,
+    pub is_new: bool,
+    pub calls: Calls,
     /// The permission that has come last: what it is about, and whether it can be given.
-    asked: (Question, bool),
-    questions: Vec<Open>,
+    pub asked: (Question, bool),
+    pub questions: Vec<Open>,
     /// Raised when there are answers.
-    answers: Option<Arc<EventFd>>,
+    pub answers: Option<Arc<EventFd>>,
     /// Since when the clock stands still.
-    stands_since: Option<Instant>,
-    deadline: Instant,
-    silent_since: Instant,
-    outcome: Option<Outcome>,
+    pub stands_since: Option<Instant>,
+    pub deadline: Instant,
+    pub silent_since: Instant,
+    pub outcome: Option<Outcome>,
 }
 
 pub fn run(process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
     let failed = |e: &io::Error| {
-        let words = format!("the gateway cannot exchange data with the agent: {e}");
-        if is_shortage(e) { Outcome::Short(words) } else { Outcome::Temporary(words) }
+        temporary(&format!("the gateway cannot exchange data with the agent: {e}"), e)
     };
     let turn = living.turn;
     let inbox = match Inbox::new() {
         Ok(inbox) => inbox,
         Err(e) => return failed(&e),
     };
-    let agent = name(living.config);
+    let agent = Driver::name(living.config);
     let known = turn.agent_session.filter(|session| session.agent == agent);
     let known = known.map(|session| (session.id.as_str(), process.has_session(&session.id)));
     let mut directory = None;
@@ -124,16 +117,8 @@ pub fn run(process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
     outcome
 }
 
-/// Which agent it is: with another command or directory, ids of sessions mean something else.
-fn name(config: &config::Agent) -> String {
-    let directory =
-        config.directory.as_ref().map_or(&b""[..], |it| it.as_os_str().as_encoded_bytes());
-    let command = config.command.iter().map(|part| part.as_bytes());
-    hex(&sha256_framed(&std::iter::once(directory).chain(command).gather())[..12])
-}
-
 /// A cancel for this reason, and what the agent has for it.
-fn cancelled(reason: CancelReason) -> Event<'static> {
+pub fn cancelled(reason: CancelReason) -> Event<'static> {
     let grace = if reason == CancelReason::Aborted { STOP_GRACE } else { CANCEL_GRACE };
     Event::Cancel(Outcome::Ended(reason), grace)
 }
@@ -203,7 +188,7 @@ impl Driver<'_, '_> {
     }
 
     /// Has the conversation take an event, and what follows from it.
-    fn feed(&mut self, event: Event<'_>) {
+    pub fn feed(&mut self, event: Event<'_>) {
         let mut next = Some(event);
         while let Some(event) = next.take() {
             for action in self.conversation.step(Instant::now(), event) {
@@ -220,7 +205,7 @@ impl Driver<'_, '_> {
     }
 
     /// Has lines of the agent's session come here.
-    fn listen(&mut self) {
+    pub fn listen(&mut self) {
         let id = self.conversation.session();
         if matches!(&self.session, Some(Address::Session(known)) if known == id) {
             return;
@@ -242,15 +227,15 @@ impl Driver<'_, '_> {
     fn act(&mut self, action: Action<'_>) -> Option<Event<'static>> {
         match action {
             Action::List(cursor) => {
-                self.request(|id, driver| wire::list(id, driver.cwd(), cursor.as_deref()));
+                self.request(|id, driver| requests::list(id, driver.cwd(), cursor.as_deref()));
             }
             Action::Resume => self.open("session/resume"),
             Action::Load => self.open("session/load"),
             Action::Create => self.open("session/new"),
             Action::Prompt(opened) => return self.prompt(opened),
-            Action::Cancel => self.process.send(wire::cancel(self.conversation.session())),
+            Action::Cancel => self.process.send(requests::cancel(self.conversation.session())),
             Action::Permit(request, option) => {
-                self.process.send(wire::permit(&request, option.as_deref()));
+                self.process.send(requests::permit(&request, option.as_deref()));
             }
             Action::Ask(number) => return self.ask(number),
             Action::Say(text) => {
@@ -279,11 +264,11 @@ impl Driver<'_, '_> {
     fn open(&mut self, method: &str) {
         let session = self.conversation.session().to_owned();
         let session = Some(session.as_str()).filter(|it| !it.is_empty());
-        self.request(|id, driver| wire::open(id, method, session, driver.cwd()));
+        self.request(|id, driver| requests::open(id, method, session, driver.cwd()));
     }
 
     /// Sends a request whose answer is waited for.
-    fn request(&mut self, words: impl FnOnce(u64, &Self) -> String) {
+    pub fn request(&mut self, words: impl FnOnce(u64, &Self) -> String) {
         let number = self.process.next_request();
         let address = Address::Request(number);
         self.process.open(address.clone(), &self.inbox);
@@ -291,42 +276,6 @@ impl Driver<'_, '_> {
             self.process.close(&before);
         }
         self.process.send(words(number, self));
-    }
-
-    /// Sends the prompt to a session that was opened like this.
-    fn prompt(&mut self, opened: Opened) -> Option<Event<'static>> {
-        self.listen();
-        let id = self.conversation.session().to_owned();
-        let images = self.features.has(Features::IMAGE);
-        let mut before = None;
-        self.is_new = opened == Opened::New;
-        if self.is_new {
-            match prompt::said_before(self.turn, self.living.config.max_history) {
-                Ok(said) => before = Some(said),
-                Err(e) => return Some(unreadable(&e)),
-            }
-        }
-        let first = before.as_ref().map(Option::as_deref);
-        let blocks = match prompt::blocks(self.turn, first, images) {
-            Ok(blocks) => blocks,
-            Err(e) => return Some(unreadable(&e)),
-        };
-        let how = match opened {
-            Opened::Known => "",
-            Opened::New if first.flatten().is_some() => "restored",
-            Opened::New => "new",
-            Opened::Resumed => "resumed",
-            Opened::Loaded => "loaded",
-        };
-        if !how.is_empty() {
-            self.process.add_session(&id, self.is_new.then_some([0; 3]));
-            log::debug!("turn {}: the agent's session {id:?} is {how}", self.turn.message_id);
-            let json = format!(r#"{{"how":"{how}","agent_session_id":{}}}"#, quoted(&id));
-            self.living.reply.borrow_mut().event("agent_session", &json);
-        }
-        let meta = prompt::meta(self.turn);
-        self.request(|number, _| wire::prompt(number, &id, &blocks, &meta));
-        None
     }
 
     fn line(&mut self, line: &str) {
@@ -363,7 +312,7 @@ impl Driver<'_, '_> {
                         self.feed(Event::Refused(Outcome::Temporary(words)));
                     }
                     Some(wire::Route::Session(_, Some(request))) => {
-                        self.process.send(wire::permit(request, None));
+                        self.process.send(requests::permit(request, None));
                     }
                     Some(_) | None => {}
                 }
@@ -385,164 +334,13 @@ impl Driver<'_, '_> {
         }
     }
 
-    fn permission(&mut self, request: &str, call: &Update<'_>, options: &str) {
-        let owned = |kind| wire::option(options, kind).map(str::to_owned);
-        let (allow, reject) = (owned("allow_once"), owned("reject_once"));
-        self.asked = (self.calls.question(call), allow.is_some());
-        self.feed(Event::Asked { request: request.to_owned(), allow, reject });
-    }
-
-    /// Has somebody decide on the permission that has come last.
-    fn ask(&mut self, number: u32) -> Option<Event<'static>> {
-        let (question, can) = &self.asked;
-        if !can {
-            log::warn!(
-                "turn {}: denied, since the agent does not offer to allow it once only: {}",
-                self.turn.message_id,
-                question.title
-            );
-            return Some(Event::Decided { number, allowed: false, note: None });
-        }
-        let leave = self.living.reply.borrow_mut().ask(question, self.living.config.approve);
-        let (allowed, note) = match leave {
-            Leave::Allowed => (true, None),
-            Leave::Denied(why) if why.is_empty() => (false, None),
-            Leave::Denied(why) => {
-                let title = question.title.trim_end_matches('.');
-                let words = format!("(The agent asked for leave: {title}. It was denied: {why}.)");
-                (false, Some(words))
-            }
-            Leave::Asked { id, event } => {
-                let now = Instant::now();
-                self.stands_since.get_or_insert(now);
-                self.answers = Some(event);
-                let until = now + self.living.config.approve_timeout;
-                self.questions.push(Open { number, id, until });
-                return None;
-            }
-        };
-        Some(Event::Decided { number, allowed, note })
-    }
-
-    fn take_answers(&mut self) {
-        if let Some(event) = &self.answers {
-            event.clear();
-        }
-        let given = self.living.reply.borrow_mut().answers();
-        for answer in given {
-            match answer {
-                Given::Given(id, allowed) => {
-                    if let Some(at) = self.questions.iter().position(|it| it.id == id) {
-                        self.decide(at, allowed);
-                    }
-                }
-                Given::Stopping => {
-                    let words = "the gateway stops, and nobody can answer the agent";
-                    let outcome = Outcome::Released(words.to_owned());
-                    self.feed(Event::Cancel(outcome, STOP_GRACE));
-                }
-            }
-        }
-    }
-
-    /// A question was answered. After the last one that is open the turn waits for its slot.
-    fn decide(&mut self, at: usize, allowed: bool) {
-        let Open { number, .. } = self.questions.remove(at);
-        if self.questions.is_empty() {
-            // Neither its clock nor the client is looked at meanwhile: `idle` needs the reply.
-            let deadline = Instant::now() + self.living.config.turn_timeout;
-            let cancel = Cancel { deadline, idle: None, ..self.living.cancel };
-            let resumed = self.living.reply.borrow_mut().resume(&cancel);
-            self.deadline +=
-                self.stands_since.take().map_or(Duration::ZERO, |since| since.elapsed());
-            if let Err(reason) = resumed {
-                return self.feed(cancelled(reason));
-            }
-        }
-        self.feed(Event::Decided { number, allowed, note: None });
-    }
-
     fn ended(&mut self, outcome: Outcome) {
         if self.process.outcome().is_none() && !self.conversation.session().is_empty() {
             // More has come than may wait: the agent has to stop, and its session is opened anew.
-            self.process.send(wire::cancel(self.conversation.session()));
+            self.process.send(requests::cancel(self.conversation.session()));
             self.process.remove_session(self.conversation.session());
         }
         self.feed(Event::Ended(outcome));
-    }
-
-    /// The agent has taken its first prompt, and with it what was said before: its session is worth keeping.
-    fn keep(&mut self) {
-        if self.is_new && !self.turn.session_name.is_empty() {
-            let id = self.conversation.session().to_owned();
-            let session = AgentSession { agent: self.agent.clone(), id };
-            self.living.reply.borrow_mut().keep_session(&session);
-            self.is_new = false;
-        }
-    }
-
-    /// The agent has answered a cancel with something else, and may take the turn for one that still runs: no
-    /// later one may be given to this process.
-    fn distrust(&self) {
-        let id = self.turn.message_id;
-        log::info!(
-            "turn {id}: its cancel was answered wrongly; the agent's process takes no more turns"
-        );
-        self.process.retire();
-    }
-
-    /// What the answer to the prompt tells beside the reply.
-    fn report(&mut self, answer: &Answer<'_>) {
-        let reason = answer.stop_reason.get();
-        let finish =
-            matches!(reason, "max_tokens" | "max_turn_requests").then(|| "length".to_owned());
-        let usage = answer.tokens().and_then(|(used, in_all)| {
-            let id = self.conversation.session();
-            let before = self.process.used(id);
-            self.process.add_session(id, Some(used));
-            let [input, output, all] = if in_all && !self.features.has(Features::OWN_USAGE) {
-                updates::difference(before?, used).unwrap_or_else(|| {
-                    self.process.features.fetch_or(Features::OWN_USAGE, Ordering::Relaxed);
-                    used
-                })
-            } else {
-                used
-            };
-            Some(format!(
-                r#"{{"prompt_tokens":{input},"completion_tokens":{output},"total_tokens":{all}}}"#
-            ))
-        });
-        if usage.is_some() || finish.is_some() {
-            let report = Report { usage, finish, ..Report::default() };
-            self.living.reply.borrow_mut().report(report);
-        }
-    }
-
-    /// How a turn ends by an error of the agent's.
-    fn refused(&self, refusal: &Refusal) -> Outcome {
-        let Refusal { code, message, status } = refusal;
-        let message = escaped(&first_chars(message, MAX_ERROR), false);
-        if let Some(status) = *status {
-            let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
-            let response = ErrorResponse::new(status, &message, (&quoted(kind), "null", "null"));
-            return Outcome::ErrorResponse(Box::new(response));
-        }
-        let words = format!("the agent answered with the error {code}: {message}");
-        match *code {
-            wire::AUTHENTICATION_REQUIRED => Outcome::Failed(format!(
-                "{words}; log it in as the user that runs the gateway, by its own command for that, or \
-                 give it its key with agent.env or agent.pass_env"
-            )),
-            wire::NOT_FOUND => {
-                // It may have forgotten the session: then that is opened anew.
-                self.process.remove_session(self.conversation.session());
-                Outcome::Temporary(words)
-            }
-            wire::REQUEST_CANCELLED | wire::WRONG_PARAMETERS..=wire::WRONG_REQUEST => {
-                Outcome::Failed(words)
-            }
-            _ => Outcome::Temporary(words),
-        }
     }
 
     /// Leaves the process to others.
@@ -551,20 +349,20 @@ impl Driver<'_, '_> {
         self.session.iter().chain(&self.request).for_each(|address| self.process.close(address));
         while let Some(Input::Line(line)) = self.inbox.take() {
             if let Some(wire::Route::Session(_, Some(request))) = wire::route(&line) {
-                self.process.send(wire::permit(request, None));
+                self.process.send(requests::permit(request, None));
             }
         }
         let id = self.conversation.session();
         let is_over = self.turn.session_name.is_empty() || self.is_new;
         if is_over && !id.is_empty() && self.features.has(Features::CLOSE) {
-            self.process.send(wire::close(id));
+            self.process.send(requests::close(id));
             self.process.remove_session(id);
         }
     }
 }
 
-fn unreadable(e: &io::Error) -> Event<'static> {
-    let words = format!("what was said or attached cannot be read: {e}");
+/// A failure of the system's.
+pub fn temporary(words: &str, e: &io::Error) -> Outcome {
     let short = is_shortage(e);
-    Event::Ended(if short { Outcome::Short(words) } else { Outcome::Temporary(words) })
+    if short { Outcome::Short(words.to_owned()) } else { Outcome::Temporary(words.to_owned()) }
 }

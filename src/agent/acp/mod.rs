@@ -3,9 +3,14 @@
 //! What may enter: what is said to such an agent and what its words mean. Which process it is, and whether it
 //! lives, is `living`'s to know.
 
+mod asking;
 mod conversation;
 mod driver;
+mod events;
 mod prompt;
+mod reply_text;
+mod requests;
+mod results;
 #[cfg(any(test, fuzzing))]
 pub mod tests;
 mod updates;
@@ -25,7 +30,7 @@ pub static ACP: Acp = Acp;
 
 impl Protocol for Acp {
     fn greeting(&self) -> Option<String> {
-        Some(wire::initialize())
+        Some(requests::initialize())
     }
 
     fn line(&self, process: &Process, line: &str) -> Result<(), String> {
@@ -46,7 +51,7 @@ impl Protocol for Acp {
                 match request.filter(|_| !taken) {
                     Some(request) => {
                         process.complain("it asks for leave outside of any turn", line);
-                        process.send(wire::permit(request, None));
+                        process.send(requests::permit(request, None));
                     }
                     None if !taken && line.contains("\"agent_message_chunk\"") => {
                         process.complain("it says something outside of any turn", line);
@@ -56,7 +61,7 @@ impl Protocol for Acp {
             }
             Some(Route::Unknown(id)) => {
                 let words = "The gateway offers no such method.";
-                process.send(wire::error(id, wire::UNKNOWN_METHOD, words));
+                process.send(requests::error(id, wire::UNKNOWN_METHOD, words));
             }
             Some(Route::Nobody | Route::Notification) => {}
         }

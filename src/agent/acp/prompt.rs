@@ -4,6 +4,10 @@ use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use super::driver::{Driver, temporary};
+use super::events::{Event, Opened};
+use super::requests;
+use super::wire::Features;
 use crate::agent::context::{history, instructions, is_instruction, message};
 use crate::agent::{Attachment, Turn};
 use crate::digest::to_base64;
@@ -12,12 +16,54 @@ use crate::json::add;
 use crate::limits::MAX_BODY_RANGE;
 use crate::sys::fs::{is_temporary, open_own, read_bytes};
 
+impl Driver<'_, '_> {
+    /// Sends the prompt to a session that was opened like this.
+    pub fn prompt(&mut self, opened: Opened) -> Option<Event<'static>> {
+        self.listen();
+        let id = self.conversation.session().to_owned();
+        let images = self.features.has(Features::IMAGE);
+        let mut before = None;
+        self.is_new = opened == Opened::New;
+        if self.is_new {
+            match said_before(self.turn, self.living.config.max_history) {
+                Ok(said) => before = Some(said),
+                Err(e) => return Some(unreadable(&e)),
+            }
+        }
+        let first = before.as_ref().map(Option::as_deref);
+        let blocks = match blocks(self.turn, first, images) {
+            Ok(blocks) => blocks,
+            Err(e) => return Some(unreadable(&e)),
+        };
+        let how = match opened {
+            Opened::Known => "",
+            Opened::New if first.flatten().is_some() => "restored",
+            Opened::New => "new",
+            Opened::Resumed => "resumed",
+            Opened::Loaded => "loaded",
+        };
+        if !how.is_empty() {
+            self.process.add_session(&id, self.is_new.then_some([0; 3]));
+            log::debug!("turn {}: the agent's session {id:?} is {how}", self.turn.message_id);
+            let json = format!(r#"{{"how":"{how}","agent_session_id":{}}}"#, quoted(&id));
+            self.living.reply.borrow_mut().event("agent_session", &json);
+        }
+        let meta = meta(self.turn);
+        self.request(|number, _| requests::prompt(number, &id, &blocks, &meta));
+        None
+    }
+}
+
+fn unreadable(e: &io::Error) -> Event<'static> {
+    Event::Ended(temporary(&format!("what was said or attached cannot be read: {e}"), e))
+}
+
 /// What the agent's session does not know yet, as text; `None` where that is nothing. `max_history`: bytes of
 /// what was said before.
 ///
 /// # Errors
 /// The transcript cannot be read.
-pub fn said_before(turn: &Turn<'_>, max_history: usize) -> io::Result<Option<String>> {
+fn said_before(turn: &Turn<'_>, max_history: usize) -> io::Result<Option<String>> {
     let lines = match (turn.transcript, turn.context) {
         (Some(transcript), _) => {
             let mut lines = String::new();
@@ -46,7 +92,7 @@ pub fn said_before(turn: &Turn<'_>, max_history: usize) -> io::Result<Option<Str
 ///
 /// # Errors
 /// An attachment cannot be read now.
-pub fn blocks(turn: &Turn<'_>, first: Option<Option<&str>>, images: bool) -> io::Result<String> {
+fn blocks(turn: &Turn<'_>, first: Option<Option<&str>>, images: bool) -> io::Result<String> {
     let mut text = String::new();
     if let Some(before) = first {
         let instructions = instructions(turn.context.map_or("", |context| &context.messages));
@@ -111,7 +157,7 @@ fn file_uri(path: &Path) -> String {
 }
 
 /// Whose message it is, for the agent's own use.
-pub fn meta(turn: &Turn<'_>) -> String {
+fn meta(turn: &Turn<'_>) -> String {
     let [principal, id, session] = [turn.principal, turn.message_id, turn.session].map(quoted);
     let attempt = turn.attempt;
     format!(

@@ -27,7 +27,7 @@ pub enum Address {
 }
 
 /// Tokens of input, of output, and in all.
-pub type Usage = [u64; 3];
+type Usage = [u64; 3];
 
 /// How far a process has come.
 #[derive(Clone, Debug)]

@@ -245,6 +245,15 @@ fn a_parked_turn_gives_its_place_away_and_comes_before_its_session() {
     }
     assert!(dispatch.park(1));
     assert_eq!((fill(&mut dispatch), dispatch.counts()), (vec![3], (1, 2)));
+    // It takes no room in its session's queue.
+    for turn in 10..13 {
+        submit(&mut dispatch, turn, OWNER, Some("a")).unwrap();
+    }
+    let full = submit(&mut dispatch, 13, OWNER, Some("a")).unwrap_err();
+    assert_eq!(full.over, Limit::Session);
+    for turn in 10..13 {
+        leave(&mut dispatch, turn);
+    }
     assert!(!dispatch.park(3), "one is parked, and one may run");
     assert!(!dispatch.park(1) && !dispatch.park(2), "it is parked, and the other is not the first");
     dispatch.unpark(1);

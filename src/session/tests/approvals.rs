@@ -142,6 +142,7 @@ fn soon() -> Cancel<'static> {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "one life from the question to the end")]
 fn a_question_is_shown_gives_the_slot_away_and_its_answer_is_durable_before_it_is_given() {
     let desk = Desk::new(|_| {});
     let house = &desk.house;
@@ -322,9 +323,9 @@ fn a_drain_and_a_pause_end_what_waits_for_an_answer_and_it_runs_again() {
         let mut reply = turn.reply();
         let (_, event) = ask(&mut reply, "x");
         if pauses {
-            hub.pause()
+            hub.pause();
         } else {
-            hub.drain()
+            hub.drain();
         }
         let told = poll(&mut [Interest::read(event.as_fd())], Some(PATIENCE)).unwrap();
         assert_eq!((told, reply.answers()), (1, vec![Answer::Stopping]));
@@ -398,6 +399,19 @@ fn a_principal_whose_share_of_the_journal_is_full_is_allowed_nothing_more() {
     assert!((1..8).contains(&allowed), "{allowed}");
     let denied = reply.ask(&long, Approve::Always);
     assert!(matches!(&denied, Leave::Denied(why) if why.contains("share")), "{denied:?}");
+}
+
+/// The ends of turns need what is left of it.
+#[test]
+fn nothing_is_allowed_where_the_journal_takes_no_new_work() {
+    let desk = Desk::new(|_| {});
+    let turn = desk.run("a");
+    let size = desk.house.hub.journal_size().0;
+    desk.house.hub.journal.set_cap(2 * size);
+    let denied = turn.reply().ask(&question("x"), Approve::Always);
+    assert!(matches!(&denied, Leave::Denied(why) if why.contains("written down")), "{denied:?}");
+    turn.finish(&Outcome::Done);
+    assert_eq!(desk.house.turn(turn.id), TurnState::Done);
 }
 
 #[test]

@@ -4,8 +4,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
+use crate::agent::acp::requests::{cancel, close, error, initialize, list, open, permit, prompt};
 use crate::agent::acp::updates::{Calls, Shown, difference, shown};
-use crate::agent::acp::wire::*;
+use crate::agent::acp::wire::{
+    Features, Message, Refusal, Route, UNKNOWN_METHOD, option, read, route,
+};
 
 fn json(text: &str) -> Value {
     serde_json::from_str(text).unwrap_or_else(|e| panic!("{e}: {text}"))

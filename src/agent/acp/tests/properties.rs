@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::agent::acp::conversation::{Action, CANCEL_GRACE, Conversation, Event};
+use crate::agent::acp::conversation::{CANCEL_GRACE, Conversation};
+use crate::agent::acp::events::{Action, Event};
+use crate::agent::acp::requests;
 use crate::agent::acp::updates::{Calls, Shown, shown};
 use crate::agent::acp::wire::{self, Answer, Features, Message};
 use crate::agent::{Outcome, Question};
@@ -162,7 +164,7 @@ fn said(checked: &mut Checked, calls: &mut Calls, line: &str) {
             let [allow, reject] = ["allow_once", "reject_once"]
                 .map(|kind| wire::option(options, kind).map(str::to_owned));
             for option in [&allow, &reject] {
-                assert!(sound(&wire::permit(id, option.as_deref())), "{id} {option:?}");
+                assert!(sound(&requests::permit(id, option.as_deref())), "{id} {option:?}");
             }
             checked.step(Event::Asked { request: id.to_owned(), allow, reject });
         }

@@ -1,0 +1,89 @@
+//! The leave that an agent asks for in a turn.
+
+use std::time::{Duration, Instant};
+
+use super::conversation::STOP_GRACE;
+use super::driver::{Driver, Open, cancelled};
+use super::events::Event;
+use super::wire::{self, Update};
+use crate::agent::{Answer, Leave, Outcome};
+use crate::cancel::Cancel;
+
+impl Driver<'_, '_> {
+    pub fn permission(&mut self, request: &str, call: &Update<'_>, options: &str) {
+        let owned = |kind| wire::option(options, kind).map(str::to_owned);
+        let (allow, reject) = (owned("allow_once"), owned("reject_once"));
+        self.asked = (self.calls.question(call), allow.is_some());
+        self.feed(Event::Asked { request: request.to_owned(), allow, reject });
+    }
+
+    /// Has somebody decide on the permission that has come last.
+    pub fn ask(&mut self, number: u32) -> Option<Event<'static>> {
+        let (question, can) = &self.asked;
+        if !can {
+            log::warn!(
+                "turn {}: denied, since the agent does not offer to allow it once only: {}",
+                self.turn.message_id,
+                question.title
+            );
+            return Some(Event::Decided { number, allowed: false, note: None });
+        }
+        let leave = self.living.reply.borrow_mut().ask(question, self.living.config.approve);
+        let (allowed, note) = match leave {
+            Leave::Allowed => (true, None),
+            Leave::Denied(why) if why.is_empty() => (false, None),
+            Leave::Denied(why) => {
+                let title = question.title.trim_end_matches('.');
+                let words = format!("(The agent asked for leave: {title}. It was denied: {why}.)");
+                (false, Some(words))
+            }
+            Leave::Asked { id, event } => {
+                let now = Instant::now();
+                self.stands_since.get_or_insert(now);
+                self.answers = Some(event);
+                let until = now + self.living.config.approve_timeout;
+                self.questions.push(Open { number, id, until });
+                return None;
+            }
+        };
+        Some(Event::Decided { number, allowed, note })
+    }
+
+    pub fn take_answers(&mut self) {
+        if let Some(event) = &self.answers {
+            event.clear();
+        }
+        let given = self.living.reply.borrow_mut().answers();
+        for answer in given {
+            match answer {
+                Answer::Given(id, allowed) => {
+                    if let Some(at) = self.questions.iter().position(|it| it.id == id) {
+                        self.decide(at, allowed);
+                    }
+                }
+                Answer::Stopping => {
+                    let words = "the gateway stops, and nobody can answer the agent";
+                    let outcome = Outcome::Released(words.to_owned());
+                    self.feed(Event::Cancel(outcome, STOP_GRACE));
+                }
+            }
+        }
+    }
+
+    /// A question was answered. After the last one that is open the turn waits for its slot.
+    pub fn decide(&mut self, at: usize, allowed: bool) {
+        let Open { number, .. } = self.questions.remove(at);
+        if self.questions.is_empty() {
+            // Neither its clock nor the client is looked at meanwhile: `idle` needs the reply.
+            let deadline = Instant::now() + self.living.config.turn_timeout;
+            let cancel = Cancel { deadline, idle: None, ..self.living.cancel };
+            let resumed = self.living.reply.borrow_mut().resume(&cancel);
+            self.deadline +=
+                self.stands_since.take().map_or(Duration::ZERO, |since| since.elapsed());
+            if let Err(reason) = resumed {
+                return self.feed(cancelled(reason));
+            }
+        }
+        self.feed(Event::Decided { number, allowed, note: None });
+    }
+}
