@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
+use std::os::fd::AsFd;
 use std::sync::Mutex;
 
 use serde_json::Value;
@@ -13,6 +14,8 @@ use super::control_client::connect_to;
 use super::history::word;
 use crate::exit::Failure;
 use crate::limits::THREAD_STACK;
+use crate::sys::fd::set_nonblocking;
+use crate::sys::poll::{Interest, poll};
 use crate::threads::{lock, spawn};
 
 /// Shown dimly, and back.
@@ -98,8 +101,12 @@ fn put(context: &Context, question: &Value, mut terminal: &File) -> Result<(), F
     let _turn = lock(&ONE);
     let cannot = |e| Failure::cannot("ask at the terminal", &e);
     let text = format!("\nThe agent asks for leave: {}\nAllow? [y/N] ", described(question));
-    terminal.write_all(text.as_bytes()).map_err(cannot)?;
     let mut line = [0; 256];
+    set_nonblocking(terminal.as_fd()).map_err(cannot)?;
+    // What was typed before is no answer.
+    while terminal.read(&mut line).is_ok_and(|length| length > 0) {}
+    terminal.write_all(text.as_bytes()).map_err(cannot)?;
+    while poll(&mut [Interest::read(terminal.as_fd())], None).map_err(cannot)? == 0 {}
     let length = terminal.read(&mut line).map_err(cannot)?;
     let allow = matches!(line[..length].trim_ascii(), b"y" | b"Y" | b"yes" | b"Yes");
     answer(&mut connect_to(context)?, question, allow).map(drop)

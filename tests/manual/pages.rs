@@ -565,7 +565,8 @@ fn the_page_has_every_event() {
     let (_, parse) = parser.split_once("match self.kind {").expect("where records are read");
     let kinds =
         parse.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" => "));
-    let mut kinds = set(kinds.map(|(word, _)| word).filter(|word| !["", "clock"].contains(word)));
+    let kinds = kinds.flat_map(|(words, _)| words.split("\" | \""));
+    let mut kinds = set(kinds.filter(|word| !["", "clock"].contains(word)));
     // Those that are in no record.
     kinds.extend(["delta", "tool", "plan"].map(str::to_owned));
     let session = page.section("SESSION EVENTS");
