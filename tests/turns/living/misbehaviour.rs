@@ -6,7 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::{agent, alive, home, lives, log, noted, say, started, until_ended};
-use crate::util::{DEADLINE, Home, eventually, pause};
+use crate::util::{DEADLINE, Home, eventually, pause, rounds};
 
 /// Prompts after which the same process goes on, with what their replies are.
 #[test]
@@ -41,12 +41,13 @@ fn what_an_agent_says_beside_the_protocol_is_passed_over() {
 /// Prompts after which the process is over, and what the message says then.
 #[test]
 fn an_agent_that_breaks_in_the_middle_of_a_turn_is_replaced() {
+    let long = format!("long {}", rounds(20_000_000, 100_000_000));
     for (text, words) in [
         ("crash", "signal 9"),
         ("exit 0", "exit status 0"),
         ("exit 75", "exit status 75"),
         ("close", "closed its standard output"),
-        ("long 100000000", "limits.max_agent_line"),
+        (&long, "limits.max_agent_line"),
         ("endless", "limits.max_agent_line"),
     ] {
         let home = home("", "[limits]\nmax_attempts = 1\n");
@@ -77,7 +78,7 @@ fn a_turn_that_a_crash_cut_short_runs_again_with_what_was_known() {
 
 #[test]
 fn an_agent_that_hangs_is_ended_at_the_turns_end() {
-    let home = home("", "turn_timeout = \"1s\"\n");
+    let home = home("", "turn_timeout = \"5s\"\n");
     let gateway = home.start();
     say(&gateway, "s", "remember 7");
     let api = gateway.api();
@@ -172,7 +173,7 @@ fn a_reader_that_is_slow_is_no_reason_to_lose_anything() {
     let home = home("", "");
     let gateway = home.start();
     // The client takes nothing, until the agent has said all.
-    let mut chat = gateway.begin("many 20000", true);
+    let mut chat = gateway.begin("many 5000", true);
     noted(&home, "the prompt", |entry| entry["got"]["method"] == "session/prompt");
     pause(std::time::Duration::from_millis(300));
     let mut text = String::new();
@@ -180,6 +181,6 @@ fn a_reader_that_is_slow_is_no_reason_to_lose_anything() {
     while let Some(chunk) = chat.chunk() {
         text += &String::from_utf8(chunk).unwrap();
     }
-    assert!(text.contains("19999 ") && text.ends_with("data: [DONE]\n\n"), "{}", text.len());
+    assert!(text.contains("4999 ") && text.ends_with("data: [DONE]\n\n"), "{}", text.len());
     assert!(fs::metadata(home.path().join("log")).unwrap().len() > 0);
 }

@@ -195,7 +195,7 @@ fn a_turn_that_was_ended_for_anothers_sake_costs_no_attempt() {
 
 #[test]
 fn a_turn_that_takes_too_long_is_cancelled() {
-    let home = home("", "turn_timeout = \"1s\"\n");
+    let home = home("", "turn_timeout = \"3s\"\n");
     let gateway = home.start();
     let api = gateway.api();
     let message = api.finished(&api.accepted("s", "wait"));
