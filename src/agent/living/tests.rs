@@ -15,9 +15,10 @@ use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
+use crate::threads::pause;
 use std::os::fd::AsFd;
 
-const LONG: Duration = Duration::from_secs(60);
+const LONG: Duration = Duration::from_secs(120);
 
 /// Answers each turn with the process's number; on `die` it dies, on `hang` it says nothing more, and on
 /// `long` it prints a line without end.
@@ -97,7 +98,7 @@ impl House {
                 return processes;
             }
             assert!(Instant::now() < deadline, "{processes:?}");
-            thread::yield_now();
+            pause(Duration::from_millis(1));
         }
     }
 

@@ -305,7 +305,7 @@ fn those_that_come_during_a_sync_are_in_the_next_one() {
         started.recv_timeout(DEADLINE).unwrap();
         (0..8).for_each(|_| writer());
         while journal.waits.load(SeqCst) < 8 {
-            std::thread::yield_now();
+            crate::threads::pause(Duration::from_millis(1));
         }
         go_on.send(Ok(())).unwrap();
         assert_eq!(heard.recv_timeout(DEADLINE), Ok((4, true)));
