@@ -14,6 +14,10 @@ impl Config {
 }
 
 impl ClientKey {
+    pub fn new(name: &str) -> ClientKey {
+        ClientKey { name: name.to_owned(), ..ClientKey::default() }
+    }
+
     /// What the gateway's own key opens: everything.
     pub fn owner(key: Secret) -> ClientKey {
         ClientKey { key: Some(key), role: Role::Operator, ..ClientKey::new(OWNER) }

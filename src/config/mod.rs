@@ -20,6 +20,7 @@ mod schema;
 mod secret;
 mod set_option;
 mod starter;
+mod target;
 #[cfg(test)]
 mod tests;
 mod toml_errors;

@@ -377,12 +377,6 @@ section! {
     }
 }
 
-impl Target {
-    pub fn new(name: &str) -> Target {
-        Target { name: name.to_owned(), ..Target::default() }
-    }
-}
-
 section! {
     CLIENT_KEY = "keys" of CLIENT_KEYS: |c, own| c.keys.get_mut(own)?;
     /// `[keys.NAME]`: a key of its own for the principal of this name.
@@ -401,11 +395,5 @@ section! {
         name: String,
         /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
         key: Option<Secret>,
-    }
-}
-
-impl ClientKey {
-    pub fn new(name: &str) -> ClientKey {
-        ClientKey { name: name.to_owned(), ..ClientKey::default() }
     }
 }

@@ -62,7 +62,7 @@ pub struct DurableReply<'a> {
     pub run: &'a ReplyBuffer,
     /// What the journal has as the agent's own session.
     pub known: Option<AgentSession>,
-    /// There may be something of it in [`State`].
+    /// There may be something of it in [`super::hub::State`].
     pub asked: bool,
 }
 

@@ -25,12 +25,10 @@ use super::tree::Tree;
 use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Timestamp;
-use crate::journal::{Condition, Journal, WriteError};
-use crate::limits::SHORTAGE_VALID;
+use crate::journal::{Journal, WriteError};
 use crate::shares::Shares;
 use crate::subprocess::Children;
 use crate::sys::{clock::rfc3339, fd::EventFd};
-use crate::threads::lock;
 
 /// How long a record that nobody waits for may stay unsynced: the next message usually takes it
 /// along, for nothing.
@@ -303,33 +301,6 @@ impl Hub {
     /// So much more work begins.
     pub(super) fn begin_work(&self, count: usize) {
         self.busy.fetch_add(count, Ordering::SeqCst);
-    }
-
-    /// Whether work can be taken and done.
-    pub fn condition(&self) -> Condition {
-        let shortage = lock(&self.shortage).clone();
-        match (self.journal.condition(), shortage) {
-            // What waits tries again more often: an older one is of work that was taken back.
-            (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_VALID => {
-                Condition::Degraded(why)
-            }
-            (Condition::Good, _) => {
-                self.settings().agent.trouble().map_or(Condition::Good, Condition::Degraded)
-            }
-            (condition, _) => condition,
-        }
-    }
-
-    /// Has the agent's processes begin that are to be there before a turn, and the end of each count as
-    /// work.
-    pub(super) fn begin_agent(self: &Arc<Self>) {
-        let hub = Arc::downgrade(self);
-        let work = move |begins| match (hub.upgrade(), begins) {
-            (Some(hub), true) => hub.begin_work(1),
-            (Some(hub), false) => hub.end_work(),
-            (None, _) => {}
-        };
-        self.settings().agent.begin(Box::new(work));
     }
 
     /// Has maintenance sync what nobody waits for.

@@ -11,11 +11,11 @@ use super::message_table::{Counts, Digest, Entry, Owner, Usage};
 use super::states::{DeliveryState, TurnState};
 use crate::agent::{self, Report};
 use crate::journal::record::Step;
-use crate::journal::{Health, WriteError};
-use crate::limits::MAX_LISTED_BYTES;
+use crate::journal::{Condition, Health, WriteError};
+use crate::limits::{MAX_LISTED_BYTES, SHORTAGE_VALID};
 use crate::named::ByName;
 use crate::sys::gather::Gather;
-use crate::threads::pause;
+use crate::threads::{lock, pause};
 
 /// How long `/v1/status` waits for what a hung disk may keep from being told: its readers wait for
 /// [`CONTROL_TIMEOUT`](crate::limits::CONTROL_TIMEOUT).
@@ -216,6 +216,21 @@ impl Hub {
     /// Bytes of the journal and the number of its last record, told without waiting for the disk.
     pub fn journal_size(&self) -> (u64, u64) {
         (self.journal.size(), self.journal.last())
+    }
+
+    /// Whether work can be taken and done.
+    pub fn condition(&self) -> Condition {
+        let shortage = lock(&self.shortage).clone();
+        match (self.journal.condition(), shortage) {
+            // What waits tries again more often: an older one is of work that was taken back.
+            (Condition::Good, Some((at, why))) if at.elapsed() < SHORTAGE_VALID => {
+                Condition::Degraded(why)
+            }
+            (Condition::Good, _) => {
+                self.settings().agent.trouble().map_or(Condition::Good, Condition::Degraded)
+            }
+            (condition, _) => condition,
+        }
     }
 
     /// What is known of the journal without waiting for the disk.

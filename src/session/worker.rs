@@ -37,6 +37,18 @@ pub(super) struct Attempt {
 }
 
 impl Hub {
+    /// Has the agent's processes begin that are to be there before a turn, and the end of each count as
+    /// work.
+    pub(super) fn begin_agent(self: &Arc<Self>) {
+        let hub = Arc::downgrade(self);
+        let work = move |begins| match (hub.upgrade(), begins) {
+            (Some(hub), true) => hub.begin_work(1),
+            (Some(hub), false) => hub.end_work(),
+            (None, _) => {}
+        };
+        self.settings().agent.begin(Box::new(work));
+    }
+
     /// Gives each of these turns a worker. One for which there is no thread keeps its attempt and its
     /// slot, and is tried again by maintenance.
     pub(super) fn spawn_workers(self: &Arc<Self>, ids: Vec<Id>) {

@@ -8,20 +8,24 @@ mod directory;
 mod inbox;
 mod pool;
 mod process;
+mod status;
 #[cfg(test)]
 mod tests;
 mod thread;
 
 pub use directory::Directory;
 pub use inbox::{Inbox, Input};
-pub use pool::{Living, ProcessStatus, Work};
+pub use pool::Living;
 pub use process::{Address, Process};
+pub use status::ProcessStatus;
 
 use std::cell::RefCell;
 use std::fmt;
 use std::path::Path;
 
-use super::{Outcome, Reply, Turn};
+use super::outcome::Outcome;
+use super::reply::Reply;
+use super::turn::Turn;
 use crate::cancel::Cancel;
 use crate::config;
 

@@ -5,10 +5,11 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::process::{Phase, Process};
+use super::process::{Process, Work};
+use super::status::{ProcessStatus, status};
 use super::{Directory, LivingTurn, Protocol, thread};
 use crate::agent::{Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
@@ -18,8 +19,7 @@ use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
 use crate::sys::poll::Interest;
-use crate::sys::proc;
-use crate::sys::process::{Pid, is_shortage};
+use crate::sys::process::is_shortage;
 use crate::threads::lock;
 
 /// How long a turn waits for a process of others to have no turn; then one is given no new ones, so that
@@ -33,19 +33,16 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// So many deaths at a start in so short a time are no accident.
 const TROUBLE: (usize, Duration) = (3, Duration::from_secs(60));
 
-/// Told that the end of a process begins (`true`) and is over: work that a stop waits for.
-pub type Work = Arc<OnceLock<Box<dyn Fn(bool) + Send + Sync>>>;
-
 /// The living processes of an agent.
 pub struct Living {
-    pub(super) config: config::Agent,
-    pub(super) protocol: &'static dyn Protocol,
-    pub(super) children: Arc<Children>,
-    pub(super) max_line: usize,
+    config: config::Agent,
+    protocol: &'static dyn Protocol,
+    children: Arc<Children>,
+    max_line: usize,
     max_reply: usize,
     data: PathBuf,
     state: Mutex<State>,
-    pub(super) work: Work,
+    work: Work,
 }
 
 #[derive(Default)]
@@ -59,21 +56,6 @@ struct State {
     /// Starts that failed one after the other, when, and why the last one did.
     deaths: Vec<Instant>,
     last_death: String,
-}
-
-/// A process as `status` shows it.
-#[derive(Clone, Debug)]
-pub struct ProcessStatus {
-    pub pid: i32,
-    /// Whose it is; empty: the operators', or everybody's.
-    pub principal: String,
-    pub age: Duration,
-    /// Turns that run, and those that are over.
-    pub turns: usize,
-    pub served: u64,
-    pub sessions: usize,
-    /// Bytes of memory, of the process alone; `None` where the kernel does not say.
-    pub resident: Option<u64>,
 }
 
 /// A turn's place in a process.
@@ -204,7 +186,7 @@ impl Living {
     }
 
     /// Has all that wait look again.
-    pub(super) fn notify(&self) {
+    fn notify(&self) {
         self.lock().waiting.iter().for_each(|(.., event)| event.notify());
     }
 
@@ -322,19 +304,31 @@ impl Living {
             let mut own = process.lock();
             (own.turns, own.retiring) = (turns, state.closing);
         }
-        thread::start(self, &process)?;
+        thread::start(Arc::clone(self) as Arc<dyn thread::Owner>, &process)?;
         state.processes.push(Arc::clone(&process));
         Ok(process)
     }
+}
 
-    /// A process is ready.
-    pub(super) fn started(&self) {
+impl thread::Owner for Living {
+    fn config(&self) -> &config::Agent {
+        &self.config
+    }
+
+    fn children(&self) -> &Arc<Children> {
+        &self.children
+    }
+
+    fn max_line(&self) -> usize {
+        self.max_line
+    }
+
+    fn started(&self) {
         self.lock().deaths.clear();
         self.notify();
     }
 
-    /// A process has ended. `died`: why, where it has not come to be ready.
-    pub(super) fn ended(&self, process: &Arc<Process>, died: Option<String>) {
+    fn ended(&self, process: &Arc<Process>, died: Option<String>) {
         let mut state = self.lock();
         state.processes.retain(|it| !Arc::ptr_eq(it, process));
         if let Some(why) = died {
@@ -346,69 +340,6 @@ impl Living {
         }
         drop(state);
         self.notify();
-    }
-}
-
-impl Process {
-    /// Takes a place for a turn with this session of the agent's; false where it takes no more.
-    fn enter(&self, session: Option<&str>, max_sessions: usize) -> bool {
-        let known = session.is_some_and(|id| self.has_session(id));
-        if !known && self.sessions() >= max_sessions {
-            self.retire();
-        }
-        let mut state = self.lock();
-        let may = !state.retiring && matches!(state.phase, Phase::Starting | Phase::Ready);
-        state.turns += usize::from(may);
-        may
-    }
-
-    /// A turn is over.
-    fn leave(&self) {
-        let mut state = self.lock();
-        state.turns -= 1;
-        state.served += 1;
-        state.idle_since = Instant::now();
-        let retires = state.retiring && state.turns == 0;
-        drop(state);
-        if retires {
-            self.retire();
-        }
-    }
-
-    /// It takes no new turn, and ends once it has none.
-    pub fn retire(&self) {
-        let mut state = self.lock();
-        state.retiring = true;
-        let idle = state.turns == 0;
-        drop(state);
-        if idle {
-            self.end(Outcome::Released("the agent's process was ended".to_owned()), true);
-        }
-    }
-
-    /// Whether its place will come free.
-    fn is_leaving(&self) -> bool {
-        let state = self.lock();
-        state.retiring || !matches!(state.phase, Phase::Starting | Phase::Ready)
-    }
-
-    /// It is ready, or will never be.
-    fn is_settled(&self) -> bool {
-        !matches!(self.lock().phase, Phase::Starting)
-    }
-}
-
-fn status(process: &Process) -> ProcessStatus {
-    let sessions = process.sessions();
-    let state = process.lock();
-    ProcessStatus {
-        pid: state.pid,
-        principal: process.whose.clone(),
-        age: state.began.elapsed(),
-        turns: state.turns,
-        served: state.served,
-        sessions,
-        resident: Pid::new(state.pid).and_then(proc::resident),
     }
 }
 

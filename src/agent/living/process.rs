@@ -3,10 +3,10 @@
 use std::fmt;
 use std::io::{self, ErrorKind, PipeWriter, Write};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Inbox, Protocol, Work};
+use super::{Inbox, Protocol};
 use crate::agent::Outcome;
 use crate::escape::escaped;
 use crate::limits::MAX_SHOWN_VALUE;
@@ -16,6 +16,9 @@ use crate::threads::lock;
 
 /// An agent that breaks its protocol does so with every line.
 const MAX_COMPLAINTS: u32 = 10;
+
+/// Told that the end of a process begins (`true`) and is over: work that a stop waits for.
+pub type Work = Arc<OnceLock<Box<dyn Fn(bool) + Send + Sync>>>;
 
 /// For whom a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -239,6 +242,53 @@ impl Process {
 
     pub(super) fn sessions(&self) -> usize {
         self.lock().sessions.names().len()
+    }
+
+    /// Takes a place for a turn with this session of the agent's; false where it takes no more.
+    pub(super) fn enter(&self, session: Option<&str>, max_sessions: usize) -> bool {
+        let known = session.is_some_and(|id| self.has_session(id));
+        if !known && self.sessions() >= max_sessions {
+            self.retire();
+        }
+        let mut state = self.lock();
+        let may = !state.retiring && matches!(state.phase, Phase::Starting | Phase::Ready);
+        state.turns += usize::from(may);
+        may
+    }
+
+    /// A turn is over.
+    pub(super) fn leave(&self) {
+        let mut state = self.lock();
+        state.turns -= 1;
+        state.served += 1;
+        state.idle_since = Instant::now();
+        let retires = state.retiring && state.turns == 0;
+        drop(state);
+        if retires {
+            self.retire();
+        }
+    }
+
+    /// It takes no new turn, and ends once it has none.
+    pub fn retire(&self) {
+        let mut state = self.lock();
+        state.retiring = true;
+        let idle = state.turns == 0;
+        drop(state);
+        if idle {
+            self.end(Outcome::Released("the agent's process was ended".to_owned()), true);
+        }
+    }
+
+    /// Whether its place will come free.
+    pub(super) fn is_leaving(&self) -> bool {
+        let state = self.lock();
+        state.retiring || !matches!(state.phase, Phase::Starting | Phase::Ready)
+    }
+
+    /// It is ready, or will never be.
+    pub(super) fn is_settled(&self) -> bool {
+        !matches!(self.lock().phase, Phase::Starting)
     }
 
     /// How its turns end, once it is being ended.

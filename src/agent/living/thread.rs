@@ -6,15 +6,15 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::pool::Living;
 use super::process::{Phase, Process};
 use crate::agent::Outcome;
 use crate::agent::output::StderrTail;
 use crate::cancel::Cancel;
+use crate::config;
 use crate::escape::escaped;
 use crate::limits::AGENT_READ;
 use crate::subprocess::{
-    Child, ChildKind, LivingEvent, Program, RunOptions, environment, explain_failure,
+    Child, ChildKind, Children, LivingEvent, Program, RunOptions, environment, explain_failure,
 };
 use crate::sys::process::{Status, is_shortage};
 use crate::threads;
@@ -36,14 +36,30 @@ const STDERR_EVERY: Duration = Duration::from_secs(60);
 /// For a deadline that never comes: a week is longer than any wait here.
 const NEVER: Duration = Duration::from_secs(7 * 86400);
 
+/// Whose processes they are: what a thread needs to know and to tell.
+pub(super) trait Owner: Send + Sync {
+    fn config(&self) -> &config::Agent;
+
+    fn children(&self) -> &Arc<Children>;
+
+    /// Bytes of one line.
+    fn max_line(&self) -> usize;
+
+    /// A process is ready.
+    fn started(&self);
+
+    /// A process has ended. `died`: why, where it has not come to be ready.
+    fn ended(&self, process: &Arc<Process>, died: Option<String>);
+}
+
 /// Starts the thread of a process.
 ///
 /// # Errors
 /// The system has no thread.
-pub(super) fn start(living: &Arc<Living>, process: &Arc<Process>) -> io::Result<()> {
-    let (living, process) = (Arc::clone(living), Arc::clone(process));
+pub(super) fn start(owner: Arc<dyn Owner>, process: &Arc<Process>) -> io::Result<()> {
+    let process = Arc::clone(process);
     let work = move || {
-        let (outcome, died) = run(&living, &process);
+        let (outcome, died) = run(&*owner, &process);
         let was_ending = {
             let mut state = process.lock();
             let was_ending = matches!(state.phase, Phase::Ending(..));
@@ -51,7 +67,7 @@ pub(super) fn start(living: &Arc<Living>, process: &Arc<Process>) -> io::Result<
             state.end(Phase::Ended(outcome));
             was_ending
         };
-        living.ended(&process, died);
+        owner.ended(&process, died);
         if was_ending {
             process.tell_work(false);
         }
@@ -65,20 +81,20 @@ fn whose(process: &Process) -> &str {
 }
 
 /// Runs a process to its end. Returns how its turns end, and where it has not come to be ready, why.
-fn run(living: &Arc<Living>, process: &Arc<Process>) -> (Outcome, Option<String>) {
-    let command = &living.config.command;
-    let mut variables = environment(&living.config.env, &living.config.pass_env);
+fn run(owner: &dyn Owner, process: &Arc<Process>) -> (Outcome, Option<String>) {
+    let command = &owner.config().command;
+    let mut variables = environment(&owner.config().env, &owner.config().pass_env);
     if !process.whose.is_empty() {
         variables.push(("HERMES_PRINCIPAL".into(), (&process.whose).into()));
     }
     let options = RunOptions {
-        kind: ChildKind::Tree(living.config.leftovers),
+        kind: ChildKind::Tree(owner.config().leftovers),
         input: Some(Cow::Borrowed(b"")),
         cancel: Cancel::at(Instant::now() + NEVER),
         grace: Duration::ZERO,
     };
     let spawned = Program::configured(command, variables)
-        .and_then(|program| living.children.spawn(&program, options));
+        .and_then(|program| owner.children().spawn(&program, options));
     let mut child = match spawned {
         Ok(child) => child,
         Err(e) => {
@@ -107,7 +123,7 @@ fn run(living: &Arc<Living>, process: &Arc<Process>) -> (Outcome, Option<String>
     }
     log::info!("agent {pid} (for {}) was started", whose(process));
     let mut keeper = Keeper {
-        living,
+        owner,
         process,
         pid,
         line: Vec::new(),
@@ -135,7 +151,7 @@ enum Stage {
 
 /// What the thread keeps of its process.
 struct Keeper<'a> {
-    living: &'a Arc<Living>,
+    owner: &'a dyn Owner,
     process: &'a Arc<Process>,
     pid: i32,
     /// A line that has not come to its end, and how much of it was searched for that.
@@ -186,7 +202,7 @@ impl Keeper<'_> {
                 state.stdin = None;
             }
             let idle_since = if state.turns == 0 { state.idle_since } else { now };
-            (state.phase.clone(), idle_since + self.living.config.idle_timeout)
+            (state.phase.clone(), idle_since + self.owner.config().idle_timeout)
         };
         let until = match (phase, &self.stage) {
             (Phase::Starting, _) => {
@@ -199,10 +215,10 @@ impl Keeper<'_> {
             }
             (Phase::Ready, _) => {
                 if !std::mem::replace(&mut self.announced, true) {
-                    self.living.started();
+                    self.owner.started();
                 }
                 if idle_at <= now {
-                    self.process.retire_idle(self.living.config.idle_timeout);
+                    self.process.retire_idle(self.owner.config().idle_timeout);
                 }
                 idle_at
             }
@@ -242,7 +258,7 @@ impl Keeper<'_> {
             self.hand_on(&line[..line.len() - 1]);
         }
         self.searched = self.line.len();
-        let most = self.living.max_line;
+        let most = self.owner.max_line();
         if self.searched > most {
             (self.line, self.searched) = (Vec::new(), 0);
             self.fail(&format!("a line is longer than limits.max_agent_line ({most} bytes)"));
