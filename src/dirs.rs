@@ -58,7 +58,8 @@ impl Base {
         };
         let config = place("XDG_CONFIG_HOME", ".config")?;
         let state = place("XDG_STATE_HOME", ".local/state")?;
-        let data = place("XDG_DATA_HOME", ".local/share")?;
+        // What has no home has its state somewhere.
+        let data = place("XDG_DATA_HOME", ".local/share").unwrap_or_else(|_| state.clone());
         let runtime = runtime_dir(absolute("XDG_RUNTIME_DIR"), uid);
         let units = config.join(UNITS);
         Ok(Base { home: home.unwrap_or_default(), config, state, data, units, runtime })

@@ -5,7 +5,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::context::instructions;
-use super::living::{Address, Inbox, Input, LivingTurn, Process, Protocol};
+use super::living::{Address, Inbox, Input, LivingTurn, Process, Protocol, text_behind};
 use super::{Attachment, Outcome, Report, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::escape::quoted;
@@ -40,6 +40,10 @@ impl Protocol for Lines {
         Ok(())
     }
 
+    fn address(&self, beginning: &str) -> Option<Address> {
+        Some(Address::Session(text_behind(beginning, "\"id\"")?))
+    }
+
     fn run(&self, process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
         let inbox = match Inbox::new() {
             Ok(inbox) => inbox,
@@ -64,7 +68,14 @@ fn attend(process: &Process, living: &LivingTurn<'_, '_>, inbox: &Inbox) -> Outc
         while let Some(input) = inbox.take() {
             let line = match input {
                 Input::Line(line) => line,
-                Input::Ended(outcome) => return cancelled.map_or(outcome, |(own, _)| own),
+                Input::Ended(outcome) => {
+                    if process.outcome().is_none() {
+                        // More has come than may wait, and more will.
+                        cancel_turn(process, turn, CANCEL_GRACE);
+                        process.retire();
+                    }
+                    return cancelled.map_or(outcome, |(own, _)| own);
+                }
             };
             idle_at = Instant::now() + KEEP_ALIVE;
             if let Some(end) = end_of(&line) {

@@ -76,11 +76,16 @@ impl Agent {
     /// end after their turns.
     pub fn follow(&mut self, before: &Agent) {
         let Some(old) = &before.living else { return };
-        if self.living.as_ref().is_some_and(|new| new.is_like(old)) {
-            self.living = Some(Arc::clone(old));
-        } else {
-            old.set_closing(true);
+        match &self.living {
+            Some(new) if new.is_like(old) => self.living = Some(Arc::clone(old)),
+            Some(new) => new.replace(old),
+            None => old.set_closing(true),
         }
+    }
+
+    /// Removes what an earlier run has left: before the first turn.
+    pub fn clean(&self) {
+        self.living.iter().for_each(|living| living.clean());
     }
 
     /// Begins with what is to be there before the first turn; `work` is told of processes that end.

@@ -220,10 +220,10 @@ impl Hub {
         let bounds = queue_limits(&settings.config);
         self.journal.set_cap(settings.config.limits.max_journal as u64);
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
-        self.begin_agent();
         if self.is_draining() || self.is_paused() {
             self.settings().agent.set_closing(true);
         }
+        self.begin_agent();
         let mut state = self.lock();
         // Whose key was taken away stops following.
         state.notify_followers(None);

@@ -65,6 +65,7 @@ impl Hub {
         }
         self.apply_resets();
         self.transcripts.remove_temporary();
+        self.settings().agent.clean();
         let mut state = self.lock();
         state.open = true;
         state.dispatch.limits = queue_limits(&self.settings().config);

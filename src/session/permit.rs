@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::hub::Hub;
 use super::id::Id;
+use super::reply::MAX_RELEASES;
 use super::submit::Draft;
 use super::worker::Attempt;
 use crate::agent::{Outcome, Reply};
@@ -99,7 +100,15 @@ impl TurnPermit {
         let (hub, began) = (&self.hub, Instant::now());
         let attempt = Attempt { n: 1, ..Attempt::default() };
         let message = draft.accept(self.id, Timestamp::default());
-        let outcome = hub.run_agent(&message, &attempt, reply, (Some(client), None))?;
+        let mut outcome = hub.run_agent(&message, &attempt, reply, (Some(client), None))?;
+        // It was ended for the sake of another turn: nothing has come of it yet.
+        for _ in 0..MAX_RELEASES {
+            let again = matches!(outcome, Outcome::Released(_)) && reply.bytes() == 0;
+            if !again || hub.is_draining() {
+                break;
+            }
+            outcome = hub.run_agent(&message, &attempt, reply, (Some(client), None))?;
+        }
         // An echo takes 10 µs, and a line in the journal half as much again: debug has it.
         let echoed = outcome == Outcome::Done && hub.settings().agent.kind() == "echo";
         if !echoed || log::log_enabled!(log::Level::Debug) {

@@ -15,7 +15,7 @@ use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
 /// Attempts that may be released one after the other before there is a pause, and it counts as a failure.
-const MAX_RELEASES: u32 = 20;
+pub const MAX_RELEASES: u32 = 20;
 
 /// What happens to a message while somebody runs it or waits for it.
 #[derive(Debug, Default)]

@@ -20,7 +20,7 @@ use std::sync::atomic::Ordering;
 
 use self::wire::{Features, Route};
 use super::Outcome;
-use super::living::{Address, LivingTurn, Process, Protocol};
+use super::living::{Address, LivingTurn, Process, Protocol, text_behind};
 
 /// The protocol; its state is with each process.
 #[derive(Debug)]
@@ -51,7 +51,7 @@ impl Protocol for Acp {
                 match request.filter(|_| !taken) {
                     Some(request) => {
                         process.complain("it asks for leave outside of any turn", line);
-                        process.send(requests::permit(request, None));
+                        process.answer(requests::permit(request, None));
                     }
                     None if !taken && line.contains("\"agent_message_chunk\"") => {
                         process.complain("it says something outside of any turn", line);
@@ -61,11 +61,15 @@ impl Protocol for Acp {
             }
             Some(Route::Unknown(id)) => {
                 let words = "The gateway offers no such method.";
-                process.send(requests::error(id, wire::UNKNOWN_METHOD, words));
+                process.answer(requests::error(id, wire::UNKNOWN_METHOD, words));
             }
             Some(Route::Nobody | Route::Notification) => {}
         }
         Ok(())
+    }
+
+    fn address(&self, beginning: &str) -> Option<Address> {
+        text_behind(beginning, "\"sessionId\"").map(Address::Session)
     }
 
     fn run(&self, process: &Process, turn: &LivingTurn<'_, '_>) -> Outcome {

@@ -5,6 +5,9 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
+/// Characters of a message's id.
+const MESSAGE_ID: usize = 26;
+
 /// A session's directory. One that the gateway made for a single turn goes with this, if it is empty.
 #[derive(Debug)]
 pub struct Directory {
@@ -40,6 +43,16 @@ impl Directory {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(&path);
         made.map_err(|e| format!("the directory {} cannot be made: {e}", path.display()))?;
         Ok(Directory { path, temporary: session.is_empty() })
+    }
+
+    /// Removes those of single turns that the end of an earlier process has left, unless something is in
+    /// them: their names are messages' ids, which are shorter than those of sessions.
+    pub fn remove_temporary(data: &Path) {
+        let entries = fs::read_dir(work(data)).into_iter().flatten().flatten();
+        for entry in entries.filter(|entry| entry.file_name().len() == MESSAGE_ID) {
+            // One that stays is in nobody's way.
+            let _ = remove(&entry.path());
+        }
     }
 
     /// Removes that of a session which is over, unless something is in it.

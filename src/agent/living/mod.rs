@@ -52,6 +52,17 @@ pub trait Protocol: Send + Sync + fmt::Debug {
     /// Why the process cannot be used any more, in words.
     fn line(&self, process: &Process, line: &str) -> Result<(), String>;
 
+    /// For whom a line is that is too long, by its beginning.
+    fn address(&self, beginning: &str) -> Option<Address>;
+
     /// Runs a turn.
     fn run(&self, process: &Process, turn: &LivingTurn<'_, '_>) -> Outcome;
+}
+
+/// The text that stands behind a member's name, quotes included, in what may be no whole JSON text.
+pub fn text_behind(json: &str, name: &str) -> Option<String> {
+    let (_, rest) = json.split_once(name)?;
+    let (text, _) =
+        rest.trim_start().strip_prefix(':')?.trim_start().strip_prefix('"')?.split_once('"')?;
+    Some(text.to_owned())
 }

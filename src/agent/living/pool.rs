@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::process::{Process, Work};
@@ -15,6 +15,7 @@ use crate::agent::{Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::limits::KEEP_ALIVE;
+use crate::named::ByName;
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
@@ -43,19 +44,36 @@ pub struct Living {
     data: PathBuf,
     state: Mutex<State>,
     work: Work,
+    /// Those with another configuration, as long as their processes end.
+    before: Mutex<Vec<Weak<Living>>>,
 }
 
 #[derive(Default)]
 struct State {
     processes: Vec<Arc<Process>>,
-    /// Turns that wait for a process or its readiness, in the order in which they came, and since when.
-    waiting: Vec<(u64, Instant, Arc<EventFd>)>,
+    /// Turns that wait for a process or its readiness, in the order in which they came.
+    waiting: Vec<Waiting>,
     tickets: u64,
     /// Processes end as soon as they have no turn.
     closing: bool,
-    /// Starts that failed one after the other, when, and why the last one did.
-    deaths: Vec<Instant>,
-    last_death: String,
+    /// Starts that failed, by whose they were.
+    deaths: ByName<Deaths>,
+}
+
+struct Waiting {
+    number: u64,
+    since: Instant,
+    event: Arc<EventFd>,
+    /// It has a process, which is not ready.
+    placed: bool,
+}
+
+/// Starts that failed one after the other: when, why the last one did, and that they were too many at once.
+#[derive(Default)]
+struct Deaths {
+    times: Vec<Instant>,
+    why: String,
+    many: bool,
 }
 
 /// A turn's place in a process.
@@ -80,7 +98,7 @@ struct Ticket<'a> {
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        self.living.lock().waiting.retain(|(number, ..)| *number != self.number);
+        self.living.lock().waiting.retain(|waiting| waiting.number != self.number);
         self.living.notify();
     }
 }
@@ -109,6 +127,7 @@ impl Living {
             data,
             state: Mutex::default(),
             work: Work::default(),
+            before: Mutex::default(),
         })
     }
 
@@ -130,10 +149,18 @@ impl Living {
         reply: &RefCell<&mut dyn Reply>,
         cancel: Cancel<'_>,
     ) -> Outcome {
+        let began = Instant::now();
         let lease = match self.acquire(turn, &cancel) {
             Ok(lease) => lease,
+            // Nothing was done for it yet.
+            Err(Outcome::Ended(CancelReason::TimedOut)) => {
+                let words = "no process of the agent's was there within agent.turn_timeout";
+                return Outcome::Temporary(words.to_owned());
+            }
             Err(outcome) => return outcome,
         };
+        // Its time begins with its process.
+        let cancel = Cancel { deadline: cancel.deadline + began.elapsed(), ..cancel };
         let (config, data) = (&self.config, &*self.data);
         let living_turn = LivingTurn { config, data, turn, reply, cancel };
         self.protocol.run(&lease.process, &living_turn)
@@ -144,6 +171,8 @@ impl Living {
         let mut state = self.lock();
         if self.config.preload
             && !state.closing
+            && state.processes.len() < self.config.processes
+            && self.check_starts(&state, "").is_ok()
             && state.processes.iter().all(|process| !process.whose.is_empty())
             && let Err(e) = self.create(&mut state, "", 0)
         {
@@ -153,12 +182,23 @@ impl Living {
 
     /// Has each process end that has no turn, the others after theirs, and those to come; or lets them stay
     /// again. Does not wait for anything.
-    pub fn set_closing(&self, closing: bool) {
+    pub fn set_closing(self: &Arc<Self>, closing: bool) {
         let mut state = self.lock();
         state.closing = closing;
         if closing {
             state.processes.iter().for_each(|process| process.retire());
         }
+        drop(state);
+        self.preload();
+    }
+
+    /// Goes on where `old` had another configuration: its processes end after their turns.
+    pub fn replace(&self, old: &Arc<Living>) {
+        old.set_closing(true);
+        let mut before = lock(&self.before);
+        before.push(Arc::downgrade(old));
+        before.extend(lock(&old.before).iter().cloned());
+        before.retain(|it| it.strong_count() > 0);
     }
 
     /// A session is over.
@@ -168,17 +208,32 @@ impl Living {
         }
     }
 
+    /// Removes what an earlier run has left: before the first turn.
+    pub fn clean(&self) {
+        Directory::remove_temporary(&self.data);
+    }
+
+    #[cfg(test)]
+    pub(super) fn retiring(&self) -> Vec<String> {
+        let state = self.lock();
+        let retiring = state.processes.iter().filter(|process| process.lock().retiring);
+        retiring.map(|process| process.whose.clone()).gather()
+    }
+
     pub fn processes(&self) -> Vec<ProcessStatus> {
-        let processes = self.lock().processes.clone();
+        let mut processes = self.lock().processes.clone();
+        let before = lock(&self.before).clone();
+        for old in before.iter().filter_map(Weak::upgrade) {
+            processes.extend(old.lock().processes.iter().cloned());
+        }
         processes.iter().map(|it| status(it)).gather()
     }
 
     /// Why it does not start, where it did not time and again.
     pub fn trouble(&self) -> Option<String> {
-        let (state, (most, within)) = (self.lock(), TROUBLE);
-        let first = state.deaths.iter().rev().nth(most - 1)?;
-        (first.elapsed() < within)
-            .then(|| format!("the agent does not start: {}", state.last_death))
+        let state = self.lock();
+        let deaths = state.deaths.values().find(|deaths| deaths.many)?;
+        Some(format!("the agent does not start: {}", deaths.why))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -187,7 +242,7 @@ impl Living {
 
     /// Has all that wait look again.
     fn notify(&self) {
-        self.lock().waiting.iter().for_each(|(.., event)| event.notify());
+        self.lock().waiting.iter().for_each(|waiting| waiting.event.notify());
     }
 
     /// A place in a process that is ready, which may be waited for.
@@ -204,6 +259,9 @@ impl Living {
                 let number = ticket.as_ref().map(|ticket| ticket.number);
                 let place = self.place(&mut self.lock(), (whose, turn), number)?;
                 lease = place.map(|process| Lease { living: self, process });
+                if let (true, Some(number)) = (lease.is_some(), number) {
+                    self.set_placed(number);
+                }
             }
             if let Some(lease) = lease.take_if(|lease| lease.process.is_settled()) {
                 return match lease.process.outcome() {
@@ -213,7 +271,7 @@ impl Living {
             }
             let Some(ticket) = &ticket else {
                 // Once more behind this: what it waits for may have come meanwhile.
-                ticket = Some(self.ticket().map_err(|e| short(&e))?);
+                ticket = Some(self.ticket(lease.is_some()).map_err(|e| short(&e))?);
                 continue;
             };
             let event = [Interest::read(ticket.event.as_fd())];
@@ -232,13 +290,22 @@ impl Living {
         }
     }
 
-    fn ticket(&self) -> io::Result<Ticket<'_>> {
+    fn ticket(&self, placed: bool) -> io::Result<Ticket<'_>> {
         let event = Arc::new(EventFd::new()?);
         let mut state = self.lock();
         state.tickets += 1;
-        let number = state.tickets;
-        state.waiting.push((number, Instant::now(), Arc::clone(&event)));
+        let (number, since) = (state.tickets, Instant::now());
+        state.waiting.push(Waiting { number, since, event: Arc::clone(&event), placed });
         Ok(Ticket { living: self, number, event })
+    }
+
+    /// A turn that waits has its process: the next one looks for another.
+    fn set_placed(&self, number: u64) {
+        let mut state = self.lock();
+        let mine = state.waiting.iter_mut().find(|waiting| waiting.number == number);
+        mine.into_iter().for_each(|waiting| waiting.placed = true);
+        drop(state);
+        self.notify();
     }
 
     /// A process for a turn, where there is a place; `ticket`: the turn waits by this.
@@ -254,24 +321,23 @@ impl Living {
                 return Ok(Some(Arc::clone(process)));
             }
         }
-        let first = state.waiting.first().is_none_or(|(first, ..)| Some(*first) == ticket);
-        if !first {
+        let first = state.waiting.iter().find(|waiting| !waiting.placed);
+        if first.is_some_and(|first| Some(first.number) != ticket) {
             return Ok(None);
         }
+        let waited = first.is_some_and(|first| first.since.elapsed() >= PLACE_AFTER);
         if state.processes.len() < self.config.processes {
-            self.check_starts(state)?;
+            self.check_starts(state, whose)?;
             return self.create(state, whose, 1).map(Some).map_err(|e| short(&e));
         }
-        let now = Instant::now();
-        let leaves = |process: &&Arc<Process>| process.is_leaving();
-        if state.processes.iter().any(|process| leaves(&process)) {
+        if state.processes.iter().any(|process| process.is_ending()) {
             return Ok(None);
         }
+        let now = Instant::now();
         let idle = state.processes.iter().filter_map(|it| Some((it.lock().idle_for(now)?, it)));
-        let waited = state.waiting.first().map(|(_, since, _)| since.elapsed());
         if let Some((_, process)) = idle.max_by_key(|(idle, _)| *idle) {
             process.retire();
-        } else if waited.is_some_and(|waited| waited >= PLACE_AFTER) {
+        } else if waited && !state.processes.iter().any(|process| process.lock().retiring) {
             // In the order of their starts, so that each has its time.
             let oldest = state.processes.iter().min_by_key(|process| process.lock().began);
             oldest.into_iter().for_each(|process| process.retire());
@@ -279,16 +345,13 @@ impl Living {
         Ok(None)
     }
 
-    /// Whether one may be started now, after others that failed.
-    fn check_starts(&self, state: &State) -> Result<(), Outcome> {
-        let doublings = u32::try_from(state.deaths.len().saturating_sub(1)).unwrap_or(u32::MAX);
+    /// Whether one may be started now, after others of the same that failed.
+    fn check_starts(&self, state: &State, whose: &str) -> Result<(), Outcome> {
+        let Some(deaths) = state.deaths.get(whose) else { return Ok(()) };
+        let doublings = u32::try_from(deaths.times.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(10)).min(LONGEST_PAUSE);
-        match state.deaths.last() {
-            Some(last) if last.elapsed() < pause => {
-                Err(Outcome::Temporary(state.last_death.clone()))
-            }
-            Some(_) | None => Ok(()),
-        }
+        let waits = deaths.times.last().is_some_and(|last| last.elapsed() < pause);
+        if waits { Err(Outcome::Temporary(deaths.why.clone())) } else { Ok(()) }
     }
 
     /// Starts one for so many turns.
@@ -323,23 +386,30 @@ impl thread::Owner for Living {
         self.max_line
     }
 
-    fn started(&self) {
-        self.lock().deaths.clear();
-        self.notify();
+    fn notify(&self) {
+        Living::notify(self);
+    }
+
+    fn started(&self, process: &Process) {
+        self.lock().deaths.remove(&process.whose);
+        Living::notify(self);
     }
 
     fn ended(&self, process: &Arc<Process>, died: Option<String>) {
         let mut state = self.lock();
         state.processes.retain(|it| !Arc::ptr_eq(it, process));
         if let Some(why) = died {
-            state.deaths.push(Instant::now());
+            let (deaths, (most, within)) = (state.deaths.of(&process.whose), TROUBLE);
+            deaths.times.push(Instant::now());
             // More than these change nothing.
-            let extra = state.deaths.len().saturating_sub(16);
-            state.deaths.drain(..extra);
-            state.last_death = why;
+            let extra = deaths.times.len().saturating_sub(16);
+            deaths.times.drain(..extra);
+            let first = deaths.times.iter().rev().nth(most - 1);
+            deaths.many |= first.is_some_and(|first| first.elapsed() < within);
+            deaths.why = why;
         }
         drop(state);
-        self.notify();
+        Living::notify(self);
     }
 }
 

@@ -20,6 +20,9 @@ const MAX_COMPLAINTS: u32 = 10;
 /// Told that the end of a process begins (`true`) and is over: work that a stop waits for.
 pub type Work = Arc<OnceLock<Box<dyn Fn(bool) + Send + Sync>>>;
 
+/// Bytes of answers that may wait for a process to read: of each some hundred.
+const MAX_ANSWERS: usize = 1 << 20;
+
 /// For whom a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
@@ -148,6 +151,23 @@ impl Process {
             state.outbox.extend_from_slice(&line.as_bytes()[written..]);
             self.wake.notify();
         }
+    }
+
+    /// The same for what no turn says. Ends a process that takes none of it: that would grow for ever.
+    pub fn answer(&self, line: String) {
+        if self.lock().outbox.len() > MAX_ANSWERS {
+            let words = "the agent was ended: it does not read what it is answered";
+            self.end(Outcome::Crashed(words.to_owned()), false);
+        } else {
+            self.send(line);
+        }
+    }
+
+    /// Ends the turn of this address for good.
+    pub(super) fn fail_turn(&self, address: &Address, outcome: Outcome) {
+        let state = self.lock();
+        let inbox = state.inboxes.iter().find(|(known, _)| known == address);
+        inbox.into_iter().for_each(|(_, inbox)| inbox.end(outcome.clone()));
     }
 
     /// Has lines of this address come to an inbox, until it is closed.
@@ -280,10 +300,9 @@ impl Process {
         }
     }
 
-    /// Whether its place will come free.
-    pub(super) fn is_leaving(&self) -> bool {
-        let state = self.lock();
-        state.retiring || !matches!(state.phase, Phase::Starting | Phase::Ready)
+    /// Whether its place is about to come free.
+    pub(super) fn is_ending(&self) -> bool {
+        !matches!(self.lock().phase, Phase::Starting | Phase::Ready)
     }
 
     /// It is ready, or will never be.

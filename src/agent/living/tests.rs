@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Living, ProcessStatus};
+use super::{Living, ProcessStatus, Protocol};
+use crate::agent::acp::ACP;
 use crate::agent::lines::LINES;
 use crate::agent::{Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
@@ -28,6 +29,7 @@ while read -r line; do
     case $line in
         *'"text":"die"'*) echo "it hurts" >&2; exit 3;;
         *'"text":"hang"'*) ;;
+        *'"text":"mine"'*) printf '{"id":"%s","chunk":"' "$id"; head -c 200000 /dev/zero | tr '\0' x; sleep 600;;
         *'"text":"long"'*) head -c 200000 /dev/zero | tr '\0' x; sleep 600;;
         *'"cancel":true'*) ;;
         *) printf '{"id":"%s","chunk":"%s"}\n{"id":"%s","done":true}\n' "$id" "$$" "$id";;
@@ -52,11 +54,19 @@ impl Reply for Text {
 
 impl House {
     fn new(script: &str, change: fn(&mut config::Agent)) -> House {
+        House::speaking(&LINES, script, change)
+    }
+
+    fn speaking(
+        protocol: &'static dyn Protocol,
+        script: &str,
+        change: fn(&mut config::Agent),
+    ) -> House {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         let mut agent = config::Agent { command, ..config::Agent::default() };
         change(&mut agent);
         let (children, limits) = (Children::new(None), (100_000, 100_000));
-        House(Living::new(&agent, &LINES, &children, limits, PathBuf::new()))
+        House(Living::new(&agent, protocol, &children, limits, PathBuf::new()))
     }
 
     fn turn_within(&self, whose: &str, text: &str, cancel: Cancel<'_>) -> (Outcome, String) {
@@ -136,6 +146,7 @@ fn each_principal_has_a_process_and_its_turns_share_it() {
 fn a_process_that_dies_costs_nobody_else_anything() {
     let house = House::new(SCRIPT, |_| {});
     let other = house.turn("bob", "a").1;
+    assert_eq!(house.turn("ann", "a").0, Outcome::Done);
     let (outcome, _) = house.turn("ann", "die");
     let Outcome::Crashed(why) = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("exit status 3") && why.contains("it hurts"), "{why}");
@@ -149,21 +160,65 @@ fn at_the_limit_the_one_idle_for_longest_goes_and_a_busy_one_after_its_turn() {
     let (ann, bob) = (house.turn("ann", "a").1, house.turn("bob", "a").1);
     assert_eq!(house.turn("eve", "a").0, Outcome::Done);
     assert_eq!(house.turn("bob", "b").1, bob, "the other one was idle for longer");
-    // Both are at work: a third waits until one has ended.
-    let (end_bob, bobs) = house.hang("bob");
-    let (end_eve, eves) = house.hang("eve");
+    // Both are at work: a third waits, one of them takes no new turns, and whichever is idle first goes.
+    let (bob, eve) = (house.hang("bob"), house.hang("eve"));
     let late = Arc::clone(&house);
     let waits = thread::spawn(move || late.turn("ann", "c"));
-    let retired = |all: &[ProcessStatus]| all.iter().any(|it| it.principal == "bob");
-    house.until(retired);
-    end_eve.notify();
-    end_bob.notify();
+    let retiring = loop {
+        match &house.0.retiring()[..] {
+            [one] => break one.clone(),
+            _ => pause(Duration::from_millis(1)),
+        }
+    };
+    let ((end, ended), (end_last, last)) = if retiring == "bob" { (eve, bob) } else { (bob, eve) };
+    end.notify();
     let (outcome, again) = waits.join().unwrap();
     assert_eq!(outcome, Outcome::Done);
     assert_ne!(again, ann);
-    for ended in [bobs, eves] {
+    end_last.notify();
+    for ended in [ended, last] {
         assert_eq!(ended.join().unwrap(), Outcome::Ended(CancelReason::Cancelled));
     }
+}
+
+#[test]
+fn a_start_that_hangs_holds_up_nobody_else() {
+    let house = Arc::new(House::speaking(&ACP, "sleep 600", |_| {}));
+    let (ann, bob) = (house.hang("ann"), house.hang("bob"));
+    house.until(|all| all.len() == 2);
+    for (end, ended) in [ann, bob] {
+        end.notify();
+        assert_eq!(ended.join().unwrap(), Outcome::Ended(CancelReason::Cancelled));
+    }
+    house.0.set_closing(true);
+    house.until(<[_]>::is_empty);
+}
+
+#[test]
+fn a_turn_that_gets_no_process_in_its_time_is_tried_again() {
+    let house = Arc::new(House::new(SCRIPT, |agent| agent.processes = 1));
+    let (end, ended) = house.hang("ann");
+    let soon = Cancel::at(Instant::now() + Duration::from_millis(50));
+    let (outcome, _) = house.turn_within("bob", "a", soon);
+    assert!(matches!(outcome, Outcome::Temporary(_)), "{outcome:?}");
+    end.notify();
+    assert_eq!(ended.join().unwrap(), Outcome::Ended(CancelReason::Cancelled));
+}
+
+#[test]
+fn what_keeps_one_principals_process_from_starting_is_told_to_no_other() {
+    let script =
+        format!("[ \"$HERMES_PRINCIPAL\" != ann ] || {{ echo secret >&2; exit 1; }}\n{SCRIPT}");
+    let house = House::new(&script, |_| {});
+    let deadline = Instant::now() + LONG;
+    while house.0.trouble().is_none() {
+        let (outcome, _) = house.turn("ann", "a");
+        assert!(outcome.to_string().contains("secret"), "{outcome:?}");
+        assert!(Instant::now() < deadline);
+        let (outcome, _) = house.turn("bob", "a");
+        assert_eq!(outcome, Outcome::Done);
+    }
+    assert!(house.0.trouble().is_some(), "it is told until it has started");
 }
 
 #[test]
@@ -226,6 +281,10 @@ fn a_line_that_is_too_long_ends_it() {
     let house = House::new(SCRIPT, |_| {});
     let (outcome, _) = house.turn("ann", "long");
     let Outcome::Crashed(why) = outcome else { panic!("{outcome:?}") };
+    assert!(why.contains("limits.max_agent_line"), "{why}");
+    // Where it is told whose it is, the others are not the ones that fail.
+    let (outcome, _) = house.turn("ann", "mine");
+    let Outcome::Failed(why) = outcome else { panic!("{outcome:?}") };
     assert!(why.contains("limits.max_agent_line"), "{why}");
     assert_eq!(house.turn("ann", "a").0, Outcome::Done);
 }

@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::process::{Phase, Process};
+use super::process::{Address, Phase, Process};
 use crate::agent::Outcome;
 use crate::agent::output::StderrTail;
 use crate::cancel::Cancel;
@@ -30,6 +30,9 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// a stop allows: [`KILL_AFTER`](crate::limits::KILL_AFTER).
 const END_GRACE: Duration = Duration::from_secs(1);
 
+/// Of a line that is too long, what is looked at for whose it is.
+const BEGINNING: usize = 4 << 10;
+
 /// How often what may be logged of its stderr is allowed anew.
 const STDERR_EVERY: Duration = Duration::from_secs(60);
 
@@ -45,8 +48,11 @@ pub(super) trait Owner: Send + Sync {
     /// Bytes of one line.
     fn max_line(&self) -> usize;
 
-    /// A process is ready.
-    fn started(&self);
+    /// Has those that wait look again.
+    fn notify(&self);
+
+    /// A process is ready, and has said something.
+    fn started(&self, process: &Process);
 
     /// A process has ended. `died`: why, where it has not come to be ready.
     fn ended(&self, process: &Arc<Process>, died: Option<String>);
@@ -132,6 +138,7 @@ fn run(owner: &dyn Owner, process: &Arc<Process>) -> (Outcome, Option<String>) {
         stderr: StderrTail::default(),
         renewed: Instant::now(),
         announced: false,
+        heard: false,
         mute_at: None,
         stage: Stage::Running,
     };
@@ -160,8 +167,9 @@ struct Keeper<'a> {
     began: Instant,
     stderr: StderrTail,
     renewed: Instant,
-    /// Those that wait were told that it is ready.
+    /// Those that wait were told that it is ready; it has printed a line.
     announced: bool,
+    heard: bool,
     /// It has closed its stdout, and has until then to end.
     mute_at: Option<Instant>,
     stage: Stage,
@@ -198,7 +206,8 @@ impl Keeper<'_> {
         }
         let (phase, idle_at) = {
             let mut state = self.process.lock();
-            if let Phase::Ending(..) = state.phase {
+            if matches!(state.phase, Phase::Ending(..)) && state.stdin.is_some() {
+                child.note_descendants();
                 state.stdin = None;
             }
             let idle_since = if state.turns == 0 { state.idle_since } else { now };
@@ -215,7 +224,7 @@ impl Keeper<'_> {
             }
             (Phase::Ready, _) => {
                 if !std::mem::replace(&mut self.announced, true) {
-                    self.owner.started();
+                    self.owner.notify();
                 }
                 if idle_at <= now {
                     self.process.retire_idle(self.owner.config().idle_timeout);
@@ -241,6 +250,9 @@ impl Keeper<'_> {
 
     /// Ends it since it cannot be used.
     fn fail(&self, why: &str) {
+        if self.process.outcome().is_some() {
+            return;
+        }
         log::warn!("agent {} is ended: {why}", self.pid);
         let words = format!("the agent was ended: {why}");
         let starting = matches!(self.process.lock().phase, Phase::Starting);
@@ -260,21 +272,38 @@ impl Keeper<'_> {
         self.searched = self.line.len();
         let most = self.owner.max_line();
         if self.searched > most {
+            let why = format!("a line is longer than limits.max_agent_line ({most} bytes)");
+            let beginning = String::from_utf8_lossy(&self.line[..self.line.len().min(BEGINNING)]);
+            let address = self.process.protocol.address(&beginning);
             (self.line, self.searched) = (Vec::new(), 0);
-            self.fail(&format!("a line is longer than limits.max_agent_line ({most} bytes)"));
+            self.fail_for(address.as_ref(), &why);
         }
     }
 
-    fn hand_on(&self, line: &[u8]) {
+    /// The same because of one turn, where that is known: then the others run again.
+    fn fail_for(&self, address: Option<&Address>, why: &str) {
+        let Some(address) = address.filter(|_| self.process.outcome().is_none()) else {
+            return self.fail(why);
+        };
+        log::warn!("agent {} is ended: {why}", self.pid);
+        let words = format!("the agent was ended: {why}");
+        self.process.fail_turn(address, Outcome::Failed(words.clone()));
+        self.process.end(Outcome::Released(words), false);
+    }
+
+    fn hand_on(&mut self, line: &[u8]) {
         if self.process.outcome().is_some() && line.is_empty() {
             return;
         }
         let text = String::from_utf8_lossy(line);
         if let Cow::Owned(_) = &text {
-            log::warn!("agent {}: a line is not UTF-8", self.pid);
+            self.process.complain("a line is not UTF-8", &text);
         }
         if let Err(why) = self.process.protocol.line(self.process, &text) {
             self.fail(&why);
+        } else if !self.heard && matches!(self.process.lock().phase, Phase::Ready) {
+            self.heard = true;
+            self.owner.started(self.process);
         }
     }
 
@@ -299,7 +328,7 @@ impl Keeper<'_> {
         let tail = self.stderr.tail();
         let colon = if tail.is_empty() { "" } else { ": " };
         let words = escaped(&format!("{how}{colon}{tail}"), false);
-        let (phase, ready) = (self.process.lock().phase.clone(), self.announced);
+        let (phase, ready) = (self.process.lock().phase.clone(), self.heard);
         let (outcome, died) = match phase {
             Phase::Ending(outcome, _) | Phase::Ended(outcome) => {
                 log::info!("agent {pid} has ended ({how})");
@@ -315,7 +344,7 @@ impl Keeper<'_> {
             Phase::Ready => {
                 let why = format!("the agent ended in the middle of the turn: {words}");
                 log::warn!("agent {pid} has ended: {words}");
-                (Outcome::Crashed(why), None)
+                (Outcome::Crashed(why.clone()), (!ready).then_some(why))
             }
         };
         (outcome, died)

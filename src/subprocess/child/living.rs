@@ -37,6 +37,12 @@ impl Child<'_> {
         self.process.stdin.take()
     }
 
+    /// Takes down what it has started, before it ends: later nobody knows whose that was.
+    pub fn note_descendants(&mut self) {
+        let pid = self.process.pid;
+        self.tree.iter_mut().for_each(|tree| tree.note_descendants(pid));
+    }
+
     /// Sends SIGTERM to its group.
     pub fn terminate(&mut self) {
         self.signal(Signal::Term);
