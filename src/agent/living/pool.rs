@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
+use super::deaths::Deaths;
 use super::process::{Process, Work};
 use super::status::{ProcessStatus, status};
 use super::{Directory, LivingTurn, Protocol, thread};
@@ -26,13 +27,6 @@ use crate::threads::lock;
 /// How long a turn waits for a process of others to have no turn; then one is given no new ones, so that
 /// its place comes free.
 const PLACE_AFTER: Duration = Duration::from_secs(2);
-
-/// After failed starts the next one waits: as long as the first failure's turn does, doubled by each.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
-
-/// So many deaths at a start in so short a time are no accident.
-const TROUBLE: (usize, Duration) = (3, Duration::from_secs(60));
 
 /// The living processes of an agent.
 pub struct Living {
@@ -66,14 +60,6 @@ struct Waiting {
     event: Arc<EventFd>,
     /// It has a process, which is not ready.
     placed: bool,
-}
-
-/// Starts that failed one after the other: when, why the last one did, and that they were too many at once.
-#[derive(Default)]
-struct Deaths {
-    times: Vec<Instant>,
-    why: String,
-    many: bool,
 }
 
 /// A turn's place in a process.
@@ -232,8 +218,8 @@ impl Living {
     /// Why it does not start, where it did not time and again.
     pub fn trouble(&self) -> Option<String> {
         let state = self.lock();
-        let deaths = state.deaths.values().find(|deaths| deaths.many)?;
-        Some(format!("the agent does not start: {}", deaths.why))
+        let why = state.deaths.values().find_map(Deaths::trouble)?;
+        Some(format!("the agent does not start: {why}"))
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -347,11 +333,8 @@ impl Living {
 
     /// Whether one may be started now, after others of the same that failed.
     fn check_starts(&self, state: &State, whose: &str) -> Result<(), Outcome> {
-        let Some(deaths) = state.deaths.get(whose) else { return Ok(()) };
-        let doublings = u32::try_from(deaths.times.len().saturating_sub(1)).unwrap_or(u32::MAX);
-        let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(10)).min(LONGEST_PAUSE);
-        let waits = deaths.times.last().is_some_and(|last| last.elapsed() < pause);
-        if waits { Err(Outcome::Temporary(deaths.why.clone())) } else { Ok(()) }
+        let why = state.deaths.get(whose).and_then(Deaths::pausing);
+        why.map_or(Ok(()), |why| Err(Outcome::Temporary(why.to_owned())))
     }
 
     /// Starts one for so many turns.
@@ -398,16 +381,7 @@ impl thread::Owner for Living {
     fn ended(&self, process: &Arc<Process>, died: Option<String>) {
         let mut state = self.lock();
         state.processes.retain(|it| !Arc::ptr_eq(it, process));
-        if let Some(why) = died {
-            let (deaths, (most, within)) = (state.deaths.of(&process.whose), TROUBLE);
-            deaths.times.push(Instant::now());
-            // More than these change nothing.
-            let extra = deaths.times.len().saturating_sub(16);
-            deaths.times.drain(..extra);
-            let first = deaths.times.iter().rev().nth(most - 1);
-            deaths.many |= first.is_some_and(|first| first.elapsed() < within);
-            deaths.why = why;
-        }
+        died.into_iter().for_each(|why| state.deaths.of(&process.whose).add(why));
         drop(state);
         Living::notify(self);
     }

@@ -164,7 +164,7 @@ impl Process {
     }
 
     /// Ends the turn of this address for good.
-    pub(super) fn fail_turn(&self, address: &Address, outcome: Outcome) {
+    pub(super) fn fail_turn(&self, address: &Address, outcome: &Outcome) {
         let state = self.lock();
         let inbox = state.inboxes.iter().find(|(known, _)| known == address);
         inbox.into_iter().for_each(|(_, inbox)| inbox.end(outcome.clone()));

@@ -224,6 +224,8 @@ fn what_keeps_one_principals_process_from_starting_is_told_to_no_other() {
 #[test]
 fn one_that_does_not_end_a_turn_is_ended_and_its_other_turn_runs_again() {
     let house = Arc::new(House::new(SCRIPT, |_| {}));
+    // It is ready: both turns are with it.
+    assert_eq!(house.turn("ann", "a").0, Outcome::Done);
     let (end, first) = house.hang("ann");
     let other = Arc::clone(&house);
     let second = thread::spawn(move || other.turn("ann", "hang").0);

@@ -287,7 +287,7 @@ impl Keeper<'_> {
         };
         log::warn!("agent {} is ended: {why}", self.pid);
         let words = format!("the agent was ended: {why}");
-        self.process.fail_turn(address, Outcome::Failed(words.clone()));
+        self.process.fail_turn(address, &Outcome::Failed(words.clone()));
         self.process.end(Outcome::Released(words), false);
     }
 

@@ -1,0 +1,45 @@
+//! Starts that failed one after the other, and when the next one may be tried.
+
+use std::time::{Duration, Instant};
+
+/// After failed starts the next one waits so long, and twice as long after each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+
+/// So many deaths at a start in so short a time are no accident.
+const TROUBLE: (usize, Duration) = (3, Duration::from_secs(60));
+
+/// More of them change nothing.
+const MAX_KEPT: usize = 16;
+
+/// The failed starts of one principal's processes since the last good one.
+#[derive(Debug, Default)]
+pub(super) struct Deaths {
+    times: Vec<Instant>,
+    why: String,
+    /// There were too many at once.
+    many: bool,
+}
+
+impl Deaths {
+    pub fn add(&mut self, why: String) {
+        let (most, within) = TROUBLE;
+        self.times.push(Instant::now());
+        self.times.drain(..self.times.len().saturating_sub(MAX_KEPT));
+        let first = self.times.iter().rev().nth(most - 1);
+        self.many |= first.is_some_and(|first| first.elapsed() < within);
+        self.why = why;
+    }
+
+    /// Why the last one failed, while the next one has to wait.
+    pub fn pausing(&self) -> Option<&str> {
+        let doublings = u32::try_from(self.times.len().saturating_sub(1)).unwrap_or(u32::MAX);
+        let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(10)).min(LONGEST_PAUSE);
+        self.times.last().filter(|last| last.elapsed() < pause).map(|_| &*self.why)
+    }
+
+    /// The same once they were too many at once, until one is good.
+    pub fn trouble(&self) -> Option<&str> {
+        self.many.then_some(&*self.why)
+    }
+}
