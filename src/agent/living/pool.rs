@@ -138,11 +138,6 @@ impl Living {
         let began = Instant::now();
         let lease = match self.acquire(turn, &cancel) {
             Ok(lease) => lease,
-            // Nothing was done for it yet.
-            Err(Outcome::Ended(CancelReason::TimedOut)) => {
-                let words = "no process of the agent's was there within agent.turn_timeout";
-                return Outcome::Temporary(words.to_owned());
-            }
             Err(outcome) => return outcome,
         };
         // Its time begins with its process.
@@ -270,8 +265,14 @@ impl Living {
                 silent_since = Instant::now();
             }
             let gone = silent && cancel.idle.is_some_and(|idle| idle().is_err());
-            if let Some(reason) = ended.or(gone.then_some(CancelReason::ClientGone)) {
-                return Err(Outcome::Ended(reason));
+            match ended.or(gone.then_some(CancelReason::ClientGone)) {
+                // Nothing was done for it yet.
+                Some(CancelReason::TimedOut) if lease.is_none() => {
+                    let words = "no process of the agent's came free within agent.turn_timeout";
+                    return Err(Outcome::Temporary(words.to_owned()));
+                }
+                Some(reason) => return Err(Outcome::Ended(reason)),
+                None => {}
             }
         }
     }
