@@ -370,8 +370,15 @@ fn one_that_a_pause_has_released_does_not_run_for_a_chat_behind_it() {
     let turn = desk.run("a");
     let chat = desk.accept(Draft { attended: true, ..draft("a", "y") });
     let attended = hub.attend(chat);
+    let watches = [turn.id, chat].map(|id| hub.watch(id, EventFd::new().unwrap()).unwrap());
+    let news = || watches.each_ref().map(|watch| watch.event.clear());
+    let put_off = || [turn.id, chat].map(|id| hub.is_put_off(id));
     hub.pause();
+    desk.house.until("they look", || news() == [true, true]);
+    assert_eq!(put_off(), [false, false]);
     assert!(turn.finish(&Outcome::Released("x".to_owned())).is_empty());
+    // The restart does not wait for those who wait for what does not begin before it.
+    assert_eq!((news(), put_off()), ([true, true], [true, true]));
     assert_eq!(desk.begin(), []);
     assert_eq!(desk.house.turn(turn.id), TurnState::Queued);
     drop(attended);
