@@ -634,7 +634,7 @@ fn an_agents_session_is_kept_until_its_own_is_reset_or_forgotten() {
     turn.finish(&Outcome::Done);
     desk.begin();
     desk.turn(ephemeral).reply().keep_session(&session("4"));
-    assert_eq!(hub.lock().table.agent_session_bytes, 0);
+    assert_eq!(hub.lock().table.agent_session_bytes(), 0);
 }
 
 #[test]
