@@ -50,6 +50,14 @@ fn a_restart_and_a_stop_come_at_once_and_the_message_runs_again() {
         let api = gateway.api();
         let mut client = api.begin("POST", "/v1/chat/completions", &fields, &chat("go", true));
         let id = open(&api)["message"].as_str().unwrap().to_owned();
+        // Wherever its status is shown.
+        let [listed, running] = ["waiting", "running"].map(|status| {
+            api.get(&format!("/v1/messages?status={status}")).assert_status(200).json()
+        });
+        assert_eq!((&listed["messages"][0]["id"], &running["messages"]), (&json!(id), &json!([])));
+        let session = api.get("/v1/sessions/s").json();
+        let last = session["messages"].as_array().unwrap().iter().find(|it| it["id"] == *id);
+        assert_eq!(last.unwrap()["status"], "waiting");
         let begun = Instant::now();
         if stops {
             gateway.signal(libc::SIGTERM);
