@@ -269,6 +269,13 @@ pub const MAX_EVENT: usize = 1 << 20;
 /// it calls at once.
 pub const MAX_OPEN_APPROVALS: usize = 8;
 
+/// Questions of one attempt that are answered, by whomever: each answer is a record, and no work that somebody
+/// follows needs more.
+pub const MAX_APPROVALS: usize = 200;
+
+/// What the record of an answer by the configuration has of what the tool is given, in bytes: nobody has read it.
+pub const MAX_POLICY_INPUT: usize = 500;
+
 /// What a living agent does beside its reply, of each turn: those who follow it live see all, and whoever comes
 /// later the newest.
 pub const MAX_LIVE_EVENTS: usize = 256;

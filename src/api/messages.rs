@@ -17,7 +17,8 @@ use crate::http::{Response, number};
 use crate::json::{self, object, text_or_null};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{
-    Command, DeliveryState, Draft, Entry, Hub, Id, Message, Refusal, Submitted, now, rfc3339,
+    Command, DeliveryState, Draft, Entry, Hub, Id, Message, OpenApproval, Refusal, Submitted,
+    TurnState, now, rfc3339,
 };
 use crate::sys::clock::parse_rfc3339;
 
@@ -143,7 +144,7 @@ pub fn cancel(exchange: Exchange<'_>, id: &str) -> Handled {
 }
 
 /// What a list of messages may be asked for as `status`.
-const STATUSES: &str = "queued, running, done, failed, cancelled";
+const STATUSES: &str = "queued, running, waiting, done, failed, cancelled";
 
 /// `GET /v1/messages`.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
@@ -157,17 +158,23 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let time =
         |text| millis_of(text).ok_or_else(|| bad_field("since", "takes a time that ends in Z"));
     let since = query.text("since").map(time).transpose()?.unwrap_or(0);
-    page(exchange, "messages", &query, &|entry| {
+    let open = status.map_or(Vec::new(), |_| exchange.service.hub.open_approvals(&|_| true));
+    page(exchange, "messages", &query, &|id, entry| {
         session.as_ref().is_none_or(|owner| *entry.owner == *owner)
-            && status.is_none_or(|status| entry.turn.word() == status)
+            && status.is_none_or(|status| word_of(id, entry.turn, &open) == status)
             && entry.at >= since
     })
+}
+
+/// The state of a message as the API calls it, where these are the open questions.
+pub fn word_of(id: Id, turn: TurnState, open: &[OpenApproval]) -> &'static str {
+    if open.iter().any(|it| it.message == id) { "waiting" } else { turn.word() }
 }
 
 /// `GET /v1/dead-letters`.
 pub fn dead_letters(exchange: Exchange<'_>, _: &str) -> Handled {
     let query = Query::parse(exchange.request, "after, limit")?;
-    let is_dead = |entry: &Entry| entry.delivery_state() == Some(DeliveryState::Dead);
+    let is_dead = |_, entry: &Entry| entry.delivery_state() == Some(DeliveryState::Dead);
     page(exchange, "dead_letters", &query, &is_dead)
 }
 
@@ -183,7 +190,7 @@ fn page(
     exchange: Exchange<'_>,
     name: &str,
     query: &Query,
-    wanted: &dyn Fn(&Entry) -> bool,
+    wanted: &dyn Fn(Id, &Entry) -> bool,
 ) -> Handled {
     let Exchange { service, proof, .. } = exchange;
     let id = |text| Id::parse(text).ok_or_else(|| bad_field("after", "takes a message's id"));
@@ -191,7 +198,7 @@ fn page(
     // While it is put together.
     let mut lease = exchange.lease();
     lease.grow(MAX_LISTED_BYTES)?;
-    let wanted = |entry: &Entry| proof.sees(&entry.owner) && wanted(entry);
+    let wanted = |id, entry: &Entry| proof.sees(&entry.owner) && wanted(id, entry);
     let (found, next) = service.hub.list(&wanted, after, query.limit(MAX_LISTED, MAX_LISTED)?)?;
     let all = json::list(&mut found.iter().map(Message::to_json));
     let next = text_or_null(next.map(|id| id.to_string()).as_deref());

@@ -6,6 +6,7 @@ use super::auth::Authenticated;
 use super::buffers::Lease;
 use super::cors::page;
 use super::error::{ApiError, Handled, HandlerError, bad, bad_field};
+use super::messages::word_of;
 use super::request::{Body, LAST_EVENT_ID, Query, json_body, owner_of};
 use super::response::sse_head;
 use super::service::{Exchange, Service};
@@ -59,12 +60,13 @@ pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
     let who = owner_of(exchange.proof, Some(session))?;
     let unknown = || ApiError::new(404, "not_found", "There is no such session.");
     let found = hub.session(&who).ok_or_else(unknown)?;
-    let messages = hub.messages_of(&who);
+    let (messages, open) = (hub.messages_of(&who), hub.open_approvals(&|owner| *owner == who));
     // While it is put together.
     let mut lease = exchange.lease();
     lease.grow(messages.len() << 8)?;
-    let shown =
-        |(id, turn): &(Id, TurnState)| format!(r#"{{"id":"{id}","status":"{}"}}"#, turn.word());
+    let shown = |(id, turn): &(Id, TurnState)| {
+        format!(r#"{{"id":"{id}","status":"{}"}}"#, word_of(*id, *turn, &open))
+    };
     let messages = json::list(&mut messages.iter().map(shown));
     let body = row(&found, &format!(r#","messages":{messages}"#));
     drop((messages, lease));

@@ -194,7 +194,8 @@ fn run_durable(
             None => ApiError::new(502, "agent_failed", error),
         },
         TurnState::Cancelled => ApiError::new(502, "cancelled", error),
-        TurnState::Running if !keyed => {
+        // One that was begun runs again, whoever hears of it.
+        _ if !keyed && message.entry.attempts > 0 => {
             let words = format!("The gateway is stopping; message {id} goes on when it is back.");
             let mut error = ApiError::new(503, "gateway_stopping", words);
             error.0.after = None;

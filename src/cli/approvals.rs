@@ -29,7 +29,7 @@ pub fn approvals(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
         }
     }
     let count = args.number("--lines").unwrap_or(SHOWN).clamp(1, 1000);
-    let all = ask(&mut client, count)?;
+    let all = ask(&mut client, count as usize)?;
     if args.has("--json") {
         return say(&all.iter().map(|one| format!("{one}\n")).gather().concat());
     }
@@ -40,17 +40,33 @@ pub fn approvals(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
     say_wrapped(&as_text(&all), 4)
 }
 
-fn ask(client: &mut Client<'_>, count: u32) -> Result<Vec<Value>, Failure> {
-    let mut answer = request(client, "GET", &format!("/v1/approvals?limit={count}"))?;
-    match answer["approvals"].take() {
-        Value::Array(all) => Ok(all),
-        _ => Ok(Vec::new()),
+/// So many of them, or all that are open and a page of the others. A page may be short, or empty, where what is
+/// next is far away.
+fn ask(client: &mut Client<'_>, count: usize) -> Result<Vec<Value>, Failure> {
+    pages(count, &mut |target| request(client, "GET", target))
+}
+
+fn pages(
+    count: usize,
+    get: &mut dyn FnMut(&str) -> Result<Value, Failure>,
+) -> Result<Vec<Value>, Failure> {
+    let (mut all, mut after) = (Vec::new(), String::new());
+    loop {
+        let limit = count.saturating_sub(all.len()).max(1);
+        let mut answer = get(&format!("/v1/approvals?limit={limit}{after}"))?;
+        if let Value::Array(page) = answer["approvals"].take() {
+            all.extend(page);
+        }
+        match answer["next"].as_str() {
+            Some(next) if all.len() < count => after = format!("&after={next}"),
+            _ => return Ok(all),
+        }
     }
 }
 
 fn answer_by_id(client: &mut Client<'_>, id: &str, allow: bool) -> Result<Exit, Failure> {
-    // Those that are open come first.
-    let all = ask(client, 1000)?;
+    // Those that are open come first, all of them.
+    let all = ask(client, 0)?;
     let is_it = |one: &&Value| {
         let known = one["id"].as_str().is_some_and(|known| known.eq_ignore_ascii_case(id));
         known && is_open(one)
@@ -127,6 +143,26 @@ fn as_text(all: &[Value]) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn pages_are_followed_until_there_are_enough_also_where_one_is_empty() {
+        let got = |count| {
+            let mut targets = Vec::new();
+            let all = pages(count, &mut |target| {
+                targets.push(target.strip_prefix("/v1/approvals?").unwrap().to_owned());
+                Ok(match targets.len() {
+                    1 => json!({ "approvals": [1, 2], "next": "9" }),
+                    2 => json!({ "approvals": [], "next": "5" }),
+                    _ => json!({ "approvals": [3], "next": null }),
+                })
+            });
+            (all.unwrap().len(), targets.join(" "))
+        };
+        assert_eq!(got(0), (2, "limit=1".to_owned()));
+        assert_eq!(got(2), (2, "limit=2".to_owned()));
+        let targets = "limit=5 limit=3&after=9 limit=3&after=5".to_owned();
+        assert_eq!(got(5), (3, targets));
+    }
 
     #[test]
     fn each_question_has_a_row_and_what_was_asked_below_it() {

@@ -17,9 +17,9 @@ use super::submit::Refusal;
 use crate::agent::{AgentSession, Answer, Leave, Question, Reply, Report};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config::Approve;
-use crate::escape::first_chars;
+use crate::escape::{escaped, first_chars};
 use crate::journal::record::Record;
-use crate::limits::{MAX_OPEN_APPROVALS, MAX_QUOTED_ERROR};
+use crate::limits::{MAX_APPROVALS, MAX_OPEN_APPROVALS, MAX_POLICY_INPUT, MAX_QUOTED_ERROR};
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
@@ -27,6 +27,9 @@ use crate::sys::poll::Interest;
 
 /// What the journal names where nobody was asked.
 const POLICY: &str = "agent.approve";
+
+/// Where a text was cut. JSON that ends so is none any more, and is shown as a string.
+const CUT: &str = "…";
 
 impl Hub {
     /// The living agent's own session for this one, if there is one. One whose record is damaged is none.
@@ -62,15 +65,23 @@ pub struct DurableReply<'a> {
     pub run: &'a ReplyBuffer,
     /// What the journal has as the agent's own session.
     pub known: Option<AgentSession>,
-    /// There may be something of it in [`super::hub::State`].
-    pub asked: bool,
+    /// How often it has asked: if it has, there may be something of it in [`super::hub::State`].
+    pub asked: usize,
+    /// Nobody has answered one of its questions in time, so nobody is asked any more.
+    pub unanswered: bool,
 }
 
 impl DurableReply<'_> {
     /// Writes down what the configuration answers: durable when this returns.
     fn decide(&self, question: &Question, allowed: bool) -> Result<(), Refusal> {
+        let mut question = question.clone();
+        if question.input.len() > MAX_POLICY_INPUT {
+            let end = MAX_POLICY_INPUT - CUT.len();
+            question.input.truncate(question.input.floor_char_boundary(end));
+            question.input += CUT;
+        }
         let (mut state, by) = (self.hub.lock(), (allowed, POLICY));
-        let number = self.hub.write_approval(&mut state, self.id, ("", question), by)?;
+        let number = self.hub.write_approval(&mut state, self.id, ("", &question), by)?;
         drop(state);
         Ok(self.hub.sync(number)?)
     }
@@ -93,7 +104,6 @@ impl DurableReply<'_> {
             let (open, answers) = (Vec::new(), Vec::new());
             let (message, event, slot) = (self.id, new, Slot::Held);
             state.asking.push(Asking { message, event, open, answers, slot });
-            self.asked = true;
         }
         let parks = |asking: &Asking| asking.slot == Slot::Held;
         let Some(asking) = state.asking.iter_mut().find(|it| it.message == self.id) else {
@@ -130,10 +140,11 @@ impl DurableReply<'_> {
             return;
         }
         let Question { title, kind, input } = &open.question;
+        let [title, kind, input] = [title, kind, input].map(|text| for_people(text));
         let kind = if kind.is_empty() { String::new() } else { format!(" ({kind})") };
         let mut text = format!("The agent of message {} asks for leave: {title}{kind}", self.id);
         if !input.is_empty() {
-            text = format!("{text}\n{}", first_chars(input, MAX_QUOTED_ERROR));
+            text = format!("{text}\n{input}");
         }
         let until = rfc3339(expires_at);
         let text = format!("{text}\nAnswer /approve {id} or /deny {id}, until {until}.");
@@ -141,6 +152,18 @@ impl DurableReply<'_> {
         let about = digest_of(&[b"notice", b"approval", which.as_bytes()]);
         self.hub.tell(Notice { to: (**owner).clone(), deliver, about, text });
     }
+}
+
+/// The beginning of what an agent wants to do, on one line and safe to print. Nothing is out of sight behind
+/// blanks, and what is cut says so.
+fn for_people(text: &str) -> String {
+    let text = text.split_whitespace().gather().join(" ");
+    let mut shown = escaped(&first_chars(&text, MAX_QUOTED_ERROR), false);
+    match text.chars().skip(MAX_QUOTED_ERROR).count() {
+        0 => {}
+        more => shown += &format!("{CUT} ({more} more characters: see `hermes-gateway approvals`)"),
+    }
+    shown
 }
 
 impl Reply for DurableReply<'_> {
@@ -158,8 +181,12 @@ impl Reply for DurableReply<'_> {
     }
 
     fn ask(&mut self, question: &Question, policy: Approve) -> Leave {
+        self.asked += 1;
         let refused = match policy {
             Approve::Never => return Leave::Denied(String::new()),
+            _ if self.asked > MAX_APPROVALS => {
+                return Leave::Denied("too many questions in one turn".to_owned());
+            }
             Approve::Always => match self.decide(question, true) {
                 Ok(()) => return Leave::Allowed,
                 Err(e) => return Leave::Denied(format!("that cannot be written down: {e}")),
@@ -167,6 +194,7 @@ impl Reply for DurableReply<'_> {
             Approve::Ask if self.run.lock().attended => {
                 "a chat completion cannot be asked".to_owned()
             }
+            Approve::Ask if self.unanswered => "nobody has answered an earlier question".to_owned(),
             Approve::Ask => match self.open(question) {
                 Ok(asked) => return asked,
                 Err(why) => why,
@@ -205,6 +233,7 @@ impl Reply for DurableReply<'_> {
         let open = asking.open.remove(at);
         self.run.retract(&open.json);
         if !why.is_empty() {
+            self.unanswered = true;
             match self.hub.write_approval(&mut state, self.id, (id, &open.question), (false, why)) {
                 Ok(_) => self.hub.sync_soon(&mut state),
                 Err(e) => log::warn!("a question of turn {} ended unwritten: {e}", self.id),
@@ -282,7 +311,7 @@ impl Reply for DurableReply<'_> {
 
 impl Drop for DurableReply<'_> {
     fn drop(&mut self) {
-        if self.asked {
+        if self.asked > 0 {
             self.hub.lock().asking.retain(|asking| asking.message != self.id);
         }
     }

@@ -43,8 +43,6 @@ pub struct MessageTable {
     records: RecordIndex,
     /// The newest record of a living agent's own session, by session: its number, and its bytes.
     agent_sessions: Tree,
-    /// What these take in the journal.
-    pub agent_session_bytes: u64,
     /// Sessions that were reset.
     resets: TreeOf<Reset>,
     /// Sessions that were reset, and may have messages of before that which are to be erased.
@@ -86,11 +84,16 @@ impl MessageTable {
             }
             Record::Reset { principal, session, at, transcript_only } => {
                 self.next_stamp(*at);
-                self.reset(session_digest(principal, session), number, !transcript_only);
+                self.reset(
+                    (principal, session_digest(principal, session)),
+                    number,
+                    !transcript_only,
+                );
             }
             Record::AgentSession { principal, session, at, .. } => {
                 self.next_stamp(*at);
-                self.keep_agent_session(session_digest(principal, session), number, bytes);
+                let of = (&**principal, session_digest(principal, session));
+                self.keep_agent_session(of, number, bytes);
             }
             Record::Clock { boot, since_boot, at } => {
                 let (boot, since_boot, at) = (boot.clone(), *since_boot, self.next_stamp(*at));

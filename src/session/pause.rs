@@ -11,6 +11,7 @@ use super::asking::Slot;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::Entry;
+use super::states::TurnState;
 use crate::limits::THREAD_STACK;
 use crate::sys::gather::Gather;
 use crate::threads;
@@ -24,7 +25,10 @@ impl Hub {
         self.paused.store(true, Ordering::SeqCst);
         // What one of them has to do for its end comes before the restart.
         self.settings().agent.set_closing(true);
-        self.announce("pause", |_, mut state| state.stop_asking());
+        self.announce("pause", |_, mut state| {
+            state.stop_asking();
+            state.replies.notify_watchers();
+        });
     }
 
     /// Ends a pause, and what [`Hub::release`] has begun. Does not wait for anything.
@@ -114,18 +118,20 @@ impl State {
         self.pinned.push((Arc::downgrade(pin), attended));
     }
 
+    /// Whether the first turn of this one's session was released, and has not begun again.
+    pub(super) fn is_released(&self, id: Id) -> bool {
+        let session = self.table.get(id).and_then(Entry::session);
+        let first = self.dispatch.turns_of(session).next().unwrap_or(id);
+        let waits = self.table.get(first).is_none_or(|it| it.turn != TurnState::Running);
+        waits && self.replies.get(first).is_some_and(|reply| reply.lock().releases > 0)
+    }
+
     /// The messages whose turns go on during a pause: those whose replies clients of chats wait for.
     fn attended(&self) -> Vec<Id> {
         let durable = self.pinned.iter().filter(|(_, attended)| *attended);
         let durable = durable.filter_map(|(pin, _)| pin.upgrade().map(|id| *id));
         // Not what is behind one that was released: that would ask again.
-        let first = |id: Id| {
-            let session = self.table.get(id).and_then(Entry::session);
-            self.dispatch.turns_of(session).next().unwrap_or(id)
-        };
-        let released =
-            |id: &Id| self.replies.get(first(*id)).is_some_and(|reply| reply.lock().releases > 0);
-        let durable = durable.filter(|id| !released(id));
+        let durable = durable.filter(|id| !self.is_released(*id));
         // And those that were in the middle of an attempt.
         let begun = self.asking.iter().filter(|asking| asking.slot == Slot::Wanted);
         let begun = begun.map(|asking| asking.message);

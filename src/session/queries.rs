@@ -159,13 +159,13 @@ impl Hub {
     /// [`MAX_LISTED_BYTES`] of replies and attachments' names. With more, the last one that was looked at.
     pub fn list(
         &self,
-        wanted: &dyn Fn(&Entry) -> bool,
+        wanted: &dyn Fn(Id, &Entry) -> bool,
         before: Option<Id>,
         limit: usize,
     ) -> Result<(Vec<Message>, Option<Id>), WriteError> {
         let (mut ids, mut listed, mut size) = (Vec::new(), Vec::new(), 0);
         self.visit_all(before, &mut |id, entry| {
-            if wanted(entry) {
+            if wanted(id, entry) {
                 ids.push(id);
             }
             ids.len() <= limit

@@ -124,8 +124,8 @@ impl Hub {
             self.sync_soon(&mut state);
             self.postpone_retry(&mut state, id);
         } else if turn == Some(TurnState::Queued) {
-            // Those who wait for it may not have to, any more.
-            run.lock().notify();
+            // Those who wait for it, or behind it, may not have to any more.
+            state.replies.notify_watchers();
             self.sync_soon(&mut state);
             state.dispatch.release(id);
         } else {

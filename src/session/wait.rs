@@ -44,9 +44,11 @@ impl Hub {
         Some(state.replies.of(id).watch(event))
     }
 
-    /// Whether the gateway stops before this message runs.
+    /// Whether the gateway stops before this message runs, or restarts, and it or the one that heads its
+    /// session was released for that.
     pub fn is_put_off(&self, id: Id) -> bool {
-        self.is_draining() && !self.goes_on(id)
+        let stops = self.is_draining() || self.is_paused() && self.lock().is_released(id);
+        stops && !self.goes_on(id)
     }
 
     /// Whether a message runs or is over.

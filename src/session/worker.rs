@@ -214,7 +214,8 @@ impl Hub {
         let cancel = run.cancelled()?;
         let cancel = (None, Some(cancel.as_fd()));
         let known = attempt.agent_session.clone();
-        let mut reply = DurableReply { hub: self, id, entry, run, known, asked: false };
+        let (asked, unanswered) = (0, false);
+        let mut reply = DurableReply { hub: self, id, entry, run, known, asked, unanswered };
         self.run_agent(message, &attempt, &mut reply, cancel)
     }
 

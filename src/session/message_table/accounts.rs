@@ -59,10 +59,19 @@ impl Counts {
 #[derive(Debug, Default)]
 pub(super) struct Account {
     pub counts: Counts,
+    /// What the records of its living agents' own sessions take in the journal.
+    pub agent_session_bytes: u64,
     /// Settled messages without a key, in the order in which they settled.
     pub unkeyed: VecDeque<Id>,
     /// The ids of dead letters.
     pub dead_letters: Tree,
+}
+
+impl Account {
+    /// What all its records take in the journal.
+    pub fn bytes(&self) -> u64 {
+        self.counts.bytes + self.agent_session_bytes
+    }
 }
 
 /// What each principal holds of something, by name.

@@ -49,14 +49,21 @@ impl MessageTable {
         self.agent_sessions.get(&session).map_or(0, |kept| number_and_bytes(*kept).0)
     }
 
-    /// The record of this number has the living agent's own session; 0: there is none any more.
-    pub(super) fn keep_agent_session(&mut self, session: Digest, number: u64, bytes: u64) {
+    /// The record of this number has the living agent's own session for this one of a principal; 0: there
+    /// is none any more.
+    pub(super) fn keep_agent_session(
+        &mut self,
+        (principal, session): (&str, Digest),
+        number: u64,
+        bytes: u64,
+    ) {
         let before = match number {
             0 => self.agent_sessions.remove(&session),
             _ => self.agent_sessions.insert(session, u128::from(number) << 64 | u128::from(bytes)),
         };
         let (before, freed) = before.map_or((0, 0), number_and_bytes);
-        self.agent_session_bytes = self.agent_session_bytes + bytes - freed;
+        let own = self.accounts.of(principal);
+        own.agent_session_bytes = own.agent_session_bytes + bytes - freed;
         self.records.remove(session, before);
         if number > 0 {
             self.records.add(session, number, 0);
@@ -64,8 +71,9 @@ impl MessageTable {
     }
 
     /// Everything up to this record of a session is void.
-    pub(super) fn reset(&mut self, session: Digest, number: u64, erases: bool) {
-        self.keep_agent_session(session, 0, 0);
+    pub(super) fn reset(&mut self, of: (&str, Digest), number: u64, erases: bool) {
+        self.keep_agent_session(of, 0, 0);
+        let session = of.1;
         let reset = self.resets.of(session);
         let old = [std::mem::replace(&mut reset.last, number), reset.erasure];
         reset.newest = self.last.unwrap_or_default();

@@ -170,7 +170,7 @@ fn seen(table: &MessageTable, numbers: u64) -> Seen {
         resets: resets.collect(),
         agents: (
             sessions().map(|(p, s)| table.agent_session_of(session_digest(p, s))).collect(),
-            table.agent_session_bytes,
+            table.agent_session_bytes(),
         ),
         overdue: (0..6).map(|keep| table.overdue(0.into(), keep, ALL)).collect(),
     }
@@ -791,6 +791,14 @@ fn the_newest_session_of_an_agent_counts_until_a_reset() {
     }
     let of = |table: &MessageTable| [work, home].map(|session| table.agent_session_of(session));
     assert_eq!(of(&scribe.table), [3, 2]);
+    // Its principal's share has the newest of each session.
+    let bytes = |sessions: &[(&str, &str)]| -> u64 {
+        let each = sessions.iter().map(|(session, id)| record(session, id).to_json().len() as u64);
+        each.map(|length| length + RECORD_OVERHEAD).sum()
+    };
+    assert_eq!(scribe.table.bytes_of("owner"), bytes(&[("home", "b"), ("work", "c")]));
+    let held = scribe.table.usage().get("owner").unwrap()[1];
+    assert_eq!(held, ("journal_bytes", scribe.table.bytes_of("owner")));
     assert_eq!(scribe.table.records_of(work, 0).collect::<Vec<_>>(), [3]);
     assert_eq!(scribe.table.session_of(&record("work", "c")), Some(work));
     let needed = |table: &MessageTable| {
@@ -800,6 +808,7 @@ fn the_newest_session_of_an_agent_counts_until_a_reset() {
     assert_eq!(needed(&scribe.table), [Decision::Drop, Decision::Keep, Decision::Keep]);
     scribe.reset("work");
     assert_eq!(of(&scribe.table), [0, 2]);
+    assert_eq!(scribe.table.bytes_of("owner"), bytes(&[("home", "b")]));
     assert_eq!(needed(&scribe.table), [Decision::Drop, Decision::Keep, Decision::Drop]);
     assert_eq!(scribe.table.records_of(work, 0).collect::<Vec<_>>(), [4]);
     scribe.write(&record("work", "d"));

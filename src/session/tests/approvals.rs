@@ -8,6 +8,7 @@ use crate::agent::{AgentSession, Answer, Leave, Outcome, Question, Reply};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config::Approve;
 use crate::journal::record::{Approval, Record};
+use crate::limits::MAX_APPROVALS;
 use crate::session::asking::Slot;
 use crate::session::commands::Command;
 use crate::session::durable_reply::DurableReply;
@@ -26,7 +27,7 @@ struct Turn {
 impl Turn {
     fn reply(&self) -> DurableReply<'_> {
         let Turn { hub, id, entry, run, .. } = self;
-        DurableReply { hub, id: *id, entry, run, known: None, asked: false }
+        DurableReply { hub, id: *id, entry, run, known: None, asked: 0, unanswered: false }
     }
 
     fn finish(&self, outcome: &Outcome) -> Vec<Id> {
@@ -272,17 +273,86 @@ fn only_so_many_questions_are_open_and_one_without_its_id_must_be_the_only_one()
     assert_eq!(reply.resume(&soon()), Ok(()));
 }
 
+/// Each answer is a record of a journal that all share.
+#[test]
+fn a_turn_that_asks_without_end_is_answered_only_so_often_and_in_few_bytes() {
+    let desk = Desk::new(|_| {});
+    let turn = desk.run("a");
+    let mut reply = turn.reply();
+    let long = Question { input: format!("[\"{}\"]", "ä".repeat(4 << 10)), ..question("x") };
+    for at in 0..MAX_APPROVALS {
+        assert!(matches!(reply.ask(&long, Approve::Always), Leave::Allowed), "{at}");
+    }
+    for policy in [Approve::Always, Approve::Ask] {
+        let denied = reply.ask(&long, policy);
+        let words = "too many questions in one turn";
+        assert!(matches!(&denied, Leave::Denied(why) if why == words), "{denied:?}");
+    }
+    assert!(desk.house.message(turn.id).approvals.is_empty());
+    let written = desk.written();
+    assert_eq!(written.len(), MAX_APPROVALS);
+    assert!((490..=500).contains(&written[0].input.len()), "{}", written[0].input.len());
+    let (page, _) = desk.house.hub.approvals(&|_| true, None, 1).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&page[0].to_json()).unwrap();
+    assert!(json["input"].as_str().unwrap().ends_with("ä…"), "{json}");
+    // Another attempt begins anew.
+    assert!(matches!(turn.reply().ask(&long, Approve::Always), Leave::Allowed));
+}
+
+/// It would hold its process for as long as it likes.
+#[test]
+fn after_a_question_that_nobody_has_answered_no_more_are_put_in_that_attempt() {
+    let desk = Desk::new(|_| {});
+    let turn = desk.run("a");
+    let mut reply = turn.reply();
+    let (withdrawn, _) = ask(&mut reply, "withdrawn");
+    reply.withdraw(&withdrawn, "");
+    let (late, _) = ask(&mut reply, "late");
+    reply.withdraw(&late, "agent.approve_timeout");
+    let denied = reply.ask(&question("again"), Approve::Ask);
+    let words = "nobody has answered an earlier question";
+    assert!(matches!(&denied, Leave::Denied(why) if why == words), "{denied:?}");
+    assert!(desk.house.message(turn.id).approvals.is_empty());
+    let by: Vec<_> = desk.written().into_iter().map(|it| (it.title, it.allowed, it.by)).collect();
+    let by_policy = ("again".to_owned(), false, "agent.approve".to_owned());
+    assert_eq!(by[1..], [by_policy]);
+    drop(reply);
+    ask(&mut turn.reply(), "in another attempt");
+}
+
+#[test]
+fn what_is_asked_in_the_session_has_nothing_out_of_sight() {
+    let desk = Desk::new(|_| {});
+    let turn = desk.run("a");
+    let asked = |reply: &mut DurableReply<'_>, title: &str, input: &str| {
+        let question = Question { title: title.into(), input: input.into(), ..question("") };
+        let Leave::Asked { id, .. } = reply.ask(&question, Approve::Ask) else { panic!() };
+        reply.withdraw(&id, "");
+        let (notice, _) = desk.house.hub.messages_of(&who("a")).pop().unwrap();
+        desk.house.message(notice).reply.unwrap()
+    };
+    let mut reply = turn.reply();
+    let hidden = format!("\"cargo test{}; rm -rf ~ #\"", " ".repeat(520));
+    let text = asked(&mut reply, "a\u{202e}b \u{a0}\u{3000} c", &hidden);
+    let lines: Vec<&str> = text.lines().collect();
+    assert!(lines[0].ends_with("asks for leave: a\\u{202e}b c (execute)"), "{text}");
+    assert_eq!((lines[1], lines.len()), ("\"cargo test ; rm -rf ~ #\"", 3), "{text}");
+    let text = asked(&mut reply, "x", &format!("\"\u{9b}{}\"", "y".repeat(600)));
+    let cut = "y… (103 more characters: see `hermes-gateway approvals`)";
+    let line = text.lines().nth(1).unwrap();
+    assert!(line.starts_with("\"\\u{9b}yy") && line.ends_with(cut), "{text}");
+}
+
 #[test]
 fn a_question_that_is_withdrawn_is_answered_by_nobody_else() {
     let desk = Desk::new(|_| {});
     let turn = desk.run("a");
     let mut reply = turn.reply();
-    let (late, _) = ask(&mut reply, "late");
+    let [(late, _), (gone, _)] = ["late", "gone"].map(|title| ask(&mut reply, title));
+    let (answered, _) = ask(&mut reply, "answered");
     assert_eq!(reply.withdraw(&late, "agent.approve_timeout"), None);
     assert_eq!(desk.house.hub.approve(turn.id, Some(&late), true, "owner"), Err(Refusal::NotAsked));
-    let (gone, _) = ask(&mut reply, "gone");
     assert_eq!(reply.withdraw(&gone, ""), None);
-    let (answered, _) = ask(&mut reply, "answered");
     desk.house.hub.approve(turn.id, None, true, "owner").unwrap();
     assert_eq!(reply.withdraw(&answered, "agent.approve_timeout"), Some(true), "it came before");
     assert!(reply.answers().is_empty());
@@ -370,8 +440,15 @@ fn one_that_a_pause_has_released_does_not_run_for_a_chat_behind_it() {
     let turn = desk.run("a");
     let chat = desk.accept(Draft { attended: true, ..draft("a", "y") });
     let attended = hub.attend(chat);
+    let watches = [turn.id, chat].map(|id| hub.watch(id, EventFd::new().unwrap()).unwrap());
+    let news = || watches.each_ref().map(|watch| watch.event.clear());
+    let put_off = || [turn.id, chat].map(|id| hub.is_put_off(id));
     hub.pause();
+    desk.house.until("they look", || news() == [true, true]);
+    assert_eq!(put_off(), [false, false]);
     assert!(turn.finish(&Outcome::Released("x".to_owned())).is_empty());
+    // The restart does not wait for those who wait for what does not begin before it.
+    assert_eq!((news(), put_off()), ([true, true], [true, true]));
     assert_eq!(desk.begin(), []);
     assert_eq!(desk.house.turn(turn.id), TurnState::Queued);
     drop(attended);
@@ -393,7 +470,7 @@ fn a_principal_whose_share_of_the_journal_is_full_is_allowed_nothing_more() {
     assert_eq!(desk.begin(), [id]);
     let turn = desk.turn(id);
     let mut reply = turn.reply();
-    let long = Question { input: format!("[{}1]", "1,".repeat(10 << 10)), ..question("x") };
+    let long = question(&"x".repeat(20 << 10));
     let asked = std::iter::repeat_with(|| reply.ask(&long, Approve::Always)).take(20);
     let allowed = asked.take_while(|leave| matches!(leave, Leave::Allowed)).count();
     assert!((1..8).contains(&allowed), "{allowed}");
@@ -557,7 +634,7 @@ fn an_agents_session_is_kept_until_its_own_is_reset_or_forgotten() {
     turn.finish(&Outcome::Done);
     desk.begin();
     desk.turn(ephemeral).reply().keep_session(&session("4"));
-    assert_eq!(hub.lock().table.agent_session_bytes, 0);
+    assert_eq!(hub.lock().table.agent_session_bytes(), 0);
 }
 
 #[test]

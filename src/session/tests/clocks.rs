@@ -146,7 +146,7 @@ impl Kinds {
         let counts = house.counts();
         assert_eq!((counts.outbox, counts.dead_letters), (1, 1), "{cell}: {counts:?}");
         let is_dead = |entry: &Entry| entry.delivery_state() == Some(DeliveryState::Dead);
-        let (dead, _) = house.hub.list(&is_dead, None, 9).unwrap();
+        let (dead, _) = house.hub.list(&|_, entry| is_dead(entry), None, 9).unwrap();
         assert_eq!(dead.iter().map(|m| m.id).collect::<Vec<_>>(), [self.dead], "{cell}");
         assert_eq!(house.said("s"), said, "{cell}");
     }

@@ -112,11 +112,11 @@ fn a_failed_turn_runs_again_behind_what_waits_and_only_then() {
     house.open_gate();
     let sees = |who: &Owner| who.session.as_deref() == Some("s");
     let failed = |entry: &Entry| entry.turn == TurnState::Failed && sees(&entry.owner);
-    let (listed, more) = house.hub.list(&failed, None, 1).unwrap();
+    let (listed, more) = house.hub.list(&|_, entry| failed(entry), None, 1).unwrap();
     assert_eq!((listed.len(), listed[0].id, more), (1, bad, None));
-    let (listed, more) = house.hub.list(&|_| true, None, 1).unwrap();
+    let (listed, more) = house.hub.list(&|_, _| true, None, 1).unwrap();
     assert_eq!((listed[0].id, more), (good, Some(good)));
-    assert_eq!(house.hub.list(&|_| true, more, 1).unwrap().0[0].id, bad);
+    assert_eq!(house.hub.list(&|_, _| true, more, 1).unwrap().0[0].id, bad);
     house.hub.retry(bad).unwrap();
     let message = house.wait(bad);
     assert_eq!((message.entry.turn, message.entry.attempts), (TurnState::Done, 1));
