@@ -23,6 +23,11 @@ fn lines_go_to_whom_they_are_for() {
         (r#"{"id":"unawaited","result":{}}"#, Some(Route::Nobody)),
         (r#"{"error":{"code":-32700,"message":"m"}}"#, Some(Route::Nobody)),
         (r#"{"method":"session/update","params":{"sessionId":"s"}}"#, session("s", None)),
+        (r#"{"method":"session\/update","params":{"sessionId":"s"}}"#, session("s", None)),
+        (
+            r#"{"method":"session\/request_permission","id":1,"params":{"sessionId":"s"}}"#,
+            session("s", Some("1")),
+        ),
         (
             r#"{"method":"session/request_permission","id":0,"params":{"sessionId":"s"}}"#,
             session("s", Some("0")),
