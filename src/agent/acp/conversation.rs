@@ -205,8 +205,8 @@ impl Conversation {
             Event::Answered(answer) => self.stopped(answer.stop_reason.get()),
             Event::Refused(outcome) | Event::Ended(outcome) => self.finish(outcome),
             Event::Said(text) => self.say(now, text),
-            Event::Shown(word, json) => {
-                self.reply.interrupt(word == "tool");
+            Event::Shown(word, json, begins) => {
+                self.reply.interrupt(begins);
                 shown(word, json)
             }
             Event::Aside | Event::Timer => Vec::new(),
@@ -233,7 +233,7 @@ impl Conversation {
                 let outcome = self.taken_back();
                 self.finish(outcome)
             }
-            Event::Shown(word, json) => shown(word, json),
+            Event::Shown(word, json, _) => shown(word, json),
             Event::Said(_) | Event::Aside | Event::Decided { .. } => Vec::new(),
             Event::Asked { request, .. } => vec![Action::Permit(request, None)],
             Event::Cancel(_, grace) => {

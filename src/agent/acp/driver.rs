@@ -331,7 +331,8 @@ impl Driver<'_, '_> {
                 if !json.is_empty() && self.conversation.is_prompting() {
                     log::debug!("turn {}: {word} {}", self.turn.message_id, escaped(&json, false));
                 }
-                self.feed(Event::Shown(word, json));
+                let begins = update.session_update.get() == "tool_call";
+                self.feed(Event::Shown(word, json, begins));
             }
             Shown::Nothing => {}
         }

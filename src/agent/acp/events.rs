@@ -31,8 +31,8 @@ pub enum Event<'a> {
     Refused(Outcome),
     /// Text of the agent's.
     Said(&'a str),
-    /// A tool call or a plan: a word and JSON; empty where there is nothing to be shown.
-    Shown(&'static str, String),
+    /// A tool call or a plan: a word and JSON, empty where there is nothing to be shown; whether it begins.
+    Shown(&'static str, String, bool),
     /// What belongs to a conversation and is no part of the reply: a user's text, a thought.
     Aside,
     /// A request for a permission, by its id, with the options to allow it and to reject it, as JSON.

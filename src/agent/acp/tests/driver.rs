@@ -218,6 +218,7 @@ fn a_session_is_opened_once_and_every_turn_has_its_own_reply_and_usage() {
             update("s1", call),
             update("s1", thought),
             says("s1", "\n\nDone."),
+            update("s1", json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c" })),
             says("s1", " Really."),
             result(line, json!({ "stopReason": "end_turn", "usage": usage })),
         ]
