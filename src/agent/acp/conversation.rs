@@ -26,6 +26,9 @@ pub const STOP_GRACE: Duration = Duration::from_secs(1);
 /// Pages of a list of sessions that are looked through, of some tens each; who has more is asked in vain.
 const MAX_PAGES: u32 = 20;
 
+/// Bytes of a session's id: agents have some tens, and it is kept as long as the session is.
+const MAX_ID: usize = 1 << 10;
+
 /// Permissions that are open at once: an agent asks for one tool after the other, or for a few.
 pub const MAX_PERMISSIONS: usize = 32;
 
@@ -156,13 +159,17 @@ impl Conversation {
             }
             (Settling, Event::Timer) => vec![self.create()],
             (Settling, Event::Answered(_) | Event::Refused(_)) => Vec::new(),
-            (Creating, Event::Answered(answer)) if !answer.session_id.get().is_empty() => {
-                answer.session_id.get().clone_into(&mut self.session);
+            (Creating, Event::Answered(answer)) => {
+                let id = answer.session_id.get();
+                if id.is_empty() || id.len() > MAX_ID {
+                    let words = format!(
+                        "the agent answered session/new with a sessionId of {} bytes; it has to be 1 to {MAX_ID}",
+                        id.len()
+                    );
+                    return self.finish(Outcome::Failed(words));
+                }
+                id.clone_into(&mut self.session);
                 vec![self.prompt(Opened::New)]
-            }
-            (Creating, Event::Answered(_)) => {
-                let words = "the agent answered session/new without a sessionId";
-                self.finish(Outcome::Failed(words.to_owned()))
             }
             (Creating, Event::Refused(outcome)) => self.finish(outcome),
 

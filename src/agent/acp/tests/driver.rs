@@ -624,3 +624,22 @@ fn a_process_that_ends_ends_its_turns() {
         assert_eq!(turn.join().unwrap(), Outcome::Crashed("it crashed".to_owned()));
     });
 }
+
+#[test]
+fn what_an_agent_says_too_much_of_is_not_kept() {
+    let (process, _reader) = Process::scripted(&ACP);
+    let words = "x\u{1b}".repeat(100_000);
+    let error = json!({ "id": 0, "error": { "code": -32603, "message": words } });
+    let why = ACP.line(&process, &error.to_string()).unwrap_err();
+    assert!(why.len() < 8000 && !why.contains('\u{1b}') && why.contains("-32603"), "{why}");
+    let id = "s".repeat(1025);
+    let script =
+        move |line: &Value| vec![result(line, json!({ "sessionId": id, "stopReason": "end_turn" }))];
+    let fake = Fake::new(&json!({}), Box::new(script));
+    let (outcome, reply) = fake.run(&TURN);
+    assert!(
+        matches!(&outcome, Outcome::Failed(words) if words.contains("sessionId") && words.len() < 200),
+        "{outcome:?}"
+    );
+    assert!(reply.kept.is_none() && reply.events.is_empty() && fake.heard().len() == 1);
+}
