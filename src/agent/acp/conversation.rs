@@ -146,7 +146,10 @@ impl Conversation {
 
             (Listing, Event::Answered(answer)) => vec![self.listed(answer)],
             (Listing, Event::Refused(_)) => vec![self.restore()],
-            (Resuming, Event::Answered(_)) => vec![self.prompt(Opened::Resumed)],
+            (Resuming, Event::Answered(_)) => {
+                let sure = self.listed == Some(true);
+                vec![self.prompt(if sure { Opened::Resumed } else { Opened::Doubtful })]
+            }
             (Resuming, Event::Refused(_)) => vec![self.load()],
             (Loading, Event::Answered(_)) => {
                 (self.state, self.settled_by) = (Settling, Some(now + LONGEST_REPLAY));
@@ -285,8 +288,10 @@ impl Conversation {
 
     /// Has the agent take a session into its memory that it had in an earlier process.
     fn restore(&mut self) -> Action<'static> {
-        // One that it does not know is resumed by some agents as an empty one.
-        if self.features.has(Features::RESUME) && self.listed != Some(false) {
+        // One that it does not know is resumed by some agents as an empty one, which a load shows.
+        let blind = self.listed == Some(false)
+            || self.listed.is_none() && self.features.has(Features::LOAD);
+        if self.features.has(Features::RESUME) && !blind {
             return self.go(State::Resuming, Action::Resume);
         }
         self.load()

@@ -43,7 +43,8 @@ pub struct Driver<'a, 'r> {
     pub request: Option<Address>,
     /// Of a session that is not in memory yet, and of one that ends with the turn.
     pub directory: Option<Directory>,
-    /// The agent's session is new, and was not told of yet.
+    /// The agent's session may be empty: what was said before goes along with the prompt, which it has not
+    /// taken yet.
     pub is_new: bool,
     pub calls: Calls,
     /// The permission that has come last: what it is about, and whether it can be given.
@@ -358,8 +359,14 @@ impl Driver<'_, '_> {
         }
         let id = self.conversation.session();
         let is_over = self.turn.session_name.is_empty() || self.is_new;
-        if is_over && !id.is_empty() && self.features.has(Features::CLOSE) {
+        let closes = self.features.has(Features::CLOSE);
+        if is_over && !id.is_empty() && closes {
             self.process.send(requests::close(id));
+        }
+        // One that has an id of before is opened again by the next turn. Others are counted as long as they
+        // may be there.
+        let known = self.turn.agent_session.is_some_and(|session| session.id == id);
+        if is_over && (closes || known) {
             self.process.remove_session(id);
         }
     }

@@ -13,12 +13,14 @@ pub enum Opened {
     Known,
     New,
     Resumed,
+    /// It was resumed, and may be empty: the agent does not tell.
+    Doubtful,
     Loaded,
 }
 
 impl Opened {
     pub fn is_restored(self) -> bool {
-        matches!(self, Opened::Resumed | Opened::Loaded)
+        matches!(self, Opened::Resumed | Opened::Doubtful | Opened::Loaded)
     }
 }
 

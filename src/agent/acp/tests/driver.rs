@@ -326,24 +326,69 @@ fn restored(
 
 #[test]
 fn a_session_of_an_earlier_process_is_opened_as_the_agent_can() {
-    let resume = json!({ "loadSession": true, "sessionCapabilities": { "resume": {} } });
-    let (methods, reply) = restored(&resume, |line| match line["method"].as_str() {
+    let listed = |line: &Value| vec![result(line, json!({ "sessions": [{ "sessionId": "old" }] }))];
+    let all = json!({ "loadSession": true, "sessionCapabilities": { "resume": {}, "list": {} } });
+    let (methods, reply) = restored(&all, move |line| match line["method"].as_str() {
+        Some("session/list") => listed(line),
         Some("session/resume") => vec![says("old", "replayed"), result(line, json!({}))],
         _ => Vec::new(),
     });
-    assert_eq!(methods, ["session/resume", "session/prompt"]);
+    assert_eq!(methods, ["session/list", "session/resume", "session/prompt"]);
     assert_eq!(reply.events[0].1, json!({ "how": "resumed", "agent_session_id": "old" }));
     // Announced, and not there; what was said comes before and behind the answer.
-    let (methods, reply) = restored(&resume, |line| match line["method"].as_str() {
+    let (methods, reply) = restored(&all, move |line| match line["method"].as_str() {
+        Some("session/list") => listed(line),
         Some("session/resume") => vec![refuse(line, -32601)],
         Some("session/load") => {
             vec![says("old", "replayed"), result(line, Value::Null), says("old", "later")]
         }
         _ => Vec::new(),
     });
-    assert_eq!(methods, ["session/resume", "session/load", "session/prompt"]);
+    assert_eq!(methods, ["session/list", "session/resume", "session/load", "session/prompt"]);
     assert_eq!(reply.events[0].1["how"], "loaded");
     assert_eq!(reply.kept, None);
+    // A replay shows whether anything is there; a resume does not.
+    let both = json!({ "loadSession": true, "sessionCapabilities": { "resume": {} } });
+    let (methods, _) = restored(&both, |line| match line["method"].as_str() {
+        Some("session/load") => vec![says("old", "replayed"), result(line, Value::Null)],
+        _ => Vec::new(),
+    });
+    assert_eq!(methods, ["session/load", "session/prompt"]);
+}
+
+/// Some resume a session that they have lost as an empty one.
+#[test]
+fn what_was_said_before_goes_along_where_a_resume_may_have_found_nothing() {
+    let resume = json!({ "sessionCapabilities": { "resume": {} } });
+    let mut fail = true;
+    let script = move |line: &Value| match line["method"].as_str() {
+        Some("session/prompt") if line["params"]["sessionId"] == "old" => {
+            vec![if std::mem::take(&mut fail) {
+                refuse(line, -32603)
+            } else {
+                result(line, json!({ "stopReason": "end_turn" }))
+            }]
+        }
+        Some("session/new") => vec![result(line, json!({ "sessionId": "s1" }))],
+        _ => vec![result(line, json!({}))],
+    };
+    let fake = Fake::new(&resume, Box::new(script));
+    let mut session = fake.run(&TURN).1.kept.unwrap();
+    session.id = "old".to_owned();
+    let context = Context::parse(
+        r#"{"messages":[{"role":"user","content":"early"},{"role":"user","content":"hello"}]}"#,
+    );
+    let turn = Turn { agent_session: Some(&session), context: Some(&context), ..TURN };
+    // What an error was the answer to may not be in it.
+    for (methods, how) in [(2, "restored"), (2, "restored"), (1, "")] {
+        fake.heard();
+        let (_, reply) = fake.run(&turn);
+        let heard = fake.heard();
+        let prompt = heard.last().unwrap()["params"]["prompt"][0]["text"].as_str().unwrap();
+        assert_eq!(prompt.contains("early"), !how.is_empty(), "{prompt}");
+        assert_eq!((heard.len(), reply.events.len()), (methods, methods - 1));
+        assert!(reply.events.iter().all(|(_, json)| json["how"] == how), "{:?}", reply.events);
+    }
 }
 
 #[test]
