@@ -173,7 +173,7 @@ impl Driver<'_, '_> {
         let mut cancel = self.living.cancel;
         // A question has its own time, and so does a cancel.
         cancel.deadline = self.stands_since.map_or(self.deadline, |_| until + KEEP_ALIVE);
-        if self.conversation.is_cancelling() {
+        if self.conversation.is_ending() {
             let abort = cancel.abort.filter(|_| !self.is_stopping());
             cancel = Cancel { abort, ..Cancel::at(until + KEEP_ALIVE) };
         }
@@ -255,6 +255,13 @@ impl Driver<'_, '_> {
                 );
                 let words = "the agent's process was ended, since it did not answer another turn";
                 self.process.end(Outcome::Released(words.to_owned()), false);
+            }
+            Action::Discard => {
+                self.is_new = true;
+                let id = self.conversation.session();
+                // One whose id has not come yet counts as well.
+                let id = if id.is_empty() { format!("{:?}", self.request) } else { id.to_owned() };
+                self.process.add_session(&id, None);
             }
             Action::Finish(outcome) => self.outcome = Some(outcome),
         }

@@ -68,5 +68,7 @@ pub enum Action<'a> {
     Show(&'static str, String),
     /// The agent does not do what it has to: its process cannot be used any more.
     EndProcess,
+    /// The session that was asked for is nobody's.
+    Discard,
     Finish(Outcome),
 }

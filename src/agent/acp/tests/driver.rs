@@ -678,8 +678,9 @@ fn what_an_agent_says_too_much_of_is_not_kept() {
     let why = ACP.line(&process, &error.to_string()).unwrap_err();
     assert!(why.len() < 8000 && !why.contains('\u{1b}') && why.contains("-32603"), "{why}");
     let id = "s".repeat(1025);
-    let script =
-        move |line: &Value| vec![result(line, json!({ "sessionId": id, "stopReason": "end_turn" }))];
+    let script = move |line: &Value| {
+        vec![result(line, json!({ "sessionId": id, "stopReason": "end_turn" }))]
+    };
     let fake = Fake::new(&json!({}), Box::new(script));
     let (outcome, reply) = fake.run(&TURN);
     assert!(
@@ -687,4 +688,61 @@ fn what_an_agent_says_too_much_of_is_not_kept() {
         "{outcome:?}"
     );
     assert!(reply.kept.is_none() && reply.events.is_empty() && fake.heard().len() == 1);
+}
+
+/// A turn that is ended while its session is opened by this method; what the agent heard.
+fn ended_before_the_prompt(
+    capabilities: &Value,
+    method: &'static str,
+    reason: CancelReason,
+) -> (Fake, Vec<String>) {
+    let event = Arc::new(EventFd::new().unwrap());
+    let raised = Arc::clone(&event);
+    let script = move |line: &Value| {
+        if line["method"] == method {
+            raised.notify();
+            // Until the turn has seen it.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        if line.get("id").is_none() || line["id"] == "unawaited" {
+            return Vec::new();
+        }
+        vec![result(line, json!({ "sessionId": "s1", "stopReason": "end_turn" }))]
+    };
+    let fake = Fake::new(capabilities, Box::new(script));
+    let agent = fake.run(&Turn { session_name: "other", ..TURN }).1.kept;
+    let known = agent.map(|it| AgentSession { id: "old".to_owned(), ..it });
+    event.clear();
+    fake.process.remove_session("s1");
+    fake.heard();
+    let at = if reason == CancelReason::TimedOut { Instant::now() } else { soon() };
+    let cancel = Some(event.as_fd()).filter(|_| reason == CancelReason::Cancelled);
+    let cancel = Cancel { cancel, ..Cancel::at(at + Duration::from_millis(100)) };
+    let turn = Turn { agent_session: known.as_ref().filter(|_| method != "session/new"), ..TURN };
+    let outcome = fake.turn(&turn, &mut Listener::default(), cancel);
+    assert_eq!(outcome, Outcome::Ended(reason));
+    assert!(fake.process.outcome().is_none(), "the process was ended");
+    let methods = fake.methods();
+    (fake, methods)
+}
+
+#[test]
+fn a_session_whose_turn_is_cancelled_before_its_prompt_is_closed_or_counted() {
+    for reason in [CancelReason::Cancelled, CancelReason::TimedOut] {
+        let (fake, methods) = ended_before_the_prompt(&json!({}), "session/new", reason);
+        assert_eq!(methods, ["session/new"]);
+        assert!(fake.process.has_session("s1"), "a session that nobody knows of");
+        for method in ["session/new", "session/load", "session/resume"] {
+            let mut all = json!({ "sessionCapabilities": { "close": {} } });
+            all["loadSession"] = json!(method == "session/load");
+            if method == "session/resume" {
+                all["sessionCapabilities"]["resume"] = json!({});
+            }
+            let (fake, _) = ended_before_the_prompt(&all, method, reason);
+            let closed = fake.until(|line| line["method"] == "session/close");
+            let id = if method == "session/new" { "s1" } else { "old" };
+            assert_eq!(closed["params"]["sessionId"], id, "{method}");
+            assert!(!fake.process.has_session(id));
+        }
+    }
 }

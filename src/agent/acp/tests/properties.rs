@@ -91,7 +91,7 @@ impl Checked {
             }
             Action::Show(_, json) => assert!(self.prompts > 0 && !json.is_empty()),
             Action::Cancel => assert!(self.prompts > 0),
-            Action::EndProcess => {}
+            Action::EndProcess | Action::Discard => {}
             Action::Finish(outcome) => self.finished = Some(outcome),
         }
         // A second one is for a session that is new, where one that was opened again was lost.
