@@ -671,6 +671,17 @@ fn a_process_that_ends_ends_its_turns() {
 }
 
 #[test]
+fn more_than_may_wait_ends_the_turn_and_the_process_after_its_others() {
+    let script = agent(|_| vec![says("s1", &"x".repeat(2 << 20))]);
+    let fake = Fake::new(&json!({}), script);
+    let (outcome, _) = fake.run(&TURN);
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    fake.until(|line| line["method"] == "session/cancel");
+    // It may still be at the prompt.
+    assert!(fake.process.outcome().is_some());
+}
+
+#[test]
 fn what_an_agent_says_too_much_of_is_not_kept() {
     let (process, _reader) = Process::scripted(&ACP);
     let words = "x\u{1b}".repeat(100_000);
@@ -690,12 +701,12 @@ fn what_an_agent_says_too_much_of_is_not_kept() {
     assert!(reply.kept.is_none() && reply.events.is_empty() && fake.heard().len() == 1);
 }
 
-/// A turn that is ended while its session is opened by this method; what the agent heard.
+/// A turn that is ended while its session is opened by this method.
 fn ended_before_the_prompt(
     capabilities: &Value,
     method: &'static str,
     reason: CancelReason,
-) -> (Fake, Vec<String>) {
+) -> Fake {
     let event = Arc::new(EventFd::new().unwrap());
     let raised = Arc::clone(&event);
     let script = move |line: &Value| {
@@ -722,15 +733,14 @@ fn ended_before_the_prompt(
     let outcome = fake.turn(&turn, &mut Listener::default(), cancel);
     assert_eq!(outcome, Outcome::Ended(reason));
     assert!(fake.process.outcome().is_none(), "the process was ended");
-    let methods = fake.methods();
-    (fake, methods)
+    fake
 }
 
 #[test]
 fn a_session_whose_turn_is_cancelled_before_its_prompt_is_closed_or_counted() {
     for reason in [CancelReason::Cancelled, CancelReason::TimedOut] {
-        let (fake, methods) = ended_before_the_prompt(&json!({}), "session/new", reason);
-        assert_eq!(methods, ["session/new"]);
+        let fake = ended_before_the_prompt(&json!({}), "session/new", reason);
+        assert_eq!(fake.methods(), ["session/new"]);
         assert!(fake.process.has_session("s1"), "a session that nobody knows of");
         for method in ["session/new", "session/load", "session/resume"] {
             let mut all = json!({ "sessionCapabilities": { "close": {} } });
@@ -738,7 +748,7 @@ fn a_session_whose_turn_is_cancelled_before_its_prompt_is_closed_or_counted() {
             if method == "session/resume" {
                 all["sessionCapabilities"]["resume"] = json!({});
             }
-            let (fake, _) = ended_before_the_prompt(&all, method, reason);
+            let fake = ended_before_the_prompt(&all, method, reason);
             let closed = fake.until(|line| line["method"] == "session/close");
             let id = if method == "session/new" { "s1" } else { "old" };
             assert_eq!(closed["params"]["sessionId"], id, "{method}");
