@@ -25,6 +25,8 @@ pub struct Open {
     /// The permission's number.
     pub number: u32,
     pub id: String,
+    /// What it is about, for the log.
+    pub title: String,
     pub until: Instant,
 }
 
@@ -148,7 +150,7 @@ impl Driver<'_, '_> {
         while let Some(at) = self.questions.iter().position(|it| it.until <= now) {
             let (id, by) = (&self.questions[at].id, "agent.approve_timeout");
             let given = self.living.reply.borrow_mut().withdraw(id, by);
-            self.decide(at, given.unwrap_or(false));
+            self.decide(at, given.unwrap_or(false), if given.is_some() { "" } else { by });
         }
         if self.conversation.timer().is_some_and(|timer| timer <= now) {
             self.feed(Event::Timer);
@@ -348,9 +350,10 @@ impl Driver<'_, '_> {
 
     fn ended(&mut self, outcome: Outcome) {
         if self.process.outcome().is_none() && !self.conversation.session().is_empty() {
-            // More has come than may wait: the agent has to stop, and its session is opened anew.
+            // More has come than may wait. The agent has to stop, and is not waited for: it may be at the
+            // prompt still when the next turn begins, in another process.
             self.process.send(requests::cancel(self.conversation.session()));
-            self.process.remove_session(self.conversation.session());
+            self.process.retire();
         }
         self.feed(Event::Ended(outcome));
     }
