@@ -85,6 +85,7 @@ const PURE: &[&str] = &[
     "src/http/head.rs",
     "src/delivery/backoff.rs",
     "src/agent/acp/conversation.rs",
+    "src/agent/acp/conversation/opening.rs",
     "src/agent/acp/updates.rs",
     "src/agent/acp/wire.rs",
 ];

@@ -30,9 +30,13 @@ impl Driver<'_, '_> {
         }
         let leave = self.living.reply.borrow_mut().ask(question, self.living.config.approve);
         let (allowed, note) = match leave {
-            Leave::Allowed => (true, None),
+            Leave::Allowed => {
+                self.log(&question.title, true, "agent.approve");
+                (true, None)
+            }
             Leave::Denied(why) if why.is_empty() => (false, None),
             Leave::Denied(why) => {
+                self.log(&question.title, false, &why);
                 let title = question.title.trim_end_matches('.');
                 let words = format!("(The agent asked for leave: {title}. It was denied: {why}.)");
                 (false, Some(words))
@@ -42,7 +46,8 @@ impl Driver<'_, '_> {
                 self.stands_since.get_or_insert(now);
                 self.answers = Some(event);
                 let until = now + self.living.config.approve_timeout;
-                self.questions.push(Open { number, id, until });
+                let title = question.title.clone();
+                self.questions.push(Open { number, id, title, until });
                 return None;
             }
         };
@@ -58,7 +63,7 @@ impl Driver<'_, '_> {
             match answer {
                 Answer::Given(id, allowed) => {
                     if let Some(at) = self.questions.iter().position(|it| it.id == id) {
-                        self.decide(at, allowed);
+                        self.decide(at, allowed, "");
                     }
                 }
                 Answer::Stopping => {
@@ -70,9 +75,17 @@ impl Driver<'_, '_> {
         }
     }
 
-    /// A question was answered. After the last one that is open the turn waits for its slot.
-    pub fn decide(&mut self, at: usize, allowed: bool) {
-        let Open { number, .. } = self.questions.remove(at);
+    /// Says what was decided: of turns without a record nothing else does. `by`: empty for an answer.
+    fn log(&self, title: &str, allowed: bool, by: &str) {
+        let (id, what) = (self.turn.message_id, if allowed { "given" } else { "denied" });
+        let by = if by.is_empty() { "somebody's answer" } else { by };
+        log::info!("turn {id}: leave was {what} ({by}): {title}");
+    }
+
+    /// A question was decided. After the last one that is open the turn waits for its slot.
+    pub fn decide(&mut self, at: usize, allowed: bool, by: &str) {
+        let Open { number, title, .. } = self.questions.remove(at);
+        self.log(&title, allowed, by);
         if self.questions.is_empty() {
             // Neither its clock nor the client is looked at meanwhile: `idle` needs the reply.
             let deadline = Instant::now() + self.living.config.turn_timeout;

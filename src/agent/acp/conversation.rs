@@ -1,12 +1,14 @@
 //! One turn as a conversation with its agent: the agent's session is opened, prompted, and cancelled if need
 //! be. Pure: what has come is an event, what is to be done about it are actions.
 
+mod opening;
+
 use std::borrow::Cow;
 use std::time::{Duration, Instant};
 
 use super::events::{Action, Event, Opened};
 use super::reply_text::ReplyText;
-use super::wire::{Answer, Features};
+use super::wire::Features;
 use crate::agent::{Outcome, too_long};
 use crate::cancel::CancelReason;
 
@@ -23,9 +25,6 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(5);
 /// The same where the gateway is about to stop: part of what a stop may take.
 pub const STOP_GRACE: Duration = Duration::from_secs(1);
 
-/// Pages of a list of sessions that are looked through, of some tens each; who has more is asked in vain.
-const MAX_PAGES: u32 = 20;
-
 /// Permissions that are open at once: an agent asks for one tool after the other, or for a few.
 pub const MAX_PERMISSIONS: usize = 32;
 
@@ -39,6 +38,8 @@ enum State {
     Creating,
     Prompting,
     Cancelling,
+    /// The turn is over before its prompt, and the agent is still opening its session.
+    Abandoning,
     Over,
 }
 
@@ -124,8 +125,14 @@ impl Conversation {
         self.state == State::Prompting
     }
 
+    /// Whether it is the one to a cancelled prompt.
     pub fn is_cancelling(&self) -> bool {
         self.state == State::Cancelling
+    }
+
+    /// Whether the turn ends once the agent has answered.
+    pub fn is_ending(&self) -> bool {
+        matches!(self.state, State::Cancelling | State::Abandoning)
     }
 
     #[cfg(any(test, fuzzing))]
@@ -135,15 +142,17 @@ impl Conversation {
 
     /// Takes what has come at this time.
     pub fn step<'a>(&mut self, now: Instant, event: Event<'a>) -> Vec<Action<'a>> {
-        use State::{Cancelling, Creating, Listing, Loading, Over, Prompting, Resuming, Settling};
+        use State::{
+            Abandoning, Cancelling, Creating, Listing, Loading, Over, Prompting, Resuming, Settling,
+        };
         match (self.state, event) {
             (Over, _) => Vec::new(),
             (Prompting, event) => self.prompting(now, event),
-            (Cancelling, event) => self.cancelling(now, event),
+            (Cancelling | Abandoning, event) => self.ending(now, event),
 
             (Listing, Event::Answered(answer)) => vec![self.listed(answer)],
             (Listing, Event::Refused(_)) => vec![self.restore()],
-            (Resuming, Event::Answered(_)) => vec![self.prompt(Opened::Resumed)],
+            (Resuming, Event::Answered(_)) => vec![self.resumed()],
             (Resuming, Event::Refused(_)) => vec![self.load()],
             (Loading, Event::Answered(_)) => {
                 (self.state, self.settled_by) = (Settling, Some(now + LONGEST_REPLAY));
@@ -156,14 +165,7 @@ impl Conversation {
             }
             (Settling, Event::Timer) => vec![self.create()],
             (Settling, Event::Answered(_) | Event::Refused(_)) => Vec::new(),
-            (Creating, Event::Answered(answer)) if !answer.session_id.get().is_empty() => {
-                answer.session_id.get().clone_into(&mut self.session);
-                vec![self.prompt(Opened::New)]
-            }
-            (Creating, Event::Answered(_)) => {
-                let words = "the agent answered session/new without a sessionId";
-                self.finish(Outcome::Failed(words.to_owned()))
-            }
+            (Creating, Event::Answered(answer)) => self.created(answer),
             (Creating, Event::Refused(outcome)) => self.finish(outcome),
 
             (Loading, Event::Said(_) | Event::Shown(..) | Event::Aside) => {
@@ -187,15 +189,14 @@ impl Conversation {
             (Listing | Resuming | Loading | Settling | Creating, Event::Decided { .. }) => {
                 Vec::new()
             }
-            // An agent that lets a whole turn pass without an answer will answer no other one either.
-            (
-                Listing | Resuming | Loading | Creating,
-                Event::Cancel(outcome @ Outcome::Ended(CancelReason::TimedOut), _),
-            ) => self.give_up(outcome),
-            (
-                Listing | Resuming | Loading | Settling | Creating,
-                Event::Cancel(outcome, _) | Event::Ended(outcome),
-            ) => self.finish(outcome),
+            (Listing | Resuming | Loading | Creating, Event::Cancel(outcome, grace)) => {
+                self.abandon(now + grace, outcome);
+                Vec::new()
+            }
+            (Settling, Event::Cancel(outcome, _)) => self.finish_by(Action::Discard, outcome),
+            (Listing | Resuming | Loading | Settling | Creating, Event::Ended(outcome)) => {
+                self.finish(outcome)
+            }
         }
     }
 
@@ -205,8 +206,8 @@ impl Conversation {
             Event::Answered(answer) => self.stopped(answer.stop_reason.get()),
             Event::Refused(outcome) | Event::Ended(outcome) => self.finish(outcome),
             Event::Said(text) => self.say(now, text),
-            Event::Shown(word, json) => {
-                self.reply.interrupt(word == "tool");
+            Event::Shown(word, json, begins) => {
+                self.reply.interrupt(begins);
                 shown(word, json)
             }
             Event::Aside | Event::Timer => Vec::new(),
@@ -226,15 +227,20 @@ impl Conversation {
         }
     }
 
-    /// The prompt was taken back, and the agent has to answer that.
-    fn cancelling<'a>(&mut self, now: Instant, event: Event<'a>) -> Vec<Action<'a>> {
+    /// The turn was taken back, and the agent has to answer that, or what it was asked before.
+    fn ending<'a>(&mut self, now: Instant, event: Event<'a>) -> Vec<Action<'a>> {
+        let is_opening = self.state == State::Abandoning;
         match event {
+            Event::Answered(answer) if is_opening && self.is_opened(answer) => {
+                let outcome = self.taken_back();
+                self.finish_by(Action::Discard, outcome)
+            }
             Event::Answered(_) | Event::Refused(_) | Event::Ended(_) => {
                 let outcome = self.taken_back();
                 self.finish(outcome)
             }
-            Event::Shown(word, json) => shown(word, json),
-            Event::Said(_) | Event::Aside | Event::Decided { .. } => Vec::new(),
+            Event::Shown(word, json, _) if !is_opening => shown(word, json),
+            Event::Said(_) | Event::Shown(..) | Event::Aside | Event::Decided { .. } => Vec::new(),
             Event::Asked { request, .. } => vec![Action::Permit(request, None)],
             Event::Cancel(_, grace) => {
                 self.timer = self.timer.map(|timer| timer.min(now + grace));
@@ -242,7 +248,11 @@ impl Conversation {
             }
             Event::Timer => {
                 let outcome = self.taken_back();
-                self.give_up(outcome)
+                // To open a session takes some agents longer; one that lets a whole turn pass and then
+                // this time will not answer another turn either.
+                let patient = is_opening && outcome != Outcome::Ended(CancelReason::TimedOut);
+                let last = if patient { Action::Discard } else { Action::EndProcess };
+                self.finish_by(last, outcome)
             }
         }
     }
@@ -251,55 +261,10 @@ impl Conversation {
         self.outcome.take().unwrap_or(Outcome::Ended(CancelReason::Cancelled))
     }
 
-    fn give_up(&mut self, outcome: Outcome) -> Vec<Action<'static>> {
-        let mut actions = vec![Action::EndProcess];
+    fn finish_by(&mut self, last: Action<'static>, outcome: Outcome) -> Vec<Action<'static>> {
+        let mut actions = vec![last];
         actions.extend(self.finish(outcome));
         actions
-    }
-
-    fn go(&mut self, state: State, action: Action<'static>) -> Action<'static> {
-        (self.state, self.timer) = (state, None);
-        action
-    }
-
-    fn listed(&mut self, answer: &Answer<'_>) -> Action<'static> {
-        self.pages += 1;
-        self.listed = Some(answer.lists(&self.session));
-        let next = answer.next_cursor.get();
-        if self.listed == Some(true) || next.is_empty() {
-            return self.restore();
-        }
-        if self.pages < MAX_PAGES {
-            return Action::List(Some(next.to_owned()));
-        }
-        self.listed = None;
-        self.restore()
-    }
-
-    /// Has the agent take a session into its memory that it had in an earlier process.
-    fn restore(&mut self) -> Action<'static> {
-        // One that it does not know is resumed by some agents as an empty one.
-        if self.features.has(Features::RESUME) && self.listed != Some(false) {
-            return self.go(State::Resuming, Action::Resume);
-        }
-        self.load()
-    }
-
-    fn load(&mut self) -> Action<'static> {
-        if self.features.has(Features::LOAD) {
-            return self.go(State::Loading, Action::Load);
-        }
-        self.create()
-    }
-
-    fn create(&mut self) -> Action<'static> {
-        self.session.clear();
-        self.go(State::Creating, Action::Create)
-    }
-
-    fn prompt(&mut self, opened: Opened) -> Action<'static> {
-        self.opened = opened;
-        self.go(State::Prompting, Action::Prompt(opened))
     }
 
     /// The agent has ended the turn for this reason, and nobody cancelled it. An unknown reason, or none, means

@@ -25,6 +25,8 @@ pub struct Open {
     /// The permission's number.
     pub number: u32,
     pub id: String,
+    /// What it is about, for the log.
+    pub title: String,
     pub until: Instant,
 }
 
@@ -43,7 +45,8 @@ pub struct Driver<'a, 'r> {
     pub request: Option<Address>,
     /// Of a session that is not in memory yet, and of one that ends with the turn.
     pub directory: Option<Directory>,
-    /// The agent's session is new, and was not told of yet.
+    /// The agent's session may be empty: what was said before goes along with the prompt, which it has not
+    /// taken yet.
     pub is_new: bool,
     pub calls: Calls,
     /// The permission that has come last: what it is about, and whether it can be given.
@@ -147,7 +150,7 @@ impl Driver<'_, '_> {
         while let Some(at) = self.questions.iter().position(|it| it.until <= now) {
             let (id, by) = (&self.questions[at].id, "agent.approve_timeout");
             let given = self.living.reply.borrow_mut().withdraw(id, by);
-            self.decide(at, given.unwrap_or(false));
+            self.decide(at, given.unwrap_or(false), if given.is_some() { "" } else { by });
         }
         if self.conversation.timer().is_some_and(|timer| timer <= now) {
             self.feed(Event::Timer);
@@ -172,7 +175,7 @@ impl Driver<'_, '_> {
         let mut cancel = self.living.cancel;
         // A question has its own time, and so does a cancel.
         cancel.deadline = self.stands_since.map_or(self.deadline, |_| until + KEEP_ALIVE);
-        if self.conversation.is_cancelling() {
+        if self.conversation.is_ending() {
             let abort = cancel.abort.filter(|_| !self.is_stopping());
             cancel = Cancel { abort, ..Cancel::at(until + KEEP_ALIVE) };
         }
@@ -255,6 +258,13 @@ impl Driver<'_, '_> {
                 let words = "the agent's process was ended, since it did not answer another turn";
                 self.process.end(Outcome::Released(words.to_owned()), false);
             }
+            Action::Discard => {
+                self.is_new = true;
+                let id = self.conversation.session();
+                // One whose id has not come yet counts as well.
+                let id = if id.is_empty() { format!("{:?}", self.request) } else { id.to_owned() };
+                self.process.add_session(&id, None);
+            }
             Action::Finish(outcome) => self.outcome = Some(outcome),
         }
         None
@@ -331,7 +341,8 @@ impl Driver<'_, '_> {
                 if !json.is_empty() && self.conversation.is_prompting() {
                     log::debug!("turn {}: {word} {}", self.turn.message_id, escaped(&json, false));
                 }
-                self.feed(Event::Shown(word, json));
+                let begins = update.session_update.get() == "tool_call";
+                self.feed(Event::Shown(word, json, begins));
             }
             Shown::Nothing => {}
         }
@@ -339,9 +350,10 @@ impl Driver<'_, '_> {
 
     fn ended(&mut self, outcome: Outcome) {
         if self.process.outcome().is_none() && !self.conversation.session().is_empty() {
-            // More has come than may wait: the agent has to stop, and its session is opened anew.
+            // More has come than may wait. The agent has to stop, and is not waited for: it may be at the
+            // prompt still when the next turn begins, in another process.
             self.process.send(requests::cancel(self.conversation.session()));
-            self.process.remove_session(self.conversation.session());
+            self.process.retire();
         }
         self.feed(Event::Ended(outcome));
     }
@@ -357,8 +369,14 @@ impl Driver<'_, '_> {
         }
         let id = self.conversation.session();
         let is_over = self.turn.session_name.is_empty() || self.is_new;
-        if is_over && !id.is_empty() && self.features.has(Features::CLOSE) {
+        let closes = self.features.has(Features::CLOSE);
+        if is_over && !id.is_empty() && closes {
             self.process.send(requests::close(id));
+        }
+        // One that has an id of before is opened again by the next turn. Others are counted as long as they
+        // may be there.
+        let known = self.turn.agent_session.is_some_and(|session| session.id == id);
+        if is_over && (closes || known) {
             self.process.remove_session(id);
         }
     }

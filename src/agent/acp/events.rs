@@ -13,12 +13,14 @@ pub enum Opened {
     Known,
     New,
     Resumed,
+    /// It was resumed, and may be empty: the agent does not tell.
+    Doubtful,
     Loaded,
 }
 
 impl Opened {
     pub fn is_restored(self) -> bool {
-        matches!(self, Opened::Resumed | Opened::Loaded)
+        matches!(self, Opened::Resumed | Opened::Doubtful | Opened::Loaded)
     }
 }
 
@@ -31,8 +33,8 @@ pub enum Event<'a> {
     Refused(Outcome),
     /// Text of the agent's.
     Said(&'a str),
-    /// A tool call or a plan: a word and JSON; empty where there is nothing to be shown.
-    Shown(&'static str, String),
+    /// A tool call or a plan: a word and JSON, empty where there is nothing to be shown; whether it begins.
+    Shown(&'static str, String, bool),
     /// What belongs to a conversation and is no part of the reply: a user's text, a thought.
     Aside,
     /// A request for a permission, by its id, with the options to allow it and to reject it, as JSON.
@@ -66,5 +68,7 @@ pub enum Action<'a> {
     Show(&'static str, String),
     /// The agent does not do what it has to: its process cannot be used any more.
     EndProcess,
+    /// The session that was asked for is nobody's.
+    Discard,
     Finish(Outcome),
 }

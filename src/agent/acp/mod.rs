@@ -38,7 +38,8 @@ impl Protocol for Acp {
             None if line.trim_ascii().is_empty() => {}
             None => process.complain("this line of its is no message of the protocol", line),
             Some(Route::Request(0)) if process.features.load(Ordering::Relaxed) == 0 => {
-                process.features.store(Features::read(line)?.0, Ordering::Relaxed);
+                let features = Features::read(line).map_err(|why| results::shortened(&why))?;
+                process.features.store(features.0, Ordering::Relaxed);
                 process.set_ready();
             }
             Some(Route::Request(number)) => {

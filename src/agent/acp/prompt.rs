@@ -23,7 +23,7 @@ impl Driver<'_, '_> {
         let id = self.conversation.session().to_owned();
         let images = self.features.has(Features::IMAGE);
         let mut before = None;
-        self.is_new = opened == Opened::New;
+        self.is_new = matches!(opened, Opened::New | Opened::Doubtful);
         if self.is_new {
             match said_before(self.turn, self.living.config.max_history) {
                 Ok(said) => before = Some(said),
@@ -37,13 +37,14 @@ impl Driver<'_, '_> {
         };
         let how = match opened {
             Opened::Known => "",
-            Opened::New if first.flatten().is_some() => "restored",
+            _ if first.flatten().is_some() => "restored",
             Opened::New => "new",
-            Opened::Resumed => "resumed",
+            Opened::Resumed | Opened::Doubtful => "resumed",
             Opened::Loaded => "loaded",
         };
         if !how.is_empty() {
-            self.process.add_session(&id, self.is_new.then_some([0; 3]));
+            let used = (opened == Opened::New).then_some([0; 3]);
+            self.process.add_session(&id, used);
             log::debug!("turn {}: the agent's session {id:?} is {how}", self.turn.message_id);
             let json = format!(r#"{{"how":"{how}","agent_session_id":{}}}"#, quoted(&id));
             self.living.reply.borrow_mut().event("agent_session", &json);

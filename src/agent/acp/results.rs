@@ -14,6 +14,11 @@ use crate::sys::gather::Gather;
 /// Of an agent's error message, for whoever gets it.
 const MAX_ERROR: usize = 1000;
 
+/// An error's message for logs and people.
+pub fn shortened(message: &str) -> String {
+    escaped(&first_chars(message, MAX_ERROR), false)
+}
+
 impl Driver<'_, '_> {
     /// Which agent it is: with another command or directory, ids of sessions mean something else.
     pub fn name(config: &config::Agent) -> String {
@@ -73,7 +78,7 @@ impl Driver<'_, '_> {
     /// How a turn ends by an error of the agent's.
     pub fn refused(&self, refusal: &Refusal) -> Outcome {
         let Refusal { code, message, status } = refusal;
-        let message = escaped(&first_chars(message, MAX_ERROR), false);
+        let message = shortened(message);
         if let Some(status) = *status {
             let kind = if status < 500 { "invalid_request_error" } else { "server_error" };
             let response = ErrorResponse::new(status, &message, (&quoted(kind), "null", "null"));

@@ -139,7 +139,8 @@ fn fill(question: &mut Question, update: &Update<'_>) {
     if let Some(input) = update.raw_input.or(content).filter(|it| !is_empty(it)) {
         let input = input.get();
         question.input = if input.len() > MAX_INPUT {
-            quoted(&first_chars(input, MAX_INPUT))
+            let end = input.floor_char_boundary(MAX_INPUT);
+            quoted(&format!("{}… ({} more bytes)", &input[..end], input.len() - end))
         } else {
             json::one_line(input.to_owned())
         };

@@ -262,9 +262,10 @@ pub fn route(line: &str) -> Option<Route<'_>> {
     };
     // What is given back has to be JSON.
     let id = id.filter(|id| id.parse::<i64>().is_ok() || text(id).is_ok());
-    Some(match (method, id) {
-        (Some("\"session/update\""), _) => Route::Session(session(), None),
-        (Some("\"session/request_permission\""), Some(id)) => Route::Session(session(), Some(id)),
+    // Some escape every solidus.
+    Some(match (method.map(|method| lossy(method).unwrap_or_default()).as_deref(), id) {
+        (Some("session/update"), _) => Route::Session(session(), None),
+        (Some("session/request_permission"), Some(id)) => Route::Session(session(), Some(id)),
         (Some(_), Some(id)) => Route::Unknown(id),
         (Some(_), None) => Route::Notification,
         (None, Some(id)) => {

@@ -31,6 +31,9 @@ fn the_policy_allows_or_denies_once_by_the_kind_of_an_option() {
         let gateway = home.start();
         assert_eq!(say(&gateway, "s", "ask"), said, "{modes}");
         assert_eq!(gateway.ask("ask 3").reply(), [said; 3].join(" "), "{modes}");
+        // A chat leaves no other record.
+        let given = gateway.stderr().matches("leave was given (agent.approve): ").count();
+        assert_eq!(given, if said == "allowed" { 4 } else { 0 }, "{}", gateway.stderr());
     }
 }
 
@@ -187,6 +190,8 @@ fn the_client_of_a_chat_cannot_answer_and_is_told() {
     let reply = gateway.ask("ask 1 delete all").reply();
     assert!(reply.contains("denied") && reply.contains("delete all"), "{reply}");
     assert!(reply.ends_with("denied"), "{reply}");
+    let logged = gateway.stderr();
+    assert!(logged.contains("leave was denied (nobody can be asked here): "), "{logged}");
 }
 
 /// Every question is answered "cancelled", without which some agents never end a turn.

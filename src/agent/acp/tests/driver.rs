@@ -218,6 +218,7 @@ fn a_session_is_opened_once_and_every_turn_has_its_own_reply_and_usage() {
             update("s1", call),
             update("s1", thought),
             says("s1", "\n\nDone."),
+            update("s1", json!({ "sessionUpdate": "tool_call_update", "toolCallId": "c" })),
             says("s1", " Really."),
             result(line, json!({ "stopReason": "end_turn", "usage": usage })),
         ]
@@ -325,24 +326,69 @@ fn restored(
 
 #[test]
 fn a_session_of_an_earlier_process_is_opened_as_the_agent_can() {
-    let resume = json!({ "loadSession": true, "sessionCapabilities": { "resume": {} } });
-    let (methods, reply) = restored(&resume, |line| match line["method"].as_str() {
+    let listed = |line: &Value| vec![result(line, json!({ "sessions": [{ "sessionId": "old" }] }))];
+    let all = json!({ "loadSession": true, "sessionCapabilities": { "resume": {}, "list": {} } });
+    let (methods, reply) = restored(&all, move |line| match line["method"].as_str() {
+        Some("session/list") => listed(line),
         Some("session/resume") => vec![says("old", "replayed"), result(line, json!({}))],
         _ => Vec::new(),
     });
-    assert_eq!(methods, ["session/resume", "session/prompt"]);
+    assert_eq!(methods, ["session/list", "session/resume", "session/prompt"]);
     assert_eq!(reply.events[0].1, json!({ "how": "resumed", "agent_session_id": "old" }));
     // Announced, and not there; what was said comes before and behind the answer.
-    let (methods, reply) = restored(&resume, |line| match line["method"].as_str() {
+    let (methods, reply) = restored(&all, move |line| match line["method"].as_str() {
+        Some("session/list") => listed(line),
         Some("session/resume") => vec![refuse(line, -32601)],
         Some("session/load") => {
             vec![says("old", "replayed"), result(line, Value::Null), says("old", "later")]
         }
         _ => Vec::new(),
     });
-    assert_eq!(methods, ["session/resume", "session/load", "session/prompt"]);
+    assert_eq!(methods, ["session/list", "session/resume", "session/load", "session/prompt"]);
     assert_eq!(reply.events[0].1["how"], "loaded");
     assert_eq!(reply.kept, None);
+    // A replay shows whether anything is there; a resume does not.
+    let both = json!({ "loadSession": true, "sessionCapabilities": { "resume": {} } });
+    let (methods, _) = restored(&both, |line| match line["method"].as_str() {
+        Some("session/load") => vec![says("old", "replayed"), result(line, Value::Null)],
+        _ => Vec::new(),
+    });
+    assert_eq!(methods, ["session/load", "session/prompt"]);
+}
+
+/// Some resume a session that they have lost as an empty one.
+#[test]
+fn what_was_said_before_goes_along_where_a_resume_may_have_found_nothing() {
+    let resume = json!({ "sessionCapabilities": { "resume": {} } });
+    let mut fail = true;
+    let script = move |line: &Value| match line["method"].as_str() {
+        Some("session/prompt") if line["params"]["sessionId"] == "old" => {
+            vec![if std::mem::take(&mut fail) {
+                refuse(line, -32603)
+            } else {
+                result(line, json!({ "stopReason": "end_turn" }))
+            }]
+        }
+        Some("session/new") => vec![result(line, json!({ "sessionId": "s1" }))],
+        _ => vec![result(line, json!({}))],
+    };
+    let fake = Fake::new(&resume, Box::new(script));
+    let mut session = fake.run(&TURN).1.kept.unwrap();
+    session.id = "old".to_owned();
+    let context = Context::parse(
+        r#"{"messages":[{"role":"user","content":"early"},{"role":"user","content":"hello"}]}"#,
+    );
+    let turn = Turn { agent_session: Some(&session), context: Some(&context), ..TURN };
+    // What an error was the answer to may not be in it.
+    for (methods, how) in [(2, "restored"), (2, "restored"), (1, "")] {
+        fake.heard();
+        let (_, reply) = fake.run(&turn);
+        let heard = fake.heard();
+        let prompt = heard.last().unwrap()["params"]["prompt"][0]["text"].as_str().unwrap();
+        assert_eq!(prompt.contains("early"), !how.is_empty(), "{prompt}");
+        assert_eq!((heard.len(), reply.events.len()), (methods, methods - 1));
+        assert!(reply.events.iter().all(|(_, json)| json["how"] == how), "{:?}", reply.events);
+    }
 }
 
 #[test]
@@ -622,4 +668,91 @@ fn a_process_that_ends_ends_its_turns() {
         fake.process.end(Outcome::Crashed("it crashed".to_owned()), false);
         assert_eq!(turn.join().unwrap(), Outcome::Crashed("it crashed".to_owned()));
     });
+}
+
+#[test]
+fn more_than_may_wait_ends_the_turn_and_the_process_after_its_others() {
+    let script = agent(|_| vec![says("s1", &"x".repeat(2 << 20))]);
+    let fake = Fake::new(&json!({}), script);
+    let (outcome, _) = fake.run(&TURN);
+    assert!(matches!(outcome, Outcome::Failed(_)), "{outcome:?}");
+    fake.until(|line| line["method"] == "session/cancel");
+    // It may still be at the prompt.
+    assert!(fake.process.outcome().is_some());
+}
+
+#[test]
+fn what_an_agent_says_too_much_of_is_not_kept() {
+    let (process, _reader) = Process::scripted(&ACP);
+    let words = "x\u{1b}".repeat(100_000);
+    let error = json!({ "id": 0, "error": { "code": -32603, "message": words } });
+    let why = ACP.line(&process, &error.to_string()).unwrap_err();
+    assert!(why.len() < 8000 && !why.contains('\u{1b}') && why.contains("-32603"), "{why}");
+    let id = "s".repeat(1025);
+    let script = move |line: &Value| {
+        vec![result(line, json!({ "sessionId": id, "stopReason": "end_turn" }))]
+    };
+    let fake = Fake::new(&json!({}), Box::new(script));
+    let (outcome, reply) = fake.run(&TURN);
+    assert!(
+        matches!(&outcome, Outcome::Failed(words) if words.contains("sessionId") && words.len() < 200),
+        "{outcome:?}"
+    );
+    assert!(reply.kept.is_none() && reply.events.is_empty() && fake.heard().len() == 1);
+}
+
+/// A turn that is ended while its session is opened by this method.
+fn ended_before_the_prompt(
+    capabilities: &Value,
+    method: &'static str,
+    reason: CancelReason,
+) -> Fake {
+    let event = Arc::new(EventFd::new().unwrap());
+    let raised = Arc::clone(&event);
+    let script = move |line: &Value| {
+        if line["method"] == method {
+            raised.notify();
+            // Until the turn has seen it.
+            std::thread::sleep(Duration::from_millis(300));
+        }
+        if line.get("id").is_none() || line["id"] == "unawaited" {
+            return Vec::new();
+        }
+        vec![result(line, json!({ "sessionId": "s1", "stopReason": "end_turn" }))]
+    };
+    let fake = Fake::new(capabilities, Box::new(script));
+    let agent = fake.run(&Turn { session_name: "other", ..TURN }).1.kept;
+    let known = agent.map(|it| AgentSession { id: "old".to_owned(), ..it });
+    event.clear();
+    fake.process.remove_session("s1");
+    fake.heard();
+    let at = if reason == CancelReason::TimedOut { Instant::now() } else { soon() };
+    let cancel = Some(event.as_fd()).filter(|_| reason == CancelReason::Cancelled);
+    let cancel = Cancel { cancel, ..Cancel::at(at + Duration::from_millis(100)) };
+    let turn = Turn { agent_session: known.as_ref().filter(|_| method != "session/new"), ..TURN };
+    let outcome = fake.turn(&turn, &mut Listener::default(), cancel);
+    assert_eq!(outcome, Outcome::Ended(reason));
+    assert!(fake.process.outcome().is_none(), "the process was ended");
+    fake
+}
+
+#[test]
+fn a_session_whose_turn_is_cancelled_before_its_prompt_is_closed_or_counted() {
+    for reason in [CancelReason::Cancelled, CancelReason::TimedOut] {
+        let fake = ended_before_the_prompt(&json!({}), "session/new", reason);
+        assert_eq!(fake.methods(), ["session/new"]);
+        assert!(fake.process.has_session("s1"), "a session that nobody knows of");
+        for method in ["session/new", "session/load", "session/resume"] {
+            let mut all = json!({ "sessionCapabilities": { "close": {} } });
+            all["loadSession"] = json!(method == "session/load");
+            if method == "session/resume" {
+                all["sessionCapabilities"]["resume"] = json!({});
+            }
+            let fake = ended_before_the_prompt(&all, method, reason);
+            let closed = fake.until(|line| line["method"] == "session/close");
+            let id = if method == "session/new" { "s1" } else { "old" };
+            assert_eq!(closed["params"]["sessionId"], id, "{method}");
+            assert!(!fake.process.has_session(id));
+        }
+    }
 }

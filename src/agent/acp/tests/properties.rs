@@ -91,7 +91,7 @@ impl Checked {
             }
             Action::Show(_, json) => assert!(self.prompts > 0 && !json.is_empty()),
             Action::Cancel => assert!(self.prompts > 0),
-            Action::EndProcess => {}
+            Action::EndProcess | Action::Discard => {}
             Action::Finish(outcome) => self.finished = Some(outcome),
         }
         // A second one is for a session that is new, where one that was opened again was lost.
@@ -152,7 +152,8 @@ fn said(checked: &mut Checked, calls: &mut Calls, line: &str) {
             Shown::Aside => checked.step(Event::Aside),
             Shown::Event(word, json) => {
                 assert!(json.is_empty() || sound(&json), "{json}");
-                checked.step(Event::Shown(word, json));
+                let begins = update.session_update.get() == "tool_call";
+                checked.step(Event::Shown(word, json, begins));
             }
             Shown::Nothing => {}
         },
@@ -215,8 +216,8 @@ mod tests {
                     0..=2 => Event::Answered(&answer),
                     3 => Event::Refused(Outcome::Done),
                     4..=15 => Event::Said(said[usize::try_from(random.below(4)).unwrap()]),
-                    16..=18 => Event::Shown("tool", "{}".to_owned()),
-                    19 => Event::Shown("plan", String::new()),
+                    16..=18 => Event::Shown("tool", "{}".to_owned(), true),
+                    19 => Event::Shown("plan", String::new(), false),
                     20 => Event::Aside,
                     21..=27 => Event::Asked { request, allow: option.clone(), reject: option },
                     28..=31 => {
