@@ -5,21 +5,25 @@ use std::fs::File;
 use std::io::{self, IsTerminal, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::approvals::{answer, described};
 use super::context::Context;
-use super::control_client::connect_to;
+use super::control_client::{connect_to, request};
 use super::history::word;
 use crate::exit::Failure;
 use crate::limits::THREAD_STACK;
-use crate::sys::fd::set_nonblocking;
+use crate::sys::fd::{discard_input, set_nonblocking};
 use crate::sys::poll::{Interest, poll};
 use crate::threads::{lock, spawn};
 
 /// Shown dimly, and back.
 const DIM: [&str; 2] = ["\x1b[2m", "\x1b[0m"];
+
+/// Between two looks at whether a question that waits at the terminal is still open.
+const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
 /// What was shown so far.
 pub struct LiveEvents<'a> {
@@ -95,21 +99,41 @@ fn is_new(told: &mut Vec<[String; 2]>, one: [String; 2]) -> bool {
     new
 }
 
-/// Puts one question after the other.
+/// Puts one question after the other, as long as each is open: the gateway takes it back when its time runs
+/// out, when somebody else answers it, and when its turn ends.
 fn put(context: &Context, question: &Value, mut terminal: &File) -> Result<(), Failure> {
     static ONE: Mutex<()> = Mutex::new(());
     let _turn = lock(&ONE);
     let cannot = |e| Failure::cannot("ask at the terminal", &e);
-    let text = format!("\nThe agent asks for leave: {}\nAllow? [y/N] ", described(question));
-    let mut line = [0; 256];
+    let mut put = "";
     set_nonblocking(terminal.as_fd()).map_err(cannot)?;
-    // What was typed before is no answer.
-    while terminal.read(&mut line).is_ok_and(|length| length > 0) {}
-    terminal.write_all(text.as_bytes()).map_err(cannot)?;
-    while poll(&mut [Interest::read(terminal.as_fd())], None).map_err(cannot)? == 0 {}
-    let length = terminal.read(&mut line).map_err(cannot)?;
-    let allow = matches!(line[..length].trim_ascii(), b"y" | b"Y" | b"yes" | b"Yes");
-    answer(&mut connect_to(context)?, question, allow).map(drop)
+    while is_open(context, question)? {
+        if put.is_empty() {
+            // What was typed before is no answer.
+            discard_input(terminal.as_fd()).map_err(cannot)?;
+            let what = described(question);
+            let text = format!("\nThe agent asks for leave: {what}\nAllow? [y/N] ");
+            terminal.write_all(text.as_bytes()).map_err(cannot)?;
+            put = "\n";
+        }
+        if poll(&mut [Interest::read(terminal.as_fd())], Some(LOOK_PAUSE)).map_err(cannot)? > 0 {
+            let mut line = [0; 256];
+            let length = terminal.read(&mut line).map_err(cannot)?;
+            let allow = matches!(line[..length].trim_ascii(), b"y" | b"Y" | b"yes" | b"Yes");
+            return answer(&mut connect_to(context)?, question, allow).map(drop);
+        }
+    }
+    let ([dim, back], what) = (DIM, word(&question["title"]));
+    let text = format!("{put}{dim}· {what}: answered elsewhere, or its time ran out{back}\n");
+    terminal.write_all(text.as_bytes()).map_err(cannot)
+}
+
+/// Whether the message still lists the question.
+fn is_open(context: &Context, question: &Value) -> Result<bool, Failure> {
+    let target = format!("/v1/messages/{}", word(&question["message"]));
+    let message = request(&mut connect_to(context)?, "GET", &target)?;
+    let open = message["approvals"].as_array();
+    Ok(open.is_some_and(|open| open.iter().any(|one| one["id"] == question["id"])))
 }
 
 #[cfg(test)]

@@ -62,6 +62,12 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Drops what was typed at a terminal and not read yet, also a line without its end.
+pub fn discard_input(terminal: BorrowedFd<'_>) -> io::Result<()> {
+    // SAFETY: tcflush takes plain integers; the descriptor is borrowed.
+    check(unsafe { libc::tcflush(terminal.as_raw_fd(), libc::TCIFLUSH) }).map(drop)
+}
+
 /// A file in memory with this text, close-on-exec, read from its start.
 pub fn memory_file(text: &[u8]) -> io::Result<File> {
     // SAFETY: memfd_create takes a name that ends with NUL, and returns a new descriptor that nobody

@@ -14,6 +14,10 @@ MIN_NGINX = 0.7
 MIN_ECHO = 0.5  # of the bare server's /health
 MIN_COMMAND = 0.85  # of a server that spawns cat
 
+# living
+MIN_STAYING = 10.0  # of turns through cat, which each have a process
+MAX_STAYING_US = 60.0  # of CPU, the gateway's own
+
 # front
 MAX_ADDED_US = 10.0  # beyond what nginx adds, at the median
 MAX_FIRST_MS = 1.0  # from an agent's first byte to the client's

@@ -4,9 +4,10 @@
 
 use crate::util;
 
+use std::fs::File;
 use std::io::{Read, Write};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
 
@@ -16,10 +17,12 @@ use util::api::session_path;
 use util::http::{Response, chat};
 use util::{DEADLINE, Home, Process, eventually, script, skip, sys};
 
-/// Speaks of the Agent Client Protocol what these tests need: a tool call, then a question.
+/// Speaks of the Agent Client Protocol what these tests need: a tool call, then a question; two at once if the
+/// message says "both".
 const AGENT: &str = r#"
 say() { printf '{"jsonrpc":"2.0",%s}\n' "$1"; }
 show() { say '"method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":'"$1"'}}'; }
+ask() { say '"id":'$1',"method":"session/request_permission","params":{"sessionId":"s","toolCall":{"toolCallId":"u'$1'","title":"'"$2"'","kind":"execute","rawInput":{"all":true}},"options":[{"optionId":"yes","name":"y","kind":"allow_once"},{"optionId":"no","name":"n","kind":"reject_once"}]}'; }
 while read -r line; do
   id=$(printf %s "$line" | sed 's/.*"id": *\([0-9]*\).*/\1/')
   case $line in
@@ -29,11 +32,13 @@ while read -r line; do
     prompt=$id
     show '"agent_message_chunk","content":{"type":"text","text":"First."}'
     show '"tool_call","toolCallId":"t","title":"look","kind":"read","status":"pending"'
-    say '"id":7,"method":"session/request_permission","params":{"sessionId":"s","toolCall":{"toolCallId":"u","title":"rm all","kind":"execute","rawInput":{"all":true}},"options":[{"optionId":"yes","name":"y","kind":"allow_once"},{"optionId":"no","name":"n","kind":"reject_once"}]}';;
+    open=1; ask 7 'rm all'
+    case $line in *both*) open=2; ask 8 'rm more';; esac;;
   *'"optionId"'*)
     case $line in *'"yes"'*) said=allowed;; *) said=denied;; esac
     show '"agent_message_chunk","content":{"type":"text","text":"'$said'"}'
-    say '"id":'$prompt',"result":{"stopReason":"end_turn"}';;
+    open=$((open - 1))
+    if [ $open = 0 ]; then say '"id":'$prompt',"result":{"stopReason":"end_turn"}'; fi;;
   esac
 done
 "#;
@@ -149,6 +154,32 @@ impl Screen {
     }
 }
 
+/// `send` at a terminal of its own: our end of that, and what it shows.
+fn at_terminal(home: &Home, text: &str) -> (File, Screen, Child) {
+    let (ours, theirs) = sys::terminal().expect("a terminal");
+    let send = home.command(&["send", "-s", "s", "-"]);
+    // The terminal is the one of a session of its own; the message comes from elsewhere.
+    let line = format!("printf {text} | \"$0\" \"$@\"");
+    let mut command = Command::new("setsid");
+    command.args(["--ctty", "--wait", "sh", "-c", &line]).arg(send.get_program());
+    command.args(send.get_args()).env_clear();
+    command.envs(send.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command.current_dir(home.path());
+    let also = || Stdio::from(theirs.try_clone().unwrap());
+    command.stdin(also()).stdout(also()).stderr(also());
+    let child = command.spawn().expect("start it");
+    let (sender, receiver) = mpsc::channel();
+    let mut from = ours.try_clone().unwrap();
+    thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        // The other end of a terminal that is closed is an I/O error.
+        while let Ok(count @ 1..) = from.read(&mut buffer) {
+            let _ = sender.send(buffer[..count].to_vec());
+        }
+    });
+    (ours, Screen(receiver, String::new()), child)
+}
+
 #[test]
 fn send_asks_at_its_terminal_and_not_at_standard_input() {
     if !Path::new("/usr/bin/setsid").exists() {
@@ -157,30 +188,7 @@ fn send_asks_at_its_terminal_and_not_at_standard_input() {
     let home = home();
     let _gateway = home.start();
     for (answer, said) in [("y\n", "allowed"), ("\n", "denied")] {
-        let (mut ours, theirs) = sys::terminal().expect("a terminal");
-        let send = home.command(&["send", "-s", "s", "-"]);
-        // The terminal is the one of a session of its own; the message comes from elsewhere.
-        let line = "printf go | \"$0\" \"$@\"";
-        let mut command = Command::new("setsid");
-        command.args(["--ctty", "--wait", "sh", "-c", line]).arg(send.get_program());
-        command.args(send.get_args()).env_clear();
-        command.envs(send.get_envs().filter_map(|(name, value)| Some((name, value?))));
-        command.current_dir(home.path());
-        let also = || Stdio::from(theirs.try_clone().unwrap());
-        command.stdin(also()).stdout(also()).stderr(also());
-        let mut child = command.spawn().expect("start it");
-        // The command holds the terminal's other end, which must go with the child.
-        drop((command, theirs));
-        let (sender, receiver) = mpsc::channel();
-        let mut from = ours.try_clone().unwrap();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // The other end of a terminal that is closed is an I/O error.
-            while let Ok(count @ 1..) = from.read(&mut buffer) {
-                let _ = sender.send(buffer[..count].to_vec());
-            }
-        });
-        let mut screen = Screen(receiver, String::new());
+        let (mut ours, mut screen, mut child) = at_terminal(&home, "go");
         screen.until("Allow? [y/N] ");
         assert!(screen.1.contains("· look"), "{}", screen.1);
         let asked = "The agent asks for leave: execute: rm all  {\"all\":true}";
@@ -189,4 +197,35 @@ fn send_asks_at_its_terminal_and_not_at_standard_input() {
         screen.until(said);
         assert!(child.wait().unwrap().success());
     }
+}
+
+#[test]
+fn a_question_that_is_answered_elsewhere_makes_room_for_the_next() {
+    if !Path::new("/usr/bin/setsid").exists() {
+        return skip("needs setsid of util-linux");
+    }
+    let home = home();
+    let gateway = home.start();
+    let (mut ours, mut screen, mut child) = at_terminal(&home, "both");
+    screen.until("Allow? [y/N] ");
+    // Half of an answer to this one is no answer to the next.
+    ours.write_all(b"y").unwrap();
+    let all = eventually("two questions", || {
+        let all = gateway.api().get("/v1/approvals").assert_status(200).json();
+        let all = all["approvals"].as_array().unwrap().clone();
+        (all.len() == 2).then_some(all)
+    });
+    // Either may be put first.
+    let [title, next] =
+        if screen.1.contains("rm all") { ["rm all", "rm more"] } else { ["rm more", "rm all"] };
+    let first = all.iter().find(|one| one["title"] == title).unwrap();
+    let target = format!("/v1/messages/{}/approval", first["message"].as_str().unwrap());
+    let body = json!({ "id": first["id"], "allow": false });
+    gateway.api().post(&target, &body).assert_status(200);
+    screen.until(&format!("· {title}: answered elsewhere, or its time ran out"));
+    screen.until(&format!("{next}  {{\"all\":true}}\r\nAllow? [y/N] "));
+    screen.1.clear();
+    ours.write_all(b"\n").unwrap();
+    screen.until("denied");
+    assert!(child.wait().unwrap().success());
 }

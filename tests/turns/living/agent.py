@@ -16,6 +16,7 @@ The last line of a prompt may be one of the words of `Turn`; modes change how it
     reject-cancels    a turn whose question was denied ends as cancelled
     broken-cancel     a cancelled turn ends with an error, and its session takes no more prompts
     cumulative        usage is the session's so far, not that of the turn
+    recovers          dies at initialize until there is DIR/better, and then answers it once there is DIR/go
     die no-json silent version-2 no-session   what goes wrong at initialize, or at session/new
     stays no-term     the end of its input does not end it; SIGTERM neither
     flood             much on its stderr, at start
@@ -150,9 +151,7 @@ class Turn:
 
     def word_gated(self, rest):
         """gated WORDS: what they are, once there is a file DIR/go."""
-        while not os.path.exists(f"{DIR}/go"):
-            time.sleep(0.01)
-        os.remove(f"{DIR}/go")
+        gate()
         self.obey(rest)
 
     # What an agent does.
@@ -278,6 +277,12 @@ class Turn:
         open(flag, "w").close()
         self.word_crash("")
 
+    def word_quiet_once(self, _):
+        flag = f"{DIR}/quiet"
+        if os.path.exists(flag):
+            return self.end("second")
+        open(flag, "w").close()
+
     def word_exit(self, rest):
         os._exit(int(rest or 0))
 
@@ -316,9 +321,23 @@ class Turn:
             os._exit(0)
         self.end(str(pid))
 
+    def word_demand(self, rest):
+        """demand METHOD: requests without an end, whose answers it does not read."""
+        params = {"sessionId": self.session, "toolCall": {"toolCallId": "q", "title": "t" * 200}, "options": []}
+        number = 0
+        while True:
+            number += 1
+            send(id=f"d-{number}", method=rest, params=params)
+
     def word_flood(self, _):
         flood()
         self.end("flooded")
+
+
+def gate():
+    while not os.path.exists(f"{DIR}/go"):
+        time.sleep(0.01)
+    os.remove(f"{DIR}/go")
 
 
 def flood():
@@ -330,6 +349,12 @@ def initialize(number, _):
     if "die" in MODES:
         os.write(2, b"a reason to die\n")
         os._exit(3)
+    if "recovers" in MODES:
+        if not os.path.exists(f"{DIR}/better"):
+            os.write(2, b"a reason to die\n")
+            os._exit(3)
+        log(did="starts slowly")
+        gate()
     if "silent" in MODES:
         return
     if "no-json" in MODES:

@@ -6,6 +6,7 @@ use std::time::Instant;
 use serde_json::json;
 
 use super::{agent, alive, home, lives, log, noted, say, started, until_ended};
+use crate::util::principals::memory;
 use crate::util::{DEADLINE, Home, eventually, pause, rounds};
 
 /// Prompts after which the same process goes on, with what their replies are.
@@ -131,7 +132,8 @@ fn an_agent_that_does_not_start_is_named() {
 fn an_agent_that_is_silent_costs_a_turn_its_time_and_no_more() {
     let home = home("silent", "turn_timeout = \"1s\"\n");
     let gateway = home.start();
-    gateway.ask("x").error(504);
+    let told = gateway.ask("x").error(503);
+    assert!(told.contains("no process of the agent's was there"), "{told}");
     gateway.wait_for_turns(0);
     gateway.end(libc::SIGTERM);
     assert!(!lives(started(&home)[0]));
@@ -166,6 +168,46 @@ fn three_deaths_at_the_start_are_shown_until_one_lives() {
         (!ready.contains("degraded")).then_some(())
     });
     assert_eq!(api.message(&id)["status"], json!("done"));
+}
+
+#[test]
+fn it_is_shown_until_the_agent_has_started() {
+    let home = home("recovers", "");
+    let gateway = home.start();
+    let api = gateway.api();
+    let is_degraded = || gateway.connect().get("/ready", &[]).text().contains("degraded");
+    let id = api.accepted("s", "x");
+    eventually("/ready that is degraded", || is_degraded().then_some(()));
+    fs::write(home.path().join("better"), "").unwrap();
+    noted(&home, "another start", |entry| entry["did"] == "starts slowly");
+    assert!(is_degraded());
+    fs::write(home.path().join("go"), "").unwrap();
+    assert_eq!(api.reply(&id), "x");
+    assert!(!is_degraded());
+}
+
+/// What it is answered waits for it, up to a limit.
+#[test]
+fn an_agent_that_asks_without_end_and_reads_nothing_is_ended() {
+    for method in ["fs/read_text_file", "session/request_permission"] {
+        let home = home("", "[limits]\nmax_attempts = 1\n");
+        let gateway = home.start();
+        let api = gateway.api();
+        let id = api.accepted("s", &format!("demand {method}"));
+        let mut most = 0;
+        let message = eventually("the end of the turn", || {
+            most = most.max(memory(&gateway, "RssAnon:"));
+            Some(api.message(&id)).filter(|message| message["status"] == "failed")
+        });
+        // Which limit comes first depends on who is faster.
+        let limits = ["does not read what it is answered", "wait to be passed on"];
+        let error = message["error"].as_str().unwrap();
+        assert!(limits.iter().any(|words| error.contains(words)), "{method}: {message}");
+        until_ended(started(&home)[0]);
+        most = most.max(memory(&gateway, "RssAnon:"));
+        assert!(most < 60_000, "{method}: {most} kB");
+        assert_eq!(say(&gateway, "s", "on"), "on");
+    }
 }
 
 #[test]

@@ -84,6 +84,38 @@ fn at_the_cap_the_one_idle_for_longest_makes_room_or_the_turn_waits() {
     eventually("two processes", || (alive(gateway.home()) == 2).then_some(()));
 }
 
+/// However long that takes: nothing was done for it yet.
+#[test]
+fn a_turn_that_waits_for_a_process_does_not_fail() {
+    let more =
+        "processes = 1\napprove = \"ask\"\nturn_timeout = \"1s\"\n[limits]\nmax_attempts = 1\n";
+    let gateway = shared("", more);
+    let [alice, bob] = ["alice", "bob"].map(|who| principals::api(&gateway, who));
+    let asks = alice.accepted("s", "ask");
+    alice.until(&asks, "a question", |it| it["status"] == "waiting");
+    let waits = bob.accepted("s", "on");
+    gateway.wait_for_log("no process of the agent's was there", DEADLINE);
+    assert_eq!(alice.message(&asks)["status"], "waiting");
+    let allow = serde_json::json!({ "allow": true });
+    alice.post(&format!("/v1/messages/{asks}/approval"), &allow).assert_status(200);
+    assert_eq!(alice.reply(&asks), "allowed");
+    assert_eq!(bob.reply(&waits), "on");
+}
+
+/// It has had nothing of its answer yet, so it can have another.
+#[test]
+fn a_chat_whose_process_ended_for_another_s_sake_is_answered() {
+    let home = home("", "");
+    let gateway = home.start();
+    let deaf = gateway.api().accepted("s", "deaf");
+    until_prompted(&home, "deaf", 1);
+    let mut chat = gateway.begin("quiet-once", false);
+    until_prompted(&home, "quiet-once", 1);
+    gateway.api().delete(&format!("/v1/messages/{deaf}")).assert_status(200);
+    assert_eq!(chat.response().reply(), "second");
+    assert_eq!(started(&home).len(), 2);
+}
+
 #[test]
 fn an_idle_process_ends_and_its_sessions_come_back() {
     let home = home("", "idle_timeout = \"1s\"\n");
@@ -177,6 +209,15 @@ fn a_reload_lets_turns_end_with_the_agent_that_they_have() {
         (say(&gateway, "t", "on") == "on" && started(&home).len() == 2).then_some(())
     });
     assert_eq!(gateway.api().message(&id)["status"], "running");
+    let mut shown: Vec<i64> = gateway.status()["processes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|it| it["pid"].as_i64().unwrap())
+        .collect();
+    let mut expected: Vec<i64> = started(&home).into_iter().map(i64::from).collect();
+    (shown.sort_unstable(), expected.sort_unstable());
+    assert_eq!(shown, expected);
     gateway.api().delete(&format!("/v1/messages/{id}")).assert_status(200);
     until_ended(started(&home)[0]);
     let modes = log(&home).iter().rfind(|it| it["did"] == "start").unwrap()["modes"].clone();
