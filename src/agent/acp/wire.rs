@@ -209,7 +209,7 @@ pub enum Message<'a> {
 /// It is no JSON object.
 pub fn read(line: &str) -> Result<Message<'_>, String> {
     let line: Line<'_> = serde_json::from_str(line).map_err(|e| e.to_string())?;
-    let id = line.id.map(RawValue::get);
+    let id = line.id.map(RawValue::get).filter(|id| is_id(id));
     Ok(match (line.method.get(), id) {
         ("", Some(_)) => Message::Answer(match line.error {
             Some(error) => Err(Refusal::read(error.get())),
@@ -249,6 +249,11 @@ pub enum Route<'a> {
     Notification,
 }
 
+/// Whether it is a number or a text: it is given back as it came, and has to be JSON.
+fn is_id(id: &str) -> bool {
+    id.parse::<i64>().is_ok() || text(id).is_ok()
+}
+
 /// Looks at a line no further than to find for whom it is; `None` where it is no message.
 pub fn route(line: &str) -> Option<Route<'_>> {
     let line = line.trim_ascii();
@@ -260,8 +265,7 @@ pub fn route(line: &str) -> Option<Route<'_>> {
         let id = member(params.unwrap_or_default(), "sessionId");
         id.and_then(lossy).unwrap_or_default()
     };
-    // What is given back has to be JSON.
-    let id = id.filter(|id| id.parse::<i64>().is_ok() || text(id).is_ok());
+    let id = id.filter(|id| is_id(id));
     // Some escape every solidus.
     Some(match (method.map(|method| lossy(method).unwrap_or_default()).as_deref(), id) {
         (Some("session/update"), _) => Route::Session(session(), None),
