@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::io::{self, BufRead, BufReader};
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -709,11 +709,12 @@ fn ended_before_the_prompt(
 ) -> Fake {
     let event = Arc::new(EventFd::new().unwrap());
     let raised = Arc::clone(&event);
+    let (_sender, nothing) = mpsc::channel::<()>();
     let script = move |line: &Value| {
         if line["method"] == method {
             raised.notify();
-            // Until the turn has seen it.
-            std::thread::sleep(Duration::from_millis(300));
+            // The turn sees that at once, and tells nobody so.
+            let _ = nothing.recv_timeout(Duration::from_millis(500));
         }
         if line.get("id").is_none() || line["id"] == "unawaited" {
             return Vec::new();
@@ -728,7 +729,7 @@ fn ended_before_the_prompt(
     fake.heard();
     let at = if reason == CancelReason::TimedOut { Instant::now() } else { soon() };
     let cancel = Some(event.as_fd()).filter(|_| reason == CancelReason::Cancelled);
-    let cancel = Cancel { cancel, ..Cancel::at(at + Duration::from_millis(100)) };
+    let cancel = Cancel { cancel, ..Cancel::at(at) };
     let turn = Turn { agent_session: known.as_ref().filter(|_| method != "session/new"), ..TURN };
     let outcome = fake.turn(&turn, &mut Listener::default(), cancel);
     assert_eq!(outcome, Outcome::Ended(reason));
