@@ -241,7 +241,7 @@ impl Driver<'_, '_> {
             Action::Prompt(opened) => return self.prompt(opened),
             Action::Cancel => self.process.send(requests::cancel(self.conversation.session())),
             Action::Permit(request, option) => {
-                self.process.send(requests::permit(&request, option.as_deref()));
+                self.process.answer(requests::permit(&request, option.as_deref()));
             }
             Action::Ask(number) => return self.ask(number),
             Action::Say(text) => {
@@ -325,7 +325,7 @@ impl Driver<'_, '_> {
                         self.feed(Event::Refused(Outcome::Temporary(words)));
                     }
                     Some(wire::Route::Session(_, Some(request))) => {
-                        self.process.send(requests::permit(request, None));
+                        self.process.answer(requests::permit(request, None));
                     }
                     Some(_) | None => {}
                 }
@@ -364,7 +364,7 @@ impl Driver<'_, '_> {
         self.session.iter().chain(&self.request).for_each(|address| self.process.close(address));
         while let Some(Input::Line(line)) = self.inbox.take() {
             if let Some(wire::Route::Session(_, Some(request))) = wire::route(&line) {
-                self.process.send(requests::permit(request, None));
+                self.process.answer(requests::permit(request, None));
             }
         }
         let id = self.conversation.session();

@@ -73,6 +73,8 @@ pub(super) struct State {
     pub stdin: Option<Arc<PipeWriter>>,
     /// What its stdin has not taken yet: a prompt and some answers of each of its turns at most.
     pub outbox: Vec<u8>,
+    /// Bytes of answers since the outbox was empty.
+    answers: usize,
     inboxes: Vec<(Address, Arc<Inbox>)>,
     /// The sessions that it has in memory, each with what its turns have used so far, where that is known.
     sessions: ByName<Option<Usage>>,
@@ -109,6 +111,7 @@ impl Process {
             began: now,
             stdin: None,
             outbox: Vec::new(),
+            answers: 0,
             inboxes: Vec::new(),
             sessions: ByName::default(),
             turns: 0,
@@ -153,9 +156,14 @@ impl Process {
         }
     }
 
-    /// The same for what no turn says. Ends a process that takes none of it: that would grow for ever.
+    /// The same for what the agent has asked for. Ends a process that takes none of it: that would grow for ever.
     pub fn answer(&self, line: String) {
-        if self.lock().outbox.len() > MAX_ANSWERS {
+        let mut state = self.lock();
+        // Beside them a long prompt may wait.
+        state.answers = if state.outbox.is_empty() { 0 } else { state.answers + line.len() };
+        let too_much = state.answers > MAX_ANSWERS;
+        drop(state);
+        if too_much {
             let words = "the agent was ended: it does not read what it is answered";
             self.end(Outcome::Crashed(words.to_owned()), false);
         } else {

@@ -323,11 +323,14 @@ class Turn:
 
     def word_demand(self, rest):
         """demand METHOD: requests without an end, whose answers it does not read."""
-        params = {"sessionId": self.session, "toolCall": {"toolCallId": "q", "title": "t" * 200}, "options": []}
+        options = [{"kind": kind, "name": kind, "optionId": kind * 100} for kind in ("allow_once", "reject_once")]
+        params = {"sessionId": self.session, "toolCall": {"toolCallId": "q"}, "options": options}
         number = 0
         while True:
             number += 1
             send(id=f"d-{number}", method=rest, params=params)
+            # So that each has its answer, and does not wait for that to be thought of.
+            time.sleep(0.0001)
 
     def word_flood(self, _):
         flood()

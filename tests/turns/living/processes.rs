@@ -216,7 +216,8 @@ fn a_reload_lets_turns_end_with_the_agent_that_they_have() {
         .map(|it| it["pid"].as_i64().unwrap())
         .collect();
     let mut expected: Vec<i64> = started(&home).into_iter().map(i64::from).collect();
-    (shown.sort_unstable(), expected.sort_unstable());
+    shown.sort_unstable();
+    expected.sort_unstable();
     assert_eq!(shown, expected);
     gateway.api().delete(&format!("/v1/messages/{id}")).assert_status(200);
     until_ended(started(&home)[0]);
