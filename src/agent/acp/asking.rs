@@ -9,6 +9,9 @@ use super::wire::{self, Update};
 use crate::agent::{Answer, Leave, Outcome};
 use crate::cancel::Cancel;
 
+/// Decisions of one turn that the log tells: as many as the journal takes.
+const MAX_DECISIONS_LOGGED: u32 = 200;
+
 impl Driver<'_, '_> {
     pub fn permission(&mut self, request: &str, call: &Update<'_>, options: &str) {
         let owned = |kind| wire::option(options, kind).map(str::to_owned);
@@ -21,11 +24,7 @@ impl Driver<'_, '_> {
     pub fn ask(&mut self, number: u32) -> Option<Event<'static>> {
         let (question, can) = &self.asked;
         if !can {
-            log::warn!(
-                "turn {}: denied, since the agent does not offer to allow it once only: {}",
-                self.turn.message_id,
-                question.title
-            );
+            self.log(&question.title, false, "the agent does not offer to allow it once only");
             return Some(Event::Decided { number, allowed: false, note: None });
         }
         let leave = self.living.reply.borrow_mut().ask(question, self.living.config.approve);
@@ -77,6 +76,10 @@ impl Driver<'_, '_> {
 
     /// Says what was decided: of turns without a record nothing else does. `by`: empty for an answer.
     fn log(&self, title: &str, allowed: bool, by: &str) {
+        // An agent that asks in a loop says nothing new.
+        if self.logged.replace(self.logged.get() + 1) >= MAX_DECISIONS_LOGGED {
+            return;
+        }
         let (id, what) = (self.turn.message_id, if allowed { "given" } else { "denied" });
         let by = if by.is_empty() { "somebody's answer" } else { by };
         log::info!("turn {id}: leave was {what} ({by}): {title}");

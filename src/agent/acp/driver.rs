@@ -1,5 +1,6 @@
 //! Runs a turn: brings together the conversation, the process's lines, the reply, and what ends the turn.
 
+use std::cell::Cell;
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -52,6 +53,8 @@ pub struct Driver<'a, 'r> {
     /// The permission that has come last: what it is about, and whether it can be given.
     pub asked: (Question, bool),
     pub questions: Vec<Open>,
+    /// Decisions that were made.
+    pub logged: Cell<u32>,
     /// Raised when there are answers.
     pub answers: Option<Arc<EventFd>>,
     /// Since when the clock stands still.
@@ -98,6 +101,7 @@ pub fn run(process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
         calls: Calls::default(),
         asked: (Question::default(), false),
         questions: Vec::new(),
+        logged: Cell::new(0),
         answers: None,
         stands_since: None,
         deadline: living.cancel.deadline,

@@ -132,8 +132,7 @@ fn an_agent_that_does_not_start_is_named() {
 fn an_agent_that_is_silent_costs_a_turn_its_time_and_no_more() {
     let home = home("silent", "turn_timeout = \"1s\"\n");
     let gateway = home.start();
-    let told = gateway.ask("x").error(503);
-    assert!(told.contains("no process of the agent's was there"), "{told}");
+    gateway.ask("x").error(504);
     gateway.wait_for_turns(0);
     gateway.end(libc::SIGTERM);
     assert!(!lives(started(&home)[0]));
