@@ -94,7 +94,7 @@ fn a_turn_that_waits_for_a_process_does_not_fail() {
     let asks = alice.accepted("s", "ask");
     alice.until(&asks, "a question", |it| it["status"] == "waiting");
     let waits = bob.accepted("s", "on");
-    gateway.wait_for_log("no process of the agent's was there", DEADLINE);
+    gateway.wait_for_log("no process of the agent's came free", DEADLINE);
     assert_eq!(alice.message(&asks)["status"], "waiting");
     let allow = serde_json::json!({ "allow": true });
     alice.post(&format!("/v1/messages/{asks}/approval"), &allow).assert_status(200);
