@@ -3,6 +3,7 @@
 //! input: `begin` before a restart, `end` behind it, which is answered with `served` once every kind of client
 //! has been served again. At the end of its input it prints a line for each kind of client.
 
+use std::time::Duration;
 use std::env;
 use std::io::{BufRead, Error, Result, stdin};
 use std::net::ToSocketAddrs;
@@ -21,7 +22,7 @@ fn main() -> Result<()> {
     let address = address.to_socket_addrs()?.next().ok_or(Error::other("no address"))?;
     let key = arguments.get(1).cloned();
     let messages = arguments.get(2).is_some_and(|word| word == "messages");
-    let clients = Clients::start(Server { address, key, chats: true, messages });
+    let clients = Clients::start(Server { address, key, chats: true, messages, pause: Duration::ZERO });
     clients.served(&clients.steady(), 10).map_err(Error::other)?;
     println!("ready");
     let mut words = stdin().lock().lines();
