@@ -155,15 +155,15 @@ fn agent(file: &Path) -> String {
     format!("[agent]\ncommand = [\"sh\", \"-c\", {}]\n", json!(script))
 }
 
-/// The same by an agent that stays, and notes in a file of its own what process it is. In the books it
-/// stands in its gateway's place: that outlives some of them.
+/// The same by an agent that stays, and notes in a file of its own what process it is. In the books its
+/// start stands in its gateway's place: a gateway outlives some of them, and numbers come again.
 fn living_agent(file: &Path) -> String {
     let line = |step: &str| {
-        let values = "\"$session\" \"$id\" \"$attempt\" $$ \"$text\"";
+        let values = "\"$session\" \"$id\" \"$attempt\" \"$self\" \"$text\"";
         format!("printf '{step} %s %s %s %s %s\\n' {values} >> {}", file.display())
     };
     let script = format!(
-        r#"echo $$ > {pid}.new; mv {pid}.new {pid}
+        r#"self=$(date +%s%N); echo $$ > {pid}.new; mv {pid}.new {pid}
         while read -r line; do
             case $line in *'"cancel":true'*) continue;; esac
             id=${{line#*'"id":"'}} id=${{id%%'"'*}}
