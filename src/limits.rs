@@ -189,6 +189,17 @@ pub const MAX_UPSTREAMS: usize = 16;
 
 /// Targets of deliveries: each has a thread of its own.
 pub const MAX_TARGETS: usize = 32;
+/// Channels: each has an adapter, and a thread of its own.
+pub const MAX_CHANNELS: usize = 32;
+/// Ids of chat platforms: a mail's Message-ID, the longest in use, has no more than a line of 998.
+pub const MAX_PLATFORM_ID: usize = 1000;
+/// One line of an adapter's: the protocol's own limit.
+pub const MAX_CHANNEL_LINE: usize = 1 << 20;
+/// Platforms allow about one edit a second in a conversation.
+pub const CHANNEL_PACE: Time = setting(secs(1), Duration::from_millis(100)..=secs(60));
+/// What was asked yesterday may have been answered elsewhere. 30 days: none keeps more.
+pub const CHANNEL_MAX_AGE: Time = setting(secs(DAY), secs(60)..=secs(30 * DAY));
+
 /// Clients' keys: each request is compared with all of them, which takes some 10 µs.
 pub const MAX_CLIENT_KEYS: usize = 256;
 

@@ -272,6 +272,7 @@ pub(super) fn parse(
         attachments: attached.references,
         files: attached.files,
         deliver: body.text("deliver")?.map(Into::into),
+        origin: None,
         mode,
         attended: false,
         key: None,

@@ -104,7 +104,9 @@ pub fn serve(mut exchange: Exchange<'_>, read: Parser<'_>) -> Handled {
     let held = files.iter().map(|file| file.data.len()).sum();
     // A client that is shown questions can answer them.
     let attended = !(stream && request.header(LIVE_EVENTS).is_some());
-    let draft = Draft { who, text, context, attachments, files, deliver, mode, attended, key };
+    let origin = None;
+    let draft =
+        Draft { who, text, context, attachments, files, deliver, origin, mode, attended, key };
     // An ephemeral message waits in memory.
     let bytes = draft.text.len() + draft.context.as_ref().map_or(0, String::len);
     lease.shrink(if durable { held } else { bytes });

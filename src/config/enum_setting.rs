@@ -53,6 +53,37 @@ pub enum Approve {
     Always,
 }
 
+/// What becomes of somebody on a channel who is on no list.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Unknown {
+    #[default]
+    Ignore,
+    /// He is given a code that an operator can confirm.
+    Pair,
+}
+
+/// Whose conversation with the agent a channel's is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum SessionOf {
+    /// One for each conversation, or thread of it.
+    #[default]
+    Conversation,
+    /// One for each sender, in groups too.
+    Sender,
+}
+
+/// What becomes of a part of a reply that may have arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Uncertain {
+    /// It is sent again, and may be shown twice.
+    #[default]
+    Resend,
+    /// Text enters empty places alone, which can be done again.
+    Edit,
+    /// It becomes a dead letter.
+    Hold,
+}
+
 /// Where log lines go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum LogTarget {
@@ -97,6 +128,9 @@ macro_rules! enum_settings {
 }
 
 enum_settings! {
+    Unknown: "ignore" = Ignore, "pair" = Pair;
+    SessionOf: "conversation" = Conversation, "sender" = Sender;
+    Uncertain: "resend" = Resend, "edit" = Edit, "hold" = Hold;
     Role: "user" = User, "operator" = Operator;
     Approve: "never" = Never, "ask" = Ask, "always" = Always;
     Protocol: "text" = Text, "acp" = Acp, "lines" = Lines;

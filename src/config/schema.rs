@@ -1,7 +1,9 @@
 //! The settings, each defined once: its place in [`Config`], type, default, range and an example. Reading,
 //! suggestions and `config` follow from it; the help is in `starter.toml`.
 
-use super::enum_setting::{Api, Approve, Busy, EnumSetting, LogTarget, Protocol, Role};
+use super::enum_setting::{
+    Api, Approve, Busy, EnumSetting, LogTarget, Protocol, Role, SessionOf, Uncertain, Unknown,
+};
 use super::host::host;
 use super::secret::Secret;
 use super::units::{COUNT, Measure, SIZE};
@@ -31,6 +33,8 @@ pub struct Config {
     pub limits: Limits,
     /// `[deliver.NAME]`: where replies can be sent.
     pub deliver: ByName<Target>,
+    /// `[channel.NAME]`: accounts on chat platforms.
+    pub channel: ByName<Channel>,
     /// `[keys.NAME]`: who may use the API, besides the owner.
     pub keys: ByName<ClientKey>,
 }
@@ -142,7 +146,7 @@ macro_rules! section {
         static $section: Section = Section {
             name: $title,
             keys: &[$(Key {
-                name: stringify!($field),
+                name: plain(stringify!($field)),
                 field: |$c, $own| Some(Field::$kind(&mut $place.$field $(, $($check),*)? $(, $limit.range)?)),
                 example: $example,
             }),*],
@@ -151,15 +155,31 @@ macro_rules! section {
     };
 }
 
+/// The name of a field that is a word of Rust's.
+const fn plain(name: &'static str) -> &'static str {
+    match name.as_bytes() {
+        [b'r', b'#', ..] => name.split_at(2).1,
+        _ => name,
+    }
+}
+
 /// The sections in their order, the named tables last.
-pub static SECTIONS: [&Section; 10] =
-    [&HTTP, &AGENT, &SESSION, &STOP, &RESTART, &UPDATE, &LOG, &LIMITS, &TARGET, &CLIENT_KEY];
+pub static SECTIONS: [&Section; 11] = [
+    &HTTP, &AGENT, &SESSION, &STOP, &RESTART, &UPDATE, &LOG, &LIMITS, &TARGET, &CHANNEL, &CLIENT_KEY,
+];
 
 const TARGETS: NamedTable = NamedTable {
     noun: "target",
     most: limits::MAX_TARGETS,
     names: |config| config.deliver.names(),
     add: |config, name| config.deliver.insert(name.to_owned(), Target::new(name)),
+};
+
+const CHANNELS: NamedTable = NamedTable {
+    noun: "channel",
+    most: limits::MAX_CHANNELS,
+    names: |config| config.channel.names(),
+    add: |config, name| config.channel.insert(name.to_owned(), Channel::new(name)),
 };
 
 const CLIENT_KEYS: NamedTable = NamedTable {
@@ -374,6 +394,45 @@ section! {
         name: String,
         /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
         secret: Option<Secret>,
+    }
+}
+
+section! {
+    CHANNEL = "channel" of CHANNELS: |c, own| c.channel.get_mut(own)?;
+    /// `[channel.NAME]`: one account on a chat platform, and who may talk there.
+    pub struct Channel {
+        /// The adapter: program and arguments, without NUL.
+        command: Vec<String>, List(validate::argument), "[\"my-adapter\", \"--flag\"]";
+        env: ByName<String>, Env, "{ ROOM = \"ops\" }";
+        pass_env: Vec<String>, List(validate::variable), "[\"LANG\", \"TZ\"]";
+        leftovers: Leftovers, Enum, "\"kill\"";
+        /// Who may talk in private, by the platform's ids.
+        allow: Vec<String>, List(validate::platform_id), "[\"4242\"]";
+        /// Conversations of several people in which it answers, when it is mentioned.
+        groups: Vec<String>, List(validate::platform_id), "[\"-100987\"]";
+        /// Who may use all slash commands, and answer for others.
+        operators: Vec<String>, List(validate::platform_id), "[\"4242\"]";
+        /// Principals that senders are, by their ids: one conversation with the terminal's.
+        r#as: ByName<String>, Models, "{ 4242 = \"owner\" }";
+        /// The conversation that replies go to which name none; empty: they have to.
+        home: String, Text(validate::platform_id), "\"4242\"";
+        /// What becomes of somebody who is on no list.
+        unknown: Unknown, Enum, "\"pair\"";
+        /// Whose conversation with the agent it is.
+        session: SessionOf, Enum, "\"conversation\"";
+        /// What becomes of a part that may have arrived.
+        uncertain: Uncertain, Enum, "\"resend\"";
+        /// Replies are shown while they are made.
+        preview: bool, Flag, "true";
+        /// Between two states of such a reply.
+        pace: Duration => limits::CHANNEL_PACE, Time, "\"1s\"";
+        /// Messages that are older when they come are not answered one by one.
+        max_age: Duration => limits::CHANNEL_MAX_AGE, Time, "\"1d\"";
+        /// The age at which an undelivered reply becomes a dead letter.
+        expire: Duration => limits::DELIVERY_EXPIRE, Time, "\"1d\"";
+    }
+    beside {
+        name: String,
     }
 }
 

@@ -2,7 +2,7 @@
 //! string in its final form, or the reason against it as the end of "… has VALUE; it …".
 
 use super::url::Url;
-use crate::limits::MAX_EXEC_STRING;
+use crate::limits::{MAX_EXEC_STRING, MAX_PLATFORM_ID};
 use crate::subprocess::is_service_manager_variable;
 
 /// The principal of the gateway's own key and of the control socket.
@@ -74,6 +74,12 @@ pub fn section(name: &str, word: &str) -> Result<String, String> {
 /// The name of a delivery target; whether there is one of that name is another question.
 pub fn target(name: &str) -> Result<String, String> {
     section(name, "target")
+}
+
+/// What a chat platform calls somebody or a conversation.
+pub fn platform_id(id: &str) -> Result<String, String> {
+    let good = (1..=MAX_PLATFORM_ID).contains(&id.len()) && !id.contains(char::is_control);
+    checked(id, good, || format!("a platform's id has 1 to {MAX_PLATFORM_ID} visible bytes"))
 }
 
 /// The name of somebody who sends messages.

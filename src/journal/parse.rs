@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::de::DeserializeOwned;
 
-use super::record::{Accepted, Approval, Record, Retry, Step, Timestamp};
+use super::record::{Accepted, Approval, Fact, Part, Record, Retry, Step, Timestamp};
 use crate::json;
 
 const ESSENTIAL: &str = "is needed to understand what follows, and this version does not know it";
@@ -147,7 +147,7 @@ impl<'a> Members<'a> {
                 typed::<String>(kind)?;
                 return Err("a record has no kind (`t`)".to_owned());
             }
-            "reset" | "agent_session" | "clock" => return self.without_message(),
+            "reset" | "agent_session" | "channel" | "clock" => return self.without_message(),
             _ => {}
         }
         // Of a kind that is not known they may be anything.
@@ -174,7 +174,9 @@ impl<'a> Members<'a> {
             "released" => Step::Released,
             "approval" => Step::Approval(Box::new(self.approval()?)),
             "cancelled" => Step::Cancelled(self.needed_said("error")?),
+            "edited" => Step::Edited(self.needed_said("text")?),
             "sending" => Step::Sending,
+            "part" => Step::Part(Box::new(self.part()?)),
             "deferred" => Step::Deferred(self.needed_said("error")?),
             "delivered" => Step::Delivered,
             "dead" => Step::Dead(self.needed_said("error")?),
@@ -200,6 +202,15 @@ impl<'a> Members<'a> {
             let since_boot = self.value("since_boot")?;
             return Ok(Record::Clock { boot, since_boot, at: self.timestamp()? });
         }
+        if self.kind == "channel" {
+            let (channel, word) = (self.needed_text("channel")?, self.needed_text("fact")?);
+            // What a newer gateway keeps of channels is not known here.
+            let Some(fact) = Fact::ALL.into_iter().find(|fact| fact.word() == word) else {
+                return Ok(Record::Unknown { id: None });
+            };
+            let (key, value) = (self.needed_text("key")?, self.needed_text("value")?);
+            return Ok(Record::Channel { channel, fact, key, value, at: self.timestamp()? });
+        }
         let (principal, session) = (self.needed_text("principal")?, self.needed_text("session")?);
         if self.kind == "reset" {
             let at = self.timestamp()?;
@@ -208,6 +219,15 @@ impl<'a> Members<'a> {
         }
         let (agent, id) = (self.needed_text("agent")?, self.needed_text("agent_session_id")?);
         Ok(Record::AgentSession { principal, session, at: self.timestamp()?, agent, id })
+    }
+
+    fn part(&mut self) -> Result<Part, String> {
+        Ok(Part {
+            part: self.value("part")?,
+            cuts: self.value("cuts")?,
+            sent: self.text("sent")?,
+            preview: self.value("preview")?,
+        })
     }
 
     fn approval(&mut self) -> Result<Approval, String> {
@@ -234,6 +254,7 @@ impl<'a> Members<'a> {
             mode: self.text("mode")?,
             attachments: self.value("attachments")?,
             context: self.said("context")?,
+            origin: self.get("origin").map(typed).transpose()?,
             erased: self.value("erased")?,
         })))
     }

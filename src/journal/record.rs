@@ -1,6 +1,6 @@
 //! What the records say, as values and as JSON.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// When something happened, by the clock for people and by the one for ages.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -35,12 +35,83 @@ pub enum Record {
     /// What a living agent, of this digest of its command and directory, calls its own session for this
     /// one: the newest counts, until a reset.
     AgentSession { principal: String, session: String, at: Timestamp, agent: String, id: String },
+    /// Something durable about a channel, of a kind and key: the newest counts, an empty value says that it
+    /// does not hold any more.
+    Channel { channel: String, fact: Fact, key: String, value: String, at: Timestamp },
     /// What CLOCK_BOOTTIME said in which boot, in milliseconds: by the newest of these a start knows
     /// how much time has passed.
     Clock { boot: String, since_boot: u64, at: Timestamp },
     /// Written by a newer gateway, which can do without this one understanding it: it is kept as it
     /// is.
     Unknown { id: Option<String> },
+}
+
+/// What is kept of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fact {
+    /// Up to where the platform was read. Key: the account; value: what its adapter calls the place.
+    Cursor,
+    /// A conversation goes on under another id. Key: the old one; value: the new one.
+    Moved,
+    /// Somebody was let in. Key: the platform's id; value: the name.
+    Paired,
+}
+
+impl Fact {
+    pub const ALL: [Fact; 3] = [Fact::Cursor, Fact::Moved, Fact::Paired];
+
+    pub fn word(self) -> &'static str {
+        match self {
+            Fact::Cursor => "cursor",
+            Fact::Moved => "moved",
+            Fact::Paired => "paired",
+        }
+    }
+}
+
+/// Where on a channel a message came from, and where its reply goes there; all ids are the platform's.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Origin {
+    pub conversation: String,
+    #[serde(skip_serializing_if = "absent")]
+    pub thread: Option<String>,
+    /// Of the bot; empty in what did not come from the channel.
+    #[serde(skip_serializing_if = "absent")]
+    pub account: String,
+    /// The messages that became this one; what is sent replies to the last.
+    #[serde(skip_serializing_if = "absent")]
+    pub ids: Vec<String>,
+    /// The sender, where the platform knows one; the name is for people.
+    #[serde(skip_serializing_if = "absent")]
+    pub from: String,
+    #[serde(skip_serializing_if = "absent")]
+    pub name: String,
+    /// Several people are in the conversation.
+    #[serde(skip_serializing_if = "absent")]
+    pub group: bool,
+    /// Up to where its channel was read with it.
+    #[serde(skip_serializing_if = "absent")]
+    pub cursor: Option<String>,
+    /// The question of an agent that it asks: its id.
+    #[serde(skip_serializing_if = "absent")]
+    pub prompt: Option<String>,
+}
+
+/// One part of a reply on its way to a channel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// From 0.
+    pub part: u32,
+    /// Where the parts end, in bytes of the reply: with the first part of the first attempt.
+    #[serde(skip_serializing_if = "absent")]
+    pub cuts: Vec<u32>,
+    /// The platform's id of what it took. `None`: the part is about to be handed over.
+    #[serde(skip_serializing_if = "absent")]
+    pub sent: Option<String>,
+    /// It is a preview of a reply that is still being made, or an empty place for the text.
+    #[serde(skip_serializing_if = "absent")]
+    pub preview: bool,
 }
 
 /// Its members are written in this order, behind the id and the timestamp.
@@ -69,6 +140,9 @@ pub struct Accepted {
     /// What the request said beside its text, as JSON.
     #[serde(skip_serializing_if = "absent")]
     pub context: Option<String>,
+    /// Its place on the channel that `deliver` names.
+    #[serde(skip_serializing_if = "absent")]
+    pub origin: Option<Box<Origin>>,
     /// Its session was reset, and a compaction has taken out what it said.
     #[serde(skip_serializing_if = "absent")]
     pub erased: bool,
@@ -92,7 +166,11 @@ pub enum Step {
     Approval(Box<Approval>),
     /// Belongs to no attempt.
     Cancelled(String),
+    /// Its sender has changed its text, which has not been run.
+    Edited(String),
     Sending,
+    /// Of the reply on its way to a channel. Durable before the part is handed over, and once it has arrived.
+    Part(Box<Part>),
     /// Not delivered this time.
     Deferred(String),
     Delivered,
@@ -161,6 +239,7 @@ impl Record {
             Record::Step { step, .. } => step.word(),
             Record::Reset { .. } => "reset",
             Record::AgentSession { .. } => "agent_session",
+            Record::Channel { .. } => "channel",
             Record::Clock { .. } => "clock",
             Record::Unknown { .. } => "unknown",
         }
@@ -172,7 +251,8 @@ impl Record {
             Record::Accepted(accepted) => Some(&accepted.id),
             Record::Step { id, .. } => Some(id),
             Record::Unknown { id } => id.as_deref(),
-            Record::Reset { .. } | Record::AgentSession { .. } | Record::Clock { .. } => None,
+            Record::Reset { .. } | Record::AgentSession { .. } => None,
+            Record::Channel { .. } | Record::Clock { .. } => None,
         }
     }
 
@@ -205,6 +285,8 @@ impl Record {
                     }
                     Step::Retry(retry) => json.members(retry),
                     Step::Approval(approval) => json.members(approval),
+                    Step::Edited(text) => json.put("text", text),
+                    Step::Part(part) => json.members(part),
                     // A version that ignores it takes the turn for one that is over.
                     Step::Requeued => json.put("essential", &true),
                     _ => json,
@@ -217,6 +299,10 @@ impl Record {
             Record::AgentSession { principal, session, at, agent, id } => {
                 let json = json.put("principal", principal).put("session", session);
                 json.put("agent", agent).put("agent_session_id", id).timestamp(*at)
+            }
+            Record::Channel { channel, fact, key, value, at } => {
+                let json = json.put("channel", channel).put("fact", &fact.word());
+                json.put("key", key).put("value", value).timestamp(*at)
             }
             Record::Clock { boot, since_boot, at } => {
                 json.put("boot", boot).put("since_boot", since_boot).timestamp(*at)
@@ -285,7 +371,9 @@ impl Step {
             Step::Released => "released",
             Step::Approval(_) => "approval",
             Step::Cancelled(_) => "cancelled",
+            Step::Edited(_) => "edited",
             Step::Sending => "sending",
+            Step::Part(_) => "part",
             Step::Deferred(_) => "deferred",
             Step::Delivered => "delivered",
             Step::Dead(_) => "dead",

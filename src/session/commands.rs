@@ -248,6 +248,7 @@ impl Hub {
             files: Vec::new(),
             context: message.context,
             deliver: message.deliver,
+            origin: message.origin,
             mode: Busy::Queue,
             attended: false,
             // Once for the command's own key, however often that comes.

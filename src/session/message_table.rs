@@ -95,6 +95,9 @@ impl MessageTable {
                 let of = (&**principal, session_digest(principal, session));
                 self.keep_agent_session(of, number, bytes);
             }
+            Record::Channel { at, .. } => {
+                self.next_stamp(*at);
+            }
             Record::Clock { boot, since_boot, at } => {
                 let (boot, since_boot, at) = (boot.clone(), *since_boot, self.next_stamp(*at));
                 self.clock = Some(ClockRecord { record: number, boot, since_boot, at });
@@ -139,7 +142,7 @@ impl MessageTable {
                 let newer = self.last < Some(id);
                 if newer { Ok(()) } else { Err(format!("message {id} is not new")) }
             }
-            Record::Reset { .. } | Record::AgentSession { .. } => Ok(()),
+            Record::Reset { .. } | Record::AgentSession { .. } | Record::Channel { .. } => Ok(()),
             Record::Clock { .. } | Record::Unknown { .. } => Ok(()),
             Record::Step { id, step, .. } => {
                 let id = parse(id)?;
@@ -298,7 +301,8 @@ impl MessageTable {
                 Step::Sending => outgoing.attempts = n,
                 Step::Deferred(_) | Step::Dead(_) => outgoing.error_record = number,
                 Step::Revived => (outgoing.attempts, outgoing.since) = (0, at),
-                Step::Released | Step::Approval(_) => {}
+                Step::Released | Step::Approval(_) | Step::Edited(_) => {}
+                Step::Part(_) => {}
                 Step::Delivered | Step::Dropped | Step::Forgotten => {}
             }
         });

@@ -34,12 +34,17 @@ impl TurnState {
             (Queued | Running | Backoff, Step::Cancelled(_)) => Some(Cancelled),
             (Failed, Step::Requeued) | (Running, Step::Released) => Some(Queued),
             (Running, Step::Approval(_)) => Some(Running),
+            (Queued | Backoff, Step::Edited(_)) => Some(self),
+            // A preview.
+            (Running, Step::Part(_)) => Some(Running),
             (Backoff, Step::Done(..))
             | (Queued | Backoff, Step::Retry(_) | Step::Released | Step::Approval(_))
             | (Queued | Running | Backoff | Done | Cancelled, Step::Requeued)
             | (Done | Failed | Cancelled, Step::Started | Step::Retry(_) | Step::Done(..))
             | (Done | Failed | Cancelled, Step::Failed(..) | Step::Cancelled(_) | Step::Released)
-            | (Done | Failed | Cancelled, Step::Approval(_))
+            | (Done | Failed | Cancelled, Step::Approval(_) | Step::Part(_) | Step::Edited(_))
+            | (Queued | Backoff, Step::Part(_))
+            | (Running, Step::Edited(_))
             | (_, Step::Sending | Step::Deferred(_) | Step::Delivered | Step::Dead(_))
             | (_, Step::Revived | Step::Dropped | Step::Forgotten) => None,
         }
@@ -82,7 +87,7 @@ impl DeliveryState {
     pub fn after(self, step: &Step) -> Option<DeliveryState> {
         use DeliveryState::{Dead, Delivered, Dropped, Pending, Sending};
         match (self, step) {
-            (Pending | Sending, Step::Sending) => Some(Sending),
+            (Pending | Sending, Step::Sending | Step::Part(_)) => Some(Sending),
             (Sending, Step::Deferred(_)) | (Dead, Step::Revived) => Some(Pending),
             (Sending, Step::Delivered) => Some(Delivered),
             (Pending | Sending, Step::Dead(_)) => Some(Dead),
@@ -90,10 +95,10 @@ impl DeliveryState {
             (Pending, Step::Deferred(_) | Step::Delivered)
             | (Pending | Sending | Delivered | Dropped, Step::Revived | Step::Dropped)
             | (Dead | Delivered | Dropped, Step::Sending | Step::Deferred(_))
-            | (Dead | Delivered | Dropped, Step::Delivered | Step::Dead(_))
+            | (Dead | Delivered | Dropped, Step::Delivered | Step::Dead(_) | Step::Part(_))
             | (_, Step::Started | Step::Retry(_) | Step::Done(..) | Step::Failed(..))
             | (_, Step::Requeued | Step::Released | Step::Approval(_) | Step::Cancelled(_))
-            | (_, Step::Forgotten) => None,
+            | (_, Step::Edited(_) | Step::Forgotten) => None,
         }
     }
 

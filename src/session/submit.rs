@@ -9,7 +9,7 @@ use super::message_table::{Digest, Owner};
 use super::states::{DeliveryState, TurnState};
 use super::stored_file::{Files, Upload};
 use crate::config::{Busy, OWNER};
-use crate::journal::record::{Accepted, Record, Step, Timestamp};
+use crate::journal::record::{Accepted, Origin, Record, Step, Timestamp};
 use crate::journal::{self, WriteError};
 use crate::shares::{Limit, LimitReached, Shares};
 
@@ -26,6 +26,8 @@ pub struct Draft {
     pub files: Vec<Upload>,
     /// The target of the configuration that the reply goes to.
     pub deliver: Option<String>,
+    /// Where there, if that is a channel.
+    pub origin: Option<Box<Origin>>,
     pub mode: Busy,
     /// Its sender waits for the reply of a chat, and cannot be asked anything meanwhile.
     pub attended: bool,
@@ -316,6 +318,7 @@ impl Draft {
             mode: (self.mode == Busy::Interrupt).then(|| "interrupt".to_owned()),
             attachments: self.attachments,
             context: self.context,
+            origin: self.origin,
             erased: false,
         }
     }

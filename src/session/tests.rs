@@ -245,6 +245,7 @@ fn draft(session: &str, text: &str) -> Draft {
         attachments: Vec::new(),
         files: Vec::new(),
         deliver: None,
+        origin: None,
         mode: Busy::Queue,
         attended: false,
         key: None,
