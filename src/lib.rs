@@ -40,6 +40,7 @@
 //! | `api` | the table of routes, authentication, connections of each principal, wire formats. It reaches agents only through `session` |
 //! | `session` | the one way in: queue, order, turns, retries, transcripts, retention |
 //! | `agent` | who answers: `echo`, `command`, `upstream` (an OpenAI-compatible server) |
+//! | `channel` | accounts on chat platforms: their adapter processes, the protocol with them, and who may talk |
 //! | `delivery` | one attempt to bring a reply to a target, and what its result means |
 //! | `outbound` | the HTTP client: over a socket, or the system's `curl` |
 //! | `journal` | the durable log: on disk and in memory, its records, verification, compaction and repair |
@@ -190,6 +191,7 @@
 mod agent;
 mod api;
 mod cancel;
+mod channel;
 mod cli;
 mod config;
 mod delivery;

@@ -52,9 +52,10 @@ const MODULES: &[(&str, &str)] = &[
     ("delivery", "outbound http"),
     ("journal", ""),
     ("session", "journal delivery agent outbound http"),
-    ("api", "session journal agent http"),
-    ("gateway", "api session journal agent outbound http lifecycle systemd"),
-    ("cli", "gateway api session journal agent outbound http lifecycle systemd"),
+    ("channel", "session journal agent"),
+    ("api", "channel session journal agent http"),
+    ("gateway", "api channel session journal agent outbound http lifecycle systemd"),
+    ("cli", "gateway api channel session journal agent outbound http lifecycle systemd"),
 ];
 
 /// They see all.

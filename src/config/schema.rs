@@ -165,7 +165,17 @@ const fn plain(name: &'static str) -> &'static str {
 
 /// The sections in their order, the named tables last.
 pub static SECTIONS: [&Section; 11] = [
-    &HTTP, &AGENT, &SESSION, &STOP, &RESTART, &UPDATE, &LOG, &LIMITS, &TARGET, &CHANNEL, &CLIENT_KEY,
+    &HTTP,
+    &AGENT,
+    &SESSION,
+    &STOP,
+    &RESTART,
+    &UPDATE,
+    &LOG,
+    &LIMITS,
+    &TARGET,
+    &CHANNEL,
+    &CLIENT_KEY,
 ];
 
 const TARGETS: NamedTable = NamedTable {

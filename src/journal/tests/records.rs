@@ -36,6 +36,7 @@ fn examples() -> Vec<(Record, String)> {
         mode: Some("interrupt".to_owned()),
         attachments: vec!["a]\"".to_owned(), String::new()],
         context: Some(r#"{"a":[1]}"#.to_owned()),
+        origin: None,
         erased: true,
     };
     let least = Accepted {
@@ -347,6 +348,7 @@ fn has_example(step: &Step) -> bool {
     match step {
         Step::Started | Step::Retry(_) | Step::Done(..) | Step::Failed(..) | Step::Requeued => true,
         Step::Released | Step::Approval(_) | Step::Cancelled(_) => true,
+        Step::Edited(_) | Step::Part(_) => true,
         Step::Sending | Step::Deferred(_) => true,
         Step::Delivered | Step::Dead(_) | Step::Revived | Step::Dropped | Step::Forgotten => true,
     }
@@ -373,7 +375,7 @@ fn an_update_can_go_back_since_the_version_before_reads_every_record_that_is_wri
     let steps = examples.iter().filter_map(|(record, _)| match record {
         Record::Step { step, .. } => Some(step),
         Record::Accepted(_) | Record::Reset { .. } | Record::Clock { .. } => None,
-        Record::AgentSession { .. } | Record::Unknown { .. } => None,
+        Record::AgentSession { .. } | Record::Channel { .. } | Record::Unknown { .. } => None,
     });
     assert!(steps.clone().all(has_example) && steps.count() >= 14);
 }

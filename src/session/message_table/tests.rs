@@ -267,7 +267,7 @@ impl Model {
                     erased: false,
                 });
             }
-            Record::Clock { .. } | Record::Unknown { .. } => {}
+            Record::Clock { .. } | Record::Channel { .. } | Record::Unknown { .. } => {}
             Record::AgentSession { principal, session, .. } => {
                 let who = sessions().find(|who| *who == (principal.as_str(), session.as_str()));
                 self.agents.insert(who.unwrap(), (number, bytes));
@@ -355,6 +355,7 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
                 key,
                 mode: random.one_in(4).then(|| "interrupt".to_owned()),
                 attachments: vec![text(); random.below(3)],
+                origin: None,
                 erased: false,
             }))
         }

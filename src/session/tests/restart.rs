@@ -35,7 +35,7 @@ fn fates(records: &[(u64, String)]) -> BTreeMap<Id, (u32, Option<TurnState>, Opt
                 }
             }
             Record::Reset { .. } | Record::Clock { .. } => {}
-            Record::AgentSession { .. } | Record::Unknown { .. } => {}
+            Record::AgentSession { .. } | Record::Channel { .. } | Record::Unknown { .. } => {}
         }
     }
     fates
