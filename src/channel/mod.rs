@@ -2,3 +2,6 @@
 //!
 //! What may enter: the protocol, adapter processes, and who may talk. What a message is and what becomes of
 //! it is `session`'s.
+
+#[allow(dead_code)]
+mod wire;
