@@ -4,4 +4,6 @@
 //! it is `session`'s.
 
 #[allow(dead_code)]
+mod link;
+#[allow(dead_code, unused_imports)]
 mod wire;
