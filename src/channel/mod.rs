@@ -5,3 +5,7 @@
 
 mod adapter;
 mod files;
+#[allow(dead_code)]
+mod link;
+#[allow(dead_code, unused_imports)]
+mod wire;
