@@ -89,6 +89,8 @@ const PURE: &[&str] = &[
     "src/agent/acp/conversation/opening.rs",
     "src/agent/acp/updates.rs",
     "src/agent/acp/wire.rs",
+    "src/channel/access.rs",
+    "src/channel/pairing.rs",
 ];
 
 /// What a pure file must not name.

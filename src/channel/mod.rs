@@ -2,3 +2,7 @@
 //!
 //! What may enter: the protocol, adapter processes, and who may talk. What a message is and what becomes of
 //! it is `session`'s.
+
+mod access;
+mod pairing;
+mod status;
