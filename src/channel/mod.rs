@@ -9,3 +9,6 @@ mod files;
 mod link;
 #[allow(dead_code, unused_imports)]
 mod wire;
+mod access;
+mod pairing;
+mod status;

@@ -35,7 +35,7 @@ pub use did_you_mean::hint;
 #[cfg(test)]
 pub use enum_setting::Role;
 pub use enum_setting::{
-    Approve, Busy, EnumSetting, LogTarget, Protocol, SessionOf, Uncertain, Unknown,
+    Approve, Busy, EnumSetting, LogTarget, Protocol, SessionOf, Unknown,
 };
 pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use schema::{Agent, Channel, ClientKey, Config, Http, Limits, Target};
@@ -44,4 +44,4 @@ pub use starter::starter;
 pub use units::{TIME, millis};
 pub use upstream::Upstream;
 pub use url::Url;
-pub use validate::OWNER;
+pub use validate::{MAX_PRINCIPAL, OWNER};

@@ -16,7 +16,7 @@ pub const OPERATOR_SCOPES: [&str; 2] = ["status", "journal"];
 const MAX_TARGET_NAME: usize = 64;
 
 /// Characters of a principal's name, with the room for a platform and an id on it.
-const MAX_PRINCIPAL: usize = 128;
+pub const MAX_PRINCIPAL: usize = 128;
 
 /// Bytes of a model's name: a path in a registry with its tag.
 const MAX_MODEL: usize = 256;
