@@ -330,6 +330,14 @@ pub const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a settled message is known: idempotency keys hold for a day, as the usual APIs have it.
 pub const KEEP_RESULTS_FOR: Duration = Duration::from_secs(24 * HOUR);
 
+/// What a channel has offered is known for longer, by its id: platforms repeat what was not acknowledged for
+/// days, and none for a month.
+pub const KEEP_OFFERED: Duration = Duration::from_secs(30 * 24 * HOUR);
+/// The same in number: 5 MB of memory.
+pub const MAX_OFFERED: usize = 10_000;
+/// Facts of each kind about a channel: 1,000 conversations that have moved, or people that were let in.
+pub const MAX_FACTS: usize = 1000;
+
 /// A month: whoever has not looked at a dead letter by then never will.
 pub const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * HOUR);
 

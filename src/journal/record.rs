@@ -232,6 +232,20 @@ impl Record {
         Record::Step { id: id.to_string(), n, at: at.into(), step }
     }
 
+    /// Whether it is about where a message's turn is.
+    pub fn moves_turn(&self) -> bool {
+        let Record::Step { step, .. } = self else { return false };
+        matches!(
+            step,
+            Step::Started
+                | Step::Retry(_)
+                | Step::Done(..)
+                | Step::Failed(..)
+                | Step::Cancelled(_)
+                | Step::Released
+        )
+    }
+
     /// The word that says which it is.
     pub fn word(&self) -> &'static str {
         match self {

@@ -25,6 +25,7 @@ impl Hub {
         self.paused.store(true, Ordering::SeqCst);
         // What one of them has to do for its end comes before the restart.
         self.settings().agent.set_closing(true);
+        self.attached.wake();
         self.announce("pause", |_, mut state| {
             state.stop_asking();
             state.replies.notify_watchers();
@@ -36,6 +37,7 @@ impl Hub {
         self.released.store(false, Ordering::SeqCst);
         self.paused.store(false, Ordering::SeqCst);
         self.settings().agent.set_closing(false);
+        self.attached.wake();
         self.announce("resume", |hub, state| {
             hub.maintenance_wakeup.notify_all();
             hub.start_turns(state);

@@ -87,7 +87,9 @@ impl DeliveryState {
     pub fn after(self, step: &Step) -> Option<DeliveryState> {
         use DeliveryState::{Dead, Delivered, Dropped, Pending, Sending};
         match (self, step) {
-            (Pending | Sending, Step::Sending | Step::Part(_)) => Some(Sending),
+            (Pending | Sending, Step::Sending) => Some(Sending),
+            // A version without channels does not know it: the attempt has its own record before.
+            (Pending | Sending, Step::Part(_)) => Some(self),
             (Sending, Step::Deferred(_)) | (Dead, Step::Revived) => Some(Pending),
             (Sending, Step::Delivered) => Some(Delivered),
             (Pending | Sending, Step::Dead(_)) => Some(Dead),
