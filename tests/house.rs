@@ -89,15 +89,12 @@ const PURE: &[&str] = &[
     "src/agent/acp/conversation/opening.rs",
     "src/agent/acp/updates.rs",
     "src/agent/acp/wire.rs",
-<<<<<<< HEAD
     "src/channel/link.rs",
     "src/channel/wire.rs",
     "src/channel/wire/read.rs",
     "src/channel/wire/write.rs",
-=======
     "src/channel/access.rs",
     "src/channel/pairing.rs",
->>>>>>> ch-d1
 ];
 
 /// What a pure file must not name.

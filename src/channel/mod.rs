@@ -3,12 +3,16 @@
 //! What may enter: the protocol, adapter processes, and who may talk. What a message is and what becomes of
 //! it is `session`'s.
 
+mod access;
 mod adapter;
 mod files;
-#[allow(dead_code)]
 mod link;
+mod pairing;
+mod pool;
+mod shared;
+mod status;
 #[allow(dead_code, unused_imports)]
 mod wire;
-mod access;
-mod pairing;
-mod status;
+
+pub use pool::Channels;
+pub use status::{ChannelStatus, Control, Paired};
