@@ -31,7 +31,7 @@ const NEVER: Duration = Duration::from_secs(7 * 86400);
 const ROOM: usize = 64 << 10;
 
 /// Bytes that it does not read, with which it is ended: answers are some 80 bytes each.
-const MAX_OUTBOX: usize = MAX_CHANNEL_LINE + (1 << 20);
+const MAX_OUTBOX: usize = 4 * MAX_CHANNEL_LINE;
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
