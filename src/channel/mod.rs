@@ -4,4 +4,8 @@
 //! it is `session`'s.
 
 #[allow(dead_code)]
+mod outbox;
+#[allow(dead_code)]
+mod split;
+#[allow(dead_code)]
 mod wire;
