@@ -6,11 +6,18 @@
 mod access;
 mod adapter;
 mod files;
+mod inbound;
 mod link;
+mod outbound;
+#[allow(dead_code)]
+mod outbox;
 mod pairing;
 mod pool;
 mod shared;
+#[allow(dead_code)]
+mod split;
 mod status;
+mod thread;
 #[allow(dead_code, unused_imports)]
 mod wire;
 
