@@ -199,6 +199,8 @@ pub const MAX_CHANNEL_LINE: usize = 1 << 20;
 pub const CHANNEL_PACE: Time = setting(secs(1), Duration::from_millis(100)..=secs(60));
 /// What was asked yesterday may have been answered elsewhere. 30 days: none keeps more.
 pub const CHANNEL_MAX_AGE: Time = setting(secs(DAY), secs(60)..=secs(30 * DAY));
+/// Bytes of one text that an adapter offers; a longer one comes as a file.
+pub const MAX_CHANNEL_TEXT: usize = 64 << 10;
 /// When a platform offers again what could not be taken: room in a queue or on a disk comes in seconds.
 pub const CHANNEL_OFFER_AGAIN: Duration = Duration::from_secs(5);
 

@@ -109,7 +109,8 @@ impl Inbound {
             Offer::Press(press) => self.press(context, serial, &press),
             Offer::Edit { id, text } => {
                 self.flush_all(context);
-                let answer = self.edit(context, &id, text).unwrap_or_else(|e| later(&e.to_string()));
+                let answer =
+                    self.edit(context, &id, text).unwrap_or_else(|e| later(&e.to_string()));
                 self.answer(serial, answer);
             }
             Offer::Cursor(cursor) => {
@@ -138,12 +139,19 @@ impl Inbound {
     fn read_to(&mut self, serial: u64, cursor: Option<String>) {
         let Some(value) = cursor else { return };
         let before = self.cursor.take();
-        let keep_at = before.as_ref().map_or_else(|| Instant::now() + CURSOR_EVERY, |it| it.keep_at);
+        let keep_at =
+            before.as_ref().map_or_else(|| Instant::now() + CURSOR_EVERY, |it| it.keep_at);
         let newer = before.filter(|before| before.serial > serial);
         self.cursor = newer.or(Some(Cursor { serial, value, keep_at }));
     }
 
-    fn keep(&self, context: Context<'_>, fact: Fact, key: &str, value: &str) -> Result<(), Refusal> {
+    fn keep(
+        &self,
+        context: Context<'_>,
+        fact: Fact,
+        key: &str,
+        value: &str,
+    ) -> Result<(), Refusal> {
         let number = context.hub.keep_fact(&context.channel.name, fact, key, value)?;
         Ok(context.hub.sync(number)?)
     }
@@ -169,7 +177,12 @@ impl Inbound {
     }
 
     /// Judges who says something; tells strangers what is to be told.
-    fn judge(&mut self, context: Context<'_>, asked: &Asked<'_>, name: &str) -> Option<(Owner, bool)> {
+    fn judge(
+        &mut self,
+        context: Context<'_>,
+        asked: &Asked<'_>,
+        name: &str,
+    ) -> Option<(Owner, bool)> {
         let Context { settings, channel, .. } = context;
         let known = |id: &str| self.paired.iter().any(|(paired, _)| paired == id);
         let first = self.first_name(asked.conversation).to_owned();
@@ -206,7 +219,8 @@ impl Inbound {
         let of = message.from.as_ref().map_or("", |from| &from.name);
         // Of several pieces one alone names the bot.
         let mentioned = message.mentioned || self.groups.has(&message);
-        let Some((who, _)) = self.judge(context, &Asked { mentioned, ..asked(&message) }, of) else {
+        let Some((who, _)) = self.judge(context, &Asked { mentioned, ..asked(&message) }, of)
+        else {
             message.files.iter().for_each(|file| context.files.remove(&file.path));
             self.read_to(serial, message.cursor);
             return self.answer(serial, NOBODY);
@@ -227,7 +241,8 @@ impl Inbound {
         }
         while let Some(at) = self.held.iter().position(|held| held.tell_at <= now) {
             let Held { place, who, count, .. } = self.held.swap_remove(at);
-            let (messages, them) = if count == 1 { ("message", "it") } else { ("messages", "them") };
+            let (messages, them) =
+                if count == 1 { ("message", "it") } else { ("messages", "them") };
             let text = format!(
                 "{count} {messages} came here while nobody was there to answer, and {them} was old by \
                  then; /missed has {them} answered."

@@ -5,6 +5,7 @@
 
 mod access;
 mod adapter;
+mod connection;
 mod files;
 mod inbound;
 mod link;
@@ -20,6 +21,7 @@ mod status;
 mod thread;
 #[allow(dead_code, unused_imports)]
 mod wire;
+mod worker;
 
 pub use pool::Channels;
 pub use status::{ChannelStatus, Control, Paired};

@@ -24,38 +24,10 @@ pub struct Channels {
 }
 
 impl Channels {
-    /// None of them runs before [`Channels::follow`]. `dir`: where each gets a directory of its own.
+    /// None of them runs before [`Control::follow`]. `dir`: where each gets a directory of its own.
     pub fn new(hub: &Arc<Hub>, children: &Arc<Children>, dir: PathBuf) -> Channels {
         let (hub, children) = (Arc::clone(hub), Arc::clone(children));
         Channels { hub, children, dir, all: Mutex::default() }
-    }
-
-    /// Starts those that are configured and do not run, and ends those that are not configured any more: at
-    /// the start, and after each reload. Does not wait for anything.
-    pub fn follow(&self) {
-        let settings = self.hub.settings();
-        let mut all = lock(&self.all);
-        for shared in &*all {
-            let mut state = shared.lock();
-            state.stop = settings.config.channel.get(&shared.name).is_none();
-            // One that was given up is tried again.
-            state.restart |= state.status.state == STOPPED;
-            drop(state);
-            shared.wake.notify();
-        }
-        all.retain(|shared| !shared.lock().is_over());
-        for name in settings.config.channel.names() {
-            let known = all.iter().find(|shared| shared.name == *name);
-            let known = known.map_or_else(|| Shared::new(name), |shared| Ok(Arc::clone(shared)));
-            let started = known.and_then(|shared| {
-                all.retain(|other| other.name != *name);
-                all.push(Arc::clone(&shared));
-                self.start(&shared)
-            });
-            started.unwrap_or_else(|e| {
-                log::error!("channel {name} cannot be started: {e}; `hermes-gateway reload` tries again");
-            });
-        }
     }
 
     /// Starts a thread where none runs.
@@ -70,17 +42,47 @@ impl Channels {
         })
     }
 
-    /// What is wrong with one of them, for `/ready`.
-    pub fn trouble(&self) -> Option<String> {
-        lock(&self.all).iter().find_map(|shared| shared.trouble())
-    }
-
     fn find(&self, name: &str) -> Option<Arc<Shared>> {
         lock(&self.all).iter().find(|shared| shared.name == name).cloned()
     }
 }
 
 impl Control for Channels {
+    fn follow(&self) {
+        let settings = self.hub.settings();
+        let mut all = lock(&self.all);
+        for shared in &*all {
+            let mut state = shared.lock();
+            state.stop = settings.config.channel.get(&shared.name).is_none();
+            // One that was given up is tried again.
+            state.restart |= state.status.state == STOPPED;
+            drop(state);
+            shared.wake.notify();
+        }
+        all.retain(|shared| {
+            let state = shared.lock();
+            state.runs || !state.stop
+        });
+        for name in settings.config.channel.names() {
+            let known = all.iter().find(|shared| shared.name == *name);
+            let known = known.map_or_else(|| Shared::new(name), |shared| Ok(Arc::clone(shared)));
+            let started = known.and_then(|shared| {
+                all.retain(|other| other.name != *name);
+                all.push(Arc::clone(&shared));
+                self.start(&shared)
+            });
+            started.unwrap_or_else(|e| {
+                log::error!(
+                    "channel {name} cannot be started: {e}; `hermes-gateway reload` tries again"
+                );
+            });
+        }
+    }
+
+    fn trouble(&self) -> Option<String> {
+        lock(&self.all).iter().find_map(|shared| shared.trouble())
+    }
+
     fn status(&self) -> Vec<ChannelStatus> {
         let all = lock(&self.all).clone();
         let status = |shared: &Arc<Shared>| {
@@ -96,12 +98,13 @@ impl Control for Channels {
     fn pair(&self, code: &str) -> Result<Option<Paired>, Refusal> {
         let now = Instant::now();
         let all = lock(&self.all).clone();
-        let Some(shared) = all.iter().find(|it| it.lock().pairing.holds(code, now)) else {
-            return Ok(None);
-        };
-        let Some(person) = shared.lock().pairing.confirm(code, now) else { return Ok(None) };
+        let confirm = |it: &Arc<Shared>| Some((it.clone(), it.lock().pairing.confirm(code, now)?));
+        let Some((shared, person)) = all.iter().find_map(confirm) else { return Ok(None) };
         let (channel, id, name) = (shared.name.clone(), person.id, person.name);
-        self.hub.keep_fact(&channel, Fact::Paired, &id, &name)?;
+        // An empty name would say that it does not hold.
+        let kept = if name.is_empty() { &id } else { &name };
+        let number = self.hub.keep_fact(&channel, Fact::Paired, &id, kept)?;
+        self.hub.sync(number)?;
         log::info!("channel {channel}: \"{id}\" ({name}) was let in by a pairing code");
         shared.wake.notify();
         Ok(Some(Paired { channel, id, name }))
@@ -109,9 +112,10 @@ impl Control for Channels {
 
     fn unpair(&self, channel: &str, id: &str) -> Result<bool, Refusal> {
         let known = self.hub.facts_of(channel, Fact::Paired);
-        let known = known.iter().any(|(paired, name)| paired == id && !name.is_empty());
+        let known = known.iter().any(|(paired, _)| paired == id);
         if known {
-            self.hub.keep_fact(channel, Fact::Paired, id, "")?;
+            let number = self.hub.keep_fact(channel, Fact::Paired, id, "")?;
+            self.hub.sync(number)?;
             self.find(channel).iter().for_each(|shared| shared.wake.notify());
         }
         Ok(known)

@@ -16,6 +16,7 @@ const TROUBLE_AFTER: Duration = Duration::from_secs(60);
 pub(super) const STARTING: &str = "starting";
 pub(super) const UP: &str = "up";
 pub(super) const WAITING: &str = "waiting";
+pub(super) const PAUSED: &str = "paused";
 pub(super) const STOPPED: &str = "stopped";
 pub(super) const UNAUTHORIZED: &str = "unauthorized";
 
@@ -64,6 +65,13 @@ impl Shared {
 
     pub fn lock(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
+    }
+
+    /// Whether its thread ends now: the channel is not configured any more, or all is `over`.
+    pub fn leave(&self, over: bool) -> bool {
+        let mut own = self.lock();
+        own.runs = !(own.stop || over);
+        !own.runs
     }
 
     /// It is in this state now, and why it is not up.

@@ -106,7 +106,8 @@ mod tests {
         let line = format!(
             r#"{{"op":"message","n":{serial},"id":"m{serial}","conversation":"{conversation}","kind":"private","from":{{"id":"7"}},"text":"t"{group}}}"#
         );
-        let Ok(FromAdapter::Offer { offer: Offer::Message(message), .. }) = wire::parse(&line) else {
+        let Ok(FromAdapter::Offer { offer: Offer::Message(message), .. }) = wire::parse(&line)
+        else {
             panic!("{line}");
         };
         Group::new(Owner::new("x".to_owned(), None), serial, *message)
@@ -119,7 +120,11 @@ mod tests {
     #[test]
     fn pieces_of_a_group_are_one_message_once_they_have_waited() {
         let (mut groups, now) = (Groups::default(), Instant::now());
-        assert_eq!(serials(groups.join(piece(1, "a", None), now)), [1], "alone it waits for nothing");
+        assert_eq!(
+            serials(groups.join(piece(1, "a", None), now)),
+            [1],
+            "alone it waits for nothing"
+        );
         for serial in [2, 4] {
             assert!(groups.join(piece(serial, "a", Some("g")), now).is_none());
         }
