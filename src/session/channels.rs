@@ -328,10 +328,9 @@ impl State {
     }
 }
 
-/// Where another message goes that belongs to one at this place.
-pub(super) fn origin_of(entry: &Entry) -> Option<Box<Origin>> {
-    let on = entry.channel.as_ref()?;
-    let Place { conversation, thread } = on.place.clone();
-    let ids = on.reply_to.iter().cloned().gather();
-    Some(Box::new(Origin { conversation, thread, ids, ..Origin::default() }))
+/// Where another message goes that belongs to one from there: it was offered by nobody.
+pub(super) fn place_beside(origin: Box<Origin>) -> Box<Origin> {
+    let last = origin.ids.len().saturating_sub(1);
+    let ids = origin.ids.into_iter().skip(last).gather();
+    Box::new(Origin { ids, account: String::new(), cursor: None, ..*origin })
 }

@@ -77,9 +77,9 @@ pub struct Hub {
     /// Readable once every turn has to end.
     pub abort: EventFd,
     /// Notified whenever the last work has ended during a drain or a pause, and when the journal breaks.
-    main_wakeup: Arc<EventFd>,
+    pub(super) main_wakeup: Arc<EventFd>,
     /// Turn and delivery workers. Like what follows readable without the lock, which a hung disk may hold.
-    busy: AtomicUsize,
+    pub(super) busy: AtomicUsize,
     draining: AtomicBool,
     broken: AtomicBool,
     /// See [`Hub::pause`] and [`Hub::release`].
@@ -304,22 +304,6 @@ impl Hub {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// How much is at work, with the channels that are to end.
-    pub fn busy(&self) -> usize {
-        let ends = self.is_draining() || self.is_paused();
-        self.work() + if ends { self.attached.count() } else { 0 }
-    }
-
-    /// How many turns and deliveries are at work.
-    pub fn work(&self) -> usize {
-        self.busy.load(Ordering::SeqCst)
-    }
-
-    /// So much more work begins.
-    pub(super) fn begin_work(&self, count: usize) {
-        self.busy.fetch_add(count, Ordering::SeqCst);
-    }
-
     /// Has maintenance sync what nobody waits for.
     pub(super) fn sync_soon(&self, state: &mut State) {
         if state.sync_at.is_none() {
@@ -382,19 +366,6 @@ impl Hub {
 
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::SeqCst)
-    }
-
-    /// One piece of work has ended.
-    pub(super) fn end_work(&self) {
-        let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && (self.is_draining() || self.is_paused()) {
-            self.attached.wake();
-            self.wake_main();
-        }
-    }
-
-    pub(super) fn wake_main(&self) {
-        self.main_wakeup.notify();
     }
 }
 

@@ -51,6 +51,7 @@ pub mod update_record;
 mod wait;
 mod worker;
 
+pub use approvals::Sender;
 pub use asking::{OpenApproval, PastApproval};
 pub use channels::ToSend;
 pub use commands::Command;

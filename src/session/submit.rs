@@ -68,6 +68,8 @@ pub enum Refusal {
     TooLate,
     /// No such question is open.
     NotAsked,
+    /// Somebody else is asked.
+    NotYours,
     /// Several questions are: their ids.
     ManyAsked(String),
     /// The system is short of something.
@@ -94,6 +96,7 @@ impl fmt::Display for Refusal {
             Refusal::NotAsked => {
                 "No such question of this message is open: it was answered, or its time is over."
             }
+            Refusal::NotYours => "Whoever sent the message is asked; an operator may answer, too.",
             Refusal::ManyAsked(ids) => {
                 &format!("Several questions of this message are open; name one: {ids}.")
             }

@@ -12,6 +12,14 @@ pub struct Place {
     pub thread: Option<String>,
 }
 
+impl Place {
+    /// The same for a message that goes there.
+    pub fn into_origin(self) -> Box<Origin> {
+        let Place { conversation, thread } = self;
+        Box::new(Origin { conversation, thread, ..Origin::default() })
+    }
+}
+
 /// How far a reply has come, part by part.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Parts {

@@ -11,7 +11,7 @@ const NOW: u64 = 1_795_000_000_000;
 
 fn requester(message: &str) -> Requester {
     let (principal, session) = ("owner".to_owned(), Some("s".to_owned()));
-    Requester { principal, session, message: message.to_owned(), deliver: None }
+    Requester { principal, session, message: message.to_owned(), deliver: None, place: None }
 }
 
 fn pending(boot_time: u64) -> Pending {
