@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::commands::Command;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::{Entry, Parts, Place, channel_key};
+use super::message_table::{Digest, Entry, Owner, Parts, Place, channel_key};
+use super::notices::Notice;
 use super::reply::ReplyBuffer;
 use super::states::{DeliveryState, TurnState};
 use super::submit::{Draft, Refusal, Submitted};
@@ -174,6 +175,19 @@ impl Hub {
         drop(state);
         self.sync(self.journal.last())?;
         Ok(submitted)
+    }
+
+    /// Has the gateway itself say something at a place of a channel, once for each `about`. Where the journal
+    /// does not take it, the log says so.
+    pub fn say(
+        self: &Arc<Self>,
+        channel: &str,
+        (to, place): (Owner, Place),
+        about: Digest,
+        text: String,
+    ) {
+        let (deliver, origin) = (Some(channel.to_owned()), Some(place.into_origin()));
+        self.tell(Notice { to, deliver, origin, about, text });
     }
 
     /// What is to be sent to a channel, and was not told before, in the order of its records.
