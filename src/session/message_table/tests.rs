@@ -63,7 +63,7 @@ impl Simple {
             Step::Edited(_) if !self.is_over() => self.edited = number,
             Step::Part(part) if !self.is_over() || ["pending", "sending"].contains(&self.way.0) => {
                 let parts = &mut self.parts;
-                if part.cuts != [] {
+                if !part.cuts.is_empty() {
                     parts.cuts = part.cuts.clone();
                 }
                 parts.open = part.sent.is_none();

@@ -115,6 +115,29 @@ fn what_is_offered_again_is_known_by_any_of_its_ids_whatever_it_says_by_then() {
 }
 
 #[test]
+fn what_an_adapter_is_told_is_durable() {
+    let (dir, mut config) = (TempDir::new("hub"), Config::default());
+    office(&mut config);
+    let house = House::closed(dir, Testing::new(), &config);
+    let durable = |house: &House| house.journal.durable().len() == house.journal.all().len();
+    let hub = &house.hub;
+    hub.admit(offered(origin(&["1"], "eve", false), "x")).unwrap();
+    assert!(!durable(&house));
+    assert!(hub.find_offered("office", "bot", "1").is_some() && durable(&house));
+    hub.keep_fact("office", Fact::Cursor, "bot", "c").unwrap();
+    assert!(!durable(&house));
+    assert!(hub.cursor_of("office").is_some() && durable(&house));
+    let Ok(Submitted::New { .. }) = hub.hold(offered(origin(&["2"], "eve", false), "x")) else {
+        panic!("it is not held")
+    };
+    assert!(durable(&house));
+    // A journal that broke tells nothing.
+    *house.journal.lost_from.lock().unwrap() = Some("\"d\"");
+    hub.keep_fact("office", Fact::Cursor, "bot", "d").unwrap();
+    assert_eq!(hub.cursor_of("office"), None);
+}
+
+#[test]
 fn the_newest_cursor_counts_and_outlives_its_message() {
     let house = House::with(None, office);
     let cursor = |house: &House| house.hub.cursor_of("office");
