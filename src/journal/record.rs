@@ -274,6 +274,9 @@ impl Record {
     pub fn without_digests(mut self) -> Record {
         if let Record::Accepted(accepted) = &mut self {
             (accepted.key, accepted.body) = (None, None);
+            if let Some(origin) = &mut accepted.origin {
+                (origin.account, origin.ids, origin.cursor) = Default::default();
+            }
             // Of a file, what its sender calls it: see `session::StoredFile`.
             for attachment in accepted.attachments.iter_mut() {
                 if let Some((_, name)) = attachment.rsplit_once('\t') {

@@ -150,7 +150,8 @@ impl Hub {
         let record = Record::step(id, 0, self.stamp(), Step::Edited(text));
         let Record::Step { step: Step::Edited(text), .. } = &record else { return Ok(false) };
         // A command is none that waits.
-        if Command::parse(text).is_some() || state.table.check(&record).is_err() {
+        let waits = matches!(entry.turn, TurnState::Queued | TurnState::Backoff);
+        if !waits || Command::parse(text).is_some() || state.table.check(&record).is_err() {
             return Ok(false);
         }
         self.check_share(&state, &entry.owner.principal, text.len() as u64)?;
@@ -248,15 +249,18 @@ impl Hub {
     pub fn write_part(&self, id: Id, n: u32, part: Part) -> Result<u64, Refusal> {
         let mut state = self.lock();
         let entry = state.table.get(id).ok_or(Refusal::Unknown)?;
-        let begins = match (entry.turn, entry.delivery.as_deref()) {
-            (TurnState::Running, _) if !part.preview || n != entry.attempts => {
-                return Err(Refusal::TooLate);
-            }
-            (TurnState::Running, _) => false,
-            (_, Some(outgoing)) if part.sent.is_none() => {
+        let begins = match (entry.turn.is_over(), entry.delivery.as_deref()) {
+            (true, Some(outgoing)) if part.sent.is_none() => {
                 n > outgoing.attempts || outgoing.state == Some(DeliveryState::Pending)
             }
-            _ => false,
+            (true, _) => false,
+            (false, _) => {
+                let runs = entry.turn == TurnState::Running && n == entry.attempts;
+                if !part.preview || !(runs || part.sent.is_some()) {
+                    return Err(Refusal::TooLate);
+                }
+                false
+            }
         };
         if begins {
             self.write_next(&mut state, id, n, Step::Sending)?;

@@ -120,7 +120,7 @@ impl Entry {
     }
 
     /// Its id alone is known.
-    pub(super) fn is_faded(&self) -> bool {
+    pub fn is_faded(&self) -> bool {
         self.channel.as_ref().is_some_and(|on| on.faded)
     }
 
