@@ -4,6 +4,6 @@
 //! it is `session`'s.
 
 #[allow(dead_code)]
-mod link;
+pub mod link;
 #[allow(dead_code, unused_imports)]
 mod wire;
