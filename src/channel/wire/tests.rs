@@ -137,7 +137,8 @@ fn an_id_that_may_be_a_strangers_costs_its_item_alone() {
         "message: \"reply_to\" has control characters"
     );
     assert!(
-        refused(&MESSAGE.replace("\"54\"", "\"\\ud800\"")).starts_with("message: \"reply_to\" has half of")
+        refused(&MESSAGE.replace("\"54\"", "\"\\ud800\""))
+            .starts_with("message: \"reply_to\" has half of")
     );
     let file = "{\"path\":\"p\"},";
     let files =

@@ -125,7 +125,7 @@ impl Checked {
                 self.serial = serial;
                 self.open.push((serial, offer));
             }
-            Action::Receipt(_) => assert!(self.ready),
+            Action::Receipt(_) => assert!(self.ready || self.closed),
             Action::News(_) | Action::Complain(_) => {}
             Action::Fault(why) => {
                 assert!(!self.closed && !why.is_empty());
@@ -394,7 +394,11 @@ mod tests {
             for _ in 0..random.below(80) {
                 match random.below(24) {
                     0..10 => {
-                        n = if random.one_in(40) { random.below(5) as u64 } else { n.wrapping_add(1) };
+                        n = if random.one_in(40) {
+                            random.below(5) as u64
+                        } else {
+                            n.wrapping_add(1)
+                        };
                         n = if random.one_in(60) { u64::MAX - random.below(2) as u64 } else { n };
                         // Mostly it goes back where it has to.
                         n = link.gate.filter(|_| random.one_in(3)).unwrap_or(n);
@@ -423,7 +427,7 @@ mod tests {
             link.conclude();
         }
         let all = (answered, faults, kept);
-        assert!(answered > 7_000 && faults > 300 && kept > 300, "{all:?}");
+        assert!(answered > 5_000 && faults > 300 && kept > 300, "{all:?}");
     }
 
     #[test]
