@@ -8,7 +8,7 @@ mod adapter;
 mod connection;
 mod files;
 mod inbound;
-mod link;
+pub mod link;
 mod outbound;
 #[allow(dead_code)]
 mod outbox;
@@ -20,7 +20,7 @@ mod split;
 mod status;
 mod thread;
 #[allow(dead_code, unused_imports)]
-mod wire;
+pub mod wire;
 mod worker;
 
 pub use pool::Channels;
