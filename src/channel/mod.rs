@@ -6,3 +6,5 @@
 mod access;
 mod pairing;
 mod status;
+
+pub use status::{ChannelStatus, Control, Paired};

@@ -10,7 +10,7 @@ pub const OWNER: &str = "owner";
 
 /// The scopes of keys: the first ones are for everybody, the others for operators.
 pub const USER_SCOPES: [&str; 2] = ["chat", "messages"];
-pub const OPERATOR_SCOPES: [&str; 2] = ["status", "journal"];
+pub const OPERATOR_SCOPES: [&str; 3] = ["status", "journal", "channels"];
 
 /// Characters of a target's name: it stands in records, logs and variables.
 const MAX_TARGET_NAME: usize = 64;

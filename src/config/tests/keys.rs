@@ -28,7 +28,7 @@ fn names_and_values_of_tables_are_checked() {
     );
     error(
         "[keys.alice]\nfile = '/a'\nroutes = ['chats']",
-        "3:11: keys.alice.routes has \"chats\"; there are chat, messages, status, journal",
+        "3:11: keys.alice.routes has \"chats\"; there are chat, messages, status, journal, channels",
     );
     error(
         "[keys.alice]\nfile = '/a'\nroutes = ['journal']",
