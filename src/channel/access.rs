@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::config::{Channel, Config, MAX_PRINCIPAL, SessionOf, Unknown};
-use crate::escape::{escaped, first_chars};
+use crate::escape::{escaped, first_chars, percent_encoded};
 use crate::limits::{MAX_SHOWN_VALUE, MAX_STRANGERS_NAMED, STRANGER_NAMED_AGAIN};
 use crate::session::{Command, Owner, digest_of};
 use crate::sys::gather::Gather;
@@ -83,13 +83,8 @@ pub fn name_of(channel: &str, ids: &[&str]) -> String {
     let mut name = channel.to_owned();
     for id in ids {
         name.push(':');
-        for byte in id.bytes() {
-            if byte.is_ascii_graphic() && !b"%:/".contains(&byte) {
-                name.push(char::from(byte));
-            } else {
-                name += &format!("%{byte:02X}");
-            }
-        }
+        let plain = |byte: u8| byte.is_ascii_graphic() && !b"%:/".contains(&byte);
+        name += &percent_encoded(id.as_bytes(), &plain);
     }
     if name.len() <= MAX_PRINCIPAL {
         return name;

@@ -3,6 +3,7 @@
 
 use crate::json::object;
 use crate::session::{Refusal, rfc3339};
+use crate::sys::gather::Gather;
 
 /// One channel, as `/v1/channels` shows it.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +25,8 @@ pub struct ChannelStatus {
     pub pairing_codes: usize,
     /// Since when and why messages may be missing; empty: none are known to be.
     pub gap: String,
+    /// Who was let in by a code: ids, and names that are safe to show.
+    pub paired: Vec<(String, String)>,
 }
 
 impl ChannelStatus {
@@ -32,11 +35,13 @@ impl ChannelStatus {
         fn text(text: &str) -> Option<&str> {
             (!text.is_empty()).then_some(text)
         }
+        let person = |(id, name): &(String, String)| object!("id": &**id, "name": &**name);
         let body = object!(
             "name": &*self.name, "state": self.state, "since": rfc3339(self.since),
             "why": text(&self.why), "account": text(&self.account),
             "unacknowledged": self.unacknowledged, "waiting": self.waiting,
             "pairing_codes": self.pairing_codes, "gap": text(&self.gap),
+            "paired": self.paired.iter().map(person).gather(),
         );
         body.to_string()
     }

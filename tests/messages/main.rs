@@ -7,6 +7,7 @@ mod forgotten;
 mod lists;
 mod messages;
 mod notices;
+mod operators;
 mod restart_messages;
 mod send;
 mod sessions;
