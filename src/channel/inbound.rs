@@ -68,8 +68,7 @@ pub(super) struct Inbound {
     account: String,
     groups: Groups,
     cursor: Option<Cursor>,
-    /// Who was let in, and where conversations have gone: of the journal.
-    paired: Vec<(String, String)>,
+    /// Where conversations have gone: of the journal.
     moved: Vec<(String, String)>,
     strangers: Strangers,
     held: Vec<Held>,
@@ -90,8 +89,7 @@ impl Inbound {
 
     /// Reads what the journal has of the channel.
     pub fn refresh(&mut self, context: Context<'_>) {
-        let facts = |fact| context.hub.facts_of(&context.channel.name, fact);
-        (self.paired, self.moved) = (facts(Fact::Paired), facts(Fact::Moved));
+        self.moved = context.hub.facts_of(&context.channel.name, Fact::Moved);
     }
 
     /// The answers to be given by now, in the order in which they were found.
@@ -184,7 +182,7 @@ impl Inbound {
         name: &str,
     ) -> Option<(Owner, bool)> {
         let Context { settings, channel, .. } = context;
-        let known = |id: &str| self.paired.iter().any(|(paired, _)| paired == id);
+        let known = |id: &str| context.shared.is_paired(id);
         let first = self.first_name(asked.conversation).to_owned();
         // A group may be listed by either name; its session stays the same.
         let listed = channel.groups.iter().any(|group| *group == first);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::access::shown;
 use super::shared::{STOPPED, Shared};
 use super::status::{ChannelStatus, Control, Paired};
 use super::thread;
@@ -30,11 +31,18 @@ impl Channels {
         Channels { hub, children, dir, all: Mutex::default() }
     }
 
+    /// Reads who was let in.
+    fn read_paired(&self, shared: &Shared) {
+        let paired = self.hub.facts_of(&shared.name, Fact::Paired);
+        shared.lock().status.paired = paired;
+    }
+
     /// Starts a thread where none runs.
     fn start(&self, shared: &Arc<Shared>) -> io::Result<()> {
         if std::mem::replace(&mut shared.lock().runs, true) {
             return Ok(());
         }
+        self.read_paired(shared);
         let dir = self.dir.join(&shared.name);
         thread::start(&self.hub, &self.children, shared, dir).inspect_err(|e| {
             shared.lock().runs = false;
@@ -105,8 +113,8 @@ impl Control for Channels {
         let kept = if name.is_empty() { &id } else { &name };
         let number = self.hub.keep_fact(&channel, Fact::Paired, &id, kept)?;
         self.hub.sync(number)?;
-        log::info!("channel {channel}: \"{id}\" ({name}) was let in by a pairing code");
-        shared.wake.notify();
+        self.read_paired(&shared);
+        log::info!("channel {channel}: \"{}\" ({name}) was let in by a pairing code", shown(&id));
         Ok(Some(Paired { channel, id, name }))
     }
 
@@ -116,7 +124,7 @@ impl Control for Channels {
         if known {
             let number = self.hub.keep_fact(channel, Fact::Paired, id, "")?;
             self.hub.sync(number)?;
-            self.find(channel).iter().for_each(|shared| shared.wake.notify());
+            self.find(channel).iter().for_each(|shared| self.read_paired(shared));
         }
         Ok(known)
     }
