@@ -89,6 +89,10 @@ const PURE: &[&str] = &[
     "src/agent/acp/conversation/opening.rs",
     "src/agent/acp/updates.rs",
     "src/agent/acp/wire.rs",
+    "src/channel/link.rs",
+    "src/channel/wire.rs",
+    "src/channel/wire/read.rs",
+    "src/channel/wire/write.rs",
 ];
 
 /// What a pure file must not name.
@@ -113,6 +117,7 @@ const TOTAL: &[&str] = &[
     "src/session/dispatch.rs",
     "src/session/states.rs",
     "src/agent/acp/conversation.rs",
+    "src/channel/link.rs",
 ];
 
 /// All that the top level of the repository holds.

@@ -2,3 +2,12 @@
 //!
 //! What may enter: the protocol, adapter processes, and who may talk. What a message is and what becomes of
 //! it is `session`'s.
+
+#[allow(dead_code)]
+mod adapter;
+#[allow(dead_code)]
+mod files;
+#[allow(dead_code)]
+mod link;
+#[allow(dead_code, unused_imports)]
+mod wire;
