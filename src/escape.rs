@@ -72,6 +72,18 @@ pub fn counted(count: &dyn Display, noun: &str) -> String {
     format!("{count} {noun}{ending}")
 }
 
+/// The bytes of a text with those as %XX that are not `plain`, which ASCII alone may be.
+pub fn percent_encoded(text: &[u8], plain: &dyn Fn(u8) -> bool) -> String {
+    let mut out = String::with_capacity(text.len());
+    for &byte in text {
+        match plain(byte) {
+            true => out.push(char::from(byte)),
+            false => out += &format!("%{byte:02X}"),
+        }
+    }
+    out
+}
+
 /// `text` as a JSON string, quotes included.
 pub fn quoted(text: &str) -> String {
     serde_json::to_string(text).unwrap_or_default()

@@ -200,6 +200,16 @@ pub const CHANNEL_PACE: Time = setting(secs(1), Duration::from_millis(100)..=sec
 /// What was asked yesterday may have been answered elsewhere. 30 days: none keeps more.
 pub const CHANNEL_MAX_AGE: Time = setting(secs(DAY), secs(60)..=secs(30 * DAY));
 
+/// Somebody who is on no list is named in the log, so that an operator sees whom to let in, and floods it not.
+pub const STRANGER_NAMED_AGAIN: Duration = secs(3600);
+pub const MAX_STRANGERS_NAMED: usize = 20;
+/// Pairing codes that wait for an operator on a channel: more of them nobody looks through.
+pub const MAX_PAIRING_CODES: usize = 3;
+/// An operator is at hand, or is asked again. Of 40 bits nobody guesses one meanwhile.
+pub const PAIRING_CODE_VALID: Duration = secs(3600);
+/// Between two times that somebody is told a code.
+pub const PAIRING_CODE_AGAIN: Duration = secs(600);
+
 /// Clients' keys: each request is compared with all of them, which takes some 10 µs.
 pub const MAX_CLIENT_KEYS: usize = 256;
 

@@ -99,7 +99,7 @@ impl Authenticated {
     /// Whether the principal may see messages of this session; those without one are its own.
     pub fn sees(&self, who: &Owner) -> bool {
         let touches = who.session.as_deref().is_none_or(|session| self.0.may_touch(session));
-        who.principal == self.0.name && touches
+        self.0.may_see(&who.principal) && touches
     }
 }
 

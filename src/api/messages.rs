@@ -8,12 +8,14 @@ use super::auth::Authenticated;
 use super::buffers::parse_lock;
 use super::error::{ApiError, Handled, bad, bad_field};
 use super::request::{
-    Body, Query, SESSION, idempotency_key, json_body, owner_of, session_header, wait_of,
+    Body, Query, SESSION, idempotency_key, is_named, json_body, owner_of, principal_of,
+    session_header, wait_of,
 };
 use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::{Response, number};
+use crate::journal::record::Origin;
 use crate::json::{self, object, text_or_null};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{
@@ -23,7 +25,7 @@ use crate::session::{
 use crate::sys::clock::parse_rfc3339;
 
 /// The fields of a message.
-const FIELDS: &str = "text, session, mode, deliver, attachments";
+const FIELDS: &str = "text, session, mode, deliver, to, attachments";
 
 /// `POST /v1/messages`.
 pub fn post(exchange: Exchange<'_>, _: &str) -> Handled {
@@ -51,7 +53,7 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
         _ => {}
     }
     drop(parsing);
-    draft.deliver.as_deref().map_or(Ok(()), |target| check_target(service, proof, target))?;
+    check_target(service, proof, &mut draft)?;
     draft.key = idempotency_key(request, proof, &body)?;
     drop(body);
     // What is not stored yet is held in memory.
@@ -87,8 +89,17 @@ fn accept(mut exchange: Exchange<'_>, session: Option<&str>) -> Handled {
     exchange.respond(response::json(202, body.to_string()))
 }
 
-/// Rejects a delivery target that the key may not name, or that there is not.
-fn check_target(service: &Service, proof: &Authenticated, target: &str) -> Result<(), ApiError> {
+/// Rejects a delivery target that the key may not name, or that there is not; and on a channel a conversation
+/// that is on none of its lists.
+fn check_target(
+    service: &Service,
+    proof: &Authenticated,
+    draft: &mut Draft,
+) -> Result<(), ApiError> {
+    let Some(target) = draft.deliver.as_deref() else {
+        let misplaced = draft.origin.as_ref().map(|_| bad_field("to", "goes with \"deliver\""));
+        return misplaced.map_or(Ok(()), Err);
+    };
     let ClientKey { name, targets, .. } = &*proof.0;
     if !proof.0.may_name(target) {
         let message = format!(
@@ -97,10 +108,29 @@ fn check_target(service: &Service, proof: &Authenticated, target: &str) -> Resul
         );
         return Err(ApiError::new(403, "target_not_allowed", message));
     }
-    let known = service.settings().config.deliver.get(target).is_some();
-    let message =
-        || format!("There is no target {target:?}: the configuration has no such [deliver.NAME].");
-    known.then_some(()).ok_or_else(|| ApiError::new(400, "unknown_target", message()))
+    let config = &service.settings().config;
+    let unknown = |words: &str| Err(ApiError::new(400, "unknown_target", words));
+    match (config.channel.get(target), &mut draft.origin) {
+        (None, _) if config.deliver.get(target).is_none() => unknown(&format!(
+            "There is no target {target:?}: the configuration has no such [deliver.NAME] or \
+             [channel.NAME]."
+        )),
+        (None, Some(_)) => Err(bad_field("to", "is for channels")),
+        (None, None) => Ok(()),
+        (Some(channel), None) if channel.home.is_empty() => {
+            unknown(&format!("channel.{target} has no home: say where to, in \"to\"."))
+        }
+        (Some(_), None) => Ok(()),
+        (Some(channel), Some(origin)) => {
+            let to = &origin.conversation;
+            if !channel.listed().contains(&to.as_str()) {
+                let message = format!("Nobody on the lists of channel.{target} is called {to:?}.");
+                return Err(ApiError::new(403, "target_not_allowed", message));
+            }
+            origin.group = channel.groups.contains(to);
+            Ok(())
+        }
+    }
 }
 
 /// Submits a message, or runs the slash command that it is.
@@ -148,9 +178,11 @@ const STATUSES: &str = "queued, running, waiting, done, failed, cancelled";
 
 /// `GET /v1/messages`.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
-    let query = Query::parse(exchange.request, "session, status, since, after, limit")?;
+    let all = "session, principal, status, since, after, limit";
+    let query = Query::parse(exchange.request, all)?;
     let session = query.text("session");
-    let session = session.map(|it| owner_of(exchange.proof, Some(it))).transpose()?;
+    session.map_or(Ok(()), |it| owner_of(exchange.proof, Some(it)).map(drop))?;
+    let named = principal_of(exchange.proof, &query)?;
     let status = query.text("status");
     if status.is_some_and(|status| !STATUSES.split(", ").any(|known| known == status)) {
         return Err(bad_field("status", &format!("takes one of {STATUSES}")).into());
@@ -160,7 +192,8 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let since = query.text("since").map(time).transpose()?.unwrap_or(0);
     let open = status.map_or(Vec::new(), |_| exchange.service.hub.open_approvals(&|_| true));
     page(exchange, "messages", &query, &|id, entry| {
-        session.as_ref().is_none_or(|owner| *entry.owner == *owner)
+        is_named(named, &entry.owner.principal)
+            && session.is_none_or(|session| entry.owner.session.as_deref() == Some(session))
             && status.is_none_or(|status| word_of(id, entry.turn, &open) == status)
             && entry.at >= since
     })
@@ -265,6 +298,7 @@ pub(super) fn parse(
         return Err(bad("\"mode\" must be \"queue\" or \"interrupt\"."));
     }
     let attached = Attachments::of_list(body.raw("attachments"), refuses_files)?;
+    let to = body.text("to")?;
     Ok(Draft {
         who: owner_of(proof, session.or(named.as_deref()))?,
         text: said,
@@ -272,7 +306,7 @@ pub(super) fn parse(
         attachments: attached.references,
         files: attached.files,
         deliver: body.text("deliver")?.map(Into::into),
-        origin: None,
+        origin: to.map(|to| Box::new(Origin { conversation: to.into(), ..Origin::default() })),
         mode,
         attended: false,
         key: None,

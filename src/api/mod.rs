@@ -9,6 +9,7 @@ mod attachments;
 pub mod auth;
 mod auth_throttle;
 mod buffers;
+mod channels;
 mod chat_completions;
 pub mod connections;
 mod cors;

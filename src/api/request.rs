@@ -136,6 +136,35 @@ pub fn session_header(request: &Request) -> Option<&str> {
     request.header(SESSION).map(|it| std::str::from_utf8(it).unwrap_or_default())
 }
 
+/// The principal whose sessions a query asks for: the client's own, or what an operator names.
+pub fn principal_of<'q>(proof: &'q Authenticated, query: &'q Query) -> Result<&'q str, ApiError> {
+    let own = proof.principal();
+    let named = query.text("principal").unwrap_or(own);
+    if named == own || proof.0.opens("channels") {
+        return Ok(named);
+    }
+    let message =
+        format!("The key of {own} may not name another principal: that is for operators.");
+    Err(ApiError::new(403, "principal_not_allowed", message))
+}
+
+/// Whether this names a principal: a channel's name stands for all that are there, which are called
+/// CHANNEL:ID.
+pub fn is_named(name: &str, principal: &str) -> bool {
+    let rest = principal.strip_prefix(name);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
+}
+
+/// The session of the principal that a query names.
+pub fn owner_in(proof: &Authenticated, query: &Query, session: &str) -> Result<Owner, ApiError> {
+    let (own, named) = (owner_of(proof, Some(session))?, principal_of(proof, query)?);
+    let other = (named != own.principal).then(|| Owner::new(named.to_owned(), own.session.clone()));
+    let who = other.unwrap_or(own);
+    // Operators name who is on channels, and nobody else.
+    let unknown = || ApiError::new(404, "not_found", "There is no such session.");
+    proof.sees(&who).then_some(who).ok_or_else(unknown)
+}
+
 /// The principal with this session, if its key may use it.
 pub fn owner_of(proof: &Authenticated, session: Option<&str>) -> Result<Owner, ApiError> {
     if let Some(session) = session {

@@ -11,8 +11,8 @@ use super::request::{Query, check_once};
 use super::service::{Exchange, Service};
 use super::sessions::EVENTS;
 use super::{
-    approvals, chat_completions, cors, messages, models, openapi, responses, restart, sessions,
-    status,
+    approvals, channels, chat_completions, cors, messages, models, openapi, responses, restart,
+    sessions, status,
 };
 use crate::http::Method::{self, Delete, Get, Post};
 use crate::http::{Closed, Connection, Request, Response, SLASH};
@@ -98,6 +98,10 @@ static ROUTES: &[Route] = &[
     Route(Post, "/v1/dead-letters/{id}/retry", "messages", Work, Keyed(messages::deliver_again)),
     Route(Delete, "/v1/dead-letters/{id}", "messages", Work, Keyed(messages::drop_letter)),
     Route(Get, "/v1/status", "status", Memory, Keyed(status::status)),
+    Route(Get, "/v1/channels", "channels", Memory, Keyed(channels::list)),
+    Route(Post, "/v1/channels/pair", "channels", Work, Keyed(channels::pair)),
+    Route(Post, "/v1/channels/{id}/unpair", "channels", Work, Keyed(channels::unpair)),
+    Route(Post, "/v1/channels/{id}/restart", "channels", Work, Keyed(channels::restart)),
     Route(Post, "/v1/journal/compact", "journal", LongWork, Keyed(status::compact)),
     Route(Post, "/v1/reload", "status", Reload, Keyed(status::reload)),
     Route(Post, "/v1/restart", "status", Process, Keyed(restart::post)),

@@ -15,6 +15,7 @@ use super::handover::Handover;
 use super::reload::Reloads;
 use super::response::json;
 use super::tickets::{Tickets, bound_to};
+use crate::channel::Control;
 use crate::http::{Connection, ConnectionActivity, Request, Response, ShutdownFlag};
 use crate::limits::STREAM_END_TIMEOUT;
 use crate::session::{Hub, Settings};
@@ -39,6 +40,8 @@ pub struct Service {
     keys: Mutex<Arc<Keyring>>,
     throttle: Mutex<AuthThrottle>,
     pub hub: Arc<Hub>,
+    /// Set once the channels are served.
+    pub channels: OnceLock<Arc<dyn Control>>,
     /// Closed when no new work is taken.
     pub shutdown: Arc<ShutdownFlag>,
     pub ready: AtomicBool,
@@ -77,6 +80,7 @@ impl Service {
             throttle: Mutex::default(),
             buffers: Arc::new(Buffers::new(Arc::clone(&hub))),
             hub,
+            channels: OnceLock::new(),
             shutdown: Arc::default(),
             ready: AtomicBool::new(false),
             connections: ConnectionTable::default(),

@@ -7,7 +7,9 @@ use super::buffers::Lease;
 use super::cors::page;
 use super::error::{ApiError, Handled, HandlerError, bad, bad_field};
 use super::messages::word_of;
-use super::request::{Body, LAST_EVENT_ID, Query, json_body, owner_of};
+use super::request::{
+    Body, LAST_EVENT_ID, Query, is_named, json_body, owner_in, owner_of, principal_of,
+};
 use super::response::sse_head;
 use super::service::{Exchange, Service};
 use super::tickets::{TICKET_VALID, bound_to};
@@ -15,7 +17,7 @@ use crate::escape::quoted;
 use crate::http::{Closed, Stage, Stream, number, sse};
 use crate::json::{self, text_or_null};
 use crate::limits::{KEEP_ALIVE, MAX_LISTED, WRITE_CHUNK};
-use crate::session::{Digest, Id, Session, TurnState, Watch, now, rfc3339, session_digest};
+use crate::session::{Digest, Id, Owner, Session, TurnState, Watch, now, rfc3339, session_digest};
 use crate::stored_text::PLACEHOLDER;
 use crate::sys::fd::EventFd;
 use crate::sys::poll::{Interest, wait_any};
@@ -34,21 +36,26 @@ fn row(session: &Session, more: &str) -> String {
 /// `GET /v1/sessions`: a page, in the order of their keys.
 pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
     let Exchange { request, service, proof, .. } = exchange;
-    let query = Query::parse(request, "after, limit")?;
-    let limit = query.limit(MAX_LISTED, MAX_LISTED)?;
+    let query = Query::parse(request, "after, limit, principal")?;
+    let (named, limit) = (principal_of(proof, &query)?, query.limit(MAX_LISTED, MAX_LISTED)?);
+    // Of several principals a session's place in the list is told by both names.
+    let place = |who: &Owner| {
+        let key = who.session.clone().unwrap_or_default();
+        if who.principal == named { key } else { format!("{} {key}", who.principal) }
+    };
     // Empty for the first page.
     let after = query.text("after").unwrap_or_default();
-    let wanted = |session: &str| session > after && proof.0.may_touch(session);
+    let wanted = |who: &Owner| *place(who) > *after && proof.sees(who);
     // While it is put together: a name is short.
     let mut lease = exchange.lease();
     lease.grow(limit << 10)?;
-    let (sessions, has_more) =
-        service.hub.sessions(proof.principal(), &wanted, limit).map_err(|e| {
-            ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
-        })?;
+    let whose = |principal: &str| is_named(named, principal);
+    let (sessions, has_more) = service.hub.sessions(&whose, &wanted, limit).map_err(|e| {
+        ApiError::new(503, "unavailable", format!("The sessions cannot be listed: {e}."))
+    })?;
     let rows = json::list(&mut sessions.iter().map(|session| row(session, "")));
     let last = sessions.last().filter(|_| has_more);
-    let next = text_or_null(last.and_then(|session| session.owner.session.as_deref()));
+    let next = text_or_null(last.map(|session| place(&session.owner)).as_deref());
     let body = format!(r#"{{"sessions":{rows},"has_more":{has_more},"next":{next}}}"#);
     drop((rows, lease));
     exchange.json(body)
@@ -57,7 +64,8 @@ pub fn list(exchange: Exchange<'_>, _: &str) -> Handled {
 /// `GET /v1/sessions/{session}`.
 pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
     let hub = &exchange.service.hub;
-    let who = owner_of(exchange.proof, Some(session))?;
+    let query = Query::parse(exchange.request, "principal")?;
+    let who = owner_in(exchange.proof, &query, session)?;
     let unknown = || ApiError::new(404, "not_found", "There is no such session.");
     let found = hub.session(&who).ok_or_else(unknown)?;
     let (messages, open) = (hub.messages_of(&who), hub.open_approvals(&|owner| *owner == who));
@@ -75,14 +83,15 @@ pub fn get(exchange: Exchange<'_>, session: &str) -> Handled {
 
 /// `DELETE /v1/sessions/{session}`: what runs and waits is cancelled, what was said forgotten.
 pub fn reset(exchange: Exchange<'_>, session: &str) -> Handled {
-    let who = owner_of(exchange.proof, Some(session))?;
+    let query = Query::parse(exchange.request, "principal")?;
+    let who = owner_in(exchange.proof, &query, session)?;
     let why = format!("the session was reset by {}", exchange.proof.principal());
     let count = exchange.service.hub.reset(&who, &why)?;
     exchange.json(format!(r#"{{"cancelled":{count},"session":{}}}"#, quoted(session)))
 }
 
 /// The parameters of an event stream.
-pub const EVENTS: &str = "after, ticket";
+pub const EVENTS: &str = "after, follow, principal, ticket";
 
 /// `POST /v1/tickets`: a ticket for the events of a session.
 pub fn ticket(mut exchange: Exchange<'_>, _: &str) -> Handled {
@@ -104,11 +113,21 @@ pub fn ticket(mut exchange: Exchange<'_>, _: &str) -> Handled {
 /// have none.
 pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
     let Exchange { connection, request, service, proof } = exchange;
-    let who = owner_of(proof, Some(session))?;
+    let query = Query::parse(request, EVENTS)?;
+    let who = owner_in(proof, &query, session)?;
+    // A ticket is for a session of its own principal.
+    if who.principal != proof.principal() && query.text("ticket").is_some() {
+        return Err(bad_field("principal", "does not go with a ticket").into());
+    }
+    let once = match query.text("follow") {
+        None | Some("true") => false,
+        Some("false") => true,
+        Some(_) => return Err(bad_field("follow", "takes true or false").into()),
+    };
     let wrong = || bad("Last-Event-ID takes the id of an event.");
     let last = request.header(LAST_EVENT_ID).map(|id| number(id).ok_or_else(wrong)).transpose()?;
     // A page cannot set the field.
-    let last = last.or(Query::parse(request, EVENTS)?.number("after", &(0..=u64::MAX))?);
+    let last = last.or(query.number("after", &(0..=u64::MAX))?);
     let session = session_digest(&who.principal, session);
     let short = |e| ApiError::new(503, "unavailable", format!("No descriptor: {e}."));
     let follow = service.hub.follow(session).map_err(short)?;
@@ -124,7 +143,7 @@ pub fn events(exchange: Exchange<'_>, session: &str) -> Handled {
         follow.clear();
         let sent = events.records(&mut stream).and_then(|()| events.chunks(&mut stream));
         // Nothing more is sent once the key is revoked.
-        if stream.is_revoked() || (sent.is_ok() && service.hub.are_waits_over()) {
+        if stream.is_revoked() || (sent.is_ok() && (once || service.hub.are_waits_over())) {
             return Ok(stream.finish()?);
         }
         sent?;

@@ -11,3 +11,8 @@ mod files;
 mod link;
 #[allow(dead_code, unused_imports)]
 mod wire;
+mod access;
+mod pairing;
+mod status;
+
+pub use status::{ChannelStatus, Control, Paired};

@@ -152,11 +152,14 @@ impl Parsed {
         }
         let words: Vec<&str> = self.words.iter().map(String::as_str).gather();
         let most = match (self.command, words.first().copied().unwrap_or_default()) {
-            ("journal", "retry" | "drop") => 2,
+            ("journal", "retry" | "drop")
+            | ("channel", "pair" | "restart" | "sessions" | "read") => 2,
+            ("channel", "unpair") => 3,
             ("send", _) if self.has("--result") => 0,
             ("send" | "help" | "man", _)
             | ("config", "check")
-            | ("journal", "check" | "dump" | "compact" | "repair") => 1,
+            | ("journal", "check" | "dump" | "compact" | "repair")
+            | ("channel", "list") => 1,
             _ => 0,
         };
         let what = match (self.command, &words[..]) {
@@ -203,6 +206,12 @@ impl Parsed {
                 return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
             }
             ("journal", ["retry" | "drop", id @ ..]) => return not_an_id(id.first().copied()),
+            ("channel", ["pair"]) => "the code is missing that the sender was told",
+            ("channel", ["unpair", ..]) if words.len() < 3 => {
+                "unpair takes a channel and the id of whom it lets in no longer"
+            }
+            ("channel", ["restart" | "sessions"]) => "the name of a channel is missing",
+            ("channel", ["read"]) => "the session is missing: `channel sessions NAME` lists them",
             ("help", [word]) => return help::command(word).err(),
             ("man", [word]) => return man::page(word).err(),
             _ => return None,
@@ -305,6 +314,10 @@ mod tests {
             ("send --deliver out x", "send --deliver=out x"),
             ("send --result 01J --wait 5", "send --result=01J --wait=5"),
             ("approvals -n 3 --json", "approvals --json --lines=3"),
+            ("channel", "channel"),
+            ("channel list --json", "channel --json list"),
+            ("channel pair K7M2ABCD", "channel pair K7M2ABCD"),
+            ("channel unpair office 42", "channel unpair office 42"),
             ("approvals --allow 7K3M2Q", "approvals --allow=7K3M2Q"),
             ("man", "man"),
             ("man toml", "man toml"),

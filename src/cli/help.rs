@@ -60,7 +60,7 @@ mod tests {
     #[test]
     fn every_page_fits_a_screen() {
         let overview = page(None);
-        assert_eq!(commands().count(), 19);
+        assert_eq!(commands().count(), 20);
         for (name, _, page) in commands().chain([("run", "", overview)]) {
             assert!(overview.contains(&format!("\n  {name} ")), "{name}");
             assert!(page.lines().count() <= 24, "{page}");

@@ -3,6 +3,7 @@
 
 mod approvals;
 mod args;
+mod channel;
 mod config;
 mod context;
 mod control_client;
@@ -113,6 +114,7 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "logs" => logs::logs,
         "send" => send::send,
         "approvals" => approvals::approvals,
+        "channel" => channel::channel,
         "journal" => journal::journal,
         "history" => {
             |context, args| history::show(context, args.has("--json"), args.number("--lines"))

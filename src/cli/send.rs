@@ -45,7 +45,7 @@ pub fn send(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
         args.words.concat()
     };
     let (mut client, mut live) = (connect_to(context)?, LiveEvents::new(context));
-    let durable = ["--async", "--deliver", "--mode", "--idempotency-key"];
+    let durable = ["--async", "--deliver", "--to", "--mode", "--idempotency-key"];
     if durable.iter().any(|option| args.has(option)) {
         return send_durable(&mut client, &text, args, &mut live);
     }
@@ -64,7 +64,9 @@ fn send_durable(
 ) -> Result<Exit, Failure> {
     let value = |option| args.value(option);
     let (session, deliver, mode) = (value("--session"), value("--deliver"), value("--mode"));
-    let body = object!("text": text, "session": session, "deliver": deliver, "mode": mode);
+    let to = value("--to");
+    let body =
+        object!("text": text, "session": session, "deliver": deliver, "to": to, "mode": mode);
     let mut headers = vec![("Content-Type", "application/json")];
     headers.extend(value("--idempotency-key").map(|key| ("Idempotency-Key", key)));
     let deadline = Instant::now() + CONTROL_TIMEOUT + MAX_WAIT;

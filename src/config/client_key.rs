@@ -29,6 +29,12 @@ impl ClientKey {
         of_role && (self.routes.is_empty() || self.routes.iter().any(|known| known == scope))
     }
 
+    /// Whether it may see what is a principal's: its own, and as an operator's what was said on channels,
+    /// whose principals alone have a colon.
+    pub fn may_see(&self, principal: &str) -> bool {
+        principal == self.name || (self.opens("channels") && principal.contains(':'))
+    }
+
     /// Whether it may touch a session of this key.
     pub fn may_touch(&self, session: &str) -> bool {
         let covers = |pattern: &String| match pattern.strip_suffix('*') {

@@ -3,7 +3,7 @@
 use super::did_you_mean;
 use super::enum_setting::{Api, Approve, Protocol, Role};
 use super::error::quoted;
-use super::schema::{Agent, ClientKey, Config, Target, default_turns};
+use super::schema::{Agent, Channel, ClientKey, Config, Target, default_turns};
 use super::validate::{OPERATOR_SCOPES, OWNER};
 use super::value::Diagnostics;
 use crate::sys::gather::Gather;
@@ -25,28 +25,42 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
     for (_, own) in config.deliver.iter() {
         target(own, diagnostics);
     }
+    for (_, own) in config.channel.iter() {
+        channel(config, own, diagnostics);
+    }
     let stop = &config.stop;
     for (key, name) in
         [("stop.notify", &stop.notify), ("stop.notify_failures", &stop.notify_failures)]
     {
-        let known = config.deliver.names();
+        let known = config.target_names();
+        let homeless = config.channel.get(name).is_some_and(|channel| channel.home.is_empty());
         if !name.is_empty() && !known.contains(&name.as_str()) {
             let (hint, name) = (did_you_mean::hint(name, &known), quoted(name));
-            diagnostics.fault(
-                key,
-                &format!("is {name}, but there is no [deliver.NAME] of that name{hint}"),
-            );
+            diagnostics.fault(key, &format!("is {name}, but there is no {TARGETS}{hint}"));
+        } else if homeless {
+            let fault = format!("is \"{name}\", but channel.{name} has no home; add it");
+            diagnostics.fault(key, &fault);
         }
     }
     let keys: Vec<&str> = [OWNER].into_iter().chain(config.keys.names()).gather();
-    let (at, of) = ("session.operators", "[keys.NAME]");
+    for (name, own) in config.channel.iter() {
+        for (id, alias) in own.r#as.iter().filter(|(_, alias)| !keys.contains(&alias.as_str())) {
+            let (hint, alias) = (did_you_mean::hint(alias, &keys), quoted(alias));
+            let fault = format!("is {alias}, but there is no {KEYS}{hint}");
+            diagnostics.fault(&format!("channel.{name}.as.{id}"), &fault);
+        }
+    }
+    let (at, of) = ("session.operators", KEYS);
     names(&config.session.operators, at, of, &keys, diagnostics);
     for (name, key) in config.keys.iter() {
         client_key(key, diagnostics);
-        let (at, of) = (format!("keys.{name}.targets"), "[deliver.NAME]");
-        names(&key.targets, &at, of, &config.deliver.names(), diagnostics);
+        let at = format!("keys.{name}.targets");
+        names(&key.targets, &at, TARGETS, &config.target_names(), diagnostics);
     }
 }
+
+const KEYS: &str = "[keys.NAME] of that name";
+const TARGETS: &str = "[deliver.NAME] or [channel.NAME] of that name";
 
 fn agent(agent: &Agent, diagnostics: &mut Diagnostics<'_>) {
     let url = !agent.url.is_empty();
@@ -92,6 +106,30 @@ fn target(target: &Target, diagnostics: &mut Diagnostics<'_>) {
     }
 }
 
+fn channel(config: &Config, channel: &Channel, diagnostics: &mut Diagnostics<'_>) {
+    let (own, like) = (&channel.name, "[\"my-adapter\", \"--flag\"]");
+    let name = format!("channel.{own}");
+    if config.deliver.get(own).is_some() {
+        let fault = format!(
+            "has the name of deliver.{own}: what is delivered there could go to either; rename one"
+        );
+        diagnostics.fault(&name, &fault);
+    } else if own == OWNER || config.keys.get(own).is_some() {
+        diagnostics.fault(&name, "has the name of a principal; rename it");
+    }
+    if channel.command.is_empty() {
+        diagnostics.fault(&name, &format!("has no command; give it one, like {like}"));
+    }
+    command(&name, false, &channel.command, like, diagnostics);
+    if !channel.home.is_empty() && !channel.listed().contains(&channel.home.as_str()) {
+        let fault = format!(
+            "is {}, which is not in allow, groups or operators; add it there",
+            quoted(&channel.home)
+        );
+        diagnostics.fault(&format!("{name}.home"), &fault);
+    }
+}
+
 /// A command is not given beside a url, and names a program.
 fn command(of: &str, url: bool, words: &[String], like: &str, diagnostics: &mut Diagnostics<'_>) {
     let fault = match words.first() {
@@ -129,6 +167,6 @@ fn client_key(key: &ClientKey, diagnostics: &mut Diagnostics<'_>) {
 fn names(given: &[String], at: &str, of: &str, known: &[&str], diagnostics: &mut Diagnostics<'_>) {
     for name in given.iter().filter(|name| !known.contains(&name.as_str())) {
         let (hint, name) = (did_you_mean::hint(name, known), quoted(name));
-        diagnostics.fault(at, &format!("has {name}, but there is no {of} of that name{hint}"));
+        diagnostics.fault(at, &format!("has {name}, but there is no {of}{hint}"));
     }
 }

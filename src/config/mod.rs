@@ -34,9 +34,7 @@ mod warnings;
 pub use did_you_mean::hint;
 #[cfg(test)]
 pub use enum_setting::Role;
-pub use enum_setting::{
-    Approve, Busy, EnumSetting, LogTarget, Protocol, SessionOf, Uncertain, Unknown,
-};
+pub use enum_setting::{Approve, Busy, EnumSetting, LogTarget, Protocol, SessionOf, Unknown};
 pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use schema::{Agent, Channel, ClientKey, Config, Http, Limits, Target};
 pub use secret::Secret;
@@ -44,4 +42,4 @@ pub use starter::starter;
 pub use units::{TIME, millis};
 pub use upstream::Upstream;
 pub use url::Url;
-pub use validate::OWNER;
+pub use validate::{MAX_PRINCIPAL, OWNER};

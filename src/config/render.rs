@@ -51,10 +51,12 @@ impl Loaded {
                 let full_name = format!("{full_name}.{variable}");
                 line(format!("{name}.{variable} = \"***\""), &full_name, "; value not shown");
             }),
-            Field::Models(models) if !models.is_empty() => models.iter().for_each(|(model, to)| {
-                let setting = format!("{name}.{} = {}", string(model), string(to));
-                line(setting, &format!("{full_name}.{model}"), "");
-            }),
+            Field::Names(models, ..) if !models.is_empty() => {
+                models.iter().for_each(|(model, to)| {
+                    let setting = format!("{name}.{} = {}", string(model), string(to));
+                    line(setting, &format!("{full_name}.{model}"), "");
+                })
+            }
             _ => {
                 let value = value(field);
                 if !(terse && ["\"\"", "[]", "{}"].contains(&value.as_str())) {
@@ -93,7 +95,7 @@ pub(super) fn value(field: Field<'_>) -> String {
             format!("[{}]", items.join(", "))
         }
         Field::Text(at, _) => string(at),
-        Field::Env(_) | Field::Models(_) => "{}".to_owned(),
+        Field::Env(_) | Field::Names(..) => "{}".to_owned(),
         Field::Enum(at) => string(at.word()),
         Field::Flag(at) => at.to_string(),
         Field::Time(at, _) => string(&TIME.show(millis(*at))),

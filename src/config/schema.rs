@@ -103,8 +103,8 @@ pub enum Field<'a> {
     Text(&'a mut String, Check),
     /// Variables by name.
     Env(&'a mut ByName<String>),
-    /// Models by name.
-    Models(&'a mut ByName<String>),
+    /// Names, and what each stands for; the checks are of the one and of the other.
+    Names(&'a mut ByName<String>, Check, Check),
     Enum(&'a mut dyn EnumSetting),
     Flag(&'a mut bool),
     Time(&'a mut Duration, RangeInclusive<Duration>),
@@ -233,7 +233,7 @@ section! {
         /// The upstream's name for the model `default`; empty: the first that it lists.
         model: String, Text(validate::model), "\"qwen2.5:3b\"";
         /// Names that clients may say, and the upstream's for them. Empty: they pass as they are.
-        models: ByName<String>, Models, "{ fast = \"qwen2.5:3b\" }";
+        models: ByName<String>, Names(validate::model, validate::model), "{ fast = \"qwen2.5:3b\" }";
         /// What the upstream does itself: responses go to it as they are, or become chats.
         api: Api, Enum, "\"chat\"";
         /// Further requests that go to the upstream as they are.
@@ -289,9 +289,9 @@ section! {
     pub struct Stop {
         /// How long turns in flight may take to finish.
         drain_timeout: Duration => limits::DRAIN_TIMEOUT, Time, "\"30s\"";
-        /// The target that is told when the gateway goes down and is back; empty: none.
+        /// The target, or channel, that is told when the gateway goes down and is back; empty: none.
         notify: String, Text(validate::target), "\"ops\"";
-        /// The target that is told of failed turns and dead letters; empty: none.
+        /// The one that is told of failed turns and dead letters; empty: none.
         notify_failures: String, Text(validate::target), "\"ops\"";
     }
 }
@@ -423,7 +423,7 @@ section! {
         /// Who may use all slash commands, and answer for others.
         operators: Vec<String>, List(validate::platform_id), "[\"4242\"]";
         /// Principals that senders are, by their ids: one conversation with the terminal's.
-        r#as: ByName<String>, Models, "{ 4242 = \"owner\" }";
+        r#as: ByName<String>, Names(validate::platform_id, validate::principal), "{ 4242 = \"owner\" }";
         /// The conversation that replies go to which name none; empty: they have to.
         home: String, Text(validate::platform_id), "\"4242\"";
         /// What becomes of somebody who is on no list.
@@ -457,7 +457,7 @@ section! {
         sessions: Vec<String>, List(validate::argument), "[\"support-*\"]";
         /// Routes that it may use, by their scopes. Empty: all of its role.
         routes: Vec<String>, List(validate::scope), "[\"chat\"]";
-        /// Delivery targets that it may name. Empty: none for a user, any for an operator.
+        /// Delivery targets and channels that it may name. Empty: none for a user, any for an operator.
         targets: Vec<String>, List(validate::argument), "[\"example\"]";
     }
     beside {

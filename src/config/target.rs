@@ -1,6 +1,7 @@
 //! Where replies can be sent.
 
-use super::schema::{Channel, Target};
+use super::schema::{Channel, Config, Target};
+use crate::sys::gather::Gather;
 
 impl Target {
     pub fn new(name: &str) -> Target {
@@ -11,5 +12,18 @@ impl Target {
 impl Channel {
     pub fn new(name: &str) -> Channel {
         Channel { name: name.to_owned(), ..Channel::default() }
+    }
+
+    /// Who may talk, and where, by its lists.
+    pub fn listed(&self) -> Vec<&str> {
+        let lists = [&self.allow, &self.groups, &self.operators].into_iter().flatten();
+        lists.map(String::as_str).chain(self.r#as.names()).gather()
+    }
+}
+
+impl Config {
+    /// The names that `deliver` may have: of targets, then of channels.
+    pub fn target_names(&self) -> Vec<&str> {
+        self.deliver.names().into_iter().chain(self.channel.names()).gather()
     }
 }

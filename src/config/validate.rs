@@ -10,13 +10,13 @@ pub const OWNER: &str = "owner";
 
 /// The scopes of keys: the first ones are for everybody, the others for operators.
 pub const USER_SCOPES: [&str; 2] = ["chat", "messages"];
-pub const OPERATOR_SCOPES: [&str; 2] = ["status", "journal"];
+pub const OPERATOR_SCOPES: [&str; 3] = ["status", "journal", "channels"];
 
 /// Characters of a target's name: it stands in records, logs and variables.
 const MAX_TARGET_NAME: usize = 64;
 
 /// Characters of a principal's name, with the room for a platform and an id on it.
-const MAX_PRINCIPAL: usize = 128;
+pub const MAX_PRINCIPAL: usize = 128;
 
 /// Bytes of a model's name: a path in a registry with its tag.
 const MAX_MODEL: usize = 256;
@@ -113,9 +113,9 @@ pub fn variable(name: &str) -> Result<String, String> {
     }
 }
 
-/// What the gateway tells an agent about its turn, and a target's command about a reply.
+/// What the gateway tells an agent about its turn, a target's command about a reply, and an adapter.
 const OWN: &str = "HERMES_SESSION HERMES_MESSAGE_ID HERMES_ATTEMPT HERMES_PRINCIPAL HERMES_TRANSCRIPT \
-    HERMES_ATTACHMENTS HERMES_INSTRUCTIONS HERMES_MARK HERMES_GATEWAY_PROFILE";
+    HERMES_ATTACHMENTS HERMES_INSTRUCTIONS HERMES_MARK HERMES_GATEWAY_PROFILE HERMES_CHANNEL";
 
 #[cfg(test)]
 mod tests {
@@ -164,6 +164,7 @@ mod tests {
             "HERMES_DELIVERY_ID",
             "HERMES_MARK",
             "HERMES_GATEWAY_PROFILE",
+            "HERMES_CHANNEL",
         ] {
             assert!(variable(bad).is_err(), "{bad:?}");
         }

@@ -109,7 +109,10 @@ impl Diagnostics<'_> {
                 *at = usize::try_from(number(key, value, of, range, wrong)?).unwrap_or(usize::MAX);
             }
             Field::Env(at) => self.table(at, key, value.as_table().ok_or(wrong)?, ENV),
-            Field::Models(at) => self.table(at, key, value.as_table().ok_or(wrong)?, MODELS),
+            Field::Names(at, name, of) => {
+                let table = value.as_table().ok_or(wrong)?;
+                self.table(at, key, table, (name, &|_, value| of(value)));
+            }
         }
         Ok(())
     }
@@ -171,7 +174,10 @@ impl Diagnostics<'_> {
                         "url" => (Field::Url(&mut url, Url::base), key.example),
                         "key_file" => (Field::Path(&mut key_file), "\"~/.config/upstream.key\""),
                         "model" => (Field::Text(&mut model, validate::model), "\"qwen2.5:3b\""),
-                        "models" => (Field::Models(&mut models), "{ fast = \"qwen2.5:3b\" }"),
+                        "models" => (
+                            Field::Names(&mut models, validate::model, validate::model),
+                            "{ fast = \"qwen2.5:3b\" }",
+                        ),
                         _ => {
                             let (of, name) = (&key.name, quoted(name));
                             let known = "its keys are url, key_file, model, models";
@@ -199,7 +205,7 @@ impl Diagnostics<'_> {
         at: &mut ByName<String>,
         key: &KeyInfo,
         table: &Table<'_>,
-        (check_name, check): Checks,
+        (check_name, check): Checks<'_>,
     ) {
         let entry = self.source.is_entry_of(&key.name);
         if !entry {
@@ -229,13 +235,11 @@ impl Diagnostics<'_> {
 }
 
 /// What the names and the values of a table keep to; a value is checked with its name.
-type Checks = (Check, fn(&str, &str) -> Result<String, String>);
+type Checks<'a> = (Check, &'a dyn Fn(&str, &str) -> Result<String, String>);
 
 /// The system counts NAME=VALUE.
-const ENV: Checks =
-    (validate::variable, |name, value| validate::argument(&format!("{name}={value}")));
-
-const MODELS: Checks = (validate::model, |_, value| validate::model(value));
+const ENV: Checks<'static> =
+    (validate::variable, &|name, value| validate::argument(&format!("{name}={value}")));
 
 /// What the text stands for; the empty one for nothing.
 fn given_as<T>(key: &KeyInfo, text: &str, parse: Check<T>) -> Result<Option<T>, String> {

@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 
+use super::enum_setting::Unknown;
 use super::error::{Problems, quoted};
 use super::load::Loaded;
 use super::url::Url;
@@ -28,6 +29,14 @@ impl Loaded {
                 &format!("deliver.{name}.command"),
                 program(&target.command, &target.env, path, here),
             );
+        }
+        for (name, channel) in self.config.channel.iter() {
+            let of = format!("channel.{name}");
+            let program = program(&channel.command, &channel.env, path, here);
+            warn(&format!("{of}.command"), program);
+            let nobody = channel.unknown == Unknown::Ignore && channel.listed().is_empty();
+            let why = "lets nobody talk: write allow, groups or operators, or unknown = \"pair\"";
+            warn(&of, nobody.then(|| why.to_owned()));
         }
         found.lines(&self.file_name())
     }

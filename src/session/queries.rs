@@ -125,19 +125,20 @@ impl Hub {
         (state.table.get(first)?.turn == TurnState::Running).then_some(first)
     }
 
-    /// The sessions of a principal with `wanted` keys, in the order of these, at most so many; and
-    /// whether there are more.
+    /// The `wanted` sessions of some principals, in the order of these and of their keys, at most so many;
+    /// and whether there are more.
     pub fn sessions(
         &self,
-        principal: &str,
-        wanted: &dyn Fn(&str) -> bool,
+        whose: &dyn Fn(&str) -> bool,
+        wanted: &dyn Fn(&Owner) -> bool,
         limit: usize,
     ) -> io::Result<(Vec<Session>, bool)> {
         let mut found: ByName<u64> = ByName::default();
         let mut add = |owner: &Owner, bytes: u64| {
-            let is_wanted = |key: &&str| owner.principal == principal && wanted(key);
+            let is_wanted = |_: &&str| whose(&owner.principal) && wanted(owner);
             if let Some(key) = owner.session.as_deref().filter(is_wanted) {
-                let known = found.of(key);
+                // A principal's name has no space.
+                let known = found.of(&format!("{} {key}", owner.principal));
                 *known = bytes.max(*known);
             }
             // A page of them, and one more.
@@ -147,10 +148,11 @@ impl Hub {
             add(&entry.owner, 0);
             true
         });
-        self.transcripts.list(principal, &mut |about| add(&about.owner, about.bytes))?;
+        self.transcripts.list(whose, &mut |about| add(&about.owner, about.bytes))?;
         let more = found.iter().nth(limit).is_some();
-        let session = |(key, bytes): (&String, &u64)| {
-            self.session_of(Owner::new(principal.to_owned(), Some(key.clone())), *bytes)
+        let session = |(name, bytes): (&String, &u64)| {
+            let (principal, key) = name.split_once(' ').unwrap_or_default();
+            self.session_of(Owner::new(principal.to_owned(), Some(key.to_owned())), *bytes)
         };
         Ok((found.iter().take(limit).map(session).gather(), more))
     }

@@ -56,10 +56,10 @@ impl TranscriptUsage {
         kept.bytes
     }
 
-    /// Whether a session is this principal's, or not counted yet.
-    pub fn may_be_of(&self, session: Digest, principal: &str) -> bool {
+    /// Whether a session is of one of these principals, or not counted yet.
+    pub fn may_be_of(&self, session: Digest, whose: &dyn Fn(&str) -> bool) -> bool {
         let kept = self.sessions.get(session);
-        kept.is_none_or(|kept| self.principals[kept.principal].0 == principal)
+        kept.is_none_or(|kept| whose(&self.principals[kept.principal].0))
     }
 
     /// Whether a principal may go on with this session, or begin it.

@@ -40,7 +40,7 @@ fn ask(gateway: &Gateway, options: &[&str], operations: usize) {
 /// Those of the control socket are not found here, however they are asked for.
 #[test]
 fn no_request_that_the_document_has_is_answered_otherwise() {
-    ask(&Gateway::start(), &["--exclude-tag", "Upstream"], 29);
+    ask(&Gateway::start(), &["--exclude-tag", "Upstream"], 33);
 }
 
 #[test]

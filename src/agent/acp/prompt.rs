@@ -11,7 +11,7 @@ use super::wire::Features;
 use crate::agent::context::{history, instructions, is_instruction, message};
 use crate::agent::{Attachment, Turn};
 use crate::digest::to_base64;
-use crate::escape::quoted;
+use crate::escape::{percent_encoded, quoted};
 use crate::json::add;
 use crate::limits::MAX_BODY_RANGE;
 use crate::sys::fs::{is_temporary, open_own, read_bytes};
@@ -146,15 +146,8 @@ fn block(attachment: &Attachment, images: bool) -> io::Result<String> {
 
 /// The `file` URI of an absolute path (RFC 8089).
 fn file_uri(path: &Path) -> String {
-    let mut uri = "file://".to_owned();
-    for byte in path.as_os_str().as_bytes() {
-        match byte {
-            b'/' | b'-' | b'.' | b'_' | b'~' => uri.push(char::from(*byte)),
-            byte if byte.is_ascii_alphanumeric() => uri.push(char::from(*byte)),
-            byte => uri += &format!("%{byte:02X}"),
-        }
-    }
-    uri
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-._~".contains(&byte);
+    "file://".to_owned() + &percent_encoded(path.as_os_str().as_bytes(), &plain)
 }
 
 /// Whose message it is, for the agent's own use.

@@ -15,7 +15,7 @@ fn unknown_names_are_errors_with_a_suggestion() {
     error(
         "zebra = 1",
         "1:1: unknown key \"zebra\" outside of a section; \
-         the sections are [http], [agent], [session], [stop], [restart], [update], [log], [limits], [deliver.NAME], [keys.NAME]",
+         the sections are [http], [agent], [session], [stop], [restart], [update], [log], [limits], [deliver.NAME], [channel.NAME], [keys.NAME]",
     );
     error("[htpp]\n", "1:2: unknown section [htpp]; did you mean [http]?");
     error(
@@ -24,7 +24,7 @@ fn unknown_names_are_errors_with_a_suggestion() {
     );
     error(
         "[zebra.x]\n",
-        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [restart], [update], [log], [limits], [deliver.NAME], [keys.NAME]",
+        "1:2: unknown section [zebra]; the sections are [http], [agent], [session], [stop], [restart], [update], [log], [limits], [deliver.NAME], [channel.NAME], [keys.NAME]",
     );
     error("[[http]]\n", "1:3: http must be a section, written [http]; got a list");
     error("http = 1\n", "1:1: http must be a section, written [http]; got an integer");

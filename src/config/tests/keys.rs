@@ -28,7 +28,7 @@ fn names_and_values_of_tables_are_checked() {
     );
     error(
         "[keys.alice]\nfile = '/a'\nroutes = ['chats']",
-        "3:11: keys.alice.routes has \"chats\"; there are chat, messages, status, journal",
+        "3:11: keys.alice.routes has \"chats\"; there are chat, messages, status, journal, channels",
     );
     error(
         "[keys.alice]\nfile = '/a'\nroutes = ['journal']",
@@ -90,7 +90,7 @@ fn targets_of_notices_that_do_not_exist_are_rejected() {
         error(
             &format!("{target}{key} = 'opps'"),
             &format!(
-                "4:1: stop.{key} is \"opps\", but there is no [deliver.NAME] of that name; did you mean \"ops\"?"
+                "4:1: stop.{key} is \"opps\", but there is no [deliver.NAME] or [channel.NAME] of that name; did you mean \"ops\"?"
             ),
         );
         error(
@@ -124,12 +124,12 @@ fn targets_that_do_not_exist_are_rejected() {
     let key = |targets: &str| format!("{target}[keys.alice]\nfile = '/a'\ntargets = {targets}");
     error(
         &key("['chat', 'chatt']"),
-        "5:1: keys.alice.targets has \"chatt\", but there is no [deliver.NAME] of that name; \
+        "5:1: keys.alice.targets has \"chatt\", but there is no [deliver.NAME] or [channel.NAME] of that name; \
          did you mean \"chat\"?",
     );
     error(
         &key("['*']"),
-        "5:1: keys.alice.targets has \"*\", but there is no [deliver.NAME] of that name",
+        "5:1: keys.alice.targets has \"*\", but there is no [deliver.NAME] or [channel.NAME] of that name",
     );
     let config = good(&key("['chat']"), &[]).config;
     assert_eq!(config.keys.get("alice").unwrap().targets, ["chat"]);

@@ -1,6 +1,7 @@
 //! What people see: every error by its exact text, where values come from, and that no input
 //! brings the reader down.
 
+mod channels;
 mod errors;
 mod files;
 mod keys;

@@ -217,6 +217,7 @@ fn the_example_of_a_target_loads() {
     let text = starter_of(8642, "default");
     let (_, example) = text.split_once("# [deliver.example]\n").unwrap();
     let (example, keys) = example.split_once("# [keys.alice]\n").unwrap();
+    let (example, channel) = example.split_once("# [channel.office]\n").unwrap();
     let lines = example.lines().filter_map(|line| line.strip_prefix("#   "));
     let command = ["command = ", "env = ", "pass_env = "];
     let lines = lines.filter(|line| !command.iter().any(|key| line.starts_with(key)));
@@ -224,6 +225,9 @@ fn the_example_of_a_target_loads() {
         good(&format!("[deliver.example]\n{}", lines.collect::<Vec<_>>().join("\n")), &[]).config;
     assert!(config.deliver.get("example").unwrap().secret_file.is_some());
     let lines = keys.lines().filter_map(|line| line.strip_prefix("#   ")).collect::<Vec<_>>();
+    let office = channel.lines().filter_map(|line| line.strip_prefix("#   ")).collect::<Vec<_>>();
+    let office = good(&format!("[channel.office]\n{}", office.join("\n")), &[]).config;
+    assert_eq!(office.channel.get("office").unwrap().r#as.get("4242").unwrap(), "owner");
     let target = "[deliver.example]\nurl = 'http://127.0.0.1/'";
     let config = good(&format!("{target}\n[keys.alice]\n{}", lines.join("\n")), &[]).config;
     let alice = config.keys.get("alice").unwrap();
@@ -252,12 +256,17 @@ fn the_table_of_keys_is_sound() {
         };
         let mut config = good(&text, set).config;
         let field = (key.field)(&mut config, "").unwrap();
-        if !matches!(field, Field::Env(_) | Field::Models(_)) {
+        if !matches!(field, Field::Env(_) | Field::Names(..)) {
             let shown = render::value(field);
             let same = [key.example.to_owned(), key.example.replace("60s", "1m")];
             let home = key.example.replace('~', "/home/x");
             assert!(same.contains(&shown) || shown == home, "{shown}");
         }
+    }
+    for key in Section::of("channel").unwrap().keys {
+        let needed = ["channel.x.command=['x']", "channel.x.allow=['4242']"];
+        let needed = if key.name == "command" { &needed[1..] } else { &needed };
+        good(&format!("[channel.x]\n{} = {}\n", key.name, key.example), needed);
     }
     for key in Section::of("deliver").unwrap().keys {
         let needed = match key.name {

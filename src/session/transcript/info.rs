@@ -102,11 +102,15 @@ impl Transcripts {
         Some(TranscriptInfo { owner, bytes, used: about["used"].as_u64() })
     }
 
-    /// Shows the sessions of a principal that have a transcript. The files of others are not opened.
-    pub fn list(&self, principal: &str, visit: &mut dyn FnMut(TranscriptInfo)) -> io::Result<()> {
-        let may_be_mine = |session: &Digest| lock(&self.usage).may_be_of(*session, principal);
+    /// Shows the sessions of some principals that have a transcript. The files of others are not opened.
+    pub fn list(
+        &self,
+        whose: &dyn Fn(&str) -> bool,
+        visit: &mut dyn FnMut(TranscriptInfo),
+    ) -> io::Result<()> {
+        let may_be_mine = |session: &Digest| lock(&self.usage).may_be_of(*session, whose);
         let found = self.sessions(".json")?.filter(may_be_mine);
-        let mine = |about: &TranscriptInfo| about.owner.principal == principal;
+        let mine = |about: &TranscriptInfo| whose(&about.owner.principal);
         found.filter_map(|session| self.find(session)).filter(mine).for_each(visit);
         Ok(())
     }
