@@ -52,7 +52,7 @@ const MODULES: &[(&str, &str)] = &[
     ("delivery", "outbound http"),
     ("journal", ""),
     ("session", "journal delivery agent outbound http"),
-    ("channel", "session journal agent"),
+    ("channel", "session journal agent delivery"),
     ("api", "channel session journal agent http"),
     ("gateway", "api channel session journal agent outbound http lifecycle systemd"),
     ("cli", "gateway api channel session journal agent outbound http lifecycle systemd"),
@@ -85,6 +85,13 @@ const PURE: &[&str] = &[
     "src/shares.rs",
     "src/http/head.rs",
     "src/delivery/backoff.rs",
+    "src/channel/split.rs",
+    "src/channel/outbox.rs",
+    "src/channel/outbox/conversation.rs",
+    "src/channel/outbox/conversation/steps.rs",
+    "src/channel/outbox/preview.rs",
+    "src/channel/outbox/values.rs",
+    "src/channel/outbox/work.rs",
     "src/agent/acp/conversation.rs",
     "src/agent/acp/conversation/opening.rs",
     "src/agent/acp/updates.rs",
@@ -120,6 +127,7 @@ const TOTAL: &[&str] = &[
     "src/session/states.rs",
     "src/agent/acp/conversation.rs",
     "src/channel/link.rs",
+    "src/channel/outbox/conversation.rs",
 ];
 
 /// All that the top level of the repository holds.

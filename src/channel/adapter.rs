@@ -31,7 +31,7 @@ const NEVER: Duration = Duration::from_secs(7 * 86400);
 const ROOM: usize = 64 << 10;
 
 /// Bytes that it does not read, with which it is ended: answers are some 80 bytes each.
-const MAX_OUTBOX: usize = MAX_CHANNEL_LINE + (1 << 20);
+const MAX_OUTBOX: usize = 4 * MAX_CHANNEL_LINE;
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
@@ -145,10 +145,10 @@ impl Adapter {
     }
 
     /// Why it cannot be gone on with, whatever it says: once no line is left.
-    pub fn fault(&self) -> Option<String> {
-        let rest = self.lines.rest();
-        if rest.len() > MAX_CHANNEL_LINE {
-            let beginning = String::from_utf8_lossy(&rest[..80]);
+    pub fn fault(&mut self) -> Option<String> {
+        if self.lines.rest().len() > MAX_CHANNEL_LINE {
+            let beginning = String::from_utf8_lossy(&self.lines.rest()[..80]).into_owned();
+            self.lines = LineBuffer::default();
             return Some(format!("a line is longer than {MAX_CHANNEL_LINE} bytes: {beginning}"));
         }
         let unread = "it does not read what it is sent";
@@ -168,14 +168,6 @@ impl Adapter {
     pub fn end(&mut self) {
         if let Stage::Running = self.stage {
             self.stage = Stage::Flushing(Instant::now() + END_GRACE);
-        }
-    }
-
-    /// The same where it cannot be used any more: SIGTERM at once.
-    pub fn terminate(&mut self) {
-        if let Stage::Running | Stage::Flushing(_) = self.stage {
-            self.outbox = Vec::new();
-            self.stage = Stage::Closed(Instant::now());
         }
     }
 

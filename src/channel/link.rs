@@ -10,6 +10,9 @@
 //! Whatever else an adapter does with numbers is a fault, and its process is to be ended: what it has offered
 //! without an answer is still the platform's.
 
+#[cfg(any(test, fuzzing))]
+pub mod tests;
+
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 

@@ -3,16 +3,25 @@
 //! What may enter: the protocol, adapter processes, and who may talk. What a message is and what becomes of
 //! it is `session`'s.
 
-#[allow(dead_code)]
-mod adapter;
-#[allow(dead_code)]
-mod files;
-#[allow(dead_code)]
-mod link;
-#[allow(dead_code, unused_imports)]
-mod wire;
 mod access;
+pub mod adapter;
+mod connection;
+mod files;
+mod inbound;
+pub mod link;
+mod outbound;
+#[allow(dead_code)]
+mod outbox;
 mod pairing;
+mod pool;
+mod shared;
+#[allow(dead_code)]
+mod split;
 mod status;
+mod thread;
+#[allow(dead_code, unused_imports)]
+pub mod wire;
+mod worker;
 
+pub use pool::Channels;
 pub use status::{ChannelStatus, Control, Paired};

@@ -1,6 +1,8 @@
 //! The lines between the gateway and an adapter, version 1 of the protocol: a JSON object each. Pure.
 
 mod read;
+#[cfg(test)]
+mod tests;
 mod write;
 
 pub use read::parse;

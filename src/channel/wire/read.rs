@@ -191,12 +191,15 @@ fn digits_alone(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Reads a line.
+/// Reads a line. One that does not even begin as an object, as what a library prints, is unknown.
 ///
 /// # Errors
 /// What is wrong with it.
 pub fn parse(line: &str) -> Result<FromAdapter, String> {
-    let json = value(line.as_bytes()).map_err(|e| format!("it is no JSON: {e}"))?;
+    if !line.trim_ascii_start().starts_with('{') {
+        return Ok(FromAdapter::Unknown { n: None, why: "a line is no JSON object".to_owned() });
+    }
+    let json = value(line.as_bytes()).map_err(|e| format!("a line is no JSON: {e}"))?;
     read(json).map_err(|wrong| match wrong {
         Wrong::Line(why) | Wrong::Value(why) => why,
     })
