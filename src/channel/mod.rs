@@ -4,7 +4,7 @@
 //! it is `session`'s.
 
 mod access;
-mod adapter;
+pub mod adapter;
 mod connection;
 mod files;
 mod inbound;
