@@ -50,8 +50,15 @@ impl Channels {
         })
     }
 
+    /// Those that are configured.
+    fn listed(&self) -> Vec<Arc<Shared>> {
+        let mut all = lock(&self.all).clone();
+        all.retain(|shared| !shared.lock().stop);
+        all
+    }
+
     fn find(&self, name: &str) -> Option<Arc<Shared>> {
-        lock(&self.all).iter().find(|shared| shared.name == name).cloned()
+        self.listed().into_iter().find(|shared| shared.name == name)
     }
 }
 
@@ -88,11 +95,11 @@ impl Control for Channels {
     }
 
     fn trouble(&self) -> Option<String> {
-        lock(&self.all).iter().find_map(|shared| shared.trouble())
+        self.listed().iter().find_map(|shared| shared.trouble())
     }
 
     fn status(&self) -> Vec<ChannelStatus> {
-        let all = lock(&self.all).clone();
+        let all = self.listed();
         let status = |shared: &Arc<Shared>| {
             let mut state = shared.lock();
             state.status.pairing_codes = state.pairing.pending(Instant::now());
@@ -105,7 +112,7 @@ impl Control for Channels {
 
     fn pair(&self, code: &str) -> Result<Option<Paired>, Refusal> {
         let now = Instant::now();
-        let all = lock(&self.all).clone();
+        let all = self.listed();
         let confirm = |it: &Arc<Shared>| Some((it.clone(), it.lock().pairing.confirm(code, now)?));
         let Some((shared, person)) = all.iter().find_map(confirm) else { return Ok(None) };
         let (channel, id, name) = (shared.name.clone(), person.id, person.name);
