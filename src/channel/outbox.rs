@@ -279,3 +279,6 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
