@@ -114,13 +114,13 @@ impl Outbox {
         self.schedule(now);
     }
 
-    /// This reply is not to be sent any more.
+    /// This reply is not to be sent any more, or not known.
     pub fn forget(&mut self, id: Id, now: Instant) {
         match self.at_work(id) {
             Some(at) => self.happen(at, Event::Forgotten, now),
             None => self.conversations.iter_mut().for_each(|it| it.remove(id)),
         }
-        self.schedule(now);
+        self.end_preview(id, now);
     }
 
     /// The record that [`Action::Write`] has is written.

@@ -297,6 +297,12 @@ impl Conversation {
         State::Idle
     }
 
+    /// Nothing is to be sent any more, and what it shows without being its text is taken back.
+    pub(super) fn forget(&mut self, id: Id, cx: &mut Context<'_>) -> State {
+        self.end_preview(id, cx);
+        self.drop_first(id)
+    }
+
     /// There will be no reply to what has this preview.
     pub(super) fn end_preview(&mut self, id: Id, cx: &mut Context<'_>) {
         let Some(at) = self.previews.iter().position(|it| it.id == id) else { return };
