@@ -22,6 +22,8 @@ pub struct Context<'a> {
     pub rules: &'a Rules,
     /// None: no adapter is ready.
     pub abilities: Option<&'a Abilities>,
+    /// Something may be handed over.
+    pub open: bool,
     pub now: Instant,
     pub actions: &'a mut VecDeque<Action>,
 }

@@ -93,12 +93,13 @@ impl Conversation {
     /// Goes on with the reply at work.
     fn go(&mut self, cx: &mut Context<'_>) -> State {
         let edits = cx.edits();
-        let Some((work, can)) = self.work.as_mut().zip(cx.abilities) else {
-            return self.give_up_attempt();
-        };
-        if work.is_sent() {
+        if self.work.as_ref().is_some_and(|work| work.is_sent()) {
             return self.record(Step::Delivered, Then::Over, cx);
         }
+        let can = cx.abilities.filter(|_| cx.open);
+        let Some((work, can)) = self.work.as_mut().zip(can) else {
+            return self.give_up_attempt();
+        };
         work.fit(can);
         let place = edits && work.of.preview.is_none();
         let opening = work.opening(place);

@@ -174,9 +174,16 @@ impl Run {
                 assert!(times <= most + gone, "{times} times: {why}");
                 assert!(times >= 1 || !stored.is_delivered(), "it never came: {why}");
             }
+            let of = |it: &&super::world::Shown| it.of.0 == id && !it.gone;
+            let left = self.world.platform.iter().filter(of).any(|it| it.text.starts_with('x'));
+            let touched = self.deleted.contains(&id) || self.refused.contains(&id);
+            assert!(
+                !left || rules.uncertain == Uncertain::Resend || !stored.is_delivered() || touched,
+                "seed {seed}, {rules:?} {can:?} {id:?}: a preview is left beside the reply"
+            );
             let doubtful = rules.uncertain != Uncertain::Resend && !can.key;
             let doubtful = doubtful && self.losses.keys().any(|(lost, _)| *lost == id);
-            let may_die = self.refused.contains(&id) || self.deleted.contains(&id) || doubtful;
+            let may_die = touched || doubtful;
             assert!(
                 stored.is_delivered() || may_die,
                 "seed {seed}, {rules:?} {can:?} {id:?}: {stored:?}"
