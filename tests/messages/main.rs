@@ -4,6 +4,7 @@
 mod attachments;
 mod forget;
 mod forgotten;
+mod irc;
 mod lists;
 mod messages;
 mod notices;
