@@ -463,6 +463,9 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// it binds its socket some milliseconds after it has taken the lock.
 pub const CONTROL_PAUSE: Duration = Duration::from_millis(20);
 
+/// What an adapter that is checked has for anything: platforms are asked, and people write messages meanwhile.
+pub const CHECK_WAIT: Duration = Duration::from_secs(30);
+
 /// An error's body is a sentence or the tail of an agent's stderr.
 pub const MAX_ERROR_BODY: usize = 256 << 10;
 

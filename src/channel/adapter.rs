@@ -35,7 +35,7 @@ const MAX_OUTBOX: usize = 4 * MAX_CHANNEL_LINE;
 
 /// What has come.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Heard {
+pub enum Heard {
     /// Bytes of its stdout.
     Read,
     /// Nothing: it is to be looked at what is due.
@@ -57,7 +57,7 @@ enum Stage {
 }
 
 /// A running adapter. Dropping it kills it.
-pub(super) struct Adapter {
+pub struct Adapter {
     child: Child<'static>,
     channel: String,
     stdin: Option<PipeWriter>,
@@ -102,12 +102,16 @@ impl Adapter {
         self.child.pid().get()
     }
 
-    /// Gives it a line. What its pipe does not take at once is written later.
+    /// Gives it a line.
     pub fn send(&mut self, line: &str) {
+        self.write(&[line.as_bytes(), b"\n"].concat());
+    }
+
+    /// Gives it bytes. What its pipe does not take at once is written later.
+    pub fn write(&mut self, bytes: &[u8]) {
         let Some(stdin) = &self.stdin else { return };
-        let line = [line.as_bytes(), b"\n"].concat();
-        let written = if self.outbox.is_empty() { write_some(stdin, &line) } else { 0 };
-        self.outbox.extend_from_slice(&line[written..]);
+        let written = if self.outbox.is_empty() { write_some(stdin, bytes) } else { 0 };
+        self.outbox.extend_from_slice(&bytes[written..]);
     }
 
     /// Whether it reads what it is sent, and is to have more.
@@ -169,6 +173,11 @@ impl Adapter {
         if let Stage::Running = self.stage {
             self.stage = Stage::Flushing(Instant::now() + END_GRACE);
         }
+    }
+
+    /// It was sent SIGTERM.
+    pub fn is_told(&self) -> bool {
+        matches!(self.stage, Stage::Terminated(_))
     }
 
     pub fn is_ending(&self) -> bool {

@@ -5,6 +5,7 @@ mod attachments;
 mod channels;
 mod forget;
 mod forgotten;
+mod irc;
 mod lists;
 mod messages;
 mod notices;

@@ -69,6 +69,18 @@ fn a_channel_that_is_held_or_closed_sends_nothing() {
 }
 
 #[test]
+fn a_place_gets_no_text_from_an_outbox_that_is_closed() {
+    let mut world = World::new(Uncertain::Edit);
+    world.enqueue("a", "text");
+    world.outbox.close();
+    world.answer(0, None);
+    assert!(world.in_flight.is_empty() && world.outbox.unanswered() == 0);
+    world.outbox.open(world.now);
+    world.run();
+    assert_eq!(world.in_flight[0].replaces.as_deref(), Some("m1"));
+}
+
+#[test]
 fn long_replies_take_turns_within_the_window() {
     let mut world = World::new(Uncertain::Resend);
     world.can.send_window = 1;

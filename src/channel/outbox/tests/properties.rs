@@ -163,7 +163,7 @@ impl Run {
                 let times = self.world.platform.iter().filter(own).count();
                 let why = format!("seed {seed}, {rules:?} {can:?} {id:?} part {part}: {stored:?}");
                 let losses = self.losses.get(&(id, part)).copied().unwrap_or(0);
-                let gone = self.deleted.contains(&id) || self.refused.contains(&id);
+                let gone = self.deleted.iter().chain(&self.refused).filter(|it| **it == id).count();
                 let most = match rules.uncertain {
                     _ if can.key => 1,
                     Uncertain::Hold => 1,
@@ -171,13 +171,19 @@ impl Run {
                     Uncertain::Resend => 1 + losses,
                 };
                 // Who deletes what he has read gets it again, if its receipt was lost.
-                let most = if gone { most + 1 } else { most };
-                assert!(times <= most, "{times} times: {why}");
+                assert!(times <= most + gone, "{times} times: {why}");
                 assert!(times >= 1 || !stored.is_delivered(), "it never came: {why}");
             }
+            let of = |it: &&super::world::Shown| it.of.0 == id && !it.gone;
+            let left = self.world.platform.iter().filter(of).any(|it| it.text.starts_with('x'));
+            let touched = self.deleted.contains(&id) || self.refused.contains(&id);
+            assert!(
+                !left || rules.uncertain == Uncertain::Resend || !stored.is_delivered() || touched,
+                "seed {seed}, {rules:?} {can:?} {id:?}: a preview is left beside the reply"
+            );
             let doubtful = rules.uncertain != Uncertain::Resend && !can.key;
             let doubtful = doubtful && self.losses.keys().any(|(lost, _)| *lost == id);
-            let may_die = self.refused.contains(&id) || self.deleted.contains(&id) || doubtful;
+            let may_die = touched || doubtful;
             assert!(
                 stored.is_delivered() || may_die,
                 "seed {seed}, {rules:?} {can:?} {id:?}: {stored:?}"

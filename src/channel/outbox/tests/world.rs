@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use super::super::{Abilities, Action, Delivery, Draft, Outbox, Rules, Send};
+use super::super::values::Send;
+use super::super::{Abilities, Action, Delivery, Draft, Outbox, Rules};
 use crate::channel::wire::{Failure, FailureKind, Receipt, Unit};
 use crate::config::Uncertain;
 use crate::journal::record::{Part, Step};
