@@ -10,18 +10,16 @@ mod files;
 mod inbound;
 pub mod link;
 mod outbound;
-#[allow(dead_code)]
 mod outbox;
 mod pairing;
 mod pool;
 mod shared;
-#[allow(dead_code)]
 mod split;
 mod status;
 mod thread;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code)]
 pub mod wire;
 mod worker;
 
 pub use pool::Channels;
-pub use status::{ChannelStatus, Control, Paired};
+pub use status::{ChannelStatus, Control};

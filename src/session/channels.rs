@@ -14,7 +14,7 @@ use super::notices::Notice;
 use super::reply::ReplyBuffer;
 use super::states::{DeliveryState, TurnState};
 use super::submit::{Draft, Refusal, Submitted};
-use crate::journal::record::{Fact, Origin, Part, Record, Step, Timestamp};
+use crate::journal::record::{Fact, Origin, Part, Record, Step};
 use crate::named::ByName;
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
@@ -65,7 +65,6 @@ impl Attached {
 /// A reply that is to be sent to a channel.
 #[derive(Clone, Debug, Default)]
 pub struct ToSend {
-    pub id: Id,
     pub place: Place,
     /// The platform's id of what it replies to.
     pub reply_to: Option<String>,
@@ -74,8 +73,6 @@ pub struct ToSend {
     /// Attempts that were begun.
     pub attempts: u32,
     pub parts: Parts,
-    /// When it began to wait, or was revived.
-    pub since: Timestamp,
     /// Why it is to become a dead letter at once.
     pub give_up: Option<String>,
 }
@@ -230,13 +227,11 @@ impl Hub {
             None
         };
         Some(ToSend {
-            id,
             place,
             reply_to: on.reply_to,
             prompt: on.prompt,
             attempts: outgoing.attempts,
             parts: on.parts.map(|parts| *parts).unwrap_or_default(),
-            since: outgoing.since,
             give_up,
         })
     }
