@@ -7,4 +7,4 @@ mod access;
 mod pairing;
 mod status;
 
-pub use status::{ChannelStatus, Control, Paired};
+pub use status::{ChannelStatus, Control};
