@@ -224,7 +224,7 @@ mod threads;
 #[cfg(fuzzing)]
 pub use {
     agent::acp::tests::properties as acp, api::tests::properties as bodies,
-    http::tests::properties as wire,
+    channel::link::tests::properties as adapter, http::tests::properties as wire,
 };
 
 /// What the program does with its arguments; the status to exit with.

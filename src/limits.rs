@@ -199,6 +199,10 @@ pub const MAX_CHANNEL_LINE: usize = 1 << 20;
 pub const CHANNEL_PACE: Time = setting(secs(1), Duration::from_millis(100)..=secs(60));
 /// What was asked yesterday may have been answered elsewhere. 30 days: none keeps more.
 pub const CHANNEL_MAX_AGE: Time = setting(secs(DAY), secs(60)..=secs(30 * DAY));
+/// Bytes of one text that an adapter offers; a longer one comes as a file.
+pub const MAX_CHANNEL_TEXT: usize = 64 << 10;
+/// When a platform offers again what could not be taken: room in a queue or on a disk comes in seconds.
+pub const CHANNEL_OFFER_AGAIN: Duration = Duration::from_secs(5);
 
 /// Somebody who is on no list is named in the log, so that an operator sees whom to let in, and floods it not.
 pub const STRANGER_NAMED_AGAIN: Duration = secs(3600);
@@ -330,6 +334,14 @@ pub const LOG_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long a settled message is known: idempotency keys hold for a day, as the usual APIs have it.
 pub const KEEP_RESULTS_FOR: Duration = Duration::from_secs(24 * HOUR);
 
+/// What a channel has offered is known for longer, by its id: platforms repeat what was not acknowledged for
+/// days, and none for a month.
+pub const KEEP_OFFERED: Duration = Duration::from_secs(30 * 24 * HOUR);
+/// The same in number: 5 MB of memory.
+pub const MAX_OFFERED: usize = 10_000;
+/// Facts of each kind about a channel: 1,000 conversations that have moved, or people that were let in.
+pub const MAX_FACTS: usize = 1000;
+
 /// A month: whoever has not looked at a dead letter by then never will.
 pub const KEEP_DEAD_LETTERS: Duration = Duration::from_secs(30 * 24 * HOUR);
 
@@ -450,6 +462,9 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two looks at a gateway that holds its lock and does not listen yet, or not any more:
 /// it binds its socket some milliseconds after it has taken the lock.
 pub const CONTROL_PAUSE: Duration = Duration::from_millis(20);
+
+/// What an adapter that is checked has for anything: platforms are asked, and people write messages meanwhile.
+pub const CHECK_WAIT: Duration = Duration::from_secs(30);
 
 /// An error's body is a sentence or the tail of an agent's stderr.
 pub const MAX_ERROR_BODY: usize = 256 << 10;

@@ -50,7 +50,7 @@ pub struct Shares {
 impl Shares {
     /// `limits.max_share`, or the whole where the owner is the only principal.
     pub fn of(config: &Config) -> Shares {
-        let alone = config.keys.iter().next().is_none();
+        let alone = config.keys.is_empty() && config.channel.is_empty();
         Shares { percent: if alone { 100 } else { config.limits.max_share as u64 } }
     }
 

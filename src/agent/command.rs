@@ -8,7 +8,7 @@ use std::{cell::RefCell, ffi::OsStr, io, path::Path, sync::Arc};
 use serde_json::Value;
 
 use super::context::instructions;
-use super::output::{StderrTail, Utf8Stream};
+use super::output::Utf8Stream;
 use super::{Attachment, Outcome, Reply, Report, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config;
@@ -17,7 +17,7 @@ use crate::json::value;
 use crate::limits::{AGENT_READ, KILL_AFTER, MAX_STDERR_TAIL};
 use crate::subprocess::{
     Child, ChildEvent, ChildKind, Children, Environment, ExitReason, Program, RunOptions,
-    environment, explain_failure, keep_tail,
+    StderrTail, environment, explain_failure, keep_tail,
 };
 use crate::sys::gather::Gather;
 use crate::sys::process::{Status, is_shortage};

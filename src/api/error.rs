@@ -229,6 +229,7 @@ impl From<Refusal> for ApiError {
             Refusal::Unknown => (404, "not_found"),
             Refusal::TooLate => (409, "already_finished"),
             Refusal::NotAsked => (409, "not_asked"),
+            Refusal::NotYours => (403, "not_asked"),
             Refusal::ManyAsked(_) => (409, "approval_ambiguous"),
             Refusal::Failed(_) => (503, "unavailable"),
         };

@@ -41,7 +41,10 @@ pub fn ready(service: &Service, opens_status: &dyn Fn() -> bool) -> Response {
 /// Why new durable work is not taken.
 fn degraded(service: &Service) -> Option<String> {
     match service.hub.condition() {
-        Condition::Good => lock(&service.hangs).clone(),
+        Condition::Good => {
+            let hangs = lock(&service.hangs).clone();
+            hangs.or_else(|| service.channels.get()?.trouble())
+        }
         Condition::Degraded(why) | Condition::Broken(why) => Some(why),
     }
 }
@@ -114,6 +117,7 @@ pub fn status(exchange: Exchange<'_>, _: &str) -> Handled {
         "agent": service.settings().agent.kind(),
         "upstreams": upstreams(service),
         "processes": processes(service),
+        "channels": channels(service),
         "connections": service.connections.count(),
         "sessions": sessions,
         "turns": turns,
@@ -136,6 +140,12 @@ fn upstreams(service: &Service) -> Value {
     let settings = service.settings();
     let all = settings.config.agent.url.iter();
     Value::Array(all.map(|server| server.url.origin().into()).collect())
+}
+
+/// The channels, as `/v1/channels` has them.
+fn channels(service: &Service) -> Value {
+    let all = service.channels.get().map(|channels| channels.status()).unwrap_or_default();
+    Value::Array(all.iter().filter_map(|it| it.to_json().parse().ok()).gather())
 }
 
 /// The processes of an agent that stays; the principal is null where operators, or all, share it.

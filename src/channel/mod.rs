@@ -4,7 +4,24 @@
 //! it is `session`'s.
 
 mod access;
+pub mod adapter;
+mod connection;
+mod files;
+mod inbound;
+pub mod link;
+mod outbound;
+#[allow(dead_code)]
+mod outbox;
 mod pairing;
+mod pool;
+mod shared;
+#[allow(dead_code)]
+mod split;
 mod status;
+mod thread;
+#[allow(dead_code, unused_imports)]
+mod wire;
+mod worker;
 
+pub use pool::Channels;
 pub use status::{ChannelStatus, Control};

@@ -59,6 +59,13 @@ pub struct Paired {
 
 /// The running channels.
 pub trait Control: Send + Sync {
+    /// Starts those that are configured and do not run, and ends those that are not configured any more: at
+    /// the start, and after each reload. Does not wait for anything.
+    fn follow(&self);
+
+    /// What is wrong with one of them, where it has lasted or only an operator can help.
+    fn trouble(&self) -> Option<String>;
+
     /// All that are configured, by name.
     fn status(&self) -> Vec<ChannelStatus>;
 

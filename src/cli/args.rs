@@ -148,6 +148,7 @@ impl Parsed {
             ("journal", "retry" | "drop")
             | ("channel", "pair" | "restart" | "sessions" | "read") => 2,
             ("channel", "unpair") => 3,
+            ("channel", "check") => usize::MAX,
             ("send", _) if self.has("--result") => 0,
             ("send" | "help" | "man", _)
             | ("config", "check")
@@ -211,6 +212,12 @@ impl Parsed {
                 return Some(format!("--mode takes queue or interrupt, not {wrong:?}"));
             }
             ("journal", ["retry" | "drop", id @ ..]) => return not_an_id(id.first().copied()),
+            ("channel", ["check"]) => "the adapter's command is missing, behind --",
+            ("channel", words)
+                if words.first() != Some(&"check") && (self.has("--to") || self.has("--wait")) =>
+            {
+                "--to and --wait go with `channel check`"
+            }
             ("channel", ["pair"]) => "the code is missing that the sender was told",
             ("channel", ["unpair", ..]) if words.len() < 3 => {
                 "unpair takes a channel and the id of whom it lets in no longer"

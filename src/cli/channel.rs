@@ -1,10 +1,11 @@
 //! `channel`: the accounts on chat platforms, who is let in there, and what is said.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
 use super::args::Parsed;
+use super::channel_check;
 use super::context::Context;
 use super::control_client::{connect_to, escaped_lines, exchange, parse, refused, request};
 use super::history::word;
@@ -12,13 +13,19 @@ use super::output::{say, say_wrapped, table};
 use super::time_format;
 use crate::escape::{percent_encoded, quoted};
 use crate::exit::{Exit, Failure};
-use crate::limits::{CONTROL_TIMEOUT, MAX_WAIT};
+use crate::limits::{CHECK_WAIT, CONTROL_TIMEOUT, MAX_WAIT};
 use crate::outbound::{Client, Request};
 use crate::sys::clock::rfc3339;
 use crate::sys::gather::Gather;
 
 /// Does what the words say.
 pub fn channel(context: &Context, args: &Parsed) -> Result<Exit, Failure> {
+    if let [word, command @ ..] = &args.words[..]
+        && word == "check"
+    {
+        let wait = args.number("--wait").map_or(CHECK_WAIT, Duration::from_secs);
+        return channel_check::check(&context.children, command, args.value("--to"), wait);
+    }
     let mut client = connect_to(context)?;
     let words: Vec<&str> = args.words.iter().map(String::as_str).gather();
     match words[..] {

@@ -11,11 +11,12 @@ use crate::subprocess::{Program, find_program};
 use crate::sys::{fd, fs as files, gather::Gather};
 
 /// Name and section of each page, the first one first.
-const PAGES: [(&str, &str); 5] = [
+const PAGES: [(&str, &str); 6] = [
     ("hermes-gateway", "1"),
     ("hermes-gateway.toml", "5"),
     ("hermes-gateway-agent", "7"),
     ("hermes-gateway-api", "7"),
+    ("hermes-gateway-channel", "7"),
     ("hermes-gateway-operation", "7"),
 ];
 
@@ -116,7 +117,8 @@ mod tests {
             (1, "hermes-gateway.toml(5)"),
             (2, "agent agent.7 hermes-gateway-agent hermes-gateway-agent(7)"),
             (3, "api hermes-gateway-api.7"),
-            (4, "operation hermes-gateway-operation(7)"),
+            (4, "channel hermes-gateway-channel(7)"),
+            (5, "operation hermes-gateway-operation(7)"),
         ] {
             for word in words.split(' ') {
                 assert_eq!(page(word), Ok(n), "{word}");

@@ -4,6 +4,7 @@
 mod approvals;
 mod args;
 mod channel;
+mod channel_check;
 mod config;
 mod context;
 mod control_client;

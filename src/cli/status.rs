@@ -79,6 +79,7 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
         line("", status["waiting"].is_object().then(|| safe(&words)));
     }
     list("processes").for_each(|one| line("process", Some(safe(&process(one)))));
+    list("channels").for_each(|one| line("channel", Some(safe(&channel(one, now)))));
     line("limits", shown(&status["limits"]["shortage"]));
     line("journal", status["journal"].is_object().then(|| journal(&status["journal"])));
     list("principals").for_each(|one| line("principal", Some(safe(&principal(one)))));
@@ -88,6 +89,26 @@ pub fn to_text(status: &Value, unit: Option<&str>, now: i64) -> String {
     let stop = &status["last_stop"];
     line("last stop", stop.is_object().then(|| history::in_a_line(stop, now)));
     text
+}
+
+/// One channel, and what waits for it or of it.
+fn channel(channel: &Value, now: i64) -> String {
+    let text = |key: &str| channel[key].as_str().unwrap_or_default();
+    let count = |key: &str| channel[key].as_u64().unwrap_or(0);
+    let mut words = format!(
+        "{} is {} since {}: {} unacknowledged, {} to send",
+        text("name"),
+        text("state"),
+        time_format::with_age(text("since"), now),
+        count("unacknowledged"),
+        count("waiting")
+    );
+    for (about, what) in [("", text("why")), ("messages may be missing ", text("gap"))] {
+        if !what.is_empty() {
+            words = format!("{words}; {about}{what}");
+        }
+    }
+    words
 }
 
 /// The restart that is under way, the last one, and the last that did not happen.
@@ -276,6 +297,19 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
         let lines = "  process  7: 1 turn, 57 served, 3 sessions, 121 MiB, started 2 min ago
   process  8 of b\\u{1b}: 0 turns, 0 served, 1 session, started 1 s ago\n";
         assert!(text_of(&report, 0).contains(lines), "{}", text_of(&report, 0));
+    }
+
+    #[test]
+    fn channels_have_a_line_each() {
+        let mut report = running();
+        report.status["channels"] = json!([{
+            "name": "office", "state": "waiting", "since": "1994-11-06T08:49:37Z", "why": "a\u{1b}",
+            "unacknowledged": 1, "waiting": 2, "gap": null,
+        }]);
+        let line = "  channel  office is waiting since 1994-11-06 08:49:37 UTC (2 min ago): \
+                    1 unacknowledged, 2 to send; a\\u{1b}\n";
+        let text = text_of(&report, 784_111_777 + 125);
+        assert!(text.contains(line), "{text}");
     }
 
     #[test]

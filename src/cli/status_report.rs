@@ -24,7 +24,7 @@ use crate::systemd::systemctl::{Properties, Systemctl};
 
 /// What the report has as the gateway answered it; null without an answer.
 const ANSWERED: &str = "uptime_seconds listen stop_timeout_seconds version agent upstreams \
-    processes sessions turns waiting limits degraded warnings reload_error restart journal principals";
+    processes channels sessions turns waiting limits degraded warnings reload_error restart journal principals";
 
 /// What is known of one gateway at one moment.
 #[derive(Debug)]

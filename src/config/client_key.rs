@@ -11,6 +11,14 @@ impl Config {
         let by_role = self.keys.get(principal).is_some_and(|key| key.role == Role::Operator);
         by_role || self.session.operators.iter().any(|name| name == principal)
     }
+
+    /// Whether whom a channel's platform calls `id` may do so.
+    pub fn is_operator_on(&self, channel: &str, id: &str) -> bool {
+        self.channel.get(channel).filter(|_| !id.is_empty()).is_some_and(|own| {
+            let known = own.r#as.get(id).is_some_and(|principal| self.is_operator(principal));
+            known || own.operators.iter().any(|known| known == id)
+        })
+    }
 }
 
 impl ClientKey {

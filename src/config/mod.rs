@@ -34,7 +34,9 @@ mod warnings;
 pub use did_you_mean::hint;
 #[cfg(test)]
 pub use enum_setting::Role;
-pub use enum_setting::{Approve, Busy, EnumSetting, LogTarget, Protocol, SessionOf, Unknown};
+pub use enum_setting::{
+    Approve, Busy, EnumSetting, LogTarget, Protocol, SessionOf, Uncertain, Unknown,
+};
 pub use load::{ECHO_UNASKED, Loaded, Sources, fix, load};
 pub use schema::{Agent, Channel, ClientKey, Config, Http, Limits, Target};
 pub use secret::Secret;

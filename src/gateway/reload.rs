@@ -74,6 +74,7 @@ fn reload(plan: &Plan, service: &Service) -> (Exit, String) {
     // First: no old key is to wait for a lock that a hung disk holds.
     service.set_keys(keys);
     service.hub.reload(settings(plan, new));
+    service.channels.get().iter().for_each(|channels| channels.follow());
     log::info!("{READ_AGAIN}");
     (Exit::Planned, said)
 }

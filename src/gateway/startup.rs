@@ -18,6 +18,7 @@ use super::sockets::{CONTROL, Earlier, HTTP, bind};
 use super::{handover, replace};
 use crate::agent::Agent;
 use crate::api::{Facts, Keyring, Service};
+use crate::channel::Channels;
 use crate::config::{self, Config, Loaded, Secret};
 use crate::escape::{counted, escaped};
 use crate::exit::{Exit, Failed, Failure};
@@ -246,6 +247,9 @@ pub fn after_ready(plan: &Plan, started: &Service, run: &Run, supervisor: &Super
         failed,
     });
     started.hub.open();
+    let dir = if plan.ephemeral { plan.dirs.ephemeral() } else { plan.dirs.state.clone() };
+    let channels = Channels::new(&started.hub, &plan.children, dir.join("channels"));
+    started.channels.get_or_init(|| Arc::new(channels)).follow();
     if let Some(line) = run.silent.get() {
         let text = |key: &str| escaped(line[key].as_str().unwrap_or("?"), false);
         let (started, reason) = (text("started"), text("reason"));

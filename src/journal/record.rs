@@ -232,6 +232,20 @@ impl Record {
         Record::Step { id: id.to_string(), n, at: at.into(), step }
     }
 
+    /// Whether it is about where a message's turn is.
+    pub fn moves_turn(&self) -> bool {
+        let Record::Step { step, .. } = self else { return false };
+        matches!(
+            step,
+            Step::Started
+                | Step::Retry(_)
+                | Step::Done(..)
+                | Step::Failed(..)
+                | Step::Cancelled(_)
+                | Step::Released
+        )
+    }
+
     /// The word that says which it is.
     pub fn word(&self) -> &'static str {
         match self {
@@ -260,6 +274,9 @@ impl Record {
     pub fn without_digests(mut self) -> Record {
         if let Record::Accepted(accepted) = &mut self {
             (accepted.key, accepted.body) = (None, None);
+            if let Some(origin) = &mut accepted.origin {
+                (origin.account, origin.ids, origin.cursor) = Default::default();
+            }
             // Of a file, what its sender calls it: see `session::StoredFile`.
             for attachment in accepted.attachments.iter_mut() {
                 if let Some((_, name)) = attachment.rsplit_once('\t') {

@@ -7,7 +7,7 @@ use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::Owner;
 use super::states::TurnState;
-use super::submit::Refusal;
+use super::submit::{Draft, Refusal};
 use crate::agent::{Answer, Question};
 use crate::journal::record::{Record, Step};
 use crate::sys::gather::Gather;
@@ -15,6 +15,27 @@ use crate::sys::gather::Gather;
 /// How many records are looked through at a time, from the newest on; and for one page at the most.
 const SCANNED: u64 = 4096;
 const MAX_SCANNED: u64 = 256 * SCANNED;
+
+/// Whoever gives a command or an answer.
+#[derive(Clone, Debug)]
+pub struct Sender {
+    pub who: Owner,
+    /// The channel that it came from, and the sender there; empty elsewhere.
+    pub channel: String,
+    pub from: String,
+    pub operator: bool,
+}
+
+impl Sender {
+    /// As the journal names him: in a conversation of several people by himself.
+    pub(super) fn name(&self, asker: &str) -> String {
+        if asker.is_empty() {
+            self.who.principal.clone()
+        } else {
+            format!("{}:{}", self.channel, self.from)
+        }
+    }
+}
 
 impl Hub {
     /// Answers a question of a message: the only one that is open, or that of this id. Durable before the
@@ -53,6 +74,46 @@ impl Hub {
         self.sync(number)?;
         event.iter().for_each(|event| event.notify());
         Ok(Approved { message: id, id: open.id, title: open.question.title, allowed: allow })
+    }
+
+    pub(super) fn sender(&self, draft: &Draft) -> Sender {
+        let config = &self.settings().config;
+        let offered = draft.origin.as_ref().filter(|_| draft.is_offered());
+        let from = offered.map(|origin| origin.from.clone()).unwrap_or_default();
+        let channel = draft.deliver.clone().unwrap_or_default();
+        let operator =
+            config.is_operator(&draft.who.principal) || config.is_operator_on(&channel, &from);
+        Sender { who: draft.who.clone(), channel, from, operator }
+    }
+
+    /// Answers a question of the sender's session, or that of an id: of a message in a conversation of several
+    /// people its own sender may, and an operator.
+    ///
+    /// # Errors
+    /// Unknown: nothing is asked; NotAsked: not by this id; NotYours; ManyAsked; or those of [`Hub::approve`].
+    pub fn answer_as(
+        &self,
+        sender: &Sender,
+        id: Option<&str>,
+        allow: bool,
+    ) -> Result<Approved, Refusal> {
+        let Sender { who, from, operator, .. } = sender;
+        let mine = |owner: &Owner| owner.principal == who.principal || *operator;
+        let mut open =
+            self.open_approvals(&|owner| if id.is_some() { mine(owner) } else { owner == who });
+        open.retain(|it| id.is_none_or(|id| it.id.eq_ignore_ascii_case(id)));
+        let all = open.len();
+        open.retain(|it| *operator || it.asker.is_empty() || it.asker == *from);
+        match &open[..] {
+            [] if all > 0 => Err(Refusal::NotYours),
+            [] => Err(id.map_or(Refusal::Unknown, |_| Refusal::NotAsked)),
+            [one] => self.approve(one.message, Some(&one.id), allow, &sender.name(&one.asker)),
+            _ => {
+                let line = |it: &OpenApproval| format!("\n{} {}", it.id, it.question.title);
+                let lines: Vec<String> = open.iter().map(line).gather();
+                Err(Refusal::ManyAsked(lines.concat()))
+            }
+        }
     }
 
     /// Writes down what becomes of a question about a message that runs. `question`: its id and itself.

@@ -16,6 +16,8 @@ pub struct OpenApproval {
     pub message: Id,
     /// Whose message that is.
     pub owner: Arc<Owner>,
+    /// Its sender, in a conversation of several people on a channel; empty elsewhere.
+    pub asker: String,
     /// Six letters and digits, unlike those of all others that are open.
     pub id: String,
     pub question: Question,
@@ -82,7 +84,7 @@ impl OpenApproval {
     /// `expires_at`: milliseconds since 1970; `taken`: the ids of all others.
     pub fn new(
         message: Id,
-        owner: Arc<Owner>,
+        (owner, asker): (Arc<Owner>, String),
         question: &Question,
         expires_at: u64,
         taken: &dyn Fn(&str) -> bool,
@@ -96,7 +98,7 @@ impl OpenApproval {
             (members(&question.title, &question.kind, &question.input), rfc3339(expires_at));
         let json =
             format!(r#"{{"message":"{message}","id":"{id}",{what},"expires_at":"{until}"}}"#);
-        OpenApproval { message, owner, id, question: question.clone(), json: json.into() }
+        OpenApproval { message, owner, asker, id, question: question.clone(), json: json.into() }
     }
 }
 

@@ -2,22 +2,26 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::asking::OpenApproval;
+use super::approvals::Sender;
+use super::channels::{HELD, place_beside};
 use super::hub::Hub;
 use super::id::Id;
-use super::message_table::{Digest, Entry, Owner, digest_of};
+use super::message_table::{Digest, Entry, Owner, Place, digest_of};
 use super::restarts::{Foreseen, MAX_REQUESTERS, Requester, RestartKind, RestartRequest};
 use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
 use crate::escape::escaped;
+use crate::journal::record::{Accepted, Origin, Step};
 use crate::limits::{RESTART_PAUSE, RESTART_STORM};
 use crate::sys::gather::Gather;
 
 /// A message that is a command. What is none goes to the agent, whatever it begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
+    Start,
     Help,
+    Missed,
     Status,
     Stop,
     Approve,
@@ -30,8 +34,10 @@ pub enum Command {
     Update,
 }
 
-const COMMANDS: [(&str, Command, &str); 11] = [
+const COMMANDS: [(&str, Command, &str); 13] = [
+    ("/start", Command::Start, "what this is"),
     ("/help", Command::Help, "this list"),
+    ("/missed", Command::Missed, "answer what came here while nobody could, and was old by then"),
     ("/status", Command::Status, "what the gateway and this session are doing"),
     ("/stop", Command::Stop, "end the running turn"),
     (
@@ -66,6 +72,12 @@ impl Command {
     fn is_answer(self) -> bool {
         matches!(self, Command::Approve | Command::Deny)
     }
+
+    /// Whether everybody may give it.
+    fn is_open(self) -> bool {
+        let harmless = matches!(self, Command::Start | Command::Help | Command::WhoAmI);
+        harmless || self == Command::Missed || self.is_answer()
+    }
 }
 
 impl Hub {
@@ -79,22 +91,31 @@ impl Hub {
     }
 
     fn carry_out(self: &Arc<Self>, command: Command, draft: Draft) -> Result<Submitted, Refusal> {
-        let (who, text, key) = (draft.who.clone(), draft.text.trim().to_owned(), draft.key);
-        let deliver = draft.deliver.clone();
+        let (sender, text, key) = (self.sender(&draft), draft.text.trim().to_owned(), draft.key);
+        let (deliver, origin) = (draft.deliver.clone(), draft.origin.clone());
+        let (who, operator) = (sender.who.clone(), sender.operator);
         let submitted = self.admit(draft)?;
         let Submitted::New { id, .. } = submitted else { return Ok(submitted) };
-        let settings = self.settings();
-        let operator = settings.config.is_operator(&who.principal);
         let mut asks = None;
         let reply = match command {
-            _ if !operator && !command.is_answer() => {
+            _ if !operator && !command.is_open() => {
                 format!("{} is for operators; {} is not in session.operators.", text, who.principal)
             }
-            Command::Help => COMMANDS.map(|(word, _, line)| format!("{word:<9}{line}")).join("\n"),
+            Command::Start => {
+                format!(
+                    "This is gateway {}: an agent answers what is written here. See /help.",
+                    self.name()
+                )
+            }
+            Command::Help => {
+                let may = COMMANDS.iter().filter(|(_, command, _)| operator || command.is_open());
+                may.map(|(word, _, line)| format!("{word:<9}{line}")).gather().join("\n")
+            }
+            Command::Missed => self.take_missed(&who, id),
             Command::Status => self.status_text(&who),
             Command::Approve | Command::Deny => {
                 let question = text.split_whitespace().nth(1);
-                self.answer(&who, (question, operator), command == Command::Approve)
+                self.answer(&sender, question, command == Command::Approve)
             }
             Command::Stop => self.stop_turn(&who),
             Command::New => match self.reset(&who, "/new") {
@@ -103,12 +124,15 @@ impl Hub {
             },
             Command::Queue => self.queue_text(&who, id),
             Command::Retry => self.retry_last(&who, id, key),
-            Command::WhoAmI => format!("You are {}, an operator of this gateway.", who.principal),
+            Command::WhoAmI if operator => {
+                format!("You are {}, an operator of this gateway.", sender.name(&sender.from))
+            }
+            Command::WhoAmI => format!("You are {}.", sender.name(&sender.from)),
             Command::Restart | Command::Update => {
                 let update = command == Command::Update;
                 let kind = if update { RestartKind::Update } else { RestartKind::Restart };
                 let (reply, asked) = self.foresee_restart(kind);
-                asks = asked.then(|| request(kind, &who, id, deliver));
+                asks = asked.then(|| request(kind, &who, id, (deliver, origin)));
                 reply
             }
         };
@@ -176,27 +200,46 @@ impl Hub {
         )
     }
 
-    /// Answers a question of this session, or that of an id.
-    fn answer(&self, who: &Owner, (id, operator): (Option<&str>, bool), allow: bool) -> String {
-        let mine = |owner: &Owner| owner.principal == who.principal || operator;
-        let mut open =
-            self.open_approvals(&|owner| if id.is_some() { mine(owner) } else { owner == who });
-        open.retain(|it| id.is_none_or(|id| it.id.eq_ignore_ascii_case(id)));
-        match (&open[..], id) {
-            ([], None) => "Nothing is asked here.".to_owned(),
-            ([], Some(_)) => not_done(&Refusal::NotAsked),
-            ([one], _) => match self.approve(one.message, Some(&one.id), allow, &who.principal) {
-                Ok(done) => {
-                    let word = if allow { "Allowed" } else { "Denied" };
-                    format!("{word}: {}", done.title)
-                }
-                Err(refusal) => not_done(&refusal),
-            },
-            _ => {
-                let line = |it: &OpenApproval| format!("\n{} {}", it.id, it.question.title);
-                let lines: Vec<String> = open.iter().map(line).gather();
-                format!("Several things are asked; name one by its ID:{}", lines.concat())
+    fn answer(&self, sender: &Sender, id: Option<&str>, allow: bool) -> String {
+        match self.answer_as(sender, id, allow) {
+            Ok(done) => {
+                let word = if allow { "Allowed" } else { "Denied" };
+                format!("{word}: {}", done.title)
             }
+            Err(Refusal::Unknown) => "Nothing is asked here.".to_owned(),
+            Err(Refusal::ManyAsked(lines)) => {
+                format!("Several things are asked; name one by its ID:{lines}")
+            }
+            Err(refusal) => not_done(&refusal),
+        }
+    }
+
+    /// Submits what was held in a session, each message once, in their order.
+    fn take_missed(self: &Arc<Self>, who: &Owner, command: Id) -> String {
+        let messages = self.messages_of(who);
+        let held =
+            messages.iter().filter(|(id, turn)| *turn == TurnState::Cancelled && *id < command);
+        let mut taken = 0;
+        for (id, _) in held {
+            let Some(entry) = self.lock().table.copy(*id) else { continue };
+            let is_held =
+                |step: &Option<Step>| matches!(step, Some(Step::Cancelled(why)) if why == HELD);
+            let Ok(true) = self.outcome(&entry).map(|step| is_held(&step)) else { continue };
+            let key = digest_of(&[b"/missed", id.to_string().as_bytes()]);
+            let submitted = match self.accepted(&entry) {
+                Ok(message) => self.submit(again(who, message, Some((key, 0)))),
+                Err(e) => Err(Refusal::Failed(e.to_string())),
+            };
+            match submitted {
+                Ok(Submitted::New { .. }) => taken += 1,
+                Ok(Submitted::Known(_)) => {}
+                Err(refusal) => return format!("Messages taken: {taken}. {}", not_done(&refusal)),
+            }
+        }
+        if taken == 0 {
+            "Nothing was missed.".to_owned()
+        } else {
+            format!("Messages taken: {taken}.")
         }
     }
 
@@ -241,20 +284,9 @@ impl Hub {
             Some(Err(e)) => return format!("The message cannot be read back: {e}."),
             Some(Ok(message)) => message,
         };
-        let draft = Draft {
-            who: who.clone(),
-            text: message.text,
-            attachments: message.attachments,
-            files: Vec::new(),
-            context: message.context,
-            deliver: message.deliver,
-            origin: message.origin,
-            mode: Busy::Queue,
-            attended: false,
-            // Once for the command's own key, however often that comes.
-            key: key.map(|(key, body)| (digest_of(&[b"/retry", &key.to_be_bytes()]), body)),
-        };
-        match self.submit(draft) {
+        // Once for the command's own key, however often that comes.
+        let key = key.map(|(key, body)| (digest_of(&[b"/retry", &key.to_be_bytes()]), body));
+        match self.submit(again(who, message, key)) {
             Ok(Submitted::New { id, position, .. }) => {
                 format!("Sent again: {id}, position {position}.")
             }
@@ -264,10 +296,33 @@ impl Hub {
     }
 }
 
-fn request(kind: RestartKind, who: &Owner, id: Id, deliver: Option<String>) -> RestartRequest {
+/// A message that is sent again.
+fn again(who: &Owner, message: Accepted, key: Option<(Digest, Digest)>) -> Draft {
+    Draft {
+        who: who.clone(),
+        text: message.text,
+        attachments: message.attachments,
+        files: Vec::new(),
+        context: message.context,
+        deliver: message.deliver,
+        origin: message.origin.map(place_beside),
+        mode: Busy::Queue,
+        attended: false,
+        key,
+    }
+}
+
+fn request(
+    kind: RestartKind,
+    who: &Owner,
+    id: Id,
+    (deliver, origin): (Option<String>, Option<Box<Origin>>),
+) -> RestartRequest {
     let (principal, session) = (who.principal.clone(), who.session.clone());
     let by = format!("message {id} of {principal}");
-    let requester = Some(Requester { principal, session, message: id.to_string(), deliver });
+    let place =
+        origin.map(|origin| Place { conversation: origin.conversation, thread: origin.thread });
+    let requester = Some(Requester { principal, session, message: id.to_string(), deliver, place });
     RestartRequest { kind, by, requester }
 }
 

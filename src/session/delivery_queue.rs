@@ -8,6 +8,7 @@ use std::{collections::VecDeque, time::Instant};
 
 use super::id::Id;
 use super::message_table::{Entry, MessageTable};
+use crate::config::Config;
 use crate::named::ByName;
 use crate::sys::gather::Gather;
 
@@ -35,13 +36,12 @@ struct PrincipalQueue {
 }
 
 impl DeliveryQueues {
-    /// What the table has, in the order in which the replies were recorded.
-    pub fn new(table: &MessageTable) -> DeliveryQueues {
+    /// What the table has that goes to no channel, in the order in which the replies were recorded.
+    pub fn new(table: &MessageTable, config: &Config) -> DeliveryQueues {
         let mut queues = DeliveryQueues::default();
         for (id, entry) in table.sorted(Entry::is_to_be_sent, |entry| entry.outcome) {
-            if let Some(outgoing) = &entry.delivery {
-                queues.push(&outgoing.target, &entry.owner.principal, id);
-            }
+            let target = entry.target().filter(|target| config.channel.get(target).is_none());
+            target.iter().for_each(|target| queues.push(target, &entry.owner.principal, id));
         }
         queues
     }

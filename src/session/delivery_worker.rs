@@ -29,11 +29,17 @@ type Round = Result<(), Option<Instant>>;
 impl Hub {
     /// Puts the reply of a message that is over on its way.
     pub(super) fn enqueue_delivery(&self, state: &mut State, id: Id) {
-        let State { table, deliveries, .. } = state;
-        let Some(entry) = table.get(id) else { return };
-        let Some(outgoing) = &entry.delivery else { return };
-        if outgoing.state == Some(DeliveryState::Pending) {
-            deliveries.push(&outgoing.target, &entry.owner.principal, id);
+        let entry = state.table.get(id);
+        let entry = entry.filter(|entry| entry.delivery_state() == Some(DeliveryState::Pending));
+        let Some((owner, Some(target))) =
+            entry.map(|entry| (Arc::clone(&entry.owner), entry.target().map(str::to_owned)))
+        else {
+            return;
+        };
+        if self.is_channel(&target) {
+            self.send_on_channel(state, &target, id);
+        } else {
+            state.deliveries.push(&target, &owner.principal, id);
             self.maintenance_wakeup.notify_all();
         }
     }
@@ -91,7 +97,9 @@ impl Hub {
             let first = state.deliveries.next(name, Instant::now());
             let held = self.is_draining() || self.is_paused();
             let Some(id) = first.filter(|_| !held) else { return Err(None) };
-            let Some(entry) = state.table.copy(id).filter(may_be_sent) else {
+            // What is a channel by now sends it itself.
+            let sends = |entry: &Entry| may_be_sent(entry) && !self.is_channel(name);
+            let Some(entry) = state.table.copy(id).filter(sends) else {
                 state.deliveries.advance(name, id, None);
                 return Ok(());
             };
@@ -200,10 +208,7 @@ impl Hub {
                 self.sync_soon(&mut state);
                 drop(state);
                 if let Record::Step { step: Step::Dead(why), .. } = &record {
-                    log::warn!(
-                        "the reply of message {id} to target {name} is a dead letter: {why}; \
-                         `journal retry {id}` tries it again"
-                    );
+                    warn_dead(name, id, why);
                 }
             }
             // It was left out.
@@ -229,6 +234,14 @@ impl Hub {
     pub fn drop_dead_letter(&self, id: Id) -> Result<(), Refusal> {
         self.write_operation(id, Step::Dropped)
     }
+}
+
+/// Says that a reply was given up.
+pub(super) fn warn_dead(target: &str, id: Id, why: &str) {
+    log::warn!(
+        "the reply of message {id} to target {target} is a dead letter: {why}; `journal retry {id}` tries \
+         it again"
+    );
 }
 
 fn may_be_sent(entry: &Entry) -> bool {

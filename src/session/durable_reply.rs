@@ -18,7 +18,7 @@ use crate::agent::{AgentSession, Answer, Leave, Question, Reply, Report};
 use crate::cancel::{Cancel, CancelReason};
 use crate::config::Approve;
 use crate::escape::{escaped, first_chars};
-use crate::journal::record::Record;
+use crate::journal::record::{Origin, Record};
 use crate::limits::{MAX_APPROVALS, MAX_OPEN_APPROVALS, MAX_POLICY_INPUT, MAX_QUOTED_ERROR};
 use crate::sys::clock::rfc3339;
 use crate::sys::fd::EventFd;
@@ -98,7 +98,8 @@ impl DurableReply<'_> {
         runs.then_some(()).ok_or("the turn is over")?;
         let taken =
             |id: &str| state.asking.iter().flat_map(|asking| &asking.open).any(|it| it.id == id);
-        let owner = Arc::clone(&self.entry.owner);
+        let asker = self.entry.channel.as_ref().map(|on| on.asker.clone()).unwrap_or_default();
+        let owner = (Arc::clone(&self.entry.owner), asker);
         let open = OpenApproval::new(self.id, owner, question, expires_at, &taken);
         if state.asking_of(self.id).is_none() {
             let (open, answers) = (Vec::new(), Vec::new());
@@ -150,7 +151,11 @@ impl DurableReply<'_> {
         let text = format!("{text}\nAnswer /approve {id} or /deny {id}, until {until}.");
         let which = [self.id.to_string(), self.entry.attempts.to_string(), id.clone()].join(" ");
         let about = digest_of(&[b"notice", b"approval", which.as_bytes()]);
-        self.hub.tell(Notice { to: (**owner).clone(), deliver, about, text });
+        let origin = self.entry.channel.as_ref().map(|on| {
+            let ids = on.reply_to.iter().cloned().gather();
+            Box::new(Origin { ids, prompt: Some(id.clone()), ..*on.place.clone().into_origin() })
+        });
+        self.hub.tell(Notice { to: (**owner).clone(), deliver, origin, about, text });
     }
 }
 

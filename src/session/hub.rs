@@ -9,6 +9,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::asking::Asking;
+use super::channels::Attached;
 use super::clock::Clock;
 use super::delivery_queue::DeliveryQueues;
 use super::dispatch::{Dispatch, QueueLimits};
@@ -26,6 +27,7 @@ use crate::agent::Agent;
 use crate::config::Config;
 use crate::journal::record::Timestamp;
 use crate::journal::{Journal, WriteError};
+use crate::named::ByName;
 use crate::shares::Shares;
 use crate::subprocess::Children;
 use crate::sys::{clock::rfc3339, fd::EventFd};
@@ -69,13 +71,15 @@ pub struct Hub {
     pub gateway: OnceLock<String>,
     /// What the next run is told of them.
     pub restart_record: RecordFile,
+    /// The channels that work.
+    pub(super) attached: Attached,
     settings: RwLock<Arc<Settings>>,
     /// Readable once every turn has to end.
     pub abort: EventFd,
     /// Notified whenever the last work has ended during a drain or a pause, and when the journal breaks.
-    main_wakeup: Arc<EventFd>,
+    pub(super) main_wakeup: Arc<EventFd>,
     /// Turn and delivery workers. Like what follows readable without the lock, which a hung disk may hold.
-    busy: AtomicUsize,
+    pub(super) busy: AtomicUsize,
     draining: AtomicBool,
     broken: AtomicBool,
     /// See [`Hub::pause`] and [`Hub::release`].
@@ -101,6 +105,8 @@ pub(super) struct State {
     /// Begun attempts for which there was no thread, and when to try again.
     pub(super) without_thread: Vec<(Instant, Id)>,
     pub(super) deliveries: DeliveryQueues,
+    /// What each channel that is attached has to send, and was not told yet.
+    pub(super) to_send: ByName<Vec<Id>>,
     /// What `stop.notify_failures` is told of.
     pub(super) failures: Failures,
     /// Messages whose end somebody is about to read: they are not forgotten meanwhile. Whether that is the
@@ -174,7 +180,7 @@ impl Hub {
         }
         let state = State {
             dispatch,
-            deliveries: DeliveryQueues::new(&table),
+            deliveries: DeliveryQueues::new(&table, &settings.config),
             // What a start has read may be in the page cache only.
             mark_at: Some(now),
             last_id: table.last,
@@ -198,6 +204,7 @@ impl Hub {
             restarts: Restarts::default(),
             gateway: OnceLock::new(),
             restart_record: RecordFile::default(),
+            attached: Attached::default(),
             settings: RwLock::new(Arc::new(settings)),
             abort: EventFd::new()?,
             main_wakeup,
@@ -219,6 +226,7 @@ impl Hub {
         settings.agent.follow(&self.settings().agent);
         let bounds = queue_limits(&settings.config);
         self.journal.set_cap(settings.config.limits.max_journal as u64);
+        let before = self.settings();
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
         if self.is_draining() || self.is_paused() {
             self.settings().agent.set_closing(true);
@@ -232,6 +240,8 @@ impl Hub {
         }
         // It may be what they wait for.
         state.retry_soon();
+        self.move_deliveries(&mut state, &before.config.channel.names());
+        self.attached.wake();
         self.maintenance_wakeup.notify_all();
         self.start_turns(state);
     }
@@ -240,6 +250,7 @@ impl Hub {
     pub fn drain(self: &Arc<Self>) {
         self.draining.store(true, Ordering::SeqCst);
         self.settings().agent.set_closing(true);
+        self.attached.wake();
         self.announce("drain", |hub, mut state| hub.announce_drain(&mut state));
     }
 
@@ -293,16 +304,6 @@ impl Hub {
         self.draining.load(Ordering::SeqCst)
     }
 
-    /// How many turns and deliveries are at work.
-    pub fn busy(&self) -> usize {
-        self.busy.load(Ordering::SeqCst)
-    }
-
-    /// So much more work begins.
-    pub(super) fn begin_work(&self, count: usize) {
-        self.busy.fetch_add(count, Ordering::SeqCst);
-    }
-
     /// Has maintenance sync what nobody waits for.
     pub(super) fn sync_soon(&self, state: &mut State) {
         if state.sync_at.is_none() {
@@ -330,7 +331,10 @@ impl Hub {
     }
 
     /// Waits until a record is durable.
-    pub(super) fn sync(&self, number: u64) -> Result<(), WriteError> {
+    ///
+    /// # Errors
+    /// The journal is broken, and the process ends.
+    pub fn sync(&self, number: u64) -> Result<(), WriteError> {
         self.journal.sync(number).map_err(|refused| self.note_refusal(refused))
     }
 
@@ -362,18 +366,6 @@ impl Hub {
 
     pub fn is_broken(&self) -> bool {
         self.broken.load(Ordering::SeqCst)
-    }
-
-    /// One piece of work has ended.
-    pub(super) fn end_work(&self) {
-        let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
-        if last && (self.is_draining() || self.is_paused()) {
-            self.wake_main();
-        }
-    }
-
-    pub(super) fn wake_main(&self) {
-        self.main_wakeup.notify();
     }
 }
 

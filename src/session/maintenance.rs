@@ -232,7 +232,8 @@ impl Hub {
         let may = |after: Option<Instant>| after.is_none_or(|after| Instant::now() >= after);
         let (live, must_erase) = {
             let table = &self.lock().table;
-            (table.counts.bytes + table.agent_session_bytes(), table.must_erase)
+            let other = table.agent_session_bytes() + table.fact_bytes();
+            (table.counts.bytes + other, table.must_erase)
         };
         let size = self.journal.size();
         let dead = size.saturating_sub(live);

@@ -7,17 +7,18 @@ mod accounts;
 mod entries;
 mod entry;
 mod erase;
+mod on_channel;
 mod owner;
 mod record_index;
+mod restored;
 mod retention;
 mod sessions;
 mod usage;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::clock::{ClockRecord, millis};
+use super::clock::ClockRecord;
 use super::id::Id;
 use super::states::{DeliveryState, TurnState};
 use super::stored_file::Files;
@@ -25,13 +26,15 @@ use super::tree::{Tree, TreeOf};
 use crate::journal::record::{Accepted, Record, Step, Timestamp};
 use crate::limits::RECORD_OVERHEAD;
 use crate::named::ByName;
-use crate::sys::gather::Gather;
 use accounts::Account;
 use entries::Entries;
+use entry::Kind;
+use on_channel::Facts;
 use record_index::{RecordIndex, Reset};
 
 pub use accounts::{Counts, Usage};
 pub use entry::{Entry, IdempotencyKey, Outgoing, RetryState};
+pub use on_channel::{OnChannel, Parts, Place, channel_key};
 pub use owner::{Digest, Owner, digest_of, session_digest, session_name};
 
 /// All messages that are known.
@@ -55,6 +58,11 @@ pub struct MessageTable {
     accounts: ByName<Account>,
     /// Settled messages with a key in the order in which they got there.
     keyed: VecDeque<Id>,
+    /// The same of those that came from channels; and what is known by its id alone.
+    offered: VecDeque<Id>,
+    faded: VecDeque<Id>,
+    /// What is kept of channels, by name.
+    facts: ByName<Facts>,
     /// The newest message with the files of an upload: one that is sent again has those of the first.
     uploads: Tree,
     /// Files that no message has any more.
@@ -95,8 +103,9 @@ impl MessageTable {
                 let of = (&**principal, session_digest(principal, session));
                 self.keep_agent_session(of, number, bytes);
             }
-            Record::Channel { at, .. } => {
+            Record::Channel { channel, fact, key, value, at } => {
                 self.next_stamp(*at);
+                self.learn((number, bytes), (channel, *fact), (key, value));
             }
             Record::Clock { boot, since_boot, at } => {
                 let (boot, since_boot, at) = (boot.clone(), *since_boot, self.next_stamp(*at));
@@ -190,6 +199,9 @@ impl MessageTable {
         if let Some(key) = &key {
             self.idempotency_keys.insert(key.key, id.0);
         }
+        let name = record.deliver.as_deref().unwrap_or_default();
+        let channel = record.origin.as_ref().map(|it| Box::new(OnChannel::new(name, it)));
+        self.learn_origin(number, id.0, record);
         let files = Files::of(&record.attachments).map(Box::new);
         let upload = files.as_ref().map(|files| files.upload.0);
         if let Some(first) = upload.and_then(|upload| self.uploads.insert(upload, id.0)) {
@@ -202,16 +214,16 @@ impl MessageTable {
             at: record.at.at,
             key,
             delivery,
+            channel,
             files,
             ..Entry::default()
         };
         let at = self.next_stamp(record.at);
         self.last = Some(id);
         let after = Counts::of(&entry);
-        let owner = Arc::clone(&entry.owner);
-        let keyed = entry.key.is_some();
+        let (owner, kind) = (Arc::clone(&entry.owner), entry.kind());
         self.entries.push(id, entry);
-        self.recount(id, (&owner, keyed), Counts::default(), after);
+        self.recount(id, (&owner, kind), Counts::default(), after);
         self.add_record(id, number, bytes, &mut |_| {});
         if record.erased {
             self.change(id, &mut |entry| (entry.turn, entry.ended) = (TurnState::Cancelled, at));
@@ -233,14 +245,13 @@ impl MessageTable {
         let before = Counts::of(entry);
         change(entry);
         let after = Counts::of(entry);
-        let (owner, keyed) = (Arc::clone(&entry.owner), entry.key.is_some());
-        self.recount(id, (&owner, keyed), before, after);
+        let (owner, kind) = (Arc::clone(&entry.owner), entry.kind());
+        self.recount(id, (&owner, kind), before, after);
     }
 
-    /// Counts a message of this owner, with a key or without, that was so `before` and is so now; it counts
-    /// as nothing where it is not known.
-    fn recount(&mut self, id: Id, of: (&Owner, bool), before: Counts, after: Counts) {
-        let (owner, keyed) = of;
+    /// Counts a message of this owner and kind that was so `before` and is so now; it counts as nothing where
+    /// it is not known.
+    fn recount(&mut self, id: Id, (owner, kind): (&Owner, Kind), before: Counts, after: Counts) {
         if before.is_busy() != after.is_busy()
             && let Some(session) = owner.digest()
         {
@@ -259,7 +270,11 @@ impl MessageTable {
             account.dead_letters.insert(id.0, 0);
         }
         if before.is_busy() && !after.is_busy() && after.kept > 0 {
-            let list = if keyed { &mut self.keyed } else { &mut account.unkeyed };
+            let list = match kind {
+                Kind::Plain => &mut account.unkeyed,
+                Kind::Keyed => &mut self.keyed,
+                Kind::Offered => &mut self.offered,
+            };
             list.push_back(id);
         }
     }
@@ -289,6 +304,7 @@ impl MessageTable {
                     (entry.queued, entry.outcome, entry.ended) = (number, 0, Timestamp::default());
                     (entry.attempts, entry.crashes, entry.failing) = (0, 0, None);
                     (outgoing.state, outgoing.attempts, outgoing.error_record) = (None, 0, 0);
+                    entry.channel.iter_mut().for_each(|on| on.parts = None);
                 }
                 Step::Done(..) | Step::Failed(..) | Step::Cancelled(_) => {
                     (entry.outcome, entry.ended) = (number, at);
@@ -299,16 +315,28 @@ impl MessageTable {
                     }
                 }
                 Step::Sending => outgoing.attempts = n,
-                Step::Deferred(_) | Step::Dead(_) => outgoing.error_record = number,
+                Step::Deferred(_) | Step::Dead(_) => {
+                    outgoing.error_record = number;
+                    // What became of the part under way is known, or of no interest any more.
+                    let parts = entry.channel.iter_mut().filter_map(|on| on.parts.as_mut());
+                    parts.for_each(|parts| parts.open = false);
+                }
                 Step::Revived => (outgoing.attempts, outgoing.since) = (0, at),
-                Step::Released | Step::Approval(_) | Step::Edited(_) => {}
-                Step::Part(_) => {}
-                Step::Delivered | Step::Dropped | Step::Forgotten => {}
+                Step::Edited(_) => entry.channel.get_or_insert_default().edited = number,
+                Step::Part(part) => {
+                    let on = entry.channel.get_or_insert_default();
+                    on.parts.get_or_insert_default().apply(part);
+                }
+                Step::Delivered | Step::Dropped => {
+                    entry.channel.iter_mut().for_each(|on| on.parts = None);
+                }
+                Step::Released | Step::Approval(_) | Step::Forgotten => {}
             }
         });
         // It is off the lists of those to which nothing will happen any more.
         if let Step::Requeued = step {
             self.keyed.retain(|known| *known != id);
+            self.offered.retain(|known| *known != id);
             self.accounts.values_mut().for_each(|own| own.unkeyed.retain(|known| *known != id));
         }
     }
@@ -324,37 +352,6 @@ impl MessageTable {
     /// Whether a message has the files of this upload.
     pub fn has_upload(&self, upload: Id) -> bool {
         self.uploads.contains_key(&upload.0)
-    }
-
-    /// Messages that run, and the number of the attempt.
-    pub fn running(&self) -> Vec<(Id, u32)> {
-        let running = self.entries().filter(|(_, entry)| entry.turn == TurnState::Running);
-        running.map(|(id, entry)| (id, entry.attempts)).gather()
-    }
-
-    /// After a start: what ran when the last process ended waits for another attempt.
-    pub fn requeue(&mut self) {
-        for (id, _) in self.running() {
-            self.change(id, &mut |entry| {
-                (entry.turn, entry.crashes) = (TurnState::Queued, entry.crashes + 1);
-            });
-        }
-    }
-
-    /// Some messages in the order of one of their records.
-    pub fn sorted(&self, are: fn(&Entry) -> bool, by: fn(&Entry) -> u64) -> Vec<(Id, &Entry)> {
-        let chosen = self.entries().filter(|(_, entry)| are(entry));
-        let mut order: Vec<(u64, u128)> = chosen.map(|(id, entry)| (by(entry), id.0)).gather();
-        order.sort_unstable();
-        let ids = order.into_iter().map(|(_, id)| Id(id));
-        ids.filter_map(|id| Some((id, self.get(id)?))).gather()
-    }
-
-    /// The attempt that failed last did so in this process, when it was so old.
-    pub fn mark_failure(&mut self, id: Id, age: Duration) {
-        if let Some(failing) = self.entries.get_mut(id).and_then(|e| e.failing.as_mut()) {
-            failing.mark = millis(age);
-        }
     }
 
     pub fn get(&self, id: Id) -> Option<&Entry> {

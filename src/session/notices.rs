@@ -8,14 +8,14 @@ use std::time::{Duration, Instant};
 use super::clock::millis;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::{Digest, Entry, Owner, digest_of};
+use super::message_table::{Digest, Entry, Owner, Place, digest_of};
 use super::restart_record::{Down, RestartRecord, Told};
 use super::restarts::Requester;
 use super::states::{DeliveryState, TurnState};
 use super::submit::Refusal;
 use crate::config::OWNER;
 use crate::escape::{escaped, first_chars, quoted};
-use crate::journal::record::{Accepted, Record, Step};
+use crate::journal::record::{Accepted, Origin, Record, Step};
 use crate::limits::{
     DISK_SLOW, FAILURE_COOL_DOWN, MAX_DRAIN_SEND, MAX_QUOTED_ERROR, NOTIFY_COOL_DOWN, THREAD_STACK,
 };
@@ -35,6 +35,8 @@ type Telling = Box<dyn FnOnce(&Arc<Hub>) + Send>;
 pub struct Notice {
     pub to: Owner,
     pub deliver: Option<String>,
+    /// Where there, if that is a channel; `None`: its home.
+    pub origin: Option<Box<Origin>>,
     /// What it is about: of one digest there is one notice.
     pub about: Digest,
     pub text: String,
@@ -47,6 +49,7 @@ impl Notice {
         Notice {
             to: Owner::new(requester.principal.clone(), requester.session.clone()),
             deliver: requester.deliver.clone(),
+            origin: requester.place.clone().map(Place::into_origin),
             about: digest_of(&[b"notice", what.as_bytes(), requester.message.as_bytes()]),
             text,
         }
@@ -56,6 +59,7 @@ impl Notice {
         Notice {
             to: Owner::new(OWNER.to_owned(), None),
             deliver: Some(target.to_owned()),
+            origin: None,
             about: digest_of(&[b"notice", target.as_bytes(), about.as_bytes()]),
             text,
         }
@@ -65,7 +69,7 @@ impl Notice {
 impl Hub {
     /// Writes a notice, unless it is there: durable when this returns.
     pub(super) fn write_notice(self: &Arc<Self>, notice: Notice) -> Result<Id, Refusal> {
-        let Notice { to, deliver, about, text } = notice;
+        let Notice { to, deliver, origin, about, text } = notice;
         let mut state = self.lock();
         let known = state.table.find_by_idempotency_key(about);
         let known = known.map(|(id, entry)| (id, entry.turn.is_over()));
@@ -90,6 +94,7 @@ impl Hub {
                     session: to.session,
                     text: TEXT.to_owned(),
                     deliver,
+                    origin,
                     key: Some(digest.clone()),
                     body: Some(digest),
                     mode: Some(MODE.to_owned()),
@@ -210,7 +215,7 @@ impl Hub {
         record.down = Some(Down { target: target.to_owned(), about, words });
         keep(record);
         // Before it can be seen: the target's own worker is not to wait for as long as it likes.
-        let claimed = self.claim_target(target);
+        let claimed = !self.is_channel(target) && self.claim_target(target);
         let written = self.write_notice(notice).inspect_err(|e| {
             log::warn!("target {target} could not be told of the stop: {e}");
         });

@@ -25,6 +25,7 @@ impl Hub {
         self.paused.store(true, Ordering::SeqCst);
         // What one of them has to do for its end comes before the restart.
         self.settings().agent.set_closing(true);
+        self.attached.wake();
         self.announce("pause", |_, mut state| {
             state.stop_asking();
             state.replies.notify_watchers();
@@ -36,6 +37,7 @@ impl Hub {
         self.released.store(false, Ordering::SeqCst);
         self.paused.store(false, Ordering::SeqCst);
         self.settings().agent.set_closing(false);
+        self.attached.wake();
         self.announce("resume", |hub, state| {
             hub.maintenance_wakeup.notify_all();
             hub.start_turns(state);
@@ -94,6 +96,35 @@ impl Hub {
         state.dispatch.held = paused;
         let wanted = paused.then(|| state.attended());
         (paused, state.dispatch.start_next(wanted.as_deref()))
+    }
+
+    /// How much is at work, with the channels that are to end.
+    pub fn busy(&self) -> usize {
+        let ends = self.is_draining() || self.is_paused();
+        self.work() + if ends { self.attached.count() } else { 0 }
+    }
+
+    /// How many turns and deliveries are at work.
+    pub fn work(&self) -> usize {
+        self.busy.load(Ordering::SeqCst)
+    }
+
+    /// So much more work begins.
+    pub(super) fn begin_work(&self, count: usize) {
+        self.busy.fetch_add(count, Ordering::SeqCst);
+    }
+
+    /// One piece of work has ended.
+    pub(super) fn end_work(&self) {
+        let last = self.busy.fetch_sub(1, Ordering::SeqCst) == 1;
+        if last && (self.is_draining() || self.is_paused()) {
+            self.attached.wake();
+            self.wake_main();
+        }
+    }
+
+    pub(super) fn wake_main(&self) {
+        self.main_wakeup.notify();
     }
 }
 

@@ -42,7 +42,8 @@ impl Hub {
     pub fn message(&self, id: Id) -> Result<Option<Message>, WriteError> {
         let (entry, position, approvals) = {
             let state = self.lock();
-            let Some(entry) = state.table.copy(id) else { return Ok(None) };
+            let entry = state.table.copy(id).filter(|entry| !entry.is_faded());
+            let Some(entry) = entry else { return Ok(None) };
             let before =
                 |session| state.dispatch.turns_of(Some(session)).position(|other| other == id);
             let before = entry.session().map_or(Some(0), before).filter(|_| !entry.turn.is_over());

@@ -60,6 +60,9 @@ impl Hub {
         if let Record::Step { id, step: Step::Failed(..) | Step::Dead(_), .. } = record {
             self.note_failure(state, id);
         }
+        if let (Some(id), true) = (record.id().and_then(Id::parse), record.moves_turn()) {
+            self.wake_channel_of(state, id);
+        }
         if let Some(session) = state.table.session_of(record) {
             state.notify_followers(Some(session));
         }
@@ -117,7 +120,13 @@ impl Hub {
             return Err(io::ErrorKind::NotFound.into());
         }
         match parsed(&self.journal.read(entry.accepted)?)? {
-            Record::Accepted(accepted) => Ok(*accepted),
+            Record::Accepted(mut accepted) => {
+                let edited = entry.channel.as_ref().map_or(0, |on| on.edited);
+                if let Some(Step::Edited(text)) = self.step(edited)? {
+                    accepted.text = text;
+                }
+                Ok(*accepted)
+            }
             _ => Err(io::ErrorKind::InvalidData.into()),
         }
     }

@@ -277,6 +277,10 @@ impl ReplyBuffers {
         }
     }
 
+    pub fn iter(&self) -> impl Iterator<Item = &(Id, Arc<ReplyBuffer>)> {
+        self.0.iter()
+    }
+
     /// Makes all watchers look again.
     pub fn notify_watchers(&self) {
         self.0.iter().for_each(|(_, reply)| reply.lock().notify());

@@ -8,6 +8,7 @@ use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 
+use super::message_table::Place;
 use super::restarts::{MAX_REQUESTERS, Requester, RestartKind};
 use crate::json::object;
 use crate::named::ByName;
@@ -174,6 +175,8 @@ fn render(record: &RestartRecord) -> Value {
         object!(
             "principal": who.principal.as_str(), "session": who.session.as_deref(),
             "message": who.message.as_str(), "deliver": who.deliver.as_deref(),
+            "conversation": who.place.as_ref().map(|it| it.conversation.as_str()),
+            "thread": who.place.as_ref().and_then(|it| it.thread.as_deref()),
         )
     };
     let list = |all: &[Requester]| Value::from(all.iter().map(requester).gather());
@@ -204,6 +207,8 @@ fn parse(value: &Value) -> RestartRecord {
         session: some(it, "session"),
         message: text(it, "message"),
         deliver: some(it, "deliver"),
+        place: some(it, "conversation")
+            .map(|conversation| Place { conversation, thread: some(it, "thread") }),
     };
     let list = |it: &Value| it.as_array().into_iter().flatten().map(requester).gather();
     let object = |key: &str| Some(&value[key]).filter(|it| it.is_object());
@@ -250,6 +255,7 @@ mod tests {
             session: Some("s".into()),
             message: "01".into(),
             deliver: None,
+            place: Some(Place { conversation: "c".into(), thread: Some("t".into()) }),
         };
         let pending = Pending {
             kind: RestartKind::Update,

@@ -4,6 +4,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
+use super::message_table::Place;
 use crate::sys::gather::Gather;
 use crate::threads::lock;
 
@@ -39,6 +40,8 @@ pub struct Requester {
     pub message: String,
     /// The target of that message's replies.
     pub deliver: Option<String>,
+    /// Where there, if that is a channel.
+    pub place: Option<Place>,
 }
 
 /// One request.
@@ -244,7 +247,8 @@ mod tests {
 
     fn request(by: &str) -> RestartRequest {
         let (principal, message) = ("owner".to_owned(), by.to_owned());
-        let requester = Some(Requester { principal, session: None, message, deliver: None });
+        let requester =
+            Some(Requester { principal, session: None, message, deliver: None, place: None });
         RestartRequest { kind: RestartKind::Restart, by: by.to_owned(), requester }
     }
 

@@ -167,6 +167,7 @@ impl Interrupted {
         Notice {
             to: (**owner).clone(),
             deliver: None,
+            origin: None,
             about: digest_of(&[b"notice", b"interrupted", which.as_bytes()]),
             text: format!(
                 "the turn of message {id} was interrupted ({cause}); it runs again, as attempt {}",

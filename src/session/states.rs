@@ -34,17 +34,15 @@ impl TurnState {
             (Queued | Running | Backoff, Step::Cancelled(_)) => Some(Cancelled),
             (Failed, Step::Requeued) | (Running, Step::Released) => Some(Queued),
             (Running, Step::Approval(_)) => Some(Running),
-            (Queued | Backoff, Step::Edited(_)) => Some(self),
-            // A preview.
-            (Running, Step::Part(_)) => Some(Running),
+            // What waits after a crash is running still to whoever reads the journal; a preview's receipt may
+            // come when its attempt is over.
+            (Queued | Running | Backoff, Step::Edited(_) | Step::Part(_)) => Some(self),
             (Backoff, Step::Done(..))
             | (Queued | Backoff, Step::Retry(_) | Step::Released | Step::Approval(_))
             | (Queued | Running | Backoff | Done | Cancelled, Step::Requeued)
             | (Done | Failed | Cancelled, Step::Started | Step::Retry(_) | Step::Done(..))
             | (Done | Failed | Cancelled, Step::Failed(..) | Step::Cancelled(_) | Step::Released)
             | (Done | Failed | Cancelled, Step::Approval(_) | Step::Part(_) | Step::Edited(_))
-            | (Queued | Backoff, Step::Part(_))
-            | (Running, Step::Edited(_))
             | (_, Step::Sending | Step::Deferred(_) | Step::Delivered | Step::Dead(_))
             | (_, Step::Revived | Step::Dropped | Step::Forgotten) => None,
         }
@@ -87,7 +85,9 @@ impl DeliveryState {
     pub fn after(self, step: &Step) -> Option<DeliveryState> {
         use DeliveryState::{Dead, Delivered, Dropped, Pending, Sending};
         match (self, step) {
-            (Pending | Sending, Step::Sending | Step::Part(_)) => Some(Sending),
+            (Pending | Sending, Step::Sending) => Some(Sending),
+            // A version without channels does not know it: the attempt has its own record before.
+            (Pending | Sending, Step::Part(_)) => Some(self),
             (Sending, Step::Deferred(_)) | (Dead, Step::Revived) => Some(Pending),
             (Sending, Step::Delivered) => Some(Delivered),
             (Pending | Sending, Step::Dead(_)) => Some(Dead),

@@ -68,6 +68,8 @@ pub enum Refusal {
     TooLate,
     /// No such question is open.
     NotAsked,
+    /// Somebody else is asked.
+    NotYours,
     /// Several questions are: their ids.
     ManyAsked(String),
     /// The system is short of something.
@@ -94,6 +96,7 @@ impl fmt::Display for Refusal {
             Refusal::NotAsked => {
                 "No such question of this message is open: it was answered, or its time is over."
             }
+            Refusal::NotYours => "Whoever sent the message is asked; an operator may answer, too.",
             Refusal::ManyAsked(ids) => {
                 &format!("Several questions of this message are open; name one: {ids}.")
             }
@@ -181,15 +184,23 @@ impl Hub {
     /// Takes a message that the gateway answers itself, with [`Hub::reply`], and no agent.
     pub fn admit(&self, draft: Draft) -> Result<Submitted, Refusal> {
         let mut state = self.lock();
-        if let Some((id, number)) = self.find_duplicate(&state, &draft)? {
-            drop(state);
-            self.sync(number)?;
+        let submitted = self.admit_in(&mut state, draft)?;
+        drop(state);
+        if let Submitted::Known(_) = submitted {
+            self.sync(self.journal.last())?;
+        }
+        Ok(submitted)
+    }
+
+    /// The same, of which nobody may be told before a sync.
+    pub(super) fn admit_in(&self, state: &mut State, draft: Draft) -> Result<Submitted, Refusal> {
+        if let Some((id, _)) = self.find_duplicate(state, &draft)? {
             return Ok(Submitted::Known(id));
         }
-        self.check_draft(&state, &draft)?;
+        self.check_draft(state, &draft)?;
         let id = state.next_id().map_err(|e| Refusal::Failed(e.to_string()))?;
         let record = Record::Accepted(Box::new(draft.accept(id, self.stamp())));
-        self.write(&mut state, &record)?;
+        self.write(state, &record)?;
         Ok(Submitted::New { id, position: 0, interrupted: None })
     }
 
@@ -296,6 +307,8 @@ impl Hub {
         let known = |(key, body)| Some((state.table.find_by_idempotency_key(key)?, body));
         let Some(((id, entry), body)) = draft.key.and_then(known) else { return Ok(None) };
         match &entry.key {
+            // Its text may have been edited since, or be forgotten: it is known by its id.
+            Some(_) if draft.is_offered() => Ok(Some((id, entry.accepted))),
             _ if state.table.is_erased(entry) => Err(Refusal::Erased),
             Some(key) if key.body == body => Ok(Some((id, entry.accepted))),
             Some(_) | None => Err(Refusal::Conflict),
@@ -304,6 +317,11 @@ impl Hub {
 }
 
 impl Draft {
+    /// Whether a channel has offered it, and may do so again.
+    pub(super) fn is_offered(&self) -> bool {
+        self.origin.as_ref().is_some_and(|origin| !origin.account.is_empty())
+    }
+
     pub(super) fn accept(self, id: Id, at: Timestamp) -> Accepted {
         let hex = |digest: Digest| format!("{digest:032x}");
         Accepted {

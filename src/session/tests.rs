@@ -2,6 +2,7 @@
 //! restarts at any record, and a disk that refuses.
 
 mod approvals;
+mod channels;
 mod clocks;
 mod conversation;
 mod durable;

@@ -54,7 +54,7 @@ impl Hub {
     pub(super) fn spawn_workers(self: &Arc<Self>, ids: Vec<Id>) {
         for id in ids {
             let hub = Arc::clone(self);
-            if self.spawn_worker("turn", Box::new(move || hub.work(id))) {
+            if self.spawn_worker("turn", Box::new(move || hub.run_turns(id))) {
                 continue;
             }
             let mut state = self.lock();
@@ -96,7 +96,7 @@ impl Hub {
         spawned.map_err(short).is_ok()
     }
 
-    fn work(self: Arc<Self>, first: Id) {
+    fn run_turns(self: Arc<Self>, first: Id) {
         let mut next = Some(first);
         while let Some(id) = next {
             let mut ids = self.finish_turn(id, &self.run_attempt(id));

@@ -8,16 +8,22 @@ mod capture;
 mod child;
 mod child_cgroup;
 mod children;
+mod deaths;
 mod executable;
+mod lines;
 mod process_tree;
 mod program;
+mod stderr;
 
 pub use capture::{Captured, capture};
 pub use child::{Child, ChildEvent, ChildKind, ExitReason, LivingEvent, RunOptions, keep_tail};
 pub use children::Children;
+pub use deaths::Deaths;
 pub use executable::{explain_failure, why_not_executable};
+pub use lines::{LineBuffer, write_some};
 pub use process_tree::Leftovers;
 pub use program::{
     Environment, Program, environment, find_on, find_program, is_service_manager_variable,
     own_variables,
 };
+pub use stderr::StderrTail;

@@ -270,9 +270,17 @@ fn the_commands_of_the_api_page_work_and_its_check_knows_a_signature() {
 }
 
 #[test]
-fn the_commands_of_the_operation_page_work() {
+fn the_commands_of_the_channel_page_work() {
     let user = User::new();
     let (steps, systemd) = commands_of(PAGES[4]);
+    assert!(systemd.is_empty());
+    run(&steps, |script| user.shell(script));
+}
+
+#[test]
+fn the_commands_of_the_operation_page_work() {
+    let user = User::new();
+    let (steps, systemd) = commands_of(PAGES[5]);
     assert!(systemd.is_empty());
     user.run_beside_a_gateway(&steps);
 }

@@ -1,6 +1,7 @@
 //! The manual pages: against the code, and every command of theirs.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adapters;
 mod commands;
 #[allow(dead_code)]
 mod mdoc;

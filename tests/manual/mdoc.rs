@@ -4,11 +4,12 @@ use std::fs;
 use std::path::Path;
 
 /// Every page, in the order in which `hermes-gateway man` lists them.
-pub const PAGES: [&str; 5] = [
+pub const PAGES: [&str; 6] = [
     "hermes-gateway.1",
     "hermes-gateway.toml.5",
     "hermes-gateway-agent.7",
     "hermes-gateway-api.7",
+    "hermes-gateway-channel.7",
     "hermes-gateway-operation.7",
 ];
 

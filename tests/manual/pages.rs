@@ -109,7 +109,8 @@ fn man_prints_the_source_of_a_page_where_no_terminal_is() {
         (&["man", "toml"], PAGES[1], " toml"),
         (&["man", "hermes-gateway-agent(7)"], PAGES[2], " agent"),
         (&["man", "api.7"], PAGES[3], " api"),
-        (&["gateway", "man", "operation"], PAGES[4], " operation"),
+        (&["man", "channel(7)"], PAGES[4], " channel"),
+        (&["gateway", "man", "operation"], PAGES[5], " operation"),
     ] {
         let outcome = home.run(words).assert_code(0);
         assert_eq!(outcome.stdout, mdoc::text(page), "{words:?}");
@@ -171,7 +172,7 @@ fn install_man_writes_the_pages_and_nothing_else() {
     assert_eq!(first.stdout.lines().count(), PAGES.len());
     let count = |dir: &Path| fs::read_dir(dir).unwrap().count();
     let found = ["man1", "man5", "man7"].map(|section| count(&place.join(section)));
-    assert_eq!((count(dir.path()), count(&place), found), (1, 3, [1, 1, 3]));
+    assert_eq!((count(dir.path()), count(&place), found), (1, 3, [1, 1, 4]));
     // An older page, which somebody reads, is replaced in one step.
     fs::write(&files[1], "old").unwrap();
     let mut open = File::open(&files[1]).unwrap();
@@ -380,7 +381,7 @@ fn the_pages_have_every_environment_variable() {
     let invented: Vec<&String> = pages.iter().filter(|name| !words.contains(*name)).collect();
     assert!(invented.is_empty(), "not in the code: {invented:?}");
     // Described, and not only named: where a reader looks for them.
-    let described: Set = [PAGES[0], PAGES[2]]
+    let described: Set = [PAGES[0], PAGES[2], PAGES[4]]
         .iter()
         .flat_map(|page| Lines::of(page).section("ENVIRONMENT").marked("Ev"))
         .collect();

@@ -2,8 +2,10 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod attachments;
+mod channels;
 mod forget;
 mod forgotten;
+mod irc;
 mod lists;
 mod messages;
 mod notices;

@@ -4,7 +4,6 @@
 //! What may enter: starting, feeding, hearing and ending them, and who may use which. What is said is
 //! the protocol's.
 
-mod deaths;
 mod directory;
 mod inbox;
 mod pool;

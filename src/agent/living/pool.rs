@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
-use super::deaths::Deaths;
 use super::process::{Process, Work};
 use super::status::{ProcessStatus, status};
 use super::{Directory, LivingTurn, Protocol, thread};
@@ -17,7 +16,7 @@ use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::limits::KEEP_ALIVE;
 use crate::named::ByName;
-use crate::subprocess::Children;
+use crate::subprocess::{Children, Deaths};
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
 use crate::sys::poll::Interest;

@@ -1,7 +1,7 @@
 //! One living process, as its turns and its thread share it.
 
 use std::fmt;
-use std::io::{self, ErrorKind, PipeWriter, Write};
+use std::io::{self, PipeWriter};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
@@ -11,6 +11,7 @@ use crate::agent::Outcome;
 use crate::escape::escaped;
 use crate::limits::MAX_SHOWN_VALUE;
 use crate::named::ByName;
+use crate::subprocess::write_some;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
@@ -369,15 +370,5 @@ impl Process {
     /// Closes that pipe.
     pub fn close_stdin(&self) {
         self.lock().stdin = None;
-    }
-}
-
-/// Writes what a pipe takes at once. What a process that reads no more is sent counts as written: its end
-/// is seen elsewhere.
-fn write_some(mut pipe: &PipeWriter, bytes: &[u8]) -> usize {
-    match pipe.write(bytes) {
-        Ok(count) => count,
-        Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => 0,
-        Err(_) => bytes.len(),
     }
 }

@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 
 use super::process::{Address, Phase, Process};
 use crate::agent::Outcome;
-use crate::agent::output::StderrTail;
 use crate::cancel::Cancel;
 use crate::config;
 use crate::escape::escaped;
 use crate::limits::AGENT_READ;
 use crate::subprocess::{
-    Child, ChildKind, Children, LivingEvent, Program, RunOptions, environment, explain_failure,
+    Child, ChildKind, Children, LineBuffer, LivingEvent, Program, RunOptions, StderrTail,
+    environment, explain_failure,
 };
 use crate::sys::process::{Status, is_shortage};
 use crate::threads;
@@ -132,8 +132,7 @@ fn run(owner: &dyn Owner, process: &Arc<Process>) -> (Outcome, Option<String>) {
         owner,
         process,
         pid,
-        line: Vec::new(),
-        searched: 0,
+        lines: LineBuffer::default(),
         began: Instant::now(),
         stderr: StderrTail::default(),
         renewed: Instant::now(),
@@ -161,9 +160,7 @@ struct Keeper<'a> {
     owner: &'a dyn Owner,
     process: &'a Arc<Process>,
     pid: i32,
-    /// A line that has not come to its end, and how much of it was searched for that.
-    line: Vec<u8>,
-    searched: usize,
+    lines: LineBuffer,
     began: Instant,
     stderr: StderrTail,
     renewed: Instant,
@@ -262,20 +259,16 @@ impl Keeper<'_> {
 
     /// Takes bytes of its stdout, and hands on the lines that they complete.
     fn read(&mut self, bytes: &[u8]) {
-        self.line.extend_from_slice(bytes);
-        while let Some(at) = self.line[self.searched..].iter().position(|byte| *byte == b'\n') {
-            let rest = self.line.split_off(self.searched + at + 1);
-            let line = std::mem::replace(&mut self.line, rest);
-            self.searched = 0;
-            self.hand_on(&line[..line.len() - 1]);
+        self.lines.push(bytes);
+        while let Some(line) = self.lines.next_line() {
+            self.hand_on(&line);
         }
-        self.searched = self.line.len();
-        let most = self.owner.max_line();
-        if self.searched > most {
+        let (most, rest) = (self.owner.max_line(), self.lines.rest());
+        if rest.len() > most {
             let why = format!("a line is longer than limits.max_agent_line ({most} bytes)");
-            let beginning = String::from_utf8_lossy(&self.line[..self.line.len().min(BEGINNING)]);
+            let beginning = String::from_utf8_lossy(&rest[..rest.len().min(BEGINNING)]);
             let address = self.process.protocol.address(&beginning);
-            (self.line, self.searched) = (Vec::new(), 0);
+            self.lines = LineBuffer::default();
             self.fail_for(address.as_ref(), &why);
         }
     }

@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 
 use crate::journal::framing::VERSION;
 use crate::journal::parse::is_essential;
-use crate::journal::record::{Accepted, Approval, Record, Retry, Step, Timestamp, id_of};
+use crate::journal::record::{
+    Accepted, Approval, Fact, Origin, Part, Record, Retry, Step, Timestamp, id_of,
+};
 
 const ID: &str = "01JD0000000000000000000000";
 
@@ -13,8 +15,8 @@ const ID: &str = "01JD0000000000000000000000";
 const READ_BEFORE: &str = "accepted cancelled clock dead deferred delivered done dropped failed forgotten \
     released requeued reset retry revived sending started";
 
-/// Kinds that it does not know, skips and keeps, and can do without: it has no living agents.
-const SKIPPED_BEFORE: &str = "agent_session approval";
+/// Kinds that it does not know, skips and keeps, and can do without: it has no living agents and no channels.
+const SKIPPED_BEFORE: &str = "agent_session approval channel edited part";
 
 const SEVEN: Timestamp = Timestamp { at: 7, age: 0, off: 0 };
 
@@ -24,6 +26,26 @@ fn examples() -> Vec<(Record, String)> {
     let step = |n, step| Record::Step { id: ID.to_owned(), n, at: SEVEN, step };
     let with =
         |rest: &str| format!(r#"{{"t":"{}}}"#, rest.replace("ID", &format!(r#""id":"{ID}""#)));
+    let origin = Origin {
+        conversation: nasty.to_owned(),
+        thread: Some("12".to_owned()),
+        account: "123".to_owned(),
+        ids: vec!["1".to_owned(), nasty.to_owned()],
+        from: "42".to_owned(),
+        name: nasty.to_owned(),
+        group: true,
+        cursor: Some("900017".to_owned()),
+        prompt: Some("A1B2C3".to_owned()),
+    };
+    let near = Origin { conversation: "c".to_owned(), ..Origin::default() };
+    let near = Accepted {
+        id: ID.to_owned(),
+        at: SEVEN,
+        origin: Some(Box::new(near)),
+        ..Accepted::default()
+    };
+    let first = Part { part: 0, cuts: vec![3, 5], sent: None, preview: true };
+    let sent = Part { part: 1, sent: Some(nasty.to_owned()), ..Part::default() };
     let full = Accepted {
         id: ID.to_owned(),
         at: Timestamp { at: u64::MAX, age: 5, off: 3 },
@@ -36,7 +58,7 @@ fn examples() -> Vec<(Record, String)> {
         mode: Some("interrupt".to_owned()),
         attachments: vec!["a]\"".to_owned(), String::new()],
         context: Some(r#"{"a":[1]}"#.to_owned()),
-        origin: None,
+        origin: Some(Box::new(origin)),
         erased: true,
     };
     let least = Accepted {
@@ -70,12 +92,25 @@ fn examples() -> Vec<(Record, String)> {
         (
             Record::Accepted(Box::new(full)),
             with(&format!(
-                r#"accepted",ID,"at":18446744073709551615,"age":5,"off":3,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}","erased":true"#
+                r#"accepted",ID,"at":18446744073709551615,"age":5,"off":3,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}","origin":{{"conversation":{text},"thread":"12","account":"123","ids":["1",{text}],"from":"42","name":{text},"group":true,"cursor":"900017","prompt":"A1B2C3"}},"erased":true"#
             )),
         ),
         (
             Record::Accepted(Box::new(least)),
             with(r#"accepted",ID,"at":1,"principal":"owner","text":"hi""#),
+        ),
+        (
+            Record::Accepted(Box::new(near)),
+            with(r#"accepted",ID,"at":7,"principal":"","text":"","origin":{"conversation":"c"}"#),
+        ),
+        (step(0, Step::Edited(nasty.into())), with(&format!(r#"edited",ID,"at":7,"text":{text}"#))),
+        (
+            step(1, Step::Part(Box::new(first))),
+            with(r#"part",ID,"n":1,"at":7,"part":0,"cuts":[3,5],"preview":true"#),
+        ),
+        (
+            step(1, Step::Part(Box::new(sent))),
+            with(&format!(r#"part",ID,"n":1,"at":7,"part":1,"sent":{text}"#)),
         ),
         (step(1, Step::Started), with(r#"started",ID,"n":1,"at":7"#)),
         (
@@ -150,6 +185,18 @@ fn examples() -> Vec<(Record, String)> {
             )),
         ),
         (
+            Record::Channel {
+                channel: "c".into(),
+                fact: Fact::Moved,
+                key: nasty.into(),
+                value: String::new(),
+                at: SEVEN,
+            },
+            with(&format!(
+                r#"channel","channel":"c","fact":"moved","key":{text},"value":"","at":7"#
+            )),
+        ),
+        (
             Record::Clock {
                 boot: "b".into(),
                 since_boot: 5,
@@ -180,7 +227,8 @@ fn without_texts(record: &Record) -> Record {
             approval.input.clear();
         }
         Record::Step {
-            step: Step::Cancelled(text) | Step::Deferred(text) | Step::Dead(text),
+            step:
+                Step::Cancelled(text) | Step::Edited(text) | Step::Deferred(text) | Step::Dead(text),
             ..
         } => text.clear(),
         _ => {}
@@ -219,7 +267,10 @@ fn every_record_survives_its_json() {
             assert_eq!(Record::parse(&other).as_ref(), Ok(&record), "{other}");
         }
         let id = record.id().map(|_| ID);
-        assert_eq!(id.is_none(), ["reset", "agent_session", "clock"].contains(&record.word()));
+        assert_eq!(
+            id.is_none(),
+            ["reset", "agent_session", "channel", "clock"].contains(&record.word())
+        );
         assert_eq!(id_of(&json), id, "{json}");
     }
 }
@@ -323,6 +374,7 @@ fn records_of_a_newer_version_are_read() {
         (r#"{"t":"novel","id":"1","at":1}"#, Some("1")),
         (r#"{"t":"novel","x":[1,2,{"y":"z"}],"essential":false}"#, None),
         (r#"{"t":"novel","id":{"of":"1"},"essential":["x"]}"#, None),
+        (r#"{"t":"channel","channel":"c","fact":"novel","key":"","value":"","at":1}"#, None),
     ] {
         assert_eq!(Record::parse(json), Ok(unknown(id)), "{json}");
     }

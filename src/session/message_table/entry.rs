@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::on_channel::OnChannel;
 use super::owner::{Digest, Owner};
 use crate::escape::first_chars;
 use crate::journal::record::{Retry, Timestamp};
@@ -90,6 +91,8 @@ pub struct Entry {
     pub ended: Timestamp,
     pub key: Option<Box<IdempotencyKey>>,
     pub delivery: Option<Box<Outgoing>>,
+    /// Where on the channel that is its target.
+    pub channel: Option<Box<OnChannel>>,
     /// What came with it, on the disk.
     pub files: Option<Box<Files>>,
     /// What its records take in the journal.
@@ -98,7 +101,29 @@ pub struct Entry {
     pub erased: bool,
 }
 
+/// By what a settled message is found again, and so for how long it is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Plain,
+    Keyed,
+    /// See [`OnChannel::offered`].
+    Offered,
+}
+
 impl Entry {
+    pub(super) fn kind(&self) -> Kind {
+        match &self.key {
+            None => Kind::Plain,
+            Some(_) if self.channel.as_ref().is_some_and(|on| on.offered) => Kind::Offered,
+            Some(_) => Kind::Keyed,
+        }
+    }
+
+    /// Its id alone is known.
+    pub fn is_faded(&self) -> bool {
+        self.channel.as_ref().is_some_and(|on| on.faded)
+    }
+
     /// Nothing will happen to it any more, unless an operator wants it.
     pub(super) fn is_settled(&self) -> bool {
         self.turn.is_over() && !self.is_to_be_sent()
@@ -123,6 +148,11 @@ impl Entry {
     /// The record that says why the last attempt of its delivery failed; 0 where none did.
     pub fn delivery_error_record(&self) -> u64 {
         self.delivery.as_ref().map_or(0, |outgoing| outgoing.error_record)
+    }
+
+    /// Where its reply goes.
+    pub fn target(&self) -> Option<&str> {
+        self.delivery.as_ref().map(|outgoing| outgoing.target.as_str())
     }
 
     pub fn delivery_state(&self) -> Option<DeliveryState> {

@@ -1,9 +1,11 @@
 //! What is left of messages whose session was reset: ids and idempotency keys, so that a repeat is told
 //! so and becomes no second turn. Pure.
 
-use super::{Digest, Entry, Id, MessageTable};
+use std::sync::Arc;
+
+use super::{Digest, Entry, Id, MessageTable, Owner};
 use crate::journal::Decision;
-use crate::journal::record::{Accepted, Record, Step, id_of};
+use crate::journal::record::{Accepted, Origin, Record, Step, id_of};
 use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
 use crate::sys::gather::Gather;
 
@@ -42,11 +44,13 @@ impl MessageTable {
         let (mut latest, mut session, mut files) = (0, None, None);
         self.change(id, &mut |entry| {
             (entry.delivery, entry.failing, entry.erased) = (None, None, true);
+            entry.channel.iter_mut().for_each(|on| on.erase());
+            let left = entry.channel.as_ref().map_or(0, |on| u64::from(on.left));
             files = entry.files.take();
             let owner = &entry.owner;
             let names = owner.principal.len() + owner.session.as_ref().map_or(0, String::len);
             // Of one without a key nothing stays: it is known until it is overdue, or the next start.
-            let most = if entry.key.is_none() { 0 } else { ERASED_BYTES + names as u64 };
+            let most = if entry.key.is_none() { 0 } else { ERASED_BYTES + names as u64 + left };
             entry.bytes = entry.bytes.min(most);
             (latest, session) = (std::mem::take(&mut entry.latest), entry.session());
         });
@@ -57,12 +61,39 @@ impl MessageTable {
         }
     }
 
+    /// Forgets all of a message that came from a channel but its ids and keys: it is of no session any more.
+    pub(super) fn fade(&mut self, id: Id) {
+        let Some(entry) = self.get(id) else { return };
+        let (session, latest, erased) = (entry.session(), entry.latest, entry.erased);
+        let owner = Owner::new(entry.owner.principal.clone(), None);
+        let newest = self.faded.back().and_then(|id| self.get(*id)).map(|entry| &entry.owner);
+        let newest = newest.filter(|known| ***known == owner).cloned();
+        let owner = newest.unwrap_or_else(|| Arc::new(owner));
+        self.change(id, &mut |entry| {
+            entry.owner = Arc::clone(&owner);
+            entry.channel.iter_mut().for_each(|on| on.faded = true);
+        });
+        if let Some(session) = session {
+            self.records.remove(session, latest);
+            if erased {
+                self.resets.of(session).erased -= 1;
+            }
+        }
+        if !erased {
+            self.erase(id);
+        }
+        self.faded.push_back(id);
+    }
+
     /// What a compaction does with a record.
     pub fn decide(&self, number: u64, json: &str) -> Decision {
         let id = id_of(json).and_then(Id::parse);
         let entry = id.and_then(|id| Some((id, self.get(id)?)));
         let Some((id, entry)) = entry.filter(|(_, entry)| self.is_erased(entry)) else {
-            return if self.is_needed(number, json) { Decision::Keep } else { Decision::Drop };
+            return match self.is_needed(number, json) {
+                true => Decision::Keep,
+                false => self.cursor_of_gone(number, json).unwrap_or(Decision::Drop),
+            };
         };
         // New ids come after the newest.
         let stays = entry.key.is_some() || self.last == Some(id);
@@ -75,12 +106,28 @@ impl MessageTable {
         match (stays && number == entry.accepted).then(|| Record::parse(json)) {
             // It knows the idempotency key.
             Some(Ok(Record::Accepted(accepted))) => {
-                let Accepted { id, at, principal, session, key, body, .. } = *accepted;
-                let (erased, left) = (true, Accepted::default());
-                let left = Accepted { id, at, principal, session, key, body, erased, ..left };
+                let has_cursor = self.has_fact(number);
+                let Accepted { id, at, principal, session, key, body, deliver, origin, .. } =
+                    *accepted;
+                let origin = origin.filter(|origin| !origin.account.is_empty()).map(|origin| {
+                    let Origin { account, ids, cursor, .. } = *origin;
+                    let cursor = cursor.filter(|_| has_cursor);
+                    Box::new(Origin { account, ids, cursor, ..Origin::default() })
+                });
+                let session = session.filter(|_| entry.owner.session.is_some());
+                let deliver = deliver.filter(|_| origin.is_some());
+                let left =
+                    Accepted { id, at, principal, session, key, body, ..Accepted::default() };
+                let left = Accepted { deliver, origin, erased: true, ..left };
                 Decision::Replace(Record::Accepted(Box::new(left)).to_json())
             }
-            _ => Decision::Erase,
+            _ => self.cursor_of_gone(number, json).unwrap_or(Decision::Erase),
         }
+    }
+
+    /// What is left of the record of a message that is not known any more, where a channel was read up to it.
+    fn cursor_of_gone(&self, number: u64, json: &str) -> Option<Decision> {
+        let Ok(Record::Accepted(accepted)) = Record::parse(json) else { return None };
+        Some(Decision::Replace(self.cursor_left(number, &accepted)?.to_json()))
     }
 }

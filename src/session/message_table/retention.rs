@@ -3,9 +3,12 @@
 use std::time::Duration;
 
 use super::accounts::Account;
-use super::{Counts, Id, MessageTable};
+use super::entry::Kind;
+use super::{Counts, Entry, Id, MessageTable};
 use crate::journal::record::Timestamp;
-use crate::limits::{KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
+use crate::limits::{
+    KEEP_DEAD_LETTERS, KEEP_OFFERED, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS, MAX_OFFERED,
+};
 use crate::session::clock::millis;
 
 /// What was ended for less than this while the machine was on is not old, whatever the clocks say of
@@ -50,6 +53,16 @@ impl MessageTable {
             add(&mut overdue.map(|(_, id)| id));
         }
         add(&mut self.keyed.iter().copied().take_while(|id| old(*id, day)));
+        // What those from channels say goes first, and then that they were offered.
+        let too_many = self.offered.len().saturating_sub(keep);
+        let offered = self.offered.iter().copied().enumerate();
+        let offered = offered.take_while(|(at, id)| *at < too_many || old(*id, day));
+        let is_known = |id: &Id| self.get(*id).is_some_and(|entry| !entry.is_faded());
+        add(&mut offered.map(|(_, id)| id).filter(is_known));
+        let too_many = self.faded.len().saturating_sub(MAX_OFFERED);
+        let faded = self.faded.iter().copied().enumerate();
+        let faded = faded.take_while(|(at, id)| *at < too_many || old(*id, KEEP_OFFERED));
+        add(&mut faded.map(|(_, id)| id));
         let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.counts.dead_letters);
         for own in self.accounts.values() {
             let too_many = own.counts.dead_letters.saturating_sub(kept);
@@ -86,23 +99,29 @@ impl MessageTable {
     /// Whether there are so many more than `keep` that they are worth a look.
     pub fn is_crowded(&self, keep: usize) -> bool {
         let plain: usize = self.accounts.values().map(|account| account.unkeyed.len()).sum();
-        plain > keep + keep / 8 + 64 || self.counts.dead_letters > MAX_DEAD_LETTERS
+        let most = keep + keep / 8 + 64;
+        plain > most || self.offered.len() > most || self.counts.dead_letters > MAX_DEAD_LETTERS
     }
 
-    /// Forgets messages that were [`MessageTable::overdue`].
+    /// Forgets messages that were [`MessageTable::overdue`]; of one that came from a channel the text first.
     pub fn forget(&mut self, ids: &[Id]) {
         for id in ids {
             // It may have been revived since it was looked at.
             let settled = self.get(*id).filter(|entry| entry.is_settled());
             let Some(before) = settled.map(Counts::of) else { continue };
+            if settled.is_some_and(|entry| entry.kind() == Kind::Offered && !entry.is_faded()) {
+                self.fade(*id);
+                continue;
+            }
             let Some(mut entry) = self.entries.remove(*id) else { continue };
             self.release(entry.files.take());
-            let of = (&*entry.owner, entry.key.is_some());
+            let of = (&*entry.owner, entry.kind());
             self.recount(*id, of, before, Counts::default());
-            if let Some(key) = entry.key.as_ref().map(|key| key.key)
-                && self.idempotency_keys.get(&key) == Some(&id.0)
-            {
-                self.idempotency_keys.remove(&key);
+            let joined = entry.channel.iter().flat_map(|on| &on.joined).copied();
+            for key in joined.chain(entry.key.as_ref().map(|key| key.key)) {
+                if self.idempotency_keys.get(&key) == Some(&id.0) {
+                    self.idempotency_keys.remove(&key);
+                }
             }
             if let Some(session) = entry.session() {
                 self.records.remove(session, entry.latest);
@@ -112,7 +131,11 @@ impl MessageTable {
             }
         }
         let plain = self.accounts.values_mut().map(|account| &mut account.unkeyed);
-        for list in plain.chain([&mut self.keyed]) {
+        let gone = |id: &Id| self.entries.get(*id).is_none_or(Entry::is_faded);
+        while self.offered.front().is_some_and(gone) {
+            self.offered.pop_front();
+        }
+        for list in plain.chain([&mut self.keyed, &mut self.faded]) {
             while list.front().is_some_and(|id| self.entries.get(*id).is_none()) {
                 list.pop_front();
             }

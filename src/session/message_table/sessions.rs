@@ -142,7 +142,7 @@ impl MessageTable {
             Ok(Record::Clock { .. }) => {
                 self.clock.as_ref().is_some_and(|known| known.record == number)
             }
-            Ok(Record::Channel { .. }) => true,
+            Ok(Record::Channel { .. }) => self.has_fact(number),
             // A newer gateway may need it.
             Ok(Record::Unknown { .. }) => true,
             Ok(Record::Accepted(_) | Record::Step { .. }) | Err(_) => false,

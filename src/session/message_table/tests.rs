@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::*;
 use crate::journal::Decision;
-use crate::journal::record::{Retry, id_of};
+use crate::journal::record::{Fact, Origin, Part, Retry, id_of};
 use crate::limits::{ERASED_BYTES, KEEP_DEAD_LETTERS, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS};
 use crate::testing::{Random, rounds};
 
@@ -36,6 +36,9 @@ struct Simple {
     bytes: u64,
     /// Its session was reset.
     erased: bool,
+    /// The record with its text, where that was edited; how far its reply has come.
+    edited: u64,
+    parts: Parts,
 }
 
 impl Simple {
@@ -57,10 +60,26 @@ impl Simple {
             }
             Step::Released if before == "running" => self.turn = "queued",
             Step::Approval(_) if before == "running" => {}
+            Step::Edited(_) if !self.is_over() => self.edited = number,
+            Step::Part(part) if !self.is_over() || ["pending", "sending"].contains(&self.way.0) => {
+                let parts = &mut self.parts;
+                if !part.cuts.is_empty() {
+                    parts.cuts = part.cuts.clone();
+                }
+                parts.open = part.sent.is_none();
+                match (part.sent.clone(), part.preview) {
+                    (None, _) => {}
+                    (sent, true) => parts.preview = sent,
+                    (sent, false) => {
+                        parts.preview = None;
+                        parts.sent.extend(sent);
+                    }
+                }
+            }
             Step::Requeued if before == "failed" => {
                 (self.turn, self.attempts, self.cuts) = ("queued", 0, 0);
                 (self.outcome, self.ended) = (0, 0);
-                self.way = ("none", 0, 0);
+                (self.way, self.parts) = (("none", 0, 0), Parts::default());
             }
             Step::Done(..) if before == "running" || before == "queued" => self.turn = "done",
             Step::Failed(..) if !self.is_over() => self.turn = "failed",
@@ -69,14 +88,20 @@ impl Simple {
                 (self.way.0, self.way.1) = ("sending", n);
             }
             Step::Deferred(_) if self.way.0 == "sending" => {
+                self.parts.open = false;
                 (self.way.0, self.way.2) = ("pending", number);
             }
-            Step::Delivered if self.way.0 == "sending" => self.way.0 = "delivered",
+            Step::Delivered if self.way.0 == "sending" => {
+                (self.way.0, self.parts) = ("delivered", Parts::default());
+            }
             Step::Dead(_) if ["pending", "sending"].contains(&self.way.0) => {
+                self.parts.open = false;
                 (self.way.0, self.way.2) = ("dead", number);
             }
             Step::Revived if self.way.0 == "dead" => (self.way.0, self.way.1) = ("pending", 0),
-            Step::Dropped if self.way.0 == "dead" => self.way.0 = "dropped",
+            Step::Dropped if self.way.0 == "dead" => {
+                (self.way.0, self.parts) = ("dropped", Parts::default());
+            }
             _ => return false,
         }
         if self.turn != before && self.is_over() {
@@ -120,9 +145,13 @@ impl Simple {
             way,
             bytes: entry.bytes,
             erased: entry.erased,
+            edited: entry.channel.as_ref().map_or(0, |on| on.edited),
+            parts: *entry.channel.clone().unwrap_or_default().parts.unwrap_or_default(),
         }
     }
 }
+
+type KeptFact = (&'static str, Fact, String, String);
 
 /// Everything that a table shows.
 #[derive(Debug, PartialEq)]
@@ -136,6 +165,8 @@ struct Seen {
     resets: Vec<u64>,
     /// Of each session, the record of its agent's; and the bytes of all.
     agents: (Vec<u64>, u64),
+    /// What is kept of channels.
+    facts: Vec<KeptFact>,
     /// What goes first, by how many are kept.
     overdue: Vec<Vec<Id>>,
 }
@@ -172,8 +203,18 @@ fn seen(table: &MessageTable, numbers: u64) -> Seen {
             sessions().map(|(p, s)| table.agent_session_of(session_digest(p, s))).collect(),
             table.agent_session_bytes(),
         ),
+        facts: facts(table),
         overdue: (0..6).map(|keep| table.overdue(0.into(), keep, ALL)).collect(),
     }
+}
+
+fn facts(table: &MessageTable) -> Vec<KeptFact> {
+    let kinds = ["a", "b"].into_iter().flat_map(|name| Fact::ALL.map(|fact| (name, fact)));
+    let of = |(name, fact)| {
+        let all = table.facts_of(name, fact).into_iter();
+        all.map(move |(key, value)| (name, fact, key, value))
+    };
+    kinds.flat_map(of).collect()
 }
 
 fn dead_letters(table: &MessageTable) -> Vec<u32> {
@@ -188,6 +229,7 @@ struct Model {
     resets: BTreeMap<(&'static str, &'static str), u64>,
     agents: BTreeMap<(&'static str, &'static str), (u64, u64)>,
     last: Option<u32>,
+    facts: Vec<KeptFact>,
     /// Settled ones without a key, in the order in which they got there.
     plain: Vec<u32>,
 }
@@ -231,6 +273,11 @@ impl Model {
                 sessions().map(|who| self.agents.get(&who).map_or(0, |it| it.0)).collect(),
                 self.agents.values().map(|it| it.1).sum(),
             ),
+            facts: {
+                let mut all = self.facts.clone();
+                all.sort_by_key(|(name, fact, ..)| (*name, *fact));
+                all
+            },
             overdue: (0..6).map(|keep| self.too_many(keep)).collect(),
         }
     }
@@ -265,9 +312,19 @@ impl Model {
                     way: ("none", 0, 0),
                     bytes,
                     erased: false,
+                    edited: 0,
+                    parts: Parts::default(),
                 });
             }
-            Record::Clock { .. } | Record::Channel { .. } | Record::Unknown { .. } => {}
+            Record::Channel { channel, fact, key, value, .. } => {
+                let name = ["a", "b"].into_iter().find(|name| name == channel).unwrap();
+                self.facts.retain(|(its, kind, known, _)| {
+                    *its != name || kind != fact || (known != key && *fact != Fact::Cursor)
+                });
+                let new = (name, *fact, key.clone(), value.clone());
+                self.facts.extend(Some(new).filter(|_| !value.is_empty()));
+            }
+            Record::Clock { .. } | Record::Unknown { .. } => {}
             Record::AgentSession { principal, session, .. } => {
                 let who = sessions().find(|who| *who == (principal.as_str(), session.as_str()));
                 self.agents.insert(who.unwrap(), (number, bytes));
@@ -293,6 +350,7 @@ impl Model {
                     let most = if message.key.is_none() { 0 } else { ERASED_BYTES + names };
                     message.bytes = message.bytes.min(most);
                     (message.way, message.target, message.erased) = (("none", 0, 0), None, true);
+                    (message.edited, message.parts) = (0, Parts::default());
                 }
             }
             Record::Step { id, n, at, step } => {
@@ -355,7 +413,9 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
                 key,
                 mode: random.one_in(4).then(|| "interrupt".to_owned()),
                 attachments: vec![text(); random.below(3)],
-                origin: None,
+                origin: random
+                    .one_in(3)
+                    .then(|| Box::new(Origin { conversation: text(), ..Origin::default() })),
                 erased: false,
             }))
         }
@@ -372,11 +432,18 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
             agent: "a".to_owned(),
             id: text(),
         },
+        4 if random.one_in(3) => Record::Channel {
+            channel: (*random.pick(&["a", "b"])).to_owned(),
+            fact: *random.pick(&Fact::ALL),
+            key: random.below(3).to_string(),
+            value: if random.one_in(4) { String::new() } else { text() },
+            at: at.into(),
+        },
         _ => {
             let strange = known.is_empty() || random.one_in(20);
             let id = if strange { last + 1 } else { *random.pick(&known) };
             let n = u32::try_from(random.below(4)).unwrap();
-            let (n, step) = match random.below(14) {
+            let (n, step) = match random.below(17) {
                 0 => (n, Step::Started),
                 1 => {
                     let (error, crash, asked) = (text(), random.one_in(2), random.one_in(2));
@@ -403,6 +470,13 @@ fn any_record(random: &mut Random, model: &Model, at: u64) -> Record {
                 10 => (0, Step::Requeued),
                 11 => (n, Step::Released),
                 12 => (n, Step::Approval(Box::default())),
+                13 => (0, Step::Edited(text())),
+                14 | 15 => {
+                    let cuts = if random.one_in(3) { vec![3, 7] } else { Vec::new() };
+                    let sent = random.one_in(2).then(|| random.below(9).to_string());
+                    let (part, preview) = (0, random.one_in(3));
+                    (n, Step::Part(Box::new(Part { part, cuts, sent, preview })))
+                }
                 _ => (0, Step::Dropped),
             };
             Record::step(Id::from(id), n, at, step)
@@ -953,7 +1027,7 @@ const WAYS: [DeliveryState; 5] = [
     DeliveryState::Dropped,
 ];
 /// Those of a turn, those of a delivery, and the one that belongs to neither.
-fn steps() -> [Step; 15] {
+fn steps() -> [Step; 17] {
     let text = String::new;
     [
         Step::Started,
@@ -971,6 +1045,8 @@ fn steps() -> [Step; 15] {
         Step::Revived,
         Step::Dropped,
         Step::Forgotten,
+        Step::Edited(text()),
+        Step::Part(Box::default()),
     ]
 }
 
@@ -978,12 +1054,12 @@ fn steps() -> [Step; 15] {
 fn every_pair_of_a_turn_and_a_step_has_its_answer() {
     // Rows are states, columns steps; a letter names the state after it.
     let table = [
-        "R-DFC----------",
-        "RrDFC-QR-------",
-        "R--FC----------",
-        "---------------",
-        "-----Q---------",
-        "---------------",
+        "R-DFC----------QQ",
+        "RrDFC-QR-------RR",
+        "R--FC----------rr",
+        "-----------------",
+        "-----Q-----------",
+        "-----------------",
     ];
     let letters = [('Q', 0), ('R', 1), ('r', 2), ('D', 3), ('F', 4), ('C', 5)];
     for (state, row) in TURNS.iter().zip(table) {
@@ -993,7 +1069,11 @@ fn every_pair_of_a_turn_and_a_step_has_its_answer() {
             assert_eq!(state.after(step), after, "{state:?}, {step:?}");
             // What a start makes of a running turn must take all that may be written after it,
             // and a replay sees it as running still.
+            let moves = after.is_some_and(|after| after != *state);
             if *state == TurnState::Queued && after.is_some() {
+                assert!(TurnState::Running.after(step).is_some(), "{step:?}");
+            }
+            if *state == TurnState::Queued && moves {
                 assert_eq!(TurnState::Running.after(step), after, "{step:?}");
             }
         }
@@ -1003,11 +1083,11 @@ fn every_pair_of_a_turn_and_a_step_has_its_answer() {
 #[test]
 fn every_pair_of_a_delivery_and_a_step_has_its_answer() {
     let table = [
-        "--------S--X---",
-        "--------SPDX---",
-        "---------------",
-        "------------PO-",
-        "---------------",
+        "--------S--X----P",
+        "--------SPDX----S",
+        "-----------------",
+        "------------PO---",
+        "-----------------",
     ];
     let letters = [('P', 0), ('S', 1), ('D', 2), ('X', 3), ('O', 4)];
     for (state, row) in WAYS.iter().zip(table) {

@@ -666,3 +666,41 @@ fn an_idle_session_takes_its_agents_session_with_it_also_where_its_messages_are_
     hub.compact().unwrap();
     assert!(!house.journal.all().iter().any(|(_, json)| json.contains("agent_session")));
 }
+
+#[test]
+fn in_a_group_whoever_asked_answers_and_an_operator_may() {
+    use super::channels::{offered, office, origin};
+    let desk = Desk::new(office);
+    let answers = |id: &str, from: &str, text: &str| {
+        let (command, origin) = (Command::parse(text).unwrap(), origin(&[id], from, true));
+        match desk.house.hub.command(command, offered(origin, text)).unwrap() {
+            Submitted::New { id, .. } => desk.house.message(id).reply.unwrap(),
+            other => panic!("{other:?}"),
+        }
+    };
+    for (n, from) in [(0, "eve"), (1, "ann"), (2, "bob")] {
+        let id = desk.accept(offered(origin(&[&format!("m{n}")], "eve", true), "x"));
+        assert_eq!(desk.begin(), [id]);
+        let turn = desk.turn(id);
+        let mut reply = turn.reply();
+        let (question, _) = ask(&mut reply, "ls");
+        // It is asked where the message was.
+        let asked = desk.house.hub.messages_of(&turn.entry.owner);
+        let (notice, _) = asked.iter().rfind(|(it, _)| *it > id).unwrap();
+        let to_send = desk.house.hub.to_send(*notice).unwrap();
+        assert_eq!(
+            (&*to_send.place.conversation, to_send.prompt.as_ref()),
+            ("room", Some(&question))
+        );
+        for text in ["/approve".to_owned(), format!("/approve {question}")] {
+            let other = answers(&format!("x{n}{}", text.len()), "joe", &text);
+            assert!(other.contains("Whoever sent the message is asked"), "{other}");
+        }
+        assert_eq!(answers(&format!("a{n}"), from, &format!("/approve {question}")), "Allowed: ls");
+        assert_eq!(reply.answers(), [Answer::Given(question, true)]);
+        drop(reply);
+        turn.finish(&Outcome::Done);
+    }
+    let by: Vec<String> = desk.written().into_iter().map(|it| it.by).collect();
+    assert_eq!(by, ["office:eve", "office:ann", "office:bob"]);
+}

@@ -11,7 +11,7 @@ const NOW: u64 = 1_795_000_000_000;
 
 fn requester(message: &str) -> Requester {
     let (principal, session) = ("owner".to_owned(), Some("s".to_owned()));
-    Requester { principal, session, message: message.to_owned(), deliver: None }
+    Requester { principal, session, message: message.to_owned(), deliver: None, place: None }
 }
 
 fn pending(boot_time: u64) -> Pending {
@@ -93,7 +93,7 @@ fn a_notice_is_written_once_whatever_record_a_crash_comes_after() {
 fn a_notice_without_its_end_is_no_message_for_the_agent() {
     let whole = House::new(None);
     let text = "w".to_owned();
-    let notice = Notice { to: who("s"), deliver: None, about: 7, text };
+    let notice = Notice { to: who("s"), deliver: None, origin: None, about: 7, text };
     whole.hub.write_notice(notice).unwrap();
     whole.until_idle();
     let records = whole.journal.all();

@@ -12,9 +12,9 @@ const TROUBLE: (usize, Duration) = (3, Duration::from_secs(60));
 /// More of them change nothing.
 const MAX_KEPT: usize = 16;
 
-/// The failed starts of one principal's processes since the last good one.
+/// The failed starts of a process since the last good one.
 #[derive(Debug, Default)]
-pub(super) struct Deaths {
+pub struct Deaths {
     times: Vec<Instant>,
     why: String,
     /// There were too many at once.
@@ -33,9 +33,14 @@ impl Deaths {
 
     /// Why the last one failed, while the next one has to wait.
     pub fn pausing(&self) -> Option<&str> {
+        self.until().filter(|until| *until > Instant::now()).map(|_| &*self.why)
+    }
+
+    /// When the next one may be.
+    pub fn until(&self) -> Option<Instant> {
         let doublings = u32::try_from(self.times.len().saturating_sub(1)).unwrap_or(u32::MAX);
         let pause = FIRST_PAUSE.saturating_mul(1 << doublings.min(10)).min(LONGEST_PAUSE);
-        self.times.last().filter(|last| last.elapsed() < pause).map(|_| &*self.why)
+        self.times.last().map(|last| *last + pause)
     }
 
     /// The same once they were too many at once, until one is good.

@@ -1,0 +1,235 @@
+//! An adapter's process: started as agents are, written to and read without being waited for, and ended step
+//! by step.
+
+use std::borrow::Cow;
+use std::io::{self, PipeWriter};
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::cancel::Cancel;
+use crate::config;
+use crate::escape::escaped;
+use crate::limits::{AGENT_READ, MAX_CHANNEL_LINE};
+use crate::subprocess::{
+    Child, ChildKind, Children, LineBuffer, LivingEvent, Program, RunOptions, StderrTail,
+    environment, write_some,
+};
+use crate::sys::fd::EventFd;
+use crate::sys::process::Status;
+
+/// How long it may take for what it has not read yet, then to end after its stdin has, and then after SIGTERM.
+const END_GRACE: Duration = Duration::from_secs(1);
+
+/// How often what may be logged of its stderr is allowed anew.
+const STDERR_EVERY: Duration = Duration::from_secs(60);
+
+/// For a deadline that never comes: a week is longer than any wait here.
+const NEVER: Duration = Duration::from_secs(7 * 86400);
+
+/// Bytes that wait for it to read, from which on it is given no more to send: a few long parts.
+const ROOM: usize = 64 << 10;
+
+/// Bytes that it does not read, with which it is ended: answers are some 80 bytes each.
+const MAX_OUTBOX: usize = 4 * MAX_CHANNEL_LINE;
+
+/// What has come.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// Bytes of its stdout.
+    Read,
+    /// Nothing: it is to be looked at what is due.
+    Nothing,
+    /// It has ended, and all that it had printed was read.
+    Ended,
+}
+
+/// How far its end has come.
+#[derive(Clone, Copy, Debug)]
+enum Stage {
+    Running,
+    /// It reads what waits for it; then its stdin is closed.
+    Flushing(Instant),
+    /// Its stdin is closed; then it is sent SIGTERM.
+    Closed(Instant),
+    /// Then it is killed.
+    Terminated(Instant),
+}
+
+/// A running adapter. Dropping it kills it.
+pub struct Adapter {
+    child: Child<'static>,
+    channel: String,
+    stdin: Option<PipeWriter>,
+    /// What its stdin has not taken yet.
+    outbox: Vec<u8>,
+    lines: LineBuffer,
+    stderr: StderrTail,
+    renewed: Instant,
+    stage: Stage,
+}
+
+impl Adapter {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start(config: &config::Channel, children: &Arc<Children>) -> io::Result<Adapter> {
+        let mut variables = environment(&config.env, &config.pass_env);
+        variables.push(("HERMES_CHANNEL".into(), (&config.name).into()));
+        let options = RunOptions {
+            kind: ChildKind::Tree(config.leftovers),
+            input: Some(Cow::Borrowed(b"")),
+            cancel: Cancel::at(Instant::now() + NEVER),
+            grace: Duration::ZERO,
+        };
+        let program = Program::configured(&config.command, variables)?;
+        let mut child = children.spawn(&program, options)?;
+        let stdin = child.take_stdin();
+        Ok(Adapter {
+            child,
+            channel: config.name.clone(),
+            stdin,
+            outbox: Vec::new(),
+            lines: LineBuffer::default(),
+            stderr: StderrTail::default(),
+            renewed: Instant::now(),
+            stage: Stage::Running,
+        })
+    }
+
+    pub fn pid(&self) -> i32 {
+        self.child.pid().get()
+    }
+
+    /// Gives it a line.
+    pub fn send(&mut self, line: &str) {
+        self.write(&[line.as_bytes(), b"\n"].concat());
+    }
+
+    /// Gives it bytes. What its pipe does not take at once is written later.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let Some(stdin) = &self.stdin else { return };
+        let written = if self.outbox.is_empty() { write_some(stdin, bytes) } else { 0 };
+        self.outbox.extend_from_slice(&bytes[written..]);
+    }
+
+    /// Whether it reads what it is sent, and is to have more.
+    pub fn has_room(&self) -> bool {
+        self.stdin.is_some() && self.outbox.len() < ROOM
+    }
+
+    /// Waits for what it does next, or for `wake`, until `until` at most.
+    ///
+    /// # Errors
+    /// What keeps it from being attended to.
+    pub fn wait(&mut self, wake: &EventFd, until: Instant) -> io::Result<Heard> {
+        let mut buffer = [0; AGENT_READ];
+        let stdin = self.stdin.as_ref().filter(|_| !self.outbox.is_empty());
+        let also = (wake.as_fd(), stdin.map(AsFd::as_fd));
+        match self.child.next_of_living(&mut buffer, also, until)? {
+            LivingEvent::Stdout(count) => {
+                self.lines.push(&buffer[..count]);
+                return Ok(Heard::Read);
+            }
+            LivingEvent::Stderr(count) => self.log(&buffer[..count]),
+            LivingEvent::Woken => drop(wake.clear()),
+            LivingEvent::Writable => self.flush(),
+            // Without it nothing can come.
+            LivingEvent::Closed => self.end(),
+            LivingEvent::TimedOut => {}
+            LivingEvent::Ended => return Ok(Heard::Ended),
+        }
+        Ok(Heard::Nothing)
+    }
+
+    /// The next line that it has printed.
+    pub fn next_line(&mut self) -> Option<Vec<u8>> {
+        self.lines.next_line()
+    }
+
+    /// Why it cannot be gone on with, whatever it says: once no line is left.
+    pub fn fault(&mut self) -> Option<String> {
+        if self.lines.rest().len() > MAX_CHANNEL_LINE {
+            let beginning = String::from_utf8_lossy(&self.lines.rest()[..80]).into_owned();
+            self.lines = LineBuffer::default();
+            return Some(format!("a line is longer than {MAX_CHANNEL_LINE} bytes: {beginning}"));
+        }
+        let unread = "it does not read what it is sent";
+        (self.outbox.len() > MAX_OUTBOX).then(|| unread.to_owned())
+    }
+
+    fn flush(&mut self) {
+        let written = self.stdin.as_ref().map_or(0, |stdin| write_some(stdin, &self.outbox));
+        self.outbox.drain(..written);
+        if self.outbox.is_empty() {
+            // A part may have been long.
+            self.outbox = Vec::new();
+        }
+    }
+
+    /// Begins its end: it reads what waits for it, and then the end of its stdin.
+    pub fn end(&mut self) {
+        if let Stage::Running = self.stage {
+            self.stage = Stage::Flushing(Instant::now() + END_GRACE);
+        }
+    }
+
+    /// It was sent SIGTERM.
+    pub fn is_told(&self) -> bool {
+        matches!(self.stage, Stage::Terminated(_))
+    }
+
+    pub fn is_ending(&self) -> bool {
+        !matches!(self.stage, Stage::Running)
+    }
+
+    /// Goes on with its end. When the next step is; `None` where there is none. `Err`: it is to be killed.
+    pub fn step(&mut self, now: Instant) -> Result<Option<Instant>, ()> {
+        let next = now + END_GRACE;
+        match self.stage {
+            Stage::Running => return Ok(None),
+            Stage::Flushing(at) if at <= now || self.outbox.is_empty() => {
+                self.child.note_descendants();
+                self.stdin = None;
+                self.stage = Stage::Closed(next);
+            }
+            Stage::Closed(at) if at <= now => {
+                self.stdin = None;
+                self.child.terminate();
+                self.stage = Stage::Terminated(next);
+            }
+            Stage::Terminated(at) if at <= now => return Err(()),
+            Stage::Flushing(at) | Stage::Closed(at) | Stage::Terminated(at) => return Ok(Some(at)),
+        }
+        Ok(Some(next))
+    }
+
+    fn log(&mut self, bytes: &[u8]) {
+        if self.renewed.elapsed() >= STDERR_EVERY {
+            self.renewed = Instant::now();
+            self.stderr.renew();
+        }
+        let name = &self.channel;
+        self.stderr.push(bytes, &mut |line| log_line(name, line));
+    }
+
+    /// Kills what is left of it, and reaps it. How it ended, and its last words.
+    pub fn finish(mut self) -> (io::Result<Status>, String) {
+        let status = self.child.kill();
+        let name = &self.channel;
+        self.stderr.finish(&mut |line| log_line(name, line));
+        let how = match &status {
+            Ok(Status::Exited(code)) => format!("exit status {code}"),
+            Ok(Status::Signalled(signal)) => format!("signal {signal}"),
+            Err(e) => format!("an error of the system: {e}"),
+        };
+        let tail = self.stderr.tail();
+        let colon = if tail.is_empty() { "" } else { ": " };
+        (status, escaped(&format!("{how}{colon}{tail}"), false))
+    }
+}
+
+fn log_line(channel: &str, line: &str) {
+    log::info!("channel {channel}: {}", escaped(line, false));
+}

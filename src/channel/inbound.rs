@@ -1,0 +1,357 @@
+//! What an adapter offers: who may, and what becomes of it. Each offer is answered once its outcome is durable.
+
+mod context;
+mod draft;
+mod groups;
+mod press;
+
+use std::time::{Duration, Instant};
+
+use super::access::{self, Asked, Strangers, Verdict};
+use super::link::Answer;
+use super::pairing::invitation;
+use super::wire::{Message, Offer};
+use crate::config::millis;
+use crate::journal::record::Fact;
+use crate::session::{Command, Draft, Owner, Place, Refusal, Submitted, channel_key, now};
+use crate::sys::gather::Gather;
+use crate::sys::random;
+pub(super) use context::Context;
+use draft::{add_files, asked, final_refusal, later, origin, place_of, taken, text_of};
+use groups::{Group, Groups};
+
+/// How often where the channel was read is written down by itself.
+const CURSOR_EVERY: Duration = Duration::from_secs(1);
+
+/// How long after the last message that was held its senders are told of them: more may follow.
+const TELL_HELD_AFTER: Duration = Duration::from_secs(2);
+
+/// How often somebody is told that his messages are refused.
+const TOLD_AGAIN: Duration = Duration::from_secs(60);
+
+/// Conversations of which this is remembered.
+const MAX_TOLD: usize = 256;
+
+/// Messages that were too old when they came, at one place.
+struct Held {
+    place: Place,
+    who: Owner,
+    count: usize,
+    tell_at: Instant,
+}
+
+/// Up to where the channel was read with what is durable, which is not durable itself.
+struct Cursor {
+    /// Of the offer that came with it.
+    serial: u64,
+    value: String,
+    keep_at: Instant,
+}
+
+/// What is known of the offers of a channel, beside the journal.
+#[derive(Default)]
+pub(super) struct Inbound {
+    /// Of the adapter that is ready.
+    account: String,
+    groups: Groups,
+    cursor: Option<Cursor>,
+    /// Where conversations have gone: of the journal.
+    moved: Vec<(String, String)>,
+    strangers: Strangers,
+    held: Vec<Held>,
+    /// Where it was told that messages are refused, and when.
+    told: Vec<(Place, Instant)>,
+    /// Answers to be given.
+    answers: Vec<(u64, Answer)>,
+}
+
+const NOBODY: Answer = Answer::Taken { message: None, duplicate: false };
+
+impl Inbound {
+    /// An adapter is ready, and reads this account.
+    pub fn begin(&mut self, account: &str) {
+        account.clone_into(&mut self.account);
+        self.answers.clear();
+    }
+
+    /// Reads what the journal has of the channel.
+    pub fn refresh(&mut self, context: Context<'_>) {
+        self.moved = context.hub.facts_of(&context.channel.name, Fact::Moved);
+    }
+
+    /// The answers to be given by now, in the order in which they were found.
+    pub fn take_answers(&mut self) -> Vec<(u64, Answer)> {
+        std::mem::take(&mut self.answers)
+    }
+
+    /// Takes an offer.
+    pub fn offer(&mut self, context: Context<'_>, serial: u64, offer: Offer) {
+        if context.hub.is_draining() || context.hub.is_paused() {
+            return self.answer(serial, later("the gateway is stopping"));
+        }
+        match offer {
+            Offer::Message(message) => self.message(context, serial, *message),
+            Offer::Press(press) => self.press(context, serial, &press),
+            Offer::Edit { id, text } => {
+                self.flush_all(context);
+                let answer =
+                    self.edit(context, &id, text).unwrap_or_else(|e| later(&e.to_string()));
+                self.answer(serial, answer);
+            }
+            Offer::Cursor(cursor) => {
+                self.read_to(serial, Some(cursor));
+                self.answer(serial, NOBODY);
+            }
+            Offer::Moved { from, to } => {
+                let kept = self.keep(context, Fact::Moved, &from, &to);
+                let answer = kept.map_or_else(|e| later(&e.to_string()), |()| NOBODY);
+                self.refresh(context);
+                self.answer(serial, answer);
+            }
+        }
+    }
+
+    /// An answer is found. What is offered again has to come again from there on.
+    fn answer(&mut self, serial: u64, answer: Answer) {
+        if let Answer::Later { .. } = answer {
+            self.groups.forget_after(serial);
+            self.cursor.take_if(|cursor| cursor.serial >= serial);
+        }
+        self.answers.push((serial, answer));
+    }
+
+    /// The channel was read up to here, once all that came before is durable.
+    fn read_to(&mut self, serial: u64, cursor: Option<String>) {
+        let Some(value) = cursor else { return };
+        let before = self.cursor.take();
+        let keep_at =
+            before.as_ref().map_or_else(|| Instant::now() + CURSOR_EVERY, |it| it.keep_at);
+        let newer = before.filter(|before| before.serial > serial);
+        self.cursor = newer.or(Some(Cursor { serial, value, keep_at }));
+    }
+
+    fn keep(
+        &self,
+        context: Context<'_>,
+        fact: Fact,
+        key: &str,
+        value: &str,
+    ) -> Result<(), Refusal> {
+        let number = context.hub.keep_fact(&context.channel.name, fact, key, value)?;
+        Ok(context.hub.sync(number)?)
+    }
+
+    /// Writes down where the channel was read, if that is due.
+    pub fn keep_cursor(&mut self, context: Context<'_>, due: Instant) {
+        let whole = self.groups.is_empty();
+        let Some(cursor) = self.cursor.take_if(|it| whole && it.keep_at <= due) else { return };
+        let name = &context.channel.name;
+        if context.hub.keep_fact(name, Fact::Cursor, &self.account, &cursor.value).is_err() {
+            self.cursor = Some(Cursor { keep_at: due + CURSOR_EVERY, ..cursor });
+        }
+    }
+
+    /// What a conversation was called when it was first known.
+    fn first_name<'a>(&'a self, conversation: &'a str) -> &'a str {
+        let mut name = conversation;
+        for _ in 0..self.moved.len() {
+            let Some((from, _)) = self.moved.iter().find(|(_, to)| to == name) else { break };
+            name = from;
+        }
+        name
+    }
+
+    /// Judges who says something; tells strangers what is to be told.
+    fn judge(
+        &mut self,
+        context: Context<'_>,
+        asked: &Asked<'_>,
+        name: &str,
+    ) -> Option<(Owner, bool)> {
+        let Context { settings, channel, .. } = context;
+        let known = |id: &str| context.shared.is_paired(id);
+        let first = self.first_name(asked.conversation).to_owned();
+        // A group may be listed by either name; its session stays the same.
+        let listed = channel.groups.iter().any(|group| *group == first);
+        let conversation = if listed || asked.private { &first } else { asked.conversation };
+        let asked = Asked { conversation, ..*asked };
+        let (id, pair) = match access::judge((&settings.config, channel), &known, &asked) {
+            Verdict::Take { who, operator } => return Some((who, operator)),
+            Verdict::Ignore => return None,
+            Verdict::Stranger { id, pair } => (id.to_owned(), pair),
+        };
+        let now = Instant::now();
+        let line = self.strangers.note(&channel.name, &id, name, now);
+        line.iter().for_each(|line| log::info!("{line}"));
+        let mut bytes = [0; 8];
+        if pair && random::fill(&mut bytes).is_ok() {
+            let code = context.shared.lock().pairing.offer((&id, name), now, bytes);
+            if let Some(code) = code {
+                let who = Owner::new(access::name_of(&channel.name, &[&id]), None);
+                let place = place_of(asked.conversation, asked.thread);
+                context.say(who, place, &code, invitation(&code));
+            }
+        }
+        None
+    }
+
+    fn message(&mut self, context: Context<'_>, serial: u64, message: Message) {
+        let name = &context.channel.name;
+        if let Some(id) = context.hub.find_offered(name, &self.account, &message.id) {
+            self.read_to(serial, message.cursor);
+            return self.answer(serial, taken(id, true));
+        }
+        let of = message.from.as_ref().map_or("", |from| &from.name);
+        // Of several pieces one alone names the bot.
+        let mentioned = message.mentioned || self.groups.has(&message);
+        let Some((who, _)) = self.judge(context, &Asked { mentioned, ..asked(&message) }, of)
+        else {
+            message.files.iter().for_each(|file| context.files.remove(&file.path));
+            self.read_to(serial, message.cursor);
+            return self.answer(serial, NOBODY);
+        };
+        // What is said in a conversation keeps its order.
+        let others = self.groups.take_others(&message);
+        others.into_iter().for_each(|group| self.take(context, group));
+        let group = Group::new(who, serial, message);
+        if let Some(group) = self.groups.join(group, Instant::now()) {
+            self.take(context, group);
+        }
+    }
+
+    /// Takes the groups that are whole by now, or have waited for long.
+    pub fn flush_due(&mut self, context: Context<'_>, now: Instant) {
+        while let Some(group) = self.groups.take_due(now) {
+            self.take(context, group);
+        }
+        while let Some(at) = self.held.iter().position(|held| held.tell_at <= now) {
+            let Held { place, who, count, .. } = self.held.swap_remove(at);
+            let (messages, them) =
+                if count == 1 { ("message", "it") } else { ("messages", "them") };
+            let text = format!(
+                "{count} {messages} came here while nobody was there to answer, and {them} was old by \
+                 then; /missed has {them} answered."
+            );
+            context.say(who, place, &format!("held {count}"), text);
+        }
+    }
+
+    /// Takes all of them: their adapter is gone, or something depends on them.
+    pub fn flush_all(&mut self, context: Context<'_>) {
+        while let Some(group) = self.groups.take_first() {
+            self.take(context, group);
+        }
+    }
+
+    /// When [`Inbound::flush_due`] or [`Inbound::keep_cursor`] has something to do.
+    pub fn next_wake(&self) -> Option<Instant> {
+        let held = self.held.iter().map(|held| held.tell_at);
+        let cursor = self.cursor.as_ref().filter(|_| self.groups.is_empty());
+        let cursor = cursor.map(|cursor| cursor.keep_at);
+        held.chain(cursor).chain(self.groups.due()).min()
+    }
+
+    /// Has a message, whole by now, become a turn, and answers its pieces.
+    fn take(&mut self, context: Context<'_>, group: Group) {
+        let Group { who, serials, pieces } = group;
+        let (Some(first), Some(last), Some(serial)) =
+            (pieces.first(), pieces.last(), serials.last())
+        else {
+            return;
+        };
+        let place = place_of(&last.conversation, last.thread.as_deref());
+        let old = last.at.is_some_and(|at| at + millis(context.channel.max_age) < now());
+        let cursor = pieces.iter().rev().find_map(|piece| piece.cursor.clone());
+        self.read_to(*serial, cursor);
+        // Only with the last one that waits is all durable that the cursor covers.
+        let cursor = self.cursor.as_ref().filter(|_| self.groups.is_empty());
+        let cursor = cursor.map(|cursor| cursor.value.clone());
+        let key = channel_key(&context.channel.name, &self.account, &first.id);
+        let mut draft = Draft {
+            who: who.clone(),
+            text: pieces.iter().map(text_of).filter(|text| !text.is_empty()).gather().join("\n"),
+            context: None,
+            attachments: Vec::new(),
+            files: Vec::new(),
+            deliver: Some(context.channel.name.clone()),
+            origin: Some(Box::new(origin(&self.account, &pieces, cursor))),
+            mode: context.settings.config.session.busy,
+            attended: false,
+            key: Some((key, key)),
+        };
+        let command = Command::parse(&draft.text);
+        add_files(context, &pieces, &mut draft);
+        let submitted = match command {
+            _ if draft.text.is_empty() => Ok(None),
+            // Nobody wants what he wanted done a day ago done now.
+            Some(_) if old => Ok(None),
+            Some(command) => context.hub.command(command, draft).map(Some),
+            None if old => context.hub.hold(draft).map(Some),
+            None => context.hub.submit(draft).map(Some),
+        };
+        let answer = self.outcome(context, submitted, (who, place), old);
+        if let Answer::Later { .. } = answer {
+            // All of it comes again, with its files.
+            return self.answer(serials[0], answer);
+        }
+        pieces.iter().flat_map(|piece| &piece.files).for_each(|it| context.files.remove(&it.path));
+        serials.iter().for_each(|serial| self.answer(*serial, answer.clone()));
+    }
+
+    /// What is answered where a message was taken, or was not.
+    fn outcome(
+        &mut self,
+        context: Context<'_>,
+        submitted: Result<Option<Submitted>, Refusal>,
+        (who, place): (Owner, Place),
+        old: bool,
+    ) -> Answer {
+        match submitted {
+            Ok(None) => NOBODY,
+            Ok(Some(Submitted::Known(id))) => taken(id, true),
+            Ok(Some(Submitted::New { id, .. })) => {
+                // It is in its record.
+                self.cursor.take_if(|_| self.groups.is_empty());
+                if old {
+                    self.count_held(place, who);
+                }
+                taken(id, false)
+            }
+            Err(Refusal::Erased | Refusal::Conflict) => {
+                Answer::Taken { message: None, duplicate: true }
+            }
+            Err(refusal) => match final_refusal(&refusal) {
+                Some(words) => {
+                    self.tell_refused(context, who, place, words);
+                    Answer::Never(refusal.to_string())
+                }
+                None => later(&refusal.to_string()),
+            },
+        }
+    }
+
+    fn count_held(&mut self, place: Place, who: Owner) {
+        let tell_at = Instant::now() + TELL_HELD_AFTER;
+        match self.held.iter_mut().find(|held| held.place == place) {
+            Some(held) => (held.count, held.tell_at) = (held.count + 1, tell_at),
+            None => self.held.push(Held { place, who, count: 1, tell_at }),
+        }
+    }
+
+    /// Tells a sender that nothing becomes of his message; not of each one of a flood.
+    fn tell_refused(&mut self, context: Context<'_>, who: Owner, place: Place, words: &str) {
+        self.told.retain(|(_, at)| at.elapsed() < TOLD_AGAIN);
+        let known = self.told.iter().any(|(told, _)| *told == place);
+        if !known && self.told.len() < MAX_TOLD {
+            self.told.push((place.clone(), Instant::now()));
+            context.say(who, place, "refused", words.to_owned());
+        }
+    }
+
+    fn edit(&self, context: Context<'_>, id: &str, text: String) -> Result<Answer, Refusal> {
+        let known = context.hub.find_offered(&context.channel.name, &self.account, id);
+        let Some(id) = known else { return Ok(NOBODY) };
+        context.hub.edit(id, text)?;
+        Ok(taken(id, false))
+    }
+}

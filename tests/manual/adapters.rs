@@ -1,0 +1,105 @@
+//! The adapters that the manual page shows, and what `channel check` says of the small one, and of the same
+//! with a fault in it.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+use crate::{mdoc, util};
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use mdoc::{PAGES, literal_blocks};
+use util::{Home, Outcome, Process, TempDir};
+
+/// For one adapter.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// The small adapter of the page.
+fn notes() -> String {
+    let blocks = literal_blocks(PAGES[4]);
+    let block = blocks.iter().find_map(|block| block.strip_prefix("$ cat > notes.py <<'EOF'\n"));
+    block.unwrap().split_once("EOF\n").unwrap().0.to_owned()
+}
+
+/// Checks an adapter whose platform is a directory with so many messages.
+fn check(adapter: &str, wait: &str) -> Outcome {
+    let (home, dir) = (Home::new(), TempDir::new(""));
+    let place = |name: &str| dir.path().join(name);
+    fs::create_dir(place("to")).unwrap();
+    fs::write(place("to/ann"), "").unwrap();
+    let mut people = OpenOptions::new().create(true).append(true).open(place("in")).unwrap();
+    (0..30).for_each(|n| writeln!(people, "ann {n}").unwrap());
+    fs::write(place("adapter"), adapter).unwrap();
+    fs::set_permissions(place("adapter"), fs::Permissions::from_mode(0o755)).unwrap();
+    let (adapter, chat) =
+        (place("adapter").display().to_string(), dir.path().display().to_string());
+    let words = ["channel", "check", "--to", "ann", "--wait", wait, "--", &adapter, &chat];
+    Process::spawn(&mut home.command(&words)).finish(LIMIT)
+}
+
+#[test]
+fn the_page_has_the_adapter_for_irc() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/channels/irc.py");
+    let file = fs::read_to_string(file).unwrap();
+    assert!(literal_blocks(PAGES[4]).iter().any(|block| format!("{block}\n") == file));
+    assert!(file.lines().count() <= 150);
+}
+
+#[test]
+fn the_check_has_nothing_to_say_about_the_small_adapter() {
+    let outcome = check(&notes(), "60").assert_code(0);
+    let untried: Vec<&str> =
+        outcome.stdout.lines().filter(|line| line.starts_with("not tried")).collect();
+    assert_eq!(untried.len(), 2, "{untried:?}");
+    assert!(outcome.stdout.ends_with("15 ok, 0 wrong, 2 not tried\n"), "{}", outcome.stdout);
+}
+
+#[test]
+fn the_check_finds_each_fault_of_an_adapter() {
+    // The check that finds it; what is replaced, each time, and by what.
+    let faults: [(&str, &[(&str, &str)]); 20] = [
+        ("start", &[("v=1", "v=2")]),
+        ("start", &[("window=8,", "window=0,")]),
+        ("start", &[("flush=True", "flush=False")]),
+        ("start", &[("hello = lines.get()", "hello = lines.get(); print('starting', flush=True)")]),
+        ("ping", &[("        say(\"pong\")", "        print(\"debug\")")]),
+        ("many lines", &[("lines.put(json", "lines.qsize() > 100 or lines.put(json")]),
+        ("unknown", &[("elif m[\"op\"] == \"send\":", "else:")]),
+        ("nobody", &[("m[\"conversation\"] in os.listdir(\"to\")", "True")]),
+        ("nobody", &[("kind=\"permanent\"", "kind=\"uncertain\"")]),
+        ("parts", &[("\"part\": m[\"part\"]", "\"part\": 0")]),
+        ("parts", &[("box.write", "say(\"sent\", **which, id=\"1\"); box.write")]),
+        ("message", &[("n + 1", "n + 2")]),
+        ("refused for now", &[("        again.append(item)", "        pass")]),
+        ("refused for now", &[(">= again_at", ">= 0")]),
+        (
+            "window",
+            &[("len(waiting) < 8", "len(waiting) < 80"), ("len(flying) < 8", "len(flying) < 80")],
+        ),
+        ("killed", &[("people.seek(int(hello[\"cursor\"]))", "pass")]),
+        ("killed", &[("\"id\": cursor", "\"id\": str(time.time())")]),
+        ("other account", &[("hello[\"cursor_account\"] == \"notes\"", "hello[\"cursor\"]")]),
+        ("end", &[("    lines.put({\"op\": \"end\"})", "    pass")]),
+        ("end", &[("        break\n    elif", "        sys.exit(1)\n    elif")]),
+    ];
+    let adapter = notes();
+    thread::scope(|scope| {
+        let all = faults.map(|(name, changes)| {
+            let mut adapter = adapter.clone();
+            for (of, to) in changes {
+                assert!(adapter.contains(of), "{of}");
+                adapter = adapter.replacen(of, to, 1);
+            }
+            scope.spawn(move || (name, changes, check(&adapter, "5")))
+        });
+        for one in all {
+            let (name, changes, outcome) = one.join().unwrap();
+            let outcome = outcome.assert_code(1);
+            let line = format!("wrong      {name}: ");
+            assert!(outcome.stdout.contains(&line), "{changes:?}: {}", outcome.stdout);
+        }
+    });
+}
