@@ -20,7 +20,7 @@ mod split;
 mod status;
 mod thread;
 #[allow(dead_code, unused_imports)]
-mod wire;
+pub mod wire;
 mod worker;
 
 pub use pool::Channels;
