@@ -8,12 +8,13 @@ use super::error::{ApiError, Handled};
 use super::response;
 use super::service::{Exchange, Service};
 use crate::agent::ProcessStatus;
+use crate::channel::ChannelStatus;
 use crate::config::millis;
 use crate::escape::quoted;
 use crate::http::Response;
 use crate::journal::Condition;
 use crate::json::object;
-use crate::session::{Counts, Hub, Usage};
+use crate::session::{Counts, Hub, Usage, rfc3339};
 use crate::sys::{fd::max_open, gather::Gather};
 use crate::threads::lock;
 
@@ -142,10 +143,17 @@ fn upstreams(service: &Service) -> Value {
     Value::Array(all.map(|server| server.url.origin().into()).collect())
 }
 
-/// The channels, as `/v1/channels` has them.
+/// The channels, without the people there.
 fn channels(service: &Service) -> Value {
+    let row = |it: &ChannelStatus| {
+        let text = |text: &str| Some(text.to_owned()).filter(|text| !text.is_empty());
+        object!(
+            "name": &*it.name, "state": it.state, "since": rfc3339(it.since), "why": text(&it.why),
+            "unacknowledged": it.unacknowledged, "waiting": it.waiting, "gap": text(&it.gap),
+        )
+    };
     let all = service.channels.get().map(|channels| channels.status()).unwrap_or_default();
-    Value::Array(all.iter().filter_map(|it| it.to_json().parse().ok()).gather())
+    Value::Array(all.iter().map(row).gather())
 }
 
 /// The processes of an agent that stays; the principal is null where operators, or all, share it.

@@ -11,7 +11,6 @@ use super::wire::{self, Can, Ready, Receipt};
 use crate::config::Channel;
 use crate::journal::record::{Fact, Step};
 use crate::session::{Hub, Id, Place, Refusal, Running, ToSend};
-use crate::sys::gather::Gather;
 use crate::sys::random;
 
 /// Platforms show that somebody types for five seconds.

@@ -8,7 +8,7 @@ use crate::config::Channel;
 use crate::session::{Hub, Owner, Place, Settings, digest_of, now};
 
 #[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
+pub(in crate::channel) struct Context<'a> {
     pub hub: &'a Arc<Hub>,
     pub settings: &'a Settings,
     pub channel: &'a Channel,
