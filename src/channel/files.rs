@@ -93,3 +93,53 @@ fn media_of(media: &str) -> String {
     let is_media = media.split_once('/').is_some_and(|(kind, of)| is_part(kind) && is_part(of));
     if is_media && media.len() <= MAX_NAME { media } else { ANY_MEDIA.to_owned() }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn only_plain_files_of_the_directory_are_taken() {
+        let root = TempDir::new("files");
+        let (dir, outside) = (root.path().join("files"), root.path().join("outside"));
+        fs::write(&outside, "secret").unwrap();
+        fs::create_dir_all(dir.join("left/over")).unwrap();
+        let files = FilesDir::open(dir.clone()).unwrap();
+        assert!(entries(&dir).is_empty(), "it is emptied at the start");
+        fs::write(dir.join("a.txt"), "text").unwrap();
+        symlink(&outside, dir.join("link")).unwrap();
+        fs::hard_link(&outside, dir.join("hard")).unwrap();
+        fs::create_dir(dir.join("sub")).unwrap();
+        fs::write(dir.join("empty"), "").unwrap();
+        let read = |path: &str, room| files.read((path, "", "Text/Plain; x=y"), room);
+        let whole = dir.join("a.txt");
+        for path in ["a.txt", whole.to_str().unwrap()] {
+            let upload = read(path, 4).unwrap();
+            assert_eq!(
+                (&*upload.name, &*upload.media, &*upload.data),
+                ("a.txt", "text/plain", &b"text"[..])
+            );
+        }
+        assert!(read("a.txt", 3).unwrap_err().contains("3 bytes"));
+        for path in [
+            "link",
+            "hard",
+            "sub",
+            "empty",
+            "none",
+            "..",
+            "",
+            "../outside",
+            "sub/../a.txt",
+            "/etc/passwd",
+        ] {
+            assert!(read(path, 100).is_err(), "{path}");
+        }
+        assert!(read(outside.to_str().unwrap(), 100).is_err());
+        files.remove("../outside");
+        files.remove("a.txt");
+        assert!(outside.exists() && !whole.exists());
+    }
+}

@@ -1,26 +1,23 @@
 //! What an adapter offers: who may, and what becomes of it. Each offer is answered once its outcome is durable.
 
+mod context;
 mod draft;
 mod groups;
+mod press;
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::access::{self, Asked, Strangers, Verdict};
-use super::files::FilesDir;
 use super::link::Answer;
 use super::pairing::invitation;
-use super::shared::Shared;
-use super::wire::{Message, Offer, Press};
-use crate::config::{Channel, millis};
+use super::wire::{Message, Offer};
+use crate::config::millis;
 use crate::journal::record::Fact;
-use crate::session::{
-    Command, Draft, Hub, Owner, Place, Refusal, Sender, Settings, Submitted, channel_key,
-    digest_of, now,
-};
+use crate::session::{Command, Draft, Owner, Place, Refusal, Submitted, channel_key, now};
 use crate::sys::gather::Gather;
 use crate::sys::random;
-use draft::{add_files, asked, final_refusal, later, origin, place_of, sender, taken, text_of};
+pub(super) use context::Context;
+use draft::{add_files, asked, final_refusal, later, origin, place_of, taken, text_of};
 use groups::{Group, Groups};
 
 /// How often where the channel was read is written down by itself.
@@ -34,16 +31,6 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Conversations of which this is remembered.
 const MAX_TOLD: usize = 256;
-
-/// What it is done with.
-#[derive(Clone, Copy)]
-pub(super) struct Context<'a> {
-    pub hub: &'a Arc<Hub>,
-    pub settings: &'a Settings,
-    pub channel: &'a Channel,
-    pub shared: &'a Shared,
-    pub files: &'a FilesDir,
-}
 
 /// Messages that were too old when they came, at one place.
 struct Held {
@@ -68,8 +55,7 @@ pub(super) struct Inbound {
     account: String,
     groups: Groups,
     cursor: Option<Cursor>,
-    /// Who was let in, and where conversations have gone: of the journal.
-    paired: Vec<(String, String)>,
+    /// Where conversations have gone: of the journal.
     moved: Vec<(String, String)>,
     strangers: Strangers,
     held: Vec<Held>,
@@ -90,8 +76,7 @@ impl Inbound {
 
     /// Reads what the journal has of the channel.
     pub fn refresh(&mut self, context: Context<'_>) {
-        let facts = |fact| context.hub.facts_of(&context.channel.name, fact);
-        (self.paired, self.moved) = (facts(Fact::Paired), facts(Fact::Moved));
+        self.moved = context.hub.facts_of(&context.channel.name, Fact::Moved);
     }
 
     /// The answers to be given by now, in the order in which they were found.
@@ -184,7 +169,7 @@ impl Inbound {
         name: &str,
     ) -> Option<(Owner, bool)> {
         let Context { settings, channel, .. } = context;
-        let known = |id: &str| self.paired.iter().any(|(paired, _)| paired == id);
+        let known = |id: &str| context.shared.is_paired(id);
         let first = self.first_name(asked.conversation).to_owned();
         // A group may be listed by either name; its session stays the same.
         let listed = channel.groups.iter().any(|group| *group == first);
@@ -368,51 +353,5 @@ impl Inbound {
         let Some(id) = known else { return Ok(NOBODY) };
         context.hub.edit(id, text)?;
         Ok(taken(id, false))
-    }
-
-    /// A button of a question was pressed.
-    fn press(&mut self, context: Context<'_>, serial: u64, press: &Press) {
-        let listed = [&*press.conversation, self.first_name(&press.conversation)];
-        let group = context.channel.groups.iter().any(|group| listed.contains(&&**group));
-        let asked = Asked {
-            private: !group,
-            conversation: &press.conversation,
-            thread: None,
-            from: press.from.as_ref().map(sender),
-            mentioned: true,
-            text: "",
-        };
-        let name = press.from.as_ref().map_or("", |from| &from.name);
-        let mut answer = NOBODY;
-        let choice = ["allow", "deny"].contains(&&*press.choice);
-        if let Some((who, operator)) = self.judge(context, &asked, name).filter(|_| choice) {
-            let channel = context.channel.name.clone();
-            let from = press.from.as_ref().map(|from| from.id.clone()).unwrap_or_default();
-            let sender = Sender { who, channel, from, operator };
-            let allow = press.choice == "allow";
-            match context.hub.answer_as(&sender, Some(&press.prompt), allow) {
-                Err(e @ (Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping)) => {
-                    answer = later(&e.to_string());
-                }
-                // It may have been answered before, or is none of his.
-                Ok(_) | Err(_) => {}
-            }
-        }
-        if let Answer::Taken { .. } = answer {
-            self.read_to(serial, press.cursor.clone());
-        }
-        self.answer(serial, answer);
-    }
-}
-
-impl Context<'_> {
-    /// Has the gateway itself say something.
-    fn say(&self, who: Owner, place: Place, what: &str, text: String) {
-        let Place { conversation, thread } = &place;
-        let thread = thread.as_deref().unwrap_or_default();
-        let at = now().to_be_bytes();
-        let about = [&self.channel.name, conversation, thread, what].map(str::as_bytes);
-        let about = digest_of(&[&about[..], &[b"say", &at]].concat());
-        self.hub.say(&self.channel.name, (who, place), about, text);
     }
 }

@@ -10,7 +10,7 @@ use super::outbox::{Abilities, Action, Delivery, Draft, Outbox, Rules, Send};
 use super::wire::{self, Can, Ready, Receipt};
 use crate::config::Channel;
 use crate::journal::record::{Fact, Step};
-use crate::session::{Hub, Id, Place, Refusal, ReplyBuffer, ToSend};
+use crate::session::{Hub, Id, Place, Refusal, Running, ToSend};
 use crate::sys::gather::Gather;
 use crate::sys::random;
 
@@ -26,6 +26,9 @@ const READ_AGAIN: Duration = Duration::from_secs(300);
 /// Bytes of texts that are handed over at once: what an adapter does not read waits in memory.
 const MAX_IN_FLIGHT: u64 = 1 << 20;
 
+/// When an adapter is asked again whether it reads.
+const ROOM_AGAIN: Duration = Duration::from_secs(1);
+
 /// What answers a question.
 const BUTTONS: [(&str, &str); 2] = [("allow", "Allow once"), ("deny", "Deny")];
 
@@ -36,14 +39,6 @@ pub(super) struct Context<'a> {
     pub channel: &'a Channel,
 }
 
-/// A turn that runs for somebody on the channel.
-struct Running {
-    id: Id,
-    place: Place,
-    reply: Arc<ReplyBuffer>,
-    attempt: u32,
-}
-
 pub(super) struct Outbound {
     outbox: Outbox,
     /// The replies that the outbox has.
@@ -52,6 +47,8 @@ pub(super) struct Outbound {
     can: Can,
     max_len: u64,
     running: Vec<Running>,
+    /// The messages of which something was shown before they have a reply.
+    shown: Vec<Id>,
     typing_at: Option<Instant>,
     preview_at: Option<Instant>,
     expire_at: Instant,
@@ -71,6 +68,7 @@ impl Outbound {
             can: Can::default(),
             max_len: 0,
             running: Vec::new(),
+            shown: Vec::new(),
             typing_at: None,
             preview_at: None,
             expire_at: Instant::now() + EXPIRE_EVERY,
@@ -139,19 +137,22 @@ impl Outbound {
                 self.to_send(context, id, now);
             }
         }
-        let running = hub.running_on(&channel.name);
-        let before = std::mem::take(&mut self.running);
-        for old in before {
-            let runs = running.iter().any(|(id, ..)| *id == old.id);
+        self.running = hub.running_on(&channel.name);
+        for id in self.shown.clone() {
             // It may run again, or have a reply, which takes the place of the preview.
-            let over =
-                || hub.message(old.id).ok().flatten().is_none_or(|it| it.entry.turn.is_over());
-            if !runs && over() && hub.to_send(old.id).is_none() {
-                self.outbox.end_preview(old.id, now);
+            let runs = self.running.iter().any(|it| it.id == id);
+            let message = if runs { None } else { hub.message(id).ok() };
+            let Some(message) =
+                message.filter(|it| it.as_ref().is_none_or(|it| it.entry.turn.is_over()))
+            else {
+                continue;
+            };
+            self.shown.retain(|known| *known != id);
+            drop(message);
+            if hub.to_send(id).is_none() {
+                self.outbox.end_preview(id, now);
             }
         }
-        let new = |(id, place, reply)| Running { id, place, reply, attempt: 0 };
-        self.running = running.into_iter().map(new).gather();
         let types = self.can.has(Can::TYPING) && !self.running.is_empty();
         self.typing_at = types.then(|| self.typing_at.unwrap_or(now));
         let shows = channel.preview && self.can.has(Can::EDIT) && !self.running.is_empty();
@@ -316,7 +317,11 @@ impl Outbound {
 
     /// Shows that turns run, and what they have said so far.
     fn show(&mut self, context: Context<'_>, adapter: Option<&mut Adapter>, now: Instant) {
-        let Some(adapter) = adapter.filter(|adapter| adapter.has_room()) else { return };
+        let Some(adapter) = adapter.filter(|adapter| adapter.has_room()) else {
+            // It is looked at again once it reads.
+            let later = |at: &mut Option<Instant>| *at = at.map(|at| at.max(now + ROOM_AGAIN));
+            return [&mut self.typing_at, &mut self.preview_at].into_iter().for_each(later);
+        };
         if self.typing_at.take_if(|at| *at <= now).is_some() {
             self.typing_at = Some(now + TYPING_EVERY);
             let mut shown: Vec<&Place> = Vec::new();
@@ -331,23 +336,26 @@ impl Outbound {
             return;
         }
         self.preview_at = Some(now + context.channel.pace);
-        for running in &mut self.running {
+        for it in &self.running {
             let (mut text, mut more) = (String::new(), true);
             // The first message of several is shown, and no more than that.
             while more && (text.len() as u64) < 4 * self.max_len {
-                let piece = running.reply.snapshot(running.attempt, text.len());
-                if piece.attempt != running.attempt {
-                    (running.attempt, text) = (piece.attempt, String::new());
-                }
+                let piece = it.reply.snapshot(it.attempt, text.len());
                 text += &piece.text;
-                more = piece.more;
+                more = piece.more && piece.attempt == it.attempt;
+            }
+            if text.is_empty() {
+                continue;
+            }
+            if !self.shown.contains(&it.id) {
+                self.shown.push(it.id);
             }
             let draft = Draft {
-                id: running.id,
-                conversation: &running.place.conversation,
-                thread: running.place.thread.as_deref(),
-                reply_to: None,
-                preview: None,
+                id: it.id,
+                conversation: &it.place.conversation,
+                thread: it.place.thread.as_deref(),
+                reply_to: it.reply_to.as_deref(),
+                preview: it.preview.as_deref(),
                 text: &text,
             };
             self.outbox.preview(&draft, now);

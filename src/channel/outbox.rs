@@ -19,7 +19,7 @@ use super::wire::Receipt;
 use crate::session::Id;
 use conversation::{Context, Conversation, Event};
 
-pub use values::{Abilities, Action, Delivery, Draft, Rules, Send};
+pub use values::{Abilities, Action, Delivery, Draft, Rules};
 
 /// The replies and previews of one channel.
 #[derive(Debug)]
@@ -114,13 +114,13 @@ impl Outbox {
         self.schedule(now);
     }
 
-    /// This reply is not to be sent any more.
+    /// This reply is not to be sent any more, or not known.
     pub fn forget(&mut self, id: Id, now: Instant) {
         match self.at_work(id) {
             Some(at) => self.happen(at, Event::Forgotten, now),
             None => self.conversations.iter_mut().for_each(|it| it.remove(id)),
         }
-        self.schedule(now);
+        self.end_preview(id, now);
     }
 
     /// The record that [`Action::Write`] has is written.
@@ -215,9 +215,14 @@ impl Outbox {
     }
 
     fn happen(&mut self, at: usize, event: Event, now: Instant) {
+        let open = self.is_open(now);
         let (abilities, actions) = (self.abilities.as_ref(), &mut self.actions);
-        let mut cx = Context { rules: &self.rules, abilities, now, actions };
+        let mut cx = Context { rules: &self.rules, abilities, open, now, actions };
         self.conversations[at].on(event, &mut cx);
+    }
+
+    fn is_open(&self, now: Instant) -> bool {
+        !self.closed && self.until.is_none_or(|until| until <= now)
     }
 
     /// Begins what is due, as far as the window goes: first what had its turn the longest time ago.
@@ -228,8 +233,7 @@ impl Outbox {
                 self.happen(at, Event::Start, now);
             }
         }
-        let open = !self.closed && self.until.is_none_or(|until| until <= now);
-        let window = self.abilities.filter(|_| open).map_or(0, |can| can.send_window);
+        let window = self.abilities.filter(|_| self.is_open(now)).map_or(0, |can| can.send_window);
         let busy = self.conversations.iter().filter(|it| !it.is_idle()).count();
         for _ in busy..window {
             let Some(at) = self.next(now) else { break };
@@ -279,3 +283,6 @@ impl Outbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use super::access::shown;
 use super::shared::{STOPPED, Shared};
 use super::status::{ChannelStatus, Control, Paired};
 use super::thread;
@@ -30,11 +31,18 @@ impl Channels {
         Channels { hub, children, dir, all: Mutex::default() }
     }
 
+    /// Reads who was let in.
+    fn read_paired(&self, shared: &Shared) {
+        let paired = self.hub.facts_of(&shared.name, Fact::Paired);
+        shared.lock().status.paired = paired;
+    }
+
     /// Starts a thread where none runs.
     fn start(&self, shared: &Arc<Shared>) -> io::Result<()> {
         if std::mem::replace(&mut shared.lock().runs, true) {
             return Ok(());
         }
+        self.read_paired(shared);
         let dir = self.dir.join(&shared.name);
         thread::start(&self.hub, &self.children, shared, dir).inspect_err(|e| {
             shared.lock().runs = false;
@@ -42,8 +50,15 @@ impl Channels {
         })
     }
 
+    /// Those that are configured.
+    fn listed(&self) -> Vec<Arc<Shared>> {
+        let mut all = lock(&self.all).clone();
+        all.retain(|shared| !shared.lock().stop);
+        all
+    }
+
     fn find(&self, name: &str) -> Option<Arc<Shared>> {
-        lock(&self.all).iter().find(|shared| shared.name == name).cloned()
+        self.listed().into_iter().find(|shared| shared.name == name)
     }
 }
 
@@ -80,11 +95,11 @@ impl Control for Channels {
     }
 
     fn trouble(&self) -> Option<String> {
-        lock(&self.all).iter().find_map(|shared| shared.trouble())
+        self.listed().iter().find_map(|shared| shared.trouble())
     }
 
     fn status(&self) -> Vec<ChannelStatus> {
-        let all = lock(&self.all).clone();
+        let all = self.listed();
         let status = |shared: &Arc<Shared>| {
             let mut state = shared.lock();
             state.status.pairing_codes = state.pairing.pending(Instant::now());
@@ -97,7 +112,7 @@ impl Control for Channels {
 
     fn pair(&self, code: &str) -> Result<Option<Paired>, Refusal> {
         let now = Instant::now();
-        let all = lock(&self.all).clone();
+        let all = self.listed();
         let confirm = |it: &Arc<Shared>| Some((it.clone(), it.lock().pairing.confirm(code, now)?));
         let Some((shared, person)) = all.iter().find_map(confirm) else { return Ok(None) };
         let (channel, id, name) = (shared.name.clone(), person.id, person.name);
@@ -105,8 +120,8 @@ impl Control for Channels {
         let kept = if name.is_empty() { &id } else { &name };
         let number = self.hub.keep_fact(&channel, Fact::Paired, &id, kept)?;
         self.hub.sync(number)?;
-        log::info!("channel {channel}: \"{id}\" ({name}) was let in by a pairing code");
-        shared.wake.notify();
+        self.read_paired(&shared);
+        log::info!("channel {channel}: \"{}\" ({name}) was let in by a pairing code", shown(&id));
         Ok(Some(Paired { channel, id, name }))
     }
 
@@ -116,7 +131,7 @@ impl Control for Channels {
         if known {
             let number = self.hub.keep_fact(channel, Fact::Paired, id, "")?;
             self.hub.sync(number)?;
-            self.find(channel).iter().for_each(|shared| shared.wake.notify());
+            self.find(channel).iter().for_each(|shared| self.read_paired(shared));
         }
         Ok(known)
     }

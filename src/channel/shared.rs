@@ -74,6 +74,11 @@ impl Shared {
         !own.runs
     }
 
+    /// Whether somebody was let in by a code.
+    pub fn is_paired(&self, id: &str) -> bool {
+        self.lock().status.paired.iter().any(|(paired, _)| paired == id)
+    }
+
     /// It is in this state now, and why it is not up.
     pub fn set(&self, state: &'static str, why: &str) {
         let mut own = self.lock();

@@ -80,6 +80,17 @@ pub struct ToSend {
     pub give_up: Option<String>,
 }
 
+/// A turn that runs for a message of a channel.
+pub struct Running {
+    pub id: Id,
+    pub attempt: u32,
+    pub place: Place,
+    /// The platform's id of what it answers, and of what shows its reply so far.
+    pub reply_to: Option<String>,
+    pub preview: Option<String>,
+    pub reply: Arc<ReplyBuffer>,
+}
+
 impl Hub {
     /// A channel works from now on: `wake` is notified whenever there may be something new for it. All that is
     /// to be sent there is new to it.
@@ -290,14 +301,17 @@ impl Hub {
     }
 
     /// The turns that run for messages of a channel.
-    pub fn running_on(&self, channel: &str) -> Vec<(Id, Place, Arc<ReplyBuffer>)> {
+    pub fn running_on(&self, channel: &str) -> Vec<Running> {
         let state = self.lock();
         let known = |(id, reply): &(Id, Arc<ReplyBuffer>)| {
             let entry = state.table.get(*id).filter(|entry| entry.turn == TurnState::Running)?;
-            let mut place = entry.channel.as_ref().filter(|on| on.offered)?.place.clone();
+            let on = entry.channel.as_ref().filter(|on| on.offered)?;
             entry.target().filter(|target| *target == channel)?;
+            let mut place = on.place.clone();
             state.follow(channel, &mut place);
-            Some((*id, place, Arc::clone(reply)))
+            let preview = on.parts.as_ref().and_then(|parts| parts.preview.clone());
+            let (reply_to, reply) = (on.reply_to.clone(), Arc::clone(reply));
+            Some(Running { id: *id, attempt: entry.attempts, place, reply_to, preview, reply })
         };
         state.replies.iter().filter_map(known).gather()
     }

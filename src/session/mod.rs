@@ -53,7 +53,7 @@ mod worker;
 
 pub use approvals::Sender;
 pub use asking::{OpenApproval, PastApproval};
-pub use channels::ToSend;
+pub use channels::{Running, ToSend};
 pub use commands::Command;
 pub use hang::Probe;
 pub use hub::{Hub, Settings};

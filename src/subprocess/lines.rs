@@ -43,3 +43,22 @@ pub fn write_some(mut pipe: &PipeWriter, bytes: &[u8]) -> usize {
         Err(_) => bytes.len(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_come_whole_however_they_are_cut() {
+        let all = b"one\n\ntwo\nrest";
+        for split in 0..=all.len() {
+            let (mut buffer, mut lines) = (LineBuffer::default(), Vec::new());
+            for bytes in [&all[..split], &all[split..]] {
+                buffer.push(bytes);
+                lines.extend(std::iter::from_fn(|| buffer.next_line()));
+            }
+            assert_eq!(lines, [&b"one"[..], b"", b"two"], "split at {split}");
+            assert_eq!(buffer.rest(), b"rest");
+        }
+    }
+}

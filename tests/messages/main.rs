@@ -2,12 +2,14 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod attachments;
+mod channels;
 mod forget;
 mod forgotten;
 mod irc;
 mod lists;
 mod messages;
 mod notices;
+mod operators;
 mod restart_messages;
 mod send;
 mod sessions;

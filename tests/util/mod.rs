@@ -37,6 +37,7 @@ pub mod journal;
 pub mod ledger;
 mod manager;
 pub mod outage;
+pub mod platform;
 pub mod principals;
 mod private;
 mod process;

@@ -1,6 +1,6 @@
 //! What a message from a platform is to the gateway.
 
-use super::Context;
+use super::context::Context;
 use crate::channel::access::{self, Asked, shown};
 use crate::channel::link::Answer;
 use crate::channel::wire::{self, Kind, Message};

@@ -22,6 +22,8 @@ pub struct Context<'a> {
     pub rules: &'a Rules,
     /// None: no adapter is ready.
     pub abilities: Option<&'a Abilities>,
+    /// Something may be handed over.
+    pub open: bool,
     pub now: Instant,
     pub actions: &'a mut VecDeque<Action>,
 }
@@ -261,11 +263,11 @@ impl Conversation {
                 self.until = Some(until);
                 State::Idle
             }
-            (State::Loading(id), Event::Forgotten) => self.drop_first(id),
+            (State::Loading(id), Event::Forgotten) => self.forget(id, cx),
             (State::Loading(_), Event::Lost) => State::Idle,
             (State::Recording(it), Event::Written) => self.recorded(&it, cx),
             (State::Recording(it), Event::Unwritten) => self.unrecorded(it, cx),
-            (State::Recording(it), Event::Forgotten) => self.drop_first(it.id),
+            (State::Recording(it), Event::Forgotten) => self.forget(it.id, cx),
             // It is not handed over to another one.
             (State::Recording(Recording { then: Then::Text | Then::Place, .. }), Event::Lost) => {
                 self.give_up_attempt()
@@ -279,7 +281,7 @@ impl Conversation {
             (State::InFlight { id, what, .. }, Event::Lost) => self.lost(id, what, cx),
             (State::InFlight { id, part, what }, Event::Forgotten) => {
                 let taken_back = matches!(what, What::Place | What::Preview { first: true });
-                self.drop_first(id);
+                self.forget(id, cx);
                 State::InFlight { id, part, what: What::Unwanted { taken_back } }
             }
             (State::InFlight { id, part, what: What::Preview { first } }, Event::Unwanted(of))

@@ -82,7 +82,8 @@ pub enum Action {
     /// or [`forget`](super::Outbox::forget).
     Load(Id),
     /// Append this record of attempt `n`, then call [`written`](super::Outbox::written), once it is durable
-    /// if it has to be; or [`unwritten`](super::Outbox::unwritten). An attempt of 0: it is a preview.
+    /// if it has to be; or [`unwritten`](super::Outbox::unwritten) where that may work later, or
+    /// [`forget`](super::Outbox::forget). An attempt of 0: it is a preview.
     Write { id: Id, n: u32, step: Step, durable: bool },
     /// Hand it over.
     Send(Box<Send>),

@@ -292,7 +292,7 @@ fn a_preview_is_kept_over_the_attempts_of_its_turn() {
     let id = submit(&house, "1", "x");
     house.until_logged(1);
     let running = house.hub.running_on("office");
-    assert_eq!((running.len(), running[0].0, &*running[0].1.conversation), (1, id, "room"));
+    assert_eq!((running.len(), running[0].id, &*running[0].place.conversation), (1, id, "room"));
     assert!(house.hub.running_on("other").is_empty());
     let preview = |sent: Option<&str>| Part { preview: true, ..part(0, sent) };
     assert_eq!(house.hub.write_part(id, 1, part(0, None)), Err(Refusal::TooLate), "no reply yet");

@@ -93,12 +93,13 @@ impl Conversation {
     /// Goes on with the reply at work.
     fn go(&mut self, cx: &mut Context<'_>) -> State {
         let edits = cx.edits();
-        let Some((work, can)) = self.work.as_mut().zip(cx.abilities) else {
-            return self.give_up_attempt();
-        };
-        if work.is_sent() {
+        if self.work.as_ref().is_some_and(|work| work.is_sent()) {
             return self.record(Step::Delivered, Then::Over, cx);
         }
+        let can = cx.abilities.filter(|_| cx.open);
+        let Some((work, can)) = self.work.as_mut().zip(can) else {
+            return self.give_up_attempt();
+        };
         work.fit(can);
         let place = edits && work.of.preview.is_none();
         let opening = work.opening(place);
@@ -295,6 +296,12 @@ impl Conversation {
         self.work = None;
         self.attempt = None;
         State::Idle
+    }
+
+    /// Nothing is to be sent any more, and what it shows without being its text is taken back.
+    pub(super) fn forget(&mut self, id: Id, cx: &mut Context<'_>) -> State {
+        self.end_preview(id, cx);
+        self.drop_first(id)
     }
 
     /// There will be no reply to what has this preview.

@@ -1,0 +1,45 @@
+//! A button under a question of an agent's.
+
+use super::context::Context;
+use super::draft::{later, sender};
+use super::{Inbound, NOBODY};
+use crate::channel::access::Asked;
+use crate::channel::link::Answer;
+use crate::channel::wire::Press;
+use crate::session::{Refusal, Sender};
+
+impl Inbound {
+    /// A button of a question was pressed.
+    pub(super) fn press(&mut self, context: Context<'_>, serial: u64, press: &Press) {
+        let listed = [&*press.conversation, self.first_name(&press.conversation)];
+        let group = context.channel.groups.iter().any(|group| listed.contains(&&**group));
+        let asked = Asked {
+            private: !group,
+            conversation: &press.conversation,
+            thread: None,
+            from: press.from.as_ref().map(sender),
+            mentioned: true,
+            text: "",
+        };
+        let name = press.from.as_ref().map_or("", |from| &from.name);
+        let mut answer = NOBODY;
+        let choice = ["allow", "deny"].contains(&&*press.choice);
+        if let Some((who, operator)) = self.judge(context, &asked, name).filter(|_| choice) {
+            let channel = context.channel.name.clone();
+            let from = press.from.as_ref().map(|from| from.id.clone()).unwrap_or_default();
+            let sender = Sender { who, channel, from, operator };
+            let allow = press.choice == "allow";
+            match context.hub.answer_as(&sender, Some(&press.prompt), allow) {
+                Err(e @ (Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping)) => {
+                    answer = later(&e.to_string());
+                }
+                // It may have been answered before, or is none of his.
+                Ok(_) | Err(_) => {}
+            }
+        }
+        if let Answer::Taken { .. } = answer {
+            self.read_to(serial, press.cursor.clone());
+        }
+        self.answer(serial, answer);
+    }
+}

@@ -1,0 +1,176 @@
+//! Channels: what people say on a chat platform is answered there, whatever becomes of its adapter or of the
+//! gateway.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::util;
+use util::platform::{Platform, private};
+use util::{DEADLINE, Gate, Gateway, Home, eventually};
+
+/// A gateway with a channel of this platform; `more` belongs to the channel.
+fn config(platform: &Platform, more: &str) -> String {
+    format!("[channel.office]\n{}allow = [\"ann\", \"bob\"]\n{more}", platform.command())
+}
+
+fn start(more: &str) -> (Gateway, Platform) {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    home.configure(&config(&platform, more));
+    (home.start(), platform)
+}
+
+fn runs(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists()
+}
+
+/// The state of the channel, as `status` shows it.
+fn until_state(gateway: &Gateway, state: &str) {
+    eventually(&format!("the channel is {state}"), || {
+        (gateway.status()["channels"][0]["state"] == state).then_some(())
+    });
+}
+
+#[test]
+fn what_somebody_says_is_answered_where_it_was_said_and_strangers_are_not() {
+    let (gateway, platform) = start("");
+    platform.say("m1", "ann", "hello");
+    platform.say("m2", "eve", "hello, too");
+    platform.say("m3", "bob", "hi");
+    let id = platform.answer("m1")["as"].as_str().unwrap().to_owned();
+    assert!(platform.answer("m2")["as"].is_null());
+    assert_eq!(platform.shown("ann", 1), ["hello"]);
+    assert_eq!(platform.shown("bob", 1), ["hi"]);
+    let message = gateway.api().message(&id);
+    assert_eq!(
+        (&message["principal"], &message["session"]),
+        (&json!("office:ann"), &json!("office:ann"))
+    );
+    gateway.api().until_delivery(&id, "delivered");
+    assert!(platform.sent().iter().all(|it| it["conversation"] != "eve"));
+    until_state(&gateway, "up");
+}
+
+#[test]
+fn commands_are_answered_and_a_long_reply_comes_in_parts() {
+    let (_gateway, platform) = start("");
+    platform.say("m1", "ann", "/whoami");
+    assert!(platform.shown("ann", 1)[0].contains("office:ann"));
+    let long = "a word ".repeat(1500);
+    platform.say("m2", "bob", &long);
+    let parts = platform.shown("bob", 3);
+    assert_eq!(parts.join(" ").split_whitespace().count(), 3000);
+}
+
+#[test]
+fn a_message_is_taken_once_and_answered_though_its_adapter_dies_in_between() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    home.configure(&config(&platform, ""));
+    platform.plan(&json!({ "die_answers": 2 }));
+    let gateway = home.start();
+    for n in 0..5 {
+        platform.say(&format!("m{n}"), "ann", &format!("text {n}"));
+    }
+    let ids: Vec<_> = (0..5).map(|n| platform.answer(&format!("m{n}"))["as"].clone()).collect();
+    for id in &ids {
+        gateway.api().until_delivery(id.as_str().unwrap(), "delivered");
+    }
+    let mut texts = platform.shown("ann", 5);
+    texts.dedup();
+    assert_eq!(texts, ["text 0", "text 1", "text 2", "text 3", "text 4"]);
+    assert!(platform.answers().iter().any(|it| it["answer"]["duplicate"] == true));
+}
+
+#[test]
+fn a_killed_gateway_goes_on_where_its_platform_was_read() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    home.configure(&config(&platform, ""));
+    platform.plan(&json!({ "inbound": "cursor" }));
+    let gateway = home.start();
+    platform.say("m1", "ann", "one");
+    platform.say("m2", "eve", "nothing");
+    assert_eq!(platform.shown("ann", 1), ["one"]);
+    platform.answer("m2");
+    let gateway = gateway.reborn_after(libc::SIGKILL);
+    platform.say("m3", "ann", "two");
+    assert_eq!(platform.shown("ann", 2), ["one", "two"]);
+    let hello = platform.told().into_iter().filter(|it| it["op"] == "hello").next_back().unwrap();
+    assert_eq!(hello["cursor_account"], "robot");
+    // What nobody is served for may be read again.
+    assert!(["1", "2"].contains(&hello["cursor"].as_str().unwrap()), "{hello}");
+    drop(gateway);
+}
+
+#[test]
+fn a_drain_sends_the_replies_of_turns_that_end_in_it() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    let platform = Platform::new(&home, "platform");
+    home.configure(&format!("{}{}", gate.agent(), config(&platform, "")));
+    let gateway = home.start();
+    platform.say("m1", "ann", "question");
+    gateway.wait_for_turns(1);
+    let pid = platform.pid();
+    gateway.signal(libc::SIGTERM);
+    gateway.wait_for_log("Shutdown context", DEADLINE);
+    gate.open();
+    assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
+    assert_eq!(platform.sent().len(), 1);
+    assert!(!runs(pid), "its adapter has ended");
+}
+
+#[test]
+fn a_reload_lets_in_and_starts_another_adapter_only_where_that_changed() {
+    let (gateway, platform) = start("");
+    platform.say("m1", "ann", "one");
+    assert_eq!(platform.shown("ann", 1), ["one"]);
+    let pid = platform.pid();
+    let reload = |more: &str| {
+        gateway.home().configure(&config(&platform, more));
+        gateway.home().run(&["reload"]).assert_code(0);
+    };
+    reload("operators = [\"eve\"]\n");
+    platform.say("m2", "eve", "two");
+    assert_eq!(platform.shown("eve", 1), ["two"]);
+    assert_eq!(platform.pid(), pid);
+    reload("env = { A = \"b\" }\n");
+    eventually("another adapter", || (platform.pid() != pid).then_some(()));
+    platform.say("m3", "eve", "three");
+    assert!(platform.answer("m3")["as"].is_null());
+    let pid = platform.pid();
+    gateway.home().configure("");
+    gateway.home().run(&["reload"]).assert_code(0);
+    eventually("no adapter", || (!runs(pid)).then_some(()));
+    assert_eq!(gateway.status()["channels"], json!([]));
+}
+
+#[test]
+fn pieces_that_belong_together_are_one_message() {
+    let (gateway, platform) = start("");
+    for (id, text) in [("m1", "one"), ("m2", "two")] {
+        let mut piece = private(id, "ann", text);
+        piece["group"] = json!("album");
+        platform.put(&piece);
+    }
+    assert_eq!(platform.answer("m1")["as"], platform.answer("m2")["as"]);
+    assert_eq!(platform.shown("ann", 1), ["one\ntwo"]);
+    drop(gateway);
+}
+
+#[test]
+fn an_adapter_that_ends_for_good_is_started_again_when_that_is_asked_for() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    home.configure(&config(&platform, ""));
+    platform.plan(&json!({ "exit": 78 }));
+    let gateway = home.start();
+    until_state(&gateway, "stopped");
+    assert!(gateway.status()["degraded"].as_str().unwrap().contains("channel office"));
+    platform.plan(&json!({}));
+    home.run(&["channel", "restart", "office"]).assert_code(0);
+    until_state(&gateway, "up");
+    assert!(gateway.status()["degraded"].is_null());
+}
