@@ -179,10 +179,14 @@ impl Hub {
         let submitted = self.admit_in(&mut state, draft)?;
         if let Submitted::New { id, .. } = submitted {
             stored.iter_mut().for_each(|stored| stored.keep(&mut state));
-            self.write_step(&mut state, (id, 0), Step::Cancelled(HELD.to_owned()))?;
+            let held = self.write_step(&mut state, (id, 0), Step::Cancelled(HELD.to_owned()));
+            if held.is_err() {
+                // Without it the message is accepted all the same, and gets its turn.
+                state.take_up(id);
+            }
         }
-        drop(state);
-        self.sync(self.journal.last())?;
+        let begun = self.begin_attempts(&mut state);
+        self.confirm(state, begun)?;
         Ok(submitted)
     }
 
@@ -345,6 +349,14 @@ impl Hub {
 }
 
 impl State {
+    /// Queues a message whose end could not be written.
+    pub(super) fn take_up(&mut self, id: Id) {
+        if let Some(entry) = self.table.get(id).filter(|entry| !entry.turn.is_over()) {
+            let (who, session) = (Arc::clone(&entry.owner), entry.session());
+            self.dispatch.restore(id, &who.principal, session);
+        }
+    }
+
     /// Where a conversation goes on.
     fn follow(&self, channel: &str, place: &mut Place) {
         for _ in 0..MAX_MOVES {
