@@ -117,9 +117,9 @@ fn what_may_have_arrived_is_treated_as_the_configuration_says() {
             }
             world.apply(0).unwrap();
             if crash {
-                world.restart()
+                world.restart();
             } else {
-                world.lose()
+                world.lose();
             }
             let known = world.stored(1.into()).clone();
             let why = known.dead.clone().unwrap_or_default();
