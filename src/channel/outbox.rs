@@ -19,7 +19,7 @@ use super::wire::Receipt;
 use crate::session::Id;
 use conversation::{Context, Conversation, Event};
 
-pub use values::{Abilities, Action, Delivery, Draft, Rules};
+pub use values::{Abilities, Action, Delivery, Draft, Rules, Send};
 
 /// The replies and previews of one channel.
 #[derive(Debug)]
