@@ -196,6 +196,9 @@ impl Connection<'_> {
                     At::Conflict => "conflict",
                     At::Unauthorized => UNAUTHORIZED,
                 };
+                if state == At::Limited {
+                    self.worker.outbound.limited(Instant::now());
+                }
                 let same = shared.lock().status.state == word;
                 shared.set(word, &shown(&why));
                 if !same {

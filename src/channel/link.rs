@@ -249,13 +249,14 @@ impl Link {
 
     /// An offer came, or what is refused for good whatever it is.
     fn offered(&mut self, n: u64, offer: Result<Offer, String>) -> Vec<Action> {
-        // The answer that says so is out once nothing is pending.
-        let again = self.gate.as_ref().is_some_and(|gate| gate.n == n) && self.pending.is_empty();
+        // That it is to come again is known once nothing is pending.
+        let gate = self.gate.as_ref().map(|gate| gate.n).filter(|_| self.pending.is_empty());
+        let again = gate == Some(n);
         let wrong = match self.next {
-            Some(next) if next != n && !again => match &self.gate {
-                Some(gate) => Some(format!("number {n} where {next} or again {} is due", gate.n)),
-                None => Some(format!("number {n} where {next} is due")),
-            },
+            Some(next) if next != n && !again => {
+                let or = gate.map_or(String::new(), |gate| format!(" or again {gate}"));
+                Some(format!("number {n} where {next}{or} is due"))
+            }
             Some(_) | None if self.pending.len() >= self.window => {
                 Some(format!("number {n} is over its window of {}", self.window))
             }

@@ -10,16 +10,14 @@ mod files;
 mod inbound;
 pub mod link;
 mod outbound;
-#[allow(dead_code)]
 mod outbox;
 mod pairing;
 mod pool;
 mod shared;
-#[allow(dead_code)]
 mod split;
 mod status;
 mod thread;
-#[allow(dead_code, unused_imports)]
+#[allow(dead_code)]
 pub mod wire;
 mod worker;
 

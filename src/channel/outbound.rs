@@ -19,6 +19,9 @@ const TYPING_EVERY: Duration = Duration::from_secs(4);
 /// How often replies that wait are looked at for their age.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 
+/// How long nothing is handed over once an adapter says that its platform limits it.
+const LIMITED_PAUSE: Duration = Duration::from_secs(5);
+
 /// When a reply is tried again that cannot be read.
 const READ_AGAIN: Duration = Duration::from_secs(300);
 
@@ -96,6 +99,11 @@ impl Outbound {
         self.outbox.lost(now);
     }
 
+    /// The platform takes no more for now.
+    pub fn limited(&mut self, now: Instant) {
+        self.outbox.hold_channel(now + LIMITED_PAUSE);
+    }
+
     /// Nothing more is handed over.
     pub fn close(&mut self) {
         self.outbox.close();
@@ -106,7 +114,7 @@ impl Outbound {
     }
 
     pub fn waiting(&self) -> usize {
-        self.waiting.len()
+        self.outbox.waiting()
     }
 
     /// A conversation has moved, as the platform says without being sent anything.

@@ -9,6 +9,7 @@ use super::message_table::Owner;
 use super::states::TurnState;
 use super::submit::{Draft, Refusal};
 use crate::agent::{Answer, Question};
+use crate::escape::escaped;
 use crate::journal::record::{Record, Step};
 use crate::sys::gather::Gather;
 
@@ -27,12 +28,12 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// As the journal names him: in a conversation of several people by himself.
-    pub(super) fn name(&self, asker: &str) -> String {
+    /// As the journal names him: where a message of several people's conversation is meant, by himself.
+    fn name(&self, asker: &str) -> String {
         if asker.is_empty() {
             self.who.principal.clone()
         } else {
-            format!("{}:{}", self.channel, self.from)
+            escaped(&format!("{}:{}", self.channel, self.from), false)
         }
     }
 }

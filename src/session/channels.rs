@@ -14,7 +14,7 @@ use super::notices::Notice;
 use super::reply::ReplyBuffer;
 use super::states::{DeliveryState, TurnState};
 use super::submit::{Draft, Refusal, Submitted};
-use crate::journal::record::{Fact, Origin, Part, Record, Step, Timestamp};
+use crate::journal::record::{Fact, Origin, Part, Record, Step};
 use crate::named::ByName;
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
@@ -65,7 +65,6 @@ impl Attached {
 /// A reply that is to be sent to a channel.
 #[derive(Clone, Debug, Default)]
 pub struct ToSend {
-    pub id: Id,
     pub place: Place,
     /// The platform's id of what it replies to.
     pub reply_to: Option<String>,
@@ -74,8 +73,6 @@ pub struct ToSend {
     /// Attempts that were begun.
     pub attempts: u32,
     pub parts: Parts,
-    /// When it began to wait, or was revived.
-    pub since: Timestamp,
     /// Why it is to become a dead letter at once.
     pub give_up: Option<String>,
 }
@@ -182,10 +179,14 @@ impl Hub {
         let submitted = self.admit_in(&mut state, draft)?;
         if let Submitted::New { id, .. } = submitted {
             stored.iter_mut().for_each(|stored| stored.keep(&mut state));
-            self.write_step(&mut state, (id, 0), Step::Cancelled(HELD.to_owned()))?;
+            let held = self.write_step(&mut state, (id, 0), Step::Cancelled(HELD.to_owned()));
+            if held.is_err() {
+                // Without it the message is accepted all the same, and gets its turn.
+                state.take_up(id);
+            }
         }
-        drop(state);
-        self.sync(self.journal.last())?;
+        let begun = self.begin_attempts(&mut state);
+        self.confirm(state, begun)?;
         Ok(submitted)
     }
 
@@ -230,13 +231,11 @@ impl Hub {
             None
         };
         Some(ToSend {
-            id,
             place,
             reply_to: on.reply_to,
             prompt: on.prompt,
             attempts: outgoing.attempts,
             parts: on.parts.map(|parts| *parts).unwrap_or_default(),
-            since: outgoing.since,
             give_up,
         })
     }
@@ -350,6 +349,14 @@ impl Hub {
 }
 
 impl State {
+    /// Queues a message whose end could not be written.
+    pub(super) fn take_up(&mut self, id: Id) {
+        if let Some(entry) = self.table.get(id).filter(|entry| !entry.turn.is_over()) {
+            let (who, session) = (Arc::clone(&entry.owner), entry.session());
+            self.dispatch.restore(id, &who.principal, session);
+        }
+    }
+
     /// Where a conversation goes on.
     fn follow(&self, channel: &str, place: &mut Place) {
         for _ in 0..MAX_MOVES {

@@ -124,10 +124,14 @@ impl Hub {
             },
             Command::Queue => self.queue_text(&who, id),
             Command::Retry => self.retry_last(&who, id, key),
-            Command::WhoAmI if operator => {
-                format!("You are {}, an operator of this gateway.", sender.name(&sender.from))
+            Command::WhoAmI => {
+                let from = match &*sender.from {
+                    "" => String::new(),
+                    from => format!(" ({} on {})", escaped(from, false), sender.channel),
+                };
+                let rights = if operator { ", an operator of this gateway" } else { "" };
+                format!("You are {}{from}{rights}.", who.principal)
             }
-            Command::WhoAmI => format!("You are {}.", sender.name(&sender.from)),
             Command::Restart | Command::Update => {
                 let update = command == Command::Update;
                 let kind = if update { RestartKind::Update } else { RestartKind::Restart };

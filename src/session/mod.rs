@@ -59,7 +59,9 @@ pub use hang::Probe;
 pub use hub::{Hub, Settings};
 pub use id::Id;
 pub use message::{Message, rfc3339};
-pub use message_table::{Counts, Entry, MessageTable, Parts, Place, Usage, channel_key};
+#[cfg(test)]
+pub use message_table::Parts;
+pub use message_table::{Counts, Entry, MessageTable, Place, Usage, channel_key};
 pub use message_table::{Digest, Owner, digest_of, session_digest};
 pub use pending_retry::PendingRetry;
 pub use permit::AcquireError;

@@ -209,10 +209,9 @@ impl Hub {
         let mut state = self.lock();
         if self.write_step(&mut state, (id, 0), Step::Done(reply, None)).is_ok() {
             self.after_end(&mut state, id);
-        } else if let Some(entry) = state.table.get(id).filter(|entry| !entry.turn.is_over()) {
+        } else {
             // Without it the message is accepted all the same, and gets its end as a turn.
-            let (who, session) = (Arc::clone(&entry.owner), entry.session());
-            state.dispatch.restore(id, &who.principal, session);
+            state.take_up(id);
         }
         let begun = self.begin_attempts(&mut state);
         Ok(self.confirm(state, begun)?)

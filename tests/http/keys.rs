@@ -110,12 +110,14 @@ fn a_role_opens_its_routes_and_no_others() {
     carol.get("/v1/status").assert_status(200);
     carol.post("/v1/journal/compact", &json!({})).assert_status(200);
     // Commands in messages are for operators.
-    let says = |api: &Api| {
-        let said = api.send("s", "/whoami").assert_status(200).json();
+    let says = |api: &Api, word: &str| {
+        let said = api.send("s", word).assert_status(200).json();
         said["reply"].as_str().unwrap().to_owned()
     };
-    assert_eq!(says(&carol), "You are carol, an operator of this gateway.");
-    assert!(says(&alice).contains("is for operators"), "{}", says(&alice));
+    assert_eq!(says(&carol, "/whoami"), "You are carol, an operator of this gateway.");
+    assert_eq!(says(&alice, "/whoami"), "You are alice.");
+    let refused = says(&alice, "/status");
+    assert!(refused.contains("is for operators"), "{refused}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ impl MessageTable {
         match (stays && number == entry.accepted).then(|| Record::parse(json)) {
             // It knows the idempotency key.
             Some(Ok(Record::Accepted(accepted))) => {
-                let has_cursor = self.has_fact(number);
+                let has_cursor = self.has_cursor(number);
                 let Accepted { id, at, principal, session, key, body, deliver, origin, .. } =
                     *accepted;
                 let origin = origin.filter(|origin| !origin.account.is_empty()).map(|origin| {
@@ -127,7 +127,8 @@ impl MessageTable {
 
     /// What is left of the record of a message that is not known any more, where a channel was read up to it.
     fn cursor_of_gone(&self, number: u64, json: &str) -> Option<Decision> {
-        let Ok(Record::Accepted(accepted)) = Record::parse(json) else { return None };
+        let known = self.has_cursor(number).then(|| Record::parse(json));
+        let Some(Ok(Record::Accepted(accepted))) = known else { return None };
         Some(Decision::Replace(self.cursor_left(number, &accepted)?.to_json()))
     }
 }

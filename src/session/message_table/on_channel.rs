@@ -171,6 +171,15 @@ impl MessageTable {
         Some(&known.value)
     }
 
+    /// Whether the record of this number has up to where a channel was read. Asked for each record that a
+    /// compaction drops: a cursor is among the newest facts.
+    pub(super) fn has_cursor(&self, number: u64) -> bool {
+        let mut all = self.facts.values();
+        let newest =
+            |facts: &Facts| facts.0.iter().rfind(|it| it.fact == Fact::Cursor).map(|it| it.record);
+        all.any(|facts| newest(facts) == Some(number))
+    }
+
     /// Whether the record of this number has something that is kept of a channel.
     pub(super) fn has_fact(&self, number: u64) -> bool {
         self.facts.values().any(|facts| facts.0.iter().any(|it| it.record == number))
@@ -184,7 +193,7 @@ impl MessageTable {
     /// What stays of a message's first record when the message goes: up to where its channel was read.
     pub(super) fn cursor_left(&self, number: u64, accepted: &Accepted) -> Option<Record> {
         let (channel, origin) = (accepted.deliver.clone()?, accepted.origin.as_ref()?);
-        let value = origin.cursor.clone().filter(|_| self.has_fact(number))?;
+        let value = origin.cursor.clone().filter(|_| self.has_cursor(number))?;
         let (fact, key, at) = (Fact::Cursor, origin.account.clone(), accepted.at);
         Some(Record::Channel { channel, fact, key, value, at })
     }

@@ -410,10 +410,10 @@ fn everybody_may_ask_what_this_is_and_operators_of_the_channel_may_command() {
     let help = say(&house, "2", "eve", "/help");
     assert!(help.contains("/missed") && !help.contains("/restart"), "{help}");
     assert!(say(&house, "3", "ann", "/help").contains("/restart"));
-    assert_eq!(say(&house, "4", "eve", "/whoami"), "You are office:eve.");
+    assert_eq!(say(&house, "4", "eve", "/whoami"), "You are office:room (eve on office).");
     assert_eq!(
         say(&house, "5", "bob", "/whoami"),
-        "You are office:bob, an operator of this gateway."
+        "You are office:room (bob on office), an operator of this gateway."
     );
     assert!(say(&house, "6", "eve", "/new").contains("is for operators"));
     // Whoever says so over the API is nobody there.

@@ -131,6 +131,12 @@ fn of_two_temporary_refusals_the_first_number_counts() {
     assert_eq!(case.offer(3), 0);
     let why = case.fault(r#"{"op":"cursor","n":2,"cursor":"x"}"#);
     assert_eq!(why, "number 2 where 4 or again 1 is due");
+
+    // It cannot know yet that it is to offer the second again.
+    let mut case = Case::ready();
+    let [_, two] = [1, 2].map(|n| case.offer(n));
+    assert_eq!(case.answer(two, later()), "");
+    assert_eq!(fault(case.cursor(2)), "number 2 where 3 is due");
 }
 
 #[test]

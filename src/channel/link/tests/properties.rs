@@ -81,13 +81,19 @@ impl Checked {
             self.open.retain(|(open, _)| open != serial);
         }
         let was_closed = self.closed;
+        // Nothing is on its way that it could be refused for.
+        let free = matches!(event, Event::Line(Ok(FromAdapter::Offer { .. })))
+            && self.unanswered.is_empty();
         let actions = self.link.step(self.now, event);
         let fault = actions.iter().any(|action| matches!(action, Action::Fault(_)));
         if let Some(n) = offered.filter(|_| !fault && !was_closed) {
             assert!(self.ready, "an offer before it is ready");
+            assert!(!self.unanswered.contains(&n), "{n} twice");
             if self.gate == Some(n) {
                 self.gate = None;
             }
+            let taken = actions.iter().any(|action| matches!(action, Action::Offer { .. }));
+            assert!(!free || taken == self.gate.is_none(), "{n} is for the caller");
             self.unanswered.push_back(n);
         }
         assert!(self.unanswered.len() <= self.window, "more than its window");
@@ -339,7 +345,7 @@ mod tests {
             let (mut settled, mut taken) = (0, vec![0; ITEMS]);
             let mut base = random.below(100) as u64;
             let (mut link, mut adapter) = (Checked::begin(), Adapter::start(0, base));
-            let mut steps = 0;
+            let (mut steps, mut stops) = (0, 3);
             while settled < ITEMS {
                 steps += 1;
                 assert!(steps < 100_000, "seed {seed}: it stands still at {settled}");
@@ -363,7 +369,8 @@ mod tests {
                         written = link.step(Event::Answer { serial, answer });
                     }
                     38 => link.now += Duration::from_secs(1),
-                    39 if random.one_in(20) => {
+                    39 if random.one_in(20) && stops > 0 => {
+                        stops -= 1;
                         restarts += 1;
                         link.step(
                             [Event::Ended, Event::Close].into_iter().nth(random.below(2)).unwrap(),
