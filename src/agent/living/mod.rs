@@ -9,6 +9,7 @@ mod directory;
 mod inbox;
 mod pool;
 mod process;
+mod reading;
 mod status;
 #[cfg(test)]
 mod tests;

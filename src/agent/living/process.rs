@@ -1,27 +1,25 @@
 //! One living process, as its turns and its thread share it.
 
 use std::fmt;
-use std::io::{self, ErrorKind, PipeWriter, Write};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Write};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Inbox, Protocol};
+use super::{Directory, Inbox, Protocol};
 use crate::agent::Outcome;
-use crate::escape::escaped;
-use crate::limits::MAX_SHOWN_VALUE;
 use crate::named::ByName;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
-
-/// An agent that breaks its protocol does so with every line.
-const MAX_COMPLAINTS: u32 = 10;
 
 /// Told that the end of a process begins (`true`) and is over: work that a stop waits for.
 pub type Work = Arc<OnceLock<Box<dyn Fn(bool) + Send + Sync>>>;
 
 /// Bytes of answers that may wait for a process to read: of each some hundred.
 const MAX_ANSWERS: usize = 1 << 20;
+
+/// Empty directories that are kept: one for each turn that runs at once, usually.
+const MAX_DIRECTORIES: usize = 16;
 
 /// For whom a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,10 +56,20 @@ pub struct Process {
     pub features: AtomicU32,
     requests: AtomicU64,
     /// How often it was complained of.
-    complaints: AtomicU32,
-    /// Bytes of lines that may wait for one turn.
+    pub(super) complaints: AtomicU32,
+    /// What it has begun to say. Whoever holds this reads.
+    pub(super) partial: Mutex<Partial>,
+    /// Bytes of a line, and of lines that may wait for one turn.
+    pub(super) max_line: usize,
     max_waiting: usize,
     work: Work,
+}
+
+/// A line that has not come to its end, and how much of it was searched for that.
+#[derive(Debug, Default)]
+pub(super) struct Partial {
+    pub line: Vec<u8>,
+    pub searched: usize,
 }
 
 #[derive(Debug)]
@@ -71,6 +79,12 @@ pub(super) struct State {
     pub pid: i32,
     pub began: Instant,
     pub stdin: Option<Arc<PipeWriter>>,
+    /// `None` also once it has closed it.
+    pub stdout: Option<Arc<PipeReader>>,
+    /// It has printed a line since it was ready.
+    pub heard: bool,
+    /// A turn reads, and the process's thread does not.
+    pub direct: bool,
     /// What its stdin has not taken yet: a prompt and some answers of each of its turns at most.
     pub outbox: Vec<u8>,
     /// Bytes of answers since the outbox was empty.
@@ -78,6 +92,8 @@ pub(super) struct State {
     inboxes: Vec<(Address, Arc<Inbox>)>,
     /// The sessions that it has in memory, each with what its turns have used so far, where that is known.
     sessions: ByName<Option<Usage>>,
+    /// Empty ones, for turns without a session.
+    pub directories: Vec<Directory>,
     /// Turns that run, and how many there were.
     pub turns: usize,
     pub served: u64,
@@ -94,14 +110,14 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    /// One that is to be started. `max_waiting`: bytes of lines that may wait for one turn.
+    /// One that is to be started. `max_line`: bytes of a line; `max_waiting`: of those that may wait for a turn.
     ///
     /// # Errors
     /// No descriptor.
     pub(super) fn new(
         whose: &str,
         protocol: &'static dyn Protocol,
-        max_waiting: usize,
+        (max_line, max_waiting): (usize, usize),
         work: Work,
     ) -> io::Result<Arc<Process>> {
         let now = Instant::now();
@@ -110,10 +126,14 @@ impl Process {
             pid: 0,
             began: now,
             stdin: None,
+            stdout: None,
+            heard: false,
+            direct: false,
             outbox: Vec::new(),
             answers: 0,
             inboxes: Vec::new(),
             sessions: ByName::default(),
+            directories: Vec::new(),
             turns: 0,
             served: 0,
             idle_since: now,
@@ -128,6 +148,8 @@ impl Process {
             // The first one is for the greeting.
             requests: AtomicU64::new(1),
             complaints: AtomicU32::new(0),
+            partial: Mutex::default(),
+            max_line,
             max_waiting,
             work,
         }))
@@ -206,14 +228,6 @@ impl Process {
         inbox.push(line.to_owned(), self.max_waiting)
     }
 
-    /// Says in the log what is wrong with a line of its, the first few times.
-    pub fn complain(&self, what: &str, line: &str) {
-        if self.complaints.fetch_add(1, Ordering::Relaxed) < MAX_COMPLAINTS {
-            let shown = line.get(..line.floor_char_boundary(MAX_SHOWN_VALUE)).unwrap_or_default();
-            log::warn!("agent {}: {what}: {}", self.lock().pid, escaped(shown, false));
-        }
-    }
-
     /// It has answered the greeting.
     pub fn set_ready(&self) {
         let mut state = self.lock();
@@ -270,6 +284,19 @@ impl Process {
 
     pub(super) fn sessions(&self) -> usize {
         self.lock().sessions.names().len()
+    }
+
+    /// An empty directory that an earlier turn has left.
+    pub fn take_directory(&self) -> Option<Directory> {
+        self.lock().directories.pop()
+    }
+
+    /// Keeps an empty one for later turns, until the process ends.
+    pub fn keep_directory(&self, directory: Directory) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Ready) && state.directories.len() < MAX_DIRECTORIES {
+            state.directories.push(directory);
+        }
     }
 
     /// Takes a place for a turn with this session of the agent's; false where it takes no more.
@@ -357,9 +384,9 @@ impl State {
 #[cfg(test)]
 impl Process {
     /// One that is ready and has no program behind it: what it is sent is read from the pipe.
-    pub fn scripted(protocol: &'static dyn Protocol) -> (Arc<Process>, io::PipeReader) {
+    pub fn scripted(protocol: &'static dyn Protocol) -> (Arc<Process>, PipeReader) {
         let (reader, writer) = io::pipe().unwrap();
-        let process = Process::new("", protocol, 1 << 20, Work::default()).unwrap();
+        let process = Process::new("", protocol, (1 << 20, 1 << 20), Work::default()).unwrap();
         let mut state = process.lock();
         (state.stdin, state.phase) = (Some(Arc::new(writer)), Phase::Ready);
         drop(state);
