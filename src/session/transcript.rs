@@ -6,8 +6,6 @@
 
 mod info;
 
-use info::is_recent;
-
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -174,7 +172,7 @@ impl Transcripts {
         let now = lock(&self.usage).now;
         let said = reconciled.get_mut(&session);
         let used = said.as_deref().and_then(|said| u64::try_from(*said).ok());
-        if !used.is_some_and(|used| is_recent(used, now)) {
+        if !used.is_some_and(|used| Self::is_recent(used, now)) {
             let used = self.record_owner(session, owner)?;
             said.into_iter().for_each(|said| *said = used.into());
         }

@@ -381,24 +381,6 @@ impl State {
     }
 }
 
-#[cfg(test)]
-impl Process {
-    /// One that is ready and has no program behind it: what it is sent is read from the pipe.
-    pub fn scripted(protocol: &'static dyn Protocol) -> (Arc<Process>, PipeReader) {
-        let (reader, writer) = io::pipe().unwrap();
-        let process = Process::new("", protocol, (1 << 20, 1 << 20), Work::default()).unwrap();
-        let mut state = process.lock();
-        (state.stdin, state.phase) = (Some(Arc::new(writer)), Phase::Ready);
-        drop(state);
-        (process, reader)
-    }
-
-    /// Closes that pipe.
-    pub fn close_stdin(&self) {
-        self.lock().stdin = None;
-    }
-}
-
 /// Writes what a pipe takes at once. What a process that reads no more is sent counts as written: its end
 /// is seen elsewhere.
 fn write_some(mut pipe: &PipeWriter, bytes: &[u8]) -> usize {

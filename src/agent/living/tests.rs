@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Living, ProcessStatus, Protocol};
+use super::process::{Phase, Work};
+use super::{Living, Process, ProcessStatus, Protocol};
 use crate::agent::acp::ACP;
 use crate::agent::lines::LINES;
 use crate::agent::{Outcome, Reply, Turn};
@@ -37,6 +38,23 @@ while read -r line; do
         *) printf '{"id":"%s","chunk":"%s"}\n{"id":"%s","done":true}\n' "$id" "$$" "$id";;
     esac
 done"#;
+
+impl Process {
+    /// One that is ready and has no program behind it: what it is sent is read from the pipe.
+    pub fn scripted(protocol: &'static dyn Protocol) -> (Arc<Process>, io::PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let process = Process::new("", protocol, (1 << 20, 1 << 20), Work::default()).unwrap();
+        let mut state = process.lock();
+        (state.stdin, state.phase) = (Some(Arc::new(writer)), Phase::Ready);
+        drop(state);
+        (process, reader)
+    }
+
+    /// Closes that pipe.
+    pub fn close_stdin(&self) {
+        self.lock().stdin = None;
+    }
+}
 
 struct House(Arc<Living>);
 

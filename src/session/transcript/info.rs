@@ -27,11 +27,6 @@ pub struct TranscriptInfo {
     pub used: Option<u64>,
 }
 
-/// Whether a time of use needs not be written down anew.
-pub(super) fn is_recent(used: u64, now: u64) -> bool {
-    used <= now && now - used < millis(SESSION_USE)
-}
-
 impl Transcripts {
     /// Forgets what was said, if the session is still idle; durably only where asked to. Returns how
     /// many bytes it had.
@@ -76,6 +71,11 @@ impl Transcripts {
         Ok(())
     }
 
+    /// Whether a time of use need not be written down anew.
+    pub(super) fn is_recent(used: u64, now: u64) -> bool {
+        used <= now && now - used < millis(SESSION_USE)
+    }
+
     /// Counts what a session has now that it is used.
     pub(super) fn count_use(&self, session: Digest, principal: &str) {
         let bytes = fs::metadata(self.path(session)).map_or(0, |meta| meta.len());
@@ -88,7 +88,9 @@ impl Transcripts {
     pub(super) fn record_owner(&self, session: Digest, owner: &Owner) -> io::Result<u64> {
         let now = lock(&self.usage).now;
         let said = self.find(session).filter(|about| about.owner == *owner);
-        if let Some(used) = said.and_then(|about| about.used).filter(|used| is_recent(*used, now)) {
+        if let Some(used) =
+            said.and_then(|about| about.used).filter(|used| Self::is_recent(*used, now))
+        {
             return Ok(used);
         }
         let principal = quoted(&owner.principal);
