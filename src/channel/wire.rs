@@ -88,8 +88,7 @@ impl Can {
     pub const EDIT: u8 = 2;
     pub const DELETE: u8 = 4;
     pub const BUTTONS: u8 = 8;
-    pub const WORDS: [&'static str; 6] =
-        ["typing", "edit", "delete", "buttons", "threads", "files"];
+    pub const WORDS: [&'static str; 4] = ["typing", "edit", "delete", "buttons"];
 
     pub fn has(self, feature: u8) -> bool {
         self.0 & feature != 0
