@@ -131,14 +131,15 @@ impl MessageTable {
         let all = &mut self.facts.of(channel).0;
         // There is one cursor, of the account of today.
         all.retain(|it| it.fact != fact || (it.key != key && fact != Fact::Cursor));
+        if value.is_empty() {
+            return;
+        }
+        let (key, value) = (key.to_owned(), value.to_owned());
+        all.push(Known { fact, key, value, record: number, bytes });
         let same = |it: &Known| it.fact == fact;
-        if all.iter().filter(|it| same(it)).count() >= MAX_FACTS {
+        if all.iter().filter(|it| same(it)).count() > MAX_FACTS {
             let oldest = all.iter().position(same);
             oldest.into_iter().for_each(|at| drop(all.remove(at)));
-        }
-        if !value.is_empty() {
-            let (key, value) = (key.to_owned(), value.to_owned());
-            all.push(Known { fact, key, value, record: number, bytes });
         }
     }
 
