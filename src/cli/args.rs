@@ -142,16 +142,9 @@ impl Parsed {
         Ok(())
     }
 
-    /// What is wrong with the command, its options and words together.
-    fn misuse(&self) -> Option<String> {
-        let takes = |option: &str| help::options(self.command).any(|(_, long, _)| long == option);
-        let settings = [(self.config.is_some(), "--config"), (!self.set.is_empty(), "--set")];
-        if let Some((_, option)) = settings.iter().find(|(given, option)| *given && !takes(option))
-        {
-            return Some(format!("{option} is not supported by this command"));
-        }
-        let words: Vec<&str> = self.words.iter().map(String::as_str).gather();
-        let most = match (self.command, words.first().copied().unwrap_or_default()) {
+    /// How many words the command takes, with the first of them.
+    fn most_words(&self) -> usize {
+        match (self.command, self.words.first().map_or("", String::as_str)) {
             ("journal", "retry" | "drop")
             | ("channel", "pair" | "restart" | "sessions" | "read") => 2,
             ("channel", "unpair") => 3,
@@ -162,7 +155,19 @@ impl Parsed {
             | ("journal", "check" | "dump" | "compact" | "repair")
             | ("channel", "list") => 1,
             _ => 0,
-        };
+        }
+    }
+
+    /// What is wrong with the command, its options and words together.
+    fn misuse(&self) -> Option<String> {
+        let takes = |option: &str| help::options(self.command).any(|(_, long, _)| long == option);
+        let settings = [(self.config.is_some(), "--config"), (!self.set.is_empty(), "--set")];
+        if let Some((_, option)) = settings.iter().find(|(given, option)| *given && !takes(option))
+        {
+            return Some(format!("{option} is not supported by this command"));
+        }
+        let words: Vec<&str> = self.words.iter().map(String::as_str).gather();
+        let most = self.most_words();
         let what = match (self.command, &words[..]) {
             ("install", []) if self.has("--man") => {
                 let alone = self.options.len() == 1 && self.config.is_none() && self.set.is_empty();

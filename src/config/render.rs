@@ -55,7 +55,7 @@ impl Loaded {
                 models.iter().for_each(|(model, to)| {
                     let setting = format!("{name}.{} = {}", string(model), string(to));
                     line(setting, &format!("{full_name}.{model}"), "");
-                })
+                });
             }
             _ => {
                 let value = value(field);

@@ -90,7 +90,8 @@ pub fn literal_blocks(page: &str) -> Vec<String> {
         let (_, inside) = block.split_once('\n').expect("a block has lines");
         inside.split_once("\n.Ed").expect("a block ends").0
     });
-    let marks = [("\\(aq", "'"), ("\\(dq", "\""), ("\\&", ""), ("\\-", "-"), ("\\e", "\\")];
+    let marks =
+        [("\\(aq", "'"), ("\\(dq", "\""), ("\\(ha", "^"), ("\\&", ""), ("\\-", "-"), ("\\e", "\\")];
     let shown =
         |text: &str| marks.iter().fold(text.to_owned(), |text, (of, to)| text.replace(of, to));
     inside.map(shown).collect()

@@ -410,7 +410,9 @@ fn keys_of_the_page() -> Vec<(String, String, String)> {
     let mut lines = lines.iter();
     while let Some(line) = lines.next() {
         if let Some(title) = line.strip_prefix(".Ss [") {
-            section = title.split_once(']').expect("a section in brackets").0.to_owned();
+            let title = title.split_once(']').expect("a section in brackets").0;
+            section =
+                title.replace("channel.NAME", "channel.CHANNEL").replace("keys.NAME", "keys.KEY");
         } else if let Some(name) = line.strip_prefix(".It Ic ") {
             let said: Vec<&str> =
                 lines.by_ref().take_while(|line| *line != ".br").map(String::as_str).collect();
@@ -420,10 +422,14 @@ fn keys_of_the_page() -> Vec<(String, String, String)> {
     keys
 }
 
+/// A section of each kind that has a name, which no two kinds may share.
+const CONFIGURED: &str = "[deliver.NAME]\nurl = \"http://x/\"\n[channel.CHANNEL]\n\
+                          command = [\"x\"]\n[keys.KEY]\nfile = \"/x\"\n";
+
 #[test]
 fn the_page_has_every_key_with_its_default_and_limits() {
     let home = Home::new();
-    home.configure("[deliver.NAME]\nurl = \"http://x/\"\n[keys.NAME]\nfile = \"/x\"\n");
+    home.configure(CONFIGURED);
     let shown = home.run(&["config"]).assert_code(0).stdout;
     let (mut section, mut defaults) = ("", BTreeMap::new());
     for line in shown.lines() {
@@ -567,7 +573,7 @@ fn the_page_has_every_event() {
     let kinds =
         parse.lines().filter_map(|line| line.trim().strip_prefix('"')?.split_once("\" => "));
     let kinds = kinds.flat_map(|(words, _)| words.split("\" | \""));
-    let mut kinds = set(kinds.filter(|word| !["", "clock"].contains(word)));
+    let mut kinds = set(kinds.filter(|word| !["", "channel", "clock"].contains(word)));
     // Those that are in no record.
     kinds.extend(["delta", "tool", "plan"].map(str::to_owned));
     let session = page.section("SESSION EVENTS");
@@ -578,9 +584,12 @@ fn the_page_has_every_event() {
 
     // What they have: members of records, but for those that only the gateway needs.
     let hidden = ["key", "body", "erased", "essential", "boot", "since_boot"];
+    // Of records that are no session's.
+    let others = ["channel", "fact", "value"];
     let mut fields = Set::new();
-    for name in ["pub struct Accepted {", "pub struct Approval {", "pub struct Retry {"] {
-        let (_, body) = records.split_once(name).unwrap();
+    for name in ["Accepted", "Approval", "Retry", "Origin", "Part"] {
+        let name = format!("pub struct {name} {{");
+        let (_, body) = records.split_once(&name).unwrap();
         let lines = body.split_once("\n}").unwrap().0.lines();
         fields.extend(lines.filter_map(|line| {
             Some(line.trim().strip_prefix("pub ")?.split_once(':')?.0.to_owned())
@@ -595,7 +604,7 @@ fn the_page_has_every_event() {
     fields.extend(["t", "age", "off", "attempt", "offset"].map(str::to_owned));
     // Of live events.
     fields.extend(["how", "message", "expires_at", "entries"].map(str::to_owned));
-    fields.retain(|field| !hidden.contains(&field.as_str()));
+    fields.retain(|field| !hidden.iter().chain(&others).any(|name| name == field));
     // Inside of `report`, `detail` and `entries`.
     let inner = ["usage", "finish", "status", "retry_after", "content", "priority"];
     let marked = session.marked("Va").into_iter().filter(|word| !inner.contains(&word.as_str()));

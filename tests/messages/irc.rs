@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use util::{DEADLINE, Gateway, Home, Process, TempDir, eventually, script, skip, sys};
+use util::{DEADLINE, Gateway, Home, Process, TempDir, eventually, script, skip};
 
 const NGIRCD: &str = "/usr/sbin/ngircd";
 const ADAPTER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/channels/irc.py");
@@ -58,7 +58,7 @@ impl Server {
 
     fn kill(&mut self) {
         let process = self.process.take().unwrap();
-        process.signal(sys::SIGKILL);
+        process.signal(libc::SIGKILL);
         process.wait_for_exit(DEADLINE);
     }
 
