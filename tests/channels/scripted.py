@@ -11,7 +11,7 @@ plan.json      how it behaves; the test replaces it by a rename at any time, and
 pid            of the newest process
 lines.jsonl    all lines from the gateway, with "pid"
 answers.jsonl  what the platform was told of an item: {"index", "id", "answer": the ack or refuse}
-sent.jsonl     what the platform shows: each "send", with "id" and "again" (it has had it before)
+sent.jsonl     what the platform shows: each "send", with "id", "pid" and "again" (it has had it before)
 
 An item is offered by each process until it has an ack or a final refuse in answers.jsonl. With
 "inbound": "cursor" the cursor of the item at index I is I + 1, and offers begin at that of hello, or
@@ -188,7 +188,7 @@ class Adapter:
         again = self.ready["outbound"] == "key" and key in self.shown and "replaces" not in line
         id = self.shown[key] if again else id
         self.shown[key] = id
-        write("sent.jsonl", {**line, "id": id, "again": again})
+        write("sent.jsonl", {**line, "id": id, "again": again, "pid": os.getpid()})
         self.event("sends")
         if do == "die":
             die()

@@ -3,6 +3,7 @@
 
 mod attachments;
 mod channels;
+mod channels_soak;
 mod forget;
 mod forgotten;
 mod irc;
