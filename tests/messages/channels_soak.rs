@@ -131,7 +131,8 @@ impl Soak {
 
     /// How much the platform has seen.
     fn seen(&self) -> u64 {
-        let size = |name: &str| fs::metadata(self.platform.path().join(name)).map_or(0, |it| it.len());
+        let size =
+            |name: &str| fs::metadata(self.platform.path().join(name)).map_or(0, |it| it.len());
         size("answers.jsonl") + size("sent.jsonl")
     }
 
@@ -160,11 +161,9 @@ impl Soak {
         }
         pause(Duration::from_micros(self.chance.below(30_000) as u64));
         let what = self.chance.below(3);
-        let adapter = self.adapter();
         if what != 0 {
-            if let Some(pid) = adapter {
-                self.kills[1] += usize::from(kill(pid, libc::SIGKILL).is_ok());
-            }
+            let pid = eventually("an adapter", || self.adapter());
+            self.kills[1] += usize::from(kill(pid, libc::SIGKILL).is_ok());
         }
         if what == 1 {
             return gateway;
@@ -182,21 +181,17 @@ impl Soak {
         let mut last = (self.seen(), Instant::now());
         let mut messages = BTreeMap::new();
         loop {
-            let answers = self.platform.answers();
-            let taken = answers.iter().filter_map(|it| {
-                let number = it["id"].as_str()?.strip_prefix('m')?.parse::<usize>().ok()?;
-                Some((number, it["answer"]["as"].as_str()?.to_owned()))
-            });
-            let taken: BTreeMap<usize, String> = taken.collect();
-            for (number, id) in &taken {
-                let name = format!("m{number}");
-                if messages.contains_key(&name) {
-                    continue;
-                }
+            let book = fs::read_to_string(&self.book).unwrap();
+            let begun = book.lines().filter_map(|line| line.strip_prefix("begin "));
+            let begun = begun.filter_map(|line| line.split_once(' ')?.1.split_once(' '));
+            let taken: BTreeMap<&str, &str> = begun.map(|(id, text)| (text, id)).collect();
+            for said in &self.said {
+                let id = taken.get(&*said.text).filter(|_| !messages.contains_key(&said.id));
+                let Some(id) = id else { continue };
                 let message = gateway.api().message(id);
                 let status = message["deliveries"][0]["status"].as_str().unwrap_or_default();
                 if ["delivered", "dead"].contains(&status) {
-                    messages.insert(name, message);
+                    messages.insert(said.id.clone(), message);
                 }
             }
             if messages.len() == self.said.len() {
@@ -209,11 +204,8 @@ impl Soak {
                 let open = self.said.iter().filter(|it| !messages.contains_key(&it.id));
                 let open: Vec<_> = open
                     .map(|it| {
-                        let all = answers.iter().filter(|a| a["id"] == *it.id);
-                        let all: Vec<_> = all.map(|a| a["answer"].to_string()).collect();
-                        let number = it.id[1..].parse::<usize>().unwrap();
-                        let message = taken.get(&number).map(|id| gateway.api().message(id).to_string());
-                        format!("{}: {all:?} {message:?}", it.id)
+                        let message = taken.get(&*it.text).map(|id| gateway.api().message(id));
+                        format!("{}: {message:?}", it.id)
                     })
                     .collect();
                 let status = gateway.status()["channels"].to_string();
@@ -285,7 +277,8 @@ fn audit_shown(
     let (mut doubled, mut edits) = (0, 0);
     for send in soak.platform.sent() {
         let word = |name: &str| send[name].as_str().unwrap_or_default().to_owned();
-        let (delivery, text, part) = (word("delivery"), word("text"), send["part"].as_u64().unwrap());
+        let (delivery, text, part) =
+            (word("delivery"), word("text"), send["part"].as_u64().unwrap());
         let Some(said) = ids.get(&delivery) else {
             wrong.push(format!("nobody asked for {send}"));
             continue;
@@ -338,7 +331,10 @@ fn audit_shown(
             let part = parts.get(&(id.clone(), it.part));
             let is_part = part.is_some_and(|(text, _)| *text == it.last);
             if !dead && !is_part || is_part && !seen.insert(it.part) {
-                wrong.push(format!("{message} shows part {} of {}: {:?}", it.part, said.id, it.last));
+                wrong.push(format!(
+                    "{message} shows part {} of {}: {:?}",
+                    it.part, said.id, it.last
+                ));
             }
         }
     }
