@@ -2,14 +2,17 @@
 //! tests at the end check on small snippets that every rule can fail.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "house/crates.rs"]
+mod crates;
 #[path = "house/readme.rs"]
 mod readme;
 #[path = "house/scan.rs"]
 mod scan;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::fs;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -447,6 +450,16 @@ fn assert_kept(violations: &[String]) {
     assert!(violations.is_empty(), "\n{}\n", violations.join("\n"));
 }
 
+/// Says that a test does not run here; whether that is an excuse, which it is not in CI.
+fn skip(reason: &str) -> bool {
+    let excused = env::var("CI").as_deref() != Ok("true");
+    if excused {
+        // Not eprintln!, which the test runner swallows when the test passes.
+        let _ = writeln!(io::stderr(), "SKIPPED: {reason}");
+    }
+    excused
+}
+
 #[test]
 fn only_sys_has_libc() {
     assert_kept(&libc_only_in_sys(&rust_files("src/")));
@@ -522,6 +535,25 @@ fn the_fuzzer_builds_with_the_dependencies_of_the_gateway() {
 }
 
 #[test]
+fn no_crate_is_built_that_is_not_allowed() {
+    let rules = read("tests/deny.toml");
+    // Of the fuzzer's crates, which have all of the gateway's among them, every exception is needed.
+    for (manifest, all_needed) in [("Cargo.toml", false), ("tests/fuzz/Cargo.toml", true)] {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["metadata", "--locked", "--format-version=1", "--manifest-path", manifest]);
+        let said = cargo.current_dir(top()).output().expect("cargo metadata");
+        let error = String::from_utf8_lossy(&said.stderr);
+        // Cargo reads the crates of all platforms.
+        if error.contains("download") && skip("dependencies: crates cannot be downloaded") {
+            continue;
+        }
+        assert!(said.status.success(), "{manifest}: {error}");
+        let metadata = serde_json::from_slice(&said.stdout).expect("JSON");
+        assert_kept(&crates::allowed(&rules, &metadata, all_needed));
+    }
+}
+
+#[test]
 fn the_dependencies_are_listed_with_their_reasons() {
     let direct = readme::manifest_dependencies(&read("Cargo.toml"));
     let tree = Command::new(env!("CARGO"))
@@ -555,12 +587,10 @@ fn the_binary_is_small() {
     match fs::metadata(&file) {
         Ok(found) if found.len() <= MAX_BINARY => {}
         Ok(found) => panic!("{}: {} bytes, {MAX_BINARY} at most", file.display(), found.len()),
-        Err(_) if std::env::var("CI").as_deref() != Ok("true") => {
-            // Not eprintln!, which the test runner swallows when the test passes.
-            let line = format!("SKIPPED: the binary's size: there is no {}\n", file.display());
-            let _ = std::io::stderr().write_all(line.as_bytes());
+        Err(error) => {
+            let skipped = skip(&format!("the binary's size: there is no {}", file.display()));
+            assert!(skipped, "{}: {error}", file.display());
         }
-        Err(error) => panic!("{}: {error}", file.display()),
     }
 }
 
@@ -733,6 +763,40 @@ fn rule_dependencies_can_fail() {
     violates(&readme::dependencies("# X", &names(&direct), &names(&linked)), "no section");
     let manifest = "[package]\nname = \"x\"\n[dependencies]\n# why\na-b = \"1\"\nc = { version = \"2\" }\n[lints.rust]\nd = 1\n";
     assert_eq!(readme::manifest_dependencies(manifest), names(&["a-b", "c"]));
+}
+
+#[test]
+fn rule_crates_can_fail() {
+    let rules = "[bans]\ndeny = [{ crate = \"tls\" }, { crate = \"cc\", wrappers = [\"fuzz\"] }]\n\
+                 [licenses]\nallow = [\"MIT\"]\nexceptions = [{ crate = \"fuzz\", allow = [\"NCSA\"] }]\n";
+    let package = |name: &str, license: &str, source: &str, req: &str| {
+        serde_json::json!({
+            "id": name, "name": name, "license": license, "source": source,
+            "dependencies": [{ "name": "x", "req": req, "kind": null }],
+        })
+    };
+    let registry = "registry+https://github.com/rust-lang/crates.io-index";
+    let check = |more: &[serde_json::Value], user: &str| {
+        let fuzz = package("fuzz", "(Zlib OR MIT) AND NCSA", registry, "^1");
+        let packages = [&[fuzz, package("cc", "Zlib OR MIT", registry, "^1")], more].concat();
+        let nodes = serde_json::json!([{ "id": user, "dependencies": ["cc"] }]);
+        let metadata = serde_json::json!({ "packages": packages, "resolve": { "nodes": nodes } });
+        crates::allowed(rules, &metadata, true)
+    };
+    let with = |name: &str, license: &str, source: &str, req: &str| {
+        check(&[package(name, license, source, req)], "fuzz")
+    };
+    assert_kept(&with("a", "MIT", registry, "^1"));
+    violates(&with("tls", "MIT", registry, "^1"), "tls: is forbidden");
+    violates(&with("fuzz", "MIT", registry, "^1"), "fuzz: is there in two versions");
+    violates(&with("a", "MIT", registry, "*"), "a: takes any version of \"x\"");
+    violates(&with("a", "MIT", "git+https://example.org/a", "^1"), "a: is from ");
+    for license in ["", "NCSA", "MIT AND NCSA", "MIT AND (NCSA OR Zlib)", "Zlib OR NCSA AND MIT"] {
+        violates(&with("a", license, registry, "^1"), "a: has the licence ");
+    }
+    let other = check(&[package("a", "MIT", registry, "^1")], "a");
+    assert_eq!(other.len(), 2, "{other:?}");
+    assert!(other[0].contains("[\"a\"] use it") && other[1].contains("cc: needs no exception"));
 }
 
 #[test]

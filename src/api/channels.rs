@@ -3,7 +3,7 @@
 use super::error::{ApiError, Handled, HandlerError, bad_field};
 use super::request::{Body, json_body};
 use super::service::Exchange;
-use crate::channel::{ChannelStatus, Control};
+use crate::channel::{ChannelStatus, Control, shown};
 use crate::json::{self, object};
 
 fn not_found(what: &str) -> ApiError {
@@ -27,7 +27,7 @@ pub fn pair(mut exchange: Exchange<'_>, _: &str) -> Handled {
         return Err(not_found("pairing code").into());
     };
     let (channel, id, name) = (&*paired.channel, &*paired.id, &*paired.name);
-    log::info!("channel {channel}: {by} let in {id:?} ({name})");
+    log::info!("channel {channel}: {by} let in \"{}\" ({name}) by a pairing code", shown(id));
     exchange.json(object!("channel": channel, "id": id, "name": name).to_string())
 }
 
@@ -37,7 +37,8 @@ pub fn unpair(mut exchange: Exchange<'_>, channel: &str) -> Handled {
     if !control(&exchange, "channel")?.unpair(channel, &id)? {
         return Err(not_found("paired sender").into());
     }
-    log::info!("channel {channel}: {} no longer lets in {id:?}", exchange.proof.principal());
+    let by = exchange.proof.principal();
+    log::info!("channel {channel}: {by} no longer lets in \"{}\"", shown(&id));
     exchange.json(object!("channel": channel, "id": id).to_string())
 }
 

@@ -15,7 +15,7 @@ use super::response::{self, mark_replayed};
 use super::service::{Exchange, Service};
 use crate::config::{Busy, ClientKey, EnumSetting};
 use crate::http::{Response, number};
-use crate::journal::record::Origin;
+use crate::journal::record::{Fact, Origin};
 use crate::json::{self, object, text_or_null};
 use crate::limits::{MAX_LISTED, MAX_LISTED_BYTES, MAX_WAIT};
 use crate::session::{
@@ -123,7 +123,9 @@ fn check_target(
         (Some(_), None) => Ok(()),
         (Some(channel), Some(origin)) => {
             let to = &origin.conversation;
-            if !channel.listed().contains(&to.as_str()) {
+            let paired =
+                || service.hub.facts_of(target, Fact::Paired).iter().any(|(id, _)| id == to);
+            if !channel.listed().contains(&to.as_str()) && !paired() {
                 let message = format!("Nobody on the lists of channel.{target} is called {to:?}.");
                 return Err(ApiError::new(403, "target_not_allowed", message));
             }

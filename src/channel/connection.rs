@@ -300,7 +300,7 @@ impl Connection<'_> {
         let aborted = wait_any([Interest::read(hub.abort.as_fd())], Some(Duration::ZERO));
         let aborted = aborted.is_ok_and(|[aborted]| aborted);
         let until = since + if aborted { LINGER_ABORTED } else { LINGER };
-        let notified = &self.worker.settings.config.stop.notify == &self.worker.shared.name;
+        let notified = self.worker.settings.config.stop.notify == self.worker.shared.name;
         let told = notified && hub.is_draining();
         let idle = self.worker.outbound.waiting() == 0 && self.worker.outbound.unanswered() == 0;
         if until <= now || (idle && !told) {

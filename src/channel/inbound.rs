@@ -72,6 +72,8 @@ impl Inbound {
     pub fn begin(&mut self, account: &str) {
         account.clone_into(&mut self.account);
         self.answers.clear();
+        // Its numbers were another adapter's. What was read since the last record is read again.
+        self.cursor = None;
     }
 
     /// Reads what the journal has of the channel.
@@ -276,7 +278,8 @@ impl Inbound {
             return;
         }
         let place = place_of(&last.conversation, last.thread.as_deref());
-        let old = last.at.is_some_and(|at| at + millis(context.channel.max_age) < now());
+        let most = millis(context.channel.max_age);
+        let old = last.at.is_some_and(|at| at.saturating_add(most) < now());
         let cursor = pieces.iter().rev().find_map(|piece| piece.cursor.clone());
         self.read_to(*serial, cursor);
         // Only with the last one that waits is all durable that the cursor covers.

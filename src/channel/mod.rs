@@ -21,5 +21,6 @@ mod thread;
 pub mod wire;
 mod worker;
 
+pub use access::shown;
 pub use pool::Channels;
 pub use status::{ChannelStatus, Control};

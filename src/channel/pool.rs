@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use super::access::shown;
 use super::shared::{STOPPED, Shared};
 use super::status::{ChannelStatus, Control, Paired};
 use super::thread;
@@ -121,7 +120,6 @@ impl Control for Channels {
         let number = self.hub.keep_fact(&channel, Fact::Paired, &id, kept)?;
         self.hub.sync(number)?;
         self.read_paired(&shared);
-        log::info!("channel {channel}: \"{}\" ({name}) was let in by a pairing code", shown(&id));
         Ok(Some(Paired { channel, id, name }))
     }
 

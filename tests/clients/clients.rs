@@ -59,6 +59,8 @@ impl Served {
         command.env("DIR", self.gateway.home().path()).env("MODULES", self.clients.join("node"));
         command.env("LLM_USER_PATH", self.gateway.home().path());
         command.env("TMPDIR", self.gateway.home().path()).env("PYTHONDONTWRITEBYTECODE", "1");
+        // It would ask GitHub for a list, and wait for the answer.
+        command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True");
         Process::spawn(&mut command).finish(DEADLINE * 3).assert_code(0).stdout
     }
 

@@ -141,7 +141,7 @@ fn a_reload_lets_in_and_starts_another_adapter_only_where_that_changed() {
     platform.say("m3", "eve", "three");
     assert!(platform.answer("m3")["as"].is_null());
     let pid = platform.pid();
-    gateway.home().configure("");
+    gateway.home().configure("[log]\nlevel = \"info\"\n");
     gateway.home().run(&["reload"]).assert_code(0);
     eventually("no adapter", || (!runs(pid)).then_some(()));
     assert_eq!(gateway.status()["channels"], json!([]));

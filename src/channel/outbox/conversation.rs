@@ -280,7 +280,11 @@ impl Conversation {
             }
             (State::InFlight { id, what, .. }, Event::Lost) => self.lost(id, what, cx),
             (State::InFlight { id, part, what }, Event::Forgotten) => {
-                let taken_back = matches!(what, What::Place | What::Preview { first: true });
+                let taken_back = match what {
+                    What::Text => false,
+                    What::Place => true,
+                    What::Preview { first: it } | What::Unwanted { taken_back: it } => it,
+                };
                 self.forget(id, cx);
                 State::InFlight { id, part, what: What::Unwanted { taken_back } }
             }

@@ -117,9 +117,9 @@ fn what_may_have_arrived_is_treated_as_the_configuration_says() {
             }
             world.apply(0).unwrap();
             if crash {
-                world.restart()
+                world.restart();
             } else {
-                world.lose()
+                world.lose();
             }
             let known = world.stored(1.into()).clone();
             let why = known.dead.clone().unwrap_or_default();
@@ -172,13 +172,17 @@ fn a_preview_is_edited_and_becomes_the_reply() {
 #[test]
 fn a_preview_without_a_reply_is_taken_back() {
     let mut world = World::new(Uncertain::Resend);
-    for answered in [true, false] {
+    for (answered, times) in [(true, 1), (false, 1), (false, 2)] {
         let id = world.begin("a");
         world.preview(id, "Hel");
         if answered {
             world.answer(0, None);
         }
+        for _ in 1..times {
+            world.outbox.forget(id, world.now);
+        }
         world.outbox.end_preview(id, world.now);
+        world.outbox.forget(id, world.now);
         world.run();
         if !answered {
             world.answer(0, None);
@@ -218,6 +222,17 @@ fn a_conversation_that_has_moved_is_followed() {
         world.answer(0, None);
     }
     assert_eq!(world.shown(), ["3", "1", "2", "4"]);
+}
+
+#[test]
+fn a_preview_follows_its_conversation() {
+    let mut world = World::new(Uncertain::Resend);
+    let id = world.begin("old");
+    world.preview(id, "Hel");
+    world.moved.insert("old".to_owned(), "new".to_owned());
+    world.answer(0, None);
+    world.pass(Duration::from_secs(1));
+    assert_eq!((&*world.in_flight[0].conversation, &*world.in_flight[0].text), ("new", "Hel"));
 }
 
 #[test]

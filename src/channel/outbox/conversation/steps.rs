@@ -233,6 +233,7 @@ impl Conversation {
         }
         let Some(work) = self.work.as_mut().filter(|_| matches!(what, What::Text | What::Place))
         else {
+            let kind = if moved.is_some() { FailureKind::Temporary } else { kind };
             self.preview_failed(id, what, kind, cx);
             return State::Idle;
         };

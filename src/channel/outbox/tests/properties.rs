@@ -181,7 +181,11 @@ impl Run {
                 !left || rules.uncertain == Uncertain::Resend || !stored.is_delivered() || touched,
                 "seed {seed}, {rules:?} {can:?} {id:?}: a preview is left beside the reply"
             );
-            let doubtful = rules.uncertain != Uncertain::Resend && !can.key;
+            let doubtful = match rules.uncertain {
+                Uncertain::Resend => false,
+                Uncertain::Edit => !can.edit && !can.key,
+                Uncertain::Hold => !can.key,
+            };
             let doubtful = doubtful && self.losses.keys().any(|(lost, _)| *lost == id);
             let may_die = touched || doubtful;
             assert!(
