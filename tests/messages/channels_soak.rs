@@ -131,7 +131,8 @@ impl Soak {
 
     /// How much the platform has seen.
     fn seen(&self) -> u64 {
-        let size = |name: &str| fs::metadata(self.platform.path().join(name)).map_or(0, |it| it.len());
+        let size =
+            |name: &str| fs::metadata(self.platform.path().join(name)).map_or(0, |it| it.len());
         size("answers.jsonl") + size("sent.jsonl")
     }
 
@@ -212,7 +213,8 @@ impl Soak {
                         let all = answers.iter().filter(|a| a["id"] == *it.id);
                         let all: Vec<_> = all.map(|a| a["answer"].to_string()).collect();
                         let number = it.id[1..].parse::<usize>().unwrap();
-                        let message = taken.get(&number).map(|id| gateway.api().message(id).to_string());
+                        let message =
+                            taken.get(&number).map(|id| gateway.api().message(id).to_string());
                         format!("{}: {all:?} {message:?}", it.id)
                     })
                     .collect();
@@ -285,7 +287,8 @@ fn audit_shown(
     let (mut doubled, mut edits) = (0, 0);
     for send in soak.platform.sent() {
         let word = |name: &str| send[name].as_str().unwrap_or_default().to_owned();
-        let (delivery, text, part) = (word("delivery"), word("text"), send["part"].as_u64().unwrap());
+        let (delivery, text, part) =
+            (word("delivery"), word("text"), send["part"].as_u64().unwrap());
         let Some(said) = ids.get(&delivery) else {
             wrong.push(format!("nobody asked for {send}"));
             continue;
@@ -338,7 +341,10 @@ fn audit_shown(
             let part = parts.get(&(id.clone(), it.part));
             let is_part = part.is_some_and(|(text, _)| *text == it.last);
             if !dead && !is_part || is_part && !seen.insert(it.part) {
-                wrong.push(format!("{message} shows part {} of {}: {:?}", it.part, said.id, it.last));
+                wrong.push(format!(
+                    "{message} shows part {} of {}: {:?}",
+                    it.part, said.id, it.last
+                ));
             }
         }
     }
