@@ -184,7 +184,7 @@ impl Inbound {
         let known = |id: &str| context.shared.is_paired(id);
         let first = self.first_name(asked.conversation).to_owned();
         // A group may be listed by either name; its session stays the same.
-        let listed = channel.groups.iter().any(|group| *group == first);
+        let listed = channel.groups.contains(&first);
         let conversation = if listed || asked.private { &first } else { asked.conversation };
         let asked = Asked { conversation, ..*asked };
         let (id, pair) = match access::judge((&settings.config, channel), &known, &asked) {

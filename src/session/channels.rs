@@ -2,8 +2,7 @@
 //! Of processes and their lines nothing is known here.
 
 use std::io;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::commands::Command;
@@ -13,54 +12,13 @@ use super::message_table::{Digest, Entry, Owner, Parts, Place, channel_key};
 use super::notices::Notice;
 use super::reply::ReplyBuffer;
 use super::states::{DeliveryState, TurnState};
-use super::submit::{Draft, Refusal, Submitted};
-use crate::journal::record::{Fact, Origin, Part, Record, Step};
-use crate::named::ByName;
+use super::submit::Refusal;
+use crate::journal::record::{Fact, Part, Record, Step};
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
-use crate::threads::lock;
-
-/// The end of a message that was held.
-pub(super) const HELD: &str = "held: it was old when it came, and /missed takes it";
 
 /// Conversations that moved time and again: each was read from a record, and they may go in a circle.
 const MAX_MOVES: usize = 8;
-
-/// The channels that are attached, and what wakes each. Its lock is the innermost.
-#[derive(Debug, Default)]
-pub struct Attached {
-    count: AtomicUsize,
-    wakers: Mutex<ByName<Arc<EventFd>>>,
-}
-
-impl Attached {
-    pub fn count(&self) -> usize {
-        self.count.load(Ordering::SeqCst)
-    }
-
-    /// Has all of them look again.
-    pub fn wake(&self) {
-        if self.count() > 0 {
-            lock(&self.wakers).values().for_each(|event| event.notify());
-        }
-    }
-
-    fn wake_one(&self, name: &str) {
-        if self.count() > 0 {
-            lock(&self.wakers).get(name).into_iter().for_each(|event| event.notify());
-        }
-    }
-
-    /// Replaces what wakes a channel; `None`: it is not attached any more.
-    fn set(&self, name: &str, event: Option<Arc<EventFd>>) {
-        let mut wakers = lock(&self.wakers);
-        match event {
-            Some(event) => wakers.insert(name.to_owned(), event),
-            None => wakers.remove(name),
-        }
-        self.count.store(wakers.names().len(), Ordering::SeqCst);
-    }
-}
 
 /// A reply that is to be sent to a channel.
 #[derive(Clone, Debug, Default)]
@@ -167,27 +125,6 @@ impl Hub {
         drop(state);
         self.sync(number)?;
         Ok(true)
-    }
-
-    /// Takes a message that nobody answers before its sender asks for that.
-    pub fn hold(self: &Arc<Self>, mut draft: Draft) -> Result<Submitted, Refusal> {
-        let mut stored = self.store(&mut draft)?;
-        let mut state = self.lock();
-        if self.is_draining() {
-            return Err(Refusal::Stopping);
-        }
-        let submitted = self.admit_in(&mut state, draft)?;
-        if let Submitted::New { id, .. } = submitted {
-            stored.iter_mut().for_each(|stored| stored.keep(&mut state));
-            let held = self.write_step(&mut state, (id, 0), Step::Cancelled(HELD.to_owned()));
-            if held.is_err() {
-                // Without it the message is accepted all the same, and gets its turn.
-                state.take_up(id);
-            }
-        }
-        let begun = self.begin_attempts(&mut state);
-        self.confirm(state, begun)?;
-        Ok(submitted)
     }
 
     /// Has the gateway itself say something at a place of a channel, once for each `about`. Where the journal
@@ -365,11 +302,4 @@ impl State {
             place.conversation = moved.to_owned();
         }
     }
-}
-
-/// Where another message goes that belongs to one from there: it was offered by nobody.
-pub(super) fn place_beside(origin: Box<Origin>) -> Box<Origin> {
-    let last = origin.ids.len().saturating_sub(1);
-    let ids = origin.ids.into_iter().skip(last).gather();
-    Box::new(Origin { ids, account: String::new(), cursor: None, ..*origin })
 }

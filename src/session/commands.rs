@@ -3,16 +3,15 @@
 use std::{sync::Arc, time::Duration};
 
 use super::approvals::Sender;
-use super::channels::{HELD, place_beside};
+use super::held::again;
 use super::hub::Hub;
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner, Place, digest_of};
 use super::restarts::{Foreseen, MAX_REQUESTERS, Requester, RestartKind, RestartRequest};
 use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
-use crate::config::Busy;
 use crate::escape::escaped;
-use crate::journal::record::{Accepted, Origin, Step};
+use crate::journal::record::Origin;
 use crate::limits::{RESTART_PAUSE, RESTART_STORM};
 use crate::sys::gather::Gather;
 
@@ -111,7 +110,13 @@ impl Hub {
                 let may = COMMANDS.iter().filter(|(_, command, _)| operator || command.is_open());
                 may.map(|(word, _, line)| format!("{word:<9}{line}")).gather().join("\n")
             }
-            Command::Missed => self.take_missed(&who, id),
+            Command::Missed => match self.take_missed(&who, id) {
+                (0, None) => "Nothing was missed.".to_owned(),
+                (taken, None) => format!("Messages taken: {taken}."),
+                (taken, Some(refusal)) => {
+                    format!("Messages taken: {taken}. {}", not_done(&refusal))
+                }
+            },
             Command::Status => self.status_text(&who),
             Command::Approve | Command::Deny => {
                 let question = text.split_whitespace().nth(1);
@@ -218,35 +223,6 @@ impl Hub {
         }
     }
 
-    /// Submits what was held in a session, each message once, in their order.
-    fn take_missed(self: &Arc<Self>, who: &Owner, command: Id) -> String {
-        let messages = self.messages_of(who);
-        let held =
-            messages.iter().filter(|(id, turn)| *turn == TurnState::Cancelled && *id < command);
-        let mut taken = 0;
-        for (id, _) in held {
-            let Some(entry) = self.lock().table.copy(*id) else { continue };
-            let is_held =
-                |step: &Option<Step>| matches!(step, Some(Step::Cancelled(why)) if why == HELD);
-            let Ok(true) = self.outcome(&entry).map(|step| is_held(&step)) else { continue };
-            let key = digest_of(&[b"/missed", id.to_string().as_bytes()]);
-            let submitted = match self.accepted(&entry) {
-                Ok(message) => self.submit(again(who, message, Some((key, 0)))),
-                Err(e) => Err(Refusal::Failed(e.to_string())),
-            };
-            match submitted {
-                Ok(Submitted::New { .. }) => taken += 1,
-                Ok(Submitted::Known(_)) => {}
-                Err(refusal) => return format!("Messages taken: {taken}. {}", not_done(&refusal)),
-            }
-        }
-        if taken == 0 {
-            "Nothing was missed.".to_owned()
-        } else {
-            format!("Messages taken: {taken}.")
-        }
-    }
-
     fn queue_text(&self, who: &Owner, command: Id) -> String {
         let messages = self.messages_of(who);
         let queue = messages.iter().filter(|(id, turn)| !turn.is_over() && *id != command);
@@ -297,22 +273,6 @@ impl Hub {
             Ok(Submitted::Known(id)) => format!("Sent again: {id}."),
             Err(refusal) => not_done(&refusal),
         }
-    }
-}
-
-/// A message that is sent again.
-fn again(who: &Owner, message: Accepted, key: Option<(Digest, Digest)>) -> Draft {
-    Draft {
-        who: who.clone(),
-        text: message.text,
-        attachments: message.attachments,
-        files: Vec::new(),
-        context: message.context,
-        deliver: message.deliver,
-        origin: message.origin.map(place_beside),
-        mode: Busy::Queue,
-        attended: false,
-        key,
     }
 }
 

@@ -7,6 +7,7 @@ mod accounts;
 mod entries;
 mod entry;
 mod erase;
+mod facts;
 mod on_channel;
 mod owner;
 mod record_index;

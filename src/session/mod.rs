@@ -6,6 +6,7 @@
 
 mod approvals;
 mod asking;
+mod attached;
 mod attachments;
 mod cancel;
 mod channels;
@@ -19,6 +20,7 @@ mod durable_reply;
 mod events;
 mod failures;
 mod hang;
+mod held;
 mod hub;
 mod id;
 mod lock;

@@ -698,6 +698,7 @@ fn in_a_group_whoever_asked_answers_and_an_operator_may() {
         }
         assert_eq!(answers(&format!("a{n}"), from, &format!("/approve {question}")), "Allowed: ls");
         assert_eq!(reply.answers(), [Answer::Given(question, true)]);
+        assert_eq!(reply.resume(&soon()), Ok(()));
         drop(reply);
         turn.finish(&Outcome::Done);
     }

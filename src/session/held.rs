@@ -1,0 +1,91 @@
+//! Messages that nobody answers before their senders ask for that: they were old when they came.
+
+use std::sync::Arc;
+
+use super::hub::Hub;
+use super::id::Id;
+use super::message_table::{Digest, Owner, digest_of};
+use super::states::TurnState;
+use super::submit::{Draft, Refusal, Submitted};
+use crate::config::Busy;
+use crate::journal::record::{Accepted, Origin, Step};
+use crate::sys::gather::Gather;
+
+/// The end of a message that was held.
+const HELD: &str = "held: it was old when it came, and /missed takes it";
+
+impl Hub {
+    /// Takes a message that nobody answers before its sender asks for that.
+    pub fn hold(self: &Arc<Self>, mut draft: Draft) -> Result<Submitted, Refusal> {
+        let mut stored = self.store(&mut draft)?;
+        let mut state = self.lock();
+        if self.is_draining() {
+            return Err(Refusal::Stopping);
+        }
+        let submitted = self.admit_in(&mut state, draft)?;
+        if let Submitted::New { id, .. } = submitted {
+            stored.iter_mut().for_each(|stored| stored.keep(&mut state));
+            let held = self.write_step(&mut state, (id, 0), Step::Cancelled(HELD.to_owned()));
+            if held.is_err() {
+                // Without it the message is accepted all the same, and gets its turn.
+                state.take_up(id);
+            }
+        }
+        let begun = self.begin_attempts(&mut state);
+        self.confirm(state, begun)?;
+        Ok(submitted)
+    }
+
+    /// Submits what was held in a session, each message once, in their order.
+    /// How many were, and why no more.
+    pub(super) fn take_missed(
+        self: &Arc<Self>,
+        who: &Owner,
+        command: Id,
+    ) -> (usize, Option<Refusal>) {
+        let messages = self.messages_of(who);
+        let held =
+            messages.iter().filter(|(id, turn)| *turn == TurnState::Cancelled && *id < command);
+        let mut taken = 0;
+        for (id, _) in held {
+            let Some(entry) = self.lock().table.copy(*id) else { continue };
+            let is_held =
+                |step: &Option<Step>| matches!(step, Some(Step::Cancelled(why)) if why == HELD);
+            let Ok(true) = self.outcome(&entry).map(|step| is_held(&step)) else { continue };
+            let key = digest_of(&[b"/missed", id.to_string().as_bytes()]);
+            let submitted = match self.accepted(&entry) {
+                Ok(message) => self.submit(again(who, message, Some((key, 0)))),
+                Err(e) => Err(Refusal::Failed(e.to_string())),
+            };
+            match submitted {
+                Ok(Submitted::New { .. }) => taken += 1,
+                Ok(Submitted::Known(_)) => {}
+                Err(refusal) => return (taken, Some(refusal)),
+            }
+        }
+        (taken, None)
+    }
+}
+
+/// A message that is sent again.
+pub(super) fn again(who: &Owner, message: Accepted, key: Option<(Digest, Digest)>) -> Draft {
+    Draft {
+        who: who.clone(),
+        text: message.text,
+        attachments: message.attachments,
+        files: Vec::new(),
+        context: message.context,
+        deliver: message.deliver,
+        origin: message.origin.map(place_beside),
+        mode: Busy::Queue,
+        attended: false,
+        key,
+    }
+}
+
+/// Where another message goes that belongs to one from there: it was offered by nobody.
+fn place_beside(origin: Box<Origin>) -> Box<Origin> {
+    let last = origin.ids.len().saturating_sub(1);
+    let ids = origin.ids.into_iter().skip(last).gather();
+    Box::new(Origin { ids, account: String::new(), cursor: None, ..*origin })
+}
