@@ -375,7 +375,7 @@ fn a_large_group_is_one_conversation_and_its_own_talk_costs_nothing() {
         item["mentioned"] = json!(n % (people / asked) == 0);
         platform.put(&item);
     }
-    let last = platform_answer_slowly(platform, &format!("m{}", people - 1));
+    let last = answer_slowly(platform, &format!("m{}", people - 1));
     assert!(last["as"].is_null());
     let shown = platform.shown("team", asked);
     let whole: Vec<_> = (0..asked).map(|n| format!("say {}", n * (people / asked))).collect();
@@ -388,7 +388,7 @@ fn a_large_group_is_one_conversation_and_its_own_talk_costs_nothing() {
 
 /// The same as [`Platform::answer`], as long as there are new answers.
 #[track_caller]
-fn platform_answer_slowly(platform: &Platform, id: &str) -> Value {
+fn answer_slowly(platform: &Platform, id: &str) -> Value {
     let mut count = 0;
     loop {
         let more = eventually("more answers", || {
@@ -499,16 +499,21 @@ fn what_is_behind_an_offer_that_is_to_come_again_comes_again_too() {
     ));
     platform.plan(&json!({ "inbound": "cursor", "ready": { "window": 500 } }));
     let large = "l".repeat(3500);
-    let count = 500;
+    let count = 250;
     // Before there is an adapter, so that they come at once.
     for n in 0..count {
         let text = if n % 2 == 0 { format!("{n} {large}") } else { format!("{n} small") };
         platform.say(&format!("m{n}"), "ann", &text);
     }
     let gateway = home.start();
-    eventually("it is refused for now", || {
-        platform.answers().iter().any(|it| it["answer"]["retry_after"].is_u64()).then_some(())
-    });
+    let (mut count_of, mut refused) = (0, false);
+    while !refused {
+        (count_of, refused) = eventually("more answers", || {
+            let all = platform.answers();
+            let refused = all.iter().any(|it| it["answer"]["retry_after"].is_u64());
+            (refused || all.len() > count_of).then_some((all.len(), refused))
+        });
+    }
     let mut open = true;
     let mut taken: Vec<String> = Vec::new();
     for answer in platform.answers() {
@@ -524,5 +529,57 @@ fn what_is_behind_an_offer_that_is_to_come_again_comes_again_too() {
     report(&format!("{} taken, {kept} in the journal", taken.len()));
     assert!(taken.len() < count, "the journal was not full");
     assert_eq!(kept, taken.len(), "more is in the journal than was said to be");
+    // It is full for a while.
     gate.open();
+    answer_slowly(&platform, &format!("m{}", count - 1));
+    let mut numbers: Vec<usize> = Vec::new();
+    while numbers.len() < count {
+        numbers = eventually("more replies", || {
+            let sent = platform.sent();
+            let texts = sent.iter().filter(|it| it["final"] == true).map(|it| &it["text"]);
+            let numbers_of = texts.filter_map(|text| {
+                text.as_str()?.strip_prefix("begun\n")?.split(' ').next()?.parse().ok()
+            });
+            Some(numbers_of.collect()).filter(|now: &Vec<usize>| now.len() > numbers.len())
+        });
+    }
+    assert_eq!(numbers, (0..count).collect::<Vec<_>>());
+}
+
+#[test]
+fn pieces_of_one_message_stay_one_when_they_are_offered_again() {
+    let zoo = Zoo::start("", &[("office", json!({ "die_answers": 1 }), "")]);
+    let platform = &zoo.others[0];
+    for n in 0..3 {
+        let mut piece = private(&format!("m{n}"), "ann", &format!("piece {n}"));
+        piece["group"] = json!("album");
+        platform.put(&piece);
+    }
+    let pid = platform.pid();
+    eventually("another one", || (platform.pid() != pid).then_some(()));
+    platform.plan(&json!({}));
+    let ids: Vec<Value> = (0..3).map(|n| platform.answer(&format!("m{n}"))["as"].clone()).collect();
+    assert!(ids[0].is_string() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    platform.say("last", "ann", "last");
+    assert_eq!(platform.shown("ann", 2), ["piece 0\npiece 1\npiece 2", "last"]);
+}
+
+#[test]
+fn a_conversation_that_is_stuck_holds_up_no_other() {
+    let plan = json!({ "ready": { "send_window": 2 }, "rules": [
+        { "conversation": "bob", "text": "stuck", "do": "hang" },
+        { "conversation": "bob", "do": { "failed": { "kind": "temporary", "retry_after": 3600, "why": "slow" } } },
+    ] });
+    let zoo = Zoo::start("", &[("office", plan.clone(), ""), ("other", plan, "")]);
+    zoo.others[0].say("b", "bob", "stuck");
+    zoo.others[1].say("b", "bob", "slowly");
+    for platform in &zoo.others {
+        platform.answer("b");
+        platform.say("b2", "bob", "behind it");
+        (0..20).for_each(|n| platform.say(&format!("a{n}"), "ann", &n.to_string()));
+        let whole: Vec<_> = (0..20).map(|n| n.to_string()).collect();
+        assert_eq!(platform.shown("ann", 20), whole);
+        assert!(platform.sent().iter().all(|it| it["conversation"] == "ann"));
+    }
+    zoo.assert_well();
 }

@@ -58,11 +58,12 @@ fn numbers(path: &Path) -> Vec<Vec<u64>> {
     text.lines().map(read).collect()
 }
 
-/// The median, in milliseconds.
-fn median(times: impl Iterator<Item = u64>) -> f64 {
+/// The median and the least, in milliseconds: on a busy machine the least says more.
+fn times(times: impl Iterator<Item = u64>) -> (f64, f64) {
     let mut times: Vec<u64> = times.collect();
     times.sort_unstable();
-    Duration::from_nanos(times[times.len() / 2]).as_secs_f64() * 1000.0
+    let millis = |time| Duration::from_nanos(time).as_secs_f64() * 1000.0;
+    (millis(times[times.len() / 2]), millis(times[0]))
 }
 
 #[test]
@@ -83,7 +84,7 @@ fn a_message_is_with_the_agent_and_its_reply_with_the_adapter_at_once() {
     let sync = {
         use std::io::Write;
         let mut file = fs::File::create(home.path().join("sync")).unwrap();
-        median((0..50).map(|_| {
+        times((0..50).map(|_| {
             let begun = std::time::Instant::now();
             file.write_all(&[b'x'; 300]).unwrap();
             file.sync_data().unwrap();
@@ -91,12 +92,12 @@ fn a_message_is_with_the_agent_and_its_reply_with_the_adapter_at_once() {
         }))
     };
     let both = || seen.iter().zip(&said);
-    let to_agent = median(both().map(|(seen, said)| said[0] - seen[0]));
-    let to_adapter = median(both().map(|(seen, said)| seen[2] - said[1]));
-    report(&format!(
-        "offer to agent {to_agent:.2} ms, reply to send {to_adapter:.2} ms, one sync {sync:.2} ms"
-    ));
-    assert!(to_agent < 500.0 && to_adapter < 500.0, "{to_agent} ms, {to_adapter} ms");
+    let to_agent = times(both().map(|(seen, said)| said[0] - seen[0]));
+    let to_adapter = times(both().map(|(seen, said)| seen[2] - said[1]));
+    let show = |(median, least): (f64, f64)| format!("{median:.2} ms ({least:.2} at least)");
+    let [first, second, third] = [to_agent, to_adapter, sync].map(show);
+    report(&format!("offer to agent {first}, reply to send {second}, one sync {third}"));
+    assert!(to_agent.1 < 20.0 && to_adapter.1 < 20.0, "{first}, {second}");
     drop(gateway);
 }
 

@@ -1,4 +1,4 @@
-//! Channels under SIGKILLs of the gateway, of adapters, or of both, at random moments: what people say is one
+//! Channels under SIGKILLs of the gateway, of adapters, or of both, at random moments, with some restarts: what people say is one
 //! turn each, in order, and each reply arrives, as often as the policy for what is uncertain allows.
 //!
 //! Judged by the books of the platform and of the agent, which are kept outside of the gateway.
@@ -146,9 +146,14 @@ impl Soak {
 
     /// Kills something at a random moment, and starts the gateway again if that was it.
     fn round(&mut self, gateway: Gateway) -> Gateway {
-        let (before, more) = (self.seen(), self.chance.below(3000) as u64);
-        let until = Instant::now() + Duration::from_secs(2);
-        while self.seen() < before + more && Instant::now() < until {
+        // Some die before anything has come of them.
+        let more = if self.chance.one_in(4) { 0 } else { 1 + self.chance.below(3000) as u64 };
+        let (before, begun) = (self.seen(), Instant::now());
+        let enough = |seen: u64| {
+            let limit = Duration::from_secs(if seen == before { 10 } else { 2 });
+            seen >= before + more || begun.elapsed() > limit
+        };
+        while !enough(self.seen()) {
             pause(Duration::from_millis(3));
         }
         if let Some(full) = &self.full {
@@ -169,7 +174,8 @@ impl Soak {
             return gateway;
         }
         self.kills[0] += 1;
-        gateway.end(libc::SIGKILL);
+        let signal = if self.chance.one_in(6) { libc::SIGTERM } else { libc::SIGKILL };
+        gateway.end(signal);
         // One that is orphaned may still show what it was told.
         eventually("its adapter ends", || self.adapter().is_none().then_some(()));
         self.start()
