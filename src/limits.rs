@@ -315,6 +315,9 @@ pub const MAX_CHUNK: usize = 32 << 10;
 
 /// What one read takes; also the most that a piece of a reply has.
 pub const AGENT_READ: usize = 8 << 10;
+/// Reads of a child's stdout once it has ended: all that a pipe holds (pipe(7): 1 MiB at most without
+/// privileges), though what it has left behind may print without end.
+pub const MAX_LAST_READS: usize = (2 << 20) / AGENT_READ;
 
 /// How long a child that was killed may take to end before it is left behind: the kernel needs no
 /// time for that, unless the child belongs to another user or hangs in a system call.

@@ -54,10 +54,60 @@ pub fn spawn_with_retry(name: &str, work: Work, timeout: Duration) -> io::Result
     }
 }
 
+/// How long a thread that has done its work waits for more: to start one takes as long as a short turn.
+const KEPT_FOR: Duration = Duration::from_secs(1);
+
+/// Threads that wait for work at once, each with some kB.
+const MAX_KEPT: usize = 8;
+
+type Kept = (&'static str, Arc<Slot<Work>>);
+
+static KEPT: Mutex<Vec<Kept>> = Mutex::new(Vec::new());
+
+/// Has a thread of this name do some work: one that waits for more, or a new one. Those of a name have the same
+/// stack.
+pub fn hand_over(name: &'static str, stack: usize, work: Work) -> io::Result<()> {
+    let mut kept = lock(&KEPT);
+    if let Some(at) = kept.iter().rposition(|(its, _)| *its == name) {
+        // Under the lock: one that does not find itself there any more has its work.
+        kept.remove(at).1.send(work);
+        return Ok(());
+    }
+    drop(kept);
+    let run = move || {
+        let (slot, mut next) = (Arc::default(), Some(work));
+        while let Some(work) = next {
+            work();
+            next = more_work(name, &slot);
+        }
+    };
+    spawn(name, stack, Box::new(run)).map(drop)
+}
+
+fn more_work(name: &'static str, slot: &Arc<Slot<Work>>) -> Option<Work> {
+    let mut kept = lock(&KEPT);
+    if kept.len() >= MAX_KEPT {
+        return None;
+    }
+    kept.push((name, Arc::clone(slot)));
+    drop(kept);
+    slot.wait(KEPT_FOR).or_else(|| {
+        let mut kept = lock(&KEPT);
+        kept.retain(|(_, its)| !Arc::ptr_eq(its, slot));
+        slot.wait(Duration::ZERO)
+    })
+}
+
 /// A value that threads give and another waits for. std's channels are queues of three kinds for each
 /// type: 24 kB of code.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Slot<T>(Mutex<Option<T>>, Condvar);
+
+impl<T> Default for Slot<T> {
+    fn default() -> Slot<T> {
+        Slot(Mutex::default(), Condvar::new())
+    }
+}
 
 impl<T> Slot<T> {
     pub fn send(&self, value: T) {
@@ -129,6 +179,27 @@ mod tests {
         early.send(1);
         assert_eq!(early.wait(Duration::ZERO), Some(1));
         assert_eq!(early.wait(Duration::from_millis(1)), None);
+    }
+
+    #[test]
+    fn a_thread_that_has_done_its_work_does_the_next() {
+        let (first, second) = (Arc::<Slot<_>>::default(), Arc::<Slot<_>>::default());
+        let work = |slot: &Arc<Slot<_>>| -> Work {
+            let slot = Arc::clone(slot);
+            Box::new(move || slot.send(thread::current().id()))
+        };
+        hand_over("kept", 64 << 10, work(&first)).unwrap();
+        let mut ids = vec![first.wait(Duration::from_secs(20)).unwrap()];
+        while lock(&KEPT).iter().all(|(name, _)| *name != "kept") {
+            thread::yield_now();
+        }
+        hand_over("kept", 64 << 10, work(&second)).unwrap();
+        ids.push(second.wait(Duration::from_secs(20)).unwrap());
+        assert_eq!(ids[0], ids[1]);
+        // It ends some time later.
+        while lock(&KEPT).iter().any(|(name, _)| *name == "kept") {
+            thread::yield_now();
+        }
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Living agents that speak JSON lines: a turn is one line in, its reply some lines out. For a script of
 //! ten lines: hermes-gateway-agent(7).
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use super::context::instructions;
@@ -12,7 +11,6 @@ use crate::escape::quoted;
 use crate::json::{find, member, string, text_or_null, value};
 use crate::limits::KEEP_ALIVE;
 use crate::sys::gather::Gather;
-use crate::sys::poll::Interest;
 
 /// How long an agent may take to end a turn that was taken back, and how long where the gateway ends.
 const CANCEL_GRACE: Duration = Duration::from_secs(5);
@@ -64,7 +62,6 @@ fn attend(process: &Process, living: &LivingTurn<'_, '_>, inbox: &Inbox) -> Outc
     let (mut replied, mut cancelled): (usize, Option<(Outcome, Instant)>) = (0, None);
     let mut idle_at = Instant::now() + KEEP_ALIVE;
     loop {
-        inbox.event.clear();
         while let Some(input) = inbox.take() {
             let line = match input {
                 Input::Line(line) => line,
@@ -97,13 +94,9 @@ fn attend(process: &Process, living: &LivingTurn<'_, '_>, inbox: &Inbox) -> Outc
             }
         }
         let until = cancelled.as_ref().map_or(idle_at, |(_, until)| *until);
-        let news = [Interest::read(inbox.event.as_fd())];
-        let waited = match &cancelled {
-            // Whoever ended it does not end it twice.
-            Some(_) => Cancel::at(until).wait(news, until).map(|(it, _)| (it, None)),
-            None => cancel.wait(news, until),
-        };
-        let (mut reason, late) = match waited {
+        // Whoever ended it does not end it twice.
+        let ends = if cancelled.is_some() { &Cancel::at(until) } else { cancel };
+        let (mut reason, late) = match process.wait(inbox, None, ends, until) {
             Ok((_, reason)) => (reason, Instant::now() >= until),
             Err(e) => return Outcome::Short(format!("the turn cannot be waited for: {e}")),
         };

@@ -234,6 +234,7 @@ impl Waiter<'_> {
     ) -> Result<bool, HandlerError> {
         let Some(watch) = self.hub.watch(self.id, event) else { return Ok(false) };
         let (streams, mut attempt, mut offset, mut shown) = (answer.streams(), 0, 0, 0);
+        let watch = if streams { watch } else { watch.for_end() };
         loop {
             watch.event.clear();
             // Who wants the whole is given what the journal has.

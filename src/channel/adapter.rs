@@ -2,7 +2,7 @@
 //! by step.
 
 use std::borrow::Cow;
-use std::io::{self, PipeWriter};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::cancel::Cancel;
 use crate::config;
 use crate::escape::escaped;
-use crate::limits::{AGENT_READ, MAX_CHANNEL_LINE};
+use crate::limits::{AGENT_READ, MAX_CHANNEL_LINE, MAX_LAST_READS};
 use crate::subprocess::{
     Child, ChildKind, Children, LineBuffer, LivingEvent, Program, RunOptions, StderrTail,
     environment, write_some,
@@ -61,6 +61,8 @@ pub struct Adapter {
     child: Child<'static>,
     channel: String,
     stdin: Option<PipeWriter>,
+    stdout: Option<PipeReader>,
+    last_reads: usize,
     /// What its stdin has not taken yet.
     outbox: Vec<u8>,
     lines: LineBuffer,
@@ -85,11 +87,13 @@ impl Adapter {
         };
         let program = Program::configured(&config.command, variables)?;
         let mut child = children.spawn(&program, options)?;
-        let stdin = child.take_stdin();
+        let (stdin, stdout) = (child.take_stdin(), child.take_stdout());
         Ok(Adapter {
             child,
             channel: config.name.clone(),
             stdin,
+            stdout,
+            last_reads: 0,
             outbox: Vec::new(),
             lines: LineBuffer::default(),
             stderr: StderrTail::default(),
@@ -126,26 +130,46 @@ impl Adapter {
     pub fn wait(&mut self, wake: &EventFd, until: Instant) -> io::Result<Heard> {
         let mut buffer = [0; AGENT_READ];
         let stdin = self.stdin.as_ref().filter(|_| !self.outbox.is_empty());
-        let also = (wake.as_fd(), stdin.map(AsFd::as_fd));
+        let stdout = self.stdout.as_ref().map(AsFd::as_fd);
+        let also = (wake.as_fd(), stdout, stdin.map(AsFd::as_fd));
         match self.child.next_of_living(&mut buffer, also, until)? {
-            LivingEvent::Stdout(count) => {
-                self.lines.push(&buffer[..count]);
-                return Ok(Heard::Read);
-            }
+            LivingEvent::Readable if self.read(&mut buffer) => return Ok(Heard::Read),
+            LivingEvent::Readable => {}
             LivingEvent::Stderr(count) => self.log(&buffer[..count]),
             LivingEvent::Woken => drop(wake.clear()),
             LivingEvent::Writable => self.flush(),
-            // Without it nothing can come.
-            LivingEvent::Closed => self.end(),
             LivingEvent::TimedOut => {}
+            // What it has left behind may print without end.
+            LivingEvent::Ended if self.last_reads < MAX_LAST_READS && self.read(&mut buffer) => {
+                self.last_reads += 1;
+                return Ok(Heard::Read);
+            }
             LivingEvent::Ended => return Ok(Heard::Ended),
         }
         Ok(Heard::Nothing)
     }
 
+    /// Reads once; says whether there was anything.
+    fn read(&mut self, buffer: &mut [u8]) -> bool {
+        let Some(mut stdout) = self.stdout.as_ref() else { return false };
+        match stdout.read(buffer) {
+            Ok(count @ 1..) => {
+                self.lines.push(&buffer[..count]);
+                return true;
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            // Without it nothing can come.
+            Ok(0) | Err(_) => {
+                self.stdout = None;
+                self.end();
+            }
+        }
+        false
+    }
+
     /// The next line that it has printed.
     pub fn next_line(&mut self) -> Option<Vec<u8>> {
-        self.lines.next_line()
+        self.lines.next_line().map(<[u8]>::to_vec)
     }
 
     /// Why it cannot be gone on with, whatever it says: once no line is left.

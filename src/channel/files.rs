@@ -69,7 +69,7 @@ impl FilesDir {
             _ => {}
         }
         let own = path.file_name().unwrap_or_default().to_string_lossy();
-        let name: String = if name.is_empty() { &*own } else { name }
+        let name: String = if name.is_empty() { &own } else { name }
             .chars()
             .map(|c| if c.is_control() { '_' } else { c })
             .collect();

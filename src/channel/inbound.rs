@@ -91,6 +91,9 @@ impl Inbound {
         if context.hub.is_draining() || context.hub.is_paused() {
             return self.answer(serial, later("the gateway is stopping"));
         }
+        if self.comes_again(serial) {
+            return;
+        }
         match offer {
             Offer::Message(message) => self.message(context, serial, *message),
             Offer::Press(press) => self.press(context, serial, &press),
@@ -111,6 +114,13 @@ impl Inbound {
                 self.answer(serial, answer);
             }
         }
+    }
+
+    /// Whether an offer is behind one that is to be offered again: it is refused with that, and what is taken
+    /// of it would be in front of that.
+    fn comes_again(&self, serial: u64) -> bool {
+        let later = |answer: &Answer| matches!(answer, Answer::Later { .. });
+        self.answers.iter().any(|(refused, answer)| *refused < serial && later(answer))
     }
 
     /// An answer is found. What is offered again has to come again from there on.
@@ -174,7 +184,7 @@ impl Inbound {
         let known = |id: &str| context.shared.is_paired(id);
         let first = self.first_name(asked.conversation).to_owned();
         // A group may be listed by either name; its session stays the same.
-        let listed = channel.groups.iter().any(|group| *group == first);
+        let listed = channel.groups.contains(&first);
         let conversation = if listed || asked.private { &first } else { asked.conversation };
         let asked = Asked { conversation, ..*asked };
         let (id, pair) = match access::judge((&settings.config, channel), &known, &asked) {
@@ -215,6 +225,9 @@ impl Inbound {
         // What is said in a conversation keeps its order.
         let others = self.groups.take_others(&message);
         others.into_iter().for_each(|group| self.take(context, group));
+        if self.comes_again(serial) {
+            return;
+        }
         let group = Group::new(who, serial, message);
         if let Some(group) = self.groups.join(group, Instant::now()) {
             self.take(context, group);
@@ -261,6 +274,9 @@ impl Inbound {
         else {
             return;
         };
+        if self.comes_again(serials[0]) {
+            return;
+        }
         let place = place_of(&last.conversation, last.thread.as_deref());
         let most = millis(context.channel.max_age);
         let old = last.at.is_some_and(|at| at.saturating_add(most) < now());

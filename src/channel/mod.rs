@@ -17,7 +17,6 @@ mod shared;
 mod split;
 mod status;
 mod thread;
-#[allow(dead_code)]
 pub mod wire;
 mod worker;
 

@@ -133,7 +133,7 @@ impl Outbound {
         let Context { hub, channel } = context;
         for id in hub.take_to_send(&channel.name) {
             self.waiting.retain(|known| *known != id);
-            if let Some(it) = self.to_send(context, id, now) {
+            if let Some(it) = self.find(context, id, now) {
                 self.waiting.push(id);
                 self.outbox.enqueue(id, &it.place.conversation, now);
             }
@@ -141,7 +141,7 @@ impl Outbound {
         if self.expire_at <= now {
             self.expire_at = now + EXPIRE_EVERY;
             for id in self.waiting.clone() {
-                self.to_send(context, id, now);
+                self.find(context, id, now);
             }
         }
         self.running = hub.running_on(&channel.name);
@@ -167,12 +167,7 @@ impl Outbound {
     }
 
     /// What is to be sent of a message. What is not, or not any more, is left out.
-    fn to_send(
-        &mut self,
-        Context { hub, .. }: Context<'_>,
-        id: Id,
-        now: Instant,
-    ) -> Option<ToSend> {
+    fn find(&mut self, Context { hub, .. }: Context<'_>, id: Id, now: Instant) -> Option<ToSend> {
         let found = hub.to_send(id);
         let why = found.as_ref().and_then(|it| Some((it.attempts, it.give_up.clone()?)));
         if let Some((attempts, why)) = why {
@@ -242,7 +237,7 @@ impl Outbound {
     }
 
     fn load(&mut self, context: Context<'_>, id: Id, now: Instant) {
-        let Some(it) = self.to_send(context, id, now) else { return };
+        let Some(it) = self.find(context, id, now) else { return };
         let text = match context.hub.text_to_send(id) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {

@@ -79,7 +79,7 @@ pub enum Unit {
     Bytes,
 }
 
-/// What else it can do, as bits.
+/// What else it can do, as bits: what the gateway asks for.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Can(pub u8);
 
@@ -88,10 +88,7 @@ impl Can {
     pub const EDIT: u8 = 2;
     pub const DELETE: u8 = 4;
     pub const BUTTONS: u8 = 8;
-    pub const THREADS: u8 = 16;
-    pub const FILES: u8 = 32;
-    pub const WORDS: [&'static str; 6] =
-        ["typing", "edit", "delete", "buttons", "threads", "files"];
+    pub const WORDS: [&'static str; 4] = ["typing", "edit", "delete", "buttons"];
 
     pub fn has(self, feature: u8) -> bool {
         self.0 & feature != 0

@@ -11,6 +11,7 @@ mod health;
 mod long_record;
 mod loss;
 mod memory;
+mod origin;
 mod parse;
 mod paths;
 pub mod record;

@@ -45,7 +45,8 @@ pub struct State {
     /// The turn is to end, and what tells its agent.
     cancelled: bool,
     cancel: Option<Arc<EventFd>>,
-    watchers: Vec<Weak<EventFd>>,
+    /// Each, and whether it is told of text and events.
+    watchers: Vec<(Weak<EventFd>, bool)>,
 }
 
 /// Something that happens beside the text of a reply. Not in the journal.
@@ -167,7 +168,7 @@ impl ReplyBuffer {
         if !state.over {
             state.text.push_str(text);
         }
-        state.notify();
+        state.notify_readers();
     }
 
     /// Something happens that is no text: see [`Reply::event`].
@@ -180,7 +181,7 @@ impl ReplyBuffer {
             let Some(oldest) = state.events.pop_front() else { break };
             state.event_bytes -= oldest.json.len();
         }
-        state.notify();
+        state.notify_readers();
     }
 
     /// An event does not hold any more: who has not seen it yet is not shown it.
@@ -197,8 +198,8 @@ impl ReplyBuffer {
     pub fn watch(self: &Arc<Self>, event: EventFd) -> Watch {
         let event = Arc::new(event);
         let watchers = &mut self.lock().watchers;
-        watchers.retain(|watcher| watcher.strong_count() > 0);
-        watchers.push(Arc::downgrade(&event));
+        watchers.retain(|(watcher, _)| watcher.strong_count() > 0);
+        watchers.push((Arc::downgrade(&event), true));
         Watch { reply: Arc::clone(self), event }
     }
 }
@@ -206,7 +207,13 @@ impl ReplyBuffer {
 impl State {
     /// Makes the watchers look again.
     pub fn notify(&self) {
-        self.watchers.iter().filter_map(Weak::upgrade).for_each(|watcher| watcher.notify());
+        let all = self.watchers.iter().filter_map(|(watcher, _)| watcher.upgrade());
+        all.for_each(|watcher| watcher.notify());
+    }
+
+    fn notify_readers(&self) {
+        let readers = self.watchers.iter().filter(|(_, reads)| *reads);
+        readers.filter_map(|(it, _)| it.upgrade()).for_each(|reader| reader.notify());
     }
 }
 
@@ -238,6 +245,17 @@ impl Reply for &ReplyBuffer {
 pub struct Watch {
     pub reply: Arc<ReplyBuffer>,
     pub event: Arc<EventFd>,
+}
+
+impl Watch {
+    /// Wakes up for the end, and for what delays it, and no more for text and events.
+    pub fn for_end(self) -> Watch {
+        let event = Arc::downgrade(&self.event);
+        let mut state = self.reply.lock();
+        state.watchers.iter_mut().for_each(|(it, reads)| *reads &= !it.ptr_eq(&event));
+        drop(state);
+        self
+    }
 }
 
 /// The replies of messages that run, and of those that somebody waits for.
@@ -347,7 +365,22 @@ mod tests {
         runs.end(Id::from(1));
         assert_eq!(run.snapshot(1, 3), shows(2, "x", true));
         drop(watch);
-        assert!(run.lock().watchers.iter().all(|watcher| watcher.upgrade().is_none()));
+        assert!(run.lock().watchers.iter().all(|(watcher, _)| watcher.upgrade().is_none()));
+    }
+
+    #[test]
+    fn who_waits_for_the_end_is_not_woken_up_by_each_chunk() {
+        let mut runs = ReplyBuffers::default();
+        let run = runs.of(Id::from(1));
+        let reader = run.watch(EventFd::new().unwrap());
+        let watch = run.watch(EventFd::new().unwrap()).for_end();
+        (&*run).chunk("a").unwrap();
+        (&*run).event("tool", "{}");
+        assert!(reader.event.clear() && !watch.event.clear());
+        run.begin(2);
+        assert!(reader.event.clear() && watch.event.clear());
+        runs.end(Id::from(1));
+        assert!(watch.event.clear());
     }
 
     /// All that a reader gets who has seen so much, in its order.

@@ -50,7 +50,8 @@ impl Turn {
 #[derive(Debug, Default)]
 pub struct Transcripts {
     dir: PathBuf,
-    /// Sessions whose file agrees with the journal, as far as this process knows.
+    /// Sessions whose file agrees with the journal, as far as this process knows, and the time of use that is
+    /// written down; a time to come where that is not known.
     reconciled: Mutex<Tree>,
     /// What there is of all sessions. Held for moments.
     pub(super) usage: Mutex<TranscriptUsage>,
@@ -87,8 +88,11 @@ impl Transcripts {
         load: &dyn Fn(Id) -> io::Result<Turn>,
     ) -> io::Result<()> {
         let mut reconciled = lock(&self.reconciled);
+        if reconciled.contains_key(&session) {
+            return Ok(());
+        }
         let found = self.find(session);
-        if reconciled.contains_key(&session) || found.is_none() && !create {
+        if found.is_none() && !create {
             return Ok(());
         }
         let Known { answered: said, unanswered: unsaid, reset } = known();
@@ -123,7 +127,7 @@ impl Transcripts {
             missing.iter().rev().for_each(|(id, lines)| insert(&mut kept, *id, lines));
             self.write(session, owner, &rolled(kept, cap))?;
         }
-        reconciled.insert(session, 0);
+        reconciled.insert(session, u128::MAX);
         Ok(())
     }
 
@@ -142,28 +146,37 @@ impl Transcripts {
         (cap, late): (usize, bool),
         still: &dyn Fn() -> bool,
     ) -> io::Result<()> {
-        let _alone = lock(&self.reconciled);
+        let mut reconciled = lock(&self.reconciled);
         if !still() {
             return Ok(());
         }
         let path = self.path(session);
         let lines = turn.lines();
-        let size = if_exists(fs::metadata(&path))?.map_or(0, |meta| meta.len());
-        if late || size == 0 || size + lines.len() as u64 > cap as u64 {
+        let mut options = OpenOptions::new();
+        let file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path);
+        let file = if_exists(file)?;
+        let size =
+            file.as_ref().map_or(Ok(0), |file| Ok::<_, io::Error>(file.metadata()?.len()))?;
+        let whole = size + lines.len() as u64;
+        let Some(mut file) = file.filter(|_| !late && size > 0 && whole <= cap as u64) else {
             let text = read(&path)?.0;
             let mut turns = pairs(&text);
             insert(&mut turns, turn.id, &lines);
             return self.write(session, owner, &rolled(turns, cap));
-        }
-        let mut options = OpenOptions::new();
-        let mut file = options.append(true).custom_flags(files::NO_FOLLOW).open(&path)?;
+        };
         if let Err(e) = file.write_all(lines.as_bytes()) {
             // Half a line would spoil the next one.
             file.set_len(size)?;
             return Err(e);
         }
-        self.record_owner(session, owner)?;
-        self.count_use(session, &owner.principal);
+        let now = lock(&self.usage).now;
+        let said = reconciled.get_mut(&session);
+        let used = said.as_deref().and_then(|said| u64::try_from(*said).ok());
+        if !used.is_some_and(|used| Self::is_recent(used, now)) {
+            let used = self.record_owner(session, owner)?;
+            said.into_iter().for_each(|said| *said = used.into());
+        }
+        lock(&self.usage).set(session, &owner.principal, whole, now);
         Ok(())
     }
 

@@ -64,7 +64,7 @@ impl Hub {
         let (abort, client) = (Some(self.abort.as_fd()), Some(client));
         let cancel = Cancel { abort, client, ..Cancel::at(Instant::now() + timeout) };
         let Some(watch) = self.watch(id, EventFd::new()?) else { return Ok(true) };
-        let _waiting = self.begin_wait();
+        let (watch, _waiting) = (watch.for_end(), self.begin_wait());
         loop {
             watch.event.clear();
             if watch.reply.lock().over {

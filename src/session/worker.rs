@@ -1,4 +1,4 @@
-//! Running turns: a worker is a thread that exists while there is a turn for it.
+//! Running turns: a worker is a thread that exists while there is a turn for it, and a moment longer.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -85,8 +85,8 @@ impl Hub {
     }
 
     /// Starts a thread for a turn, for deliveries or maintenance; false where the system has none.
-    pub(super) fn spawn_worker(&self, name: &str, work: Work) -> bool {
-        let spawned = threads::spawn(name, WORKER_STACK, work);
+    pub(super) fn spawn_worker(&self, name: &'static str, work: Work) -> bool {
+        let spawned = threads::hand_over(name, WORKER_STACK, work);
         let short = |e| {
             let why = format!("no thread for a {name}: {e}");
             if self.note_shortage(&why) {

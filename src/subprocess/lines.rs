@@ -2,11 +2,15 @@
 
 use std::io::{ErrorKind, PipeWriter, Write};
 
+/// More room than this is not kept for lines to come.
+const KEPT: usize = 128 << 10;
+
 /// Bytes of a stream, on their way to be lines.
 #[derive(Debug, Default)]
 pub struct LineBuffer {
-    /// From the first line that was not taken on, and how much of that was searched for its end.
     bytes: Vec<u8>,
+    /// Where the first line begins that was not taken, and how far its end was searched for.
+    begin: usize,
     searched: usize,
 }
 
@@ -15,17 +19,20 @@ impl LineBuffer {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// The next line that is whole, without its end.
-    pub fn next_line(&mut self) -> Option<Vec<u8>> {
-        let end = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n');
-        let Some(at) = end.map(|at| self.searched + at) else {
-            self.searched = self.bytes.len();
-            return None;
-        };
-        let rest = self.bytes.split_off(at + 1);
-        let mut line = std::mem::replace(&mut self.bytes, rest);
-        (self.searched, _) = (0, line.pop());
-        Some(line)
+    /// The next line that is whole, without its end. Is asked for until there is none.
+    pub fn next_line(&mut self) -> Option<&[u8]> {
+        if let Some(at) = self.bytes[self.searched..].iter().position(|byte| *byte == b'\n') {
+            let (begin, end) = (self.begin, self.searched + at);
+            (self.begin, self.searched) = (end + 1, end + 1);
+            return Some(&self.bytes[begin..end]);
+        }
+        self.bytes.drain(..std::mem::take(&mut self.begin));
+        if self.bytes.is_empty() && self.bytes.capacity() > KEPT {
+            // It may have been long.
+            self.bytes = Vec::new();
+        }
+        self.searched = self.bytes.len();
+        None
     }
 
     /// The beginning of a line, once no whole one is left.
@@ -55,7 +62,9 @@ mod tests {
             let (mut buffer, mut lines) = (LineBuffer::default(), Vec::new());
             for bytes in [&all[..split], &all[split..]] {
                 buffer.push(bytes);
-                lines.extend(std::iter::from_fn(|| buffer.next_line()));
+                while let Some(line) = buffer.next_line() {
+                    lines.push(line.to_vec());
+                }
             }
             assert_eq!(lines, [&b"one"[..], b"", b"two"], "split at {split}");
             assert_eq!(buffer.rest(), b"rest");

@@ -1,54 +1,33 @@
-"""Turns through an agent that stays, beside turns through cat, a part of tests/bench/run: how long one takes
-at its client, what the gateway computes for it, and what a session takes of its memory."""
+"""Turns through an agent that stays, beside turns through cat, a part of tests/bench/run: how many there are a
+second, what the gateway computes for one, and what a session takes of its memory. Client and agent are programs
+that do next to nothing (chat.rs, staying.rs)."""
 
 import json
-import statistics
 import subprocess
-import sys
 import time
 
 import client
 import targets
-from servers import status_kib
+from servers import output, status_kib
 from table import Section, at_least, at_most
 
-ECHO = '''
-import json, sys
-for line in sys.stdin:
-    message = json.loads(line)
-    number, method, params = message.get("id"), message.get("method"), message.get("params")
-    if method == "initialize":
-        result = {"protocolVersion": 1, "agentCapabilities": {"loadSession": True}}
-    elif method == "session/new":
-        result = {"sessionId": f"s{number}"}
-    elif method == "session/prompt":
-        update = {"sessionUpdate": "agent_message_chunk", "content": params["prompt"][0]}
-        params = {"sessionId": params["sessionId"], "update": update}
-        print(json.dumps({"jsonrpc": "2.0", "method": "session/update", "params": params}))
-        result = {"stopReason": "end_turn"}
-    else:
-        continue
-    print(json.dumps({"jsonrpc": "2.0", "id": number, "result": result}), flush=True)
-'''
 CAT = 'agent.command=["/bin/cat"]'
-BURST = 10  # turns in a row
+CLIENTS = (1, 4)
 
 
 class Measured:
-    """A gateway that runs, and a client of it."""
+    """A gateway that runs, and its clients."""
 
-    def __init__(self, gateway):
+    def __init__(self, gateway, chat):
         gateway.argv.append("--ephemeral")
         gateway.start()
-        self.gateway, self.connection = gateway, client.connect(gateway)
-        self.headers, self.body = client.headers(gateway), json.dumps(client.BODY)
+        self.gateway, self.chat = gateway, [chat, gateway.address(), gateway.key()]
 
-    def turn(self, session):
-        """The microseconds of one."""
-        of_session = {"X-Hermes-Session-Id": session} if session else {}
-        began = time.perf_counter()
-        client.ask(self.connection, self.headers | of_session, client.CHAT, self.body)
-        return (time.perf_counter() - began) * 1e6
+    def turns(self, clients, count, session):
+        """Turns per second, and the microseconds of the gateway that each took."""
+        before = self.cpu_us()
+        seconds = float(output(*self.chat, clients, count, session))
+        return count / seconds, (self.cpu_us() - before) / count
 
     def cpu_us(self):
         """Of the gateway alone, also in threads that have ended: its CPU clock, clock_getcpuclockid(3)."""
@@ -56,9 +35,11 @@ class Measured:
 
     def session_kb(self, count):
         """What each of so many new sessions adds."""
-        before = self.anonymous_kb()
+        before, connection = self.anonymous_kb(), client.connect(self.gateway)
+        headers, body = client.headers(self.gateway), json.dumps(client.BODY)
         for number in range(count):
-            self.turn(f"memory-{number}")
+            of_session = {"X-Hermes-Session-Id": f"memory-{number}"}
+            client.ask(connection, headers | of_session, client.CHAT, body)
         return (self.anonymous_kb() - before) / count
 
     def anonymous_kb(self):
@@ -72,34 +53,30 @@ def knows_it(binary):
 
 
 def measure(bench, table):
-    agent = bench.place / "echo.py"
-    agent.write_text(ECHO)
-    command = json.dumps([sys.executable, "-I", "-S", str(agent)])
-    settings = [f"agent.command={command}", "agent.protocol=acp"]
+    settings = [f'agent.command=["{bench.tools["staying"]}"]', "agent.protocol=acp"]
     names = [name for name, binary in bench.binaries.items() if name == "gateway" or knows_it(binary)]
     gateways = {name: bench.gateway(name, "living", settings) for name in names}
     gateways["cat"] = bench.gateway("gateway", "cat", [CAT])
-    servers = {name: Measured(gateway) for name, gateway in gateways.items()}
+    servers = {name: Measured(gateway, bench.tools["chat"]) for name, gateway in gateways.items()}
     section = Section("an agent that stays; cat", servers)
-    for session in ("s", None):
-        samples, rounds = {name: [] for name in servers}, 5 if bench.quick else 40
-        for number in range(rounds + 1):
-            for name, server in servers.items():
-                before = server.cpu_us()
-                times = [server.turn(session) for _ in range(BURST)]
-                # The first round starts the agents, and begins the session.
-                if number:
-                    cpu = (server.cpu_us() - before) / BURST
-                    samples[name].append((statistics.median(times), cpu))
-        found = client.medians(samples)
-        took, cpu = ({name: each[n] for name, each in found.items()} for n in range(2))
-        rates = {name: 1e6 / each for name, each in took.items()}
-        what = "in a session" if session else "without a session"
-        least = at_least(rates["gateway"], targets.MIN_STAYING, rates["cat"], "cat")
-        section.row(f"turns per second, {what}", rates, 0, [least])
-        section.ratios(rates)
-        most = at_most(cpu["gateway"], targets.MAX_STAYING_US)
-        section.row("  CPU of the gateway alone, µs", cpu, 1, [most])
+    rounds, count = (3, 100) if bench.quick else (15, 400)
+    for clients in CLIENTS:
+        for session in ("s", ""):
+            samples = {name: [] for name in servers}
+            for number in range(rounds + 1):
+                for name, server in servers.items():
+                    sample = server.turns(clients, count, session)
+                    # The first round starts the agents, and begins the sessions.
+                    if number:
+                        samples[name].append(sample)
+            found = client.medians(samples)
+            rates, cpu = ({name: each[n] for name, each in found.items()} for n in range(2))
+            what = f"{'in a session' if session else 'without a session'}, {clients} at once"
+            least = at_least(rates["gateway"], targets.MIN_STAYING, rates["cat"], "cat")
+            section.row(f"turns per second, {what}", rates, 0, [least])
+            section.ratios(rates)
+            most = at_most(cpu["gateway"], targets.MAX_STAYING_US)
+            section.row("  CPU of the gateway alone, µs", cpu, 1, [most])
     count = 100 if bench.quick else 1000
     kept = {name: server.session_kb(count) for name, server in servers.items()}
     section.row("memory a session, kB", kept, 1)

@@ -2,8 +2,7 @@
 """An adapter for IRC: [--tls] [--trust-nicks] [--pace SECONDS] HOST[:PORT] NICK [#CHANNEL...]
 
 A process has one connection and ends with it, with status 75; the next one says that there was a
-gap. The server's password is the first line of the file that IRC_PASSWORD_FILE names.
-"""
+gap. The server's password is the first line of the file that IRC_PASSWORD_FILE names."""
 import argparse, collections, itertools, json, os, re, select, socket, ssl, sys, time
 
 # Of the 512 bytes of a line ":NICK!USER@HOST PRIVMSG TARGET :" may take 184, and CR LF 2.
@@ -31,7 +30,7 @@ class Irc:
             self.sock = ssl.create_default_context().wrap_socket(self.sock, server_hostname=host)
         self.write = lambda line: self.sock.sendall(line.encode() + b"\r\n")
         if secret := os.environ.get("IRC_PASSWORD_FILE"):
-            self.write("PASS " + open(secret).readline().strip())
+            self.write("PASS :" + open(secret).readline().strip())
         self.write(f"CAP REQ :account-tag\r\nNICK {self.nick}\r\nUSER hermes 0 * :hermes")
 
     def run(self):
@@ -81,13 +80,14 @@ class Irc:
             m["answer"] = {"op": "sent", "id": (token := str(next(self.ids)))}
             if not re.fullmatch(r"[^\0- ,:][^\0- ,]*", to) or len(to.encode()) > MAX_TARGET:
                 m["answer"], lines = {"op": "failed", "kind": "permanent", "why": "no name"}, []
+            lines[19:] = [" ".join(lines[19:])]  # With the pace, a part has its time.
             self.out += [f"PRIVMSG {to} :{line}" for line in lines if line] + ["PING :" + token]
             self.sends[token] = m
 
     def from_server(self, line):
         self.heard = time.monotonic()
-        tags, line = line[1:].split(" ", 1) if line[:1] == "@" else ("", line)
-        prefix, line = line[1:].split(" ", 1) if line[:1] == ":" else ("", line)
+        tags, _, line = line[1:].partition(" ") if line[:1] == "@" else ("", "", line)
+        prefix, _, line = line[1:].partition(" ") if line[:1] == ":" else ("", "", line)
         middle, colon, last = line.partition(" :")
         command, *words = [*middle.split(), last][: None if colon else -1] or [""]
         if command == "PING":

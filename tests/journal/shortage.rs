@@ -200,6 +200,7 @@ fn a_message_without_a_thread_for_its_turn_waits_and_loses_no_attempt() {
     let gateway = launch.set("limits.max_attempts", "1").start();
     let mut caller = Caller::unix(&home.control_socket()).unwrap();
     message_is_done(&mut caller, "before");
+    until_no_turn_has_a_thread(&gateway);
     File::create(&marker).unwrap();
     let ids = ["a", "b", "c"].map(|session| posted(&mut caller, session, session));
     let behind = posted(&mut caller, "a", "behind");
@@ -229,6 +230,13 @@ fn a_message_without_a_thread_for_its_turn_waits_and_loses_no_attempt() {
     });
     gateway.signal(libc::SIGINT);
     gateway.into_process().finish(DEADLINE).assert_code(0);
+}
+
+/// A thread waits for another turn for a moment.
+fn until_no_turn_has_a_thread(gateway: &Gateway) {
+    let tasks = || fs::read_dir(format!("/proc/{}/task", gateway.pid())).unwrap().flatten();
+    let names = || tasks().filter_map(|task| fs::read_to_string(task.path().join("comm")).ok());
+    eventually("it ends", || names().all(|name| name.trim() != "turn").then_some(()));
 }
 
 /// A new message is answered.
@@ -275,6 +283,7 @@ fn a_stop_without_threads_waits_for_no_turn_that_has_none() {
     let gateway = launch.set("stop.drain_timeout", "60s").start();
     let mut caller = Caller::unix(&home.control_socket()).unwrap();
     message_is_done(&mut caller, "before");
+    until_no_turn_has_a_thread(&gateway);
     File::create(&marker).unwrap();
     let id = posted(&mut caller, "s", "during");
     refusals(&home, 2);

@@ -703,13 +703,17 @@ fn the_pages_have_the_members_of_messages_status_and_callbacks() {
     let status = gateway.status();
     let route = page.after(".It Ic GET /v1/status", &[".El"]);
     let living = Home::new();
-    living.configure("[agent]\ncommand = [\"cat\"]\nprotocol = \"lines\"\npreload = true\n");
+    living.configure(
+        "[agent]\ncommand = [\"cat\"]\nprotocol = \"lines\"\npreload = true\n\
+         [channel.office]\ncommand = [\"cat\"]\n",
+    );
     let mut all = Set::new();
     let living = living.start();
     eventually("a process", || {
         members(&living.status()["processes"], &mut all);
         (!all.is_empty()).then_some(())
     });
+    members(&living.status()["channels"], &mut all);
     members(&status, &mut all);
     let words = set(route.marked("Va"));
     assert_same("the status", &words, &all);

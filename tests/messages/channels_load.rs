@@ -1,0 +1,199 @@
+//! What channels cost: time from an offer to the agent and from its reply to the adapter, a processor, memory.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::util;
+use util::platform::{Platform, private};
+use util::{Gateway, Home, eventually, pause, report, rounds};
+
+/// Offers one message after the other, and writes down in nanoseconds of the monotonic clock when it did, when
+/// the acknowledgement came and when the reply.
+const ADAPTER: &str = r#"
+import json, sys, time
+out = open(sys.argv[1], "w")
+def say(**members):
+    sys.stdout.write(json.dumps(members) + "\n")
+    sys.stdout.flush()
+sys.stdin.readline()
+say(op="ready", v=1, account="a", inbound="ack", outbound="id", max_len=4096, len_unit="chars",
+    window=64, send_window=16, can=[])
+for n in range(int(sys.argv[2])):
+    begun = time.monotonic_ns()
+    say(op="message", n=n, id=str(n), conversation="ann", kind="private", text=str(n), **{"from": {"id": "ann"}})
+    acked = None
+    while True:
+        line = json.loads(sys.stdin.readline())
+        if line["op"] == "ack":
+            acked = time.monotonic_ns()
+        if line["op"] == "send":
+            out.write(f"{begun} {acked} {time.monotonic_ns()}\n")
+            say(op="sent", delivery=line["delivery"], part=0, id=str(n))
+            break
+out.close()
+sys.stdin.read()
+"#;
+
+/// An agent that stays, and writes down when a message came and when its reply is out.
+const AGENT: &str = r#"
+import json, sys, time
+out = open(sys.argv[1], "w")
+for line in sys.stdin:
+    begun = time.monotonic_ns()
+    id = json.loads(line)["id"]
+    line = json.dumps({"id": id, "chunk": "re"}) + "\n" + json.dumps({"id": id, "done": True}) + "\n"
+    out.write(f"{begun} {time.monotonic_ns()}\n")
+    out.flush()
+    sys.stdout.write(line)
+    sys.stdout.flush()
+"#;
+
+fn numbers(path: &Path) -> Vec<Vec<u64>> {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let read = |line: &str| line.split(' ').map(|word| word.parse().unwrap_or(0)).collect();
+    text.lines().map(read).collect()
+}
+
+/// The median, in milliseconds.
+fn median(times: impl Iterator<Item = u64>) -> f64 {
+    let mut times: Vec<u64> = times.collect();
+    times.sort_unstable();
+    Duration::from_nanos(times[times.len() / 2]).as_secs_f64() * 1000.0
+}
+
+#[test]
+fn a_message_is_with_the_agent_and_its_reply_with_the_adapter_at_once() {
+    let home = Home::new();
+    let (seen, said) = (home.path().join("seen"), home.path().join("said"));
+    let count = rounds(50, 1000);
+    home.configure(&format!(
+        "[agent]\nprotocol = \"lines\"\ncommand = {}\n[channel.office]\ncommand = {}\nallow = [\"ann\"]\n",
+        json!(["python3", "-c", AGENT, said]),
+        json!(["python3", "-c", ADAPTER, seen, count.to_string()])
+    ));
+    let gateway = home.start();
+    let seen = eventually("all of it", || Some(numbers(&seen)).filter(|all| all.len() == count));
+    let said = numbers(&said);
+    assert_eq!(said.len(), count);
+    // What the disk takes for a record, as the gateway writes it.
+    let sync = {
+        use std::io::Write;
+        let mut file = fs::File::create(home.path().join("sync")).unwrap();
+        median((0..50).map(|_| {
+            let begun = std::time::Instant::now();
+            file.write_all(&[b'x'; 300]).unwrap();
+            file.sync_data().unwrap();
+            u64::try_from(begun.elapsed().as_nanos()).unwrap()
+        }))
+    };
+    let both = || seen.iter().zip(&said);
+    let to_agent = median(both().map(|(seen, said)| said[0] - seen[0]));
+    let to_adapter = median(both().map(|(seen, said)| seen[2] - said[1]));
+    report(&format!(
+        "offer to agent {to_agent:.2} ms, reply to send {to_adapter:.2} ms, one sync {sync:.2} ms"
+    ));
+    assert!(to_agent < 500.0 && to_adapter < 500.0, "{to_agent} ms, {to_adapter} ms");
+    drop(gateway);
+}
+
+/// Clock ticks that a process has used, and how often its threads have waited.
+fn used(gateway: &Gateway) -> (u64, u64) {
+    let dir = format!("/proc/{}", gateway.pid());
+    let stat = fs::read_to_string(format!("{dir}/stat")).unwrap();
+    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+    let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    let tasks = fs::read_dir(format!("{dir}/task")).unwrap();
+    let waits = tasks.map(|task| {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap_or_default();
+        let line = status.lines().find_map(|it| it.strip_prefix("voluntary_ctxt_switches:"));
+        line.map_or(0, |number| number.trim().parse::<u64>().unwrap())
+    });
+    (ticks, waits.sum())
+}
+
+#[test]
+fn twenty_channels_are_served_at_once_and_idle_ones_use_no_processor() {
+    let home = Home::new();
+    let platforms: Vec<_> = (0..20).map(|n| Platform::new(&home, &format!("p{n}"))).collect();
+    let mut config = String::new();
+    for (n, platform) in platforms.iter().enumerate() {
+        let command = platform.command();
+        let _ = write!(config, "[channel.c{n}]\n{command}allow = [\"ann\"]\n");
+    }
+    home.configure(&config);
+    let gateway = home.start();
+    let up = |it: &Value| it["state"] == "up";
+    eventually("all are up", || {
+        let status = gateway.status();
+        status["channels"].as_array().unwrap().iter().all(up).then_some(())
+    });
+    for (n, platform) in platforms.iter().enumerate() {
+        (0..10).for_each(|m| platform.say(&format!("m{m}"), "ann", &format!("{n} {m}")));
+    }
+    for (n, platform) in platforms.iter().enumerate() {
+        let whole: Vec<_> = (0..10).map(|m| format!("{n} {m}")).collect();
+        assert_eq!(platform.shown("ann", 10), whole);
+    }
+    let waiting = |it: &Value| it["waiting"] == 0 && it["unacknowledged"] == 0;
+    eventually("nothing is on its way", || {
+        let status = gateway.status();
+        status["channels"].as_array().unwrap().iter().all(waiting).then_some(())
+    });
+    // Cursors, syncs and the like are written within two seconds.
+    pause(Duration::from_secs(2));
+    let before = used(&gateway);
+    pause(Duration::from_secs(3));
+    let after = used(&gateway);
+    let (ticks, wakes) = (after.0 - before.0, after.1 - before.1);
+    report(&format!("in 3 s: {ticks} ticks of a processor, {wakes} wakes"));
+    assert!(ticks <= 1 && wakes <= 10, "{ticks} ticks, {wakes} wakes");
+}
+
+/// Bytes of memory that a process has for itself.
+fn memory(gateway: &Gateway) -> u64 {
+    let file = format!("/proc/{}/smaps_rollup", gateway.pid());
+    let text = fs::read_to_string(file).unwrap();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss_Anon:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+}
+
+#[test]
+fn an_idle_conversation_takes_a_kilobyte_at_the_most() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    let count = rounds(1000, 10_000);
+    let allow: Vec<_> = (0..count + 20).map(|n| format!("user-{n:06}")).collect();
+    home.configure(&format!(
+        "[channel.office]\n{}allow = {}\n[limits]\nmax_turns = 4\n",
+        platform.command(),
+        json!(allow)
+    ));
+    let gateway = home.start();
+    let say = |from: usize, to: usize| {
+        for (n, who) in allow.iter().enumerate().take(to).skip(from) {
+            platform.put(&private(&format!("m{n}"), who, "hello"));
+        }
+        let mut seen = 0;
+        while seen < to {
+            seen = eventually("more replies", || {
+                let now = platform.sent().len();
+                (now > seen).then_some(now)
+            });
+        }
+    };
+    // What is there once is there by then.
+    say(0, 20);
+    let before = memory(&gateway);
+    say(20, count + 20);
+    eventually("nothing is on its way", || {
+        (gateway.status()["channels"][0]["waiting"] == 0).then_some(())
+    });
+    let each = memory(&gateway).saturating_sub(before) / count as u64;
+    report(&format!("{each} bytes for each of {count} conversations, of {before} before"));
+    // Of few of them, what the allocator keeps counts for much.
+    assert!(each <= if util::full() { 1024 } else { 3072 }, "{each} bytes");
+}

@@ -161,11 +161,9 @@ impl Soak {
         }
         pause(Duration::from_micros(self.chance.below(30_000) as u64));
         let what = self.chance.below(3);
-        let adapter = self.adapter();
         if what != 0 {
-            if let Some(pid) = adapter {
-                self.kills[1] += usize::from(kill(pid, libc::SIGKILL).is_ok());
-            }
+            let pid = eventually("an adapter", || self.adapter());
+            self.kills[1] += usize::from(kill(pid, libc::SIGKILL).is_ok());
         }
         if what == 1 {
             return gateway;
@@ -183,21 +181,17 @@ impl Soak {
         let mut last = (self.seen(), Instant::now());
         let mut messages = BTreeMap::new();
         loop {
-            let answers = self.platform.answers();
-            let taken = answers.iter().filter_map(|it| {
-                let number = it["id"].as_str()?.strip_prefix('m')?.parse::<usize>().ok()?;
-                Some((number, it["answer"]["as"].as_str()?.to_owned()))
-            });
-            let taken: BTreeMap<usize, String> = taken.collect();
-            for (number, id) in &taken {
-                let name = format!("m{number}");
-                if messages.contains_key(&name) {
-                    continue;
-                }
+            let book = fs::read_to_string(&self.book).unwrap();
+            let begun = book.lines().filter_map(|line| line.strip_prefix("begin "));
+            let begun = begun.filter_map(|line| line.split_once(' ')?.1.split_once(' '));
+            let taken: BTreeMap<&str, &str> = begun.map(|(id, text)| (text, id)).collect();
+            for said in &self.said {
+                let id = taken.get(&*said.text).filter(|_| !messages.contains_key(&said.id));
+                let Some(id) = id else { continue };
                 let message = gateway.api().message(id);
                 let status = message["deliveries"][0]["status"].as_str().unwrap_or_default();
                 if ["delivered", "dead"].contains(&status) {
-                    messages.insert(name, message);
+                    messages.insert(said.id.clone(), message);
                 }
             }
             if messages.len() == self.said.len() {
@@ -210,12 +204,8 @@ impl Soak {
                 let open = self.said.iter().filter(|it| !messages.contains_key(&it.id));
                 let open: Vec<_> = open
                     .map(|it| {
-                        let all = answers.iter().filter(|a| a["id"] == *it.id);
-                        let all: Vec<_> = all.map(|a| a["answer"].to_string()).collect();
-                        let number = it.id[1..].parse::<usize>().unwrap();
-                        let message =
-                            taken.get(&number).map(|id| gateway.api().message(id).to_string());
-                        format!("{}: {all:?} {message:?}", it.id)
+                        let message = taken.get(&*it.text).map(|id| gateway.api().message(id));
+                        format!("{}: {message:?}", it.id)
                     })
                     .collect();
                 let status = gateway.status()["channels"].to_string();

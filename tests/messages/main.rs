@@ -3,6 +3,8 @@
 
 mod attachments;
 mod channels;
+mod channels_hostile;
+mod channels_load;
 mod channels_soak;
 mod forget;
 mod forgotten;

@@ -42,15 +42,16 @@ fn gateway() -> Gateway {
     let home = Home::new();
     home.configure(&configuration(&home, KEYS, OFFICE));
     let home = home.start().end(15);
-    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let at = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let at = u64::try_from(at.as_millis()).unwrap();
     let header = r#"{"format":"hermes-gateway journal","version":2,"base":1,"kept":0}"#;
     let mut journal = line(0, header);
     for (number, (principal, session, text)) in SAID.into_iter().enumerate() {
         let id = id(number);
-        let accepted = json!({ "t": "accepted", "id": id, "at": at as u64, "age": 1,
+        let accepted = json!({ "t": "accepted", "id": id, "at": at, "age": 1,
             "principal": principal, "session": session, "text": text });
-        let started = json!({ "t": "started", "id": id, "n": 1, "at": at as u64, "age": 1 });
-        let done = json!({ "t": "done", "id": id, "n": 1, "at": at as u64, "age": 1,
+        let started = json!({ "t": "started", "id": id, "n": 1, "at": at, "age": 1 });
+        let done = json!({ "t": "done", "id": id, "n": 1, "at": at, "age": 1,
             "reply": format!("re: {text}\u{1b}") });
         for (step, record) in [accepted, started, done].iter().enumerate() {
             journal += &line(3 * number as u64 + step as u64 + 1, &record.to_string());

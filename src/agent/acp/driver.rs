@@ -11,14 +11,13 @@ use super::conversation::{CANCEL_GRACE, Conversation, STOP_GRACE};
 use super::events::{Action, Event};
 use super::updates::{Calls, Shown};
 use super::wire::{self, Features, Message, Update};
-use super::{requests, updates};
+use super::{directories, requests, updates};
 use crate::agent::living::{Address, Directory, Inbox, Input, LivingTurn, Process};
 use crate::agent::{Outcome, Question, Turn};
 use crate::cancel::{Cancel, CancelReason};
 use crate::escape::escaped;
 use crate::limits::KEEP_ALIVE;
 use crate::sys::fd::EventFd;
-use crate::sys::poll::Interest;
 use crate::sys::process::is_shortage;
 
 /// A question that somebody was asked.
@@ -73,14 +72,14 @@ pub fn run(process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
         Ok(inbox) => inbox,
         Err(e) => return failed(&e),
     };
-    let agent = Driver::name(living.config);
+    let in_session = !turn.session_name.is_empty();
+    let agent = if in_session { Driver::name(living.config) } else { String::new() };
     let known = turn.agent_session.filter(|session| session.agent == agent);
     let known = known.map(|session| (session.id.as_str(), process.has_session(&session.id)));
     let mut directory = None;
     if !matches!(known, Some((_, true))) {
-        let names = (turn.session_name, turn.message_id);
-        match Directory::of(living.config.directory.as_deref(), living.data, names) {
-            Ok(made) => directory = Some(made),
+        match directories::take(process, living) {
+            Ok(taken) => directory = Some(taken),
             Err(why) => return Outcome::Temporary(why),
         }
     }
@@ -123,6 +122,9 @@ pub fn run(process: &Process, living: &LivingTurn<'_, '_>) -> Outcome {
         }
     };
     driver.leave();
+    if let Some(directory) = driver.directory.take() {
+        directories::leave(process, living, directory, &outcome);
+    }
     outcome
 }
 
@@ -135,16 +137,13 @@ pub fn cancelled(reason: CancelReason) -> Event<'static> {
 impl Driver<'_, '_> {
     /// Waits for something, and takes what has come.
     fn turn_over(&mut self) -> io::Result<()> {
-        let (inbox, answers, reason) = self.wait()?;
-        if inbox {
-            self.inbox.event.clear();
-            while self.outcome.is_none()
-                && let Some(input) = self.inbox.take()
-            {
-                match input {
-                    Input::Line(line) => self.line(&line),
-                    Input::Ended(outcome) => self.ended(outcome),
-                }
+        let (answers, reason) = self.wait()?;
+        while self.outcome.is_none()
+            && let Some(input) = self.inbox.take()
+        {
+            match input {
+                Input::Line(line) => self.line(&line),
+                Input::Ended(outcome) => self.ended(outcome),
             }
         }
         if answers {
@@ -171,8 +170,8 @@ impl Driver<'_, '_> {
         Ok(())
     }
 
-    /// Says whether lines and answers have come, and what has ended the turn.
-    fn wait(&self) -> io::Result<(bool, bool, Option<CancelReason>)> {
+    /// Says whether answers have come, and what has ended the turn.
+    fn wait(&self) -> io::Result<(bool, Option<CancelReason>)> {
         let mut until = self.silent_since + KEEP_ALIVE;
         let timers = self.questions.iter().map(|question| question.until);
         timers.chain(self.conversation.timer()).for_each(|at| until = until.min(at));
@@ -184,10 +183,7 @@ impl Driver<'_, '_> {
             cancel = Cancel { abort, ..Cancel::at(until + KEEP_ALIVE) };
         }
         let answers = self.answers.as_ref().filter(|_| !self.questions.is_empty());
-        let answers = Interest::read(answers.map(|event| event.as_fd()));
-        let inbox = Interest::read(self.inbox.event.as_fd());
-        let ([inbox, answers], reason) = cancel.wait([inbox, answers], until)?;
-        Ok((inbox, answers, reason))
+        self.process.wait(&self.inbox, answers.map(|event| event.as_fd()), &cancel, until)
     }
 
     /// Whether the agent has no more time than a stop leaves it.

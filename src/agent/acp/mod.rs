@@ -5,6 +5,7 @@
 
 mod asking;
 mod conversation;
+mod directories;
 mod driver;
 mod events;
 mod prompt;

@@ -45,6 +45,10 @@ impl Directory {
         Ok(Directory { path, temporary: session.is_empty() })
     }
 
+    pub fn is_empty(&self) -> bool {
+        fs::read_dir(&self.path).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
     /// Removes those of single turns that the end of an earlier process has left, unless something is in
     /// them: their names are messages' ids, which are shorter than those of sessions.
     pub fn remove_temporary(data: &Path) {

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::agent::Outcome;
 use crate::sys::fd::EventFd;
@@ -20,7 +20,7 @@ pub enum Input {
 #[derive(Debug)]
 pub struct Inbox {
     queue: Mutex<Queue>,
-    /// Raised when something has come.
+    /// Raised when something has come that is waited for.
     pub event: EventFd,
 }
 
@@ -29,6 +29,8 @@ struct Queue {
     lines: VecDeque<String>,
     bytes: usize,
     ended: Option<Outcome>,
+    /// Somebody waits for the event.
+    armed: bool,
 }
 
 impl Inbox {
@@ -52,17 +54,41 @@ impl Inbox {
         } else {
             queue.lines.push_back(line);
         }
-        self.event.notify();
+        self.notify(queue);
         true
     }
 
     /// Nothing more will come.
     pub fn end(&self, outcome: Outcome) {
-        lock(&self.queue).ended.get_or_insert(outcome);
-        self.event.notify();
+        let mut queue = lock(&self.queue);
+        queue.ended.get_or_insert(outcome);
+        self.notify(queue);
     }
 
-    /// What has come next, if anything: to be asked after the event was cleared, until there is nothing.
+    fn notify(&self, mut queue: MutexGuard<'_, Queue>) {
+        if std::mem::take(&mut queue.armed) {
+            // Whoever wakes up by it finds the lock free.
+            drop(queue);
+            self.event.notify();
+        }
+    }
+
+    /// Has the event be raised by what comes next. False where there is something already.
+    pub fn arm(&self) -> bool {
+        let mut queue = lock(&self.queue);
+        queue.armed = queue.lines.is_empty() && queue.ended.is_none();
+        queue.armed
+    }
+
+    /// It is not waited for any more; `raised`: the event was.
+    pub fn disarm(&self, raised: bool) {
+        lock(&self.queue).armed = false;
+        if raised {
+            self.event.clear();
+        }
+    }
+
+    /// What has come next, if anything: to be asked until there is nothing, before it is waited for more.
     pub fn take(&self) -> Option<Input> {
         let mut queue = lock(&self.queue);
         match queue.lines.pop_front() {

@@ -8,6 +8,7 @@ mod directory;
 mod inbox;
 mod pool;
 mod process;
+mod reading;
 mod status;
 #[cfg(test)]
 mod tests;

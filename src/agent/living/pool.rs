@@ -344,7 +344,7 @@ impl Living {
         whose: &str,
         turns: usize,
     ) -> io::Result<Arc<Process>> {
-        let most = self.max_line.saturating_add(self.max_reply);
+        let most = (self.max_line, self.max_line.saturating_add(self.max_reply));
         let process = Process::new(whose, self.protocol, most, Arc::clone(&self.work))?;
         {
             let mut own = process.lock();
@@ -363,10 +363,6 @@ impl thread::Owner for Living {
 
     fn children(&self) -> &Arc<Children> {
         &self.children
-    }
-
-    fn max_line(&self) -> usize {
-        self.max_line
     }
 
     fn notify(&self) {

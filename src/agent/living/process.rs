@@ -1,28 +1,26 @@
 //! One living process, as its turns and its thread share it.
 
 use std::fmt;
-use std::io::{self, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::{Inbox, Protocol};
+use super::{Directory, Inbox, Protocol};
 use crate::agent::Outcome;
-use crate::escape::escaped;
-use crate::limits::MAX_SHOWN_VALUE;
 use crate::named::ByName;
-use crate::subprocess::write_some;
+use crate::subprocess::{LineBuffer, write_some};
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
-
-/// An agent that breaks its protocol does so with every line.
-const MAX_COMPLAINTS: u32 = 10;
 
 /// Told that the end of a process begins (`true`) and is over: work that a stop waits for.
 pub type Work = Arc<OnceLock<Box<dyn Fn(bool) + Send + Sync>>>;
 
 /// Bytes of answers that may wait for a process to read: of each some hundred.
 const MAX_ANSWERS: usize = 1 << 20;
+
+/// Empty directories that are kept: one for each turn that runs at once, usually.
+const MAX_DIRECTORIES: usize = 16;
 
 /// For whom a line is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,8 +57,11 @@ pub struct Process {
     pub features: AtomicU32,
     requests: AtomicU64,
     /// How often it was complained of.
-    complaints: AtomicU32,
-    /// Bytes of lines that may wait for one turn.
+    pub(super) complaints: AtomicU32,
+    /// What it has begun to say. Whoever holds this reads.
+    pub(super) partial: Mutex<LineBuffer>,
+    /// Bytes of a line, and of lines that may wait for one turn.
+    pub(super) max_line: usize,
     max_waiting: usize,
     work: Work,
 }
@@ -72,6 +73,12 @@ pub(super) struct State {
     pub pid: i32,
     pub began: Instant,
     pub stdin: Option<Arc<PipeWriter>>,
+    /// `None` also once it has closed it.
+    pub stdout: Option<Arc<PipeReader>>,
+    /// It has printed a line since it was ready.
+    pub heard: bool,
+    /// A turn reads, and the process's thread does not.
+    pub direct: bool,
     /// What its stdin has not taken yet: a prompt and some answers of each of its turns at most.
     pub outbox: Vec<u8>,
     /// Bytes of answers since the outbox was empty.
@@ -79,6 +86,8 @@ pub(super) struct State {
     inboxes: Vec<(Address, Arc<Inbox>)>,
     /// The sessions that it has in memory, each with what its turns have used so far, where that is known.
     sessions: ByName<Option<Usage>>,
+    /// Empty ones, for turns without a session.
+    pub directories: Vec<Directory>,
     /// Turns that run, and how many there were.
     pub turns: usize,
     pub served: u64,
@@ -95,14 +104,14 @@ impl fmt::Debug for Process {
 }
 
 impl Process {
-    /// One that is to be started. `max_waiting`: bytes of lines that may wait for one turn.
+    /// One that is to be started. `max_line`: bytes of a line; `max_waiting`: of those that may wait for a turn.
     ///
     /// # Errors
     /// No descriptor.
     pub(super) fn new(
         whose: &str,
         protocol: &'static dyn Protocol,
-        max_waiting: usize,
+        (max_line, max_waiting): (usize, usize),
         work: Work,
     ) -> io::Result<Arc<Process>> {
         let now = Instant::now();
@@ -111,10 +120,14 @@ impl Process {
             pid: 0,
             began: now,
             stdin: None,
+            stdout: None,
+            heard: false,
+            direct: false,
             outbox: Vec::new(),
             answers: 0,
             inboxes: Vec::new(),
             sessions: ByName::default(),
+            directories: Vec::new(),
             turns: 0,
             served: 0,
             idle_since: now,
@@ -129,6 +142,8 @@ impl Process {
             // The first one is for the greeting.
             requests: AtomicU64::new(1),
             complaints: AtomicU32::new(0),
+            partial: Mutex::default(),
+            max_line,
             max_waiting,
             work,
         }))
@@ -207,14 +222,6 @@ impl Process {
         inbox.push(line.to_owned(), self.max_waiting)
     }
 
-    /// Says in the log what is wrong with a line of its, the first few times.
-    pub fn complain(&self, what: &str, line: &str) {
-        if self.complaints.fetch_add(1, Ordering::Relaxed) < MAX_COMPLAINTS {
-            let shown = line.get(..line.floor_char_boundary(MAX_SHOWN_VALUE)).unwrap_or_default();
-            log::warn!("agent {}: {what}: {}", self.lock().pid, escaped(shown, false));
-        }
-    }
-
     /// It has answered the greeting.
     pub fn set_ready(&self) {
         let mut state = self.lock();
@@ -271,6 +278,19 @@ impl Process {
 
     pub(super) fn sessions(&self) -> usize {
         self.lock().sessions.names().len()
+    }
+
+    /// An empty directory that an earlier turn has left.
+    pub fn take_directory(&self) -> Option<Directory> {
+        self.lock().directories.pop()
+    }
+
+    /// Keeps an empty one for later turns, until the process ends.
+    pub fn keep_directory(&self, directory: Directory) {
+        let mut state = self.lock();
+        if matches!(state.phase, Phase::Ready) && state.directories.len() < MAX_DIRECTORIES {
+            state.directories.push(directory);
+        }
     }
 
     /// Takes a place for a turn with this session of the agent's; false where it takes no more.
@@ -352,23 +372,5 @@ impl State {
     pub fn idle_for(&self, now: Instant) -> Option<Duration> {
         let may = self.turns == 0 && matches!(self.phase, Phase::Starting | Phase::Ready);
         may.then(|| now.saturating_duration_since(self.idle_since))
-    }
-}
-
-#[cfg(test)]
-impl Process {
-    /// One that is ready and has no program behind it: what it is sent is read from the pipe.
-    pub fn scripted(protocol: &'static dyn Protocol) -> (Arc<Process>, io::PipeReader) {
-        let (reader, writer) = io::pipe().unwrap();
-        let process = Process::new("", protocol, 1 << 20, Work::default()).unwrap();
-        let mut state = process.lock();
-        (state.stdin, state.phase) = (Some(Arc::new(writer)), Phase::Ready);
-        drop(state);
-        (process, reader)
-    }
-
-    /// Closes that pipe.
-    pub fn close_stdin(&self) {
-        self.lock().stdin = None;
     }
 }

@@ -1,6 +1,7 @@
 //! Processes that stay, with shell scripts that speak lines.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::{Living, ProcessStatus, Protocol};
+use super::process::{Phase, Work};
+use super::{Living, Process, ProcessStatus, Protocol};
 use crate::agent::acp::ACP;
 use crate::agent::lines::LINES;
 use crate::agent::{Outcome, Reply, Turn};
@@ -16,7 +18,8 @@ use crate::cancel::{Cancel, CancelReason};
 use crate::config;
 use crate::subprocess::Children;
 use crate::sys::fd::EventFd;
-use crate::threads::pause;
+use crate::testing::TempDir;
+use crate::threads::{Slot, pause};
 use std::os::fd::AsFd;
 
 const LONG: Duration = Duration::from_secs(120);
@@ -35,6 +38,23 @@ while read -r line; do
         *) printf '{"id":"%s","chunk":"%s"}\n{"id":"%s","done":true}\n' "$id" "$$" "$id";;
     esac
 done"#;
+
+impl Process {
+    /// One that is ready and has no program behind it: what it is sent is read from the pipe.
+    pub fn scripted(protocol: &'static dyn Protocol) -> (Arc<Process>, io::PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        let process = Process::new("", protocol, (1 << 20, 1 << 20), Work::default()).unwrap();
+        let mut state = process.lock();
+        (state.stdin, state.phase) = (Some(Arc::new(writer)), Phase::Ready);
+        drop(state);
+        (process, reader)
+    }
+
+    /// Closes that pipe.
+    pub fn close_stdin(&self) {
+        self.lock().stdin = None;
+    }
+}
 
 struct House(Arc<Living>);
 
@@ -62,14 +82,34 @@ impl House {
         script: &str,
         change: fn(&mut config::Agent),
     ) -> House {
+        House::working(protocol, script, PathBuf::new(), change)
+    }
+
+    fn working(
+        protocol: &'static dyn Protocol,
+        script: &str,
+        data: PathBuf,
+        change: fn(&mut config::Agent),
+    ) -> House {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).to_vec();
         let mut agent = config::Agent { command, ..config::Agent::default() };
         change(&mut agent);
         let (children, limits) = (Children::new(None), (100_000, 100_000));
-        House(Living::new(&agent, protocol, &children, limits, PathBuf::new()))
+        House(Living::new(&agent, protocol, &children, limits, data))
     }
 
     fn turn_within(&self, whose: &str, text: &str, cancel: Cancel<'_>) -> (Outcome, String) {
+        let mut reply = Text::default();
+        (self.turn_into(&mut reply, whose, text, cancel), reply.0)
+    }
+
+    fn turn_into(
+        &self,
+        reply: &mut dyn Reply,
+        whose: &str,
+        text: &str,
+        cancel: Cancel<'_>,
+    ) -> Outcome {
         static TURNS: AtomicU64 = AtomicU64::new(0);
         let turn = Turn {
             message_id: &TURNS.fetch_add(1, Ordering::Relaxed).to_string(),
@@ -86,12 +126,7 @@ impl House {
             session_name: "",
             agent_session: None,
         };
-        let mut reply = Text::default();
-        let outcome = {
-            let reply: RefCell<&mut dyn Reply> = RefCell::new(&mut reply);
-            self.0.run(&turn, &reply, cancel)
-        };
-        (outcome, reply.0)
+        self.0.run(&turn, &RefCell::new(reply), cancel)
     }
 
     fn turn(&self, whose: &str, text: &str) -> (Outcome, String) {
@@ -140,6 +175,80 @@ fn each_principal_has_a_process_and_its_turns_share_it() {
     assert_eq!(shown, [("ann", 0, 2), ("bob", 0, 1)]);
     let shared = House::new(SCRIPT, |agent| agent.share = true);
     assert_eq!(shared.turn("ann", "a").1, shared.turn("bob", "a").1);
+}
+
+/// A client that takes nothing until it may.
+struct Slow(Arc<Slot<()>>, Arc<Slot<()>>);
+
+impl Reply for Slow {
+    fn chunk(&mut self, _: &str) -> io::Result<()> {
+        self.0.send(());
+        self.1.wait(LONG).ok_or(io::ErrorKind::TimedOut.into())
+    }
+
+    fn bytes(&self) -> usize {
+        0
+    }
+}
+
+#[test]
+fn a_turn_that_its_client_holds_up_holds_up_no_other_of_its_process() {
+    let house = Arc::new(House::new(SCRIPT, |_| {}));
+    // The next turn has it for itself, and reads it.
+    let (outcome, pid) = house.turn("ann", "a");
+    assert_eq!(outcome, Outcome::Done);
+    let (stuck, go) = (Arc::<Slot<()>>::default(), Arc::<Slot<()>>::default());
+    let (slow, other) = (Slow(Arc::clone(&stuck), Arc::clone(&go)), Arc::clone(&house));
+    let first = thread::spawn(move || {
+        let (mut slow, cancel) = (slow, Cancel::at(Instant::now() + LONG));
+        other.turn_into(&mut slow, "ann", "b", cancel)
+    });
+    stuck.wait(LONG).unwrap();
+    for _ in 0..3 {
+        assert_eq!(house.turn("ann", "c"), (Outcome::Done, pid.clone()));
+    }
+    go.send(());
+    assert_eq!(first.join().unwrap(), Outcome::Done);
+    assert_eq!(house.turn("ann", "d"), (Outcome::Done, pid));
+}
+
+/// Speaks the Agent Client Protocol; on `write` it leaves a file.
+const ACP_SCRIPT: &str = r#"
+while read -r line; do
+    id=${line#*'"id":'} id=${id%%,*} result='{"stopReason":"end_turn"}'
+    case $line in
+        *'"initialize"'*) result='{"protocolVersion":1}';;
+        *'"session/new"'*) result='{"sessionId":"s"}' cwd=${line#*'"cwd":"'} cwd=${cwd%%'"'*};;
+        *'"text":"write"'*) : >"$cwd/file";;
+    esac
+    printf '{"jsonrpc":"2.0","id":%s,"result":%s}\n' "$id" "$result"
+done"#;
+
+#[test]
+fn empty_directories_serve_one_principal_and_go_with_the_process() {
+    let dir = TempDir::new("directories");
+    let house = House::working(&ACP, ACP_SCRIPT, dir.path().to_owned(), |_| {});
+    let there = || {
+        let entries = std::fs::read_dir(dir.path().join("work")).unwrap();
+        entries.map(|entry| entry.unwrap().file_name()).collect::<BTreeSet<_>>()
+    };
+    assert_eq!(house.turn("ann", "a").0, Outcome::Done);
+    let anns = there();
+    assert_eq!(house.turn("ann", "b").0, Outcome::Done);
+    assert_eq!((there(), anns.len()), (anns.clone(), 1));
+    assert_eq!(house.turn("bob", "a").0, Outcome::Done);
+    assert_eq!(there().len(), 2);
+    assert_eq!(house.turn("ann", "write").0, Outcome::Done);
+    assert_eq!(house.turn("ann", "c").0, Outcome::Done);
+    assert_eq!(there().len(), 3);
+    house.0.set_closing(true);
+    house.until(<[_]>::is_empty);
+    assert_eq!(there(), anns, "what has something in it stays");
+    let dir = TempDir::new("shared");
+    let shared =
+        House::working(&ACP, ACP_SCRIPT, dir.path().to_owned(), |agent| agent.share = true);
+    assert_eq!(shared.turn("ann", "a").0, Outcome::Done);
+    assert_eq!(std::fs::read_dir(dir.path().join("work")).unwrap().count(), 0);
 }
 
 #[test]

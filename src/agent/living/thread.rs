@@ -6,15 +6,16 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::process::{Address, Phase, Process};
+use super::process::{Phase, Process};
+use super::reading::DIRECT_FOR;
 use crate::agent::Outcome;
 use crate::cancel::Cancel;
 use crate::config;
 use crate::escape::escaped;
-use crate::limits::AGENT_READ;
+use crate::limits::{AGENT_READ, MAX_LAST_READS};
 use crate::subprocess::{
-    Child, ChildKind, Children, LineBuffer, LivingEvent, Program, RunOptions, StderrTail,
-    environment, explain_failure,
+    Child, ChildKind, Children, LivingEvent, Program, RunOptions, StderrTail, environment,
+    explain_failure,
 };
 use crate::sys::process::{Status, is_shortage};
 use crate::threads;
@@ -30,9 +31,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// a stop allows: [`KILL_AFTER`](crate::limits::KILL_AFTER).
 const END_GRACE: Duration = Duration::from_secs(1);
 
-/// Of a line that is too long, what is looked at for whose it is.
-const BEGINNING: usize = 4 << 10;
-
 /// How often what may be logged of its stderr is allowed anew.
 const STDERR_EVERY: Duration = Duration::from_secs(60);
 
@@ -44,9 +42,6 @@ pub(super) trait Owner: Send + Sync {
     fn config(&self) -> &config::Agent;
 
     fn children(&self) -> &Arc<Children>;
-
-    /// Bytes of one line.
-    fn max_line(&self) -> usize;
 
     /// Has those that wait look again.
     fn notify(&self);
@@ -66,13 +61,14 @@ pub(super) fn start(owner: Arc<dyn Owner>, process: &Arc<Process>) -> io::Result
     let process = Arc::clone(process);
     let work = move || {
         let (outcome, died) = run(&*owner, &process);
-        let was_ending = {
+        let (was_ending, directories) = {
             let mut state = process.lock();
             let was_ending = matches!(state.phase, Phase::Ending(..));
-            (state.stdin, state.outbox) = (None, Vec::new());
+            state.outbox = Vec::new();
             state.end(Phase::Ended(outcome));
-            was_ending
+            (was_ending, std::mem::take(&mut state.directories))
         };
+        drop(directories);
         owner.ended(&process, died);
         if was_ending {
             process.tell_work(false);
@@ -121,7 +117,9 @@ fn run(owner: &dyn Owner, process: &Arc<Process>) -> (Outcome, Option<String>) {
     let pid = child.pid().get();
     {
         let mut state = process.lock();
-        (state.pid, state.stdin) = (pid, child.take_stdin().map(Arc::new));
+        state.pid = pid;
+        state.stdin = child.take_stdin().map(Arc::new);
+        state.stdout = child.take_stdout().map(Arc::new);
     }
     match process.protocol.greeting() {
         Some(line) => process.send(line),
@@ -132,16 +130,20 @@ fn run(owner: &dyn Owner, process: &Arc<Process>) -> (Outcome, Option<String>) {
         owner,
         process,
         pid,
-        lines: LineBuffer::default(),
         began: Instant::now(),
         stderr: StderrTail::default(),
         renewed: Instant::now(),
         announced: false,
         heard: false,
-        mute_at: None,
+        closed_at: None,
         stage: Stage::Running,
     };
     let attended = keeper.attend(&mut child);
+    {
+        // One that cannot be killed may end by SIGPIPE.
+        let mut state = process.lock();
+        (state.stdin, state.stdout) = (None, None);
+    }
     let status = child.kill();
     keeper.conclude(attended.and(status))
 }
@@ -160,15 +162,14 @@ struct Keeper<'a> {
     owner: &'a dyn Owner,
     process: &'a Arc<Process>,
     pid: i32,
-    lines: LineBuffer,
     began: Instant,
     stderr: StderrTail,
     renewed: Instant,
-    /// Those that wait were told that it is ready; it has printed a line.
+    /// Those that wait were told that it is ready; that it has printed a line.
     announced: bool,
     heard: bool,
-    /// It has closed its stdout, and has until then to end.
-    mute_at: Option<Instant>,
+    /// It has closed its stdout, and has a moment to end.
+    closed_at: Option<Instant>,
     stage: Stage,
 }
 
@@ -178,19 +179,25 @@ impl Keeper<'_> {
         let mut buffer = [0; AGENT_READ];
         loop {
             let Some(until) = self.step(child) else { return Ok(()) };
-            let stdin = {
+            let (stdout, stdin) = {
                 let state = self.process.lock();
-                state.stdin.clone().filter(|_| !state.outbox.is_empty())
+                let stdin = state.stdin.clone().filter(|_| !state.outbox.is_empty());
+                (state.stdout.clone().filter(|_| !state.direct), stdin)
             };
-            let also = (self.process.wake.as_fd(), stdin.as_deref().map(AsFd::as_fd));
+            let [stdout, stdin] =
+                [stdout.as_deref().map(AsFd::as_fd), stdin.as_deref().map(AsFd::as_fd)];
+            let also = (self.process.wake.as_fd(), stdout, stdin);
             match child.next_of_living(&mut buffer, also, until)? {
-                LivingEvent::Stdout(count) => self.read(&buffer[..count]),
+                LivingEvent::Readable => drop(self.process.read()),
                 LivingEvent::Stderr(count) => self.log(&buffer[..count]),
-                LivingEvent::Closed => self.mute_at = Some(Instant::now() + END_GRACE),
                 LivingEvent::Woken => drop(self.process.wake.clear()),
                 LivingEvent::Writable => self.process.lock().flush(),
                 LivingEvent::TimedOut => {}
-                LivingEvent::Ended => return Ok(()),
+                LivingEvent::Ended => {
+                    // What it has left behind may print without end.
+                    let _ = (0..MAX_LAST_READS).all(|_| self.process.read());
+                    return Ok(());
+                }
             }
         }
     }
@@ -198,24 +205,32 @@ impl Keeper<'_> {
     /// Does what is due, and says when the next thing is; `None`: it is to be killed.
     fn step(&mut self, child: &mut Child<'_>) -> Option<Instant> {
         let now = Instant::now();
-        if self.mute_at.take_if(|at| *at <= now).is_some() {
-            self.fail("it has closed its standard output");
+        self.note_heard();
+        let mute_at = self.closed_at.map(|at| at + END_GRACE);
+        if mute_at.is_some_and(|at| at <= now) {
+            self.process.fail("it has closed its standard output");
         }
-        let (phase, idle_at) = {
+        let (phase, idle_at, looks_at) = {
             let mut state = self.process.lock();
+            if state.stdout.is_none() {
+                self.closed_at.get_or_insert(now);
+            }
+            let idle = state.turns == 0 && state.idle_since + DIRECT_FOR <= now;
+            state.direct &= !idle && matches!(state.phase, Phase::Ready);
+            let looks_at = state.direct.then(|| now + DIRECT_FOR);
             if matches!(state.phase, Phase::Ending(..)) && state.stdin.is_some() {
                 child.note_descendants();
                 state.stdin = None;
             }
             let idle_since = if state.turns == 0 { state.idle_since } else { now };
-            (state.phase.clone(), idle_since + self.owner.config().idle_timeout)
+            (state.phase.clone(), idle_since + self.owner.config().idle_timeout, looks_at)
         };
         let until = match (phase, &self.stage) {
             (Phase::Starting, _) => {
                 let late = self.began + START_TIMEOUT;
                 if late <= now {
                     let words = format!("it has not answered within {} s", START_TIMEOUT.as_secs());
-                    self.fail(&words);
+                    self.process.fail(&words);
                 }
                 late
             }
@@ -242,59 +257,13 @@ impl Keeper<'_> {
             (_, Stage::Closed(at) | Stage::Terminated(at)) => *at,
             (Phase::Ended(_), Stage::Running) => return None,
         };
-        Some(self.mute_at.map_or(until, |at| at.min(until)))
+        let mute_at = self.closed_at.map(|at| at + END_GRACE).filter(|at| *at > now);
+        Some(mute_at.into_iter().chain(looks_at).fold(until, Instant::min))
     }
 
-    /// Ends it since it cannot be used.
-    fn fail(&self, why: &str) {
-        if self.process.outcome().is_some() {
-            return;
-        }
-        log::warn!("agent {} is ended: {why}", self.pid);
-        let words = format!("the agent was ended: {why}");
-        let starting = matches!(self.process.lock().phase, Phase::Starting);
-        let outcome = if starting { Outcome::Temporary(words) } else { Outcome::Crashed(words) };
-        self.process.end(outcome, false);
-    }
-
-    /// Takes bytes of its stdout, and hands on the lines that they complete.
-    fn read(&mut self, bytes: &[u8]) {
-        self.lines.push(bytes);
-        while let Some(line) = self.lines.next_line() {
-            self.hand_on(&line);
-        }
-        let (most, rest) = (self.owner.max_line(), self.lines.rest());
-        if rest.len() > most {
-            let why = format!("a line is longer than limits.max_agent_line ({most} bytes)");
-            let beginning = String::from_utf8_lossy(&rest[..rest.len().min(BEGINNING)]);
-            let address = self.process.protocol.address(&beginning);
-            self.lines = LineBuffer::default();
-            self.fail_for(address.as_ref(), &why);
-        }
-    }
-
-    /// The same because of one turn, where that is known: then the others run again.
-    fn fail_for(&self, address: Option<&Address>, why: &str) {
-        let Some(address) = address.filter(|_| self.process.outcome().is_none()) else {
-            return self.fail(why);
-        };
-        log::warn!("agent {} is ended: {why}", self.pid);
-        let words = format!("the agent was ended: {why}");
-        self.process.fail_turn(address, &Outcome::Failed(words.clone()));
-        self.process.end(Outcome::Released(words), false);
-    }
-
-    fn hand_on(&mut self, line: &[u8]) {
-        if self.process.outcome().is_some() && line.is_empty() {
-            return;
-        }
-        let text = String::from_utf8_lossy(line);
-        if let Cow::Owned(_) = &text {
-            self.process.complain("a line is not UTF-8", &text);
-        }
-        if let Err(why) = self.process.protocol.line(self.process, &text) {
-            self.fail(&why);
-        } else if !self.heard && matches!(self.process.lock().phase, Phase::Ready) {
+    /// Tells of its first line.
+    fn note_heard(&mut self) {
+        if !self.heard && self.process.lock().heard {
             self.heard = true;
             self.owner.started(self.process);
         }
@@ -311,6 +280,7 @@ impl Keeper<'_> {
 
     /// How the turns of a process end that has ended like this, and why it was never ready.
     fn conclude(mut self, ended: io::Result<Status>) -> (Outcome, Option<String>) {
+        self.note_heard();
         let pid = self.pid;
         self.stderr.finish(&mut |line| log::info!("agent {pid}: {}", escaped(line, false)));
         let how = match ended {

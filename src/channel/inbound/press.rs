@@ -29,12 +29,11 @@ impl Inbound {
             let from = press.from.as_ref().map(|from| from.id.clone()).unwrap_or_default();
             let sender = Sender { who, channel, from, operator };
             let allow = press.choice == "allow";
-            match context.hub.answer_as(&sender, Some(&press.prompt), allow) {
-                Err(e @ (Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping)) => {
-                    answer = later(&e.to_string());
-                }
-                // It may have been answered before, or is none of his.
-                Ok(_) | Err(_) => {}
+            let answered = context.hub.answer_as(&sender, Some(&press.prompt), allow);
+            // Else it may have been answered before, or is none of his.
+            if let Err(e @ (Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping)) = answered
+            {
+                answer = later(&e.to_string());
             }
         }
         if let Answer::Taken { .. } = answer {

@@ -199,7 +199,7 @@ fn every_other_line_is_read() {
 #[test]
 fn what_an_adapter_can_do_is_read_and_words_from_later_versions_are_ignored() {
     let line = r#"{"op":"ready","v":1,"account":"123456","inbound":"cursor","outbound":"none","max_len":4096,
-        "len_unit":"utf16","window":64,"send_window":16,"can":["typing","fly","files"]}"#;
+        "len_unit":"utf16","window":64,"send_window":16,"can":["typing","fly","delete"]}"#;
     let ready = Ready {
         v: 1,
         account: "123456".to_owned(),
@@ -209,9 +209,9 @@ fn what_an_adapter_can_do_is_read_and_words_from_later_versions_are_ignored() {
         unit: Unit::Utf16,
         window: 64,
         send_window: 16,
-        can: Can(Can::TYPING | Can::FILES),
+        can: Can(Can::TYPING | Can::DELETE),
     };
-    assert!(ready.can.has(Can::FILES) && !ready.can.has(Can::EDIT));
+    assert!(ready.can.has(Can::DELETE) && !ready.can.has(Can::EDIT));
     assert_eq!(parse(line), Ok(FromAdapter::Ready(ready)));
     for (good, bad, why) in [
         ("\"123456\"", "123456", "ready: \"account\" must be text"),
@@ -219,7 +219,7 @@ fn what_an_adapter_can_do_is_read_and_words_from_later_versions_are_ignored() {
         ("\"cursor\"", "\"push\"", "ready: \"inbound\" must be one of cursor, ack, none"),
         ("\"none\"", "\"\"", "ready: \"outbound\" must be one of key, edit, id, none"),
         ("\"window\":64,", "", "ready: \"window\" is missing"),
-        ("[\"typing\",\"fly\",\"files\"]", "\"typing\"", "ready: \"can\" must be a list"),
+        ("[\"typing\",\"fly\",\"delete\"]", "\"typing\"", "ready: \"can\" must be a list"),
         ("\"fly\"", "7", "ready: \"can\" must be text"),
     ] {
         assert_eq!(fails(&line.replacen(good, bad, 1)), why);

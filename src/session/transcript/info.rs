@@ -71,6 +71,11 @@ impl Transcripts {
         Ok(())
     }
 
+    /// Whether a time of use need not be written down anew.
+    pub(super) fn is_recent(used: u64, now: u64) -> bool {
+        used <= now && now - used < millis(SESSION_USE)
+    }
+
     /// Counts what a session has now that it is used.
     pub(super) fn count_use(&self, session: Digest, principal: &str) {
         let bytes = fs::metadata(self.path(session)).map_or(0, |meta| meta.len());
@@ -78,18 +83,20 @@ impl Transcripts {
         lock(&self.usage).set(session, principal, bytes, now);
     }
 
-    /// Writes down whose a session is and that it is used, unless that was said a moment ago.
-    pub(super) fn record_owner(&self, session: Digest, owner: &Owner) -> io::Result<()> {
+    /// Writes down whose a session is and that it is used, unless that was said a moment ago. Returns the time
+    /// of use that is written down.
+    pub(super) fn record_owner(&self, session: Digest, owner: &Owner) -> io::Result<u64> {
         let now = lock(&self.usage).now;
-        let recent = |used: u64| used <= now && now - used < millis(SESSION_USE);
-        let said = |about: &TranscriptInfo| about.owner == *owner && about.used.is_some_and(recent);
-        if self.find(session).as_ref().is_some_and(said) {
-            return Ok(());
+        let said = self.find(session).filter(|about| about.owner == *owner);
+        if let Some(used) =
+            said.and_then(|about| about.used).filter(|used| Self::is_recent(*used, now))
+        {
+            return Ok(used);
         }
         let principal = quoted(&owner.principal);
         let key = owner.session.as_deref().map_or_else(|| "null".to_owned(), quoted);
         let about = format!(r#"{{"principal":{principal},"session":{key},"used":{now}}}"#);
-        replace_unsynced(&self.info_path(session), about.as_bytes(), 0o600)
+        replace_unsynced(&self.info_path(session), about.as_bytes(), 0o600).map(|()| now)
     }
 
     /// The session of this digest, if it has a transcript.

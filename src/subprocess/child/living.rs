@@ -1,7 +1,7 @@
 //! A child that lives for long: its keeper writes to it when it likes, waits for what it does together
 //! with other things, and ends it step by step.
 
-use std::io::{self, PipeWriter};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
@@ -12,18 +12,17 @@ use crate::sys::process::{Pid, Signal, Status};
 
 /// What has come for the keeper of a living child.
 pub enum LivingEvent {
-    /// So many bytes of its stdout are in the buffer.
-    Stdout(usize),
+    /// Its stdout can be read.
+    Readable,
+    /// So many bytes of its stderr are in the buffer.
     Stderr(usize),
-    /// It has closed its stdout.
-    Closed,
     /// The keeper's own descriptor is readable.
     Woken,
     /// Its stdin takes more.
     Writable,
     /// Nothing by then.
     TimedOut,
-    /// It has ended, and all that it had printed was read.
+    /// It has ended, and its stderr was read.
     Ended,
 }
 
@@ -35,6 +34,11 @@ impl Child<'_> {
     /// Its stdin, which does not block, and ends when this is dropped.
     pub fn take_stdin(&mut self) -> Option<PipeWriter> {
         self.process.stdin.take()
+    }
+
+    /// Its stdout, which does not block.
+    pub fn take_stdout(&mut self) -> Option<PipeReader> {
+        self.process.stdout.take()
     }
 
     /// Takes down what it has started, before it ends: later nobody knows whose that was.
@@ -56,14 +60,15 @@ impl Child<'_> {
         self.end()
     }
 
-    /// Waits for what comes next, until `until` at most. `stdin`: where the keeper has more for it.
+    /// Waits for what comes next, until `until` at most. `stdout`: where the keeper is to read it; `stdin`:
+    /// where it has more for it.
     ///
     /// # Errors
     /// What keeps it from being attended to.
     pub fn next_of_living(
         &mut self,
         buffer: &mut [u8],
-        (wake, stdin): (BorrowedFd<'_>, Option<BorrowedFd<'_>>),
+        (wake, stdout, stdin): (BorrowedFd<'_>, Option<BorrowedFd<'_>>, Option<BorrowedFd<'_>>),
         until: Instant,
     ) -> io::Result<LivingEvent> {
         loop {
@@ -71,32 +76,31 @@ impl Child<'_> {
             let interests = [
                 // The first: what it printed before its end is seen with that.
                 Interest::read(process.pidfd.as_fd()),
-                Interest::read(process.stdout.as_ref().map(AsFd::as_fd)),
+                Interest::read(stdout),
                 Interest::read(process.stderr.as_ref().map(AsFd::as_fd)),
                 Interest::read(wake),
                 Interest::write(stdin),
             ];
-            let ([ended, stdout, stderr, woken, writable], late) =
+            let ([ended, readable, stderr, woken, writable], late) =
                 Cancel::at(until).wait(interests, until)?;
             if !ended {
                 self.drained = 0;
             }
-            if (stdout || stderr) && self.drained < MAX_DRAINED {
-                let was_open = self.process.stdout.is_some();
-                match self.read(buffer, [stdout, stderr])? {
-                    Some(ChildEvent::Stderr(count)) => return Ok(LivingEvent::Stderr(count)),
-                    Some(ChildEvent::Stdout(count)) => return Ok(LivingEvent::Stdout(count)),
-                    Some(_) | None if was_open && self.process.stdout.is_none() && !ended => {
-                        return Ok(LivingEvent::Closed);
-                    }
-                    Some(_) | None if ended => continue,
-                    Some(_) | None => {}
-                }
+            // Each has its turn where both are ready.
+            let stdout_first = readable && !ended && self.stderr_first;
+            if stderr
+                && !stdout_first
+                && self.drained < MAX_DRAINED
+                && let Some(ChildEvent::Stderr(count)) = self.read(buffer, [false, true])?
+            {
+                return Ok(LivingEvent::Stderr(count));
             }
-            return Ok(match (ended, woken, writable, late) {
+            self.stderr_first = false;
+            return Ok(match (ended, readable, woken, writable, late) {
                 (true, ..) => LivingEvent::Ended,
-                (_, true, ..) => LivingEvent::Woken,
-                (_, _, true, _) => LivingEvent::Writable,
+                (_, true, ..) => LivingEvent::Readable,
+                (_, _, true, ..) => LivingEvent::Woken,
+                (_, _, _, true, _) => LivingEvent::Writable,
                 (.., Some(_)) => LivingEvent::TimedOut,
                 (.., None) => continue,
             });

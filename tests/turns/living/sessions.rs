@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{agent, assert_no_violation, command, got, home, log, say, started, until_got};
 use crate::util::api::session_path;
-use crate::util::{Gateway, Home, eventually};
+use crate::util::{DEADLINE, Gateway, Home, eventually};
 
 /// What number the agent remembers, and how its session came to be there, by the session's events: they
 /// are live, so the turn ends when they were seen.
@@ -164,10 +164,13 @@ fn each_session_has_a_directory_which_goes_with_it_when_it_is_empty() {
     reset(&gateway, "b");
     eventually("the end of an empty one", || (!Path::new(&empty).exists()).then_some(()));
     assert!(file.exists());
-    // Of a request without a session too.
+    // That of a request without a session serves the next one, and goes with the process.
     let alone = gateway.ask("cwd").reply();
     assert_ne!(alone, empty);
-    eventually("the end of that of a request", || (!Path::new(&alone).exists()).then_some(()));
+    assert_eq!(gateway.ask("cwd").reply(), alone);
+    gateway.signal(libc::SIGINT);
+    gateway.into_process().finish(DEADLINE).assert_code(0);
+    assert!(!Path::new(&alone).exists() && file.exists());
 }
 
 #[test]

@@ -296,8 +296,18 @@ fn what_was_said_before_and_what_came_along_is_in_the_first_prompt() {
     let link = json!({ "type": "resource_link", "uri": uri, "name": "x.pdf", "mimeType": "application/pdf" });
     assert_eq!(prompt[2], link);
     assert_eq!(prompt[3], json!({ "type": "text", "text": "Attachment: http://x/" }));
-    // Its directory was the turn's own.
-    assert_eq!(std::fs::read_dir(fake.dir.path().join("work")).unwrap().count(), 0);
+    // One that is empty serves the next turn, of the same principal's.
+    let directories = || std::fs::read_dir(fake.dir.path().join("work")).unwrap().count();
+    let cwd = heard[0]["params"]["cwd"].as_str().unwrap();
+    assert!(cwd.ends_with("/m1") && directories() == 1, "{cwd}");
+    let next = Turn { message_id: "m2", ..stateless };
+    fake.run(&next);
+    assert_eq!(fake.heard()[0]["params"]["cwd"], cwd);
+    std::fs::write(format!("{cwd}/mine"), "").unwrap();
+    fake.run(&next);
+    fake.run(&next);
+    assert!(fake.heard()[2]["params"]["cwd"].as_str().unwrap().ends_with("/m2"));
+    assert_eq!(directories(), 2);
 }
 
 /// A session from an earlier process, and an agent that opens it like this. Returns what the gateway did.

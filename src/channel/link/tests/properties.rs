@@ -223,7 +223,7 @@ fn bounded(read: &FromAdapter, line: &str) {
             }
         }
         FromAdapter::News(News::Gap { since, why }) => {
-            [since, why].into_iter().for_each(|it| words(it))
+            [since, why].into_iter().for_each(|it| words(it));
         }
         FromAdapter::News(News::Status { why, .. }) => words(why),
         FromAdapter::Unknown { why, .. } => assert!(why.len() < 1000 && !why.contains('\n')),
