@@ -27,6 +27,9 @@ use crate::sys::process::Status;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_ABORTED: Duration = Duration::from_millis(500);
 
+/// After so long a fault is not one of its start.
+const GOOD_AFTER: Duration = Duration::from_secs(60);
+
 /// A deadline that is looked at again when it is there.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -50,6 +53,7 @@ pub(super) struct Connection<'a> {
     /// Of the cursor that it was told.
     cursor_account: Option<String>,
     complaints: usize,
+    ready_at: Option<Instant>,
     /// Why it is ended, where it is at fault.
     fault: Option<String>,
     /// Since when no turn runs, in a drain or pause.
@@ -79,6 +83,7 @@ impl Connection<'_> {
             files: files_dir,
             cursor_account: cursor.as_ref().map(|(account, _)| account.clone()),
             complaints: 0,
+            ready_at: None,
             fault: None,
             quiet_since: None,
             asked: false,
@@ -173,7 +178,7 @@ impl Connection<'_> {
                 shown(&before)
             );
         }
-        self.worker.deaths = Deaths::default();
+        self.ready_at = Some(Instant::now());
         self.worker.inbound.begin(account);
         self.worker.outbound.ready(ready, Instant::now());
         self.worker.shared.set(UP, "");
@@ -322,6 +327,11 @@ impl Connection<'_> {
         outbound.lost(now);
         outbound.work(outbound::Context { hub, channel }, None, now);
         shared.lock().status.unacknowledged = 0;
+        // One that is at fault each time it is ready is not to be started for it all the time.
+        let good = |at: Instant| self.fault.is_none() || at.elapsed() >= GOOD_AFTER;
+        if self.ready_at.is_some_and(good) {
+            self.worker.deaths = Deaths::default();
+        }
         let (status, mut how) = self.adapter.finish();
         if let Err(e) = attended {
             how = format!("an error of the system: {e}");

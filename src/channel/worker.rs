@@ -20,7 +20,7 @@ pub(super) struct Worker {
     pub channel: Channel,
     pub inbound: Inbound,
     pub outbound: Outbound,
-    /// Of its adapters, since one was ready.
+    /// Of its adapters, since a good one.
     pub deaths: Deaths,
     /// Its adapter is not started again before somebody asks for that.
     pub given_up: bool,

@@ -330,6 +330,7 @@ mod tests {
             ("channel list --json", "channel --json list"),
             ("channel pair K7M2ABCD", "channel pair K7M2ABCD"),
             ("channel unpair office 42", "channel unpair office 42"),
+            ("channel check --to c --wait 5 -- a --to", "channel --to=c --wait=5 check a --to"),
             ("approvals --allow 7K3M2Q", "approvals --allow=7K3M2Q"),
             ("man", "man"),
             ("man toml", "man toml"),
@@ -457,6 +458,9 @@ mod tests {
             ("journal retry 01J x", "\"x\""),
             ("journal chek", "chek"),
             ("journal check --all", "--all"),
+            ("channel check", "the adapter's command"),
+            ("channel list --to c", "`channel check`"),
+            ("channel check --wait x -- a", "--wait takes a number"),
         ] {
             let error = parse_words(words).unwrap_err();
             assert!(error.contains(expected), "{words:?}: {error}");

@@ -306,7 +306,7 @@ last stop  1994-11-06 08:40:00 UTC, 11 min ago: planned, SIGTERM from sys\\u{1b}
             "name": "office", "state": "waiting", "since": "1994-11-06T08:49:37Z", "why": "a\u{1b}",
             "unacknowledged": 1, "waiting": 2, "gap": null,
         }]);
-        let line = "  channel  office is waiting since 1994-11-06 08:49:37 UTC (2 min ago): \
+        let line = "  channel  office is waiting since 1994-11-06 08:49:37 UTC, 2 min ago: \
                     1 unacknowledged, 2 to send; a\\u{1b}\n";
         let text = text_of(&report, 784_111_777 + 125);
         assert!(text.contains(line), "{text}");

@@ -163,7 +163,7 @@ fn people_on_irc_are_answered_where_they_ask_and_strangers_are_not() {
     ann.say("bot", "three");
     assert_eq!(ann.heard("Ann"), "three");
     bob.say("#ops", "bot: four");
-    assert_eq!(bob.heard("#ops"), "four");
+    assert_eq!((ann.heard("#ops"), bob.heard("#ops")), ("four".to_owned(), "four".to_owned()));
     assert!(!home.journal_text().contains("stranger"));
     // Somebody else may be told, too.
     let body = json!({"text": "five", "deliver": "office", "to": "#ops"});

@@ -87,7 +87,7 @@ impl OnChannel {
             prompt: prompt.clone(),
             offered,
             joined: more.map(|id| channel_key(channel, account, id)).gather(),
-            left: u32::try_from(left).unwrap_or(u32::MAX),
+            left: if offered { u32::try_from(left).unwrap_or(u32::MAX) } else { 0 },
             ..OnChannel::default()
         }
     }

@@ -70,7 +70,6 @@ impl Stored {
 #[derive(Clone, Debug)]
 pub struct Shown {
     pub name: String,
-    pub conversation: String,
     pub of: (Id, u32),
     pub text: String,
     pub gone: bool,
@@ -260,9 +259,9 @@ impl World {
         }
         assert_eq!(send.replaces, None);
         let name = format!("m{}", self.platform.len() + 1);
-        let Send { id, part, conversation, text, .. } = send;
+        let Send { id, part, text, .. } = send;
         let of = (id, part);
-        self.platform.push(Shown { name: name.clone(), conversation, of, text, gone: false });
+        self.platform.push(Shown { name: name.clone(), of, text, gone: false });
         Ok(name)
     }
 
