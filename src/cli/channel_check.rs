@@ -22,8 +22,11 @@ use subject::{Checked, NOBODY, PING, Subject, Verdict, good};
 /// Lines that it gets in one go: more than a pipe holds, and so are the answers.
 const MANY: usize = 6000;
 
+/// What is tried.
+type Check = fn(&mut Subject) -> Checked;
+
 /// Each by its name. An adapter that a check has made end is started again for the next one.
-const CHECKS: [(&str, fn(&mut Subject) -> Checked); 16] = [
+const CHECKS: [(&str, Check); 16] = [
     ("ping", |it| it.pings(1, &[PING])),
     ("pieces", |it| it.pings(2, &[b"{\"op\":", b"\"ping\"}\n{\"op\"", b":\"ping\"}", b"\n"])),
     ("many lines", |it| it.pings(MANY, &[&PING.repeat(MANY)])),

@@ -76,7 +76,7 @@ pub(super) fn again(who: &Owner, message: Accepted, key: Option<(Digest, Digest)
         files: Vec::new(),
         context: message.context,
         deliver: message.deliver,
-        origin: message.origin.map(place_beside),
+        origin: message.origin.map(|it| Box::new(place_beside(*it))),
         mode: Busy::Queue,
         attended: false,
         key,
@@ -84,8 +84,8 @@ pub(super) fn again(who: &Owner, message: Accepted, key: Option<(Digest, Digest)
 }
 
 /// Where another message goes that belongs to one from there: it was offered by nobody.
-fn place_beside(origin: Box<Origin>) -> Box<Origin> {
+fn place_beside(origin: Origin) -> Origin {
     let last = origin.ids.len().saturating_sub(1);
     let ids = origin.ids.into_iter().skip(last).gather();
-    Box::new(Origin { ids, account: String::new(), cursor: None, ..*origin })
+    Origin { ids, account: String::new(), cursor: None, ..origin }
 }

@@ -69,7 +69,8 @@ pub fn never(it: &mut Subject) -> Checked {
 
 /// As many as it may offer are left without an answer; then all but the last one have one.
 pub fn window(it: &mut Subject) -> Checked {
-    let window = it.ready.as_ref().map_or(0, |ready| ready.window as usize);
+    let window =
+        it.ready.as_ref().map_or(0, |ready| usize::try_from(ready.window).unwrap_or(usize::MAX));
     let (play, wait) = it.play()?;
     if play.said.offers.is_empty() {
         return untried(NONE_CAME);
