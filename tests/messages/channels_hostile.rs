@@ -106,7 +106,11 @@ fn an_adapter_that_breaks_the_protocol_is_ended_and_the_log_says_why() {
     let none = || json!({ "inbound": "none" });
     let small = json!({ "inbound": "none", "ready": { "window": 2 } });
     let long = rounds(4, 1024);
-    let cases: [(&str, Value, Vec<Value>, &str); 7] = [
+    // Each is refused for good, with its name.
+    let unread = |n| format!(r#"{{"op":"{}","n":{n}}}"#, "o".repeat(64));
+    let unread = (1..32_000).map(unread).collect::<Vec<_>>().join("\n");
+    let cases: [(&str, Value, Vec<Value>, &str); 8] = [
+        ("unread", none(), vec![json!({ "raw": unread })], "does not read what it is sent"),
         (
             "window",
             small,
@@ -134,8 +138,14 @@ fn an_adapter_that_breaks_the_protocol_is_ended_and_the_log_says_why() {
     let zoo = Zoo::start("", &channels);
     for ((name, _, items, why), platform) in cases.iter().zip(&zoo.others) {
         let pid = platform.pid();
+        if *name == "unread" {
+            platform.plan(&json!({ "inbound": "none", "reads": false }));
+        }
         items.iter().for_each(|item| platform.put(item));
         zoo.until_log(name, why);
+        if *name == "unread" {
+            platform.plan(&none());
+        }
         eventually("another one", || (platform.pid() != pid).then_some(()));
         eventually("it is up again", || (zoo.channel(name)["state"] == "up").then_some(()));
         let said = zoo.log(name).iter().filter(|it| it.contains("its adapter is ended")).count();
@@ -491,9 +501,9 @@ fn what_is_behind_an_offer_that_is_to_come_again_comes_again_too() {
     let home = Home::new();
     let gate = util::Gate::closed(home.path());
     let platform = Platform::new(&home, "platform");
-    let agent = gate.agent();
+    let agent = util::script(&format!("read -r n rest; {}; printf 'begun\\n%s' $n", gate.wait()));
     home.configure(&format!(
-        "{agent}[limits]\nmax_journal = \"1MiB\"\nmax_queue_per_session = 1000\n\
+        "{agent}[limits]\nkeep_results = 10\nmax_journal = \"1MiB\"\nmax_queue_per_session = 1000\n\
          [channel.office]\n{}allow = [\"ann\"]\n",
         platform.command()
     ));
@@ -562,6 +572,25 @@ fn pieces_of_one_message_stay_one_when_they_are_offered_again() {
     assert!(ids[0].is_string() && ids.iter().all(|id| *id == ids[0]), "{ids:?}");
     platform.say("last", "ann", "last");
     assert_eq!(platform.shown("ann", 2), ["piece 0\npiece 1\npiece 2", "last"]);
+}
+
+#[test]
+fn a_command_that_is_offered_again_is_done_once() {
+    let zoo = Zoo::start("", &[("office", json!({ "die_answers": 1 }), "")]);
+    let platform = &zoo.others[0];
+    let pid = platform.pid();
+    platform.say("m1", "ann", "/whoami");
+    eventually("another one", || (platform.pid() != pid).then_some(()));
+    platform.plan(&json!({}));
+    assert_eq!(platform.answer("m1")["duplicate"], true);
+    platform.say("m2", "ann", "last");
+    let shown = platform.shown("ann", 2);
+    assert!(shown[0].contains("office:ann"), "{shown:?}");
+    // The platform had it before its adapter died, or has it twice.
+    assert!(shown[1..].iter().all(|text| *text == "last" || *text == shown[0]), "{shown:?}");
+    let kept = zoo.gateway.api().get("/v1/messages?principal=office%3Aann").assert_status(200);
+    assert_eq!(kept.json()["messages"].as_array().map(Vec::len), Some(2));
+    zoo.assert_well();
 }
 
 #[test]

@@ -352,7 +352,8 @@ fn audit_shown(
         soak.said.len(),
         parts.len()
     ));
-    if dead * 2 > soak.said.len() {
+    // With "hold" each kill may cost what was in flight.
+    if dead * 5 > soak.said.len() * 4 {
         wrong.push("too little arrived".to_owned());
     }
     wrong
