@@ -500,10 +500,11 @@ fn notices_go_to_the_place_of_whoever_asked_or_home() {
         office(config);
         config.stop.notify = "office".to_owned();
     });
-    let place = Some(Place { conversation: "room".to_owned(), thread: Some("7".to_owned()) });
+    let room = Place { conversation: "room".to_owned(), thread: Some("7".to_owned()) };
+    let place = Some(room.clone());
     let [principal, message] = ["owner", "1"].map(str::to_owned);
     let deliver = Some("office".to_owned());
-    let requester = Requester { principal, session: None, message, deliver, place: place.clone() };
+    let requester = Requester { principal, session: None, message, deliver, place };
     assert!(house.hub.tell(Notice::to_requester(&requester, "back", "it is back".to_owned())));
     attached(&house);
     house.hub.announce_down("for a test".to_owned());
@@ -511,7 +512,7 @@ fn notices_go_to_the_place_of_whoever_asked_or_home() {
     let ids = house.hub.take_to_send("office");
     let all: Vec<_> = ids.iter().map(|id| house.hub.to_send(*id).unwrap().place).collect();
     let home = Place { conversation: "home".to_owned(), thread: None };
-    assert_eq!(all, [place.unwrap(), home]);
+    assert_eq!(all, [room, home]);
     assert!(house.hub.text_to_send(ids[1]).unwrap().contains("goes down"));
 }
 
