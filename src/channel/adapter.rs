@@ -199,11 +199,6 @@ impl Adapter {
         }
     }
 
-    /// It was sent SIGTERM.
-    pub fn is_told(&self) -> bool {
-        matches!(self.stage, Stage::Terminated(_))
-    }
-
     pub fn is_ending(&self) -> bool {
         !matches!(self.stage, Stage::Running)
     }

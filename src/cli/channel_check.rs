@@ -139,8 +139,11 @@ fn end(it: &mut Subject) -> Checked {
         if it.play.is_none() {
             it.start(None)?;
         }
-        let took = it.play()?.0.end(rest.as_bytes())?;
+        let (play, wait) = it.play()?;
+        let took = play.end(rest.as_bytes(), wait)?;
         (it.play, longest) = (None, longest.max(took));
     }
-    good(format!("after {} ms", longest.as_millis()))
+    let late =
+        if longest > Duration::from_secs(1) { ", and the gateway waits for 1 s" } else { "" };
+    good(format!("after {} ms{late}", longest.as_millis()))
 }

@@ -172,8 +172,8 @@ impl Play {
     /// Writes this, closes its stdin, and waits for its end.
     ///
     /// # Errors
-    /// It does not end by itself in time, or not with status 0.
-    pub fn end(&mut self, rest: &[u8]) -> Result<Duration, String> {
+    /// It does not end by itself within this time, or not with status 0.
+    pub fn end(&mut self, rest: &[u8], wait: Duration) -> Result<Duration, String> {
         self.write(rest);
         let began = Instant::now();
         self.link.step(began, Event::Close);
@@ -181,22 +181,25 @@ impl Play {
             return Err("it has ended".to_owned());
         };
         adapter.end();
-        let told = loop {
-            match adapter.step(Instant::now()) {
-                Ok(Some(next)) => match adapter.wait(&self.wake, next) {
-                    Ok(Heard::Read | Heard::Nothing) => while adapter.next_line().is_some() {},
-                    Ok(Heard::Ended) | Err(_) => break adapter.is_told(),
-                },
-                Ok(None) | Err(()) => break true,
+        let ended = loop {
+            // Its stdin is closed. While this clock stands still, nothing else is done about it.
+            let _ = adapter.step(began);
+            match adapter.wait(&self.wake, began + wait) {
+                Ok(Heard::Read | Heard::Nothing) => while adapter.next_line().is_some() {},
+                Ok(Heard::Ended) | Err(_) => break true,
+            }
+            if began.elapsed() >= wait {
+                break false;
             }
         };
+        let took = began.elapsed();
         let (status, how) = adapter.finish();
-        if told {
+        if !ended {
             return Err(format!("it does not end behind the end of its standard input ({how})"));
         }
         if !matches!(status, Ok(Status::Exited(0))) {
             return Err(format!("it does not end with status 0 ({how})"));
         }
-        Ok(began.elapsed())
+        Ok(took)
     }
 }
