@@ -589,7 +589,8 @@ fn the_page_has_every_event() {
     let mut fields = Set::new();
     for name in ["Accepted", "Approval", "Retry", "Origin", "Part"] {
         let name = format!("pub struct {name} {{");
-        let (_, body) = records.split_once(&name).unwrap();
+        let source = source_with(&name);
+        let (_, body) = source.split_once(&name).unwrap();
         let lines = body.split_once("\n}").unwrap().0.lines();
         fields.extend(lines.filter_map(|line| {
             Some(line.trim().strip_prefix("pub ")?.split_once(':')?.0.to_owned())
