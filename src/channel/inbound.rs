@@ -26,7 +26,7 @@ const CURSOR_EVERY: Duration = Duration::from_secs(1);
 /// How long after the last message that was held its senders are told of them: more may follow.
 const TELL_HELD_AFTER: Duration = Duration::from_secs(2);
 
-/// How often somebody is told that his messages are refused.
+/// How often somebody is told that his messages are refused, and the log that they are for now.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
 /// Conversations of which this is remembered.
@@ -59,6 +59,8 @@ pub(super) struct Inbound {
     moved: Vec<(String, String)>,
     strangers: Strangers,
     held: Vec<Held>,
+    /// When the log last said that messages are not taken.
+    refused: Option<Instant>,
     /// Where it was told that messages are refused, and when.
     told: Vec<(Place, Instant)>,
     /// Answers to be given.
@@ -344,7 +346,15 @@ impl Inbound {
                     self.tell_refused(context, who, place, words);
                     Answer::Never(refusal.to_string())
                 }
-                None => later(&refusal.to_string()),
+                None => {
+                    let said = self.refused.is_some_and(|at| at.elapsed() < TOLD_AGAIN);
+                    if !said && refusal != Refusal::Stopping {
+                        self.refused = Some(Instant::now());
+                        let name = &context.channel.name;
+                        log::warn!("channel {name}: messages are not taken for now: {refusal}");
+                    }
+                    later(&refusal.to_string())
+                }
             },
         }
     }

@@ -41,7 +41,7 @@ class Irc:
                 data = os.read(0, 65536) if source == 0 else self.sock.recv(65536)
                 if not data and source != 0:
                     sys.exit(75)
-                self.end_at = self.end_at or (None if data else time.monotonic() + 0.8)
+                self.end_at = self.end_at or (None if data else time.monotonic() + 0.5)
                 *lines, rest[source] = (rest[source] + data).split(b"\n")
                 for line in lines:
                     take = self.from_gateway if source == 0 else self.from_server

@@ -1,6 +1,7 @@
 //! Channels: what people say on a chat platform is answered there, whatever becomes of its adapter or of the
 //! gateway.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::json;
@@ -173,4 +174,64 @@ fn an_adapter_that_ends_for_good_is_started_again_when_that_is_asked_for() {
     home.run(&["channel", "restart", "office"]).assert_code(0);
     until_state(&gateway, "up");
     assert!(gateway.status()["degraded"].is_null());
+}
+
+#[test]
+fn a_stranger_is_let_in_by_the_code_that_he_was_told() {
+    let (gateway, platform) = start("unknown = \"pair\"\n");
+    platform.say("m1", "eve", "let me in");
+    let told = platform.shown("eve", 1).remove(0);
+    let code = told.rsplit(' ').next().unwrap();
+    platform.say("m2", "eve", "now?");
+    assert!(platform.answer("m2")["as"].is_null());
+    gateway.home().run(&["channel", "pair", code]).assert_code(0);
+    platform.say("m3", "eve", "thanks");
+    assert_eq!(platform.shown("eve", 2)[1], "thanks");
+    let gateway = gateway.reborn_after(libc::SIGKILL);
+    platform.say("m4", "eve", "still?");
+    assert_eq!(platform.shown("eve", 3)[2], "still?");
+    gateway.home().run(&["channel", "unpair", "office", "eve"]).assert_code(0);
+    platform.say("m5", "eve", "and now?");
+    assert!(platform.answer("m5")["as"].is_null());
+}
+
+#[test]
+fn old_messages_are_counted_and_answered_when_that_is_asked_for() {
+    let (_gateway, platform) = start("max_age = \"1h\"\n");
+    for id in ["m1", "m2"] {
+        let mut old = private(id, "ann", &format!("old {id}"));
+        old["at"] = json!("2020-01-01T00:00:00Z");
+        platform.put(&old);
+    }
+    let told = platform.shown("ann", 1).remove(0);
+    assert!(told.starts_with("2 messages") && told.contains("/missed"), "{told}");
+    platform.say("m3", "ann", "/missed");
+    let shown = platform.shown("ann", 4);
+    let answered: Vec<_> = shown.iter().filter(|text| text.starts_with("old ")).collect();
+    assert_eq!(answered, ["old m1", "old m2"]);
+}
+
+#[test]
+fn files_reach_the_agent_and_leave_the_directory_of_the_adapter() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    let script = "cat; echo; cat $(echo $HERMES_ATTACHMENTS | tr -d '[]\"')";
+    let agent = format!("[agent]\ncommand = [\"sh\", \"-c\", {script:?}]\n");
+    home.configure(&format!("{agent}{}", config(&platform, "")));
+    let gateway = home.start();
+    until_state(&gateway, "up");
+    let dir = home.state_dir().join("channels/office/files");
+    let (inside, outside) = (dir.join("note.txt"), home.path().join("secret"));
+    fs::write(&inside, "a note").unwrap();
+    fs::write(&outside, "a secret").unwrap();
+    let mut message = private("m1", "ann", "look");
+    message["files"] = json!([
+        { "path": inside, "name": "note.txt", "type": "text/plain" },
+        { "path": outside, "name": "secret.txt", "type": "text/plain" },
+    ]);
+    platform.put(&message);
+    let shown = platform.shown("ann", 1).remove(0);
+    assert!(shown.starts_with("look\n(the file \"secret.txt\" was not taken"), "{shown}");
+    assert!(shown.ends_with("\na note"), "{shown}");
+    assert!(!inside.exists() && outside.exists());
 }
