@@ -98,7 +98,7 @@ fn a_killed_gateway_goes_on_where_its_platform_was_read() {
     let gateway = gateway.reborn_after(libc::SIGKILL);
     platform.say("m3", "ann", "two");
     assert_eq!(platform.shown("ann", 2), ["one", "two"]);
-    let hello = platform.told().into_iter().filter(|it| it["op"] == "hello").next_back().unwrap();
+    let hello = platform.told().into_iter().rfind(|it| it["op"] == "hello").unwrap();
     assert_eq!(hello["cursor_account"], "robot");
     // What nobody is served for may be read again.
     assert!(["1", "2"].contains(&hello["cursor"].as_str().unwrap()), "{hello}");

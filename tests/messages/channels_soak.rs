@@ -31,7 +31,7 @@ fn agent(book: &Path) -> String {
     let script = format!(
         "read -r text; {}; case $text in *long) l=1; while [ $l -le {LINES} ]; do \
          printf '%s line %s of a reply that does not fit\\n' \"$text\" $l; l=$((l+1)); \
-         case $l in 4|7) sleep 0.06;; esac; done;; *) printf 're %s' \"$text\";; esac; {}",
+         case $l in 4|7) sleep 0.15;; esac; done;; *) printf 're %s' \"$text\";; esac; {}",
         line("begin"),
         line("end")
     );
@@ -84,7 +84,7 @@ impl Soak {
         let allow: Vec<String> = (0..conversations).map(|it| format!("c{it:02}")).collect();
         home.configure(&format!(
             "{}[limits]\nmax_attempts = 20\nmax_turns = 4\nmax_queue_per_session = 100\n\
-             [channel.office]\n{}allow = {}\nuncertain = {policy:?}\npace = \"100ms\"\n",
+             [channel.office]\n{}allow = {}\nuncertain = {policy:?}\npreview = true\npace = \"100ms\"\n",
             agent(&book),
             platform.command(),
             json!(allow)
@@ -100,11 +100,11 @@ impl Soak {
             full,
             kills: [0, 0],
         };
-        soak.plan(json!({ "seed": seed, "die": 0.003, "lose": 0.03 }), inbound);
+        soak.plan(&json!({ "seed": seed, "die": 0.003, "lose": 0.03 }), inbound);
         soak
     }
 
-    fn plan(&self, random: Value, inbound: &str) {
+    fn plan(&self, random: &Value, inbound: &str) {
         let ready = json!({ "max_len": 128, "send_window": 8, "window": 32 });
         self.platform.plan(&json!({ "inbound": inbound, "ready": ready, "random": random }));
     }
@@ -156,13 +156,11 @@ impl Soak {
         while !enough(self.seen()) {
             pause(Duration::from_millis(3));
         }
-        if let Some(full) = &self.full {
-            if self.chance.below(2) == 0 {
-                fs::write(full, "").unwrap();
-                pause(Duration::from_micros(self.chance.below(200_000) as u64));
-                // A start on a full disk has its own tests.
-                fs::remove_file(full).unwrap();
-            }
+        if let Some(full) = self.full.clone().filter(|_| self.chance.one_in(2)) {
+            fs::write(&full, "").unwrap();
+            pause(Duration::from_micros(self.chance.below(200_000) as u64));
+            // A start on a full disk has its own tests.
+            fs::remove_file(&full).unwrap();
         }
         pause(Duration::from_micros(self.chance.below(30_000) as u64));
         let what = self.chance.below(3);
@@ -268,19 +266,20 @@ fn audit(soak: &Soak, messages: &BTreeMap<String, Value>, policy: &str) -> Vec<S
     wrong
 }
 
-/// Holds what the platform shows against what is promised.
-fn audit_shown(
-    soak: &Soak,
-    messages: &BTreeMap<String, Value>,
-    policy: &str,
-    ids: &BTreeMap<String, &Said>,
-) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let mut shown: BTreeMap<String, Shown> = BTreeMap::new();
-    // Of each part, its text, and by which processes it was newly shown.
-    let mut parts: BTreeMap<(String, u64), (String, Vec<u64>)> = BTreeMap::new();
+/// All that it shows.
+#[derive(Default)]
+struct Display {
+    shown: BTreeMap<String, Shown>,
+    /// Of each part of a reply, its text, and the processes that have shown it.
+    parts: BTreeMap<(String, u64), (String, Vec<u64>)>,
+    doubled: usize,
+    edits: usize,
+}
+
+/// Follows what the platform is sent, and says what is out of order.
+fn follow(soak: &Soak, ids: &BTreeMap<String, &Said>, wrong: &mut Vec<String>) -> Display {
+    let mut display = Display::default();
     let mut at: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
-    let (mut doubled, mut edits) = (0, 0);
     for send in soak.platform.sent() {
         let word = |name: &str| send[name].as_str().unwrap_or_default().to_owned();
         let (delivery, text, part) =
@@ -292,9 +291,9 @@ fn audit_shown(
         if send["conversation"] != *said.conversation {
             wrong.push(format!("in the wrong place: {send}"));
         }
-        edits += usize::from(!send["replaces"].is_null());
+        display.edits += usize::from(!send["replaces"].is_null());
         let last = Shown { last: text.clone(), part, delivery: delivery.clone() };
-        shown.insert(word("id"), last);
+        display.shown.insert(word("id"), last);
         if send["final"] != true {
             continue;
         }
@@ -303,8 +302,8 @@ fn audit_shown(
         if at.insert(&said.conversation, place).is_some_and(|earlier| earlier > place) {
             wrong.push(format!("behind what followed it: {send}"));
         }
-        let (known, by) =
-            parts.entry((delivery.clone(), part)).or_insert_with(|| (text.clone(), Vec::new()));
+        let known = display.parts.entry((delivery.clone(), part));
+        let (known, by) = known.or_insert_with(|| (text.clone(), Vec::new()));
         if *known != text {
             wrong.push(format!("part {part} of {} was {known:?} and is {text:?}", said.id));
         }
@@ -313,8 +312,20 @@ fn audit_shown(
             wrong.push(format!("twice to one adapter: {send}"));
         }
         by.push(pid);
-        doubled += usize::from(by.len() > 1);
+        display.doubled += usize::from(by.len() > 1);
     }
+    display
+}
+
+/// Holds what the platform shows against what is promised.
+fn audit_shown(
+    soak: &Soak,
+    messages: &BTreeMap<String, Value>,
+    policy: &str,
+    ids: &BTreeMap<String, &Said>,
+) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let Display { shown, parts, doubled, edits } = follow(soak, ids, &mut wrong);
     for said in &soak.said {
         let message = &messages[&said.id];
         let id = message["id"].as_str().unwrap().to_owned();
@@ -369,7 +380,7 @@ fn soak(policy: &str, inbound: &str, full: bool) {
         gateway = soak.round(gateway);
     }
     soak.say(messages - soak.said.len());
-    soak.plan(json!({}), inbound);
+    soak.plan(&json!({}), inbound);
     // What its receipts are missing for is uncertain when it is gone.
     soak.platform.pid();
     if let Some(pid) = soak.adapter() {
