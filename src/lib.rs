@@ -16,6 +16,8 @@
 //!                  ┌────────┴────────┐
 //!                 api            lifecycle     routes, keys, formats │ signals, verdict, history
 //!                  │                 │
+//!               channel              │         chat platforms, by adapters
+//!                  │                 │
 //!               session           systemd      order, turns, retries │ systemctl, sd_notify, units
 //!        ┌─────────┼─────────┐
 //!     journal    agent    delivery             what is durable │ who answers │ where replies go
@@ -130,7 +132,7 @@
 //! - A file has at most 400 lines without its tests; clippy holds a function to 70.
 //! - Only `sys` has `unsafe` and `libc`.
 //! - Every file begins by saying what it is for; nothing unfinished is committed.
-//! - Dependencies and exit statuses are as the documents say; the binary has at most 1.26 MB.
+//! - Dependencies and exit statuses are as the documents say; the binary has at most so many bytes.
 //!
 //! And these are kept by review:
 //!
@@ -177,6 +179,8 @@
 //! | transcript | what was said in a session |
 //! | notice | what the gateway itself tells a session or a target: a message that has its reply already |
 //! | delivery | bringing a reply to a *target*; *dead letter*: a delivery that was given up |
+//! | channel | an account on a chat platform; *adapter*: the process that speaks with it; *offer*: what it brings in |
+//! | part | a piece of a reply on a channel; *receipt*: that it has arrived; *preview*: a part of a reply in the making |
 //! | upstream | an OpenAI-compatible server that answers as the agent |
 //! | drain | ending of work before the exit; *abort*: ending a turn before it is done |
 //! | verdict | whether a stop is *planned* or *external*; *evidence*: what it is made from |
