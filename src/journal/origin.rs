@@ -57,6 +57,9 @@ pub struct Origin {
     /// The question of an agent that it asks: its id.
     #[serde(skip_serializing_if = "absent")]
     pub prompt: Option<String>,
+    /// It was old when it came: it is cancelled at once.
+    #[serde(skip_serializing_if = "absent")]
+    pub held: bool,
 }
 
 /// One part of a reply on its way to a channel.

@@ -210,7 +210,8 @@ impl Record {
         if let Record::Accepted(accepted) = &mut self {
             (accepted.key, accepted.body) = (None, None);
             if let Some(origin) = &mut accepted.origin {
-                (origin.account, origin.ids, origin.cursor) = Default::default();
+                (origin.account, origin.ids) = Default::default();
+                (origin.cursor, origin.held) = Default::default();
             }
             // Of a file, what its sender calls it: see `session::StoredFile`.
             for attachment in accepted.attachments.iter_mut() {

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::hub::Hub;
+use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::{Digest, Owner, digest_of};
+use super::message_table::{Digest, Entry, Owner, digest_of};
 use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
@@ -18,6 +18,7 @@ impl Hub {
     /// Takes a message that nobody answers before its sender asks for that.
     pub fn hold(self: &Arc<Self>, mut draft: Draft) -> Result<Submitted, Refusal> {
         let mut stored = self.store(&mut draft)?;
+        draft.origin.iter_mut().for_each(|origin| origin.held = true);
         let mut state = self.lock();
         if self.is_draining() {
             return Err(Refusal::Stopping);
@@ -34,6 +35,20 @@ impl Hub {
         let begun = self.begin_attempts(&mut state);
         self.confirm(state, begun)?;
         Ok(submitted)
+    }
+
+    /// Cancels what was held where the process before this one ended between its two records.
+    pub(super) fn hold_again(&self, state: &mut State) {
+        let is_held = |entry: &Entry| {
+            let held = entry.channel.as_ref().is_some_and(|on| on.held);
+            held && entry.turn == TurnState::Queued && entry.attempts == 0
+        };
+        let held = state.table.sorted(is_held, |entry| entry.accepted);
+        let ids: Vec<Id> = held.into_iter().map(|(id, _)| id).gather();
+        for id in ids {
+            // Without it the message gets its turn.
+            let _ = self.mark_cancelled(state, id, HELD);
+        }
     }
 
     /// Submits what was held in a session, each message once, in their order.
@@ -87,5 +102,5 @@ pub(super) fn again(who: &Owner, message: Accepted, key: Option<(Digest, Digest)
 fn place_beside(origin: Origin) -> Origin {
     let last = origin.ids.len().saturating_sub(1);
     let ids = origin.ids.into_iter().skip(last).gather();
-    Origin { ids, account: String::new(), cursor: None, ..origin }
+    Origin { ids, account: String::new(), cursor: None, held: false, ..origin }
 }

@@ -67,6 +67,7 @@ impl Hub {
         self.transcripts.remove_temporary();
         self.settings().agent.clean();
         let mut state = self.lock();
+        self.hold_again(&mut state);
         state.open = true;
         state.dispatch.limits = queue_limits(&self.settings().config);
         self.start_turns(state);
@@ -279,9 +280,10 @@ impl Hub {
         while let Some(session) = from {
             from = self.lock_in_turn().table.forget_resets(session, LOCK_BATCH);
         }
-        let erases = std::mem::take(&mut self.lock().table.must_erase);
+        let erases = self.lock().table.copying(true);
         let mut decide = |number: u64, json: &str| self.lock().table.decide(number, json);
         let result = self.journal.rewrite(&mut decide);
+        self.lock().table.copying(false);
         compaction.erase_after =
             Some(Instant::now() + ERASE_PAUSE.max(began.elapsed() * ERASE_FACTOR));
         if erases && result.is_err() {

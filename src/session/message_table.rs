@@ -70,6 +70,8 @@ pub struct MessageTable {
     pub gone: Vec<String>,
     /// The journal says more of some messages than has to stay.
     pub must_erase: bool,
+    /// While a compaction is under way: what was erased or forgotten since it began.
+    spared: Option<Tree>,
     pub counts: Counts,
     /// The newest id.
     pub last: Option<Id>,

@@ -66,7 +66,7 @@ pub(super) fn origin(account: &str, pieces: &[Message], cursor: Option<String>) 
         name,
         group: last.kind != Kind::Private,
         cursor,
-        prompt: None,
+        ..Origin::default()
     }
 }
 

@@ -36,6 +36,7 @@ fn examples() -> Vec<(Record, String)> {
         group: true,
         cursor: Some("900017".to_owned()),
         prompt: Some("A1B2C3".to_owned()),
+        held: true,
     };
     let near = Origin { conversation: "c".to_owned(), ..Origin::default() };
     let near = Accepted {
@@ -92,7 +93,7 @@ fn examples() -> Vec<(Record, String)> {
         (
             Record::Accepted(Box::new(full)),
             with(&format!(
-                r#"accepted",ID,"at":18446744073709551615,"age":5,"off":3,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}","origin":{{"conversation":{text},"thread":"12","account":"123","ids":["1",{text}],"from":"42","name":{text},"group":true,"cursor":"900017","prompt":"A1B2C3"}},"erased":true"#
+                r#"accepted",ID,"at":18446744073709551615,"age":5,"off":3,"principal":"owner","session":{text},"text":{text},"deliver":"home","key":"ab","body":"cd","mode":"interrupt","attachments":["a]\"",""],"context":"{{\"a\":[1]}}","origin":{{"conversation":{text},"thread":"12","account":"123","ids":["1",{text}],"from":"42","name":{text},"group":true,"cursor":"900017","prompt":"A1B2C3","held":true}},"erased":true"#
             )),
         ),
         (

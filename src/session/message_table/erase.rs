@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{Digest, Entry, Id, MessageTable, Owner};
+use super::{Digest, Entry, Id, MessageTable, Owner, Tree};
 use crate::journal::Decision;
 use crate::journal::record::{Accepted, Origin, Record, Step, id_of};
 use crate::limits::{ERASED_AT_ONCE, ERASED_BYTES};
@@ -39,8 +39,21 @@ impl MessageTable {
         !self.to_erase.is_empty()
     }
 
+    /// A compaction begins, or is over; says whether there was something to erase. What is appended meanwhile it
+    /// keeps unseen, and so it keeps all of what is erased or forgotten meanwhile: an end without its beginning
+    /// would be no journal, and a beginning without its end another turn.
+    pub fn copying(&mut self, begins: bool) -> bool {
+        self.spared = begins.then(Tree::new);
+        begins && std::mem::take(&mut self.must_erase)
+    }
+
+    pub(super) fn spare(&mut self, id: Id) {
+        self.spared.iter_mut().for_each(|spared| _ = spared.insert(id.0, 0));
+    }
+
     /// Forgets all of a message but its id and idempotency key.
     pub(super) fn erase(&mut self, id: Id) {
+        self.spare(id);
         let (mut latest, mut session, mut files) = (0, None, None);
         self.change(id, &mut |entry| {
             (entry.delivery, entry.failing, entry.erased) = (None, None, true);
@@ -63,6 +76,8 @@ impl MessageTable {
 
     /// Forgets all of a message that came from a channel but its ids and keys: it is of no session any more.
     pub(super) fn fade(&mut self, id: Id) {
+        // A dead letter kept its session busy.
+        self.change(id, &mut |entry| entry.delivery = None);
         let Some(entry) = self.get(id) else { return };
         let (session, latest, erased) = (entry.session(), entry.latest, entry.erased);
         let owner = Owner::new(entry.owner.principal.clone(), None);
@@ -88,8 +103,12 @@ impl MessageTable {
     /// What a compaction does with a record.
     pub fn decide(&self, number: u64, json: &str) -> Decision {
         let id = id_of(json).and_then(Id::parse);
+        if id.is_some_and(|id| self.spared.as_ref().is_some_and(|it| it.contains_key(&id.0))) {
+            return Decision::Keep;
+        }
         let entry = id.and_then(|id| Some((id, self.get(id)?)));
-        let Some((id, entry)) = entry.filter(|(_, entry)| self.is_erased(entry)) else {
+        // One that is about to be erased is not yet among the spared.
+        let Some((id, entry)) = entry.filter(|(_, entry)| entry.erased) else {
             return match self.is_needed(number, json) {
                 true => Decision::Keep,
                 false => self.cursor_of_gone(number, json).unwrap_or(Decision::Drop),

@@ -64,6 +64,8 @@ pub struct OnChannel {
     pub parts: Option<Box<Parts>>,
     /// It came from the channel, which may offer it again: its id is known for longer than its text.
     pub offered: bool,
+    /// It is to be cancelled before it gets a turn.
+    pub held: bool,
     /// It is known by its id alone.
     pub(super) faded: bool,
     /// The keys of all its ids but the first.
@@ -86,6 +88,7 @@ impl OnChannel {
             reply_to: ids.last().cloned(),
             prompt: prompt.clone(),
             offered,
+            held: origin.held,
             joined: more.map(|id| channel_key(channel, account, id)).gather(),
             left: if offered { u32::try_from(left).unwrap_or(u32::MAX) } else { 0 },
             ..OnChannel::default()

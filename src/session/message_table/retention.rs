@@ -109,7 +109,10 @@ impl MessageTable {
             // It may have been revived since it was looked at.
             let settled = self.get(*id).filter(|entry| entry.is_settled());
             let Some(before) = settled.map(Counts::of) else { continue };
-            if settled.is_some_and(|entry| entry.kind() == Kind::Offered && !entry.is_faded()) {
+            let fades =
+                settled.is_some_and(|entry| entry.kind() == Kind::Offered && !entry.is_faded());
+            self.spare(*id);
+            if fades {
                 self.fade(*id);
                 continue;
             }

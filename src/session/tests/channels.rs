@@ -396,6 +396,22 @@ fn what_is_held_runs_when_its_sender_asks_for_it_each_once_and_in_order() {
 }
 
 #[test]
+fn what_is_held_is_so_after_a_crash_between_its_two_records() {
+    let house = House::with(None, office);
+    let held = new(house.hub.hold(offered(origin(&["1"], "eve", false), "old")));
+    let mut records = house.journal.all();
+    let (_, last) = records.pop().unwrap();
+    assert!(last.contains("held: "), "{last}");
+    let mut config = config(&house.dir, None);
+    office(&mut config);
+    let next = House::open(TempDir::new("hub"), Testing::of(&records), &config);
+    assert_eq!(next.turn(held), TurnState::Cancelled);
+    assert_eq!(say(&next, "2", "eve", "/missed"), "Messages taken: 1.");
+    next.until_idle();
+    assert!(next.journal.all().iter().any(|(_, json)| json.contains("done")), "it is held again");
+}
+
+#[test]
 fn everybody_may_ask_what_this_is_and_operators_of_the_channel_may_command() {
     let house = House::with(None, office);
     let start = say(&house, "1", "eve", "/start");
@@ -557,4 +573,26 @@ fn a_days_texts_of_a_channel_are_forgotten_and_a_months_ids_known() {
     house.hub.compact().unwrap();
     assert_eq!(known(&house), [None; 2]);
     assert!(!house.journal.all().iter().any(|(_, json)| json.contains(&id.to_string())));
+}
+
+#[test]
+fn a_dead_letter_of_a_channel_that_is_forgotten_keeps_its_session_no_more() {
+    let clocks = Fake::booted("a", 1_795_000_000_000, 5000);
+    let (dir, mut config) = (TempDir::new("hub"), Config::default());
+    office(&mut config);
+    let house = House::by(&clocks, dir, Testing::new(), &config);
+    house.hub.open();
+    let id = submit(&house, "1", "x");
+    house.wait(id);
+    house.hub.write_part(id, 1, part(0, None)).unwrap();
+    house.hub.settle(id, 1, Step::Dead("why".to_owned())).unwrap();
+    let last = house.send("s", "the last one stays");
+    house.wait(last);
+    house.until_idle();
+    let session = house.message(id).entry.session().unwrap();
+    let is_idle = || house.hub.lock().table.is_idle(session);
+    assert!(!is_idle());
+    clocks.pass(40 * 24 * HOUR);
+    house.hub.compact().unwrap();
+    assert!(is_idle() && house.counts().dead_letters == 0);
 }

@@ -116,6 +116,47 @@ fn a_large_session_is_erased_at_once_for_who_reads_and_bit_by_bit_in_the_book() 
     next.audit();
 }
 
+/// Of what is erased meanwhile, some records are behind those that a compaction decides on, or it has
+/// decided on the first ones already.
+#[test]
+fn what_is_reset_or_deleted_during_a_compaction_leaves_a_journal_that_can_be_read() {
+    for (runs, from) in [(true, "accepted"), (false, "started")] {
+        for deletes in [false, true] {
+            let house = House::new(runs.then_some(GATE));
+            let id = house.send("s", "secret");
+            let other = house.send("t", "x");
+            if runs {
+                house.until_logged(2);
+            } else {
+                house.wait(other);
+                house.wait(id);
+                house.until_idle();
+            }
+            let hub = Arc::clone(&house.hub);
+            let hook = move || match deletes {
+                true => hub.delete(id, "no").unwrap(),
+                false => _ = hub.reset(&who("s"), "anew").unwrap(),
+            };
+            *house.journal.on_rewrite.lock().unwrap() = Some((from, Box::new(hook)));
+            house.hub.compact().unwrap();
+            assert!(house.journal.on_rewrite.lock().unwrap().is_none());
+            // After a crash it is over, and not another turn.
+            let records = house.journal.all();
+            let next =
+                House::closed(TempDir::new("hub"), Testing::of(&records), &Config::default());
+            let state = next.hub.lock();
+            assert!(state.table.get(id).is_none_or(|entry| entry.turn.is_over()), "{records:?}");
+            drop(state);
+            house.open_gate();
+            house.until_idle();
+            // The next one erases it.
+            house.hub.compact().unwrap();
+            assert!(!house.journal.all().iter().any(|(_, json)| json.contains("secret")));
+            read_back(&house.journal);
+        }
+    }
+}
+
 #[test]
 fn a_journal_of_a_gateway_that_delivered_after_a_reset_is_read() {
     let first = House::new(None);

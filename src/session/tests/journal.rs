@@ -33,6 +33,8 @@ pub struct Testing {
     durable: AtomicU64,
     /// Seen by every record before it is appended.
     hook: Mutex<Option<Hook>>,
+    /// Called once, before a compaction decides on the first record that contains this.
+    pub on_rewrite: Mutex<Option<(&'static str, Box<dyn FnOnce() + Send>)>>,
     /// Records that cannot be read.
     pub unreadable: Mutex<Option<(&'static str, io::ErrorKind)>>,
     /// The first record that contains this never becomes durable: every sync after its append fails.
@@ -65,6 +67,7 @@ impl Testing {
             broken: Mutex::new(false),
             durable: AtomicU64::new(0),
             hook: Mutex::new(None),
+            on_rewrite: Mutex::new(None),
             unreadable: Mutex::new(None),
             lost_from: Mutex::new(None),
             loses_syncs: AtomicBool::new(false),
@@ -184,7 +187,13 @@ impl Journal for Shared {
     }
 
     fn rewrite(&self, decide: &mut dyn FnMut(u64, &str) -> Decision) -> io::Result<()> {
-        self.0.inner.rewrite(decide)
+        self.0.inner.rewrite(&mut |number, json| {
+            let hook = self.0.on_rewrite.lock().unwrap().take_if(|(part, _)| json.contains(*part));
+            if let Some((_, hook)) = hook {
+                hook();
+            }
+            decide(number, json)
+        })
     }
 
     fn set_cap(&self, cap: u64) {
