@@ -225,8 +225,9 @@ impl Inbound {
             return self.answer(serial, NOBODY);
         };
         // What is said in a conversation keeps its order.
-        let others = self.groups.take_others(&message);
-        others.into_iter().for_each(|group| self.take(context, group));
+        while let Some(group) = self.groups.take_other(&message) {
+            self.take(context, group);
+        }
         if self.comes_again(serial) {
             return;
         }

@@ -60,16 +60,14 @@ impl Groups {
         (group.pieces.len() >= MAX_PIECES).then(|| self.0.remove(at).0)
     }
 
-    /// Takes those out that something else follows in their conversation.
-    pub fn take_others(&mut self, message: &Message) -> Vec<Group> {
-        let all = std::mem::take(&mut self.0);
-        let follows = |(group, _): &(Group, Instant)| {
+    /// Takes the first one out that something else follows in its conversation. The others stay, so that they
+    /// can be forgotten, and no cursor goes beyond them.
+    pub fn take_other(&mut self, message: &Message) -> Option<Group> {
+        let at = self.0.iter().position(|(group, _)| {
             let same = group.pieces.iter().any(|it| it.conversation == message.conversation);
             same && !group.is_of(message)
-        };
-        let (others, rest) = all.into_iter().partition::<Vec<_>, _>(follows);
-        self.0 = rest;
-        others.into_iter().map(|(group, _)| group).collect()
+        })?;
+        Some(self.0.remove(at).0)
     }
 
     pub fn take_due(&mut self, now: Instant) -> Option<Group> {
@@ -145,9 +143,23 @@ mod tests {
         assert_eq!(serials(whole).len(), MAX_PIECES);
         groups.join(piece(21, "a", Some("g")), now);
         groups.join(piece(22, "b", Some("h")), now);
-        assert!(groups.take_others(&piece(23, "a", Some("g")).pieces[0]).is_empty());
-        let others = groups.take_others(&piece(23, "a", None).pieces[0]);
-        assert_eq!(others.into_iter().map(|it| serials(Some(it))).collect::<Vec<_>>(), [[21]]);
+        assert!(groups.take_other(&piece(23, "a", Some("g")).pieces[0]).is_none());
+        assert_eq!(serials(groups.take_other(&piece(23, "a", None).pieces[0])), [21]);
+        assert!(groups.take_other(&piece(23, "a", None).pieces[0]).is_none());
+    }
+
+    #[test]
+    fn what_is_behind_a_refused_group_of_its_conversation_is_forgotten_with_it() {
+        let (mut groups, now) = (Groups::default(), Instant::now());
+        groups.join(piece(1, "a", Some("g")), now);
+        let mut other = piece(2, "a", Some("g"));
+        other.pieces[0].thread = Some("t".to_owned());
+        groups.join(other, now);
+        let message = piece(3, "a", None);
+        assert_eq!(serials(groups.take_other(&message.pieces[0])), [1]);
+        assert!(!groups.is_empty(), "no cursor may go beyond the second one");
+        groups.forget_after(1);
+        assert!(groups.take_other(&message.pieces[0]).is_none());
     }
 
     #[test]
