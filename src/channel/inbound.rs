@@ -5,6 +5,7 @@ mod draft;
 mod groups;
 mod notices;
 mod press;
+mod replies;
 
 use std::time::{Duration, Instant};
 
@@ -17,12 +18,14 @@ use crate::journal::WriteError;
 use crate::journal::record::Fact;
 use crate::limits::MAX_CHANNEL_TEXT;
 use crate::session::{Command, Draft, Owner, Place, Refusal, Submitted, channel_key, now};
+use crate::shares::{Limit, LimitReached};
 use crate::sys::gather::Gather;
 use crate::sys::random;
 pub(super) use context::Context;
 use draft::{add_files, asked, final_refusal, later, origin, place_of, refused, taken, text_of};
 use groups::{Group, Groups};
 use notices::{Held, Refused};
+use replies::Replies;
 
 /// How often where the channel was read is written down by itself.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
@@ -47,6 +50,7 @@ pub(super) struct Inbound {
     strangers: Strangers,
     held: Vec<Held>,
     refused: Option<Refused>,
+    replies: Replies,
     /// Where it was told that messages are refused, and when.
     told: Vec<(Place, Instant)>,
     /// Answers to be given.
@@ -299,7 +303,7 @@ impl Inbound {
             _ if draft.text.is_empty() => Ok(None),
             // Nobody wants what he wanted done a day ago done now.
             Some(_) if old => Ok(None),
-            Some(command) => context.hub.command(command, draft).map(Some),
+            Some(command) => self.command(context, command, &place, draft),
             None if old => context.hub.hold(draft).map(Some),
             None => context.hub.submit(draft).map(Some),
         };
@@ -310,6 +314,26 @@ impl Inbound {
         }
         all.iter().flat_map(|piece| &piece.files).for_each(|it| context.files.remove(&it.path));
         serials.iter().for_each(|serial| self.answer(*serial, answer.clone()));
+    }
+
+    /// Has a command done, unless the replies of too many wait there.
+    fn command(
+        &mut self,
+        context: Context<'_>,
+        command: Command,
+        place: &Place,
+        draft: Draft,
+    ) -> Result<Option<Submitted>, Refusal> {
+        let (at, waits) = (&place.conversation, |id| context.hub.to_send(id).is_some());
+        if !self.replies.has_room(command, at, &waits) {
+            let message = "The replies of too many commands wait there.".to_owned();
+            return Err(Refusal::Full(LimitReached { over: Limit::Session, message }));
+        }
+        let submitted = context.hub.command(command, draft)?;
+        if let Submitted::New { id, .. } = submitted {
+            self.replies.add(id, at, &waits);
+        }
+        Ok(Some(submitted))
     }
 
     /// What is answered where a message was taken, or was not.

@@ -141,7 +141,7 @@ pub(super) fn final_refusal(refusal: &Refusal) -> Option<&'static str> {
             if reached.over == Limit::Principal =>
         {
             "The gateway keeps as much from here as it may. This message was not taken: send it again \
-             later, or have something forgotten with /new."
+             later."
         }
         Refusal::Journal(WriteError::TooLong) => "This message is too long, and was not taken.",
         Refusal::Attachments(_) => {
