@@ -194,7 +194,7 @@ mod tests {
         let group = groups.take_first().unwrap();
         assert_eq!(group.serials, [1, 2, 3]);
         let pieces = Group::once(&group.pieces);
-        assert_eq!(pieces.iter().map(|it| &*it.text).collect::<Vec<_>>(), ["new", "t2"]);
+        assert_eq!(pieces.iter().map(|it| &*it.text).collect::<Vec<_>>(), ["new", "t"]);
     }
 
     #[test]
