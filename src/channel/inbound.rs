@@ -24,7 +24,7 @@ use crate::sys::random;
 pub(super) use context::Context;
 use draft::{add_files, asked, final_refusal, later, origin, place_of, refused, taken, text_of};
 use groups::{Group, Groups};
-use notices::{Held, Refused};
+use notices::Notices;
 use replies::Replies;
 
 /// How often where the channel was read is written down by itself.
@@ -48,11 +48,8 @@ pub(super) struct Inbound {
     /// Where conversations have gone: of the journal.
     moved: Vec<(String, String)>,
     strangers: Strangers,
-    held: Vec<Held>,
-    refused: Option<Refused>,
+    notices: Notices,
     replies: Replies,
-    /// Where it was told that messages are refused, and when.
-    told: Vec<(Place, Instant)>,
     /// Answers to be given.
     answers: Vec<(u64, Answer)>,
 }
@@ -237,7 +234,7 @@ impl Inbound {
         while let Some(group) = self.groups.take_due(now) {
             self.take(context, group);
         }
-        self.tell_held(context, Some(now));
+        self.notices.tell_held(context, Some(now));
     }
 
     /// Takes all of them, and tells of what was held: their adapter is gone.
@@ -245,15 +242,14 @@ impl Inbound {
         while let Some(group) = self.groups.take_first() {
             self.take(context, group);
         }
-        self.tell_held(context, None);
+        self.notices.tell_held(context, None);
     }
 
     /// When [`Inbound::flush_due`] or [`Inbound::keep_cursor`] has something to do.
     pub fn next_wake(&self) -> Option<Instant> {
-        let held = self.held.iter().map(|held| held.tell_at);
         let cursor = self.cursor.as_ref().filter(|_| self.groups.is_empty());
         let cursor = cursor.map(|cursor| cursor.keep_at);
-        held.chain(cursor).chain(self.groups.due()).min()
+        cursor.into_iter().chain(self.notices.due()).chain(self.groups.due()).min()
     }
 
     /// Has a message, whole by now, become a turn, and answers its pieces.
@@ -352,7 +348,7 @@ impl Inbound {
                 // It is in its record.
                 self.cursor.take_if(|_| self.groups.is_empty());
                 if old {
-                    self.count_held(place, who);
+                    self.notices.count_held(place, who);
                 }
                 taken(id, false)
             }
@@ -361,13 +357,13 @@ impl Inbound {
             }
             Err(refusal) => match final_refusal(&refusal) {
                 Some(words) => {
-                    self.tell_refused(context, who, place, words);
+                    self.notices.tell_refused(context, who, place, words);
                     Answer::Never(refusal.to_string())
                 }
                 None => later(&refusal.to_string()),
             },
         };
-        self.note_refused(context, refusal.as_ref(), &answer);
+        self.notices.note_refused(context, refusal.as_ref(), &answer);
         answer
     }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::context::Context;
-use super::{Answer, Inbound};
+use crate::channel::link::Answer;
 use crate::channel::shared::UP;
 use crate::session::{Owner, Place, Refusal, now, rfc3339};
 
@@ -19,24 +19,38 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60);
 const MAX_TOLD: usize = 256;
 
 /// Messages that were too old when they came, at one place.
-pub(super) struct Held {
+struct Held {
     place: Place,
     who: Owner,
     count: usize,
-    pub tell_at: Instant,
+    tell_at: Instant,
     tell_by: Instant,
 }
 
 /// Messages are refused for now.
-pub(super) struct Refused {
+struct Refused {
     /// In milliseconds since 1970.
     since: u64,
     /// When the log last said so.
     said: Instant,
 }
 
-impl Inbound {
-    pub(super) fn count_held(&mut self, place: Place, who: Owner) {
+/// What was told, or is to be.
+#[derive(Default)]
+pub(super) struct Notices {
+    held: Vec<Held>,
+    refused: Option<Refused>,
+    /// Where it was told that messages are refused, and when.
+    told: Vec<(Place, Instant)>,
+}
+
+impl Notices {
+    /// When [`Notices::tell_held`] has something to do.
+    pub fn due(&self) -> Option<Instant> {
+        self.held.iter().map(|held| held.tell_at).min()
+    }
+
+    pub fn count_held(&mut self, place: Place, who: Owner) {
         let now = Instant::now();
         let (tell_at, tell_by) = (now + TELL_HELD_AFTER, now + TELL_HELD_WITHIN);
         match self.held.iter_mut().find(|held| held.place == place) {
@@ -48,7 +62,7 @@ impl Inbound {
     }
 
     /// Tells those of held messages whose time has come; all of them without a time.
-    pub(super) fn tell_held(&mut self, context: Context<'_>, now: Option<Instant>) {
+    pub fn tell_held(&mut self, context: Context<'_>, now: Option<Instant>) {
         let due = |held: &Held| now.is_none_or(|now| held.tell_at <= now);
         while let Some(at) = self.held.iter().position(due) {
             let Held { place, who, count, .. } = self.held.swap_remove(at);
@@ -63,13 +77,7 @@ impl Inbound {
     }
 
     /// Tells a sender that nothing becomes of his message; not of each one of a flood.
-    pub(super) fn tell_refused(
-        &mut self,
-        context: Context<'_>,
-        who: Owner,
-        place: Place,
-        words: &str,
-    ) {
+    pub fn tell_refused(&mut self, context: Context<'_>, who: Owner, place: Place, words: &str) {
         self.told.retain(|(_, at)| at.elapsed() < TOLD_AGAIN);
         let known = self.told.iter().any(|(told, _)| *told == place);
         if !known && self.told.len() < MAX_TOLD {
@@ -79,7 +87,7 @@ impl Inbound {
     }
 
     /// Says in the log and the status that messages are refused for now, or that they are taken again.
-    pub(super) fn note_refused(
+    pub fn note_refused(
         &mut self,
         context: Context<'_>,
         refusal: Option<&Refusal>,
