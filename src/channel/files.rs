@@ -10,7 +10,7 @@ use crate::session::Upload;
 use crate::sys::fs::{entries, open_own, private_dir, read_bytes};
 
 /// Bytes of one message's files, which are in memory on their way. Platforms hand out less to bots.
-const MAX_FILES: u64 = 64 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 64 << 20;
 
 /// Of what a file is called, as the API has it.
 const MAX_NAME: usize = 255;
@@ -55,7 +55,6 @@ impl FilesDir {
         room: u64,
     ) -> Result<Upload, String> {
         let path = self.place(named).ok_or("it is not in files_dir")?;
-        let room = room.min(MAX_FILES);
         let wrong = |e: io::Error| e.to_string();
         let file = open_own(&path).map_err(wrong)?;
         let (meta, dir) = (file.metadata().map_err(wrong)?, fs::metadata(&self.0).map_err(wrong)?);

@@ -3,42 +3,32 @@
 mod context;
 mod draft;
 mod groups;
+mod notices;
 mod press;
+mod replies;
 
 use std::time::{Duration, Instant};
 
 use super::access::{self, Asked, Strangers, Verdict};
 use super::link::Answer;
 use super::pairing::invitation;
-use super::wire::{Message, Offer};
+use super::wire::{Kind, Message, Offer};
 use crate::config::millis;
+use crate::journal::WriteError;
 use crate::journal::record::Fact;
+use crate::limits::MAX_CHANNEL_TEXT;
 use crate::session::{Command, Draft, Owner, Place, Refusal, Submitted, channel_key, now};
+use crate::shares::{Limit, LimitReached};
 use crate::sys::gather::Gather;
 use crate::sys::random;
 pub(super) use context::Context;
-use draft::{add_files, asked, final_refusal, later, origin, place_of, taken, text_of};
+use draft::{add_files, asked, final_refusal, later, origin, place_of, refused, taken, text_of};
 use groups::{Group, Groups};
+use notices::Notices;
+use replies::Replies;
 
 /// How often where the channel was read is written down by itself.
 const CURSOR_EVERY: Duration = Duration::from_secs(1);
-
-/// How long after the last message that was held its senders are told of them: more may follow.
-const TELL_HELD_AFTER: Duration = Duration::from_secs(2);
-
-/// How often somebody is told that his messages are refused, and the log that they are for now.
-const TOLD_AGAIN: Duration = Duration::from_secs(60);
-
-/// Conversations of which this is remembered.
-const MAX_TOLD: usize = 256;
-
-/// Messages that were too old when they came, at one place.
-struct Held {
-    place: Place,
-    who: Owner,
-    count: usize,
-    tell_at: Instant,
-}
 
 /// Up to where the channel was read with what is durable, which is not durable itself.
 struct Cursor {
@@ -58,14 +48,13 @@ pub(super) struct Inbound {
     /// Where conversations have gone: of the journal.
     moved: Vec<(String, String)>,
     strangers: Strangers,
-    held: Vec<Held>,
-    /// When the log last said that messages are not taken.
-    refused: Option<Instant>,
-    /// Where it was told that messages are refused, and when.
-    told: Vec<(Place, Instant)>,
+    notices: Notices,
+    replies: Replies,
     /// Answers to be given.
     answers: Vec<(u64, Answer)>,
 }
+
+const TOO_LONG: &str = "the text has more bytes than max_text";
 
 const NOBODY: Answer = Answer::Taken { message: None, duplicate: false };
 
@@ -100,9 +89,7 @@ impl Inbound {
             Offer::Message(message) => self.message(context, serial, *message),
             Offer::Press(press) => self.press(context, serial, &press),
             Offer::Edit { id, text } => {
-                self.flush_all(context);
-                let answer =
-                    self.edit(context, &id, text).unwrap_or_else(|e| later(&e.to_string()));
+                let answer = self.edit(context, &id, text).unwrap_or_else(|e| refused(&e));
                 self.answer(serial, answer);
             }
             Offer::Cursor(cursor) => {
@@ -175,12 +162,12 @@ impl Inbound {
         name
     }
 
-    /// Judges who says something; tells strangers what is to be told.
+    /// Judges who says something; tells strangers what is to be told. `may_pair`: a code may be, there.
     fn judge(
         &mut self,
         context: Context<'_>,
         asked: &Asked<'_>,
-        name: &str,
+        (name, may_pair): (&str, bool),
     ) -> Option<(Owner, bool)> {
         let Context { settings, channel, .. } = context;
         let known = |id: &str| context.shared.is_paired(id);
@@ -192,7 +179,7 @@ impl Inbound {
         let (id, pair) = match access::judge((&settings.config, channel), &known, &asked) {
             Verdict::Take { who, operator } => return Some((who, operator)),
             Verdict::Ignore => return None,
-            Verdict::Stranger { id, pair } => (id.to_owned(), pair),
+            Verdict::Stranger { id, pair } => (id.to_owned(), pair && may_pair),
         };
         let now = Instant::now();
         let line = self.strangers.note(&channel.name, &id, name, now);
@@ -212,27 +199,33 @@ impl Inbound {
     fn message(&mut self, context: Context<'_>, serial: u64, message: Message) {
         let name = &context.channel.name;
         if let Some(id) = context.hub.find_offered(name, &self.account, &message.id) {
+            message.files.iter().for_each(|file| context.files.remove(&file.path));
             self.read_to(serial, message.cursor);
             return self.answer(serial, taken(id, true));
         }
         let of = message.from.as_ref().map_or("", |from| &from.name);
-        // Of several pieces one alone names the bot.
-        let mentioned = message.mentioned || self.groups.has(&message);
-        let Some((who, _)) = self.judge(context, &Asked { mentioned, ..asked(&message) }, of)
-        else {
+        // Of several pieces one alone names the bot, which is known once all are there.
+        let mentioned = message.mentioned || message.group.is_some();
+        let asked = Asked { mentioned, ..asked(&message) };
+        let Some((who, _)) = self.judge(context, &asked, (of, true)) else {
             message.files.iter().for_each(|file| context.files.remove(&file.path));
             self.read_to(serial, message.cursor);
             return self.answer(serial, NOBODY);
         };
         // What is said in a conversation keeps its order.
-        let others = self.groups.take_others(&message);
-        others.into_iter().for_each(|group| self.take(context, group));
+        while let Some(group) = self.groups.take_other(&message) {
+            self.take(context, group);
+        }
         if self.comes_again(serial) {
             return;
         }
         let group = Group::new(who, serial, message);
         if let Some(group) = self.groups.join(group, Instant::now()) {
             self.take(context, group);
+        }
+        while self.groups.is_large() {
+            let first = self.groups.take_first();
+            first.into_iter().for_each(|group| self.take(context, group));
         }
     }
 
@@ -241,36 +234,28 @@ impl Inbound {
         while let Some(group) = self.groups.take_due(now) {
             self.take(context, group);
         }
-        while let Some(at) = self.held.iter().position(|held| held.tell_at <= now) {
-            let Held { place, who, count, .. } = self.held.swap_remove(at);
-            let (messages, them) =
-                if count == 1 { ("message", "it") } else { ("messages", "them") };
-            let text = format!(
-                "{count} {messages} came here while nobody was there to answer, and {them} was old by \
-                 then; /missed has {them} answered."
-            );
-            context.say(who, place, &format!("held {count}"), text);
-        }
+        self.notices.tell_held(context, Some(now));
     }
 
-    /// Takes all of them: their adapter is gone, or something depends on them.
+    /// Takes all of them, and tells of what was held: their adapter is gone.
     pub fn flush_all(&mut self, context: Context<'_>) {
         while let Some(group) = self.groups.take_first() {
             self.take(context, group);
         }
+        self.notices.tell_held(context, None);
     }
 
     /// When [`Inbound::flush_due`] or [`Inbound::keep_cursor`] has something to do.
     pub fn next_wake(&self) -> Option<Instant> {
-        let held = self.held.iter().map(|held| held.tell_at);
         let cursor = self.cursor.as_ref().filter(|_| self.groups.is_empty());
         let cursor = cursor.map(|cursor| cursor.keep_at);
-        held.chain(cursor).chain(self.groups.due()).min()
+        cursor.into_iter().chain(self.notices.due()).chain(self.groups.due()).min()
     }
 
     /// Has a message, whole by now, become a turn, and answers its pieces.
     fn take(&mut self, context: Context<'_>, group: Group) {
-        let Group { who, serials, pieces } = group;
+        let Group { who, serials, pieces: all } = group;
+        let pieces = Group::once(&all);
         let (Some(first), Some(last), Some(serial)) =
             (pieces.first(), pieces.last(), serials.last())
         else {
@@ -282,7 +267,7 @@ impl Inbound {
         let place = place_of(&last.conversation, last.thread.as_deref());
         let most = millis(context.channel.max_age);
         let old = last.at.is_some_and(|at| at.saturating_add(most) < now());
-        let cursor = pieces.iter().rev().find_map(|piece| piece.cursor.clone());
+        let cursor = all.iter().rev().find_map(|piece| piece.cursor.clone());
         self.read_to(*serial, cursor);
         // Only with the last one that waits is all durable that the cursor covers.
         let cursor = self.cursor.as_ref().filter(|_| self.groups.is_empty());
@@ -301,12 +286,20 @@ impl Inbound {
             key: Some((key, key)),
         };
         let command = Command::parse(&draft.text);
-        add_files(context, &pieces, &mut draft);
+        let concerns = |it: &Message| it.mentioned || it.kind == Kind::Private;
+        let ours = command.is_some() || pieces.iter().any(concerns);
+        let longest = |it: &Message| it.text.len().max(it.subject.as_ref().map_or(0, String::len));
+        let long = pieces.iter().any(|it| longest(it) > MAX_CHANNEL_TEXT);
+        if ours && !long {
+            add_files(context, &pieces, &mut draft);
+        }
         let submitted = match command {
+            _ if !ours => Ok(None),
+            _ if long => Err(Refusal::Journal(WriteError::TooLong)),
             _ if draft.text.is_empty() => Ok(None),
             // Nobody wants what he wanted done a day ago done now.
             Some(_) if old => Ok(None),
-            Some(command) => context.hub.command(command, draft).map(Some),
+            Some(command) => self.command(context, command, &place, draft),
             None if old => context.hub.hold(draft).map(Some),
             None => context.hub.submit(draft).map(Some),
         };
@@ -315,8 +308,28 @@ impl Inbound {
             // All of it comes again, with its files.
             return self.answer(serials[0], answer);
         }
-        pieces.iter().flat_map(|piece| &piece.files).for_each(|it| context.files.remove(&it.path));
+        all.iter().flat_map(|piece| &piece.files).for_each(|it| context.files.remove(&it.path));
         serials.iter().for_each(|serial| self.answer(*serial, answer.clone()));
+    }
+
+    /// Has a command done, unless the replies of too many wait there.
+    fn command(
+        &mut self,
+        context: Context<'_>,
+        command: Command,
+        place: &Place,
+        draft: Draft,
+    ) -> Result<Option<Submitted>, Refusal> {
+        let (at, waits) = (&place.conversation, |id| context.hub.to_send(id).is_some());
+        if !self.replies.has_room(command, at, &waits) {
+            let message = "The replies of too many commands wait there.".to_owned();
+            return Err(Refusal::Full(LimitReached { over: Limit::Session, message }));
+        }
+        let submitted = context.hub.command(command, draft)?;
+        if let Submitted::New { id, .. } = submitted {
+            self.replies.add(id, at, &waits);
+        }
+        Ok(Some(submitted))
     }
 
     /// What is answered where a message was taken, or was not.
@@ -327,14 +340,15 @@ impl Inbound {
         (who, place): (Owner, Place),
         old: bool,
     ) -> Answer {
-        match submitted {
+        let refusal = submitted.as_ref().err().cloned();
+        let answer = match submitted {
             Ok(None) => NOBODY,
             Ok(Some(Submitted::Known(id))) => taken(id, true),
             Ok(Some(Submitted::New { id, .. })) => {
                 // It is in its record.
                 self.cursor.take_if(|_| self.groups.is_empty());
                 if old {
-                    self.count_held(place, who);
+                    self.notices.count_held(place, who);
                 }
                 taken(id, false)
             }
@@ -343,41 +357,24 @@ impl Inbound {
             }
             Err(refusal) => match final_refusal(&refusal) {
                 Some(words) => {
-                    self.tell_refused(context, who, place, words);
+                    self.notices.tell_refused(context, who, place, words);
                     Answer::Never(refusal.to_string())
                 }
-                None => {
-                    let said = self.refused.is_some_and(|at| at.elapsed() < TOLD_AGAIN);
-                    if !said && refusal != Refusal::Stopping {
-                        self.refused = Some(Instant::now());
-                        let name = &context.channel.name;
-                        log::warn!("channel {name}: messages are not taken for now: {refusal}");
-                    }
-                    later(&refusal.to_string())
-                }
+                None => later(&refusal.to_string()),
             },
-        }
+        };
+        self.notices.note_refused(context, refusal.as_ref(), &answer);
+        answer
     }
 
-    fn count_held(&mut self, place: Place, who: Owner) {
-        let tell_at = Instant::now() + TELL_HELD_AFTER;
-        match self.held.iter_mut().find(|held| held.place == place) {
-            Some(held) => (held.count, held.tell_at) = (held.count + 1, tell_at),
-            None => self.held.push(Held { place, who, count: 1, tell_at }),
+    fn edit(&mut self, context: Context<'_>, id: &str, text: String) -> Result<Answer, Refusal> {
+        if text.len() > MAX_CHANNEL_TEXT {
+            return Ok(Answer::Never(TOO_LONG.to_owned()));
         }
-    }
-
-    /// Tells a sender that nothing becomes of his message; not of each one of a flood.
-    fn tell_refused(&mut self, context: Context<'_>, who: Owner, place: Place, words: &str) {
-        self.told.retain(|(_, at)| at.elapsed() < TOLD_AGAIN);
-        let known = self.told.iter().any(|(told, _)| *told == place);
-        if !known && self.told.len() < MAX_TOLD {
-            self.told.push((place.clone(), Instant::now()));
-            context.say(who, place, "refused", words.to_owned());
+        // It is answered behind the piece that it edits.
+        if self.groups.edit(id, &text) {
+            return Ok(NOBODY);
         }
-    }
-
-    fn edit(&self, context: Context<'_>, id: &str, text: String) -> Result<Answer, Refusal> {
         let known = context.hub.find_offered(&context.channel.name, &self.account, id);
         let Some(id) = known else { return Ok(NOBODY) };
         context.hub.edit(id, text)?;

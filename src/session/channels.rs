@@ -113,6 +113,10 @@ impl Hub {
     pub fn edit(&self, id: Id, text: String) -> Result<bool, Refusal> {
         let mut state = self.lock();
         let Some(entry) = state.table.get(id) else { return Ok(false) };
+        // It is not known which part of the text was one piece's.
+        if entry.channel.as_ref().is_some_and(|on| !on.joined.is_empty()) {
+            return Ok(false);
+        }
         let record = Record::step(id, 0, self.stamp(), Step::Edited(text));
         let Record::Step { step: Step::Edited(text), .. } = &record else { return Ok(false) };
         // A command is none that waits.

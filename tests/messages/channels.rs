@@ -235,3 +235,44 @@ fn files_reach_the_agent_and_leave_the_directory_of_the_adapter() {
     assert!(shown.ends_with("\na note"), "{shown}");
     assert!(!inside.exists() && outside.exists());
 }
+
+#[test]
+fn who_holds_his_share_is_refused_for_good_and_holds_up_nobody_else() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    let platform = Platform::new(&home, "platform");
+    let limits = "[limits]\nmax_turns = 1\nmax_queue = 10\nmax_queue_per_session = 10\n";
+    home.configure(&format!("{}{limits}{}", gate.agent(), config(&platform, "")));
+    let _gateway = home.start();
+    for n in 0..10 {
+        platform.say(&format!("m{n}"), "ann", "question");
+    }
+    assert!(platform.answer("m9")["as"].is_null(), "it is refused for good");
+    platform.say("m10", "bob", "question");
+    assert!(platform.answer("m10")["as"].is_string());
+    let told = platform.shown("ann", 1).remove(0);
+    assert!(told.contains("not taken"), "{told}");
+    gate.open();
+}
+
+#[test]
+fn pieces_in_front_of_the_one_with_the_mention_belong_to_it_and_long_ones_are_refused() {
+    let (_gateway, platform) = start("groups = [\"room\"]\n");
+    let put = |id: &str, group: &str, mentioned: bool| {
+        let mut piece = private(id, "ann", id);
+        piece["conversation"] = json!("room");
+        piece["kind"] = json!("group");
+        piece["group"] = json!(group);
+        piece["mentioned"] = json!(mentioned);
+        platform.put(&piece);
+    };
+    put("m1", "talk", false);
+    put("m2", "album", false);
+    put("m3", "album", true);
+    assert!(platform.answer("m1")["as"].is_null(), "the group's own talk");
+    assert_eq!(platform.answer("m2")["as"], platform.answer("m3")["as"]);
+    assert_eq!(platform.shown("room", 1), ["m2\nm3"]);
+    platform.say("m4", "bob", &"x".repeat((64 << 10) + 1));
+    assert!(platform.answer("m4")["as"].is_null());
+    assert!(platform.shown("bob", 1)[0].contains("too long"));
+}

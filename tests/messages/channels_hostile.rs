@@ -503,7 +503,7 @@ fn what_is_behind_an_offer_that_is_to_come_again_comes_again_too() {
     let platform = Platform::new(&home, "platform");
     let agent = util::script(&format!("read -r n rest; {}; printf 'begun\\n%s' $n", gate.wait()));
     home.configure(&format!(
-        "{agent}[limits]\nkeep_results = 10\nmax_journal = \"1MiB\"\nmax_queue_per_session = 1000\n\
+        "{agent}[limits]\nkeep_results = 10\nmax_share = 100\nmax_journal = \"1MiB\"\nmax_queue_per_session = 1000\n\
          [channel.office]\n{}allow = [\"ann\"]\n",
         platform.command()
     ));

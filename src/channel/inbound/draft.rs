@@ -2,6 +2,7 @@
 
 use super::context::Context;
 use crate::channel::access::{self, Asked, shown};
+use crate::channel::files::MAX_FILE_BYTES;
 use crate::channel::link::Answer;
 use crate::channel::wire::{self, Kind, Message};
 use crate::journal::WriteError;
@@ -74,7 +75,8 @@ pub(super) fn origin(account: &str, pieces: &[Message], cursor: Option<String>) 
 pub(super) fn add_files(context: Context<'_>, pieces: &[Message], draft: &mut Draft) {
     let config = &context.settings.config;
     let limit = config.limits.max_attachments as u64;
-    let mut room = Shares::of(config).most(limit);
+    let mut room = Shares::of(config).most(limit).min(MAX_FILE_BYTES);
+    let (mut bad, mut first) = (0, String::new());
     let refuses = match () {
         () if limit == 0 => Some("limits.max_attachments is 0"),
         () if config.agent.is_echo() => Some("the agent is echo"),
@@ -98,22 +100,48 @@ pub(super) fn add_files(context: Context<'_>, pieces: &[Message], draft: &mut Dr
                 if draft.text.is_empty() { line } else { continue }
             }
             Err(why) => {
-                let name = shown(if file.name.is_empty() { &file.path } else { &file.name });
+                let plain = file.path.rsplit('/').next().unwrap_or_default();
+                let name = shown(if file.name.is_empty() { plain } else { &file.name });
                 let line = format!("the file \"{name}\" was not taken: {why}");
-                log::warn!("channel {}: {line}", context.channel.name);
+                bad += 1;
+                if bad == 1 {
+                    first.clone_from(&line);
+                }
                 format!("({line})")
             }
         };
         draft.text += if draft.text.is_empty() { "" } else { "\n" };
         draft.text += &line;
     }
+    if bad > 0 {
+        let more = match bad {
+            1 => String::new(),
+            _ => format!("; nor were {} more of this message", bad - 1),
+        };
+        log::warn!("channel {}: {first}{more}", context.channel.name);
+    }
 }
 
-/// What the sender is told of a refusal that is final; `None`: it may pass.
+/// What is answered where nobody is told of a refusal.
+pub(super) fn refused(refusal: &Refusal) -> Answer {
+    match final_refusal(refusal) {
+        Some(_) => Answer::Never(refusal.to_string()),
+        None => later(&refusal.to_string()),
+    }
+}
+
+/// What the sender is told of a refusal that is final; `None`: it may pass. What one principal has too much of
+/// is final, or he would hold up everybody else of the channel.
 pub(super) fn final_refusal(refusal: &Refusal) -> Option<&'static str> {
     Some(match refusal {
         Refusal::Full(reached) if reached.over == Limit::Session => {
             "As many messages wait here as may. This one was not taken: send it again later."
+        }
+        Refusal::Full(reached) | Refusal::Share(reached) | Refusal::Transcripts(reached)
+            if reached.over == Limit::Principal =>
+        {
+            "The gateway keeps as much from here as it may. This message was not taken: send it again \
+             later."
         }
         Refusal::Journal(WriteError::TooLong) => "This message is too long, and was not taken.",
         Refusal::Attachments(_) => {

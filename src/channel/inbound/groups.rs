@@ -4,11 +4,15 @@ use std::time::{Duration, Instant};
 
 use crate::channel::wire::Message;
 use crate::session::Owner;
+use crate::sys::gather::Gather;
 
 /// How long a message waits for its pieces, and how many they may be: a pasted text or an album comes within
 /// two seconds, and has ten of them at most.
 const WAIT: Duration = Duration::from_secs(2);
 const MAX_PIECES: usize = 20;
+
+/// Bytes of text that wait: some hundred long messages.
+const MAX_BYTES: usize = 8 << 20;
 
 /// A message of one or several pieces.
 pub(super) struct Group {
@@ -27,6 +31,13 @@ impl Group {
         Group { who, serials: vec![serial], pieces: vec![piece] }
     }
 
+    /// Leaves each piece out that came before.
+    pub fn once(pieces: &[Message]) -> Vec<Message> {
+        let first =
+            |(at, piece): &(usize, &Message)| pieces[..*at].iter().all(|it| it.id != piece.id);
+        pieces.iter().enumerate().filter(first).map(|(_, piece)| piece.clone()).gather()
+    }
+
     fn is_of(&self, other: &Message) -> bool {
         let id = |it: &Message| it.from.as_ref().map(|from| from.id.clone());
         self.pieces.first().is_some_and(|first| {
@@ -41,9 +52,18 @@ impl Groups {
         self.0.is_empty()
     }
 
-    /// Whether this is a further piece of one.
-    pub fn has(&self, piece: &Message) -> bool {
-        self.0.iter().any(|(group, _)| group.is_of(piece))
+    /// Gives a piece that waits another text. False: none has this id.
+    pub fn edit(&mut self, id: &str, text: &str) -> bool {
+        let pieces = self.0.iter_mut().flat_map(|(group, _)| &mut group.pieces);
+        let found = pieces.filter(|piece| piece.id == id);
+        found.map(|piece| text.clone_into(&mut piece.text)).count() > 0
+    }
+
+    /// Whether they take more memory than they may.
+    pub fn is_large(&self) -> bool {
+        let pieces = self.0.iter().flat_map(|(group, _)| &group.pieces);
+        let bytes = |it: &Message| it.text.len() + it.subject.as_ref().map_or(0, String::len);
+        pieces.map(bytes).sum::<usize>() > MAX_BYTES
     }
 
     /// Takes a piece; returns the message that is whole with it.
@@ -60,16 +80,14 @@ impl Groups {
         (group.pieces.len() >= MAX_PIECES).then(|| self.0.remove(at).0)
     }
 
-    /// Takes those out that something else follows in their conversation.
-    pub fn take_others(&mut self, message: &Message) -> Vec<Group> {
-        let all = std::mem::take(&mut self.0);
-        let follows = |(group, _): &(Group, Instant)| {
+    /// Takes the first one out that something else follows in its conversation. The others stay, so that they
+    /// can be forgotten, and no cursor goes beyond them.
+    pub fn take_other(&mut self, message: &Message) -> Option<Group> {
+        let at = self.0.iter().position(|(group, _)| {
             let same = group.pieces.iter().any(|it| it.conversation == message.conversation);
             same && !group.is_of(message)
-        };
-        let (others, rest) = all.into_iter().partition::<Vec<_>, _>(follows);
-        self.0 = rest;
-        others.into_iter().map(|(group, _)| group).collect()
+        })?;
+        Some(self.0.remove(at).0)
     }
 
     pub fn take_due(&mut self, now: Instant) -> Option<Group> {
@@ -145,9 +163,38 @@ mod tests {
         assert_eq!(serials(whole).len(), MAX_PIECES);
         groups.join(piece(21, "a", Some("g")), now);
         groups.join(piece(22, "b", Some("h")), now);
-        assert!(groups.take_others(&piece(23, "a", Some("g")).pieces[0]).is_empty());
-        let others = groups.take_others(&piece(23, "a", None).pieces[0]);
-        assert_eq!(others.into_iter().map(|it| serials(Some(it))).collect::<Vec<_>>(), [[21]]);
+        assert!(groups.take_other(&piece(23, "a", Some("g")).pieces[0]).is_none());
+        assert_eq!(serials(groups.take_other(&piece(23, "a", None).pieces[0])), [21]);
+        assert!(groups.take_other(&piece(23, "a", None).pieces[0]).is_none());
+    }
+
+    #[test]
+    fn what_is_behind_a_refused_group_of_its_conversation_is_forgotten_with_it() {
+        let (mut groups, now) = (Groups::default(), Instant::now());
+        groups.join(piece(1, "a", Some("g")), now);
+        let mut other = piece(2, "a", Some("g"));
+        other.pieces[0].thread = Some("t".to_owned());
+        groups.join(other, now);
+        let message = piece(3, "a", None);
+        assert_eq!(serials(groups.take_other(&message.pieces[0])), [1]);
+        assert!(!groups.is_empty(), "no cursor may go beyond the second one");
+        groups.forget_after(1);
+        assert!(groups.take_other(&message.pieces[0]).is_none());
+    }
+
+    #[test]
+    fn a_piece_that_waits_is_edited_in_its_place_and_counts_once() {
+        let (mut groups, now) = (Groups::default(), Instant::now());
+        groups.join(piece(1, "a", Some("g")), now);
+        groups.join(piece(2, "a", Some("g")), now);
+        let again = Group { serials: vec![3], ..piece(2, "a", Some("g")) };
+        groups.join(again, now);
+        assert!(!groups.edit("m9", "new"));
+        assert!(groups.edit("m1", "new"));
+        let group = groups.take_first().unwrap();
+        assert_eq!(group.serials, [1, 2, 3]);
+        let pieces = Group::once(&group.pieces);
+        assert_eq!(pieces.iter().map(|it| &*it.text).collect::<Vec<_>>(), ["new", "t"]);
     }
 
     #[test]

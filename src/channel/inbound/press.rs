@@ -1,7 +1,7 @@
 //! A button under a question of an agent's.
 
 use super::context::Context;
-use super::draft::{later, sender};
+use super::draft::{refused, sender};
 use super::{Inbound, NOBODY};
 use crate::channel::access::Asked;
 use crate::channel::link::Answer;
@@ -24,7 +24,8 @@ impl Inbound {
         let name = press.from.as_ref().map_or("", |from| &from.name);
         let mut answer = NOBODY;
         let choice = ["allow", "deny"].contains(&&*press.choice);
-        if let Some((who, operator)) = self.judge(context, &asked, name).filter(|_| choice) {
+        if let Some((who, operator)) = self.judge(context, &asked, (name, false)).filter(|_| choice)
+        {
             let channel = context.channel.name.clone();
             let from = press.from.as_ref().map(|from| from.id.clone()).unwrap_or_default();
             let sender = Sender { who, channel, from, operator };
@@ -33,10 +34,10 @@ impl Inbound {
             // Else it may have been answered before, or is none of his.
             if let Err(e @ (Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping)) = answered
             {
-                answer = later(&e.to_string());
+                answer = refused(&e);
             }
         }
-        if let Answer::Taken { .. } = answer {
+        if !matches!(answer, Answer::Later { .. }) {
             self.read_to(serial, press.cursor.clone());
         }
         self.answer(serial, answer);

@@ -1,8 +1,9 @@
 //! Reads what an adapter says. Pure.
 //!
 //! A member that is missing or of another type is a fault of the adapter's, which the error names: nothing is
-//! lost, for the platform still has what was offered. An id that is too long or has control characters may be
-//! a stranger's doing: that item alone is refused for good, or a stranger could stop a channel.
+//! lost, for the platform still has what was offered. An id that is empty, too long or has control characters
+//! may be a stranger's doing: that item alone is refused for good, or a stranger could stop a channel. A time
+//! that is none counts as missing.
 
 use super::{
     Can, Connection, Failure, FailureKind, File, FromAdapter, Inbound, Kind, Message, News, Offer,
@@ -92,7 +93,12 @@ impl<'a> Object<'a> {
     }
 
     fn id(&self, name: &str) -> Read<String> {
-        self.maybe_id(name).and_then(|id| self.needed(name, id))
+        match self.maybe_id(name)? {
+            None if self.get(name).is_some() => {
+                Err(Wrong::Value(format!("{}: \"{name}\" is empty", self.what)))
+            }
+            id => self.needed(name, id),
+        }
     }
 
     /// What only the adapter chooses, with the limits of an id.
@@ -289,12 +295,7 @@ fn offer(line: &Object<'_>, op: &str) -> Read<Offer> {
             from: line.sender()?,
             text: line.text("text")?.unwrap_or_default(),
             subject: line.text("subject")?,
-            at: match line.text("at")? {
-                Some(at) => {
-                    Some(time(&at).ok_or_else(|| line.wrong("at", "must be an RFC 3339 time"))?)
-                }
-                None => None,
-            },
+            at: line.text("at")?.and_then(|at| time(&at)),
             reply_to: line.maybe_id("reply_to")?,
             mentioned: line.flag("mentioned", false)?,
             group: line.maybe_id("group")?,

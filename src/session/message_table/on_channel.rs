@@ -69,7 +69,7 @@ pub struct OnChannel {
     /// It is known by its id alone.
     pub(super) faded: bool,
     /// The keys of all its ids but the first.
-    pub(super) joined: Vec<Digest>,
+    pub joined: Vec<Digest>,
     /// What stays of this in the journal when the text goes.
     pub(super) left: u32,
 }

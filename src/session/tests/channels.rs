@@ -336,6 +336,8 @@ fn what_waits_is_edited_and_what_runs_is_not() {
     assert_eq!(edit(runs, "no"), Ok(false));
     assert_eq!(edit(waits, "three"), Ok(true));
     assert_eq!(edit(waits, "/new"), Ok(false), "a command comes by itself");
+    let pieces = new(house.hub.submit(offered(origin(&["3", "4"], "eve", false), "a\nb")));
+    assert_eq!(edit(pieces, "c"), Ok(false), "nobody knows which part of it is meant");
     assert_eq!(edit(waits, "four"), Ok(true));
     let durable = house.journal.durable();
     assert!(durable.last().unwrap().1.contains("four"), "{durable:?}");
