@@ -52,9 +52,9 @@ pub fn judge<'a>(
     let has = |list: &[String], id: &str| list.iter().any(|known| known == id);
     let (id, alias) = (from.id, channel.r#as.get(from.id));
     if asked.private {
-        let listed = has(&channel.allow, id) || has(&channel.operators, id) || alias.is_some();
-        if !from.verified || !(listed || paired(id)) {
-            let pair = from.verified && channel.unknown == Unknown::Pair;
+        if !from.verified || !channel.serves(id, paired) {
+            let may = channel.unknown == Unknown::Pair && !has(&channel.groups, id);
+            let pair = from.verified && may;
             return Verdict::Stranger { id, pair };
         }
     } else if !has(&channel.groups, asked.conversation) {
@@ -98,8 +98,15 @@ pub fn name_of(channel: &str, ids: &[&str]) -> String {
 pub struct Strangers(Vec<(String, Instant)>);
 
 impl Strangers {
-    /// The line for the log about one, once an hour, and about a bounded number of them in that time.
-    pub fn note(&mut self, channel: &str, id: &str, name: &str, now: Instant) -> Option<String> {
+    /// The line for the log about one, once an hour, and about a bounded number of them in that time. `pair`:
+    /// see [`Verdict::Stranger`].
+    pub fn note(
+        &mut self,
+        channel: &str,
+        (id, name): (&str, &str),
+        pair: bool,
+        now: Instant,
+    ) -> Option<String> {
         let age = |at: Instant| now.saturating_duration_since(at);
         self.0.retain(|(_, at)| age(*at) < STRANGER_NAMED_AGAIN);
         if self.0.len() >= MAX_STRANGERS_NAMED || self.0.iter().any(|(known, _)| known == id) {
@@ -109,7 +116,12 @@ impl Strangers {
         let last = self.0.len() == MAX_STRANGERS_NAMED;
         let more = if last { "; more of them are not named for an hour" } else { "" };
         let [id, name] = [id, name].map(shown);
-        Some(format!("channel {channel}: \"{id}\" ({name}) is on no list and gets no answer{more}"))
+        let what = if pair {
+            "is on no list and may get a pairing code"
+        } else {
+            "is on no list, or the platform does not vouch for this id: no answer"
+        };
+        Some(format!("channel {channel}: \"{id}\" ({name}) {what}{more}"))
     }
 }
 

@@ -182,7 +182,7 @@ impl Inbound {
             Verdict::Stranger { id, pair } => (id.to_owned(), pair && may_pair),
         };
         let now = Instant::now();
-        let line = self.strangers.note(&channel.name, &id, name, now);
+        let line = self.strangers.note(&channel.name, (&id, name), pair, now);
         line.iter().for_each(|line| log::info!("{line}"));
         let mut bytes = [0; 8];
         if pair && random::fill(&mut bytes).is_ok() {

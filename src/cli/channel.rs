@@ -114,14 +114,35 @@ fn sessions(client: &mut Client<'_>, channel: &str) -> Result<Exit, Failure> {
         }
         match answer["next"].as_str() {
             Some(next) => after = encoded(next),
-            None => break say(&table(&["SESSION", "PRINCIPAL", "RUNNING", "QUEUED"], rows)),
+            None => break,
         }
     }
+    if rows.is_empty() {
+        known(client, channel)?;
+    }
+    say(&table(&["SESSION", "PRINCIPAL", "RUNNING", "QUEUED"], rows))
+}
+
+/// What is known of a name of which there is nothing to show.
+///
+/// # Errors
+/// No channel has it.
+fn known(client: &mut Client<'_>, channel: &str) -> Result<(), Failure> {
+    let answer = request(client, "GET", "/v1/channels")?;
+    let mut all = answer["channels"].as_array().into_iter().flatten();
+    if all.any(|one| one["name"] == *channel) {
+        return Ok(());
+    }
+    Err(Failure::failed(format!(
+        "nothing is known of it, and there is no channel {}; `hermes-gateway channel` lists them",
+        quoted(channel)
+    )))
 }
 
 /// Prints what was said in a session of a channel, or of ours.
 fn read(client: &mut Client<'_>, session: &str) -> Result<Exit, Failure> {
     let channel = session.split(':').next().unwrap_or_default();
+    let known = known(client, channel);
     let target =
         format!("/v1/messages?principal={}&session={}&limit=1", encoded(channel), encoded(session));
     let found = request(client, "GET", &target)?;
@@ -134,14 +155,15 @@ fn read(client: &mut Client<'_>, session: &str) -> Result<Exit, Failure> {
     if answer.status != 200 {
         return Err(refused(answer, Instant::now() + CONTROL_TIMEOUT));
     }
-    let mut events = answer.events();
+    let (mut events, mut any) = (answer.events(), false);
     while let Some(event) = events.next(deadline)? {
         let line = line_of(&event.name, &parse(event.data.as_bytes())?);
         if !line.is_empty() {
             say(&line)?;
+            any = true;
         }
     }
-    Ok(Exit::Planned)
+    if any { Ok(Exit::Planned) } else { known.map(|()| Exit::Planned) }
 }
 
 /// What a record has said, with who said it; nothing where it says nothing.
@@ -149,8 +171,13 @@ fn line_of(kind: &str, record: &Value) -> String {
     let (who, text) = match kind {
         "accepted" => {
             let from = &record["origin"];
-            let name = if from["name"].is_string() { &from["name"] } else { &record["principal"] };
-            (word(name), &record["text"])
+            // A name is what its bearer likes.
+            let who = match (word(&from["from"]), from["name"].is_string()) {
+                (id, true) => format!("{id} ({})", word(&from["name"])),
+                (id, false) if from["from"].is_string() => id,
+                (..) => word(&record["principal"]),
+            };
+            (who, &record["text"])
         }
         "edited" => ("changed to".to_owned(), &record["text"]),
         "done" => ("agent".to_owned(), &record["reply"]),

@@ -121,9 +121,18 @@ fn channel(config: &Config, channel: &Channel, diagnostics: &mut Diagnostics<'_>
         diagnostics.fault(&name, &format!("has no command; give it one, like {like}"));
     }
     command(&name, false, &channel.command, like, diagnostics);
+    let person = |id: &&String| channel.serves(id, &|_| false);
+    if let Some(id) = channel.groups.iter().find(person) {
+        let fault = format!(
+            "has {}, which is in allow, operators or as too: a group and a person of one id would be \
+             one principal; remove one",
+            quoted(id)
+        );
+        diagnostics.fault(&format!("{name}.groups"), &fault);
+    }
     if !channel.home.is_empty() && !channel.listed().contains(&channel.home.as_str()) {
         let fault = format!(
-            "is {}, which is not in allow, groups or operators; add it there",
+            "is {}, which is not in allow, groups, operators or as; add it there",
             quoted(&channel.home)
         );
         diagnostics.fault(&format!("{name}.home"), &fault);

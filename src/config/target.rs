@@ -14,6 +14,14 @@ impl Channel {
         Channel { name: name.to_owned(), ..Channel::default() }
     }
 
+    /// Whether somebody may talk in private, by its lists or since he was let in.
+    pub fn serves(&self, id: &str, paired: &dyn Fn(&str) -> bool) -> bool {
+        let has = |list: &[String]| list.iter().any(|known| known == id);
+        // A group of this id would be the same principal.
+        let paired = || !has(&self.groups) && paired(id);
+        has(&self.allow) || has(&self.operators) || self.r#as.get(id).is_some() || paired()
+    }
+
     /// Who may talk, and where, by its lists.
     pub fn listed(&self) -> Vec<&str> {
         let lists = [&self.allow, &self.groups, &self.operators].into_iter().flatten();

@@ -13,7 +13,7 @@ use super::notices::Notice;
 use super::reply::ReplyBuffer;
 use super::states::{DeliveryState, TurnState};
 use super::submit::Refusal;
-use crate::journal::record::{Fact, Part, Record, Step};
+use crate::journal::record::{Accepted, Fact, Part, Record, Step};
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
 
@@ -50,18 +50,20 @@ impl Hub {
     /// A channel works from now on: `wake` is notified whenever there may be something new for it. All that is
     /// to be sent there is new to it.
     pub fn attach_channel(self: &Arc<Self>, name: &str, wake: &Arc<EventFd>) {
-        let mut state = self.lock();
-        let State { table, to_send, .. } = &mut *state;
-        let ids = table.sorted(Entry::is_to_be_sent, |entry| entry.outcome);
-        let ids = ids.into_iter().filter(|(_, entry)| entry.target() == Some(name));
-        to_send.insert(name.to_owned(), ids.map(|(id, _)| id).gather());
+        self.lock().offer_all(name);
         self.attached.set(name, Some(Arc::clone(wake)));
         wake.notify();
     }
 
     /// A channel does not work any more.
     pub fn detach_channel(&self, name: &str) {
-        self.lock().to_send.remove(name);
+        let mut state = self.lock();
+        state.to_send.remove(name);
+        if !self.is_channel(name) {
+            state.move_deliveries(name);
+            self.maintenance_wakeup.notify_all();
+        }
+        drop(state);
         self.attached.set(name, None);
         if self.is_draining() || self.is_paused() {
             self.wake_main();
@@ -155,18 +157,19 @@ impl Hub {
         let (state, now) = (self.lock(), self.stamp());
         let entry = state.table.copy(id).filter(|entry| !entry.erased && entry.is_to_be_sent())?;
         let outgoing = entry.delivery?;
-        let channel = settings.config.channel.get(&outgoing.target)?;
+        // One that is configured no more ends what it has begun, before it is detached.
+        let channel = settings.config.channel.get(&outgoing.target);
         let on = entry.channel.unwrap_or_default();
         let mut place = on.place;
         if place.conversation.is_empty() {
-            place.conversation.clone_from(&channel.home);
+            place.conversation.clone_from(&channel?.home);
         }
         state.follow(&outgoing.target, &mut place);
         // What nobody could send while the machine was off does not grow old meanwhile.
         let age = now.uptime().saturating_sub(outgoing.since.uptime());
         let give_up = if place.conversation.is_empty() {
             Some(format!("channel {:?} has no home, and the message names none", outgoing.target))
-        } else if Duration::from_millis(age) >= channel.expire {
+        } else if channel.is_some_and(|it| Duration::from_millis(age) >= it.expire) {
             Some(format!("it expired after {} attempts", outgoing.attempts))
         } else {
             None
@@ -256,7 +259,34 @@ impl Hub {
         state.replies.iter().filter_map(known).gather()
     }
 
-    /// Whether a target is a channel, to which no delivery worker sends.
+    /// Whether who has said something on a channel may still talk there; of one that is configured no more
+    /// nothing is known.
+    pub(super) fn is_served(&self, message: &Accepted) -> bool {
+        let settings = self.settings();
+        let origin = message.origin.as_deref().filter(|it| !it.from.is_empty());
+        let channel = message.deliver.as_ref().and_then(|it| settings.config.channel.get(it));
+        let Some((origin, channel)) = origin.zip(channel) else { return true };
+        let (state, name) = (self.lock(), &*channel.name);
+        if !origin.group {
+            let paired = |id: &str| state.table.fact(name, Fact::Paired, id).is_some();
+            return channel.serves(&origin.from, &paired);
+        }
+        // A group may be listed by either name.
+        let now = |group: &str| {
+            let mut place = Place { conversation: group.to_owned(), thread: None };
+            state.follow(name, &mut place);
+            place.conversation
+        };
+        let here = now(&origin.conversation);
+        channel.groups.iter().any(|group| *group == origin.conversation || now(group) == here)
+    }
+
+    /// Whether a target is a channel, or still one, to which no delivery worker sends.
+    pub(super) fn sends_itself(&self, state: &State, target: &str) -> bool {
+        self.is_channel(target) || state.to_send.get(target).is_some()
+    }
+
+    /// Whether the configuration has a channel of this name.
     pub(super) fn is_channel(&self, target: &str) -> bool {
         self.settings().config.channel.get(target).is_some()
     }
@@ -275,21 +305,39 @@ impl Hub {
         }
     }
 
-    /// A name that was a channel's may be a target's, or nobody's.
-    pub(super) fn move_deliveries(&self, state: &mut State, before: &[&str]) {
-        for name in before.iter().filter(|name| !self.is_channel(name)) {
-            state.to_send.remove(name);
-            let State { table, deliveries, .. } = &mut *state;
-            for (id, entry) in table.sorted(Entry::is_to_be_sent, |entry| entry.outcome) {
-                if entry.target() == Some(name) {
-                    deliveries.push(name, &entry.owner.principal, id);
-                }
+    /// A name that was a channel's may be a target's, or nobody's: what was to be sent there is moved once the
+    /// channel is detached. One that is back before that has all of it again.
+    pub(super) fn follow_channels(&self, state: &mut State, before: &[&str]) {
+        for name in before {
+            if !self.sends_itself(state, name) {
+                state.move_deliveries(name);
+            }
+        }
+        for name in self.settings().config.channel.names() {
+            if !before.contains(&name) && state.to_send.get(name).is_some() {
+                state.offer_all(name);
             }
         }
     }
 }
 
 impl State {
+    /// All that is to be sent to a channel is new to it.
+    fn offer_all(&mut self, name: &str) {
+        let ids = self.table.sorted(Entry::is_to_be_sent, |entry| entry.outcome);
+        let ids = ids.into_iter().filter(|(_, entry)| entry.target() == Some(name));
+        self.to_send.insert(name.to_owned(), ids.map(|(id, _)| id).gather());
+    }
+
+    /// What was to be sent to a channel goes to a target of its name, or is a dead letter.
+    fn move_deliveries(&mut self, name: &str) {
+        for (id, entry) in self.table.sorted(Entry::is_to_be_sent, |entry| entry.outcome) {
+            if entry.target() == Some(name) {
+                self.deliveries.push(name, &entry.owner.principal, id);
+            }
+        }
+    }
+
     /// Queues a message whose end could not be written.
     pub(super) fn take_up(&mut self, id: Id) {
         if let Some(entry) = self.table.get(id).filter(|entry| !entry.turn.is_over()) {

@@ -98,7 +98,11 @@ impl Hub {
         let mut asks = None;
         let reply = match command {
             _ if !operator && !command.is_open() => {
-                format!("{} is for operators; {} is not in session.operators.", text, who.principal)
+                let (who, key) = match &*sender.from {
+                    "" => (&*who.principal, "session.operators".to_owned()),
+                    from => (from, format!("channel.{}.operators", sender.channel)),
+                };
+                format!("{text} is for operators; {} is not in {key}.", escaped(who, false))
             }
             Command::Start => {
                 format!(
@@ -111,9 +115,12 @@ impl Hub {
                 may.map(|(word, _, line)| format!("{word:<9}{line}")).gather().join("\n")
             }
             Command::Missed => match self.take_missed(&who, id) {
-                (0, None) => "Nothing was missed.".to_owned(),
-                (taken, None) => format!("Messages taken: {taken}."),
-                (taken, Some(refusal)) => {
+                (0, _, None) => "Nothing was missed.".to_owned(),
+                (taken, 0, None) => format!("Messages taken: {taken}."),
+                (taken, left, None) => {
+                    format!("Messages taken: {taken}. Left: {left}, for another /missed.")
+                }
+                (taken, _, Some(refusal)) => {
                     format!("Messages taken: {taken}. {}", not_done(&refusal))
                 }
             },

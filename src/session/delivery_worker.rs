@@ -36,7 +36,7 @@ impl Hub {
         else {
             return;
         };
-        if self.is_channel(&target) {
+        if self.sends_itself(state, &target) {
             self.send_on_channel(state, &target, id);
         } else {
             state.deliveries.push(&target, &owner.principal, id);
@@ -98,7 +98,8 @@ impl Hub {
             let held = self.is_draining() || self.is_paused();
             let Some(id) = first.filter(|_| !held) else { return Err(None) };
             // What is a channel by now sends it itself.
-            let sends = |entry: &Entry| may_be_sent(entry) && !self.is_channel(name);
+            let itself = self.sends_itself(&state, name);
+            let sends = |entry: &Entry| may_be_sent(entry) && !itself;
             let Some(entry) = state.table.copy(id).filter(sends) else {
                 state.deliveries.advance(name, id, None);
                 return Ok(());

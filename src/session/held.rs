@@ -11,6 +11,9 @@ use crate::config::Busy;
 use crate::journal::record::{Accepted, Origin, Step};
 use crate::sys::gather::Gather;
 
+/// How many are taken at once: each is a sync of the disk, for which all of the channel waits.
+const MAX_MISSED: usize = 20;
+
 /// The end of a message that was held.
 const HELD: &str = "held: it was old when it came, and /missed takes it";
 
@@ -51,23 +54,30 @@ impl Hub {
         }
     }
 
-    /// Submits what was held in a session, each message once, in their order.
-    /// How many were, and why no more.
+    /// Submits what was held in a session, each message once, in their order, and not too many at once.
+    /// How many were, how many are left, and why no more.
     pub(super) fn take_missed(
         self: &Arc<Self>,
         who: &Owner,
         command: Id,
-    ) -> (usize, Option<Refusal>) {
+    ) -> (usize, usize, Option<Refusal>) {
         let messages = self.messages_of(who);
         let held =
             messages.iter().filter(|(id, turn)| *turn == TurnState::Cancelled && *id < command);
-        let mut taken = 0;
+        let (mut taken, mut left) = (0, 0);
         for (id, _) in held {
             let Some(entry) = self.lock().table.copy(*id) else { continue };
             let is_held =
                 |step: &Option<Step>| matches!(step, Some(Step::Cancelled(why)) if why == HELD);
             let Ok(true) = self.outcome(&entry).map(|step| is_held(&step)) else { continue };
             let key = digest_of(&[b"/missed", id.to_string().as_bytes()]);
+            if self.lock().table.find_by_idempotency_key(key).is_some() {
+                continue;
+            }
+            if taken == MAX_MISSED {
+                left += 1;
+                continue;
+            }
             let submitted = match self.accepted(&entry) {
                 Ok(message) => self.submit(again(who, message, Some((key, 0)))),
                 Err(e) => Err(Refusal::Failed(e.to_string())),
@@ -75,10 +85,10 @@ impl Hub {
             match submitted {
                 Ok(Submitted::New { .. }) => taken += 1,
                 Ok(Submitted::Known(_)) => {}
-                Err(refusal) => return (taken, Some(refusal)),
+                Err(refusal) => return (taken, left, Some(refusal)),
             }
         }
-        (taken, None)
+        (taken, left, None)
     }
 }
 

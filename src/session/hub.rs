@@ -240,7 +240,7 @@ impl Hub {
         }
         // It may be what they wait for.
         state.retry_soon();
-        self.move_deliveries(&mut state, &before.config.channel.names());
+        self.follow_channels(&mut state, &before.config.channel.names());
         self.attached.wake();
         self.maintenance_wakeup.notify_all();
         self.start_turns(state);

@@ -46,7 +46,8 @@ impl Hub {
             return Err(WriteError::Unavailable(why));
         }
         let purpose = match record {
-            Record::Accepted(_) | Record::Step { step: Step::Requeued | Step::Approval(_), .. } => {
+            Record::Accepted(_)
+            | Record::Step { step: Step::Requeued | Step::Approval(_) | Step::Edited(_), .. } => {
                 Purpose::NewWork
             }
             _ => Purpose::Completion,

@@ -172,6 +172,13 @@ impl Hub {
             let words = "the gateway ended before it had carried this command out: send it again";
             return Outcome::Failed(words.to_owned());
         }
+        if !self.is_served(&message) {
+            let cancelled = self.cancel(id, "its sender may not talk on its channel any more");
+            return match cancelled {
+                Ok(()) => Outcome::Ended(CancelReason::Cancelled),
+                Err(refusal) => Outcome::Short(refusal.to_string()),
+            };
+        }
         match self.run_durable(id, &entry, &message, &run) {
             Ok(outcome) => outcome,
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::InvalidData) => {

@@ -132,6 +132,8 @@ fn the_command_prints_the_sessions_of_a_channel_and_what_was_said() {
         (&["channel", "pair", "K7M2ABCD"][..], "There is no such pairing code"),
         (&["channel", "restart", "nowhere"], "There is no such channel"),
         (&["channel", "unpair", "office", "42"], "There is no such"),
+        (&["channel", "read", "nonsense"], "there is no channel \"nonsense\""),
+        (&["channel", "sessions", "nonsense"], "there is no channel \"nonsense\""),
     ] {
         let outcome = home.run(words).assert_code(1);
         assert!(outcome.stderr.contains(said), "{words:?}: {}", outcome.stderr);

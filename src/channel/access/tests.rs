@@ -78,6 +78,9 @@ fn nobody_is_served_by_default() {
 fn a_stranger_may_be_offered_a_code_only_in_private_and_where_it_is_configured() {
     let config = config(|channel| assert!(channel.unknown.choose("pair")));
     assert_eq!(judged(&config, &private("zoe")), "stranger zoe true");
+    assert_eq!(judged(&config, &private("#ops")), "stranger #ops false", "a group's id");
+    let grouped = self::config(|channel| channel.groups.push("pam".to_owned()));
+    assert_eq!(judged(&grouped, &private("pam")), "stranger pam false");
     assert_eq!(judged(&config, &Asked { conversation: "#x", ..group("zoe") }), "stranger #x false");
     let unverified = Some(Sender { verified: false, ..sender("zoe").unwrap() });
     assert_eq!(judged(&config, &Asked { from: unverified, ..private("") }), "stranger zoe false");
@@ -161,12 +164,18 @@ fn no_two_places_have_the_same_name_and_each_is_good_as_a_principal() {
 #[test]
 fn a_stranger_is_named_once_an_hour_and_a_crowd_in_part() {
     let (mut strangers, now) = (Strangers::default(), Instant::now());
-    let line = strangers.note("office", "4\n2", "Ann", now).unwrap();
-    assert_eq!(line, "channel office: \"4\\u{a}2\" (Ann) is on no list and gets no answer");
-    assert_eq!(strangers.note("office", "4\n2", "Ann", now), None);
-    let lines: Vec<String> =
-        (0..99).filter_map(|id| strangers.note("office", &id.to_string(), "", now)).collect();
+    let ann = ("4\n2", "Ann");
+    let line = strangers.note("office", ann, false, now).unwrap();
+    assert_eq!(
+        line,
+        "channel office: \"4\\u{a}2\" (Ann) is on no list, or the platform does not vouch for this id: \
+         no answer"
+    );
+    assert_eq!(strangers.note("office", ann, false, now), None);
+    let lines: Vec<String> = (0..99)
+        .filter_map(|id| strangers.note("office", (&id.to_string(), ""), true, now))
+        .collect();
     assert_eq!(lines.len(), MAX_STRANGERS_NAMED - 1);
-    assert!(lines.last().unwrap().ends_with("answer; more of them are not named for an hour"));
-    assert!(strangers.note("office", "4\n2", "Ann", now + STRANGER_NAMED_AGAIN).is_some());
+    assert!(lines.last().unwrap().ends_with("code; more of them are not named for an hour"));
+    assert!(strangers.note("office", ann, false, now + STRANGER_NAMED_AGAIN).is_some());
 }

@@ -106,10 +106,21 @@ fn ids_and_principals_of_a_channel_are_checked() {
 fn a_home_is_where_somebody_may_talk() {
     error(
         &office("allow = ['1']\nhome = '2'"),
-        "6:1: channel.office.home is \"2\", which is not in allow, groups or operators; add it there",
+        "6:1: channel.office.home is \"2\", which is not in allow, groups, operators or as; add it there",
     );
     for list in ["allow = ['2']", "groups = ['2']", "operators = ['2']", "as.2 = 'alice'"] {
         good(&office(&format!("{list}\nhome = '2'")), &[]);
+    }
+}
+
+#[test]
+fn a_group_and_a_person_have_different_ids() {
+    for list in ["allow = ['2']", "operators = ['2']", "as.2 = 'alice'"] {
+        error(
+            &office(&format!("groups = ['1', '2']\n{list}")),
+            "5:1: channel.office.groups has \"2\", which is in allow, operators or as too: a group \
+             and a person of one id would be one principal; remove one",
+        );
     }
 }
 

@@ -12,11 +12,13 @@ use crate::session::{Parts, Place, ToSend};
 
 const HOUR: u64 = 3_600_000;
 
-/// The channel `office`, on which `ann` is an operator and `bob` the owner.
+/// The channel `office`, on which `ann` is an operator, `bob` the owner, and `eve` may talk.
 pub(super) fn office(config: &mut Config) {
     let mut channel = Channel::new("office");
     channel.home = "home".to_owned();
     channel.operators = vec!["ann".to_owned()];
+    channel.allow = vec!["eve".to_owned()];
+    channel.groups = vec!["room".to_owned()];
     channel.r#as.insert("bob".to_owned(), "owner".to_owned());
     channel.expire = Duration::from_secs(24 * 3600);
     config.channel.insert("office".to_owned(), channel);
@@ -414,6 +416,51 @@ fn what_is_held_is_so_after_a_crash_between_its_two_records() {
 }
 
 #[test]
+fn no_more_than_twenty_that_were_held_run_at_once() {
+    let house = House::with(None, office);
+    for at in 0..22 {
+        let id = at.to_string();
+        new(house.hub.hold(offered(origin(&[&id], "eve", false), "x")));
+    }
+    let first = say(&house, "a", "eve", "/missed");
+    assert_eq!(first, "Messages taken: 20. Left: 2, for another /missed.");
+    assert_eq!(say(&house, "b", "eve", "/missed"), "Messages taken: 2.");
+}
+
+#[test]
+fn what_waits_of_somebody_who_may_not_talk_any_more_is_cancelled() {
+    let house = House::with(Some(&format!("{GATE}printf %s \"$m\"")), |config| {
+        office(config);
+        config.limits.max_turns = 1;
+    });
+    house.hub.keep_fact("office", Fact::Paired, "pat", "Pat").unwrap();
+    let runs = submit(&house, "1", "one");
+    house.until_logged(1);
+    let from = |id: &str, from: &str, group| {
+        new(house.hub.submit(offered(origin(&[id], from, group), "x")))
+    };
+    let [listed, paired, group] =
+        [from("2", "eve", false), from("3", "pat", false), from("4", "eve", true)];
+    let mut config = house.hub.settings().config.clone();
+    let channel = config.channel.get_mut("office").unwrap();
+    (channel.allow, channel.groups) = (Vec::new(), vec!["before".to_owned()]);
+    house.hub.reload(settings(&config).0);
+    let ann = from("5", "ann", false);
+    house.hub.keep_fact("office", Fact::Moved, "before", "room").unwrap();
+    house.open_gate();
+    for (id, turn) in [
+        (runs, TurnState::Done),
+        (listed, TurnState::Cancelled),
+        (paired, TurnState::Done),
+        (group, TurnState::Done),
+        (ann, TurnState::Done),
+    ] {
+        house.wait(id);
+        assert_eq!(house.turn(id), turn, "{id}");
+    }
+}
+
+#[test]
 fn everybody_may_ask_what_this_is_and_operators_of_the_channel_may_command() {
     let house = House::with(None, office);
     let start = say(&house, "1", "eve", "/start");
@@ -426,7 +473,8 @@ fn everybody_may_ask_what_this_is_and_operators_of_the_channel_may_command() {
         say(&house, "5", "bob", "/whoami"),
         "You are office:room (bob on office), an operator of this gateway."
     );
-    assert!(say(&house, "6", "eve", "/new").contains("is for operators"));
+    let refused = say(&house, "6", "eve", "/new");
+    assert_eq!(refused, "/new is for operators; eve is not in channel.office.operators.");
     // Whoever says so over the API is nobody there.
     let near = Origin { account: String::new(), ..origin(&["7"], "ann", false) };
     let id = new(house.hub.command(Command::New, offered(near, "/new")));
@@ -470,8 +518,23 @@ fn a_channel_that_is_configured_no_more_leaves_dead_letters_and_one_that_comes_t
     house.until_idle();
     attached(&house);
     house.hub.take_to_send("office");
-    let (settings, _) = settings(&Config::default());
-    house.hub.reload(settings);
+    let [none, with] = [false, true].map(|with| {
+        let mut config = Config::default();
+        with.then(|| office(&mut config));
+        settings(&config).0
+    });
+    house.hub.reload(none.clone());
+    // What is at work ends there, and one that is back in time has all of it.
+    assert!(house.hub.to_send(id).is_some());
+    let late = submit(&house, "2", "late");
+    house.wait(late);
+    house.hub.reload(with);
+    assert_eq!(house.hub.take_to_send("office"), [id, late]);
+    house.hub.write_part(late, 1, part(0, None)).unwrap();
+    house.hub.settle(late, 1, Step::Delivered).unwrap();
+    house.hub.reload(none);
+    assert_eq!(house.counts().dead_letters, 0);
+    house.hub.detach_channel("office");
     house.until("it is a dead letter", || house.counts().dead_letters == 1);
     assert!(house.hub.to_send(id).is_none());
     assert!(house.message(id).delivery_error.unwrap().contains("no target \"office\""));
