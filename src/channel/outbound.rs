@@ -11,6 +11,7 @@ use super::wire::{self, Can, Ready, Receipt};
 use crate::config::Channel;
 use crate::journal::record::{Fact, Step};
 use crate::session::{Hub, Id, Place, Refusal, Running, ToSend};
+use crate::sys::gather::Gather;
 use crate::sys::random;
 
 /// Platforms show that somebody types for five seconds.
@@ -140,7 +141,9 @@ impl Outbound {
         }
         if self.expire_at <= now {
             self.expire_at = now + EXPIRE_EVERY;
-            for id in self.waiting.clone() {
+            // What may arrive just now is no dead letter yet.
+            let idle = self.waiting.iter().filter(|id| !self.outbox.is_at_work(**id));
+            for id in idle.copied().gather() {
                 self.find(context, id, now);
             }
         }
