@@ -169,6 +169,21 @@ fn a_receipt_that_never_comes_is_waited_for_in_its_conversation_alone() {
 }
 
 #[test]
+fn a_reply_of_too_many_parts_ends_with_where_the_rest_is() {
+    let mut world = World::new(Uncertain::Resend);
+    let id = world.enqueue("a", &"word ".repeat(3000));
+    for part in 0..101 {
+        if part == 50 || part == 100 {
+            world.restart();
+        }
+        assert_eq!((world.in_flight[0].part, world.in_flight[0].parts), (part, 101));
+        world.answer(0, None);
+    }
+    assert!(world.in_flight.is_empty() && world.stored(id).is_delivered());
+    assert_eq!(world.shown()[100], format!("Rest: hermes-gateway send --result {id}"));
+}
+
+#[test]
 fn a_preview_is_edited_and_becomes_the_reply() {
     for policy in [Uncertain::Resend, Uncertain::Edit] {
         let mut world = World::new(policy);

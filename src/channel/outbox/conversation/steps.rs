@@ -156,6 +156,7 @@ impl Conversation {
             reply_to: of.reply_to.clone().filter(|_| part == 0 && replaces.is_none()),
             prompt: of.prompt.clone().filter(|_| part + 1 == parts && !place),
             text: if place { PLACE.to_owned() } else { work.piece.clone() },
+            markdown: of.markdown,
             replaces,
             last: !place,
         };
