@@ -11,6 +11,7 @@ use super::wire::{self, Can, Ready, Receipt};
 use crate::config::Channel;
 use crate::journal::record::{Fact, Step};
 use crate::session::{Hub, Id, Place, Refusal, Running, ToSend};
+use crate::sys::gather::Gather;
 use crate::sys::random;
 
 /// Platforms show that somebody types for five seconds.
@@ -140,29 +141,29 @@ impl Outbound {
         }
         if self.expire_at <= now {
             self.expire_at = now + EXPIRE_EVERY;
-            for id in self.waiting.clone() {
+            // What may arrive just now is no dead letter yet.
+            let idle = self.waiting.iter().filter(|id| !self.outbox.is_at_work(**id));
+            for id in idle.copied().gather() {
                 self.find(context, id, now);
             }
         }
-        self.running = hub.running_on(&channel.name);
+        let previews = channel.preview && self.can.has(Can::EDIT);
+        let wanted = previews || self.can.has(Can::TYPING) || !self.shown.is_empty();
+        self.running = if wanted { hub.running_on(&channel.name) } else { Vec::new() };
         for id in self.shown.clone() {
             // It may run again, or have a reply, which takes the place of the preview.
             let runs = self.running.iter().any(|it| it.id == id);
-            let message = if runs { None } else { hub.message(id).ok() };
-            let Some(message) =
-                message.filter(|it| it.as_ref().is_none_or(|it| it.entry.turn.is_over()))
-            else {
+            if runs || !hub.is_over(id) {
                 continue;
-            };
+            }
             self.shown.retain(|known| *known != id);
-            drop(message);
             if hub.to_send(id).is_none() {
                 self.outbox.end_preview(id, now);
             }
         }
         let types = self.can.has(Can::TYPING) && !self.running.is_empty();
         self.typing_at = types.then(|| self.typing_at.unwrap_or(now));
-        let shows = channel.preview && self.can.has(Can::EDIT) && !self.running.is_empty();
+        let shows = previews && !self.running.is_empty();
         self.preview_at = shows.then(|| self.preview_at.unwrap_or(now));
     }
 
@@ -259,6 +260,7 @@ impl Outbound {
             thread: it.place.thread,
             reply_to: it.reply_to,
             prompt: it.prompt,
+            markdown: it.markdown,
             attempts: it.attempts,
             text,
             cuts: it.parts.cuts,
@@ -309,7 +311,7 @@ impl Outbound {
             thread: send.thread.as_deref(),
             reply_to: send.reply_to.as_deref(),
             text: &send.text,
-            markdown: true,
+            markdown: send.markdown,
             buttons: if asks { &BUTTONS } else { &[] },
             prompt: send.prompt.as_deref(),
             replaces: send.replaces.as_deref(),
@@ -327,7 +329,7 @@ impl Outbound {
         if self.typing_at.take_if(|at| *at <= now).is_some() {
             self.typing_at = Some(now + TYPING_EVERY);
             let mut shown: Vec<&Place> = Vec::new();
-            for Running { place, .. } in &self.running {
+            for Running { place, .. } in self.running.iter().filter(|it| !it.asks) {
                 if !shown.contains(&place) {
                     adapter.send(&wire::typing(&place.conversation, place.thread.as_deref()));
                     shown.push(place);

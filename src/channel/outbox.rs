@@ -68,10 +68,10 @@ impl Outbox {
 
     /// The adapter is gone, or was silent for too long: what was not answered is uncertain.
     pub fn lost(&mut self, now: Instant) {
-        self.abilities = None;
         for at in 0..self.conversations.len() {
             self.happen(at, Event::Lost, now);
         }
+        self.abilities = None;
         self.schedule(now);
     }
 
@@ -196,6 +196,11 @@ impl Outbox {
         self.conversations.iter().filter(|it| it.is_in_flight()).count()
     }
 
+    /// Whether this one is being sent just now.
+    pub fn is_at_work(&self, id: Id) -> bool {
+        self.at_work(id).is_some()
+    }
+
     /// Replies that wait, or are on their way.
     pub fn waiting(&self) -> usize {
         self.conversations.iter().map(Conversation::waiting).sum()
@@ -229,6 +234,9 @@ impl Outbox {
     fn schedule(&mut self, now: Instant) {
         self.merge_moved();
         for at in 0..self.conversations.len() {
+            if self.conversations[at].is_late(now) {
+                self.happen(at, Event::Lost, now);
+            }
             if self.conversations[at].is_stuck(now) {
                 self.happen(at, Event::Start, now);
             }

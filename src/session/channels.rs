@@ -9,7 +9,7 @@ use super::commands::Command;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Digest, Entry, Owner, Parts, Place, channel_key};
-use super::notices::Notice;
+use super::notices::{Notice, UNWRITTEN};
 use super::reply::ReplyBuffer;
 use super::states::{DeliveryState, TurnState};
 use super::submit::Refusal;
@@ -31,6 +31,8 @@ pub struct ToSend {
     /// Attempts that were begun.
     pub attempts: u32,
     pub parts: Parts,
+    /// An agent wrote it: what the gateway says itself is no markdown.
+    pub markdown: bool,
     /// Why it is to become a dead letter at once.
     pub give_up: Option<String>,
 }
@@ -44,6 +46,8 @@ pub struct Running {
     pub reply_to: Option<String>,
     pub preview: Option<String>,
     pub reply: Arc<ReplyBuffer>,
+    /// It waits for somebody's answer.
+    pub asks: bool,
 }
 
 impl Hub {
@@ -179,17 +183,26 @@ impl Hub {
             reply_to: on.reply_to,
             prompt: on.prompt,
             attempts: outgoing.attempts,
+            markdown: entry.turn == TurnState::Done && entry.attempts > 0,
             parts: on.parts.map(|parts| *parts).unwrap_or_default(),
             give_up,
         })
     }
 
-    /// What is said of a message that is over, for the people of a chat.
+    /// Whether nothing more becomes of the turn of a message; also where it is not known.
+    pub fn is_over(&self, id: Id) -> bool {
+        self.lock().table.get(id).is_none_or(|entry| entry.turn.is_over())
+    }
+
+    /// What is said of a message that is over, for the people of a chat. `InvalidData`: nothing ever.
     pub fn text_to_send(&self, id: Id) -> io::Result<String> {
         let entry = self.lock().table.copy(id).ok_or(io::ErrorKind::NotFound)?;
         Ok(match self.outcome(&entry)? {
             Some(Step::Done(text, _)) if !text.trim().is_empty() => text,
             Some(Step::Done(..)) => "(The reply is empty.)".to_owned(),
+            Some(Step::Failed(why, ..)) if why == UNWRITTEN => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, why));
+            }
             // Its reason names files, programs and hosts.
             Some(Step::Failed(..)) => {
                 format!("This could not be answered. An operator finds why under message {id}.")
@@ -254,7 +267,8 @@ impl Hub {
             state.follow(channel, &mut place);
             let preview = on.parts.as_ref().and_then(|parts| parts.preview.clone());
             let (reply_to, reply) = (on.reply_to.clone(), Arc::clone(reply));
-            Some(Running { id: *id, attempt: entry.attempts, place, reply_to, preview, reply })
+            let (attempt, asks) = (entry.attempts, !state.open_approvals_of(*id).is_empty());
+            Some(Running { id: *id, attempt, place, reply_to, preview, reply, asks })
         };
         state.replies.iter().filter_map(known).gather()
     }

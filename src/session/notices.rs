@@ -31,6 +31,9 @@ pub const MODE: &str = "notice";
 /// What a thread tells.
 type Telling = Box<dyn FnOnce(&Arc<Hub>) + Send>;
 
+/// Why one failed: nobody is told that.
+pub const UNWRITTEN: &str = "the gateway ended before it had written this notice";
+
 /// A notice that is to be written.
 pub struct Notice {
     pub to: Owner,

@@ -11,7 +11,7 @@ use super::durable_reply::DurableReply;
 use super::hub::{Hub, State};
 use super::id::Id;
 use super::message_table::{Entry, session_digest, session_name};
-use super::notices::MODE;
+use super::notices::{MODE, UNWRITTEN};
 use super::reply::ReplyBuffer;
 use crate::agent::{AgentSession, Context, Outcome, Reply, Turn};
 use crate::cancel::{Cancel, CancelReason};
@@ -163,9 +163,7 @@ impl Hub {
         };
         run.lock().message = Some(Arc::clone(&message));
         if message.mode.as_deref() == Some(MODE) {
-            return Outcome::Failed(
-                "the gateway ended before it had written this notice".to_owned(),
-            );
+            return Outcome::Failed(UNWRITTEN.to_owned());
         }
         if entry.owner.session.is_some() && Command::parse(&message.text).is_some() {
             // An operator's word to the gateway is none for the agent.

@@ -38,6 +38,8 @@ enum State {
         id: Id,
         part: u32,
         what: What,
+        /// Without a receipt by then it is uncertain.
+        by: Instant,
     },
 }
 
@@ -113,6 +115,8 @@ pub struct Conversation {
     work: Option<Box<Work>>,
     /// The number of the next attempt of a reply that is not.
     attempt: Option<(Id, u32)>,
+    /// How often this part may have been shown without that being known.
+    uncertain: Option<(Id, u32, u32)>,
     previews: Vec<Preview>,
     /// It is left alone before then.
     until: Option<Instant>,
@@ -130,6 +134,7 @@ impl Conversation {
             queue: VecDeque::new(),
             work: None,
             attempt: None,
+            uncertain: None,
             previews: Vec::new(),
             until: None,
             turn: 0,
@@ -201,6 +206,11 @@ impl Conversation {
         self.is_idle() && self.queue.is_empty() && self.previews.is_empty() && !waits
     }
 
+    /// What is in flight had no receipt in time.
+    pub fn is_late(&self, now: Instant) -> bool {
+        matches!(self.state, State::InFlight { by, .. } if by <= now)
+    }
+
     /// The record that could not be written is due.
     pub fn is_stuck(&self, now: Instant) -> bool {
         matches!(&self.state, State::Recording(it) if it.again.is_some_and(|again| again <= now))
@@ -210,7 +220,8 @@ impl Conversation {
     pub fn next_wake(&self, ready: bool) -> Option<Instant> {
         match &self.state {
             State::Recording(recording) => recording.again,
-            State::Loading(_) | State::InFlight { .. } => None,
+            State::InFlight { by, .. } => Some(*by),
+            State::Loading(_) => None,
             State::Idle if !ready => None,
             State::Idle if !self.queue.is_empty() => self.until,
             State::Idle => {
@@ -279,20 +290,21 @@ impl Conversation {
                 self.failed(id, what, failure, random, cx)
             }
             (State::InFlight { id, what, .. }, Event::Lost) => self.lost(id, what, cx),
-            (State::InFlight { id, part, what }, Event::Forgotten) => {
+            (State::InFlight { id, part, what, by }, Event::Forgotten) => {
                 let taken_back = match what {
                     What::Text => false,
                     What::Place => true,
                     What::Preview { first: it } | What::Unwanted { taken_back: it } => it,
                 };
                 self.forget(id, cx);
-                State::InFlight { id, part, what: What::Unwanted { taken_back } }
+                State::InFlight { id, part, what: What::Unwanted { taken_back }, by }
             }
-            (State::InFlight { id, part, what: What::Preview { first } }, Event::Unwanted(of))
-                if of == id =>
-            {
+            (
+                State::InFlight { id, part, what: What::Preview { first }, by },
+                Event::Unwanted(of),
+            ) if of == id => {
                 self.end_preview(of, cx);
-                State::InFlight { id, part, what: What::Unwanted { taken_back: first } }
+                State::InFlight { id, part, what: What::Unwanted { taken_back: first }, by }
             }
             (state, Event::Unwanted(of)) => {
                 self.end_preview(of, cx);

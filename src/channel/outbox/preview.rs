@@ -69,6 +69,7 @@ impl Preview {
             thread: self.thread.clone(),
             reply_to: self.reply_to.clone().filter(|_| replaces.is_none()),
             text: self.shown.clone(),
+            markdown: true,
             replaces,
             ..Send::default()
         }

@@ -120,6 +120,7 @@ fn what_may_have_arrived_is_treated_as_the_configuration_says() {
                 world.restart();
             } else {
                 world.lose();
+                world.pass(Duration::from_secs(1));
             }
             let known = world.stored(1.into()).clone();
             let why = known.dead.clone().unwrap_or_default();
@@ -135,6 +136,51 @@ fn what_may_have_arrived_is_treated_as_the_configuration_says() {
             }
         }
     }
+}
+
+#[test]
+fn a_part_that_ends_adapter_after_adapter_is_shown_five_times_at_most() {
+    let mut world = World::new(Uncertain::Resend);
+    let id = world.enqueue("a", "poison");
+    for seconds in [1, 2, 4, 8] {
+        world.apply(0).unwrap();
+        world.lose();
+        assert!(world.in_flight.is_empty(), "not at once");
+        world.pass(Duration::from_secs(seconds));
+    }
+    world.apply(0).unwrap();
+    world.lose();
+    assert!(world.stored(id).dead.as_deref().unwrap().contains("several times"));
+    assert_eq!(world.shown().len(), 5);
+}
+
+#[test]
+fn a_receipt_that_never_comes_is_waited_for_in_its_conversation_alone() {
+    let mut world = World::new(Uncertain::Resend);
+    world.enqueue("a", "1");
+    world.pass(Duration::from_secs(100));
+    world.enqueue("b", "2");
+    world.in_flight.remove(0);
+    world.now = world.outbox.next_wake(world.now).unwrap();
+    world.tick();
+    assert_eq!((world.outbox.unanswered(), &*world.in_flight[0].text), (1, "2"));
+    world.pass(Duration::from_secs(1));
+    assert_eq!((&*world.in_flight[1].text, world.in_flight[1].attempt), ("1", 2));
+}
+
+#[test]
+fn a_reply_of_too_many_parts_ends_with_where_the_rest_is() {
+    let mut world = World::new(Uncertain::Resend);
+    let id = world.enqueue("a", &"word ".repeat(3000));
+    for part in 0..101 {
+        if part == 50 || part == 100 {
+            world.restart();
+        }
+        assert_eq!((world.in_flight[0].part, world.in_flight[0].parts), (part, 101));
+        world.answer(0, None);
+    }
+    assert!(world.in_flight.is_empty() && world.stored(id).is_delivered());
+    assert_eq!(world.shown()[100], format!("Rest: hermes-gateway send --result {id}"));
 }
 
 #[test]

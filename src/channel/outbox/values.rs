@@ -50,6 +50,7 @@ pub struct Delivery {
     pub reply_to: Option<String>,
     /// The question that it asks.
     pub prompt: Option<String>,
+    pub markdown: bool,
     /// Attempts so far.
     pub attempts: u32,
     pub text: String,
@@ -107,6 +108,7 @@ pub struct Send {
     /// With the last part.
     pub prompt: Option<String>,
     pub text: String,
+    pub markdown: bool,
     /// The platform's id of what is edited.
     pub replaces: Option<String>,
     /// Not a preview, and not an empty place.

@@ -7,6 +7,9 @@ use crate::journal::record::Part;
 /// What a place for text shows before it has any.
 pub const PLACE: &str = "…";
 
+/// No reply has more; one more line says how to read the rest. It is shorter than any adapter's `max_len`.
+const MAX_PARTS: usize = 100;
+
 #[derive(Debug)]
 pub struct Work {
     pub of: Delivery,
@@ -57,13 +60,22 @@ impl Work {
 
     /// Makes the next piece. The cuts of an earlier adapter stay, unless a piece is too long for this one.
     pub fn fit(&mut self, can: &Abilities) {
-        let Delivery { text, cuts, sent, .. } = &mut self.of;
+        let Delivery { id, text, cuts, sent, .. } = &mut self.of;
+        if *sent >= MAX_PARTS {
+            self.piece = format!("Rest: hermes-gateway send --result {id}");
+            return;
+        }
         let piece = |cuts: &[u32]| split::piece(text, &self.cursor, *cuts.get(*sent)? as usize);
         let old = piece(cuts).filter(|it| split::length(it, can.unit) <= can.max_len as usize);
         self.piece = old.unwrap_or_else(|| {
             self.fresh = true;
             cuts.truncate(*sent);
             cuts.extend(split::cuts_from(text, &self.cursor, can.max_len, can.unit));
+            if cuts.len() > MAX_PARTS {
+                let end = cuts.last().copied();
+                cuts.truncate(MAX_PARTS);
+                cuts.extend(end);
+            }
             piece(cuts).unwrap_or_default()
         });
         if self.piece.is_empty() {

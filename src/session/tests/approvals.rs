@@ -692,6 +692,7 @@ fn in_a_group_whoever_asked_answers_and_an_operator_may() {
             (&*to_send.place.conversation, to_send.prompt.as_ref()),
             ("room", Some(&question))
         );
+        assert!(!to_send.markdown && desk.house.hub.running_on("office")[0].asks);
         for text in ["/approve".to_owned(), format!("/approve {question}")] {
             let other = answers(&format!("x{n}{}", text.len()), "joe", &text);
             assert!(other.contains("Whoever sent the message is asked"), "{other}");
@@ -699,6 +700,7 @@ fn in_a_group_whoever_asked_answers_and_an_operator_may() {
         assert_eq!(answers(&format!("a{n}"), from, &format!("/approve {question}")), "Allowed: ls");
         assert_eq!(reply.answers(), [Answer::Given(question, true)]);
         assert_eq!(reply.resume(&soon()), Ok(()));
+        assert!(!desk.house.hub.running_on("office")[0].asks);
         drop(reply);
         turn.finish(&Outcome::Done);
     }

@@ -222,7 +222,8 @@ fn a_reply_goes_to_its_channel_part_by_part_and_a_start_goes_on_where_it_was() {
     assert_eq!(house.hub.take_to_send("office"), [first, second], "in their order");
     assert!(house.hub.take_to_send("office").is_empty(), "once");
     let place = Place { conversation: "room".to_owned(), thread: None };
-    let expected = ToSend { place, reply_to: Some("1".to_owned()), ..ToSend::default() };
+    let reply_to = Some("1".to_owned());
+    let expected = ToSend { place, reply_to, markdown: true, ..ToSend::default() };
     let to_send = house.hub.to_send(first).unwrap();
     assert_eq!(format!("{to_send:?}"), format!("{expected:?}"));
     assert_eq!(house.hub.text_to_send(first).unwrap(), "first");
@@ -594,6 +595,7 @@ fn notices_go_to_the_place_of_whoever_asked_or_home() {
     let all: Vec<_> = ids.iter().map(|id| house.hub.to_send(*id).unwrap().place).collect();
     let home = Place { conversation: "home".to_owned(), thread: None };
     assert_eq!(all, [room, home]);
+    assert!(ids.iter().all(|id| !house.hub.to_send(*id).unwrap().markdown), "no agent's text");
     assert!(house.hub.text_to_send(ids[1]).unwrap().contains("goes down"));
 }
 

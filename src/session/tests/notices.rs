@@ -104,6 +104,8 @@ fn a_notice_without_its_end_is_no_message_for_the_agent() {
     let id = house.hub.lock().table.last.unwrap();
     let message = house.wait(id);
     assert!(message.error.unwrap().contains("before it had written this notice"));
+    let said = house.hub.text_to_send(id).map_err(|e| e.kind());
+    assert_eq!(said, Err(std::io::ErrorKind::InvalidData), "nobody is told");
     assert_eq!(house.log(), [""; 0]);
 }
 

@@ -15,6 +15,14 @@ use crate::session::Id;
 /// The longest pause between two attempts of a reply for which the platform did not ask for more.
 const MAX_PAUSE: Duration = Duration::from_secs(300);
 
+/// A part that may have been shown so often is shown no more: it may be what ends the adapter.
+const MAX_UNCERTAIN: u32 = 5;
+
+/// How long a receipt is waited for while others come. An adapter that gives none is ended earlier.
+const RECEIPT_WITHIN: Duration = Duration::from_secs(150);
+
+const TOO_UNCERTAIN: &str = "a part of it may have arrived several times";
+
 impl Recording {
     fn write(&self, cx: &mut Context<'_>) {
         let durable = matches!(self.then, Then::Text | Then::Place | Then::Go | Then::Nothing);
@@ -62,7 +70,7 @@ impl Conversation {
         let send = preview.send(&self.name, place, cx.now, cx.rules.pace);
         let id = send.id;
         cx.actions.push_back(Action::Send(Box::new(send)));
-        State::InFlight { id, part: 0, what: What::Preview { first } }
+        State::InFlight { id, part: 0, what: What::Preview { first }, by: cx.now + RECEIPT_WITHIN }
     }
 
     pub(super) fn begin(&mut self, of: Delivery, cx: &mut Context<'_>) -> State {
@@ -148,12 +156,13 @@ impl Conversation {
             reply_to: of.reply_to.clone().filter(|_| part == 0 && replaces.is_none()),
             prompt: of.prompt.clone().filter(|_| part + 1 == parts && !place),
             text: if place { PLACE.to_owned() } else { work.piece.clone() },
+            markdown: of.markdown,
             replaces,
             last: !place,
         };
         let (id, what) = (send.id, if place { What::Place } else { What::Text });
         cx.actions.push_back(Action::Send(Box::new(send)));
-        State::InFlight { id, part, what }
+        State::InFlight { id, part, what, by: cx.now + RECEIPT_WITHIN }
     }
 
     /// What was heard from the platform is written however long that takes.
@@ -256,8 +265,12 @@ impl Conversation {
                 let end = self.why_uncertain(cx);
                 self.die(format!("{end}: {why}"), cx)
             }
+            FailureKind::Uncertain if self.is_too_uncertain(what, cx) => {
+                self.die(format!("{TOO_UNCERTAIN}: {why}"), cx)
+            }
             FailureKind::Temporary | FailureKind::Permanent | FailureKind::Uncertain => {
-                let until = cx.now + backoff::delay(work.n, random, MAX_PAUSE);
+                let n = self.work.as_ref().map_or(1, |work| work.n);
+                let until = cx.now + backoff::delay(n, random, MAX_PAUSE);
                 self.record(Step::Deferred(why), Then::PutOff(Some(until)), cx)
             }
         }
@@ -272,9 +285,31 @@ impl Conversation {
         preview.repeat();
     }
 
-    pub(super) fn lost(&mut self, id: Id, what: What, cx: &Context<'_>) -> State {
+    /// Counts what may be shown once more than it should be.
+    fn is_too_uncertain(&mut self, what: What, cx: &Context<'_>) -> bool {
+        let Some(work) = &self.work else { return false };
+        let edit = what == What::Text && work.of.preview.is_some();
+        if edit || cx.abilities.is_some_and(|can| can.key) {
+            return false;
+        }
+        let (id, part) = (work.of.id, work.part());
+        let before = self.uncertain.filter(|it| (it.0, it.1) == (id, part));
+        let count = before.map_or(1, |it| it.2 + 1);
+        self.uncertain = Some((id, part, count));
+        count >= MAX_UNCERTAIN
+    }
+
+    pub(super) fn lost(&mut self, id: Id, what: What, cx: &mut Context<'_>) -> State {
         match what {
-            What::Text | What::Place => self.give_up_attempt(),
+            What::Text | What::Place => {
+                if self.is_too_uncertain(what, cx) {
+                    return self.die(TOO_UNCERTAIN.to_owned(), cx);
+                }
+                let pause =
+                    self.work.as_ref().map(|work| backoff::delay(work.n, u64::MAX, MAX_PAUSE));
+                self.until = self.until.max(pause.map(|pause| cx.now + pause));
+                self.give_up_attempt()
+            }
             What::Preview { .. } | What::Unwanted { .. } => {
                 self.preview_failed(id, what, FailureKind::Uncertain, cx);
                 State::Idle

@@ -181,9 +181,10 @@ impl Run {
                 !left || rules.uncertain == Uncertain::Resend || !stored.is_delivered() || touched,
                 "seed {seed}, {rules:?} {can:?} {id:?}: a preview is left beside the reply"
             );
+            let often = self.losses.iter().any(|((lost, _), times)| *lost == id && *times >= 5);
             let doubtful = match rules.uncertain {
-                Uncertain::Resend => false,
-                Uncertain::Edit => !can.edit && !can.key,
+                Uncertain::Resend => often,
+                Uncertain::Edit => often || !can.edit && !can.key,
                 Uncertain::Hold => !can.key,
             };
             let doubtful = doubtful && self.losses.keys().any(|(lost, _)| *lost == id);
