@@ -11,7 +11,7 @@ use super::files::FilesDir;
 use super::inbound;
 use super::link::{Action, Event, Link};
 use super::outbound;
-use super::shared::{UNAUTHORIZED, UP};
+use super::shared::{GOOD_AFTER, UNAUTHORIZED, UP};
 use super::wire::{self, Connection as At, News, Offer, Ready};
 use super::worker::Worker;
 use crate::escape::escaped;
@@ -26,9 +26,6 @@ use crate::sys::process::Status;
 /// end at once.
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_ABORTED: Duration = Duration::from_millis(500);
-
-/// After so long a fault is not one of its start.
-const GOOD_AFTER: Duration = Duration::from_secs(60);
 
 /// A deadline that is looked at again when it is there.
 const LONG: Duration = Duration::from_secs(3600);
@@ -327,9 +324,8 @@ impl Connection<'_> {
         outbound.lost(now);
         outbound.work(outbound::Context { hub, channel }, None, now);
         shared.lock().status.unacknowledged = 0;
-        // One that is at fault each time it is ready is not to be started for it all the time.
-        let good = |at: Instant| self.fault.is_none() || at.elapsed() >= GOOD_AFTER;
-        if self.ready_at.is_some_and(good) {
+        // One that ends soon after each time it is ready is not to be started all the time.
+        if self.ready_at.is_some_and(|at| at.elapsed() >= GOOD_AFTER) {
             self.worker.deaths = Deaths::default();
         }
         let (status, mut how) = self.adapter.finish();
