@@ -98,8 +98,15 @@ pub fn name_of(channel: &str, ids: &[&str]) -> String {
 pub struct Strangers(Vec<(String, Instant)>);
 
 impl Strangers {
-    /// The line for the log about one, once an hour, and about a bounded number of them in that time.
-    pub fn note(&mut self, channel: &str, id: &str, name: &str, now: Instant) -> Option<String> {
+    /// The line for the log about one, an id and a name, and what he `gets`: once an hour, and about a
+    /// bounded number of them in that time.
+    pub fn note(
+        &mut self,
+        channel: &str,
+        (id, name): (&str, &str),
+        gets: &str,
+        now: Instant,
+    ) -> Option<String> {
         let age = |at: Instant| now.saturating_duration_since(at);
         self.0.retain(|(_, at)| age(*at) < STRANGER_NAMED_AGAIN);
         if self.0.len() >= MAX_STRANGERS_NAMED || self.0.iter().any(|(known, _)| known == id) {
@@ -109,7 +116,7 @@ impl Strangers {
         let last = self.0.len() == MAX_STRANGERS_NAMED;
         let more = if last { "; more of them are not named for an hour" } else { "" };
         let [id, name] = [id, name].map(shown);
-        Some(format!("channel {channel}: \"{id}\" ({name}) is on no list and gets no answer{more}"))
+        Some(format!("channel {channel}: \"{id}\" ({name}) is on no list and gets {gets}{more}"))
     }
 }
 

@@ -194,17 +194,17 @@ impl Inbound {
             Verdict::Ignore => return None,
             Verdict::Stranger { id, pair } => (id.to_owned(), pair),
         };
-        let now = Instant::now();
-        let line = self.strangers.note(&channel.name, &id, name, now);
+        let (now, mut bytes) = (Instant::now(), [0; 8]);
+        let code = (pair && random::fill(&mut bytes).is_ok())
+            .then(|| context.shared.lock().pairing.offer((&id, name), now, bytes))
+            .flatten();
+        let gets = if code.is_some() { "a pairing code" } else { "no answer" };
+        let line = self.strangers.note(&channel.name, (&id, name), gets, now);
         line.iter().for_each(|line| log::info!("{line}"));
-        let mut bytes = [0; 8];
-        if pair && random::fill(&mut bytes).is_ok() {
-            let code = context.shared.lock().pairing.offer((&id, name), now, bytes);
-            if let Some(code) = code {
-                let who = Owner::new(access::name_of(&channel.name, &[&id]), None);
-                let place = place_of(asked.conversation, asked.thread);
-                context.say(who, place, &code, invitation(&code));
-            }
+        if let Some(code) = code {
+            let who = Owner::new(access::name_of(&channel.name, &[&id]), None);
+            let place = place_of(asked.conversation, asked.thread);
+            context.say(who, place, &code, invitation(&code));
         }
         None
     }

@@ -161,12 +161,17 @@ fn no_two_places_have_the_same_name_and_each_is_good_as_a_principal() {
 #[test]
 fn a_stranger_is_named_once_an_hour_and_a_crowd_in_part() {
     let (mut strangers, now) = (Strangers::default(), Instant::now());
-    let line = strangers.note("office", "4\n2", "Ann", now).unwrap();
-    assert_eq!(line, "channel office: \"4\\u{a}2\" (Ann) is on no list and gets no answer");
-    assert_eq!(strangers.note("office", "4\n2", "Ann", now), None);
-    let lines: Vec<String> =
-        (0..99).filter_map(|id| strangers.note("office", &id.to_string(), "", now)).collect();
+    let line = strangers.note("office", ("4\n2", "Ann"), "a pairing code", now).unwrap();
+    assert_eq!(line, "channel office: \"4\\u{a}2\" (Ann) is on no list and gets a pairing code");
+    assert_eq!(strangers.note("office", ("4\n2", "Ann"), "no answer", now), None);
+    let lines: Vec<String> = (0..99)
+        .filter_map(|id| strangers.note("office", (&id.to_string(), ""), "no answer", now))
+        .collect();
     assert_eq!(lines.len(), MAX_STRANGERS_NAMED - 1);
     assert!(lines.last().unwrap().ends_with("answer; more of them are not named for an hour"));
-    assert!(strangers.note("office", "4\n2", "Ann", now + STRANGER_NAMED_AGAIN).is_some());
+    assert!(
+        strangers
+            .note("office", ("4\n2", "Ann"), "no answer", now + STRANGER_NAMED_AGAIN)
+            .is_some()
+    );
 }
