@@ -162,7 +162,7 @@ fn a_channel_that_is_put_back_before_its_adapter_has_ended_works() {
     let gateway = home.start();
     platform.say("m1", "ann", "one");
     assert_eq!(platform.shown("ann", 1), ["one"]);
-    for configured in ["", &*with] {
+    for configured in ["[log]\nlevel = \"info\"\n", &*with] {
         home.configure(configured);
         home.run(&["reload"]).assert_code(0);
     }
