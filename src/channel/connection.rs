@@ -11,7 +11,7 @@ use super::files::FilesDir;
 use super::inbound;
 use super::link::{Action, Event, Link};
 use super::outbound;
-use super::shared::{UNAUTHORIZED, UP};
+use super::shared::{GOOD_AFTER, UNAUTHORIZED, UP};
 use super::wire::{self, Connection as At, News, Offer, Ready};
 use super::worker::Worker;
 use crate::escape::escaped;
@@ -27,13 +27,13 @@ use crate::sys::process::Status;
 const LINGER: Duration = Duration::from_secs(2);
 const LINGER_ABORTED: Duration = Duration::from_millis(500);
 
-/// After so long a fault is not one of its start.
-const GOOD_AFTER: Duration = Duration::from_secs(60);
-
 /// A deadline that is looked at again when it is there.
 const LONG: Duration = Duration::from_secs(3600);
 
-/// Faults of one adapter that are said.
+/// How often it is read, at most, before it is said to have been silent.
+const READS_BEFORE_TIMER: usize = 4;
+
+/// Faults of one adapter that are said, and as much of its news.
 const MAX_COMPLAINTS: usize = 20;
 
 /// How an adapter has ended.
@@ -53,6 +53,7 @@ pub(super) struct Connection<'a> {
     /// Of the cursor that it was told.
     cursor_account: Option<String>,
     complaints: usize,
+    told: usize,
     ready_at: Option<Instant>,
     /// Why it is ended, where it is at fault.
     fault: Option<String>,
@@ -60,6 +61,8 @@ pub(super) struct Connection<'a> {
     quiet_since: Option<Instant>,
     /// It is ended for another reason.
     asked: bool,
+    /// It waits until then for receipts, before it is ended for that.
+    ends_at: Option<Instant>,
 }
 
 impl Connection<'_> {
@@ -83,10 +86,12 @@ impl Connection<'_> {
             files: files_dir,
             cursor_account: cursor.as_ref().map(|(account, _)| account.clone()),
             complaints: 0,
+            told: 0,
             ready_at: None,
             fault: None,
             quiet_since: None,
             asked: false,
+            ends_at: None,
         };
         let text = |path: &PathBuf| path.to_string_lossy().into_owned();
         connection.adapter.send(&wire::hello(&wire::Hello {
@@ -115,15 +120,16 @@ impl Connection<'_> {
     fn attend(&mut self) -> io::Result<()> {
         loop {
             let now = Instant::now();
-            let Some(until) = self.step(now) else { return Ok(()) };
-            match self.adapter.wait(&self.worker.shared.wake, until)? {
-                Heard::Read => {
-                    while let Some(line) = self.adapter.next_line() {
-                        self.line(&line);
-                    }
+            // What it has said in time may have waited for the disk.
+            let late = self.link.timer().is_some_and(|at| at <= now);
+            for _ in 0..if late { READS_BEFORE_TIMER } else { 0 } {
+                if self.hear(now)? {
+                    return Ok(());
                 }
-                Heard::Nothing => {}
-                Heard::Ended => return Ok(()),
+            }
+            let Some(until) = self.step(now) else { return Ok(()) };
+            if self.hear(until)? {
+                return Ok(());
             }
             let fault = self.adapter.fault();
             fault.into_iter().for_each(|why| self.fail(why));
@@ -132,6 +138,15 @@ impl Connection<'_> {
                 self.worker.outbound.close();
             }
         }
+    }
+
+    /// Waits until then for what it says. Whether it has ended.
+    fn hear(&mut self, until: Instant) -> io::Result<bool> {
+        let heard = self.adapter.wait(&self.worker.shared.wake, until)?;
+        while let Some(line) = self.adapter.next_line() {
+            self.line(&line);
+        }
+        Ok(heard == Heard::Ended)
     }
 
     fn line(&mut self, line: &[u8]) {
@@ -191,7 +206,7 @@ impl Connection<'_> {
             News::Gap { since, why } => {
                 let gap = format!("since {}: {}", shown(&since), shown(&why));
                 shared.lock().status.gap.clone_from(&gap);
-                self.complain(&format!("what came meanwhile is not known, {gap}"));
+                self.tell(&format!("what came meanwhile is not known, {gap}"));
             }
             News::Status { state, why } => {
                 let word = match state {
@@ -207,16 +222,26 @@ impl Connection<'_> {
                 let same = shared.lock().status.state == word;
                 shared.set(word, &shown(&why));
                 if !same {
-                    self.complain(&format!("it is {word}: {}", shown(&why)));
+                    self.tell(&format!("it is {word}: {}", shown(&why)));
                 }
             }
         }
     }
 
-    /// Says what an adapter tells or does wrong, the first times.
+    /// Says what an adapter does wrong, the first times.
     fn complain(&mut self, what: &str) {
         self.complaints += 1;
-        let more = match self.complaints {
+        self.warn(self.complaints, what);
+    }
+
+    /// Says what an adapter tells, the first times.
+    fn tell(&mut self, what: &str) {
+        self.told += 1;
+        self.warn(self.told, what);
+    }
+
+    fn warn(&self, count: usize, what: &str) {
+        let more = match count {
             ..MAX_COMPLAINTS => "",
             MAX_COMPLAINTS => "; more of it is not logged",
             _ => return,
@@ -247,7 +272,10 @@ impl Connection<'_> {
     fn step(&mut self, now: Instant) -> Option<Instant> {
         if self.worker.follow() || self.worker.shared.lock().stop {
             self.asked = true;
-            self.end();
+            self.ends_at.get_or_insert(now + LINGER);
+        }
+        if self.ends_at.is_some() {
+            self.worker.outbound.close();
         }
         // Before it is looked for new replies, with which turns end.
         let works = self.worker.hub.work() > 0;
@@ -293,8 +321,15 @@ impl Connection<'_> {
         self.act(actions);
     }
 
-    /// In a drain or a pause, ends it once nothing more is to be sent; says when to look again.
+    /// Where it is to end, or in a drain or a pause, ends it once nothing more is to be sent; says when to
+    /// look again.
     fn check_end(&mut self, works: bool, now: Instant) -> Option<Instant> {
+        if let Some(at) = self.ends_at.filter(|_| !self.adapter.is_ending()) {
+            if at <= now || self.worker.outbound.unanswered() == 0 {
+                self.end();
+            }
+            return Some(at);
+        }
         let hub = &self.worker.hub;
         let ends = hub.is_draining() || hub.is_paused();
         if !ends || works || self.adapter.is_ending() {
@@ -327,9 +362,8 @@ impl Connection<'_> {
         outbound.lost(now);
         outbound.work(outbound::Context { hub, channel }, None, now);
         shared.lock().status.unacknowledged = 0;
-        // One that is at fault each time it is ready is not to be started for it all the time.
-        let good = |at: Instant| self.fault.is_none() || at.elapsed() >= GOOD_AFTER;
-        if self.ready_at.is_some_and(good) {
+        // One that ends soon after each time it is ready is not to be started all the time.
+        if self.ready_at.is_some_and(|at| at.elapsed() >= GOOD_AFTER) {
             self.worker.deaths = Deaths::default();
         }
         let (status, mut how) = self.adapter.finish();

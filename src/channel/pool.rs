@@ -77,14 +77,20 @@ impl Control for Channels {
             let state = shared.lock();
             state.runs || !state.stop
         });
-        for name in settings.config.channel.names() {
+        let configured = settings.config.channel.names().into_iter().map(|name| {
             let known = all.iter().find(|shared| shared.name == *name);
             let known = known.map_or_else(|| Shared::new(name), |shared| Ok(Arc::clone(shared)));
-            let started = known.and_then(|shared| {
+            if let Ok(shared) = &known {
                 all.retain(|other| other.name != *name);
-                all.push(Arc::clone(&shared));
-                self.start(&shared)
-            });
+                all.push(Arc::clone(shared));
+            }
+            (name, known)
+        });
+        let configured = configured.gather();
+        // To start one takes the hub's lock.
+        drop(all);
+        for (name, known) in configured {
+            let started = known.and_then(|shared| self.start(&shared));
             started.unwrap_or_else(|e| {
                 log::error!(
                     "channel {name} cannot be started: {e}; `hermes-gateway reload` tries again"

@@ -12,6 +12,9 @@ use crate::threads::lock;
 /// A channel that is down for so long is in trouble: a start and a new connection take seconds.
 const TROUBLE_AFTER: Duration = Duration::from_secs(60);
 
+/// After so long what ends is not at fault from its start.
+pub(super) const GOOD_AFTER: Duration = Duration::from_secs(60);
+
 /// The states in which a channel is, by the words of the API.
 pub(super) const STARTING: &str = "starting";
 pub(super) const UP: &str = "up";
@@ -30,8 +33,10 @@ pub(super) struct Shared {
 
 pub(super) struct State {
     pub status: ChannelStatus,
-    /// Since when it is not up.
-    down: Option<Instant>,
+    /// Since when it is up.
+    up: Option<Instant>,
+    /// Since when it has not been up for long.
+    down: Instant,
     pub pairing: Pairing,
     /// It is to end: the configuration does not have it any more.
     pub stop: bool,
@@ -53,7 +58,8 @@ impl Shared {
         };
         let state = State {
             status,
-            down: Some(Instant::now()),
+            up: None,
+            down: Instant::now(),
             pairing: Pairing::default(),
             stop: false,
             restart: false,
@@ -87,9 +93,9 @@ impl Shared {
             (own.status.state, own.status.since) = (state, now());
         }
         if state == UP {
-            own.down = None;
-        } else {
-            own.down.get_or_insert_with(Instant::now);
+            own.up.get_or_insert_with(Instant::now);
+        } else if own.up.take().is_some_and(|since| since.elapsed() >= GOOD_AFTER) {
+            own.down = Instant::now();
         }
     }
 
@@ -97,7 +103,7 @@ impl Shared {
     pub fn trouble(&self) -> Option<String> {
         let own = self.lock();
         let final_one = [STOPPED, UNAUTHORIZED].contains(&own.status.state);
-        let long = own.down.is_some_and(|since| since.elapsed() >= TROUBLE_AFTER);
+        let long = own.up.is_none() && own.down.elapsed() >= TROUBLE_AFTER;
         let (state, why) = (own.status.state, &own.status.why);
         let colon = if why.is_empty() { "" } else { ": " };
         (final_one || long).then(|| format!("channel {} is {state}{colon}{why}", self.name))

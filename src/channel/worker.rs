@@ -64,6 +64,10 @@ impl Worker {
         self.settings = settings;
         let Some(new) = self.settings.config.channel.get(&self.shared.name) else { return asked };
         let old = std::mem::replace(&mut self.channel, new.clone());
+        // It was taken out and put back before its thread had ended.
+        if !self.hub.is_channel_attached(&self.shared.name) {
+            self.hub.attach_channel(&self.shared.name, &self.shared.wake);
+        }
         self.outbound.configure(&self.channel);
         let of =
             |it: &Channel| (it.command.clone(), it.env.clone(), it.pass_env.clone(), it.leftovers);

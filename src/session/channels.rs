@@ -59,6 +59,11 @@ impl Hub {
         wake.notify();
     }
 
+    /// Whether it works: not one that a configuration did not have meanwhile.
+    pub fn is_channel_attached(&self, name: &str) -> bool {
+        self.lock().to_send.get(name).is_some()
+    }
+
     /// A channel does not work any more.
     pub fn detach_channel(&self, name: &str) {
         let mut state = self.lock();

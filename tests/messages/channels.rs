@@ -149,6 +149,29 @@ fn a_reload_lets_in_and_starts_another_adapter_only_where_that_changed() {
 }
 
 #[test]
+fn a_channel_that_is_put_back_before_its_adapter_has_ended_works() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    // It ends neither with its stdin nor by SIGTERM.
+    platform.plan(&json!({ "eof": false }));
+    let with = config(&platform, "").replace(
+        "command = [",
+        "command = [\"sh\", \"-c\", \"trap '' TERM; exec \\\"$@\\\"\", \"sh\", ",
+    );
+    home.configure(&with);
+    let gateway = home.start();
+    platform.say("m1", "ann", "one");
+    assert_eq!(platform.shown("ann", 1), ["one"]);
+    for configured in ["[log]\nlevel = \"info\"\n", &*with] {
+        home.configure(configured);
+        home.run(&["reload"]).assert_code(0);
+    }
+    platform.say("m2", "ann", "two");
+    assert_eq!(platform.shown("ann", 2), ["one", "two"]);
+    drop(gateway);
+}
+
+#[test]
 fn pieces_that_belong_together_are_one_message() {
     let (gateway, platform) = start("");
     for (id, text) in [("m1", "one"), ("m2", "two")] {
