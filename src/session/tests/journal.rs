@@ -23,6 +23,9 @@ pub enum Fault {
 
 type Hook = Box<dyn Fn(&str) + Send>;
 
+/// What is done once during a rewrite, at the first record that contains a text.
+type OnRewrite = (&'static str, Box<dyn FnOnce() + Send>);
+
 pub struct Testing {
     inner: MemoryJournal,
     fault: Fault,
@@ -34,7 +37,7 @@ pub struct Testing {
     /// Seen by every record before it is appended.
     hook: Mutex<Option<Hook>>,
     /// Called once, before a compaction decides on the first record that contains this.
-    pub on_rewrite: Mutex<Option<(&'static str, Box<dyn FnOnce() + Send>)>>,
+    pub on_rewrite: Mutex<Option<OnRewrite>>,
     /// Records that cannot be read.
     pub unreadable: Mutex<Option<(&'static str, io::ErrorKind)>>,
     /// The first record that contains this never becomes durable: every sync after its append fails.
