@@ -52,7 +52,7 @@ section! {
     }
     beside {
         name: String,
-        /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+        /// What the file holds, once [`Loaded::with_secrets`](crate::config::Loaded::with_secrets) has read it.
         secret: Option<Secret>,
     }
 }
@@ -112,7 +112,7 @@ section! {
     }
     beside {
         name: String,
-        /// What the file holds, once [`super::Loaded::with_secrets`] has read it.
+        /// What the file holds, once [`Loaded::with_secrets`](crate::config::Loaded::with_secrets) has read it.
         key: Option<Secret>,
     }
 }
