@@ -90,7 +90,7 @@ fn the_answers_and_parameters_of_messages_and_sessions_are_those_of_the_document
             lists += 1;
         }
     }
-    assert_eq!((answers, lists), (7, 6));
+    assert_eq!((answers, lists), (7, 7));
     let wrong = api.post("/v1/messages", &json!({})).assert_status(400).json();
     check(&document, &json!({ "$ref": "#/components/schemas/Error" }), &wrong, "an error");
 }
