@@ -42,6 +42,7 @@
 //! | `api` | the table of routes, authentication, connections of each principal, wire formats. It reaches agents only through `session` |
 //! | `session` | the one way in: queue, order, turns, retries, transcripts, retention |
 //! | `agent` | who answers: `echo`, `command`, `upstream` (an OpenAI-compatible server) |
+//! | `telegram` | the built-in adapter of a channel for Telegram, a process of its own |
 //! | `channel` | accounts on chat platforms: their adapter processes, the protocol with them, and who may talk |
 //! | `delivery` | one attempt to bring a reply to a target, and what its result means |
 //! | `outbound` | the HTTP client: over a socket, or the system's `curl` |
@@ -223,6 +224,7 @@ mod sys;
 mod systemd;
 #[cfg(any(test, fuzzing))]
 mod testing;
+mod telegram;
 mod threads;
 
 #[cfg(fuzzing)]

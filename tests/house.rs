@@ -53,12 +53,13 @@ const MODULES: &[(&str, &str)] = &[
     ("outbound", "http"),
     ("agent", "outbound http"),
     ("delivery", "outbound http"),
+    ("telegram", "outbound http"),
     ("journal", ""),
     ("session", "journal delivery agent outbound http"),
     ("channel", "session journal agent delivery"),
     ("api", "channel session journal agent http"),
     ("gateway", "api channel session journal agent outbound http lifecycle systemd"),
-    ("cli", "gateway api channel session journal agent outbound http lifecycle systemd"),
+    ("cli", "gateway api channel telegram session journal agent outbound http lifecycle systemd"),
 ];
 
 /// They see all.
@@ -108,6 +109,11 @@ const PURE: &[&str] = &[
     "src/channel/wire/write.rs",
     "src/channel/access.rs",
     "src/channel/pairing.rs",
+    "src/telegram/call.rs",
+    "src/telegram/lines.rs",
+    "src/telegram/markdown.rs",
+    "src/telegram/receive.rs",
+    "src/telegram/send.rs",
 ];
 
 /// What a pure file must not name.
