@@ -30,10 +30,20 @@ pub enum Event {
     /// The answer to [`Action::Poll`]: an array of `Update`, or why there is none.
     Updates(Outcome),
     /// The gateway's answer to item `n`.
-    Ack { n: u64, served: bool },
-    Refuse { n: u64, retry_after: Option<u64>, why: String },
+    Ack {
+        n: u64,
+        served: bool,
+    },
+    Refuse {
+        n: u64,
+        retry_after: Option<u64>,
+        why: String,
+    },
     /// The answer to [`Action::Fetch`]: the path of the file, and its size in bytes.
-    Fetched { ticket: u64, result: Result<(String, u64), String> },
+    Fetched {
+        ticket: u64,
+        result: Result<(String, u64), String>,
+    },
     /// [`Receiver::timer`] is due.
     Timer,
 }
@@ -53,4 +63,31 @@ pub enum Action {
     Say(String),
     /// The process ends with this status: 75, to be started again, or 78, not to be.
     Exit(u8),
+}
+
+/// What has been taken and is not confirmed.
+pub struct Receiver;
+
+impl Receiver {
+    /// `max_text`: bytes of a text that is offered.
+    pub fn new(_me: Me, _max_text: usize) -> Receiver {
+        Receiver
+    }
+
+    /// The first poll.
+    pub fn begin(&mut self, _now: std::time::Instant) -> Vec<Action> {
+        let parameters = crate::json::object!("timeout": 50);
+        vec![Action::Poll(Call { method: "getUpdates", parameters, files: Vec::new() })]
+    }
+
+    pub fn step(&mut self, event: Event, now: std::time::Instant) -> Vec<Action> {
+        match event {
+            Event::Updates(_) => self.begin(now),
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn timer(&self) -> Option<std::time::Instant> {
+        None
+    }
 }

@@ -10,7 +10,10 @@ use super::lines::FromGateway;
 pub enum Event {
     /// `send`, `delete` or `typing`; others are ignored.
     Line(FromGateway),
-    Answer { ticket: u64, outcome: Outcome },
+    Answer {
+        ticket: u64,
+        outcome: Outcome,
+    },
     /// [`Sender::timer`] is due.
     Timer,
 }
@@ -26,4 +29,22 @@ pub enum Action {
     Say(String),
     /// The process ends with this status.
     Exit(u8),
+}
+
+/// What is sent and not answered.
+pub struct Sender;
+
+impl Sender {
+    /// `own`: the bot's id.
+    pub fn new(_own: i64) -> Sender {
+        Sender
+    }
+
+    pub fn step(&mut self, _event: Event, _now: std::time::Instant) -> Vec<Action> {
+        Vec::new()
+    }
+
+    pub fn timer(&self) -> Option<std::time::Instant> {
+        None
+    }
 }
