@@ -114,6 +114,9 @@ const PURE: &[&str] = &[
     "src/telegram/markdown.rs",
     "src/telegram/receive.rs",
     "src/telegram/send.rs",
+    "src/telegram/send/pace.rs",
+    "src/telegram/send/request.rs",
+    "src/telegram/send/verdict.rs",
 ];
 
 /// What a pure file must not name.
