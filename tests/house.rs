@@ -113,6 +113,11 @@ const PURE: &[&str] = &[
     "src/telegram/lines.rs",
     "src/telegram/markdown.rs",
     "src/telegram/receive.rs",
+    "src/telegram/receive/content.rs",
+    "src/telegram/receive/group.rs",
+    "src/telegram/receive/queue.rs",
+    "src/telegram/receive/senders.rs",
+    "src/telegram/receive/update.rs",
     "src/telegram/send.rs",
 ];
 
