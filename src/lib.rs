@@ -222,15 +222,16 @@ mod stored_text;
 mod subprocess;
 mod sys;
 mod systemd;
+mod telegram;
 #[cfg(any(test, fuzzing))]
 mod testing;
-mod telegram;
 mod threads;
 
 #[cfg(fuzzing)]
 pub use {
     agent::acp::tests::properties as acp, api::tests::properties as bodies,
     channel::link::tests::properties as adapter, http::tests::properties as wire,
+    telegram::markdown::tests::properties as formatted,
 };
 
 /// What the program does with its arguments; the status to exit with.
