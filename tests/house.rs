@@ -112,6 +112,8 @@ const PURE: &[&str] = &[
     "src/telegram/call.rs",
     "src/telegram/lines.rs",
     "src/telegram/markdown.rs",
+    "src/telegram/markdown/inline.rs",
+    "src/telegram/markdown/write.rs",
     "src/telegram/receive.rs",
     "src/telegram/receive/content.rs",
     "src/telegram/receive/group.rs",
