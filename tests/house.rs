@@ -122,6 +122,7 @@ const PURE: &[&str] = &[
     "src/telegram/send/pace.rs",
     "src/telegram/send/request.rs",
     "src/telegram/send/verdict.rs",
+    "src/telegram/start.rs",
 ];
 
 /// What a pure file must not name.
