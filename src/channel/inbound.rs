@@ -18,7 +18,7 @@ use crate::config::millis;
 use crate::journal::WriteError;
 use crate::journal::record::Fact;
 use crate::limits::MAX_CHANNEL_TEXT;
-use crate::session::{Command, Draft, Id, Owner, Place, Refusal, Submitted, channel_key, now};
+use crate::session::{Command, Draft, Owner, Place, Refusal, Submitted, channel_key, now};
 use crate::shares::{Limit, LimitReached};
 use crate::sys::gather::Gather;
 use crate::sys::random;
@@ -80,7 +80,7 @@ impl Inbound {
         std::mem::take(&mut self.answers)
     }
 
-    /// Takes an offer, until [`Inbound::confirm`].
+    /// Takes an offer; it is durable after [`Inbound::flush_due`].
     pub fn offer(&mut self, context: Context<'_>, serial: u64, offer: Offer) {
         if context.hub.is_draining() || context.hub.is_paused() {
             return self.answer(serial, later("the gateway is stopping"));
@@ -122,6 +122,14 @@ impl Inbound {
             self.cursor.take_if(|cursor| cursor.serial >= serial);
         }
         self.answers.push((serial, answer));
+    }
+
+    /// Makes durable what was taken, before it is answered; where that fails, all of it comes again.
+    fn confirm(&mut self, context: Context<'_>) {
+        let Err(e) = self.batch.confirm(context) else { return };
+        let first = self.answers.iter().map(|(serial, _)| *serial).min();
+        self.answers.clear();
+        first.into_iter().for_each(|serial| self.answer(serial, later(&e.to_string())));
     }
 
     /// The channel was read up to here, once all that came before is durable.
@@ -232,7 +240,7 @@ impl Inbound {
         }
     }
 
-    /// Takes the groups that are whole by now, or have waited for long.
+    /// Takes the groups that are whole by now, or have waited for long; all that was taken is durable then.
     pub fn flush_due(&mut self, context: Context<'_>, now: Instant) {
         while let Some(group) = self.groups.take_due(now) {
             self.take(context, group);
@@ -305,7 +313,6 @@ impl Inbound {
             // Nobody wants what he wanted done a day ago done now.
             Some(_) if old => Ok(None),
             Some(command) => {
-                // What was said before it is to be there.
                 self.confirm(context);
                 self.command(context, command, &place, draft)
             }

@@ -1,10 +1,10 @@
-//! What came together is written down, then synced once, and answered then.
+//! What comes together is written down, then synced once, and answered then.
 
 use super::context::Context;
-use super::draft::later;
-use super::{Id, Inbound};
+use crate::journal::WriteError;
+use crate::session::Id;
 
-/// What was taken since the last sync: as much as one read of an adapter's output has, and its window allows.
+/// What was taken since the last sync: a few reads of an adapter's output, and no more than its window.
 #[derive(Default)]
 pub(super) struct Batch {
     /// Something was written.
@@ -15,16 +15,14 @@ pub(super) struct Batch {
     pub files: Vec<String>,
 }
 
-impl Inbound {
-    /// Makes durable what was taken, before its answers are given.
-    pub fn confirm(&mut self, context: Context<'_>) {
-        let Batch { written, begun, files } = std::mem::take(&mut self.batch);
-        if written && let Err(e) = context.hub.start(begun) {
-            // All of it comes again, with its files.
-            let first = self.answers.iter().map(|(serial, _)| *serial).min();
-            self.answers.clear();
-            return first.into_iter().for_each(|it| self.answer(it, later(&e.to_string())));
+impl Batch {
+    /// Makes it durable, and ends it.
+    pub fn confirm(&mut self, context: Context<'_>) -> Result<(), WriteError> {
+        let Batch { written, begun, files } = std::mem::take(self);
+        if written {
+            context.hub.start(begun)?;
         }
         files.iter().for_each(|file| context.files.remove(file));
+        Ok(())
     }
 }
