@@ -358,15 +358,15 @@ impl Connection<'_> {
         });
         let now = Instant::now();
         self.link.step(now, Event::Ended);
+        let (status, mut how, read) = self.adapter.finish();
         let Worker { hub, channel, outbound, shared, .. } = &mut *self.worker;
-        outbound.lost(now);
+        outbound.lost(read, now);
         outbound.work(outbound::Context { hub, channel }, None, now);
         shared.lock().status.unacknowledged = 0;
         // One that ends soon after each time it is ready is not to be started all the time.
         if self.ready_at.is_some_and(|at| at.elapsed() >= GOOD_AFTER) {
             self.worker.deaths = Deaths::default();
         }
-        let (status, mut how) = self.adapter.finish();
         if let Err(e) = attended {
             how = format!("an error of the system: {e}");
         }

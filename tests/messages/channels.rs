@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::util;
 use util::platform::{Platform, private};
+use util::sys::kill;
 use util::{DEADLINE, Gate, Gateway, Home, eventually};
 
 /// A gateway with a channel of this platform; `more` belongs to the channel.
@@ -121,6 +122,25 @@ fn a_drain_sends_the_replies_of_turns_that_end_in_it() {
     assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
     assert_eq!(platform.sent().len(), 1);
     assert!(!runs(pid), "its adapter has ended");
+}
+
+#[test]
+fn a_part_that_its_adapter_never_read_has_certainly_not_arrived() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    let platform = Platform::new(&home, "platform");
+    let config = config(&platform, "uncertain = \"hold\"\n");
+    home.configure(&format!("{}{config}", gate.agent()));
+    let gateway = home.start();
+    platform.say("m1", "ann", "question");
+    let id = platform.answer("m1")["as"].as_str().unwrap().to_owned();
+    let pid = platform.pid();
+    kill(pid, libc::SIGSTOP).unwrap();
+    gate.open();
+    gateway.api().until_delivery(&id, "sending");
+    kill(pid, libc::SIGKILL).unwrap();
+    gateway.api().until_delivery(&id, "delivered");
+    assert_eq!(platform.sent().len(), 1);
 }
 
 #[test]

@@ -193,7 +193,7 @@ impl Play {
             }
         };
         let took = began.elapsed();
-        let (status, how) = adapter.finish();
+        let (status, how, _) = adapter.finish();
         if !ended {
             return Err(format!("it does not end behind the end of its standard input ({how})"));
         }
