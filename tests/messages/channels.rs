@@ -324,7 +324,7 @@ fn a_restart_in_place_loses_and_doubles_nothing_that_is_said_on_a_channel() {
         if by_signal {
             gateway.signal(libc::SIGUSR1);
         }
-        gateway.wait_for_log("restart", DEADLINE);
+        gateway.wait_for_log("the restart waits for the turns in flight", DEADLINE);
         // It is refused for now, and offered to the next one.
         platform.say("m1", "ann", "meanwhile");
         eventually("a refusal", || {
@@ -366,16 +366,16 @@ fn who_is_told_of_stops_on_a_channel_is_told_before_the_end_and_a_stuck_adapter_
         assert_eq!(platform.sent().len(), usize::from(is_shown));
         platform.plan(&json!({}));
         let _gateway = home.start();
-        let shown = platform.shown("ann", if is_shown { 2 } else { 1 });
-        let words = if is_shown { ["goes down", "is back"] } else { ["went down", "it is back"] };
-        assert!(words.iter().all(|words| shown.concat().contains(words)), "{shown:?}");
+        // What may have arrived is sent again.
+        let shown = platform.shown("ann", 2);
+        assert!(shown[0].contains("goes down") && shown[1].contains("is back"), "{shown:?}");
     }
 }
 
 #[test]
 fn an_adapter_that_takes_less_gets_the_rest_of_a_reply_in_shorter_parts() {
-    let (_gateway, platform) = start("");
-    until_state(&_gateway, "up");
+    let (gateway, platform) = start("");
+    until_state(&gateway, "up");
     let plan = |most: u32| {
         let rules = if most == 200 { json!([{ "nth": 3, "do": "hang" }]) } else { json!([]) };
         platform.plan(&json!({ "ready": { "max_len": most }, "rules": rules }));
