@@ -21,9 +21,6 @@ use crate::sys::process::{Status, own_image};
 /// How long it may take for what it has not read yet, then to end after its stdin has, and then after SIGTERM.
 const END_GRACE: Duration = Duration::from_secs(1);
 
-/// How often what may be logged of its stderr is allowed anew.
-const STDERR_EVERY: Duration = Duration::from_secs(60);
-
 /// For a deadline that never comes: a week is longer than any wait here.
 const NEVER: Duration = Duration::from_secs(7 * 86400);
 
@@ -70,7 +67,6 @@ pub struct Adapter {
     taken: u64,
     lines: LineBuffer,
     stderr: StderrTail,
-    renewed: Instant,
     stage: Stage,
 }
 
@@ -109,7 +105,6 @@ impl Adapter {
             taken: 0,
             lines: LineBuffer::default(),
             stderr: StderrTail::default(),
-            renewed: Instant::now(),
             stage: Stage::Running,
         })
     }
@@ -256,10 +251,6 @@ impl Adapter {
     }
 
     fn log(&mut self, bytes: &[u8]) {
-        if self.renewed.elapsed() >= STDERR_EVERY {
-            self.renewed = Instant::now();
-            self.stderr.renew();
-        }
         let name = &self.channel;
         self.stderr.push(bytes, &mut |line| log_line(name, line));
     }
