@@ -343,16 +343,23 @@ fn with_file(id: i64, chat: i64, file: &Value) -> Value {
 }
 
 fn lines(actions: &[Action]) -> Vec<&Value> {
-    let line = |action| if let Action::Line(line) = action { Some(line) } else { None };
-    actions.iter().filter_map(line).collect()
+    let mut all = Vec::new();
+    for action in actions {
+        if let Action::Line(line) = action {
+            all.push(line);
+        }
+    }
+    all
 }
 
 fn fetches(actions: &[Action]) -> Vec<(u64, &str)> {
-    let fetch = |action| {
-        let Action::Fetch { ticket, wanted } = action else { return None };
-        Some((*ticket, &*wanted.name))
-    };
-    actions.iter().filter_map(fetch).collect()
+    let mut all = Vec::new();
+    for action in actions {
+        if let Action::Fetch { ticket, wanted } = action {
+            all.push((*ticket, &*wanted.name));
+        }
+    }
+    all
 }
 
 #[test]
