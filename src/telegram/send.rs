@@ -310,7 +310,7 @@ impl Sender {
                     }
                     match (job.calls.is_empty(), job.shown) {
                         (true, Some(id)) => {
-                            actions.push(Action::Line(lines::sent(delivery, *part, id)))
+                            actions.push(Action::Line(lines::sent(delivery, *part, id)));
                         }
                         _ => self.waiting.push_front(job),
                     }

@@ -55,6 +55,7 @@ fn too_many(seconds: u64) -> Outcome {
 }
 
 #[test]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 fn a_part_becomes_the_calls_that_show_it() {
     let off = json!({ "is_disabled": true });
     let file = |name: &str| json!({ "path": format!("/f/{name}"), "name": name, "type": "a/b" });
