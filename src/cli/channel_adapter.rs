@@ -19,15 +19,27 @@ const API: &str = "https://api.telegram.org";
 /// # Errors
 /// Wrong usage, and what the system does not give.
 pub fn run(args: &Parsed) -> Result<Exit, Failure> {
+    let file = match (args.words.first().map(String::as_str), args.value("--token-file")) {
+        (Some("telegram"), Some(file)) => file,
+        (Some("telegram"), None) => return Err(usage("--token-file is missing")),
+        (Some(_) | None, _) => {
+            return Err(usage("the adapter's name is missing: there is telegram"));
+        }
+    };
     set_name("hermes-telegram");
     protect_memory().map_err(|e| Failure::cannot("protect its memory", &e))?;
     let url = args.value("--api-url").unwrap_or(API);
-    let wrong = |why| Failure::new(Exit::Usage, format!("--api-url is {url:?}; {why}"));
+    let wrong = |why: String| usage(&format!("--api-url is {url:?}; {why}"));
     let options = Options {
-        token_file: PathBuf::from(args.value("--token-file").unwrap_or_default()),
+        token_file: PathBuf::from(file),
         api_url: Url::api(url).map_err(wrong)?,
         groups: args.has("--groups"),
         commands: menu(),
     };
     telegram::run(options, Children::new(None)).map_err(|e| Failure::cannot("wait", &e))
+}
+
+fn usage(what: &str) -> Failure {
+    let more = "see `hermes-gateway channel-adapter --help`";
+    Failure::new(Exit::Usage, format!("{what}; {more}"))
 }

@@ -245,6 +245,8 @@ impl Client {
     /// What went wrong, with what to do where that is known.
     fn words(&self, error: &dyn std::fmt::Display) -> String {
         let said = self.token.redact(&escaped(&error.to_string(), false));
+        // Of what curl says the first line is enough.
+        let said = said.split(" / ").next().unwrap_or_default();
         let advice = if said.contains("https takes curl") {
             "; install the package curl"
         } else if said.contains("exit status 60:") || said.contains("exit status 51:") {

@@ -214,6 +214,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::too_many_lines, reason = "a list of cases")]
     fn what_the_gateway_says_is_read_and_what_is_unknown_ignored() {
         let own = |text: &str| text.to_owned();
         let send = json!({ "op": "send", "delivery": "01K", "attempt": 1, "part": 2, "parts": 3,

@@ -154,7 +154,7 @@ impl Sender {
 
     /// When [`Event::Timer`] is due.
     pub fn timer(&self) -> Option<Instant> {
-        let due = (0..self.waiting.len()).filter_map(|at| self.due(at).flatten()).min();
+        let due = self.waiting.iter().filter_map(|job| self.due(job).flatten()).min();
         let over = self.pace.all_held().filter(|_| self.limited);
         due.into_iter().chain(over).min()
     }
@@ -251,12 +251,12 @@ impl Sender {
         self.waiting.iter().chain(self.flying.iter().map(|(_, job)| job))
     }
 
-    /// When this one of those that wait may go on; `None`: another one of its chat comes first.
-    fn due(&self, at: usize) -> Option<Option<Instant>> {
-        let job = &self.waiting[at];
-        let ahead = self.waiting.iter().take(at).any(|other| other.chat == job.chat);
+    /// When one of those that wait may go on; `None`: once its chat has an answer. Of a chat, the first one is asked
+    /// first.
+    fn due(&self, job: &Job) -> Option<Option<Instant>> {
+        // The last one of a burst is left for the reply.
         let spare = if job.is_preview() { SPARE } else { 0 };
-        (!ahead && !self.is_in_flight(job.chat)).then(|| self.pace.free_at(job.chat, spare))
+        (!self.is_in_flight(job.chat)).then(|| self.pace.free_at(job.chat, spare))
     }
 
     /// Makes the calls whose time has come.
@@ -267,7 +267,8 @@ impl Sender {
         }
         let mut at = 0;
         while at < self.waiting.len() {
-            let due = self.due(at).is_some_and(|due| due.is_none_or(|due| due <= now));
+            let due =
+                self.due(&self.waiting[at]).is_some_and(|due| due.is_none_or(|due| due <= now));
             match due.then(|| self.waiting.remove(at)).flatten() {
                 Some(job) => self.launch(job, now, actions),
                 None => at += 1,
@@ -309,7 +310,7 @@ impl Sender {
                     }
                     match (job.calls.is_empty(), job.shown) {
                         (true, Some(id)) => {
-                            actions.push(Action::Line(lines::sent(delivery, *part, id)))
+                            actions.push(Action::Line(lines::sent(delivery, *part, id)));
                         }
                         _ => self.waiting.push_front(job),
                     }

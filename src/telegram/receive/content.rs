@@ -247,15 +247,15 @@ fn media(message: &Value) -> Result<Option<Media>, String> {
     if file_id.is_empty() {
         return Err(format!("its {what} has no file_id"));
     }
-    let or = |name: &str, fallback: &str| match words(it, name) {
+    let or = |name: &str, fallback: &'static str| match words(it, name) {
         "" => fallback.to_owned(),
-        text => first_chars(text, 256),
+        text => text.to_owned(),
     };
     Ok(Some(Media {
         what,
         file_id: file_id.to_owned(),
         name: file_name(&or("file_name", fallback)),
-        media_type: or("mime_type", of),
+        media_type: first_chars(&or("mime_type", of), 256),
         size: size(it),
     }))
 }

@@ -125,10 +125,13 @@ impl Queue {
         if self.again.is_some() {
             return;
         }
+        let is_offered = |held: &&Held| matches!(held.stage, Stage::Offered(_));
+        let mut room = WINDOW.saturating_sub(self.items.iter().filter(is_offered).count());
         let mut held_up: Vec<i64> = Vec::new();
         for Held { item, stage } in &mut self.items {
             let is_ready = match stage {
                 Stage::Offered(_) => continue,
+                Stage::Ready if room == 0 => return,
                 Stage::Ready => !item.chats.iter().any(|chat| held_up.contains(chat)),
                 Stage::Waiting | Stage::Fetching(_) => false,
             };
@@ -136,6 +139,7 @@ impl Queue {
                 held_up.extend(item.chats);
                 continue;
             }
+            room -= 1;
             self.last += 1;
             *stage = Stage::Offered(self.last);
             let mut line = item.line.clone();
