@@ -8,6 +8,9 @@ const MAX_OPEN: usize = 16;
 /// Characters of a link's address: Telegram takes no longer ones.
 const MAX_URL: usize = 2048;
 
+/// Parentheses in each other in an address; more are not a link's, and would be looked through for every link.
+const MAX_DEPTH: usize = 4;
+
 /// Of those that make a mark of code; more stay text.
 const MAX_BACKTICKS: usize = 8;
 
@@ -175,7 +178,8 @@ impl Page {
             match c {
                 ')' if depth == 0 => return Some(at),
                 ')' => depth -= 1,
-                '(' => depth += 1,
+                '(' if depth < MAX_DEPTH => depth += 1,
+                '(' => return None,
                 c if c.is_whitespace() => return None,
                 _ => {}
             }

@@ -7,6 +7,10 @@ fn units(text: &str) -> usize {
     text.encode_utf16().count()
 }
 
+fn is_left_out(c: char) -> bool {
+    c.is_control() && !matches!(c, '\n' | '\t')
+}
+
 /// What is never part of a mark.
 fn is_text(c: &char) -> bool {
     c.is_alphanumeric() && !matches!(c, '\u{115f}' | '\u{1160}' | '\u{3164}' | '\u{ffa0}')
@@ -19,9 +23,10 @@ fn count(text: &str) -> usize {
 pub fn markdown(bytes: &[u8]) {
     let source = String::from_utf8_lossy(bytes);
     let (text, entities) = render(&source);
+    let source = source.replace(is_left_out, "");
     assert!(units(&text) <= units(&source).max(1), "{text:?} is longer");
     assert!(!text.is_empty() && text == text.trim(), "{text:?}");
-    assert!(!text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')), "{text:?}");
+    assert!(!text.contains(is_left_out), "{text:?}");
     obeys_telegram(&text, &entities);
     if text == "…" && !source.contains('…') {
         is_lost("", &source, &[]);
@@ -182,7 +187,7 @@ mod tests {
                 *kinds.entry(kind.split('(').next().unwrap().to_owned()).or_default() += 1;
             }
         }
-        assert!(kinds.len() == 7 && kinds.values().all(|count| *count > 500), "{kinds:?}");
+        assert!(kinds.len() == 7 && kinds.values().all(|count| *count > 100), "{kinds:?}");
     }
 
     #[test]
