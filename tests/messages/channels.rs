@@ -34,6 +34,11 @@ fn until_state(gateway: &Gateway, state: &str) {
     });
 }
 
+/// What was shown has its receipt: else it is sent again by the next run.
+fn until_sent(gateway: &Gateway) {
+    eventually("the receipts", || (gateway.status()["channels"][0]["waiting"] == 0).then_some(()));
+}
+
 #[test]
 fn what_somebody_says_is_answered_where_it_was_said_and_strangers_are_not() {
     let (gateway, platform) = start("");
@@ -96,6 +101,7 @@ fn a_killed_gateway_goes_on_where_its_platform_was_read() {
     platform.say("m2", "eve", "nothing");
     assert_eq!(platform.shown("ann", 1), ["one"]);
     platform.answer("m2");
+    until_sent(&gateway);
     let gateway = gateway.reborn_after(libc::SIGKILL);
     platform.say("m3", "ann", "two");
     assert_eq!(platform.shown("ann", 2), ["one", "two"]);
@@ -230,6 +236,7 @@ fn a_stranger_is_let_in_by_the_code_that_he_was_told() {
     gateway.home().run(&["channel", "pair", code]).assert_code(0);
     platform.say("m3", "eve", "thanks");
     assert_eq!(platform.shown("eve", 2)[1], "thanks");
+    until_sent(&gateway);
     let gateway = gateway.reborn_after(libc::SIGKILL);
     platform.say("m4", "eve", "still?");
     assert_eq!(platform.shown("eve", 3)[2], "still?");

@@ -4,6 +4,9 @@ use super::subject::{Checked, NOBODY, PING, Subject, good, untried};
 use crate::channel::wire::{self, Can, FailureKind, Receipt, Unit};
 use crate::limits::MAX_CHANNEL_TEXT;
 
+/// A text to try that is longer than this only takes time.
+const LONGEST: u64 = MAX_CHANNEL_TEXT as u64;
+
 const NO_PLACE: &str = "there is no --to CONVERSATION";
 
 /// Sends a part and waits for what becomes of it.
@@ -81,7 +84,7 @@ pub fn longest(it: &mut Subject) -> Checked {
     let (Some(to), Some(ready)) = (it.to.clone(), &it.ready) else {
         return untried(NO_PLACE);
     };
-    let (length, unit) = (ready.max_len.min(MAX_CHANNEL_TEXT as u64) as usize, ready.unit);
+    let (length, unit) = (ready.max_len.min(LONGEST) as usize, ready.unit);
     let (character, units) = match unit {
         Unit::Utf16 => ("😀", 2),
         Unit::Chars => ("漢", 1),
