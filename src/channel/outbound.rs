@@ -46,6 +46,8 @@ pub(super) struct Outbound {
     outbox: Outbox,
     /// The replies that the outbox has.
     waiting: Vec<Id>,
+    /// What [`Hub::channel_changes`] was when it was looked for what is new; `None`: it has to be again.
+    seen: Option<usize>,
     /// What the adapter can do that is ready.
     can: Can,
     max_len: u64,
@@ -68,6 +70,7 @@ impl Outbound {
         Outbound {
             outbox: Outbox::new(rules(channel)),
             waiting: Vec::new(),
+            seen: None,
             can: Can::default(),
             max_len: 0,
             running: Vec::new(),
@@ -80,12 +83,13 @@ impl Outbound {
     }
 
     pub fn configure(&mut self, channel: &Channel) {
+        self.seen = None;
         self.outbox.configure(rules(channel));
     }
 
     /// An adapter is ready.
     pub fn ready(&mut self, ready: &Ready, now: Instant) {
-        (self.can, self.max_len) = (ready.can, ready.max_len);
+        (self.can, self.max_len, self.seen) = (ready.can, ready.max_len, None);
         // As JSON a unit may take six bytes.
         let most = usize::try_from(MAX_IN_FLIGHT / (6 * ready.max_len.max(1))).unwrap_or(1).max(1);
         let abilities = Abilities::of(ready);
@@ -96,7 +100,7 @@ impl Outbound {
 
     /// The adapter is gone.
     pub fn lost(&mut self, now: Instant) {
-        self.can = Can::default();
+        (self.can, self.seen) = (Can::default(), None);
         self.outbox.lost(now);
     }
 
@@ -120,6 +124,7 @@ impl Outbound {
 
     /// A conversation has moved, as the platform says without being sent anything.
     pub fn follow(&mut self, from: &str, to: &str, now: Instant) {
+        self.seen = None;
         self.outbox.moved(from, to, now);
     }
 
@@ -132,6 +137,13 @@ impl Outbound {
     /// Looks for what is new.
     pub fn look(&mut self, context: Context<'_>, now: Instant) {
         let Context { hub, channel } = context;
+        // The hub's lock is not taken for each line of an adapter.
+        let changes = Some(hub.channel_changes());
+        let timers = [self.typing_at, self.preview_at, Some(self.expire_at)];
+        let due = timers.into_iter().flatten().any(|at| at <= now);
+        if std::mem::replace(&mut self.seen, changes) == changes && !due {
+            return;
+        }
         for id in hub.take_to_send(&channel.name) {
             self.waiting.retain(|known| *known != id);
             if let Some(it) = self.find(context, id, now) {
@@ -220,7 +232,7 @@ impl Outbound {
                     Action::Moved { from, to } => {
                         let kept =
                             context.hub.keep_fact(&context.channel.name, Fact::Moved, &from, &to);
-                        self.moved |= kept.is_ok();
+                        (self.moved, self.seen) = (self.moved | kept.is_ok(), None);
                     }
                 }
             }
@@ -280,6 +292,8 @@ impl Outbound {
     ) -> Result<u64, Refusal> {
         match step {
             Step::Part(part) => {
+                // A preview has an id by now.
+                self.seen = None;
                 let running = self.running.iter().find(|it| it.id == id && n == 0);
                 hub.write_part(id, running.map_or(n, |it| it.attempt), *part)
             }
