@@ -79,6 +79,7 @@ const PURE: &[&str] = &[
     "src/session/message_table/entry.rs",
     "src/session/message_table/erase.rs",
     "src/session/message_table/facts.rs",
+    "src/session/message_table/interned.rs",
     "src/session/message_table/on_channel.rs",
     "src/session/message_table/restored.rs",
     "src/session/message_table/retention.rs",

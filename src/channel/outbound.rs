@@ -52,6 +52,8 @@ pub(super) struct Outbound {
     handed: Vec<(Id, u32, u64)>,
     /// The replies that the outbox has.
     waiting: Vec<Id>,
+    /// What [`Hub::channel_changes`] was when it was looked for what is new; `None`: it has to be again.
+    seen: Option<usize>,
     /// What the adapter can do that is ready.
     can: Can,
     max_len: u64,
@@ -75,6 +77,7 @@ impl Outbound {
             outbox: Outbox::new(rules(channel)),
             handed: Vec::new(),
             waiting: Vec::new(),
+            seen: None,
             can: Can::default(),
             max_len: 0,
             running: Vec::new(),
@@ -87,12 +90,13 @@ impl Outbound {
     }
 
     pub fn configure(&mut self, channel: &Channel) {
+        self.seen = None;
         self.outbox.configure(rules(channel));
     }
 
     /// An adapter is ready.
     pub fn ready(&mut self, ready: &Ready, now: Instant) {
-        (self.can, self.max_len) = (ready.can, ready.max_len);
+        (self.can, self.max_len, self.seen) = (ready.can, ready.max_len, None);
         // As JSON a unit may take six bytes.
         let most = usize::try_from(MAX_IN_FLIGHT / (6 * ready.max_len.max(1))).unwrap_or(1).max(1);
         let abilities = Abilities::of(ready);
@@ -104,7 +108,7 @@ impl Outbound {
     /// The adapter is gone, which may have read so many bytes of what it was given: a part behind them certainly
     /// has not arrived.
     pub fn lost(&mut self, read: u64, now: Instant) {
-        self.can = Can::default();
+        (self.can, self.seen) = (Can::default(), None);
         self.outbox.close();
         for (id, part, _) in std::mem::take(&mut self.handed).into_iter().filter(|it| it.2 > read) {
             let why = "the adapter ended before it read it".to_owned();
@@ -136,6 +140,7 @@ impl Outbound {
 
     /// A conversation has moved, as the platform says without being sent anything.
     pub fn follow(&mut self, from: &str, to: &str, now: Instant) {
+        self.seen = None;
         self.outbox.moved(from, to, now);
     }
 
@@ -149,6 +154,13 @@ impl Outbound {
     /// Looks for what is new.
     pub fn look(&mut self, context: Context<'_>, now: Instant) {
         let Context { hub, channel } = context;
+        // The hub's lock is not taken for each line of an adapter.
+        let changes = Some(hub.channel_changes());
+        let timers = [self.typing_at, self.preview_at, Some(self.expire_at)];
+        let due = timers.into_iter().flatten().any(|at| at <= now);
+        if std::mem::replace(&mut self.seen, changes) == changes && !due {
+            return;
+        }
         for id in hub.take_to_send(&channel.name) {
             self.waiting.retain(|known| *known != id);
             if let Some(it) = self.find(context, id, now) {
@@ -242,7 +254,7 @@ impl Outbound {
                     Action::Moved { from, to } => {
                         let kept =
                             context.hub.keep_fact(&context.channel.name, Fact::Moved, &from, &to);
-                        self.moved |= kept.is_ok();
+                        (self.moved, self.seen) = (self.moved | kept.is_ok(), None);
                     }
                 }
             }
@@ -302,6 +314,8 @@ impl Outbound {
     ) -> Result<u64, Refusal> {
         match step {
             Step::Part(part) => {
+                // A preview has an id by now.
+                self.seen = None;
                 let running = self.running.iter().find(|it| it.id == id && n == 0);
                 hub.write_part(id, running.map_or(n, |it| it.attempt), *part)
             }

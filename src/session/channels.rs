@@ -57,6 +57,12 @@ impl Hub {
         self.lock().offer_all(name);
         self.attached.set(name, Some(Arc::clone(wake)));
         wake.notify();
+        self.tell_all_held(name);
+    }
+
+    /// A number that is another one once there may be something new to send, or to show of turns.
+    pub fn channel_changes(&self) -> usize {
+        self.attached.changes()
     }
 
     /// Whether it works: not one that a configuration did not have meanwhile.
@@ -266,7 +272,7 @@ impl Hub {
         let state = self.lock();
         let known = |(id, reply): &(Id, Arc<ReplyBuffer>)| {
             let entry = state.table.get(*id).filter(|entry| entry.turn == TurnState::Running)?;
-            let on = entry.channel.as_ref().filter(|on| on.offered)?;
+            let on = entry.channel.as_ref().filter(|_| entry.offered)?;
             entry.target().filter(|target| *target == channel)?;
             let mut place = on.place.clone();
             state.follow(channel, &mut place);

@@ -346,6 +346,9 @@ fn what_waits_is_edited_and_what_runs_is_not() {
     assert_eq!(edit(waits, "four"), Ok(true));
     let durable = house.journal.durable();
     assert!(durable.last().unwrap().1.contains("four"), "{durable:?}");
+    house.hub.compact().unwrap();
+    let has = |text: &str| house.journal.all().iter().any(|(_, json)| json.contains(text));
+    assert!(has("four") && !has("three"), "the newest text alone stays");
     house.open_gate();
     assert_eq!(house.wait(waits).reply.as_deref(), Some("four"));
     house.until_idle();
@@ -422,6 +425,75 @@ fn what_is_held_is_so_after_a_crash_between_its_two_records() {
     assert_eq!(say(&next, "2", "eve", "/missed"), "Messages taken: 1.");
     next.until_idle();
     assert!(next.journal.all().iter().any(|(_, json)| json.contains("done")), "it is held again");
+}
+
+/// What the channel is to be told of what was held.
+fn told(house: &House) -> Vec<String> {
+    let state = house.hub.lock();
+    let notices = state.table.entries().filter(|(_, entry)| entry.is_to_be_sent());
+    let ids: Vec<Id> = notices.map(|(id, _)| id).collect();
+    drop(state);
+    let texts = ids.iter().map(|id| house.hub.text_to_send(*id).unwrap());
+    texts.filter(|text| text.contains("came here")).collect()
+}
+
+#[test]
+fn what_was_held_is_told_once_by_the_next_process_where_a_crash_came_before() {
+    let house = House::with(None, office);
+    let hold = |house: &House, id: &str| {
+        new(house.hub.hold(offered(origin(&[id], "eve", false), "old")));
+    };
+    ["1", "2"].iter().for_each(|id| hold(&house, id));
+    assert!(told(&house).is_empty());
+    let next = restarted(&house, |_| {});
+    attached(&next);
+    attached(&next);
+    assert_eq!(told(&next).len(), 1, "{:?}", told(&next));
+    assert!(told(&next)[0].starts_with("2 messages came here"), "{:?}", told(&next));
+    hold(&next, "3");
+    let last = restarted(&next, |_| {});
+    attached(&last);
+    assert!(told(&last)[1].starts_with("1 message came here"), "{:?}", told(&last));
+    hold(&last, "4");
+    say(&last, "5", "eve", "/missed");
+    attached(&last);
+    assert_eq!(told(&last).len(), 2, "who has asked for it need not be told");
+}
+
+#[test]
+fn what_is_held_is_sent_again_by_one_command_and_not_by_two() {
+    let house = House::with(None, office);
+    new(house.hub.hold(offered(origin(&["1"], "eve", false), "old")));
+    let again = say(&house, "2", "eve", "/retry");
+    assert!(again.starts_with("Sent again: "), "{again}");
+    assert_eq!(say(&house, "3", "eve", "/missed"), "Nothing was missed.");
+}
+
+#[test]
+fn what_is_known_by_its_id_alone_cannot_be_deleted() {
+    let house = House::with(None, office);
+    let id = submit(&house, "1", "x");
+    house.wait(id);
+    house.hub.write_part(id, 1, part(0, None)).unwrap();
+    house.hub.settle(id, 1, Step::Delivered).unwrap();
+    assert_eq!(house.hub.delete(id, "why"), Ok(()));
+    assert_eq!(house.hub.delete(id, "why"), Err(Refusal::Unknown));
+    assert_eq!(house.hub.find_offered("office", "bot", "1"), Some(id));
+}
+
+#[test]
+fn the_word_of_a_stop_to_one_that_is_still_a_channel_is_sent_by_that() {
+    let (dir, mut config) = (TempDir::new("hub"), Config::default());
+    let file = dir.path().join("sent").to_str().unwrap().to_owned();
+    let command = ["/usr/bin/touch", &file].map(str::to_owned).to_vec();
+    config.deliver.insert("office".to_owned(), Target { command, ..Target::new("office") });
+    config.stop.notify = "office".to_owned();
+    let house = House::open(dir, Testing::new(), &config);
+    attached(&house);
+    house.hub.announce_down("for a test".to_owned());
+    house.until_idle();
+    assert_eq!(house.hub.take_to_send("office").len(), 1);
+    assert!(!std::path::Path::new(&file).exists(), "it is sent twice");
 }
 
 #[test]
