@@ -222,9 +222,9 @@ mod stored_text;
 mod subprocess;
 mod sys;
 mod systemd;
+mod telegram;
 #[cfg(any(test, fuzzing))]
 mod testing;
-mod telegram;
 mod threads;
 
 #[cfg(fuzzing)]

@@ -4,12 +4,26 @@
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FromGateway {
     Hello(Hello),
-    Ack { n: u64, served: bool, duplicate: bool },
+    Ack {
+        n: u64,
+        served: bool,
+        duplicate: bool,
+    },
     /// `retry_after` in seconds; `None`: it counts as taken.
-    Refuse { n: u64, retry_after: Option<u64>, why: String },
+    Refuse {
+        n: u64,
+        retry_after: Option<u64>,
+        why: String,
+    },
     Send(Box<Send>),
-    Delete { conversation: String, id: String },
-    Typing { conversation: String, thread: Option<String> },
+    Delete {
+        conversation: String,
+        id: String,
+    },
+    Typing {
+        conversation: String,
+        thread: Option<String>,
+    },
     Ping,
     /// An `op` that is not known.
     Other,

@@ -30,10 +30,20 @@ pub enum Event {
     /// The answer to [`Action::Poll`]: an array of `Update`, or why there is none.
     Updates(Outcome),
     /// The gateway's answer to item `n`.
-    Ack { n: u64, served: bool },
-    Refuse { n: u64, retry_after: Option<u64>, why: String },
+    Ack {
+        n: u64,
+        served: bool,
+    },
+    Refuse {
+        n: u64,
+        retry_after: Option<u64>,
+        why: String,
+    },
     /// The answer to [`Action::Fetch`]: the path of the file, and its size in bytes.
-    Fetched { ticket: u64, result: Result<(String, u64), String> },
+    Fetched {
+        ticket: u64,
+        result: Result<(String, u64), String>,
+    },
     /// [`Receiver::timer`] is due.
     Timer,
 }

@@ -10,7 +10,10 @@ use super::lines::FromGateway;
 pub enum Event {
     /// `send`, `delete` or `typing`; others are ignored.
     Line(FromGateway),
-    Answer { ticket: u64, outcome: Outcome },
+    Answer {
+        ticket: u64,
+        outcome: Outcome,
+    },
     /// [`Sender::timer`] is due.
     Timer,
 }
