@@ -16,7 +16,7 @@ use crate::subprocess::{
     environment, write_some,
 };
 use crate::sys::fd::EventFd;
-use crate::sys::process::Status;
+use crate::sys::process::{Status, own_image};
 
 /// How long it may take for what it has not read yet, then to end after its stdin has, and then after SIGTERM.
 const END_GRACE: Duration = Duration::from_secs(1);
@@ -85,7 +85,14 @@ impl Adapter {
             cancel: Cancel::at(Instant::now() + NEVER),
             grace: Duration::ZERO,
         };
-        let program = Program::configured(&config.command, variables)?;
+        let words = config.adapter();
+        let program = if config.telegram {
+            // This very program, whatever is in its file now.
+            let own = Program::with_environment("hermes-gateway".into(), variables).args(words);
+            own.opened(Arc::new(own_image()?))
+        } else {
+            Program::configured(&words, variables)?
+        };
         let mut child = children.spawn(&program, options)?;
         let (stdin, stdout) = (child.take_stdin(), child.take_stdout());
         Ok(Adapter {

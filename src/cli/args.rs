@@ -153,7 +153,8 @@ impl Parsed {
             ("send" | "help" | "man", _)
             | ("config", "check")
             | ("journal", "check" | "dump" | "compact" | "repair")
-            | ("channel", "list") => 1,
+            | ("channel", "list")
+            | ("channel-adapter", _) => 1,
             _ => 0,
         }
     }
@@ -224,6 +225,11 @@ impl Parsed {
             }
             ("channel", ["restart" | "sessions"]) => "the name of a channel is missing",
             ("channel", ["read"]) => "the session is missing: `channel sessions NAME` lists them",
+            ("channel-adapter", ["telegram"]) if !self.has("--token-file") => {
+                "--token-file is missing: the file that has the bot's token"
+            }
+            ("channel-adapter", ["telegram"]) => return None,
+            ("channel-adapter", _) => "the adapter's name is missing: there is telegram",
             ("help", [word]) => return help::command(word).err(),
             ("man", [word]) => return man::page(word).err(),
             _ => return None,

@@ -57,6 +57,11 @@ const COMMANDS: [(&str, Command, &str); 13] = [
     ),
 ];
 
+/// For a platform that offers commands in a menu: each without its `/`, and what it does.
+pub fn menu() -> Vec<(&'static str, &'static str)> {
+    COMMANDS.iter().map(|(word, _, what)| (&word[1..], *what)).gather()
+}
+
 impl Command {
     /// The command that a text is: its word alone, white space around it. Answers may have one more.
     pub fn parse(text: &str) -> Option<Command> {

@@ -1,4 +1,20 @@
-//! The adapter's side of the protocol: what the gateway says, read. Pure.
+//! The adapter's side of the protocol: what the gateway says, read, and what it is told of sends and of how the
+//! adapter is. Pure.
+
+use serde_json::Value;
+
+use super::call::Upload;
+use crate::json::object;
+use crate::sys::gather::Gather;
+
+/// UTF-16 units of one text.
+const MAX_TEXT: u64 = 4096;
+
+/// Updates that may wait for the gateway: most that come at once after a night are taken in two polls.
+pub const WINDOW: u64 = 64;
+
+/// Sends that may have no receipt: at 25 calls a second each is soon made.
+pub const SEND_WINDOW: u64 = 16;
 
 /// A line of the gateway's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,11 +64,142 @@ pub struct Send {
     pub reply_to: Option<String>,
     pub text: String,
     pub markdown: bool,
-    pub files: Vec<super::call::Upload>,
+    pub files: Vec<Upload>,
     /// Ids and labels.
     pub buttons: Vec<(String, String)>,
     pub prompt: Option<String>,
     pub replaces: Option<String>,
     /// Not a preview.
     pub last: bool,
+}
+
+/// Why a send was not shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failed {
+    pub kind: Kind,
+    /// In seconds.
+    pub retry_after: Option<u64>,
+    /// The id that the conversation has now.
+    pub moved_to: Option<i64>,
+    pub why: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Temporary,
+    Permanent,
+    Uncertain,
+}
+
+/// Reads a line of the gateway's.
+///
+/// # Errors
+/// That it is no JSON, or which member is missing.
+pub fn parse(line: &[u8]) -> Result<FromGateway, String> {
+    let json = serde_json::from_slice::<Value>(line);
+    let json = json.map_err(|e| format!("a line of the gateway's is no JSON: {e}"))?;
+    let maybe = |name: &str| text(&json, name);
+    let missing = |name: &str| format!("a line of the gateway's has no \"{name}\"");
+    let needed = |name: &str| maybe(name).ok_or_else(|| missing(name));
+    let number = |name: &str| json[name].as_u64().ok_or_else(|| missing(name));
+    Ok(match json["op"].as_str().unwrap_or_default() {
+        "hello" => FromGateway::Hello(Hello {
+            channel: needed("channel")?,
+            state_dir: needed("state_dir")?,
+            files_dir: needed("files_dir")?,
+            max_text: usize::try_from(number("max_text")?).unwrap_or(usize::MAX),
+        }),
+        "ack" => FromGateway::Ack {
+            n: number("n")?,
+            served: json["as"].is_string(),
+            duplicate: json["duplicate"] == true,
+        },
+        "refuse" => FromGateway::Refuse {
+            n: number("n")?,
+            retry_after: json["retry_after"].as_u64(),
+            why: maybe("why").unwrap_or_default(),
+        },
+        "send" => FromGateway::Send(Box::new(Send {
+            delivery: needed("delivery")?,
+            part: number("part")?,
+            conversation: needed("conversation")?,
+            thread: maybe("thread"),
+            reply_to: maybe("reply_to"),
+            text: needed("text")?,
+            markdown: json["format"] == "markdown",
+            files: list(&json["files"]).map(upload).gather(),
+            buttons: list(&json["buttons"]).filter_map(button).gather(),
+            prompt: maybe("prompt"),
+            replaces: maybe("replaces"),
+            last: json["final"] != false,
+        })),
+        "delete" => {
+            FromGateway::Delete { conversation: needed("conversation")?, id: needed("id")? }
+        }
+        "typing" => {
+            FromGateway::Typing { conversation: needed("conversation")?, thread: maybe("thread") }
+        }
+        "ping" => FromGateway::Ping,
+        _ => FromGateway::Other,
+    })
+}
+
+fn text(json: &Value, name: &str) -> Option<String> {
+    json[name].as_str().map(str::to_owned)
+}
+
+fn list(json: &Value) -> impl Iterator<Item = &Value> {
+    json.as_array().into_iter().flatten()
+}
+
+fn upload(file: &Value) -> Upload {
+    let [path, name, media_type] =
+        ["path", "name", "type"].map(|name| text(file, name).unwrap_or_default());
+    Upload { path, name, media_type }
+}
+
+fn button(button: &Value) -> Option<(String, String)> {
+    Some((text(button, "id")?, text(button, "label")?))
+}
+
+/// What this bot can do.
+pub fn ready(account: i64) -> Value {
+    let can = ["typing", "edit", "delete", "buttons", "threads", "files"].map(Value::from);
+    object!(
+        "op": "ready", "v": 1, "account": account.to_string(), "inbound": "ack", "outbound": "id",
+        "max_len": MAX_TEXT, "len_unit": "utf16", "window": WINDOW, "send_window": SEND_WINDOW,
+        "can": can.to_vec(),
+    )
+}
+
+pub fn pong() -> Value {
+    object!("op": "pong")
+}
+
+/// `id`: the message's that shows it.
+pub fn sent(delivery: &str, part: u64, id: i64) -> Value {
+    object!("op": "sent", "delivery": delivery, "part": part, "id": id.to_string())
+}
+
+pub fn failed(delivery: &str, part: u64, failed: &Failed) -> Value {
+    let kind = match failed.kind {
+        Kind::Temporary => "temporary",
+        Kind::Permanent => "permanent",
+        Kind::Uncertain => "uncertain",
+    };
+    object!(
+        "op": "failed", "delivery": delivery, "part": part, "kind": kind,
+        "retry_after": failed.retry_after, "moved_to": failed.moved_to.map(|id| id.to_string()),
+        "why": &*failed.why,
+    )
+}
+
+/// `state`: `up`, `connecting`, `limited`, `conflict` or `unauthorized`.
+pub fn status(state: &str, why: &str) -> Value {
+    object!("op": "status", "state": state, "why": why)
+}
+
+/// `since`: an RFC 3339 time.
+pub fn gap(since: &str, why: &str) -> Value {
+    object!("op": "gap", "since": since, "why": why)
 }

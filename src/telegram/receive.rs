@@ -64,3 +64,30 @@ pub enum Action {
     /// The process ends with this status: 75, to be started again, or 78, not to be.
     Exit(u8),
 }
+
+/// What has been taken and is not confirmed.
+pub struct Receiver;
+
+impl Receiver {
+    /// `max_text`: bytes of a text that is offered.
+    pub fn new(_me: Me, _max_text: usize) -> Receiver {
+        Receiver
+    }
+
+    /// The first poll.
+    pub fn begin(&mut self, _now: std::time::Instant) -> Vec<Action> {
+        let parameters = crate::json::object!("timeout": 50);
+        vec![Action::Poll(Call { method: "getUpdates", parameters, files: Vec::new() })]
+    }
+
+    pub fn step(&mut self, event: Event, now: std::time::Instant) -> Vec<Action> {
+        match event {
+            Event::Updates(_) => self.begin(now),
+            _ => Vec::new(),
+        }
+    }
+
+    pub fn timer(&self) -> Option<std::time::Instant> {
+        None
+    }
+}

@@ -30,3 +30,21 @@ pub enum Action {
     /// The process ends with this status.
     Exit(u8),
 }
+
+/// What is sent and not answered.
+pub struct Sender;
+
+impl Sender {
+    /// `own`: the bot's id.
+    pub fn new(_own: i64) -> Sender {
+        Sender
+    }
+
+    pub fn step(&mut self, _event: Event, _now: std::time::Instant) -> Vec<Action> {
+        Vec::new()
+    }
+
+    pub fn timer(&self) -> Option<std::time::Instant> {
+        None
+    }
+}
