@@ -15,8 +15,10 @@ sent.jsonl       what is shown: {"method", "chat_id", "message_id", "bot", "at",
                  "edited" where it was
 uploads/N        documents that were sent; "upload" in sent.jsonl is N
 confirmed.jsonl  {"bot", "update_id"} of each update that was confirmed
-calls.jsonl      all calls: {"at", "method", "parameters", "status", "answer", "do", "bot"}, without tokens;
-                 "at" is CLOCK_MONOTONIC when it came, "status" 0 where nothing was answered
+calls.jsonl      all calls: {"at", "method", "parameters", "status", "answer", "do", "bot", "done"}, without
+                 tokens; "at" is CLOCK_MONOTONIC when it came, "done" when it was answered; "status" is 0 where
+                 nothing was answered
+tls.pem          a key and a certificate: where it is there at the start, this is an https server
 wrong.jsonl      {"what", …}: what no adapter should ever do
 Members of plan.json:
 
@@ -44,7 +46,7 @@ rules            for calls, the first that fits: [{"method": M, "chat": C, "text
 As the server that Telegram has published does, a poll with the offset of the one before it gets one update where that
 is less than 0.5 s ago, and conflicts are answered at most once in 3 s.
 """
-import email.parser, email.policy, http.server, json, math, os, random, re, select, socket, socketserver
+import email.parser, email.policy, http.server, json, math, os, random, re, select, socket, socketserver, ssl
 import sys, threading, time, urllib.parse
 
 os.chdir(sys.argv[1])
@@ -517,7 +519,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if not select.select([self.connection], [], [], 0)[0]:
             return False
         try:
-            return not self.connection.recv(1, socket.MSG_PEEK)
+            return not socket.socket.recv(self.connection, 1, socket.MSG_PEEK)
         except OSError:
             return True
 
@@ -598,7 +600,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def note(self, bot, method, p, do, status, answer):
         p = {k: v if not isinstance(v, dict) or "data" not in v else {**v, "data": len(v["data"])} for k, v in p.items()}
         write("calls.jsonl", {"at": self.at, "method": method, "parameters": p, "status": status, "answer": answer,
-                              "do": do, "bot": bot})
+                              "do": do, "bot": bot, "done": time.monotonic()})
 
     def reply(self, bot, method, p, do, answer):
         status = 200 if answer["ok"] else answer["error_code"]
@@ -702,6 +704,10 @@ def main():
     STATE = State()
     port = int(open("port").read()) if os.path.exists("port") else 0
     server = Server(("127.0.0.1", port), Handler)
+    if os.path.exists("tls.pem"):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain("tls.pem")
+        server.socket = context.wrap_socket(server.socket, server_side=True, do_handshake_on_connect=False)
     with open("port.new", "w") as file:
         file.write(str(server.server_address[1]))
     os.rename("port.new", "port")
