@@ -231,6 +231,7 @@ mod threads;
 pub use {
     agent::acp::tests::properties as acp, api::tests::properties as bodies,
     channel::link::tests::properties as adapter, http::tests::properties as wire,
+    telegram::markdown::tests::properties as formatted,
 };
 
 /// What the program does with its arguments; the status to exit with.

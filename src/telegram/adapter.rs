@@ -69,6 +69,8 @@ struct Adapter {
     /// Once the bot is known.
     serving: Option<(Receiver, Sender)>,
     account: String,
+    /// Why it does not work yet, as the operator was told last.
+    told: String,
     /// When it was written down last that it was polled.
     polled: Option<Instant>,
     /// By when it ends, and how.
@@ -83,7 +85,8 @@ pub fn run(options: Options, children: Arc<Children>) -> io::Result<Exit> {
     let token = match Token::read(&options.token_file) {
         Ok(token) => token,
         Err(why) => {
-            status("unauthorized", &why)?;
+            say(&why);
+            print(&lines::status("unauthorized", &why))?;
             return Ok(Exit::Config);
         }
     };
@@ -99,6 +102,7 @@ pub fn run(options: Options, children: Arc<Children>) -> io::Result<Exit> {
         lock: None,
         serving: None,
         account: String::new(),
+        told: String::new(),
         polled: None,
         ending: None,
     };
@@ -241,9 +245,9 @@ impl Adapter {
                 action.into_iter().for_each(|action| self.begin(action));
             }
             start::Action::Call(call) => self.jobs.add(Job::Call(For::Start, call)),
-            start::Action::Status(state, why) => self.tell(state, &why),
+            start::Action::Status(state, why) => self.tell(state, why),
             start::Action::Never(why) => {
-                self.tell("unauthorized", &why);
+                self.tell("unauthorized", why);
                 self.end(Exit::Config);
             }
             start::Action::Begin(me) => self.serve(me),
@@ -334,9 +338,12 @@ impl Adapter {
         }
     }
 
-    fn tell(&mut self, state: &str, why: &str) {
-        if status(state, why).is_err() {
-            self.end(Exit::Planned);
+    /// Tells how it stands with Telegram: the gateway each time, since one that says nothing is taken for dead.
+    fn tell(&mut self, state: &str, why: String) {
+        self.print(&lines::status(state, &why));
+        if self.told != why {
+            say(&why);
+            self.told = why;
         }
     }
 
@@ -366,12 +373,6 @@ fn gap(marker: &Path, account: &str) -> Option<String> {
     Some(rfc3339(u64::try_from(since.as_millis()).ok()?))
 }
 
-/// Tells the gateway how it stands with Telegram, and the operator.
-fn status(state: &str, why: &str) -> io::Result<()> {
-    say(why);
-    print(&lines::status(state, why))
-}
-
 fn print(line: &Value) -> io::Result<()> {
     write_all(STDOUT, format!("{line}\n").as_bytes())
 }
@@ -383,4 +384,25 @@ fn say(words: &str) {
 
 fn exit_of(status: u8) -> Exit {
     if status == Exit::Config.code() { Exit::Config } else { Exit::TryLater }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn what_telegram_has_forgotten_by_now_is_a_gap_of_the_same_account() {
+        let dir = TempDir::new("gap");
+        let path = dir.path().join("polled");
+        assert_eq!(gap(&path, "42"), None, "a first start");
+        replace_unsynced(&path, b"42", 0o600).unwrap();
+        assert_eq!(gap(&path, "42"), None);
+        let file = File::options().write(true).open(&path).unwrap();
+        file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777)).unwrap();
+        assert_eq!(gap(&path, "42").unwrap(), "1994-11-06T08:49:37.000Z");
+        assert_eq!(gap(&path, "43"), None, "another bot");
+        file.set_modified(SystemTime::now() - KEPT_THERE + Duration::from_secs(60)).unwrap();
+        assert_eq!(gap(&path, "42"), None);
+    }
 }

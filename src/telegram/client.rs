@@ -258,3 +258,5 @@ impl Client {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub use tests::client as for_tests;

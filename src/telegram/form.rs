@@ -102,7 +102,7 @@ mod tests {
             );
             assert_eq!(String::from_utf8(form).unwrap(), expected);
         }
-        fs::File::options().write(true).open(&path).unwrap().set_len(MAX_SENT + 1).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(MAX_SENT + 1).unwrap();
         assert!(body(&call).unwrap_err().ends_with("is larger than 50 MB"));
         fs::remove_file(&path).unwrap();
         assert!(body(&call).unwrap_err().contains("cannot be read"));

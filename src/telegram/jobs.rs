@@ -150,3 +150,62 @@ impl Jobs {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::readable_by;
+    use crate::json::object;
+    use crate::telegram::call::Upload;
+    use std::net::TcpListener;
+    use std::os::fd::AsFd;
+    use std::time::{Duration, Instant};
+
+    fn call(method: &'static str, file: bool) -> Call {
+        let upload =
+            Upload { path: "/dev/null".into(), name: "x".into(), media_type: "a/b".into() };
+        let files = file.then_some(("document", upload)).into_iter().collect();
+        Call { method, parameters: object!("timeout": 50), files }
+    }
+
+    /// The next that is done.
+    fn next(jobs: &mut Jobs) -> Vec<Done> {
+        let soon = Instant::now() + Duration::from_secs(20);
+        assert!(readable_by(jobs.wake().as_fd(), soon).unwrap());
+        jobs.take()
+    }
+
+    #[test]
+    fn so_many_run_at_once_and_each_has_an_end() {
+        // It takes connections, and answers none.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut jobs = Jobs::new(Arc::new(crate::telegram::client::for_tests(&url))).unwrap();
+        jobs.add(Job::Call(For::Poll, call("getUpdates", false)));
+        (0..10)
+            .for_each(|ticket| jobs.add(Job::Call(For::Send(ticket), call("sendMessage", false))));
+        (10..12)
+            .for_each(|ticket| jobs.add(Job::Call(For::Send(ticket), call("sendDocument", true))));
+        assert_eq!((jobs.running, jobs.waiting.len()), ([1, 8, 1, 0, 0], 3));
+        (0..MAX_WAITING).for_each(|_| jobs.add(Job::Call(For::Nobody, call("x", false))));
+        assert_eq!((jobs.waiting.len(), jobs.running[UNDONE]), (MAX_WAITING, 3));
+        assert_eq!(next(&mut jobs).len(), 3);
+        jobs.close();
+        jobs.add(Job::Call(For::Send(12), call("sendMessage", false)));
+        let (mut unsent, mut polled, mut nobody) = (Vec::new(), false, 0);
+        while jobs.running() > 9 {
+            for done in next(&mut jobs) {
+                match done {
+                    Done::Called(For::Send(ticket), Err(Failure::NotSent(_))) => {
+                        unsent.push(ticket)
+                    }
+                    Done::Called(For::Poll, Err(_)) => polled = true,
+                    Done::Called(For::Nobody, Err(_)) => nobody += 1,
+                    _ => panic!("it has no end yet"),
+                }
+            }
+        }
+        assert_eq!((unsent, polled, nobody), (vec![8, 9, 11, 12], true, MAX_WAITING - 3));
+        drop(listener);
+    }
+}

@@ -8,7 +8,8 @@ use std::thread::{JoinHandle, spawn};
 
 const SECRET: &str = "42:hidden";
 
-fn client(url: &str) -> Client {
+/// One with a token, for the API at this URL.
+pub fn client(url: &str) -> Client {
     let dir = TempDir::new("client");
     let path = dir.path().join("token");
     crate::sys::fs::create(&path, SECRET.as_bytes(), 0o600).unwrap();
