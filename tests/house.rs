@@ -124,6 +124,7 @@ const PURE: &[&str] = &[
     "src/telegram/send/pace.rs",
     "src/telegram/send/request.rs",
     "src/telegram/send/verdict.rs",
+    "src/telegram/start.rs",
 ];
 
 /// What a pure file must not name.

@@ -11,13 +11,12 @@ use super::files::FilesDir;
 use super::inbound;
 use super::link::{Action, Event, Link};
 use super::outbound;
-use super::shared::{GOOD_AFTER, UNAUTHORIZED, UP};
+use super::shared::{UNAUTHORIZED, UP};
 use super::wire::{self, Connection as At, News, Offer, Ready};
 use super::worker::Worker;
 use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::limits::{MAX_CHANNEL_TEXT, MAX_SHOWN_VALUE};
-use crate::subprocess::Deaths;
 use crate::sys::fs::private_dir;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::Status;
@@ -53,6 +52,8 @@ pub(super) struct Connection<'a> {
     /// Of the cursor that it was told.
     cursor_account: Option<String>,
     complaints: usize,
+    /// Items that were rejected for what may be a stranger's doing: he uses up nothing else.
+    foreign: usize,
     told: usize,
     ready_at: Option<Instant>,
     /// Why it is ended, where it is at fault.
@@ -86,6 +87,7 @@ impl Connection<'_> {
             files: files_dir,
             cursor_account: cursor.as_ref().map(|(account, _)| account.clone()),
             complaints: 0,
+            foreign: 0,
             told: 0,
             ready_at: None,
             fault: None,
@@ -177,6 +179,13 @@ impl Connection<'_> {
                     }
                 }
                 Action::News(news) => self.news(news),
+                Action::Rejected(item) => {
+                    item.files.iter().for_each(|path| self.files.remove(path));
+                    let count = if item.foreign { &mut self.foreign } else { &mut self.complaints };
+                    *count += 1;
+                    let count = *count;
+                    self.warn(count, &item.why);
+                }
                 Action::Complain(why) => self.complain(&why),
                 Action::Fault(why) => self.fail(why),
             }
@@ -358,15 +367,13 @@ impl Connection<'_> {
         });
         let now = Instant::now();
         self.link.step(now, Event::Ended);
+        let (status, mut how, read) = self.adapter.finish();
         let Worker { hub, channel, outbound, shared, .. } = &mut *self.worker;
-        outbound.lost(now);
+        outbound.lost(read, now);
         outbound.work(outbound::Context { hub, channel }, None, now);
         shared.lock().status.unacknowledged = 0;
-        // One that ends soon after each time it is ready is not to be started all the time.
-        if self.ready_at.is_some_and(|at| at.elapsed() >= GOOD_AFTER) {
-            self.worker.deaths = Deaths::default();
-        }
-        let (status, mut how) = self.adapter.finish();
+        let good_for = self.ready_at.map_or(Duration::ZERO, |at| at.elapsed());
+        self.worker.deaths.survived(good_for);
         if let Err(e) = attended {
             how = format!("an error of the system: {e}");
         }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::adapter::Adapter;
 use super::outbox::{Abilities, Action, Delivery, Draft, Outbox, Rules, Send};
-use super::wire::{self, Can, Ready, Receipt};
+use super::wire::{self, Can, Failure, FailureKind, Ready, Receipt};
 use crate::config::Channel;
 use crate::journal::record::{Fact, Step};
 use crate::session::{Hub, Id, Place, Refusal, Running, ToSend};
@@ -32,6 +32,10 @@ const MAX_IN_FLIGHT: u64 = 1 << 20;
 /// When an adapter is asked again whether it reads.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
+/// Parts of which it is known up to where the adapter has to read for them: no adapter has more at once. Another
+/// one counts as read.
+const MAX_HANDED: usize = 256;
+
 /// What answers a question.
 const BUTTONS: [(&str, &str); 2] = [("allow", "Allow once"), ("deny", "Deny")];
 
@@ -44,6 +48,8 @@ pub(super) struct Context<'a> {
 
 pub(super) struct Outbound {
     outbox: Outbox,
+    /// The parts that the adapter was given, and where the line of each ends in all that it was.
+    handed: Vec<(Id, u32, u64)>,
     /// The replies that the outbox has.
     waiting: Vec<Id>,
     /// What the adapter can do that is ready.
@@ -67,6 +73,7 @@ impl Outbound {
     pub fn new(channel: &Channel) -> Outbound {
         Outbound {
             outbox: Outbox::new(rules(channel)),
+            handed: Vec::new(),
             waiting: Vec::new(),
             can: Can::default(),
             max_len: 0,
@@ -94,9 +101,18 @@ impl Outbound {
         self.outbox.ready(Abilities { send_window, ..abilities }, now);
     }
 
-    /// The adapter is gone.
-    pub fn lost(&mut self, now: Instant) {
+    /// The adapter is gone, which may have read so many bytes of what it was given: a part behind them certainly
+    /// has not arrived.
+    pub fn lost(&mut self, read: u64, now: Instant) {
         self.can = Can::default();
+        self.outbox.close();
+        for (id, part, _) in std::mem::take(&mut self.handed).into_iter().filter(|it| it.2 > read) {
+            let why = "the adapter ended before it read it".to_owned();
+            let (kind, part) = (FailureKind::Temporary, part.into());
+            let failure = Failure { kind, retry_after: None, moved_to: None, why };
+            let receipt = Receipt { delivery: String::new(), part, result: Err(failure) };
+            self.outbox.receipt(id, &receipt, random::number(), now);
+        }
         self.outbox.lost(now);
     }
 
@@ -125,8 +141,9 @@ impl Outbound {
 
     /// What an adapter says of a part. False: it was not waited for.
     pub fn receipt(&mut self, receipt: &Receipt, now: Instant) -> bool {
-        let id = Id::parse(&receipt.delivery);
-        id.is_some_and(|id| self.outbox.receipt(id, receipt, random::number(), now))
+        let Some(id) = Id::parse(&receipt.delivery) else { return false };
+        self.handed.retain(|(known, ..)| *known != id);
+        self.outbox.receipt(id, receipt, random::number(), now)
     }
 
     /// Looks for what is new.
@@ -211,7 +228,12 @@ impl Outbound {
                     }
                     Action::Send(send) => {
                         let line = self.line(&send);
-                        adapter.iter_mut().for_each(|adapter| adapter.send(&line));
+                        if let Some(adapter) = adapter.as_deref_mut() {
+                            adapter.send(&line);
+                            self.handed.retain(|(known, ..)| *known != send.id);
+                            self.handed.drain(..self.handed.len().saturating_sub(MAX_HANDED - 1));
+                            self.handed.push((send.id, send.part, adapter.given()));
+                        }
                     }
                     Action::Delete { id, conversation, message } => {
                         let line = wire::delete(&id.to_string(), &conversation, &message);

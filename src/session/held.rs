@@ -18,8 +18,8 @@ const MAX_MISSED: usize = 20;
 const HELD: &str = "held: it was old when it came, and /missed takes it";
 
 impl Hub {
-    /// Takes a message that nobody answers before its sender asks for that.
-    pub fn hold(self: &Arc<Self>, mut draft: Draft) -> Result<Submitted, Refusal> {
+    /// Takes a message that nobody answers before its sender asks for that, as [`Hub::append`] does.
+    pub fn hold(&self, mut draft: Draft, begun: &mut Vec<Id>) -> Result<Submitted, Refusal> {
         let mut stored = self.store(&mut draft)?;
         draft.origin.iter_mut().for_each(|origin| origin.held = true);
         let mut state = self.lock();
@@ -35,8 +35,7 @@ impl Hub {
                 state.take_up(id);
             }
         }
-        let begun = self.begin_attempts(&mut state);
-        self.confirm(state, begun)?;
+        begun.extend(self.begin_attempts(&mut state));
         Ok(submitted)
     }
 

@@ -277,10 +277,9 @@ impl Adapter {
         let parameters = object!("commands": commands);
         let call = Call { method: "setMyCommands", parameters, files: Vec::new() };
         self.jobs.add(Job::Call(For::Nobody, call));
-        let sender = Sender::new(me.id);
         let mut receiver = Receiver::new(me, max_text);
         let actions = receiver.begin(now);
-        self.serving = Some((receiver, sender));
+        self.serving = Some((receiver, Sender::default()));
         self.carry_out(actions);
     }
 
@@ -327,6 +326,7 @@ impl Adapter {
     fn end(&mut self, exit: Exit) {
         if self.ending.is_none() {
             self.ending = Some((Instant::now() + END_WITHIN, exit));
+            self.send(send::Event::End);
             self.jobs.close();
         }
     }

@@ -86,3 +86,72 @@ pub fn answer(status: u16, body: &[u8]) -> Outcome {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_answer_is_a_result_or_what_telegram_says_or_unknown() {
+        let refused = |code, description: &str, retry_after, migrate_to| {
+            let description = description.to_owned();
+            Err(Failure::Refused(Refusal { code, description, retry_after, migrate_to }))
+        };
+        for (status, body, wanted) in [
+            (200, r#"{"ok":true,"result":{"message_id":5}}"#, Ok(json!({ "message_id": 5 }))),
+            (200, r#"{"ok":true,"result":null}"#, Ok(Value::Null)),
+            (
+                400,
+                r#"{"ok":false,"error_code":400,"description":"Bad Request: chat not found"}"#,
+                refused(400, "Bad Request: chat not found", None, None),
+            ),
+            (
+                429,
+                r#"{"ok":false,"error_code":429,"description":"x","parameters":{"retry_after":7}}"#,
+                refused(429, "x", Some(7), None),
+            ),
+            (
+                429,
+                r#"{"ok":false,"description":"x","parameters":{"retry_after":18446744073709551615}}"#,
+                refused(429, "x", Some(86_400), None),
+            ),
+            (
+                400,
+                r#"{"ok":false,"error_code":400,"parameters":{"migrate_to_chat_id":-1005}}"#,
+                refused(400, "", None, Some(-1005)),
+            ),
+            (403, r#"{"ok":false,"error_code":70000}"#, refused(403, "", None, None)),
+            (
+                400,
+                r#"{"ok":false,"error_code":400,"description":"a\n\u001b[2J\u202e"}"#,
+                refused(400, "a\\u{a}\\u{1b}[2J\\u{202e}", None, None),
+            ),
+            (502, "<html>bad gateway /bot1:SECRET/", refused(502, "HTTP status 502", None, None)),
+            (500, "", refused(500, "HTTP status 500", None, None)),
+        ] {
+            assert_eq!(answer(status, body.as_bytes()), wanted, "{body}");
+        }
+        for (status, body) in [
+            (200, ""),
+            (200, "<html>/bot1:SECRET/"),
+            (200, r#"{"ok":true,"result":{"message_id":5}"#),
+            (200, r#"{"ok":true}"#),
+            (200, r#"{"ok":"true","result":1}"#),
+            (200, "[]"),
+            (200, "true"),
+            (301, "moved to /bot1:SECRET/"),
+            (404, r#"{"error":"no such route"}"#),
+        ] {
+            let Err(Failure::Unknown(why)) = answer(status, body.as_bytes()) else {
+                panic!("{body}")
+            };
+            assert!(why.contains(&status.to_string()) && !why.contains("SECRET"), "{why}");
+        }
+        let long = json!({ "ok": false, "error_code": 400, "description": "x".repeat(100_000) });
+        let Err(Failure::Refused(cut)) = answer(400, long.to_string().as_bytes()) else { panic!() };
+        assert_eq!(cut.description.len(), MAX_DESCRIPTION);
+        let deep = "[".repeat(100_000);
+        assert!(matches!(answer(200, deep.as_bytes()), Err(Failure::Unknown(_))));
+    }
+}

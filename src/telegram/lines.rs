@@ -203,3 +203,131 @@ pub fn status(state: &str, why: &str) -> Value {
 pub fn gap(since: &str, why: &str) -> Value {
     object!("op": "gap", "since": since, "why": why)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn read(line: &Value) -> Result<FromGateway, String> {
+        parse(line.to_string().as_bytes())
+    }
+
+    #[test]
+    fn what_the_gateway_says_is_read_and_what_is_unknown_ignored() {
+        let own = |text: &str| text.to_owned();
+        let send = json!({ "op": "send", "delivery": "01K", "attempt": 1, "part": 2, "parts": 3,
+            "conversation": "-7", "thread": "4", "reply_to": "-7:55", "text": "hi", "format": "markdown",
+            "files": [{ "path": "/f/a", "name": "a", "type": "text/plain" }],
+            "buttons": [{ "id": "allow", "label": "Allow once" }, { "id": "no label" }], "prompt": "p7",
+            "replaces": "556", "final": false, "later": 1 });
+        let read_send = Send {
+            delivery: own("01K"),
+            part: 2,
+            conversation: own("-7"),
+            thread: Some(own("4")),
+            reply_to: Some(own("-7:55")),
+            text: own("hi"),
+            markdown: true,
+            files: vec![Upload {
+                path: own("/f/a"),
+                name: own("a"),
+                media_type: own("text/plain"),
+            }],
+            buttons: vec![(own("allow"), own("Allow once"))],
+            prompt: Some(own("p7")),
+            replaces: Some(own("556")),
+            last: false,
+        };
+        let least =
+            json!({ "op": "send", "delivery": "D", "part": 0, "conversation": "7", "text": "" });
+        let read_least =
+            Send { delivery: own("D"), conversation: own("7"), last: true, ..Send::default() };
+        let hello = Hello {
+            channel: own("family"),
+            state_dir: own("/s"),
+            files_dir: own("/f"),
+            max_text: 65536,
+        };
+        for (line, wanted) in [
+            (
+                json!({ "op": "hello", "versions": [1], "channel": "family", "state_dir": "/s",
+                    "files_dir": "/f", "cursor": null, "cursor_account": null, "max_text": 65536 }),
+                FromGateway::Hello(hello),
+            ),
+            (
+                json!({ "op": "ack", "n": 17, "as": "01J", "duplicate": true }),
+                FromGateway::Ack { n: 17, served: true, duplicate: true },
+            ),
+            (
+                json!({ "op": "ack", "n": 18, "as": null }),
+                FromGateway::Ack { n: 18, served: false, duplicate: false },
+            ),
+            (
+                json!({ "op": "refuse", "n": 1, "retry_after": 5, "why": "full" }),
+                FromGateway::Refuse { n: 1, retry_after: Some(5), why: own("full") },
+            ),
+            (
+                json!({ "op": "refuse", "n": 1, "retry_after": null }),
+                FromGateway::Refuse { n: 1, retry_after: None, why: own("") },
+            ),
+            (send, FromGateway::Send(Box::new(read_send))),
+            (least, FromGateway::Send(Box::new(read_least))),
+            (
+                json!({ "op": "delete", "delivery": "D", "conversation": "7", "id": "9" }),
+                FromGateway::Delete { conversation: own("7"), id: own("9") },
+            ),
+            (
+                json!({ "op": "typing", "conversation": "7", "thread": "4" }),
+                FromGateway::Typing { conversation: own("7"), thread: Some(own("4")) },
+            ),
+            (json!({ "op": "ping" }), FromGateway::Ping),
+            (json!({ "op": "fly", "n": 3 }), FromGateway::Other),
+            (json!({}), FromGateway::Other),
+        ] {
+            assert_eq!(read(&line), Ok(wanted), "{line}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_what_it_needs_names_that() {
+        for (line, name) in [
+            (json!({ "op": "ack" }), "\"n\""),
+            (json!({ "op": "refuse", "n": "1" }), "\"n\""),
+            (json!({ "op": "hello" }), "\"channel\""),
+            (json!({ "op": "send", "delivery": "D", "part": 0, "conversation": "7" }), "\"text\""),
+            (json!({ "op": "delete", "conversation": 7, "id": "9" }), "\"conversation\""),
+        ] {
+            assert!(read(&line).unwrap_err().contains(name), "{line}");
+        }
+        assert!(parse(b"{\"op\":").unwrap_err().contains("no JSON"));
+        assert!(parse(b"{\"op\":\"\xff\"}").is_err());
+    }
+
+    #[test]
+    fn what_the_gateway_is_told_has_the_form_of_the_protocol() {
+        let can = ["typing", "edit", "delete", "buttons", "threads", "files"];
+        let all = json!({ "op": "ready", "v": 1, "account": "123", "inbound": "ack",
+            "outbound": "id", "max_len": 4096, "len_unit": "utf16", "window": 64, "send_window": 16,
+            "can": can });
+        assert_eq!(ready(123), all);
+        assert_eq!(pong(), json!({ "op": "pong" }));
+        let all = json!({ "op": "sent", "delivery": "D", "part": 1, "id": "9" });
+        assert_eq!(sent("D", 1, 9), all);
+        for (kind, word) in [
+            (Kind::Temporary, "temporary"),
+            (Kind::Permanent, "permanent"),
+            (Kind::Uncertain, "uncertain"),
+        ] {
+            let why = "x".to_owned();
+            let it = Failed { kind, retry_after: Some(3), moved_to: Some(-1005), why };
+            let all = json!({ "op": "failed", "delivery": "D", "part": 1, "kind": word,
+                "retry_after": 3, "moved_to": "-1005", "why": "x" });
+            assert_eq!(failed("D", 1, &it), all);
+        }
+        let all = json!({ "op": "status", "state": "up", "why": "" });
+        assert_eq!(status("up", ""), all);
+        let all = json!({ "op": "gap", "since": "2026-11-30T12:00:00Z", "why": "x" });
+        assert_eq!(gap("2026-11-30T12:00:00Z", "x"), all);
+    }
+}

@@ -2,9 +2,7 @@
 
 use super::subject::{Checked, NOBODY, PING, Subject, good, untried};
 use crate::channel::wire::{self, Can, FailureKind, Receipt, Unit};
-
-/// A text to try that is longer than this only takes time.
-const LONGEST: u64 = 64 << 10;
+use crate::limits::MAX_CHANNEL_TEXT;
 
 const NO_PLACE: &str = "there is no --to CONVERSATION";
 
@@ -66,11 +64,24 @@ pub fn parts(it: &mut Subject) -> Checked {
     good("")
 }
 
+/// Agents write what is no Markdown, too: it is to be sent as it is.
+pub fn markdown(it: &mut Subject) -> Checked {
+    let Some(to) = it.to.clone() else { return untried(NO_PLACE) };
+    for text in ["**Bold**, `code` and [a link](https://example.org/).", "*a _b `c [d](e <f> \\"] {
+        let delivery = it.delivery();
+        let send = wire::Send { markdown: true, ..part(&delivery, &to, text) };
+        if let Err(why) = sent(it, &send)? {
+            return untried(why);
+        }
+    }
+    good("")
+}
+
 pub fn longest(it: &mut Subject) -> Checked {
     let (Some(to), Some(ready)) = (it.to.clone(), &it.ready) else {
         return untried(NO_PLACE);
     };
-    let (length, unit) = (ready.max_len.min(LONGEST) as usize, ready.unit);
+    let (length, unit) = (ready.max_len.min(MAX_CHANNEL_TEXT as u64) as usize, ready.unit);
     let (character, units) = match unit {
         Unit::Utf16 => ("😀", 2),
         Unit::Chars => ("漢", 1),

@@ -129,9 +129,11 @@ fn what_an_adapter_is_told_is_durable() {
     hub.keep_fact("office", Fact::Cursor, "bot", "c").unwrap();
     assert!(!durable(&house));
     assert!(hub.cursor_of("office").is_some() && durable(&house));
-    let Ok(Submitted::New { .. }) = hub.hold(offered(origin(&["2"], "eve", false), "x")) else {
-        panic!("it is not held")
-    };
+    let mut begun = Vec::new();
+    new(hub.hold(offered(origin(&["2"], "eve", false), "x"), &mut begun));
+    new(hub.append(offered(origin(&["3"], "eve", false), "x"), &mut begun));
+    assert!(begun.len() == 1 && !durable(&house), "several are to be synced at once");
+    hub.start(begun).unwrap();
     assert!(durable(&house));
     // A journal that broke tells nothing.
     *house.journal.lost_from.lock().unwrap() = Some("\"d\"");
@@ -376,12 +378,18 @@ fn an_edit_after_a_crash_can_be_read_back() {
     house.open_gate();
 }
 
+fn hold(house: &House, id: &str, text: &str) -> Result<Submitted, Refusal> {
+    let mut begun = Vec::new();
+    let held = house.hub.hold(offered(origin(&[id], "eve", false), text), &mut begun);
+    house.hub.start(begun).unwrap();
+    held
+}
+
 #[test]
 fn what_is_held_runs_when_its_sender_asks_for_it_each_once_and_in_order() {
     let house = House::with(None, office);
-    let hold = |id: &str, text: &str| house.hub.hold(offered(origin(&[id], "eve", false), text));
-    let held: Vec<Id> = ["1", "2"].map(|id| new(hold(id, id))).to_vec();
-    assert_eq!(hold("1", "1"), Ok(Submitted::Known(held[0])));
+    let held: Vec<Id> = ["1", "2"].map(|id| new(hold(&house, id, id))).to_vec();
+    assert_eq!(hold(&house, "1", "1"), Ok(Submitted::Known(held[0])));
     assert_eq!(house.turn(held[0]), TurnState::Cancelled);
     assert!(house.journal.durable().iter().any(|(_, json)| json.contains("held: ")));
     let cancelled = submit(&house, "3", "x");
@@ -403,7 +411,7 @@ fn what_is_held_runs_when_its_sender_asks_for_it_each_once_and_in_order() {
 #[test]
 fn what_is_held_is_so_after_a_crash_between_its_two_records() {
     let house = House::with(None, office);
-    let held = new(house.hub.hold(offered(origin(&["1"], "eve", false), "old")));
+    let held = new(hold(&house, "1", "old"));
     let mut records = house.journal.all();
     let (_, last) = records.pop().unwrap();
     assert!(last.contains("held: "), "{last}");
@@ -420,8 +428,7 @@ fn what_is_held_is_so_after_a_crash_between_its_two_records() {
 fn no_more_than_twenty_that_were_held_run_at_once() {
     let house = House::with(None, office);
     for at in 0..22 {
-        let id = at.to_string();
-        new(house.hub.hold(offered(origin(&[&id], "eve", false), "x")));
+        new(hold(&house, &at.to_string(), "x"));
     }
     let first = say(&house, "a", "eve", "/missed");
     assert_eq!(first, "Messages taken: 20. Left: 2, for another /missed.");
