@@ -226,7 +226,7 @@ impl Adapter {
             }
             Done::Called(For::Nobody, _) => {}
             Done::Fetched(ticket, result) => {
-                self.receive(receive::Event::Fetched { ticket, result })
+                self.receive(receive::Event::Fetched { ticket, result });
             }
         }
     }

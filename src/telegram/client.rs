@@ -29,7 +29,7 @@ use crate::threads::lock;
 const MAX_ANSWER: usize = 8 << 20;
 
 /// Of one file that is fetched: what the Bot API hands out.
-const MAX_FETCHED: u64 = 20 << 20;
+const MAX_FETCHED: usize = 20 << 20;
 
 /// For an answer, behind the time that the server was asked to wait for something new.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -127,9 +127,9 @@ impl Client {
     fn fetch_into(&self, there: &str, mut to: File) -> Result<u64, String> {
         let large = || format!("it is larger than {} MB", MAX_FETCHED >> 20);
         if there.starts_with('/') {
-            let from = self.local(there)?.take(MAX_FETCHED + 1);
+            let from = self.local(there)?.take(MAX_FETCHED as u64 + 1);
             let copied = io::copy(&mut { from }, &mut to).map_err(|e| e.to_string())?;
-            return if copied > MAX_FETCHED { Err(large()) } else { Ok(copied) };
+            return if copied > MAX_FETCHED as u64 { Err(large()) } else { Ok(copied) };
         }
         if there.is_empty() || there.split('/').any(|part| part == "..") {
             return Err("the server names no path of it".to_owned());
@@ -150,7 +150,7 @@ impl Client {
         };
         let fetched = self.exchange(&asked, &mut |answer, deadline| {
             status = answer.status;
-            let cap = if status == 200 { MAX_FETCHED as usize } else { MAX_ANSWER };
+            let cap = if status == 200 { MAX_FETCHED } else { MAX_ANSWER };
             answer.pieces(cap, deadline, &mut |piece, _| {
                 size += piece.len() as u64;
                 if status == 200 { to.write_all(piece) } else { Ok(()) }

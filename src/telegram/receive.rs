@@ -204,7 +204,7 @@ impl Receiver {
                 self.answered(n, Err(why), now, &mut actions);
             }
             Event::Refuse { n, retry_after: Some(seconds), .. } => {
-                self.queue.again(n, seconds, now)
+                self.queue.again(n, seconds, now);
             }
             Event::Fetched { ticket, result } => self.queue.fetched(ticket, result, now),
             Event::Timer => {}

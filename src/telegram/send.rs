@@ -148,6 +148,7 @@ pub struct Sender {
 
 impl Sender {
     /// No receipt is to come.
+    #[cfg(test)]
     pub fn is_idle(&self) -> bool {
         !self.all().any(Job::is_part)
     }

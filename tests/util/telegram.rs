@@ -282,7 +282,7 @@ impl Drop for Telegram {
             let last = &calls[calls.len().saturating_sub(30)..];
             eprintln!("--- the last calls of {}", calls.len());
             last.iter().for_each(|it| {
-                eprintln!("{}", it.to_string().chars().take(500).collect::<String>())
+                eprintln!("{}", it.to_string().chars().take(500).collect::<String>());
             });
             eprintln!("--- wrong: {:?}", self.take_wrong());
         }
