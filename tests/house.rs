@@ -121,6 +121,7 @@ const PURE: &[&str] = &[
     "src/telegram/receive/queue.rs",
     "src/telegram/receive/senders.rs",
     "src/telegram/receive/update.rs",
+    "src/telegram/receive/values.rs",
     "src/telegram/send.rs",
     "src/telegram/send/pace.rs",
     "src/telegram/send/request.rs",

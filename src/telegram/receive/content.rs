@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Me;
+use super::values::Me;
 use crate::escape::{escaped, first_chars};
 use crate::sys::gather::Gather;
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::content::{MAX_FILE, Media, add_line};
 use super::senders::Senders;
 use super::update::Item;
-use super::{Action, Wanted};
+use super::values::{Action, Wanted};
 use crate::escape::{escaped, first_chars};
 use crate::json::object;
 

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::Me;
 use super::content::{self, Content, Media, int, name_of, safe, title_of, words};
 use super::group::Pieces;
+use super::values::Me;
 use crate::json::object;
 use crate::sys::clock::rfc3339;
 use crate::telegram::call::Call;
