@@ -69,6 +69,8 @@ struct Adapter {
     /// Once the bot is known.
     serving: Option<(Receiver, Sender)>,
     account: String,
+    /// How it stands with receiving, as the gateway was told last.
+    stands: Value,
     /// Why it does not work yet, as the operator was told last.
     told: String,
     /// When it was written down last that it was polled.
@@ -102,6 +104,7 @@ pub fn run(options: Options, children: Arc<Children>) -> io::Result<Exit> {
         lock: None,
         serving: None,
         account: String::new(),
+        stands: lines::status("up", ""),
         told: String::new(),
         polled: None,
         ending: None,
@@ -300,7 +303,12 @@ impl Adapter {
                     self.jobs.add(Job::Fetch(ticket, wanted));
                 }
                 receive::Action::Call(call) => self.jobs.add(Job::Call(For::Nobody, call)),
-                receive::Action::Line(line) => self.print(&line),
+                receive::Action::Line(line) => {
+                    if line["op"] == "status" {
+                        self.stands.clone_from(&line);
+                    }
+                    self.print(&line);
+                }
                 receive::Action::Say(words) => say(&words),
                 receive::Action::Exit(status) => self.end(exit_of(status)),
             }
@@ -315,6 +323,8 @@ impl Adapter {
                 send::Action::Call { ticket, call } => {
                     self.jobs.add(Job::Call(For::Send(ticket), call));
                 }
+                // What is no limit any more may still be no connection.
+                send::Action::Line(line) if line["state"] == "up" => self.print(&self.stands.clone()),
                 send::Action::Line(line) => self.print(&line),
                 send::Action::Say(words) => say(&words),
                 send::Action::Exit(status) => self.end(exit_of(status)),

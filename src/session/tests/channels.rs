@@ -441,7 +441,7 @@ fn told(house: &House) -> Vec<String> {
 fn what_was_held_is_told_once_by_the_next_process_where_a_crash_came_before() {
     let house = House::with(None, office);
     let hold = |house: &House, id: &str| {
-        new(house.hub.hold(offered(origin(&[id], "eve", false), "old")));
+        new(house.hub.hold(offered(origin(&[id], "eve", false), "old"), &mut Vec::new()));
     };
     ["1", "2"].iter().for_each(|id| hold(&house, id));
     assert!(told(&house).is_empty());
@@ -463,7 +463,7 @@ fn what_was_held_is_told_once_by_the_next_process_where_a_crash_came_before() {
 #[test]
 fn what_is_held_is_sent_again_by_one_command_and_not_by_two() {
     let house = House::with(None, office);
-    new(house.hub.hold(offered(origin(&["1"], "eve", false), "old")));
+    new(house.hub.hold(offered(origin(&["1"], "eve", false), "old"), &mut Vec::new()));
     let again = say(&house, "2", "eve", "/retry");
     assert!(again.starts_with("Sent again: "), "{again}");
     assert_eq!(say(&house, "3", "eve", "/missed"), "Nothing was missed.");
