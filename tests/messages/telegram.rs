@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::util;
-use util::telegram::{GROUP, TOKEN, Telegram, adapter, now, text_of};
+use util::telegram::{GROUP, Telegram, adapter, now, text_of};
 use util::{Gate, Gateway, Home, eventually, report};
 
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/turns/living/agent.py");
@@ -430,14 +430,14 @@ fn the_token_is_in_the_file_and_in_the_adapter_alone() {
     home.configure(&telegram.config(""));
     let gateway = home.launch().arg("--set").arg("log.level=debug").start();
     until_state(&gateway, "up");
-    let secret = TOKEN.split(':').nth(1).unwrap();
+    let secret = telegram.secret.split(':').nth(1).unwrap();
     telegram.say(42, "/status");
     telegram.shown(42, 1);
     // Failures have words about what failed.
     telegram.plan(&json!({ "rules": [
         { "method": "sendMessage", "name": "a", "times": 1, "do": "lose" },
         { "method": "sendMessage", "name": "b", "times": 1, "do": "garbage" },
-        { "method": "sendMessage", "name": "c", "times": 1, "do": { "status": 502, "body": TOKEN } },
+        { "method": "sendMessage", "name": "c", "times": 1, "do": { "status": 502, "body": telegram.secret } },
         { "method": "getUpdates", "name": "d", "times": 1, "do": "cut" },
     ] }));
     telegram.say(42, "echo");

@@ -17,7 +17,7 @@ use util::fault::{Fault, When};
 use util::random::Random;
 use util::sys::kill;
 use util::telegram::{Telegram, adapter, text_of};
-use util::{DEADLINE, Gateway, Home, eventually, pause, report, rounds};
+use util::{DEADLINE, Gateway, Home, pause, report, rounds};
 
 /// Lines of a long reply, which makes two messages.
 const LINES: usize = 9;
@@ -108,7 +108,7 @@ impl Soak {
     }
 
     fn good_token(&self) -> String {
-        format!("4242:AA-number_{}", self.tokens)
+        format!("{}-{}", self.telegram.secret, self.tokens)
     }
 
     fn plan(&self, random: &Value) {
