@@ -190,7 +190,7 @@ impl Soak {
     fn change_token(&mut self, gateway: &Gateway) {
         self.tokens += 1;
         self.plan(&json!({}));
-        until_state(gateway, "unauthorized");
+        until_state(gateway, "stopped");
         gateway.home().run(&["channel", "restart", "family"]).assert_code(0);
         until_state(gateway, "up");
     }
