@@ -22,7 +22,7 @@ tls.pem          a key and a certificate: where it is there at the start, this i
 wrong.jsonl      {"what", …}: what no adapter should ever do
 Members of plan.json:
 
-tokens           that are good; default ["4242:AA-token_of_a_test"]
+tokens           that are good; default: what the file good-token had at the start, or 4242:AA-token_of_a_test
 me               members in the place of those of getMe
 poll             a long poll lasts at most this many seconds
 keep             seconds that an update is kept after this server has seen it (24 hours)
@@ -54,6 +54,7 @@ for name in ("files", "uploads"):
     os.makedirs(name, exist_ok=True)
 open("in.jsonl", "a").close()
 PARENT = os.getppid()
+TOKEN = open("good-token").read() if os.path.exists("good-token") else "4242:AA-token_of_a_test"
 BOT = 4242
 KINDS = {"bold", "italic", "underline", "strikethrough", "spoiler", "code", "pre", "text_link",
          "blockquote", "expandable_blockquote"}
@@ -290,10 +291,9 @@ class Bot:
         if offset > 0:
             STATE.forget(self.bot, [it[1] for it in STATE.queue(self.bot) if it[1] < offset])
         mine = STATE.polls[self.bot] = object()
-        until = now + min(timeout, STATE.plan.get("poll", 50))
         while True:
             queue = [it[2] for it in STATE.queue(self.bot) if it[1] >= offset or offset <= 0]
-            if queue or time.monotonic() >= until:
+            if queue or time.monotonic() >= now + min(timeout, STATE.plan.get("poll", 50)):
                 return queue[:limit]
             LOCK.release()
             try:
@@ -535,7 +535,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         with LOCK:
             STATE.look()
             away = STATE.plan.get("away")
-            tokens = STATE.plan.get("tokens", ["4242:AA-token_of_a_test"])
+            tokens = STATE.plan.get("tokens") or [TOKEN]
         if away:
             self.close_connection = True
         elif file:

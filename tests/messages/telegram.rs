@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::util;
-use util::telegram::{GROUP, TOKEN, Telegram, adapter, now, text_of};
+use util::telegram::{GROUP, Telegram, adapter, now, text_of};
 use util::{Gate, Gateway, Home, eventually, report};
 
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/turns/living/agent.py");
@@ -155,7 +155,7 @@ fn a_photograph_with_a_question_reaches_the_agent_by_its_path() {
     let mut message = telegram.message(43, 43, "");
     message["document"] = telegram.document("../../etc/\u{202e}passwd\n", b"a document");
     telegram.send(&message);
-    assert_eq!(telegram.shown(43, 1), ["|a document;"]);
+    assert_eq!(telegram.shown(43, 1), ["(A file came: .._etc__passwd.)|a document;"]);
     // One that is too large is named.
     let mut message = telegram.message(42, 42, "");
     message["document"] = telegram.document("large.iso", b"x");
@@ -390,7 +390,7 @@ fn an_update_with_a_random_lower_number_is_answered_as_any_other() {
     telegram.say(42, "three");
     telegram.until(42, "three");
     telegram.until_confirmed();
-    drop(gateway.reborn_after(libc::SIGKILL));
+    let _gateway = gateway.reborn_after(libc::SIGKILL);
     assert_eq!(telegram.shown(42, 3).len(), 3);
 }
 
@@ -406,6 +406,14 @@ fn nothing_is_confirmed_before_it_is_in_the_journal() {
     telegram.until_confirmed();
     // A gateway that stands still answers no offer.
     gateway.signal(libc::SIGSTOP);
+    eventually("all of it stands still", || {
+        let mut tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).ok()?;
+        let stands = |it: std::io::Result<fs::DirEntry>| {
+            let stat = fs::read_to_string(it.ok()?.path().join("stat")).ok()?;
+            Some(stat.rsplit(") ").next()?.starts_with('T'))
+        };
+        tasks.all(|it| stands(it) == Some(true)).then_some(())
+    });
     telegram.say(42, "two");
     let took = |it: &Value| it["answer"]["result"].as_array().is_some_and(|all| all.len() == 1);
     let before = telegram.calls_of("getUpdates").iter().filter(|it| took(it)).count();
@@ -430,14 +438,14 @@ fn the_token_is_in_the_file_and_in_the_adapter_alone() {
     home.configure(&telegram.config(""));
     let gateway = home.launch().arg("--set").arg("log.level=debug").start();
     until_state(&gateway, "up");
-    let secret = TOKEN.split(':').nth(1).unwrap();
+    let secret = telegram.secret.split(':').nth(1).unwrap();
     telegram.say(42, "/status");
     telegram.shown(42, 1);
     // Failures have words about what failed.
     telegram.plan(&json!({ "rules": [
         { "method": "sendMessage", "name": "a", "times": 1, "do": "lose" },
         { "method": "sendMessage", "name": "b", "times": 1, "do": "garbage" },
-        { "method": "sendMessage", "name": "c", "times": 1, "do": { "status": 502, "body": TOKEN } },
+        { "method": "sendMessage", "name": "c", "times": 1, "do": { "status": 502, "body": telegram.secret } },
         { "method": "getUpdates", "name": "d", "times": 1, "do": "cut" },
     ] }));
     telegram.say(42, "echo");

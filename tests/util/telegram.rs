@@ -9,14 +9,18 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use super::{Gateway, Home, Process, eventually};
 
-/// The token that the server takes as a rule; its bot is 4242, `test_4242_bot`.
-pub const TOKEN: &str = "4242:AA-token_of_a_test";
+/// A token of the bot 4242, `test_4242_bot`, that no other test has: one process on a host may use it.
+pub fn new_token() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("4242:AA-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
 
 /// A supergroup's id.
 pub const GROUP: i64 = -1_001_234;
@@ -27,6 +31,8 @@ pub struct Telegram {
     dir: PathBuf,
     server: RefCell<Option<Process>>,
     next: Cell<i64>,
+    /// The token that it takes as a rule.
+    pub secret: String,
 }
 
 impl Telegram {
@@ -35,9 +41,11 @@ impl Telegram {
     pub fn start(home: &Home) -> Telegram {
         let dir = home.path().join("telegram");
         fs::create_dir(&dir).unwrap();
-        let telegram = Telegram { dir, server: RefCell::new(None), next: Cell::new(1) };
+        let secret = new_token();
+        fs::write(dir.join("good-token"), &secret).unwrap();
+        let telegram = Telegram { dir, server: RefCell::new(None), next: Cell::new(1), secret };
         telegram.back();
-        telegram.token(TOKEN);
+        telegram.token(&telegram.secret);
         telegram
     }
 
