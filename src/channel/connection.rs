@@ -14,7 +14,7 @@ use super::outbound;
 use super::shared::{UNAUTHORIZED, UP};
 use super::wire::{self, Connection as At, News, Offer, Ready};
 use super::worker::Worker;
-use crate::escape::escaped;
+use crate::escape::{escaped, first_chars};
 use crate::exit::Exit;
 use crate::limits::{MAX_CHANNEL_TEXT, MAX_SHOWN_VALUE};
 use crate::sys::fs::private_dir;
@@ -34,6 +34,9 @@ const READS_BEFORE_TIMER: usize = 4;
 
 /// Faults of one adapter that are said, and as much of its news.
 const MAX_COMPLAINTS: usize = 20;
+
+/// Characters that are kept of why something is so: a sentence of what to do about it.
+const MAX_WORDS: usize = 400;
 
 /// How an adapter has ended.
 pub(super) enum End {
@@ -213,7 +216,7 @@ impl Connection<'_> {
         let shared = &self.worker.shared;
         match news {
             News::Gap { since, why } => {
-                let gap = format!("since {}: {}", shown(&since), shown(&why));
+                let gap = format!("since {}: {}", shown(&since), words(&why));
                 shared.lock().status.gap.clone_from(&gap);
                 self.tell(&format!("what came meanwhile is not known, {gap}"));
             }
@@ -229,9 +232,10 @@ impl Connection<'_> {
                     self.worker.outbound.limited(Instant::now());
                 }
                 let same = shared.lock().status.state == word;
-                shared.set(word, &shown(&why));
+                let why = words(&why);
+                shared.set(word, &why);
                 if !same {
-                    self.tell(&format!("it is {word}: {}", shown(&why)));
+                    self.tell(&format!("it is {word}: {why}"));
                 }
             }
         }
@@ -386,4 +390,9 @@ impl Connection<'_> {
             Ok(_) | Err(_) => End::Failed(how),
         }
     }
+}
+
+/// What an adapter says to operators, for a log or a terminal.
+fn words(text: &str) -> String {
+    escaped(&first_chars(text, MAX_WORDS), false)
 }

@@ -324,7 +324,9 @@ impl Adapter {
                     self.jobs.add(Job::Call(For::Send(ticket), call));
                 }
                 // What is no limit any more may still be no connection.
-                send::Action::Line(line) if line["state"] == "up" => self.print(&self.stands.clone()),
+                send::Action::Line(line) if line["state"] == "up" => {
+                    self.print(&self.stands.clone());
+                }
                 send::Action::Line(line) => self.print(&line),
                 send::Action::Say(words) => say(&words),
                 send::Action::Exit(status) => self.end(exit_of(status)),

@@ -197,7 +197,7 @@ mod tests {
             for done in next(&mut jobs) {
                 match done {
                     Done::Called(For::Send(ticket), Err(Failure::NotSent(_))) => {
-                        unsent.push(ticket)
+                        unsent.push(ticket);
                     }
                     Done::Called(For::Poll, Err(_)) => polled = true,
                     Done::Called(For::Nobody, Err(_)) => nobody += 1,

@@ -131,7 +131,8 @@ pub fn parse(line: &[u8]) -> Result<FromGateway, String> {
             buttons: list(&json["buttons"]).filter_map(button).gather(),
             prompt: maybe("prompt"),
             replaces: maybe("replaces"),
-            last: json["final"] != false,
+            // An empty place, which a part of this attempt will replace, is none.
+            last: json["final"] != false || json["attempt"].as_u64().is_some_and(|n| n > 0),
         })),
         "delete" => {
             FromGateway::Delete { conversation: needed("conversation")?, id: needed("id")? }

@@ -38,7 +38,7 @@ const MAX_UPDATES: usize = 100;
 const HOLD: u64 = 50;
 
 /// Between two polls while what is there cannot be confirmed: pieces follow each other within two seconds.
-const QUICK: Duration = Duration::from_millis(500);
+const QUICK: Duration = Duration::from_millis(600);
 
 /// A poll that would be held and comes back within that time without news is no reason for another at once.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -177,7 +177,8 @@ impl Receiver {
         let again = self.known.iter().filter(shown).count();
         let limit = (WINDOW.saturating_sub(self.queue.len()) + again).min(self.most);
         let due = if idle { self.not_before } else { self.not_before.max(self.quick_at) };
-        (limit > again).then_some(Plan { due, offset, limit, hold: idle })
+        // After a failure it is to be seen soon that all is well again.
+        (limit > again).then_some(Plan { due, offset, limit, hold: idle && self.failures == 0 })
     }
 
     fn poll(&mut self, plan: &Plan, now: Instant) -> Action {

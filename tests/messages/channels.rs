@@ -379,8 +379,8 @@ fn who_is_told_of_stops_on_a_channel_is_told_before_the_end_and_a_stuck_adapter_
         let home = Home::new();
         let platform = Platform::new(&home, "platform");
         platform.plan(&plan);
-        let stop = format!("home = \"ann\"\n[stop]\nnotify = \"office\"\n");
-        home.configure(&config(&platform, &stop));
+        let stop = "home = \"ann\"\n[stop]\nnotify = \"office\"\n";
+        home.configure(&config(&platform, stop));
         let gateway = home.start();
         until_state(&gateway, "up");
         let pid = platform.pid();

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
@@ -74,8 +74,8 @@ impl Soak {
     #[track_caller]
     fn new(policy: &str, full: bool) -> Soak {
         let seed = std::env::var("HERMES_SEED").ok().and_then(|seed| seed.parse().ok());
-        let seed: u64 =
-            seed.unwrap_or_else(|| (util::sys::monotonic() * 1e6) as u64 % 1_000_000_000);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let seed: u64 = seed.unwrap_or(u64::from(now.subsec_nanos()));
         report(&format!("HERMES_SEED={seed}"));
         let home = Home::new();
         let telegram = Telegram::start(&home);
@@ -279,11 +279,66 @@ fn audit_turns(soak: &Soak, messages: &[Value]) -> Vec<String> {
     wrong
 }
 
+/// What is out of order, and how often something else was to be seen.
+#[derive(Default)]
+struct Tally {
+    wrong: Vec<String>,
+    doubled: usize,
+    unexplained: usize,
+    strays: usize,
+}
+
+impl Tally {
+    /// Holds what a chat shows of one reply against what is promised. Where it begins.
+    fn judge(
+        &mut self,
+        (said, message): (&Said, &Value),
+        seen: &[String],
+        policy: &str,
+        lost: &dyn Fn(&str) -> bool,
+    ) -> Option<usize> {
+        let (bare, long) = (format!("re {}", said.text), format!("{} line ", said.text));
+        let is_of = |it: &String| *it == bare || it.starts_with(&long);
+        let its: Vec<(usize, &String)> =
+            seen.iter().enumerate().filter(|(_, it)| is_of(it)).collect();
+        let mut parts: Vec<&String> = Vec::new();
+        for (_, text) in &its {
+            let holds = |other: &String| other.len() > text.len() && other.starts_with(&***text);
+            if its.iter().any(|(_, other)| holds(other)) {
+                self.strays += 1;
+            } else if parts.contains(text) {
+                self.doubled += 1;
+                if !lost(text) {
+                    self.unexplained += 1;
+                    let short = &text[..text.len().min(60)];
+                    self.wrong.push(format!("without a reason twice in {}: {short}", said.chat));
+                }
+            } else {
+                parts.push(text);
+            }
+        }
+        let words = parts.iter().flat_map(|it| it.split_whitespace());
+        let words: Vec<String> = words.map(str::to_owned).collect();
+        let dead = message["deliveries"][0]["status"] == "dead";
+        if words != said.words() && !dead {
+            let short: Vec<_> =
+                its.iter().map(|(_, it)| (it.len(), &it[..it.len().min(40)])).collect();
+            self.wrong.push(format!("the reply to {} is {short:?}", said.text));
+        }
+        if dead && policy != "hold" {
+            let delivery = &message["deliveries"][0];
+            self.wrong.push(format!("{} is a dead letter: {delivery}", said.text));
+        }
+        if policy == "edit" && its.len() > parts.len() {
+            self.wrong.push(format!("{} is there more than once", said.text));
+        }
+        its.first().map(|(at, _)| *at)
+    }
+}
+
 /// Holds what is to be seen against what is promised: each reply is there, whole and in order.
 fn audit_shown(soak: &Soak, messages: &[Value], policy: &str) -> Vec<String> {
-    let mut wrong = Vec::new();
-    let (mut doubled, mut unexplained, mut strays) = (0, 0, 0);
-    let calls = soak.telegram.calls();
+    let (mut tally, calls) = (Tally::default(), soak.telegram.calls());
     let lost = |text: &str| {
         let sends = |it: &&Value| {
             let method = it["method"] == "sendMessage" || it["method"] == "editMessageText";
@@ -299,66 +354,29 @@ fn audit_shown(soak: &Soak, messages: &[Value], policy: &str) -> Vec<String> {
     for chat in chats {
         let seen: Vec<String> = soak.telegram.seen(chat).iter().map(text_of).collect();
         let mut at = 0;
-        for (said, message) in soak.said.iter().zip(messages).filter(|(it, _)| it.chat == chat) {
-            let (bare, long) = (format!("re {}", said.text), format!("{} line ", said.text));
-            let its: Vec<(usize, &String)> = seen
-                .iter()
-                .enumerate()
-                .filter(|(_, it)| **it == bare || it.starts_with(&long))
-                .collect();
-            let mut parts: Vec<&String> = Vec::new();
-            for (_, text) in &its {
-                let within = its
-                    .iter()
-                    .any(|(_, other)| other.len() > text.len() && other.starts_with(&***text));
-                if within {
-                    strays += 1;
-                } else if parts.contains(text) {
-                    doubled += 1;
-                    if !lost(text) {
-                        unexplained += 1;
-                        wrong.push(format!(
-                            "without a reason twice in {chat}: {}",
-                            &text[..text.len().min(60)]
-                        ));
-                    }
-                } else {
-                    parts.push(text);
-                }
+        for of in soak.said.iter().zip(messages).filter(|(it, _)| it.chat == chat) {
+            let Some(first) = tally.judge(of, &seen, policy, &lost) else { continue };
+            if first < at {
+                let text = &of.0.text;
+                tally.wrong.push(format!("the reply to {text} is in front of an earlier one"));
             }
-            let words: Vec<String> =
-                parts.iter().flat_map(|it| it.split_whitespace()).map(str::to_owned).collect();
-            let dead = message["deliveries"][0]["status"] == "dead";
-            if words != said.words() && !dead {
-                let short: Vec<_> =
-                    its.iter().map(|(_, it)| (it.len(), &it[..it.len().min(40)])).collect();
-                wrong.push(format!("the reply to {} is {short:?}", said.text));
-            }
-            if dead && policy != "hold" {
-                wrong.push(format!("{} is a dead letter: {}", said.text, message["deliveries"][0]));
-            }
-            if policy == "edit" && its.len() > parts.len() {
-                wrong.push(format!("{} is there more than once", said.text));
-            }
-            if let Some((first, _)) = its.first() {
-                if *first < at {
-                    wrong.push(format!("the reply to {} is in front of an earlier one", said.text));
-                }
-                at = *first;
-            }
+            at = first;
         }
     }
     let [gateways, adapters] = soak.kills;
     let of = |what: &str| calls.iter().filter(|it| it["do"] == what).count();
     report(&format!(
         "{policy}: {} messages, {gateways} kills of gateways, {adapters} of adapters, {} calls, {} answers lost, {} cut, \
-         {doubled} parts twice, {unexplained} of them without a reason, {strays} previews left",
+         {} parts twice, {} of them without a reason, {} previews left",
         soak.said.len(),
         calls.len(),
         of("lose"),
         of("cut"),
+        tally.doubled,
+        tally.unexplained,
+        tally.strays,
     ));
-    wrong
+    tally.wrong
 }
 
 #[track_caller]

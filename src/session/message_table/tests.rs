@@ -630,7 +630,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         };
         let kept: Vec<(u64, String)> = written.iter().filter_map(left).collect();
         for who in sessions() {
-            check_session(&table, session_digest(who.0, who.1), (&written, &kept), numbers / 2);
+            check_session(&table, session_digest(who.0, who.1), [&written, &kept], numbers / 2);
         }
         let again = replayed(&kept);
         let (mut one, mut two) = (seen(&table, numbers), seen(&again, numbers));
@@ -675,7 +675,7 @@ fn left_of(json: &str, erased: bool) -> Decision {
 fn check_session(
     table: &MessageTable,
     session: Digest,
-    (written, kept): (&[(u64, String)], &[(u64, String)]),
+    [written, kept]: [&[(u64, String)]; 2],
     half: u64,
 ) {
     // The numbers of texts before the newest stay until the next start.

@@ -86,7 +86,7 @@ fn what_was_not_sent_is_told_from_what_may_have_been_and_no_text_has_the_token()
     drop(listener);
     match nobody.call(&call("sendMessage")).unwrap_err() {
         Failure::NotSent(why) => {
-            assert!(why.contains("refused") && !why.contains("hidden"), "{why}")
+            assert!(why.contains("refused") && !why.contains("hidden"), "{why}");
         }
         other => panic!("{other:?}"),
     }

@@ -332,7 +332,7 @@ fn pieces_and_albums_are_groups_by_what_telegram_says() {
         groups,
         ["text--5-1", "", "text--5-1", "text--5-1", "text--5-5", "text--5-6", "text--5-6", ""]
     );
-    assert!(matches!(&receiver.queue.wants_more(), true));
+    assert!(receiver.queue.wants_more());
 }
 
 /// One message with this member, as update `id`.

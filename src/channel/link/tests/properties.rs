@@ -227,7 +227,7 @@ fn bounded(read: &FromAdapter, line: &str) {
         }
         FromAdapter::News(News::Status { why, .. }) => words(why),
         FromAdapter::Rejected { item: Rejected { why, .. }, .. } | FromAdapter::Unknown(why) => {
-            assert!(why.len() < 1000 && !why.contains('\n'))
+            assert!(why.len() < 1000 && !why.contains('\n'));
         }
         FromAdapter::Pong => {}
     }

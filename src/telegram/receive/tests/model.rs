@@ -26,7 +26,6 @@ enum Due {
 
 struct Update {
     id: i64,
-    chat: i64,
     /// The gateway has to take it.
     matters: bool,
     json: Value,
@@ -149,12 +148,7 @@ impl World {
                     true
                 }
             };
-            self.updates.push_back(Update {
-                id,
-                chat: if matters { chat } else { 0 },
-                matters,
-                json,
-            });
+            self.updates.push_back(Update { id, matters, json });
         }
         if let Some(limit) = self.held.filter(|_| self.random.one_in(2)) {
             self.after(20, Due::Held(limit));
