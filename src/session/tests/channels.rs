@@ -470,6 +470,21 @@ fn what_is_held_is_sent_again_by_one_command_and_not_by_two() {
 }
 
 #[test]
+fn an_empty_place_that_is_refused_is_an_attempt_that_may_be_repeated() {
+    let house = House::with(None, office);
+    for (id, end) in
+        [("1", Step::Deferred("not now".to_owned())), ("2", Step::Dead("no".to_owned()))]
+    {
+        let id = submit(&house, id, "x");
+        house.wait(id);
+        house.hub.write_part(id, 1, Part { sent: Some(String::new()), ..part(0, None) }).unwrap();
+        house.hub.settle(id, 1, end.clone()).unwrap();
+        let attempts = house.hub.to_send(id).map(|it| it.attempts);
+        assert_eq!(attempts, matches!(end, Step::Deferred(_)).then_some(1));
+    }
+}
+
+#[test]
 fn what_is_known_by_its_id_alone_cannot_be_deleted() {
     let house = House::with(None, office);
     let id = submit(&house, "1", "x");
