@@ -110,6 +110,7 @@ const PURE: &[&str] = &[
     "src/channel/wire/write.rs",
     "src/channel/access.rs",
     "src/channel/pairing.rs",
+    "src/channel/outbound/handed.rs",
     "src/telegram/call.rs",
     "src/telegram/lines.rs",
     "src/telegram/markdown.rs",

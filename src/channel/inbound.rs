@@ -3,6 +3,7 @@
 mod batch;
 mod context;
 mod draft;
+mod edit;
 mod groups;
 mod notices;
 mod press;
@@ -17,14 +18,15 @@ use super::wire::{Kind, Message, Offer};
 use crate::config::millis;
 use crate::journal::WriteError;
 use crate::journal::record::Fact;
-use crate::limits::MAX_CHANNEL_TEXT;
 use crate::session::{Command, Draft, Owner, Place, Refusal, Submitted, channel_key, now};
 use crate::shares::{Limit, LimitReached};
 use crate::sys::gather::Gather;
 use crate::sys::random;
 use batch::Batch;
 pub(super) use context::Context;
-use draft::{add_files, asked, final_refusal, later, origin, place_of, refused, taken, text_of};
+use draft::{
+    add_files, asked, final_refusal, is_long, later, origin, place_of, refused, taken, text_of,
+};
 use groups::{Group, Groups};
 use notices::Notices;
 use replies::Replies;
@@ -56,8 +58,6 @@ pub(super) struct Inbound {
     /// Answers to be given, once the batch is durable.
     answers: Vec<(u64, Answer)>,
 }
-
-const TOO_LONG: &str = "the text has more bytes than max_text";
 
 const NOBODY: Answer = Answer::Taken { message: None, duplicate: false };
 
@@ -301,8 +301,14 @@ impl Inbound {
         let command = Command::parse(&draft.text);
         let concerns = |it: &Message| it.mentioned || it.kind == Kind::Private;
         let ours = command.is_some() || pieces.iter().any(concerns);
-        let longest = |it: &Message| it.text.len().max(it.subject.as_ref().map_or(0, String::len));
-        let long = pieces.iter().any(|it| longest(it) > MAX_CHANNEL_TEXT);
+        let long = pieces.iter().any(is_long);
+        if command.is_some() || pieces.iter().any(|it| !it.files.is_empty()) {
+            // Others do not wait for what it does, or for files that are copied.
+            self.confirm(context);
+            if self.comes_again(serials[0]) {
+                return;
+            }
+        }
         if ours && !long {
             add_files(context, &pieces, &mut draft);
         }
@@ -312,10 +318,7 @@ impl Inbound {
             _ if draft.text.is_empty() => Ok(None),
             // Nobody wants what he wanted done a day ago done now.
             Some(_) if old => Ok(None),
-            Some(command) => {
-                self.confirm(context);
-                self.command(context, command, &place, draft)
-            }
+            Some(command) => self.command(context, command, &place, draft),
             None if old => context.hub.hold(draft, &mut self.batch.begun).map(Some),
             None => context.hub.append(draft, &mut self.batch.begun).map(Some),
         };
@@ -382,19 +385,5 @@ impl Inbound {
         };
         self.notices.note_refused(context, refusal.as_ref(), &answer);
         answer
-    }
-
-    fn edit(&mut self, context: Context<'_>, id: &str, text: String) -> Result<Answer, Refusal> {
-        if text.len() > MAX_CHANNEL_TEXT {
-            return Ok(Answer::Never(TOO_LONG.to_owned()));
-        }
-        // It is answered behind the piece that it edits.
-        if self.groups.edit(id, &text) {
-            return Ok(NOBODY);
-        }
-        let known = context.hub.find_offered(&context.channel.name, &self.account, id);
-        let Some(id) = known else { return Ok(NOBODY) };
-        context.hub.edit(id, text)?;
-        Ok(taken(id, false))
     }
 }

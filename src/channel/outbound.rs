@@ -1,18 +1,21 @@
 //! What is to be sent to an adapter: between the hub, which has the replies, the outbox, which decides, and the
 //! process.
 
+mod handed;
+
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::adapter::Adapter;
 use super::outbox::{Abilities, Action, Delivery, Draft, Outbox, Rules, Send};
-use super::wire::{self, Can, Failure, FailureKind, Ready, Receipt};
+use super::wire::{self, Can, Ready, Receipt};
 use crate::config::Channel;
 use crate::journal::record::{Fact, Step};
 use crate::session::{Hub, Id, Place, Refusal, Running, ToSend};
 use crate::sys::gather::Gather;
 use crate::sys::random;
+use handed::Handed;
 
 /// Platforms show that somebody types for five seconds.
 const TYPING_EVERY: Duration = Duration::from_secs(4);
@@ -32,10 +35,6 @@ const MAX_IN_FLIGHT: u64 = 1 << 20;
 /// When an adapter is asked again whether it reads.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
-/// Parts of which it is known up to where the adapter has to read for them: no adapter has more at once. Another
-/// one counts as read.
-const MAX_HANDED: usize = 256;
-
 /// What answers a question.
 const BUTTONS: [(&str, &str); 2] = [("allow", "Allow once"), ("deny", "Deny")];
 
@@ -48,8 +47,7 @@ pub(super) struct Context<'a> {
 
 pub(super) struct Outbound {
     outbox: Outbox,
-    /// The parts that the adapter was given, and where the line of each ends in all that it was.
-    handed: Vec<(Id, u32, u64)>,
+    handed: Handed,
     /// The replies that the outbox has.
     waiting: Vec<Id>,
     /// What [`Hub::channel_changes`] was when it was looked for what is new; `None`: it has to be again.
@@ -67,15 +65,11 @@ pub(super) struct Outbound {
     pub moved: bool,
 }
 
-fn rules(channel: &Channel) -> Rules {
-    Rules { uncertain: channel.uncertain, pace: channel.pace }
-}
-
 impl Outbound {
     pub fn new(channel: &Channel) -> Outbound {
         Outbound {
-            outbox: Outbox::new(rules(channel)),
-            handed: Vec::new(),
+            outbox: Outbox::new(Rules::of(channel)),
+            handed: Handed::default(),
             waiting: Vec::new(),
             seen: None,
             can: Can::default(),
@@ -91,7 +85,7 @@ impl Outbound {
 
     pub fn configure(&mut self, channel: &Channel) {
         self.seen = None;
-        self.outbox.configure(rules(channel));
+        self.outbox.configure(Rules::of(channel));
     }
 
     /// An adapter is ready.
@@ -110,11 +104,7 @@ impl Outbound {
     pub fn lost(&mut self, read: u64, now: Instant) {
         (self.can, self.seen) = (Can::default(), None);
         self.outbox.close();
-        for (id, part, _) in std::mem::take(&mut self.handed).into_iter().filter(|it| it.2 > read) {
-            let why = "the adapter ended before it read it".to_owned();
-            let (kind, part) = (FailureKind::Temporary, part.into());
-            let failure = Failure { kind, retry_after: None, moved_to: None, why };
-            let receipt = Receipt { delivery: String::new(), part, result: Err(failure) };
+        for (id, receipt) in self.handed.take_unread(read) {
             self.outbox.receipt(id, &receipt, random::number(), now);
         }
         self.outbox.lost(now);
@@ -147,7 +137,7 @@ impl Outbound {
     /// What an adapter says of a part. False: it was not waited for.
     pub fn receipt(&mut self, receipt: &Receipt, now: Instant) -> bool {
         let Some(id) = Id::parse(&receipt.delivery) else { return false };
-        self.handed.retain(|(known, ..)| *known != id);
+        self.handed.answered(id);
         self.outbox.receipt(id, receipt, random::number(), now)
     }
 
@@ -242,9 +232,7 @@ impl Outbound {
                         let line = self.line(&send);
                         if let Some(adapter) = adapter.as_deref_mut() {
                             adapter.send(&line);
-                            self.handed.retain(|(known, ..)| *known != send.id);
-                            self.handed.drain(..self.handed.len().saturating_sub(MAX_HANDED - 1));
-                            self.handed.push((send.id, send.part, adapter.given()));
+                            self.handed.add(send.id, send.part, adapter.given());
                         }
                     }
                     Action::Delete { id, conversation, message } => {

@@ -136,21 +136,24 @@ pub fn copy_all(path: &Path, from: Part<'_>, base: u64) -> io::Result<(File, Ind
     Ok((file, copy.index, copy.end))
 }
 
-/// What is done with the message of a corrupt record. Its id counts only where another record bears
-/// it: it may be corrupt itself.
+/// What is done with the message of a corrupt record: it goes only with all its other records. Its id counts only
+/// where another record bears it: it may be corrupt itself.
 fn decision_on(from: Part<'_>, bytes: &[u8], decide: &mut Decide<'_>) -> io::Result<Decision> {
     let text = String::from_utf8_lossy(bytes);
     let json = &text[text.find('{').unwrap_or(text.len())..];
     let Some(id) = record::id_of(json) else { return Ok(Decision::Keep) };
-    let mut scanner = Scanner::new(from);
+    let (mut scanner, mut decision) = (Scanner::new(from), Decision::Keep);
     while let Some(segment) = scanner.next()? {
         if let Ok(entry) = segment.record
             && record::id_of(entry.json) == Some(id)
         {
-            return Ok(decide(entry.number, entry.json));
+            decision = decide(entry.number, entry.json);
+            if !matches!(decision, Decision::Drop) {
+                break;
+            }
         }
     }
-    Ok(Decision::Keep)
+    Ok(decision)
 }
 
 impl FileJournal {

@@ -7,7 +7,7 @@ use crate::channel::link::Answer;
 use crate::channel::wire::{self, Kind, Message};
 use crate::journal::WriteError;
 use crate::journal::record::Origin;
-use crate::limits::CHANNEL_OFFER_AGAIN;
+use crate::limits::{CHANNEL_OFFER_AGAIN, MAX_CHANNEL_TEXT};
 use crate::session::{Draft, Id, Place, Refusal};
 use crate::shares::{Limit, Shares};
 use crate::sys::gather::Gather;
@@ -18,6 +18,11 @@ const MAX_FILES: usize = 16;
 /// It became this message.
 pub(super) fn taken(id: Id, duplicate: bool) -> Answer {
     Answer::Taken { message: Some(id.to_string()), duplicate }
+}
+
+/// Whether a text is more than an adapter may offer as one.
+pub(super) fn is_long(it: &Message) -> bool {
+    it.text.len().max(it.subject.as_ref().map_or(0, String::len)) > MAX_CHANNEL_TEXT
 }
 
 /// It is to be offered again.

@@ -52,7 +52,7 @@ impl Notices {
     pub fn count_held(&mut self, place: Place, who: Owner) {
         let now = Instant::now();
         let (tell_at, tell_by) = (now + TELL_HELD_AFTER, now + TELL_HELD_WITHIN);
-        match self.held.iter_mut().find(|held| held.place == place) {
+        match self.held.iter_mut().find(|held| held.place == place && held.who == who) {
             Some(held) => held.tell_at = tell_at.min(held.tell_by),
             None => self.held.push(Held { place, who, tell_at, tell_by }),
         }

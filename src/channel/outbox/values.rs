@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::channel::wire::{Can, Outbound, Ready, Unit};
-use crate::config::Uncertain;
+use crate::config::{Channel, Uncertain};
 use crate::journal::record::Step;
 use crate::session::Id;
 
@@ -13,6 +13,12 @@ pub struct Rules {
     pub uncertain: Uncertain,
     /// Between two states of a preview.
     pub pace: Duration,
+}
+
+impl Rules {
+    pub fn of(channel: &Channel) -> Rules {
+        Rules { uncertain: channel.uncertain, pace: channel.pace }
+    }
 }
 
 /// What an adapter that is ready can do.
