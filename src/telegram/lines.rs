@@ -218,7 +218,7 @@ mod tests {
     #[allow(clippy::too_many_lines, reason = "a list of cases")]
     fn what_the_gateway_says_is_read_and_what_is_unknown_ignored() {
         let own = |text: &str| text.to_owned();
-        let send = json!({ "op": "send", "delivery": "01K", "attempt": 1, "part": 2, "parts": 3,
+        let mut send = json!({ "op": "send", "delivery": "01K", "attempt": 0, "part": 2, "parts": 3,
             "conversation": "-7", "thread": "4", "reply_to": "-7:55", "text": "hi", "format": "markdown",
             "files": [{ "path": "/f/a", "name": "a", "type": "text/plain" }],
             "buttons": [{ "id": "allow", "label": "Allow once" }, { "id": "no label" }], "prompt": "p7",
@@ -241,6 +241,10 @@ mod tests {
             replaces: Some(own("556")),
             last: false,
         };
+        assert_eq!(read(&send), Ok(FromGateway::Send(Box::new(read_send.clone()))));
+        // An empty place, which text will replace.
+        send["attempt"] = json!(1);
+        let read_send = Send { last: true, ..read_send };
         let least =
             json!({ "op": "send", "delivery": "D", "part": 0, "conversation": "7", "text": "" });
         let read_least =
