@@ -128,11 +128,15 @@ impl Queue {
         let is_offered = |held: &&Held| matches!(held.stage, Stage::Offered(_));
         let mut room = WINDOW.saturating_sub(self.items.iter().filter(is_offered).count());
         let mut held_up: Vec<i64> = Vec::new();
-        for Held { item, stage } in &mut self.items {
+        for at in 0..self.items.len() {
+            let lacks_piece = self.lacks_piece(&self.items[at].item);
+            let Held { item, stage } = &mut self.items[at];
             let is_ready = match stage {
                 Stage::Offered(_) => continue,
                 Stage::Ready if room == 0 => return,
-                Stage::Ready => !item.chats.iter().any(|chat| held_up.contains(chat)),
+                Stage::Ready => {
+                    !lacks_piece && !item.chats.iter().any(|chat| held_up.contains(chat))
+                }
                 Stage::Waiting | Stage::Fetching(_) => false,
             };
             if !is_ready {
@@ -146,6 +150,17 @@ impl Queue {
             line["n"] = self.last.into();
             actions.push(Action::Line(line));
         }
+    }
+
+    /// Whether a piece of the same message waits for its file: the gateway waits for two seconds from the first one
+    /// on, and so it gets all that are known at once.
+    fn lacks_piece(&self, item: &Item) -> bool {
+        let is_piece = |held: &Held| {
+            matches!(held.stage, Stage::Waiting | Stage::Fetching(_))
+                && held.item.chats == item.chats
+                && held.item.line["group"] == item.line["group"]
+        };
+        item.grouped && self.items.iter().any(is_piece)
     }
 
     /// Asks for files, or says why not.

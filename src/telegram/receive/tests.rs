@@ -463,6 +463,23 @@ fn a_slow_file_holds_up_its_own_chat_alone() {
 }
 
 #[test]
+fn an_album_is_offered_once_all_its_files_are_there() {
+    let now = Instant::now();
+    let mut receiver = receiver(now);
+    let piece = |id: i64, album: &str| {
+        with_file(id, 42, &json!({"voice": {"file_id": "v"}, "media_group_id": album}))
+    };
+    let fetched = |ticket| Event::Fetched { ticket, result: Ok(("/f".to_owned(), 1)) };
+    receiver.queue.senders.note(42, true, now);
+    takes(&mut receiver, json!([piece(1, "a"), piece(2, "a"), piece(3, "b")]), now);
+    assert_eq!(receiver.step(fetched(1), now), []);
+    assert_eq!(receiver.step(fetched(3), now), []);
+    let ids: Vec<_> =
+        lines(&receiver.step(fetched(2), now)).iter().map(|it| it["id"].clone()).collect();
+    assert_eq!(ids, ["42:1", "42:2", "42:3"]);
+}
+
+#[test]
 fn a_sender_whom_nobody_serves_has_one_large_file_downloaded_in_ten_minutes() {
     let mut now = Instant::now();
     let mut senders = senders::Senders::default();

@@ -62,6 +62,8 @@ struct World {
     asked_at: Instant,
     news: bool,
     answered_at: Option<Instant>,
+    /// It is not known that all is well: a poll that is not held comes before one that is.
+    failed: bool,
     polls: usize,
 }
 
@@ -93,6 +95,7 @@ impl World {
             asked_at: now,
             news: true,
             answered_at: None,
+            failed: true,
             polls: 0,
             random,
         }
@@ -214,6 +217,8 @@ impl World {
         self.polling = false;
         self.held = None;
         self.answered_at = Some(self.now);
+        self.news |= self.failed && answer.is_ok();
+        self.failed = answer.is_err();
         let mut answer = answer;
         if let Ok(updates) = &mut answer {
             for update in &*updates {
@@ -331,7 +336,7 @@ impl World {
         self.pending.clear();
         (self.next_n, self.gate, self.polling, self.held) = (None, None, false, None);
         self.shown.clear();
-        self.news = true;
+        (self.news, self.failed) = (true, true);
         self.receiver = Receiver::new(bot(), 65536);
         let actions = self.receiver.begin(self.now);
         self.carry_out(actions);
