@@ -17,13 +17,14 @@ INSERT AFTER .text;
 ";
 
 /// In the order of `PAGES` in src/cli/man.rs.
-const PAGES: [&str; 6] = [
+const PAGES: [&str; 7] = [
     "hermes-gateway.1",
     "hermes-gateway.toml.5",
     "hermes-gateway-agent.7",
     "hermes-gateway-api.7",
     "hermes-gateway-channel.7",
     "hermes-gateway-operation.7",
+    "hermes-gateway-telegram.7",
 ];
 
 fn main() -> io::Result<()> {

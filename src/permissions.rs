@@ -48,6 +48,14 @@ pub fn open_trusted(path: &Path) -> io::Result<File> {
 /// # Errors
 /// As above.
 pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
+    read_text(open_secret(path)?, cap)
+}
+
+/// The same file, opened and not read.
+///
+/// # Errors
+/// As above.
+pub fn open_secret(path: &Path) -> io::Result<File> {
     let (file, meta, target) = open(path, user::own_uid())?;
     let (uid, mode) = (meta.uid(), meta.mode() & 0o777);
     let exposed = mode & if uid == 0 { 0o027 } else { 0o077 };
@@ -62,7 +70,7 @@ pub fn read_secret(path: &Path, cap: u64) -> io::Result<String> {
         let (path, why) = (path.display(), "it is on a mount of its own, as container secrets are");
         log::warn!("{path} can be read by other users (mode {mode:o}); it is used because {why}");
     }
-    read_text(file, cap)
+    Ok(file)
 }
 
 /// Makes sure that nobody but root and we can put another program at this path: that the file, every

@@ -79,6 +79,7 @@ const PURE: &[&str] = &[
     "src/session/message_table/entry.rs",
     "src/session/message_table/erase.rs",
     "src/session/message_table/facts.rs",
+    "src/session/message_table/interned.rs",
     "src/session/message_table/on_channel.rs",
     "src/session/message_table/restored.rs",
     "src/session/message_table/retention.rs",
@@ -115,7 +116,17 @@ const PURE: &[&str] = &[
     "src/telegram/markdown/inline.rs",
     "src/telegram/markdown/write.rs",
     "src/telegram/receive.rs",
+    "src/telegram/receive/content.rs",
+    "src/telegram/receive/group.rs",
+    "src/telegram/receive/queue.rs",
+    "src/telegram/receive/senders.rs",
+    "src/telegram/receive/update.rs",
+    "src/telegram/receive/values.rs",
     "src/telegram/send.rs",
+    "src/telegram/send/pace.rs",
+    "src/telegram/send/request.rs",
+    "src/telegram/send/verdict.rs",
+    "src/telegram/start.rs",
 ];
 
 /// What a pure file must not name.

@@ -90,6 +90,8 @@ fn attend(
         }
     };
     stderr.finish(&mut |line| log_line(turn, line, &mut usage));
+    // The log may have been full.
+    let usage = usage.or_else(|| usage_in(&stderr.tail()));
     let status = match reason {
         ExitReason::Exited(status) => status,
         ExitReason::Cancelled(reason) => return Ok(failed.unwrap_or(Outcome::Ended(reason))),
@@ -145,12 +147,12 @@ fn classify(status: Status, stderr: &str, stdout: &str) -> Outcome {
 
 /// A line on stderr: the usage that the agent reports, or a line for the log.
 fn log_line(turn: &Turn<'_>, line: &str, usage: &mut Option<String>) {
-    if let Some(json) = line.strip_prefix("hermes-usage:")
-        && let Ok(value) = value(json.as_bytes())
-        && let Some(usage_json) = super::usage(value)
-    {
-        *usage = Some(usage_json);
-        return;
+    match usage_in(line) {
+        Some(json) => *usage = Some(json),
+        None => log::info!("agent {}: {}", turn.message_id, escaped(line, false)),
     }
-    log::info!("agent {}: {}", turn.message_id, escaped(line, false));
+}
+
+fn usage_in(line: &str) -> Option<String> {
+    super::usage(value(line.strip_prefix("hermes-usage:")?.as_bytes()).ok()?)
 }

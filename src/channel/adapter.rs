@@ -2,7 +2,7 @@
 //! by step.
 
 use std::borrow::Cow;
-use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read};
+use std::io::{self, ErrorKind, PipeReader, PipeWriter, Read, Write};
 use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,16 +13,13 @@ use crate::escape::escaped;
 use crate::limits::{AGENT_READ, MAX_CHANNEL_LINE, MAX_LAST_READS};
 use crate::subprocess::{
     Child, ChildKind, Children, LineBuffer, LivingEvent, Program, RunOptions, StderrTail,
-    environment, write_some,
+    environment,
 };
-use crate::sys::fd::EventFd;
-use crate::sys::process::Status;
+use crate::sys::fd::{self, EventFd};
+use crate::sys::process::{Status, own_image};
 
 /// How long it may take for what it has not read yet, then to end after its stdin has, and then after SIGTERM.
 const END_GRACE: Duration = Duration::from_secs(1);
-
-/// How often what may be logged of its stderr is allowed anew.
-const STDERR_EVERY: Duration = Duration::from_secs(60);
 
 /// For a deadline that never comes: a week is longer than any wait here.
 const NEVER: Duration = Duration::from_secs(7 * 86400);
@@ -65,9 +62,11 @@ pub struct Adapter {
     last_reads: usize,
     /// What its stdin has not taken yet.
     outbox: Vec<u8>,
+    /// Bytes that it was given, and those of them that its stdin has taken.
+    given: u64,
+    taken: u64,
     lines: LineBuffer,
     stderr: StderrTail,
-    renewed: Instant,
     stage: Stage,
 }
 
@@ -85,7 +84,14 @@ impl Adapter {
             cancel: Cancel::at(Instant::now() + NEVER),
             grace: Duration::ZERO,
         };
-        let program = Program::configured(&config.command, variables)?;
+        let words = config.adapter();
+        let program = if config.telegram {
+            // This very program, whatever is in its file now.
+            let own = Program::with_environment("hermes-gateway".into(), variables).args(words);
+            own.opened(Arc::new(own_image()?))
+        } else {
+            Program::configured(&words, variables)?
+        };
         let mut child = children.spawn(&program, options)?;
         let (stdin, stdout) = (child.take_stdin(), child.take_stdout());
         Ok(Adapter {
@@ -95,9 +101,10 @@ impl Adapter {
             stdout,
             last_reads: 0,
             outbox: Vec::new(),
+            given: 0,
+            taken: 0,
             lines: LineBuffer::default(),
             stderr: StderrTail::default(),
-            renewed: Instant::now(),
             stage: Stage::Running,
         })
     }
@@ -113,9 +120,20 @@ impl Adapter {
 
     /// Gives it bytes. What its pipe does not take at once is written later.
     pub fn write(&mut self, bytes: &[u8]) {
-        let Some(stdin) = &self.stdin else { return };
-        let written = if self.outbox.is_empty() { write_some(stdin, bytes) } else { 0 };
-        self.outbox.extend_from_slice(&bytes[written..]);
+        self.given += bytes.len() as u64;
+        if self.stdin.is_none() {
+            return;
+        }
+        let waits = !self.outbox.is_empty();
+        self.outbox.extend_from_slice(bytes);
+        if !waits {
+            self.flush();
+        }
+    }
+
+    /// Bytes that it was given so far.
+    pub fn given(&self) -> u64 {
+        self.given
     }
 
     /// Whether it reads what it is sent, and is to have more.
@@ -184,8 +202,16 @@ impl Adapter {
     }
 
     fn flush(&mut self) {
-        let written = self.stdin.as_ref().map_or(0, |stdin| write_some(stdin, &self.outbox));
-        self.outbox.drain(..written);
+        let Some(mut stdin) = self.stdin.as_ref() else { return };
+        match stdin.write(&self.outbox) {
+            Ok(count) => {
+                self.outbox.drain(..count);
+                self.taken += count as u64;
+            }
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) => {}
+            // Nobody reads it any more.
+            Err(_) => self.outbox.clear(),
+        }
         if self.outbox.is_empty() {
             // A part may have been long.
             self.outbox = Vec::new();
@@ -225,17 +251,16 @@ impl Adapter {
     }
 
     fn log(&mut self, bytes: &[u8]) {
-        if self.renewed.elapsed() >= STDERR_EVERY {
-            self.renewed = Instant::now();
-            self.stderr.renew();
-        }
         let name = &self.channel;
         self.stderr.push(bytes, &mut |line| log_line(name, line));
     }
 
-    /// Kills what is left of it, and reaps it. How it ended, and its last words.
-    pub fn finish(mut self) -> (io::Result<Status>, String) {
+    /// Kills what is left of it, and reaps it. How it ended, with its last words, and how many of the bytes that
+    /// it was given may have been read.
+    pub fn finish(mut self) -> (io::Result<Status>, String, u64) {
         let status = self.child.kill();
+        let unread = self.stdin.as_ref().map_or(0, |stdin| fd::unread(stdin.as_fd()));
+        let read = self.taken.saturating_sub(unread as u64);
         let name = &self.channel;
         self.stderr.finish(&mut |line| log_line(name, line));
         let how = match &status {
@@ -245,7 +270,7 @@ impl Adapter {
         };
         let tail = self.stderr.tail();
         let colon = if tail.is_empty() { "" } else { ": " };
-        (status, escaped(&format!("{how}{colon}{tail}"), false))
+        (status, escaped(&format!("{how}{colon}{tail}"), false), read)
     }
 }
 

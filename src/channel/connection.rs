@@ -11,13 +11,12 @@ use super::files::FilesDir;
 use super::inbound;
 use super::link::{Action, Event, Link};
 use super::outbound;
-use super::shared::{GOOD_AFTER, UNAUTHORIZED, UP};
+use super::shared::{UNAUTHORIZED, UP};
 use super::wire::{self, Connection as At, News, Offer, Ready};
 use super::worker::Worker;
-use crate::escape::escaped;
+use crate::escape::{escaped, first_chars};
 use crate::exit::Exit;
 use crate::limits::{MAX_CHANNEL_TEXT, MAX_SHOWN_VALUE};
-use crate::subprocess::Deaths;
 use crate::sys::fs::private_dir;
 use crate::sys::poll::{Interest, wait_any};
 use crate::sys::process::Status;
@@ -36,6 +35,9 @@ const READS_BEFORE_TIMER: usize = 4;
 /// Faults of one adapter that are said, and as much of its news.
 const MAX_COMPLAINTS: usize = 20;
 
+/// Characters that are kept of why something is so: a sentence of what to do about it.
+const MAX_WORDS: usize = 400;
+
 /// How an adapter has ended.
 pub(super) enum End {
     /// It was to end.
@@ -53,6 +55,8 @@ pub(super) struct Connection<'a> {
     /// Of the cursor that it was told.
     cursor_account: Option<String>,
     complaints: usize,
+    /// Items that were rejected for what may be a stranger's doing: he uses up nothing else.
+    foreign: usize,
     told: usize,
     ready_at: Option<Instant>,
     /// Why it is ended, where it is at fault.
@@ -86,6 +90,7 @@ impl Connection<'_> {
             files: files_dir,
             cursor_account: cursor.as_ref().map(|(account, _)| account.clone()),
             complaints: 0,
+            foreign: 0,
             told: 0,
             ready_at: None,
             fault: None,
@@ -177,6 +182,13 @@ impl Connection<'_> {
                     }
                 }
                 Action::News(news) => self.news(news),
+                Action::Rejected(item) => {
+                    item.files.iter().for_each(|path| self.files.remove(path));
+                    let count = if item.foreign { &mut self.foreign } else { &mut self.complaints };
+                    *count += 1;
+                    let count = *count;
+                    self.warn(count, &item.why);
+                }
                 Action::Complain(why) => self.complain(&why),
                 Action::Fault(why) => self.fail(why),
             }
@@ -204,7 +216,7 @@ impl Connection<'_> {
         let shared = &self.worker.shared;
         match news {
             News::Gap { since, why } => {
-                let gap = format!("since {}: {}", shown(&since), shown(&why));
+                let gap = format!("since {}: {}", shown(&since), words(&why));
                 shared.lock().status.gap.clone_from(&gap);
                 self.tell(&format!("what came meanwhile is not known, {gap}"));
             }
@@ -220,9 +232,10 @@ impl Connection<'_> {
                     self.worker.outbound.limited(Instant::now());
                 }
                 let same = shared.lock().status.state == word;
-                shared.set(word, &shown(&why));
+                let why = words(&why);
+                shared.set(word, &why);
                 if !same {
-                    self.tell(&format!("it is {word}: {}", shown(&why)));
+                    self.tell(&format!("it is {word}: {why}"));
                 }
             }
         }
@@ -358,15 +371,13 @@ impl Connection<'_> {
         });
         let now = Instant::now();
         self.link.step(now, Event::Ended);
+        let (status, mut how, read) = self.adapter.finish();
         let Worker { hub, channel, outbound, shared, .. } = &mut *self.worker;
-        outbound.lost(now);
+        outbound.lost(read, now);
         outbound.work(outbound::Context { hub, channel }, None, now);
         shared.lock().status.unacknowledged = 0;
-        // One that ends soon after each time it is ready is not to be started all the time.
-        if self.ready_at.is_some_and(|at| at.elapsed() >= GOOD_AFTER) {
-            self.worker.deaths = Deaths::default();
-        }
-        let (status, mut how) = self.adapter.finish();
+        let good_for = self.ready_at.map_or(Duration::ZERO, |at| at.elapsed());
+        self.worker.deaths.survived(good_for);
         if let Err(e) = attended {
             how = format!("an error of the system: {e}");
         }
@@ -379,4 +390,9 @@ impl Connection<'_> {
             Ok(_) | Err(_) => End::Failed(how),
         }
     }
+}
+
+/// What an adapter says to operators, for a log or a terminal.
+fn words(text: &str) -> String {
+    escaped(&first_chars(text, MAX_WORDS), false)
 }

@@ -1,5 +1,6 @@
 //! What an adapter offers: who may, and what becomes of it. Each offer is answered once its outcome is durable.
 
+mod batch;
 mod context;
 mod draft;
 mod groups;
@@ -21,6 +22,7 @@ use crate::session::{Command, Draft, Owner, Place, Refusal, Submitted, channel_k
 use crate::shares::{Limit, LimitReached};
 use crate::sys::gather::Gather;
 use crate::sys::random;
+use batch::Batch;
 pub(super) use context::Context;
 use draft::{add_files, asked, final_refusal, later, origin, place_of, refused, taken, text_of};
 use groups::{Group, Groups};
@@ -50,7 +52,8 @@ pub(super) struct Inbound {
     strangers: Strangers,
     notices: Notices,
     replies: Replies,
-    /// Answers to be given.
+    batch: Batch,
+    /// Answers to be given, once the batch is durable.
     answers: Vec<(u64, Answer)>,
 }
 
@@ -77,7 +80,7 @@ impl Inbound {
         std::mem::take(&mut self.answers)
     }
 
-    /// Takes an offer.
+    /// Takes an offer; it is durable after [`Inbound::flush_due`].
     pub fn offer(&mut self, context: Context<'_>, serial: u64, offer: Offer) {
         if context.hub.is_draining() || context.hub.is_paused() {
             return self.answer(serial, later("the gateway is stopping"));
@@ -119,6 +122,14 @@ impl Inbound {
             self.cursor.take_if(|cursor| cursor.serial >= serial);
         }
         self.answers.push((serial, answer));
+    }
+
+    /// Makes durable what was taken, before it is answered; where that fails, all of it comes again.
+    fn confirm(&mut self, context: Context<'_>) {
+        let Err(e) = self.batch.confirm(context) else { return };
+        let first = self.answers.iter().map(|(serial, _)| *serial).min();
+        self.answers.clear();
+        first.into_iter().for_each(|serial| self.answer(serial, later(&e.to_string())));
     }
 
     /// The channel was read up to here, once all that came before is durable.
@@ -199,7 +210,7 @@ impl Inbound {
     fn message(&mut self, context: Context<'_>, serial: u64, message: Message) {
         let name = &context.channel.name;
         if let Some(id) = context.hub.find_offered(name, &self.account, &message.id) {
-            message.files.iter().for_each(|file| context.files.remove(&file.path));
+            self.batch.files.extend(message.files.into_iter().map(|file| file.path));
             self.read_to(serial, message.cursor);
             return self.answer(serial, taken(id, true));
         }
@@ -208,7 +219,7 @@ impl Inbound {
         let mentioned = message.mentioned || message.group.is_some();
         let asked = Asked { mentioned, ..asked(&message) };
         let Some((who, _)) = self.judge(context, &asked, (of, true)) else {
-            message.files.iter().for_each(|file| context.files.remove(&file.path));
+            self.batch.files.extend(message.files.into_iter().map(|file| file.path));
             self.read_to(serial, message.cursor);
             return self.answer(serial, NOBODY);
         };
@@ -229,11 +240,12 @@ impl Inbound {
         }
     }
 
-    /// Takes the groups that are whole by now, or have waited for long.
+    /// Takes the groups that are whole by now, or have waited for long; all that was taken is durable then.
     pub fn flush_due(&mut self, context: Context<'_>, now: Instant) {
         while let Some(group) = self.groups.take_due(now) {
             self.take(context, group);
         }
+        self.confirm(context);
         self.notices.tell_held(context, Some(now));
     }
 
@@ -242,6 +254,7 @@ impl Inbound {
         while let Some(group) = self.groups.take_first() {
             self.take(context, group);
         }
+        self.confirm(context);
         self.notices.tell_held(context, None);
     }
 
@@ -299,16 +312,20 @@ impl Inbound {
             _ if draft.text.is_empty() => Ok(None),
             // Nobody wants what he wanted done a day ago done now.
             Some(_) if old => Ok(None),
-            Some(command) => self.command(context, command, &place, draft),
-            None if old => context.hub.hold(draft).map(Some),
-            None => context.hub.submit(draft).map(Some),
+            Some(command) => {
+                self.confirm(context);
+                self.command(context, command, &place, draft)
+            }
+            None if old => context.hub.hold(draft, &mut self.batch.begun).map(Some),
+            None => context.hub.append(draft, &mut self.batch.begun).map(Some),
         };
+        self.batch.written |= matches!(submitted, Ok(Some(_)));
         let answer = self.outcome(context, submitted, (who, place), old);
         if let Answer::Later { .. } = answer {
             // All of it comes again, with its files.
             return self.answer(serials[0], answer);
         }
-        all.iter().flat_map(|piece| &piece.files).for_each(|it| context.files.remove(&it.path));
+        self.batch.files.extend(all.into_iter().flat_map(|it| it.files).map(|file| file.path));
         serials.iter().for_each(|serial| self.answer(*serial, answer.clone()));
     }
 

@@ -16,7 +16,7 @@ pub mod tests;
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use super::wire::{self, FromAdapter, News, Offer, Ready, Receipt};
+use super::wire::{self, FromAdapter, News, Offer, Ready, Receipt, Rejected};
 
 /// An adapter that says nothing for so long before it is ready is none; one that connects says so.
 const READY_WITHIN: Duration = Duration::from_secs(120);
@@ -86,6 +86,8 @@ pub enum Action {
     /// It may be one of a part that was never handed over.
     Receipt(Receipt),
     News(News),
+    /// It is refused, and its files are nobody's.
+    Rejected(Rejected),
     /// Something was ignored.
     Complain(String),
     /// Its process is to be ended, as [`Event::Close`] would have it.
@@ -218,13 +220,11 @@ impl Link {
                 self.phase = Phase::Serving;
                 vec![Action::Ready(ready)]
             }
-            FromAdapter::Offer { .. }
-            | FromAdapter::Receipt(_)
-            | FromAdapter::Unknown { n: Some(_), .. } => {
+            FromAdapter::Offer { .. } | FromAdapter::Receipt(_) | FromAdapter::Rejected { .. } => {
                 self.fault("its first line has to be ready".to_owned())
             }
             FromAdapter::News(news) => vec![Action::News(news)],
-            FromAdapter::Unknown { n: None, why } => vec![Action::Complain(why)],
+            FromAdapter::Unknown(why) => vec![Action::Complain(why)],
             FromAdapter::Pong => Vec::new(),
         }
     }
@@ -233,8 +233,8 @@ impl Link {
         match line {
             FromAdapter::Ready(_) => self.fault("it says ready twice".to_owned()),
             FromAdapter::Offer { n, offer } => self.offered(n, Ok(offer)),
-            FromAdapter::Unknown { n: Some(n), why } => self.offered(n, Err(why)),
-            FromAdapter::Unknown { n: None, why } => vec![Action::Complain(why)],
+            FromAdapter::Rejected { n, item } => self.offered(n, Err(item)),
+            FromAdapter::Unknown(why) => vec![Action::Complain(why)],
             FromAdapter::Receipt(receipt) => {
                 self.receipt_by = self.receipt_by.map(|_| now + RECEIPT_WITHIN);
                 vec![Action::Receipt(receipt)]
@@ -248,7 +248,7 @@ impl Link {
     }
 
     /// An offer came, or what is refused for good whatever it is.
-    fn offered(&mut self, n: u64, offer: Result<Offer, String>) -> Vec<Action> {
+    fn offered(&mut self, n: u64, offer: Result<Offer, Rejected>) -> Vec<Action> {
         // That it is to come again is known once nothing is pending.
         let gate = self.gate.as_ref().map(|gate| gate.n).filter(|_| self.pending.is_empty());
         let again = gate == Some(n);
@@ -277,9 +277,10 @@ impl Link {
                 let refusal = gate.refusal();
                 self.answer(serial, refusal)
             }
-            (None, Err(why)) => {
-                let mut actions = vec![Action::Complain(why.clone())];
-                actions.append(&mut self.answer(serial, Answer::Never(why)));
+            (None, Err(item)) => {
+                let refusal = Answer::Never(item.why.clone());
+                let mut actions = vec![Action::Rejected(item)];
+                actions.append(&mut self.answer(serial, refusal));
                 actions
             }
             (None, Ok(offer)) => vec![Action::Offer { serial, offer }],
@@ -347,7 +348,8 @@ fn closing(line: FromAdapter) -> Vec<Action> {
         FromAdapter::Ready(_)
         | FromAdapter::Offer { .. }
         | FromAdapter::Pong
-        | FromAdapter::Unknown { .. } => Vec::new(),
+        | FromAdapter::Rejected { .. }
+        | FromAdapter::Unknown(_) => Vec::new(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::adapter::Adapter;
 use super::outbox::{Abilities, Action, Delivery, Draft, Outbox, Rules, Send};
-use super::wire::{self, Can, Ready, Receipt};
+use super::wire::{self, Can, Failure, FailureKind, Ready, Receipt};
 use crate::config::Channel;
 use crate::journal::record::{Fact, Step};
 use crate::session::{Hub, Id, Place, Refusal, Running, ToSend};
@@ -32,6 +32,10 @@ const MAX_IN_FLIGHT: u64 = 1 << 20;
 /// When an adapter is asked again whether it reads.
 const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
+/// Parts of which it is known up to where the adapter has to read for them: no adapter has more at once. Another
+/// one counts as read.
+const MAX_HANDED: usize = 256;
+
 /// What answers a question.
 const BUTTONS: [(&str, &str); 2] = [("allow", "Allow once"), ("deny", "Deny")];
 
@@ -44,8 +48,12 @@ pub(super) struct Context<'a> {
 
 pub(super) struct Outbound {
     outbox: Outbox,
+    /// The parts that the adapter was given, and where the line of each ends in all that it was.
+    handed: Vec<(Id, u32, u64)>,
     /// The replies that the outbox has.
     waiting: Vec<Id>,
+    /// What [`Hub::channel_changes`] was when it was looked for what is new; `None`: it has to be again.
+    seen: Option<usize>,
     /// What the adapter can do that is ready.
     can: Can,
     max_len: u64,
@@ -67,7 +75,9 @@ impl Outbound {
     pub fn new(channel: &Channel) -> Outbound {
         Outbound {
             outbox: Outbox::new(rules(channel)),
+            handed: Vec::new(),
             waiting: Vec::new(),
+            seen: None,
             can: Can::default(),
             max_len: 0,
             running: Vec::new(),
@@ -80,12 +90,13 @@ impl Outbound {
     }
 
     pub fn configure(&mut self, channel: &Channel) {
+        self.seen = None;
         self.outbox.configure(rules(channel));
     }
 
     /// An adapter is ready.
     pub fn ready(&mut self, ready: &Ready, now: Instant) {
-        (self.can, self.max_len) = (ready.can, ready.max_len);
+        (self.can, self.max_len, self.seen) = (ready.can, ready.max_len, None);
         // As JSON a unit may take six bytes.
         let most = usize::try_from(MAX_IN_FLIGHT / (6 * ready.max_len.max(1))).unwrap_or(1).max(1);
         let abilities = Abilities::of(ready);
@@ -94,9 +105,18 @@ impl Outbound {
         self.outbox.ready(Abilities { send_window, ..abilities }, now);
     }
 
-    /// The adapter is gone.
-    pub fn lost(&mut self, now: Instant) {
-        self.can = Can::default();
+    /// The adapter is gone, which may have read so many bytes of what it was given: a part behind them certainly
+    /// has not arrived.
+    pub fn lost(&mut self, read: u64, now: Instant) {
+        (self.can, self.seen) = (Can::default(), None);
+        self.outbox.close();
+        for (id, part, _) in std::mem::take(&mut self.handed).into_iter().filter(|it| it.2 > read) {
+            let why = "the adapter ended before it read it".to_owned();
+            let (kind, part) = (FailureKind::Temporary, part.into());
+            let failure = Failure { kind, retry_after: None, moved_to: None, why };
+            let receipt = Receipt { delivery: String::new(), part, result: Err(failure) };
+            self.outbox.receipt(id, &receipt, random::number(), now);
+        }
         self.outbox.lost(now);
     }
 
@@ -120,18 +140,27 @@ impl Outbound {
 
     /// A conversation has moved, as the platform says without being sent anything.
     pub fn follow(&mut self, from: &str, to: &str, now: Instant) {
+        self.seen = None;
         self.outbox.moved(from, to, now);
     }
 
     /// What an adapter says of a part. False: it was not waited for.
     pub fn receipt(&mut self, receipt: &Receipt, now: Instant) -> bool {
-        let id = Id::parse(&receipt.delivery);
-        id.is_some_and(|id| self.outbox.receipt(id, receipt, random::number(), now))
+        let Some(id) = Id::parse(&receipt.delivery) else { return false };
+        self.handed.retain(|(known, ..)| *known != id);
+        self.outbox.receipt(id, receipt, random::number(), now)
     }
 
     /// Looks for what is new.
     pub fn look(&mut self, context: Context<'_>, now: Instant) {
         let Context { hub, channel } = context;
+        // The hub's lock is not taken for each line of an adapter.
+        let changes = Some(hub.channel_changes());
+        let timers = [self.typing_at, self.preview_at, Some(self.expire_at)];
+        let due = timers.into_iter().flatten().any(|at| at <= now);
+        if std::mem::replace(&mut self.seen, changes) == changes && !due {
+            return;
+        }
         for id in hub.take_to_send(&channel.name) {
             self.waiting.retain(|known| *known != id);
             if let Some(it) = self.find(context, id, now) {
@@ -211,7 +240,12 @@ impl Outbound {
                     }
                     Action::Send(send) => {
                         let line = self.line(&send);
-                        adapter.iter_mut().for_each(|adapter| adapter.send(&line));
+                        if let Some(adapter) = adapter.as_deref_mut() {
+                            adapter.send(&line);
+                            self.handed.retain(|(known, ..)| *known != send.id);
+                            self.handed.drain(..self.handed.len().saturating_sub(MAX_HANDED - 1));
+                            self.handed.push((send.id, send.part, adapter.given()));
+                        }
                     }
                     Action::Delete { id, conversation, message } => {
                         let line = wire::delete(&id.to_string(), &conversation, &message);
@@ -220,7 +254,7 @@ impl Outbound {
                     Action::Moved { from, to } => {
                         let kept =
                             context.hub.keep_fact(&context.channel.name, Fact::Moved, &from, &to);
-                        self.moved |= kept.is_ok();
+                        (self.moved, self.seen) = (self.moved | kept.is_ok(), None);
                     }
                 }
             }
@@ -280,6 +314,8 @@ impl Outbound {
     ) -> Result<u64, Refusal> {
         match step {
             Step::Part(part) => {
+                // A preview has an id by now.
+                self.seen = None;
                 let running = self.running.iter().find(|it| it.id == id && n == 0);
                 hub.write_part(id, running.map_or(n, |it| it.attempt), *part)
             }

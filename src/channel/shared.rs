@@ -6,14 +6,12 @@ use std::time::{Duration, Instant};
 use super::pairing::Pairing;
 use super::status::ChannelStatus;
 use crate::session::now;
+use crate::subprocess::GOOD_AFTER;
 use crate::sys::fd::EventFd;
 use crate::threads::lock;
 
 /// A channel that is down for so long is in trouble: a start and a new connection take seconds.
 const TROUBLE_AFTER: Duration = Duration::from_secs(60);
-
-/// After so long what ends is not at fault from its start.
-pub(super) const GOOD_AFTER: Duration = Duration::from_secs(60);
 
 /// The states in which a channel is, by the words of the API.
 pub(super) const STARTING: &str = "starting";

@@ -63,7 +63,7 @@ impl Worker {
             match Connection::run(self) {
                 Ok(end) => self.judge(&end),
                 Err(e) => {
-                    let program = self.channel.command.first().map_or("", String::as_str);
+                    let program = self.channel.adapter().swap_remove(0);
                     let why = format!("its adapter {program:?} cannot be started: {e}");
                     log::error!("channel {}: {why}", self.shared.name);
                     self.fail(why);

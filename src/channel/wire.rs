@@ -23,11 +23,22 @@ pub enum FromAdapter {
     Receipt(Receipt),
     Pong,
     News(News),
-    /// It is ignored, and refused for good where it has a number.
-    Unknown {
-        n: Option<u64>,
-        why: String,
+    /// An item that is refused for good, whatever else it says.
+    Rejected {
+        n: u64,
+        item: Rejected,
     },
+    /// It is ignored.
+    Unknown(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    pub why: String,
+    /// The names of its files: nobody else removes them.
+    pub files: Vec<String>,
+    /// What is wrong may be a stranger's doing, and not the adapter's.
+    pub foreign: bool,
 }
 
 /// What an adapter and its platform can do.

@@ -69,8 +69,7 @@ impl Worker {
             self.hub.attach_channel(&self.shared.name, &self.shared.wake);
         }
         self.outbound.configure(&self.channel);
-        let of =
-            |it: &Channel| (it.command.clone(), it.env.clone(), it.pass_env.clone(), it.leftovers);
+        let of = |it: &Channel| (it.adapter(), it.env.clone(), it.pass_env.clone(), it.leftovers);
         let changed = of(&old) != of(&self.channel);
         if changed {
             (self.given_up, self.deaths) = (false, Deaths::default());

@@ -153,7 +153,8 @@ impl Parsed {
             ("send" | "help" | "man", _)
             | ("config", "check")
             | ("journal", "check" | "dump" | "compact" | "repair")
-            | ("channel", "list") => 1,
+            | ("channel", "list")
+            | ("channel-adapter", _) => 1,
             _ => 0,
         }
     }

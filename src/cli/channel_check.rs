@@ -11,12 +11,15 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{env, process};
 
+use signal_hook::low_level::emulate_default_handler;
+
 use super::output::say;
 use crate::channel::wire;
 use crate::config;
 use crate::escape::escaped;
 use crate::exit::{Exit, Failure};
 use crate::subprocess::Children;
+use crate::sys::signal::{Noted, SIGHUP, SIGINT, SIGTERM};
 use subject::{Checked, NOBODY, PING, Subject, Verdict, good};
 
 /// Lines that it gets in one go: more than a pipe holds, and so are the answers.
@@ -26,7 +29,7 @@ const MANY: usize = 6000;
 type Check = fn(&mut Subject) -> Checked;
 
 /// Each by its name. An adapter that a check has made end is started again for the next one.
-const CHECKS: [(&str, Check); 16] = [
+const CHECKS: [(&str, Check); 17] = [
     ("ping", |it| it.pings(1, &[PING])),
     ("pieces", |it| it.pings(2, &[b"{\"op\":", b"\"ping\"}\n{\"op\"", b":\"ping\"}", b"\n"])),
     ("many lines", |it| it.pings(MANY, &[&PING.repeat(MANY)])),
@@ -35,6 +38,7 @@ const CHECKS: [(&str, Check); 16] = [
     }),
     ("nobody", sends::nobody),
     ("parts", sends::parts),
+    ("markdown", sends::markdown),
     ("longest part", sends::longest),
     ("edit", sends::edit),
     ("no answer", sends::no_answer),
@@ -48,7 +52,7 @@ const CHECKS: [(&str, Check); 16] = [
 ];
 
 /// Checks the adapter that this command starts. `to`: a conversation that it may write to; `wait`: how long it
-/// may take for anything.
+/// may take for anything. A signal ends the adapter and this process.
 ///
 /// # Errors
 /// Exit status 1 where a directory cannot be made.
@@ -58,6 +62,8 @@ pub fn check(
     to: Option<&str>,
     wait: Duration,
 ) -> Result<Exit, Failure> {
+    let ends = Noted::catch(&[SIGHUP, SIGINT, SIGTERM]);
+    let ends = ends.map_err(|e| Failure::cannot("catch signals", &e))?;
     let dir = env::temp_dir().join(format!("{NOBODY}-{}", process::id()));
     for dir in [&dir, &dir.join("state"), &dir.join("files")] {
         // Not one that somebody else has made.
@@ -69,6 +75,7 @@ pub fn check(
     let mut subject = Subject {
         config,
         children: Arc::clone(children),
+        ends,
         dir,
         to: to.map(str::to_owned),
         wait,
@@ -81,12 +88,19 @@ pub fn check(
     let exit = run(&mut subject);
     drop(subject.play);
     let _ = fs::remove_dir_all(&subject.dir);
+    if let Some(signal) = subject.ends.signal() {
+        // As if it had not been caught.
+        let _ = emulate_default_handler(signal);
+    }
     exit
 }
 
 fn run(it: &mut Subject) -> Result<Exit, Failure> {
     let mut counts = [0; 3];
     let start = it.start(None);
+    if it.ends.signal().is_some() {
+        return Ok(Exit::Failed);
+    }
     let usable = start.is_ok();
     let mut said = tell(it, "start", start, &mut counts);
     for (name, check) in CHECKS.iter().filter(|_| usable) {
@@ -95,6 +109,9 @@ fn run(it: &mut Subject) -> Result<Exit, Failure> {
             None => it.start(None),
         };
         let checked = checked.and_then(|_| check(it));
+        if it.ends.signal().is_some() {
+            return Ok(Exit::Failed);
+        }
         said = said.and(tell(it, name, checked, &mut counts));
     }
     let [good, untried, wrong] = counts;

@@ -60,9 +60,11 @@ mod tests {
     #[test]
     fn every_page_fits_a_screen() {
         let overview = page(None);
-        assert_eq!(commands().count(), 20);
+        assert_eq!(commands().count(), 21);
         for (name, _, page) in commands().chain([("run", "", overview)]) {
-            assert!(overview.contains(&format!("\n  {name} ")), "{name}");
+            // The gateway starts that one itself.
+            let listed = overview.contains(&format!("\n  {name} "));
+            assert!(listed || name == "channel-adapter", "{name}");
             assert!(page.lines().count() <= 24, "{page}");
             let wide = page.lines().find(|line| line.chars().count() > 80);
             assert_eq!(wide, None);

@@ -11,13 +11,14 @@ use crate::subprocess::{Program, find_program};
 use crate::sys::{fd, fs as files, gather::Gather};
 
 /// Name and section of each page, the first one first.
-const PAGES: [(&str, &str); 6] = [
+const PAGES: [(&str, &str); 7] = [
     ("hermes-gateway", "1"),
     ("hermes-gateway.toml", "5"),
     ("hermes-gateway-agent", "7"),
     ("hermes-gateway-api", "7"),
     ("hermes-gateway-channel", "7"),
     ("hermes-gateway-operation", "7"),
+    ("hermes-gateway-telegram", "7"),
 ];
 
 /// Their mdoc(7) sources, as src/build.rs has compressed them (RFC 1951), a NUL byte behind each.
@@ -119,6 +120,7 @@ mod tests {
             (3, "api hermes-gateway-api.7"),
             (4, "channel hermes-gateway-channel(7)"),
             (5, "operation hermes-gateway-operation(7)"),
+            (6, "telegram hermes-gateway-telegram(7)"),
         ] {
             for word in words.split(' ') {
                 assert_eq!(page(word), Ok(n), "{word}");

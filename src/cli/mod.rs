@@ -4,6 +4,7 @@
 mod approvals;
 mod args;
 mod channel;
+mod channel_adapter;
 mod channel_check;
 mod config;
 mod context;
@@ -69,6 +70,8 @@ fn dispatch(args: &args::Parsed) -> Result<Exit, Failure> {
         "install" if args.has("--man") => {
             return man::install(args.value("--man").unwrap_or_default());
         }
+        // It has no gateway's directories, and the start of one has checked what it is given.
+        "channel-adapter" => return channel_adapter::run(args),
         // Before anything else can take time: from here on a signal is judged, not fatal. But what was handed
         // over first: its numbers may not be taken by what is opened then.
         "run" => {

@@ -117,10 +117,8 @@ fn channel(config: &Config, channel: &Channel, diagnostics: &mut Diagnostics<'_>
     } else if own == OWNER || config.keys.get(own).is_some() {
         diagnostics.fault(&name, "has the name of a principal; rename it");
     }
-    if channel.command.is_empty() {
-        diagnostics.fault(&name, &format!("has no command; give it one, like {like}"));
-    }
     command(&name, false, &channel.command, like, diagnostics);
+    adapter(&name, channel, like, diagnostics);
     let person = |id: &&String| channel.serves(id, &|_| false);
     if let Some(id) = channel.groups.iter().find(person) {
         let fault = format!(
@@ -136,6 +134,31 @@ fn channel(config: &Config, channel: &Channel, diagnostics: &mut Diagnostics<'_>
             quoted(&channel.home)
         );
         diagnostics.fault(&format!("{name}.home"), &fault);
+    }
+}
+
+/// What speaks to the platform: a command, or what is built in with its token.
+fn adapter(name: &str, channel: &Channel, like: &str, diagnostics: &mut Diagnostics<'_>) {
+    let telegram = channel.telegram;
+    if telegram && !channel.command.is_empty() {
+        let at = diagnostics.location(&format!("{name}.telegram")).show(&diagnostics.file);
+        let fault = format!("is set together with {name}.telegram ({at}); remove one of the two");
+        diagnostics.fault(&format!("{name}.command"), &fault);
+    } else if telegram && channel.token_file.is_none() {
+        let fix = "write the bot's token into a file, and name it: \
+                   token_file = \"~/.config/bot.token\"";
+        diagnostics.fault(&format!("{name}.telegram"), &format!("has no token_file; {fix}"));
+    } else if !telegram && channel.command.is_empty() {
+        let fault = format!("has no command; give it one, like {like}, or telegram = true");
+        diagnostics.fault(name, &fault);
+    }
+    for (key, given) in
+        [("token_file", channel.token_file.is_some()), ("api_url", channel.api_url.is_some())]
+    {
+        if given && !telegram {
+            let fault = format!("is set, but {name}.telegram is not; add telegram = true");
+            diagnostics.fault(&format!("{name}.{key}"), &fault);
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::sys::{fs::read_bytes, gather::Gather};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use crate::permissions::{open_trusted, read_secret};
+use crate::permissions::{open_secret, open_trusted, read_secret};
 
 /// What to load.
 #[derive(Debug, Clone, Default)]
@@ -91,6 +91,19 @@ impl Loaded {
         }
         for own in self.config.keys.values_mut() {
             own.key = secret(&own.file, &format!("keys.{}.file", own.name), Secret::client);
+        }
+        for (own, channel) in self.config.channel.iter() {
+            // The adapter reads it, and nobody else.
+            let Some(file) = &channel.token_file else { continue };
+            if let Err(e) = open_secret(file) {
+                let key = format!("channel.{own}.token_file");
+                let location = self.locations.get(&key).cloned().unwrap_or(Location::Default);
+                let missing = e.kind() == ErrorKind::NotFound;
+                let fix =
+                    if missing { "; write the token into it that BotFather shows" } else { "" };
+                let fault = format!("{key}: {} cannot be used: {e}{fix}", name(file));
+                problems.push_file(location, fault, &e);
+            }
         }
         let file = self.file_name();
         self.check_duplicates(&mut problems, &file);

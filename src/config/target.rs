@@ -14,6 +14,23 @@ impl Channel {
         Channel { name: name.to_owned(), ..Channel::default() }
     }
 
+    /// What its adapter is started with: the command, or the arguments of this program where that is the adapter.
+    pub fn adapter(&self) -> Vec<String> {
+        let Some(file) = self.token_file.as_ref().filter(|_| self.telegram) else {
+            return self.command.clone();
+        };
+        let file = file.to_string_lossy();
+        let mut words =
+            ["channel-adapter", "telegram", "--token-file", &file].map(str::to_owned).to_vec();
+        if let Some(url) = &self.api_url {
+            words.extend(["--api-url".to_owned(), url.to_string()]);
+        }
+        if !self.groups.is_empty() {
+            words.push("--groups".to_owned());
+        }
+        words
+    }
+
     /// Whether somebody may talk in private, by its lists or since he was let in.
     pub fn serves(&self, id: &str, paired: &dyn Fn(&str) -> bool) -> bool {
         let has = |list: &[String]| list.iter().any(|known| known == id);

@@ -101,6 +101,18 @@ impl Url {
         Ok(url)
     }
 
+    /// The base of a Bot API server.
+    ///
+    /// # Errors
+    /// As above, and for one with a query.
+    pub fn api(text: &str) -> Result<Url, String> {
+        let url = Url::parse(text)?;
+        match url.target.contains('?') {
+            true => Err("it must be a base, without a query".to_owned()),
+            false => Ok(url),
+        }
+    }
+
     /// The target of a request to what is below this URL; its query stays at the end, also of one in `path`.
     pub fn below(&self, path: &str) -> String {
         let at = self.target.find('?').unwrap_or(self.target.len());

@@ -34,6 +34,7 @@ impl Loaded {
             let of = format!("channel.{name}");
             let program = program(&channel.command, &channel.env, path, here);
             warn(&format!("{of}.command"), program);
+            warn(&format!("{of}.api_url"), channel.api_url.as_ref().and_then(plain));
             let nobody = channel.unknown == Unknown::Ignore && channel.listed().is_empty();
             let why = "lets nobody talk: write allow, groups or operators, or unknown = \"pair\"";
             warn(&of, nobody.then(|| why.to_owned()));

@@ -24,6 +24,10 @@ use crate::sys::process::Status;
 /// Between the end that we make and curl's own time-out, which is for a gateway that has died.
 const CURL_MARGIN: Duration = Duration::from_secs(1);
 
+/// Its exit statuses that say that there was no connection on which the request could have gone (libcurl-errors(3)):
+/// no name, no TCP, no TLS, no proxy, or nothing of the program's own that it takes.
+const UNSENT: [i32; 20] = [1, 2, 3, 4, 5, 6, 7, 27, 35, 51, 53, 54, 58, 59, 60, 66, 77, 83, 91, 97];
+
 /// Starts curl with these variables and hands it the request for the URL's host; what the client is told to
 /// send after that is not read. Curl ends with the client.
 pub fn client<'s>(
@@ -127,8 +131,11 @@ impl Socket for CurlStream<'_> {
             ExitReason::Exited(Status::Signalled(signal)) => format!("signal {signal}"),
             ExitReason::Cancelled(_) => return Err(ErrorKind::ConnectionAborted.into()),
         };
-        let words = format!("curl ended with {end}");
-        Err(io::Error::other(quoting(&words, one_line(&self.stderr).as_bytes())))
+        let words = quoting(&format!("curl ended with {end}"), one_line(&self.stderr).as_bytes());
+        let unsent =
+            matches!(reason, ExitReason::Exited(Status::Exited(code)) if UNSENT.contains(&code));
+        let kind = if unsent { ErrorKind::NotConnected } else { ErrorKind::Other };
+        Err(io::Error::new(kind, words))
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -11,6 +11,8 @@ use crate::threads::lock;
 #[derive(Debug, Default)]
 pub struct Attached {
     count: AtomicUsize,
+    /// How often any of them was woken.
+    changes: AtomicUsize,
     wakers: Mutex<ByName<Arc<EventFd>>>,
 }
 
@@ -19,15 +21,22 @@ impl Attached {
         self.count.load(Ordering::SeqCst)
     }
 
+    /// A number that is another one once there may be something new for a channel.
+    pub fn changes(&self) -> usize {
+        self.changes.load(Ordering::SeqCst)
+    }
+
     /// Has all of them look again.
     pub fn wake(&self) {
         if self.count() > 0 {
+            self.changes.fetch_add(1, Ordering::SeqCst);
             lock(&self.wakers).values().for_each(|event| event.notify());
         }
     }
 
     pub fn wake_one(&self, name: &str) {
         if self.count() > 0 {
+            self.changes.fetch_add(1, Ordering::SeqCst);
             lock(&self.wakers).get(name).into_iter().for_each(|event| event.notify());
         }
     }
@@ -40,5 +49,6 @@ impl Attached {
             None => wakers.remove(name),
         }
         self.count.store(wakers.names().len(), Ordering::SeqCst);
+        self.changes.fetch_add(1, Ordering::SeqCst);
     }
 }

@@ -41,7 +41,9 @@ impl Hub {
     /// Deletes a message; one that is not over is cancelled first.
     pub fn delete(self: &Arc<Self>, id: Id, why: &str) -> Result<(), Refusal> {
         let mut state = self.lock();
-        let over = state.table.get(id).ok_or(Refusal::Unknown)?.turn.is_over();
+        // What is left of one that is known by its id alone tells that it was offered.
+        let known = state.table.get(id).filter(|entry| !entry.is_faded());
+        let over = known.ok_or(Refusal::Unknown)?.turn.is_over();
         if !over {
             self.mark_cancelled(&mut state, id, why)?;
         }

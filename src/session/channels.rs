@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::commands::Command;
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::{Digest, Entry, Owner, Parts, Place, channel_key};
+use super::message_table::{Digest, Entry, Outgoing, Owner, Parts, Place, channel_key};
 use super::notices::{Notice, UNWRITTEN};
 use super::reply::ReplyBuffer;
 use super::states::{DeliveryState, TurnState};
@@ -57,6 +57,12 @@ impl Hub {
         self.lock().offer_all(name);
         self.attached.set(name, Some(Arc::clone(wake)));
         wake.notify();
+        self.tell_all_held(name);
+    }
+
+    /// A number that is another one once there may be something new to send, or to show of turns.
+    pub fn channel_changes(&self) -> usize {
+        self.attached.changes()
     }
 
     /// Whether it works: not one that a configuration did not have meanwhile.
@@ -244,6 +250,14 @@ impl Hub {
     pub fn settle(&self, id: Id, n: u32, step: Step) -> Result<u64, Refusal> {
         let dead = if let Step::Dead(why) = &step { Some(why.clone()) } else { None };
         let mut state = self.lock();
+        // An attempt that ends with its empty place has not begun yet.
+        let outgoing = state.table.get(id).and_then(|entry| entry.delivery.as_deref());
+        let begun = |outgoing: &Outgoing| {
+            outgoing.state != Some(DeliveryState::Pending) || n <= outgoing.attempts
+        };
+        if !outgoing.is_none_or(begun) {
+            self.write_next(&mut state, id, n, Step::Sending)?;
+        }
         let number = self.write_next(&mut state, id, n, step)?;
         self.sync_soon(&mut state);
         let target = state.table.get(id).and_then(Entry::target).map(str::to_owned);
@@ -266,7 +280,7 @@ impl Hub {
         let state = self.lock();
         let known = |(id, reply): &(Id, Arc<ReplyBuffer>)| {
             let entry = state.table.get(*id).filter(|entry| entry.turn == TurnState::Running)?;
-            let on = entry.channel.as_ref().filter(|on| on.offered)?;
+            let on = entry.channel.as_ref().filter(|_| entry.offered)?;
             entry.target().filter(|target| *target == channel)?;
             let mut place = on.place.clone();
             state.follow(channel, &mut place);

@@ -57,6 +57,11 @@ const COMMANDS: [(&str, Command, &str); 13] = [
     ),
 ];
 
+/// For a platform that offers commands in a menu: each without its `/`, and what it does.
+pub fn menu() -> Vec<(&'static str, &'static str)> {
+    COMMANDS.iter().map(|(word, _, what)| (&word[1..], *what)).gather()
+}
+
 impl Command {
     /// The command that a text is: its word alone, white space around it. Answers may have one more.
     pub fn parse(text: &str) -> Option<Command> {
@@ -262,18 +267,21 @@ impl Hub {
             let entry = self.lock().table.copy(*id)?;
             // An answer to a command had no attempt.
             let ran = entry.attempts > 0 || entry.turn != TurnState::Done;
-            (entry.turn.is_over() && ran).then(|| self.accepted(&entry))
+            (entry.turn.is_over() && ran).then(|| {
+                let key = self.key_of_held(*id, &entry);
+                self.accepted(&entry).map(|message| (message, key))
+            })
         };
         let messages = self.messages_of(who);
         let before = messages.iter().rev().filter(|(id, _)| *id < command);
-        let message = match before.clone().find_map(|(id, _)| is_said(id)) {
+        let (message, held) = match before.clone().find_map(|(id, _)| is_said(id)) {
             None => return "There is no finished message to send again.".to_owned(),
             Some(Err(e)) => return format!("The message cannot be read back: {e}."),
-            Some(Ok(message)) => message,
+            Some(Ok(said)) => said,
         };
         // Once for the command's own key, however often that comes.
         let key = key.map(|(key, body)| (digest_of(&[b"/retry", &key.to_be_bytes()]), body));
-        match self.submit(again(who, message, key)) {
+        match self.submit(again(who, message, held.or(key))) {
             Ok(Submitted::New { id, position, .. }) => {
                 format!("Sent again: {id}, position {position}.")
             }

@@ -136,7 +136,7 @@ impl DurableReply<'_> {
     /// Has the session, and where its replies go, told of a question.
     fn tell(&self, open: &OpenApproval, expires_at: u64) {
         let (owner, id) = (&self.entry.owner, &open.id);
-        let deliver = self.entry.delivery.as_ref().map(|outgoing| outgoing.target.clone());
+        let deliver = self.entry.delivery.as_ref().map(|outgoing| outgoing.target.to_string());
         if owner.session.is_none() && deliver.is_none() {
             return;
         }

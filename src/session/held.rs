@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::hub::{Hub, State};
 use super::id::Id;
-use super::message_table::{Digest, Entry, Owner, digest_of};
+use super::message_table::{Digest, Entry, Owner, Place, digest_of};
 use super::states::TurnState;
 use super::submit::{Draft, Refusal, Submitted};
 use crate::config::Busy;
@@ -18,8 +18,8 @@ const MAX_MISSED: usize = 20;
 const HELD: &str = "held: it was old when it came, and /missed takes it";
 
 impl Hub {
-    /// Takes a message that nobody answers before its sender asks for that.
-    pub fn hold(self: &Arc<Self>, mut draft: Draft) -> Result<Submitted, Refusal> {
+    /// Takes a message that nobody answers before its sender asks for that, as [`Hub::append`] does.
+    pub fn hold(&self, mut draft: Draft, begun: &mut Vec<Id>) -> Result<Submitted, Refusal> {
         let mut stored = self.store(&mut draft)?;
         draft.origin.iter_mut().for_each(|origin| origin.held = true);
         let mut state = self.lock();
@@ -35,8 +35,7 @@ impl Hub {
                 state.take_up(id);
             }
         }
-        let begun = self.begin_attempts(&mut state);
-        self.confirm(state, begun)?;
+        begun.extend(self.begin_attempts(&mut state));
         Ok(submitted)
     }
 
@@ -67,10 +66,10 @@ impl Hub {
         let (mut taken, mut left) = (0, 0);
         for (id, _) in held {
             let Some(entry) = self.lock().table.copy(*id) else { continue };
-            let is_held =
-                |step: &Option<Step>| matches!(step, Some(Step::Cancelled(why)) if why == HELD);
-            let Ok(true) = self.outcome(&entry).map(|step| is_held(&step)) else { continue };
-            let key = digest_of(&[b"/missed", id.to_string().as_bytes()]);
+            if !self.is_held(&entry) {
+                continue;
+            }
+            let key = key_of(b"/missed", *id);
             if self.lock().table.find_by_idempotency_key(key).is_some() {
                 continue;
             }
@@ -90,6 +89,62 @@ impl Hub {
         }
         (taken, left, None)
     }
+
+    /// Whether a message ended by being held.
+    fn is_held(&self, entry: &Entry) -> bool {
+        matches!(self.outcome(entry), Ok(Some(Step::Cancelled(why))) if why == HELD)
+    }
+
+    /// The key by which a message runs again that was held, whichever command asks for it.
+    pub(super) fn key_of_held(&self, id: Id, entry: &Entry) -> Option<(Digest, Digest)> {
+        self.is_held(entry).then(|| (key_of(b"/missed", id), 0))
+    }
+
+    /// Tells of what was held on a channel, where the process before this one has not.
+    pub(super) fn tell_all_held(self: &Arc<Self>, channel: &str) {
+        let mut owners: Vec<Arc<Owner>> = Vec::new();
+        for (_, entry) in self.lock().table.sorted(Entry::is_held, |entry| entry.accepted) {
+            let known = owners.iter().any(|known| **known == *entry.owner);
+            if !known && entry.target() == Some(channel) {
+                owners.push(Arc::clone(&entry.owner));
+            }
+        }
+        owners.iter().for_each(|who| self.tell_held(channel, who));
+    }
+
+    /// Tells a session of what was held there since it was last told so.
+    pub fn tell_held(self: &Arc<Self>, channel: &str, who: &Owner) {
+        let mut held: Vec<(Id, Place)> = Vec::new();
+        let mut add = |id, entry: &Entry| {
+            let on = entry.channel.as_ref().filter(|_| entry.is_held());
+            let on = on.filter(|_| entry.target() == Some(channel));
+            held.extend(on.map(|on| (id, on.place.clone())));
+        };
+        who.digest().iter().for_each(|session| self.visit_session(*session, 0, &mut add));
+        {
+            let state = self.lock();
+            let known = |what: &[u8], id| state.table.find_by_idempotency_key(key_of(what, id));
+            let told = held.iter().rposition(|(id, _)| known(b"held", *id).is_some());
+            held.drain(..told.map_or(0, |at| at + 1));
+            held.retain(|(id, _)| known(b"/missed", *id).is_none());
+        }
+        let count = held.len();
+        let Some((last, place)) = held.pop() else { return };
+        let (messages, were, them) = match count {
+            1 => ("message", "it was", "it"),
+            _ => ("messages", "they were", "them"),
+        };
+        let text = format!(
+            "{count} {messages} came here while nobody was there to answer, and {were} old by then; \
+             /missed has {them} answered."
+        );
+        self.say(channel, (who.clone(), place), key_of(b"held", last), text);
+    }
+}
+
+/// The key of what is done once for a message that was held.
+fn key_of(what: &[u8], id: Id) -> Digest {
+    digest_of(&[what, id.to_string().as_bytes()])
 }
 
 /// A message that is sent again.

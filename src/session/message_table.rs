@@ -8,6 +8,7 @@ mod entries;
 mod entry;
 mod erase;
 mod facts;
+mod interned;
 mod on_channel;
 mod owner;
 mod record_index;
@@ -30,7 +31,7 @@ use crate::named::ByName;
 use accounts::Account;
 use entries::Entries;
 use entry::Kind;
-use on_channel::Facts;
+use on_channel::{Facts, bytes_left};
 use record_index::{RecordIndex, Reset};
 
 pub use accounts::{Counts, Usage};
@@ -62,8 +63,12 @@ pub struct MessageTable {
     /// The same of those that came from channels; and what is known by its id alone.
     offered: VecDeque<Id>,
     faded: VecDeque<Id>,
+    /// The ids of dead letters.
+    dead_letters: Tree,
     /// What is kept of channels, by name.
     facts: ByName<Facts>,
+    /// Those that replies go to: as many as configurations have named.
+    targets: Vec<Arc<str>>,
     /// The newest message with the files of an upload: one that is sent again has those of the first.
     uploads: Tree,
     /// Files that no message has any more.
@@ -180,13 +185,14 @@ impl MessageTable {
 
     /// Changes an entry by a record: counts what that takes in the journal, and that it is there.
     fn add_record(&mut self, id: Id, number: u64, bytes: u64, change: &mut dyn FnMut(&mut Entry)) {
-        let (mut before, mut session) = (0, None);
         self.change(id, &mut |entry| {
             change(entry);
             entry.bytes += bytes;
-            (before, session) = (std::mem::replace(&mut entry.latest, number), entry.session());
         });
-        session.into_iter().for_each(|session| self.records.add(session, number, before));
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if let Some(session) = entry.session() {
+            entry.latest = self.records.add(session, number, entry.latest);
+        }
     }
 
     fn accept(&mut self, number: u64, record: &Accepted, bytes: u64) -> Result<(), String> {
@@ -197,13 +203,15 @@ impl MessageTable {
         let body = record.body.as_ref().map_or(Ok(0), hex)?;
         let key = record.key.as_ref().map(hex).transpose()?;
         let key = key.map(|key| Box::new(IdempotencyKey { key, body }));
-        let delivery = record.deliver.clone();
-        let delivery = delivery.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
+        let target = record.deliver.as_ref().map(|name| self.target(name));
+        let delivery = target.map(|target| Box::new(Outgoing { target, ..Outgoing::default() }));
         if let Some(key) = &key {
             self.idempotency_keys.insert(key.key, id.0);
         }
         let name = record.deliver.as_deref().unwrap_or_default();
-        let channel = record.origin.as_ref().map(|it| Box::new(OnChannel::new(name, it)));
+        let origin = record.origin.as_deref();
+        let left = origin.map_or(0, |origin| bytes_left(name, origin));
+        let channel = origin.map(|origin| Box::new(OnChannel::new(name, origin)));
         self.learn_origin(number, id.0, record);
         let files = Files::of(&record.attachments).map(Box::new);
         let upload = files.as_ref().map(|files| files.upload.0);
@@ -219,6 +227,8 @@ impl MessageTable {
             delivery,
             channel,
             files,
+            offered: left > 0,
+            left,
             ..Entry::default()
         };
         let at = self.next_stamp(record.at);
@@ -233,13 +243,6 @@ impl MessageTable {
             self.erase(id);
         }
         Ok(())
-    }
-
-    /// The owner as it is in memory already: with the session's newest message, or the newest of all.
-    fn shared(&self, owner: Owner) -> Arc<Owner> {
-        let mine = owner.digest().and_then(|session| self.messages_of(session, 0).next_back());
-        let known = mine.or_else(|| self.entries().next_back()).map(|(_, entry)| &entry.owner);
-        known.filter(|known| ***known == owner).map_or_else(|| Arc::new(owner), Arc::clone)
     }
 
     /// Changes an entry and keeps count of it.
@@ -268,9 +271,9 @@ impl MessageTable {
         self.counts.replace(before, after);
         account.counts.replace(before, after);
         if before.dead_letters > after.dead_letters {
-            account.dead_letters.remove(&id.0);
+            self.dead_letters.remove(&id.0);
         } else if after.dead_letters > before.dead_letters {
-            account.dead_letters.insert(id.0, 0);
+            self.dead_letters.insert(id.0, 0);
         }
         if before.is_busy() && !after.is_busy() && after.kept > 0 {
             let list = match kind {
@@ -325,7 +328,11 @@ impl MessageTable {
                     parts.for_each(|parts| parts.open = false);
                 }
                 Step::Revived => (outgoing.attempts, outgoing.since) = (0, at),
-                Step::Edited(_) => entry.channel.get_or_insert_default().edited = number,
+                Step::Edited(_) => {
+                    // A compaction drops the text before it.
+                    let on = entry.channel.get_or_insert_default();
+                    entry.bytes -= std::mem::replace(&mut on.edited, (number, bytes)).1;
+                }
                 Step::Part(part) => {
                     let on = entry.channel.get_or_insert_default();
                     on.parts.get_or_insert_default().apply(part);
@@ -335,6 +342,7 @@ impl MessageTable {
                 }
                 Step::Released | Step::Approval(_) | Step::Forgotten => {}
             }
+            entry.settle();
         });
         // It is off the lists of those to which nothing will happen any more.
         if let Step::Requeued = step {

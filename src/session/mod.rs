@@ -56,7 +56,7 @@ mod worker;
 pub use approvals::Sender;
 pub use asking::{OpenApproval, PastApproval};
 pub use channels::{Running, ToSend};
-pub use commands::Command;
+pub use commands::{Command, menu};
 pub use hang::Probe;
 pub use hub::{Hub, Settings};
 pub use id::Id;

@@ -218,7 +218,8 @@ impl Hub {
         record.down = Some(Down { target: target.to_owned(), about, words });
         keep(record);
         // Before it can be seen: the target's own worker is not to wait for as long as it likes.
-        let claimed = !self.is_channel(target) && self.claim_target(target);
+        let itself = self.sends_itself(&self.lock(), target);
+        let claimed = !itself && self.claim_target(target);
         let written = self.write_notice(notice).inspect_err(|e| {
             log::warn!("target {target} could not be told of the stop: {e}");
         });
@@ -322,7 +323,7 @@ impl Hub {
 /// Whether a message is a notice to this target, whose own failure is not told there.
 fn is_notice_to(entry: &Entry, target: &str) -> bool {
     let without_turn = entry.turn == TurnState::Done && entry.attempts == 0;
-    let to = entry.delivery.as_ref().is_some_and(|outgoing| outgoing.target == target);
+    let to = entry.target() == Some(target);
     without_turn && to && entry.owner.session.is_none()
 }
 

@@ -122,7 +122,7 @@ impl Hub {
         }
         match parsed(&self.journal.read(entry.accepted)?)? {
             Record::Accepted(mut accepted) => {
-                let edited = entry.channel.as_ref().map_or(0, |on| on.edited);
+                let edited = entry.channel.as_ref().map_or(0, |on| on.edited.0);
                 if let Some(Step::Edited(text)) = self.step(edited)? {
                     accepted.text = text;
                 }

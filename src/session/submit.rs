@@ -114,7 +114,18 @@ impl From<WriteError> for Refusal {
 
 impl Hub {
     /// Takes a message. When this returns [`Submitted`] it is durable.
-    pub fn submit(self: &Arc<Self>, mut draft: Draft) -> Result<Submitted, Refusal> {
+    pub fn submit(self: &Arc<Self>, draft: Draft) -> Result<Submitted, Refusal> {
+        let mut begun = Vec::new();
+        let submitted = self.append(draft, &mut begun)?;
+        if let Submitted::New { .. } = submitted {
+            self.start(begun)?;
+        }
+        Ok(submitted)
+    }
+
+    /// Takes a message, which is new until [`Hub::start`] is given all the turns that have begun: nobody may be
+    /// told of it before.
+    pub fn append(&self, mut draft: Draft, begun: &mut Vec<Id>) -> Result<Submitted, Refusal> {
         let mut stored = self.store(&mut draft)?;
         let mut made_room = false;
         let mut state = loop {
@@ -163,11 +174,10 @@ impl Hub {
         if attended {
             state.replies.of(id).lock().attended = true;
         }
-        let begun = self.begin_attempts(&mut state);
+        begun.extend(self.begin_attempts(&mut state));
         if let (Record::Accepted(message), true) = (record, begun.contains(&id)) {
             state.replies.of(id).lock().message = Some(Arc::from(message));
         }
-        self.confirm(state, begun)?;
         Ok(Submitted::New { id, position: position + 1, interrupted })
     }
 
@@ -248,9 +258,13 @@ impl Hub {
         state: MutexGuard<'_, State>,
         begun: Vec<Id>,
     ) -> Result<(), WriteError> {
-        let number = self.journal.last();
         drop(state);
-        let synced = self.sync(number);
+        self.start(begun)
+    }
+
+    /// The same for what was written before.
+    pub fn start(self: &Arc<Self>, begun: Vec<Id>) -> Result<(), WriteError> {
+        let synced = self.sync(self.journal.last());
         self.spawn_workers(begun);
         synced
     }

@@ -9,6 +9,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// So many deaths at a start in so short a time are no accident.
 const TROUBLE: (usize, Duration) = (3, Duration::from_secs(60));
 
+/// After so long what ends is not at fault from its start.
+pub const GOOD_AFTER: Duration = Duration::from_secs(60);
+
 /// More of them change nothing.
 const MAX_KEPT: usize = 16;
 
@@ -31,6 +34,13 @@ impl Deaths {
         self.why = why;
     }
 
+    /// A process has ended that was good for so long: one that ends soon is not to be started all the time.
+    pub fn survived(&mut self, good_for: Duration) {
+        if good_for >= GOOD_AFTER {
+            *self = Deaths::default();
+        }
+    }
+
     /// Why the last one failed, while the next one has to wait.
     pub fn pausing(&self) -> Option<&str> {
         self.until().filter(|until| *until > Instant::now()).map(|_| &*self.why)
@@ -46,5 +56,23 @@ impl Deaths {
     /// The same once they were too many at once, until one is good.
     pub fn trouble(&self) -> Option<&str> {
         self.many.then_some(&*self.why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_until_one_was_good_for_a_minute() {
+        let mut deaths = Deaths::default();
+        let mut pause = |good_for: u64| {
+            deaths.survived(Duration::from_secs(good_for));
+            deaths.add("why".to_owned());
+            (deaths.until().unwrap() - *deaths.times.last().unwrap()).as_millis()
+        };
+        let pauses = [0, 1, 59, 0, 30, 0, 59, 0].map(&mut pause);
+        assert_eq!(pauses, [500, 1000, 2000, 4000, 8000, 16_000, 30_000, 30_000]);
+        assert_eq!([60, 0, 3600, 0].map(pause), [500, 1000, 500, 1000]);
     }
 }

@@ -18,7 +18,7 @@ mod stderr;
 pub use capture::{Captured, capture};
 pub use child::{Child, ChildEvent, ChildKind, ExitReason, LivingEvent, RunOptions, keep_tail};
 pub use children::Children;
-pub use deaths::Deaths;
+pub use deaths::{Deaths, GOOD_AFTER};
 pub use executable::{explain_failure, why_not_executable};
 pub use lines::{LineBuffer, write_some};
 pub use process_tree::Leftovers;

@@ -62,6 +62,19 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
+/// Bytes that were written into a pipe and that nobody can read any more; 0 as long as somebody can.
+pub fn unread(pipe: BorrowedFd<'_>) -> usize {
+    let mut poll = libc::pollfd { fd: pipe.as_raw_fd(), events: 0, revents: 0 };
+    let mut count: libc::c_int = 0;
+    // SAFETY: poll is given one pollfd and does not wait, FIONREAD writes one int; the descriptor is borrowed.
+    let asked = unsafe {
+        libc::poll(&raw mut poll, 1, 0);
+        libc::ioctl(poll.fd, libc::FIONREAD, &raw mut count)
+    };
+    let is_dead = asked == 0 && poll.revents & libc::POLLERR != 0;
+    if is_dead { usize::try_from(count).unwrap_or(0) } else { 0 }
+}
+
 /// Drops what was typed at a terminal and not read yet, also a line without its end.
 pub fn discard_input(terminal: BorrowedFd<'_>) -> io::Result<()> {
     // SAFETY: tcflush takes plain integers; the descriptor is borrowed.

@@ -3,7 +3,8 @@
 use std::ffi::{c_int, c_void};
 use std::io;
 use std::mem::MaybeUninit;
-use std::sync::OnceLock;
+use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 /// `SI_USER` is the `si_code` of a plain kill(2) (sigaction(2)): only then are pid and uid the kernel's
 /// word. `SI_KERNEL` is that of a signal that the kernel itself sends, such as for Ctrl-C at the terminal.
@@ -12,6 +13,7 @@ pub use libc::{
 };
 
 use super::check;
+use super::fd::EventFd;
 
 macro_rules! named {
     ($($signal:ident)*) => { &[$((libc::$signal, stringify!($signal))),*] };
@@ -105,6 +107,40 @@ pub fn is_stop_pending() -> bool {
 pub fn ignore(signal: i32) {
     // SAFETY: SIG_IGN is no function of ours.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
+/// Signals that are noted where they would have ended this process.
+#[derive(Debug)]
+pub struct Noted {
+    /// Readable once there is one.
+    pub event: EventFd,
+    /// The last one; 0: none.
+    signal: AtomicI32,
+}
+
+impl Noted {
+    /// Has these noted from now on, but for those that whoever started us has ignored.
+    ///
+    /// # Errors
+    /// Those of eventfd(2) and sigaction(2).
+    pub fn catch(signals: &[i32]) -> io::Result<Arc<Noted>> {
+        let all = Arc::new(Noted { event: EventFd::new()?, signal: AtomicI32::new(0) });
+        for signal in signals.iter().copied().filter(|signal| !is_ignored(*signal)) {
+            let noted = Arc::clone(&all);
+            let note = move || {
+                noted.signal.store(signal, Ordering::SeqCst);
+                noted.event.notify();
+            };
+            // SAFETY: it stores a number and calls write(2), as signal-safety(7) allows.
+            unsafe { signal_hook::low_level::register(signal, note) }?;
+        }
+        Ok(all)
+    }
+
+    /// The last one that came.
+    pub fn signal(&self) -> Option<i32> {
+        Some(self.signal.load(Ordering::SeqCst)).filter(|signal| *signal != 0)
+    }
 }
 
 /// What was done at SIGSEGV and SIGBUS before us.

@@ -6,8 +6,16 @@
 //! done comes out. `adapter` does it. What may enter: all that only Telegram has. What may not: who may talk, the
 //! order of replies, retries; they are the gateway's.
 
-pub mod call;
-pub mod lines;
-pub mod markdown;
-pub mod receive;
-pub mod send;
+mod adapter;
+mod call;
+mod client;
+mod form;
+mod jobs;
+mod lines;
+mod markdown;
+mod receive;
+mod send;
+mod start;
+mod token;
+
+pub use adapter::{Options, run};

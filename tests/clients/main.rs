@@ -8,5 +8,6 @@ mod matrix;
 mod matrix_node;
 mod openapi;
 mod proxy;
+mod telegram;
 #[path = "../util/mod.rs"]
 mod util;

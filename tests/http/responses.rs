@@ -173,7 +173,8 @@ fn a_chat_hands_on_what_was_said_before_for_as_long_as_its_turn_lasts() {
 #[test]
 fn usage_is_what_the_agent_says() {
     let home = Home::new();
-    let usage = r#"echo 'hermes-usage: {"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}' >&2; cat"#;
+    // The log has not as many lines of a turn.
+    let usage = r#"seq 2000 >&2; echo 'hermes-usage: {"prompt_tokens":3,"completion_tokens":5,"total_tokens":8}' >&2; cat"#;
     home.configure(&script(usage));
     let gateway = home.start();
     let api = gateway.api();

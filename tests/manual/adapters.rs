@@ -12,7 +12,8 @@ use std::thread;
 use std::time::Duration;
 
 use mdoc::{PAGES, literal_blocks};
-use util::{Home, Outcome, Process, TempDir};
+use util::sys::kill;
+use util::{Home, Outcome, Process, TempDir, eventually};
 
 /// For one adapter.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -26,18 +27,53 @@ fn notes() -> String {
 
 /// Checks an adapter whose platform is a directory with so many messages.
 fn check(adapter: &str, wait: &str) -> Outcome {
-    let (home, dir) = (Home::new(), TempDir::new(""));
+    let dir = TempDir::new("");
+    begin(&dir, adapter, wait, 30).finish(LIMIT)
+}
+
+/// Begins such a check. It has its temporary directory in that directory.
+fn begin(dir: &TempDir, adapter: &str, wait: &str, messages: usize) -> Process {
+    let home = Home::new();
     let place = |name: &str| dir.path().join(name);
     fs::create_dir(place("to")).unwrap();
     fs::write(place("to/ann"), "").unwrap();
     let mut people = OpenOptions::new().create(true).append(true).open(place("in")).unwrap();
-    (0..30).for_each(|n| writeln!(people, "ann {n}").unwrap());
+    (0..messages).for_each(|n| writeln!(people, "ann {n}").unwrap());
     fs::write(place("adapter"), adapter).unwrap();
     fs::set_permissions(place("adapter"), fs::Permissions::from_mode(0o755)).unwrap();
     let (adapter, chat) =
         (place("adapter").display().to_string(), dir.path().display().to_string());
     let words = ["channel", "check", "--to", "ann", "--wait", wait, "--", &adapter, &chat];
-    Process::spawn(&mut home.command(&words)).finish(LIMIT)
+    fs::create_dir(place("tmp")).unwrap();
+    Process::spawn(home.command(&words).env("TMPDIR", place("tmp")))
+}
+
+#[test]
+fn a_signal_ends_the_check_and_its_adapter_and_nothing_of_them_is_left() {
+    let adapter = notes()
+        .replace("hello = lines", "open(\"pid\", \"w\").write(str(os.getpid()))\nhello = lines");
+    for signal in [libc::SIGINT, libc::SIGTERM, libc::SIGHUP] {
+        let dir = TempDir::new("");
+        // One of them is not even ready.
+        let is_ready = signal != libc::SIGHUP;
+        let adapter = if is_ready {
+            adapter.clone()
+        } else {
+            adapter.replace("say(\"ready", "dict(op=\"ready")
+        };
+        let check = begin(&dir, &adapter, "100", 0);
+        let pid: i32 = eventually("the adapter", || {
+            fs::read_to_string(dir.path().join("pid")).ok()?.parse().ok()
+        });
+        if is_ready {
+            check.wait_for_log("write messages", LIMIT);
+        }
+        check.signal(signal);
+        let outcome = check.finish(LIMIT).assert_code(128 + signal);
+        assert!(!outcome.stdout.contains("wrong"), "{}", outcome.stdout);
+        assert!(kill(pid, 0).is_err(), "the adapter runs");
+        assert_eq!(fs::read_dir(dir.path().join("tmp")).unwrap().count(), 0);
+    }
 }
 
 #[test]
@@ -54,13 +90,13 @@ fn the_check_has_nothing_to_say_about_the_small_adapter() {
     let untried: Vec<&str> =
         outcome.stdout.lines().filter(|line| line.starts_with("not tried")).collect();
     assert_eq!(untried.len(), 2, "{untried:?}");
-    assert!(outcome.stdout.ends_with("15 ok, 0 wrong, 2 not tried\n"), "{}", outcome.stdout);
+    assert!(outcome.stdout.ends_with("16 ok, 0 wrong, 2 not tried\n"), "{}", outcome.stdout);
 }
 
 #[test]
 fn the_check_finds_each_fault_of_an_adapter() {
     // The check that finds it, or what it says; what is replaced, and by what.
-    let faults: [(&str, &[(&str, &str)]); 20] = [
+    let faults: [(&str, &[(&str, &str)]); 21] = [
         ("start", &[("v=1", "v=2")]),
         ("start", &[("window=8,", "window=0,")]),
         ("start", &[("flush=True", "flush=False")]),
@@ -71,6 +107,13 @@ fn the_check_finds_each_fault_of_an_adapter() {
         ("nobody", &[("m[\"conversation\"] in os.listdir(\"to\")", "True")]),
         ("nobody", &[("kind=\"permanent\"", "kind=\"uncertain\"")]),
         ("parts", &[("\"part\": m[\"part\"]", "\"part\": 0")]),
+        (
+            "markdown",
+            &[(
+                "m[\"conversation\"] in os",
+                "m[\"text\"][:2] != \"*a\" and m[\"conversation\"] in os",
+            )],
+        ),
         ("parts", &[("box.write", "say(\"sent\", **which, id=\"1\"); box.write")]),
         ("number 4 where 3 is due", &[("n + 1", "n + 2")]),
         ("refused for now", &[("        again.append(item)", "        pass")]),

@@ -4,13 +4,14 @@ use std::fs;
 use std::path::Path;
 
 /// Every page, in the order in which `hermes-gateway man` lists them.
-pub const PAGES: [&str; 6] = [
+pub const PAGES: [&str; 7] = [
     "hermes-gateway.1",
     "hermes-gateway.toml.5",
     "hermes-gateway-agent.7",
     "hermes-gateway-api.7",
     "hermes-gateway-channel.7",
     "hermes-gateway-operation.7",
+    "hermes-gateway-telegram.7",
 ];
 
 pub fn text(page: &str) -> String {

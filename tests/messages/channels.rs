@@ -8,7 +8,8 @@ use serde_json::json;
 
 use crate::util;
 use util::platform::{Platform, private};
-use util::{DEADLINE, Gate, Gateway, Home, eventually};
+use util::sys::kill;
+use util::{DEADLINE, Gate, Gateway, Home, Process, eventually};
 
 /// A gateway with a channel of this platform; `more` belongs to the channel.
 fn config(platform: &Platform, more: &str) -> String {
@@ -31,6 +32,11 @@ fn until_state(gateway: &Gateway, state: &str) {
     eventually(&format!("the channel is {state}"), || {
         (gateway.status()["channels"][0]["state"] == state).then_some(())
     });
+}
+
+/// What was shown has its receipt: else it is sent again by the next run.
+fn until_sent(gateway: &Gateway) {
+    eventually("the receipts", || (gateway.status()["channels"][0]["waiting"] == 0).then_some(()));
 }
 
 #[test]
@@ -95,6 +101,7 @@ fn a_killed_gateway_goes_on_where_its_platform_was_read() {
     platform.say("m2", "eve", "nothing");
     assert_eq!(platform.shown("ann", 1), ["one"]);
     platform.answer("m2");
+    until_sent(&gateway);
     let gateway = gateway.reborn_after(libc::SIGKILL);
     platform.say("m3", "ann", "two");
     assert_eq!(platform.shown("ann", 2), ["one", "two"]);
@@ -121,6 +128,25 @@ fn a_drain_sends_the_replies_of_turns_that_end_in_it() {
     assert_eq!(gateway.wait_for_exit(DEADLINE), 143);
     assert_eq!(platform.sent().len(), 1);
     assert!(!runs(pid), "its adapter has ended");
+}
+
+#[test]
+fn a_part_that_its_adapter_never_read_has_certainly_not_arrived() {
+    let home = Home::new();
+    let gate = Gate::closed(home.path());
+    let platform = Platform::new(&home, "platform");
+    let config = config(&platform, "uncertain = \"hold\"\n");
+    home.configure(&format!("{}{config}", gate.agent()));
+    let gateway = home.start();
+    platform.say("m1", "ann", "question");
+    let id = platform.answer("m1")["as"].as_str().unwrap().to_owned();
+    let pid = platform.pid();
+    kill(pid, libc::SIGSTOP).unwrap();
+    gate.open();
+    gateway.api().until_delivery(&id, "sending");
+    kill(pid, libc::SIGKILL).unwrap();
+    gateway.api().until_delivery(&id, "delivered");
+    assert_eq!(platform.sent().len(), 1);
 }
 
 #[test]
@@ -210,6 +236,7 @@ fn a_stranger_is_let_in_by_the_code_that_he_was_told() {
     gateway.home().run(&["channel", "pair", code]).assert_code(0);
     platform.say("m3", "eve", "thanks");
     assert_eq!(platform.shown("eve", 2)[1], "thanks");
+    until_sent(&gateway);
     let gateway = gateway.reborn_after(libc::SIGKILL);
     platform.say("m4", "eve", "still?");
     assert_eq!(platform.shown("eve", 3)[2], "still?");
@@ -298,4 +325,109 @@ fn pieces_in_front_of_the_one_with_the_mention_belong_to_it_and_long_ones_are_re
     platform.say("m4", "bob", &"x".repeat((64 << 10) + 1));
     assert!(platform.answer("m4")["as"].is_null());
     assert!(platform.shown("bob", 1)[0].contains("too long"));
+}
+
+/// What people see, without what was shown of it before.
+fn final_texts(platform: &Platform) -> Vec<String> {
+    let all = platform.sent().into_iter().filter(|it| it["final"] == true);
+    all.map(|it| it["text"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_restart_in_place_loses_and_doubles_nothing_that_is_said_on_a_channel() {
+    for by_signal in [true, false] {
+        let home = Home::new();
+        let gate = Gate::closed(home.path());
+        let platform = Platform::new(&home, "platform");
+        home.configure(&format!("{}{}", gate.agent(), config(&platform, "")));
+        platform.plan(&json!({ "inbound": "cursor" }));
+        let gateway = home.start();
+        platform.say("m0", "ann", "before");
+        gateway.wait_for_turns(1);
+        let adapter = platform.pid();
+        let command =
+            (!by_signal).then(|| Process::spawn(&mut home.command(&["restart", "--graceful"])));
+        if by_signal {
+            gateway.signal(libc::SIGUSR1);
+        }
+        gateway.wait_for_log("the restart waits for the turns in flight", DEADLINE);
+        // It is refused for now, and offered to the next one.
+        platform.say("m1", "ann", "meanwhile");
+        eventually("a refusal", || {
+            let answers = platform.answers();
+            answers.iter().any(|it| it["answer"]["retry_after"].is_u64()).then_some(())
+        });
+        gate.open();
+        if let Some(command) = command {
+            command.finish(DEADLINE).assert_code(0);
+        }
+        eventually("another adapter", || (platform.pid() != adapter).then_some(()));
+        platform.say("m2", "ann", "after");
+        platform.shown("ann", 3);
+        assert_eq!(final_texts(&platform), ["begun\nbefore", "begun\nmeanwhile", "begun\nafter"]);
+        until_state(&gateway, "up");
+        assert_eq!(gateway.status()["pid"], gateway.pid());
+        let kept = gateway.api().get("/v1/messages?principal=office%3Aann").assert_status(200);
+        assert_eq!(kept.json()["messages"].as_array().map(Vec::len), Some(3));
+    }
+}
+
+#[test]
+fn who_is_told_of_stops_on_a_channel_is_told_before_the_end_and_a_stuck_adapter_holds_up_no_stop() {
+    let hangs = json!({ "eof": false, "rules": [{ "text": "goes down", "do": "hang" }] });
+    for plan in [json!({}), hangs] {
+        let home = Home::new();
+        let platform = Platform::new(&home, "platform");
+        platform.plan(&plan);
+        let stop = "home = \"ann\"\n[stop]\nnotify = \"office\"\n";
+        home.configure(&config(&platform, stop));
+        let gateway = home.start();
+        until_state(&gateway, "up");
+        let pid = platform.pid();
+        let home = gateway.end(libc::SIGINT);
+        assert!(!runs(pid), "its adapter has ended");
+        let told = |op: &str| platform.told().iter().filter(|it| it["op"] == op).count();
+        assert_eq!((told("hello"), told("send")), (1, 1));
+        let is_shown = plan["rules"].is_null();
+        assert_eq!(platform.sent().len(), usize::from(is_shown));
+        platform.plan(&json!({}));
+        let _gateway = home.start();
+        // What may have arrived is sent again.
+        let shown = platform.shown("ann", 2);
+        assert!(shown[0].contains("goes down") && shown[1].contains("is back"), "{shown:?}");
+    }
+}
+
+#[test]
+fn an_adapter_that_takes_less_gets_the_rest_of_a_reply_in_shorter_parts() {
+    let (gateway, platform) = start("");
+    until_state(&gateway, "up");
+    let plan = |most: u32| {
+        let rules = if most == 200 { json!([{ "nth": 3, "do": "hang" }]) } else { json!([]) };
+        platform.plan(&json!({ "ready": { "max_len": most }, "rules": rules }));
+    };
+    plan(200);
+    let words: Vec<String> = (0..200).map(|n| format!("word{n}")).collect();
+    let pid = platform.pid();
+    kill(pid, libc::SIGKILL).unwrap();
+    eventually("another adapter", || (platform.pid() != pid).then_some(()));
+    platform.say("m1", "ann", &words.join(" "));
+    eventually("the third part", || {
+        platform.told().iter().any(|it| it["op"] == "send" && it["part"] == 2).then_some(())
+    });
+    let first = platform.shown("ann", 2);
+    plan(64);
+    kill(platform.pid(), libc::SIGKILL).unwrap();
+    let parts = eventually("the last word", || {
+        let parts = final_texts(&platform);
+        parts.last().is_some_and(|part| part.ends_with("word199")).then_some(parts)
+    });
+    assert_eq!(parts[..2], first[..]);
+    assert!(parts[..2].iter().all(|part| (150..=200).contains(&part.len())));
+    assert!(parts[2..].iter().all(|part| part.len() <= 64));
+    assert_eq!(parts.join(" "), words.join(" "));
+    let sent = platform.sent();
+    let numbers: Vec<_> = sent.iter().map(|it| it["part"].as_u64().unwrap()).collect();
+    assert!(numbers.iter().copied().eq(0..sent.len() as u64), "{numbers:?}");
+    assert_eq!(sent.last().unwrap()["parts"], sent.len());
 }

@@ -282,8 +282,7 @@ fn an_adapter_without_a_stdout_or_that_floods_its_log_costs_little() {
     let home = Home::new();
     let good = Platform::new(&home, "good");
     let loud = Platform::new(&home, "loud");
-    let script =
-        format!("yes {} 1>&2 & exec python3 {ADAPTER} {}", "n".repeat(99), loud.path().display());
+    let script = format!("yes 1>&2 & exec python3 {ADAPTER} {}", loud.path().display());
     home.configure(&format!(
         "[channel.good]\n{}allow = [\"ann\"]\n\
          [channel.silent]\ncommand = [\"sh\", \"-c\", \"exec >&-; exec sleep 100\"]\nallow = [\"ann\"]\n\
@@ -295,8 +294,11 @@ fn an_adapter_without_a_stdout_or_that_floods_its_log_costs_little() {
     zoo.others[0].say("m1", "ann", "among noise");
     assert_eq!(zoo.others[0].shown("ann", 1), ["among noise"]);
     zoo.assert_well();
+    zoo.until_log("loud", "it is not logged for now");
     let lines = zoo.log("loud").len();
-    assert!(lines < 2000, "{lines} lines in the log");
+    assert!(lines < 1100, "{lines} lines in the log");
+    kill_adapter(&zoo.others[0], zoo.others[0].pid());
+    zoo.until_log("loud", " lines of stderr left out");
     report(&format!("{lines} lines of noise in the log; silent: {}", zoo.channel("silent")));
 }
 
@@ -421,19 +423,27 @@ fn nobody_answers_what_another_member_was_asked() {
     home.configure(&format!(
         "[agent]\ncommand = [\"python3\", \"-I\", \"-S\", {AGENT:?}, \"\"]\nprotocol = \"acp\"\n\
          approve = \"ask\"\nenv = {{ HERMES_TEST_DIR = \"{}\" }}\n\
-         [channel.good]\n{}allow = [\"ann\"]\n[channel.office]\n{}groups = [\"team\"]\noperators = [\"op\"]\n",
+         [channel.good]\n{}allow = [\"ann\"]\n\
+         [channel.office]\n{}allow = [\"ann\", \"bob\"]\ngroups = [\"team\"]\noperators = [\"op\"]\n",
         home.path().display(),
         good.command(),
         office.command()
     ));
     let zoo = Zoo { gateway: home.start(), good, others: vec![office] };
     let office = &zoo.others[0];
-    for (n, (who, choice, said)) in
-        [("ann", "allow", "allowed"), ("op", "deny", "denied")].into_iter().enumerate()
-    {
+    // Where she asked, and who may answer, from where.
+    let cases = [
+        ("team", "ann", "team", "allow", "allowed"),
+        ("team", "op", "team", "deny", "denied"),
+        ("ann", "ann", "ann", "allow", "allowed"),
+        ("ann", "op", "op", "deny", "denied"),
+    ];
+    for (n, (place, who, from, choice, said)) in cases.into_iter().enumerate() {
         let mut ask = private(&format!("ask{n}"), "ann", "ask 1 delete all");
-        (ask["conversation"], ask["kind"]) = (json!("team"), json!("group"));
-        ask["mentioned"] = json!(true);
+        if place == "team" {
+            (ask["conversation"], ask["kind"]) = (json!(place), json!("group"));
+            ask["mentioned"] = json!(true);
+        }
         office.put(&ask);
         let question = eventually("a question", || {
             office
@@ -446,24 +456,29 @@ fn nobody_answers_what_another_member_was_asked() {
             json!({ "op": "press", "id": format!("{id}{n}"), "conversation": conversation,
                 "prompt": prompt, "choice": choice, "from": { "id": who, "name": who } })
         };
-        // Of another member, of a stranger, from elsewhere, of no question, of nobody, of a bot.
-        office.put(&press("p1", "bob", &question["prompt"], "team"));
+        // Of somebody else, there and from his own conversation, of a stranger, of no question, of nobody, of
+        // a bot.
+        office.put(&press("p1", "bob", &question["prompt"], place));
+        office.put(&press("p7", "bob", &question["prompt"], "bob"));
         office.put(&press("p2", "eve", &question["prompt"], "eve"));
-        office.put(&press("p3", "ann", &json!("nonsense"), "team"));
-        let mut nobody = press("p4", "x", &question["prompt"], "team");
+        if place != "team" {
+            office.put(&press("p8", "eve", &question["prompt"], place));
+        }
+        office.put(&press("p3", "ann", &json!("nonsense"), place));
+        let mut nobody = press("p4", "x", &question["prompt"], place);
         nobody["from"] = Value::Null;
         office.put(&nobody);
-        let mut bot = press("p5", "ann", &question["prompt"], "team");
+        let mut bot = press("p5", "ann", &question["prompt"], place);
         bot["from"]["bot"] = json!(true);
         office.put(&bot);
         zoo.good.put(&press("p6", "ann", &question["prompt"], "team"));
-        for id in ["p1", "p2", "p3", "p4", "p5"] {
+        for id in ["p1", "p7", "p2", "p3", "p4", "p5"] {
             office.answer(&format!("{id}{n}"));
         }
         zoo.good.answer(&format!("p6{n}"));
         let asked = office.answer(&format!("ask{n}"))["as"].as_str().unwrap().to_owned();
         assert_eq!(zoo.gateway.api().message(&asked)["status"], "waiting");
-        office.put(&press("right", who, &question["prompt"], "team"));
+        office.put(&press("right", who, &question["prompt"], from));
         let message = zoo.gateway.api().finished(&asked);
         assert_eq!(message["reply"], said, "{message}");
     }
@@ -612,4 +627,84 @@ fn a_conversation_that_is_stuck_holds_up_no_other() {
         assert!(platform.sent().iter().all(|it| it["conversation"] == "ann"));
     }
     zoo.assert_well();
+}
+
+#[test]
+fn an_item_that_a_stranger_has_spoilt_leaves_no_file_and_hides_no_fault_of_the_adapter() {
+    let zoo = Zoo::start("", &[("office", json!({ "inbound": "none" }), "")]);
+    let platform = &zoo.others[0];
+    let dir = PathBuf::from(platform.told()[0]["files_dir"].as_str().unwrap());
+    let outside = dir.parent().unwrap().join("outside");
+    fs::write(&outside, "kept").unwrap();
+    for n in 0..30 {
+        let file = dir.join(format!("file{n}"));
+        fs::write(&file, "theirs").unwrap();
+        let mut item = private(&format!("m{n}"), "eve\u{1}", "look");
+        // The second is another way to name the first.
+        item["files"] = json!([{ "path": file }, { "path": "../outside" }, { "path": 7 }]);
+        platform.put(&item);
+        let answer = platform.answer(&format!("m{n}"));
+        assert_eq!(answer["op"], "refuse", "{answer}");
+        assert!(!file.exists());
+    }
+    assert!(outside.exists());
+    let forged = json!({ "op": "sent", "delivery": "x", "part": 0, "id": "forged" });
+    platform.put(&json!({ "raw": forged.to_string() }));
+    zoo.until_log("office", "nothing is known of part 0");
+    let said = zoo.log("office").iter().filter(|it| it.contains("control characters")).count();
+    assert!((1..=20).contains(&said), "{said}");
+    zoo.assert_well();
+}
+
+#[test]
+fn news_without_end_are_bounded_in_the_log_and_in_memory() {
+    let zoo = Zoo::start("", &[("news", json!({ "inbound": "none" }), "")]);
+    let platform = &zoo.others[0];
+    let why = "w".repeat(200);
+    let news = |n: usize| {
+        let state = ["connecting", "up", "conflict", "unauthorized"][n % 4];
+        format!(
+            "{{\"op\":\"status\",\"state\":\"{state}\",\"why\":\"{why}{n}\"}}\n\
+             {{\"op\":\"gap\",\"since\":\"{n}\",\"why\":\"{why}\"}}"
+        )
+    };
+    let count = rounds(4, 500);
+    for round in 0..count {
+        let all = (0..1000).map(|n| news(1000 * round + n)).collect::<Vec<_>>().join("\n");
+        platform.put(&json!({ "raw": all }));
+    }
+    platform.put(&json!({ "op": "gap", "since": "the last one", "why": "g".repeat(100_000) }));
+    platform.put(&json!({ "op": "status", "state": "up" }));
+    platform.say("m1", "ann", "among news");
+    assert_eq!(platform.shown("ann", 1), ["among news"]);
+    let channel = zoo.channel("news");
+    assert_eq!(channel["state"], "up");
+    let gap = channel["gap"].as_str().unwrap();
+    assert!(gap.starts_with("since the last one") && gap.len() < 1000, "{gap}");
+    let log = zoo.log("news");
+    assert!(log.len() < 40 && log.iter().all(|line| line.len() < 1000), "{} lines", log.len());
+    assert!(log.iter().any(|line| line.contains("more of it is not logged")));
+    zoo.assert_well();
+}
+
+#[test]
+fn an_adapter_that_ends_right_after_it_is_ready_is_started_with_growing_pauses() {
+    let home = Home::new();
+    let starts = home.path().join("starts");
+    let ready = json!({ "op": "ready", "v": 1, "account": "a", "inbound": "none", "outbound": "none",
+        "max_len": 1000, "len_unit": "chars", "window": 1, "send_window": 1 });
+    let script =
+        format!("date +%s%N >> {}; read -r hello; echo '{ready}'; exit 3", starts.display());
+    let command = json!(["sh", "-c", script]);
+    home.configure(&format!("[channel.office]\ncommand = {command}\nallow = [\"ann\"]\n"));
+    let gateway = home.start();
+    let times: Vec<u64> = eventually("four starts", || {
+        let text = fs::read_to_string(&starts).unwrap_or_default();
+        let times: Vec<_> = text.lines().filter_map(|line| line.parse().ok()).collect();
+        (times.len() >= 4).then_some(times)
+    });
+    let pauses: Vec<u64> = times.windows(2).map(|two| (two[1] - two[0]) / 1_000_000).collect();
+    let least = [500, 1000, 2000];
+    assert!(pauses.iter().zip(least).all(|(pause, least)| *pause >= least), "{pauses:?}");
+    assert!(gateway.stderr().contains("channel office is ready"));
 }

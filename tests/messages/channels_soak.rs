@@ -68,6 +68,8 @@ struct Soak {
     /// Where the disk is full while it is there.
     full: Option<PathBuf>,
     kills: [usize; 2],
+    /// Adapters that earlier gateways had.
+    before: usize,
 }
 
 impl Soak {
@@ -99,6 +101,7 @@ impl Soak {
             said: Vec::new(),
             full,
             kills: [0, 0],
+            before: 0,
         };
         soak.plan(&json!({ "seed": seed, "die": 0.003, "lose": 0.03 }), inbound);
         soak
@@ -109,7 +112,12 @@ impl Soak {
         self.platform.plan(&json!({ "inbound": inbound, "ready": ready, "random": random }));
     }
 
-    fn start(&self) -> Gateway {
+    fn adapters(&self) -> usize {
+        self.platform.told().iter().filter(|line| line["op"] == "hello").count()
+    }
+
+    fn start(&mut self) -> Gateway {
+        self.before = self.adapters();
         let launch = self.home.launch();
         let Some(full) = &self.full else { return launch.start() };
         let (when, on) = (When::While(full), "journal");
@@ -179,10 +187,19 @@ impl Soak {
         self.start()
     }
 
+    /// For how long the gateway may pause: after each of its adapters the next one waits for twice as long, and
+    /// so does a part that each of them was lost with.
+    fn longest_pause(&self) -> Duration {
+        let lost = self.adapters().saturating_sub(self.before).clamp(1, 10);
+        let whole = Duration::from_secs(1 << (lost - 1));
+        (whole / 2).min(Duration::from_secs(30)) + whole.min(Duration::from_secs(300))
+    }
+
     /// Waits until all is answered and sent, as long as there is progress.
     #[track_caller]
     fn settle(&self, gateway: &Gateway) -> BTreeMap<String, Value> {
         let mut last = (self.seen(), Instant::now());
+        let patience = DEADLINE + self.longest_pause();
         let mut messages = BTreeMap::new();
         loop {
             let book = fs::read_to_string(&self.book).unwrap();
@@ -204,7 +221,7 @@ impl Soak {
             if self.seen() != last.0 {
                 last = (self.seen(), Instant::now());
             }
-            if last.1.elapsed() > DEADLINE {
+            if last.1.elapsed() > patience {
                 let open = self.said.iter().filter(|it| !messages.contains_key(&it.id));
                 let open: Vec<_> = open
                     .map(|it| {
@@ -355,11 +372,22 @@ fn audit_shown(
             }
         }
     }
-    let dead = messages.values().filter(|it| it["deliveries"][0]["status"] == "dead").count();
+    let dead = messages.values().filter(|it| it["deliveries"][0]["status"] == "dead");
+    let dead: Vec<&Value> = dead.collect();
+    // Recorded and never read by an adapter: known to be so unless its gateway was killed, too.
+    let told = soak.platform.told();
+    let unread = dead.iter().filter(|it| {
+        let why = it["deliveries"][0].to_string();
+        let part = why.split("part ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
+        let is = |line: &&Value| line["delivery"] == it["id"] && line["final"] == true;
+        let mut read = told.iter().filter(is).filter_map(|line| line["part"].as_u64());
+        !read.any(|read| Some(read + 1) == part)
+    });
+    let (unread, dead) = (unread.count(), dead.len());
     let [gateways, adapters] = soak.kills;
     report(&format!(
         "{policy}: {} messages, {gateways} kills of gateways, {adapters} of adapters, {} parts, {edits} edits, \
-         {doubled} sent again, {dead} dead",
+         {doubled} sent again, {dead} dead, {unread} of them never read",
         soak.said.len(),
         parts.len()
     ));

@@ -16,6 +16,9 @@ mod operators;
 mod restart_messages;
 mod send;
 mod sessions;
+mod telegram;
+mod telegram_hostile;
+mod telegram_soak;
 mod transcripts;
 #[path = "../util/mod.rs"]
 mod util;

@@ -48,6 +48,7 @@ mod sandbox;
 mod service;
 pub mod sys;
 mod target;
+pub mod telegram;
 mod temp_dir;
 pub mod upstream;
 

@@ -19,6 +19,14 @@ pub fn uid() -> u32 {
     unsafe { libc::geteuid() }
 }
 
+/// Seconds of the monotonic clock, which other processes read too.
+pub fn monotonic() -> f64 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the clock exists, and `time` is ours to write to.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    time.tv_sec as f64 + time.tv_nsec as f64 / 1e9
+}
+
 /// What is started from now on begins with signals that are not ignored: under nohup(1) and in the
 /// background of a shell, some are.
 pub fn stop_ignoring_signals() {

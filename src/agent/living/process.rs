@@ -196,6 +196,10 @@ impl Process {
 
     /// Has lines of this address come to an inbox, until it is closed.
     pub fn open(&self, address: Address, inbox: &Arc<Inbox>) {
+        // What was said in a session before is none of this turn's reply.
+        if let Address::Session(_) = address {
+            self.read();
+        }
         let mut state = self.lock();
         if let Phase::Ending(outcome, _) | Phase::Ended(outcome) = &state.phase {
             inbox.end(outcome.clone());

@@ -31,9 +31,6 @@ const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// a stop allows: [`KILL_AFTER`](crate::limits::KILL_AFTER).
 const END_GRACE: Duration = Duration::from_secs(1);
 
-/// How often what may be logged of its stderr is allowed anew.
-const STDERR_EVERY: Duration = Duration::from_secs(60);
-
 /// For a deadline that never comes: a week is longer than any wait here.
 const NEVER: Duration = Duration::from_secs(7 * 86400);
 
@@ -132,7 +129,6 @@ fn run(owner: &dyn Owner, process: &Arc<Process>) -> (Outcome, Option<String>) {
         pid,
         began: Instant::now(),
         stderr: StderrTail::default(),
-        renewed: Instant::now(),
         announced: false,
         heard: false,
         closed_at: None,
@@ -164,7 +160,6 @@ struct Keeper<'a> {
     pid: i32,
     began: Instant,
     stderr: StderrTail,
-    renewed: Instant,
     /// Those that wait were told that it is ready; that it has printed a line.
     announced: bool,
     heard: bool,
@@ -270,10 +265,6 @@ impl Keeper<'_> {
     }
 
     fn log(&mut self, bytes: &[u8]) {
-        if self.renewed.elapsed() >= STDERR_EVERY {
-            self.renewed = Instant::now();
-            self.stderr.renew();
-        }
         let pid = self.pid;
         self.stderr.push(bytes, &mut |line| log::info!("agent {pid}: {}", escaped(line, false)));
     }

@@ -22,7 +22,6 @@ const MAX_TOLD: usize = 256;
 struct Held {
     place: Place,
     who: Owner,
-    count: usize,
     tell_at: Instant,
     tell_by: Instant,
 }
@@ -54,10 +53,8 @@ impl Notices {
         let now = Instant::now();
         let (tell_at, tell_by) = (now + TELL_HELD_AFTER, now + TELL_HELD_WITHIN);
         match self.held.iter_mut().find(|held| held.place == place) {
-            Some(held) => {
-                (held.count, held.tell_at) = (held.count + 1, tell_at.min(held.tell_by));
-            }
-            None => self.held.push(Held { place, who, count: 1, tell_at, tell_by }),
+            Some(held) => held.tell_at = tell_at.min(held.tell_by),
+            None => self.held.push(Held { place, who, tell_at, tell_by }),
         }
     }
 
@@ -65,14 +62,8 @@ impl Notices {
     pub fn tell_held(&mut self, context: Context<'_>, now: Option<Instant>) {
         let due = |held: &Held| now.is_none_or(|now| held.tell_at <= now);
         while let Some(at) = self.held.iter().position(due) {
-            let Held { place, who, count, .. } = self.held.swap_remove(at);
-            let (messages, them) =
-                if count == 1 { ("message", "it") } else { ("messages", "them") };
-            let text = format!(
-                "{count} {messages} came here while nobody was there to answer, and {them} was old by \
-                 then; /missed has {them} answered."
-            );
-            context.say(who, place, &format!("held {count}"), text);
+            let Held { who, .. } = self.held.swap_remove(at);
+            context.hub.tell_held(&context.channel.name, &who);
         }
     }
 

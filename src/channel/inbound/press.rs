@@ -1,7 +1,7 @@
 //! A button under a question of an agent's.
 
 use super::context::Context;
-use super::draft::{refused, sender};
+use super::draft::{refused, sender, taken};
 use super::{Inbound, NOBODY};
 use crate::channel::access::Asked;
 use crate::channel::link::Answer;
@@ -32,9 +32,12 @@ impl Inbound {
             let allow = press.choice == "allow";
             let answered = context.hub.answer_as(&sender, Some(&press.prompt), allow);
             // Else it may have been answered before, or is none of his.
-            if let Err(e @ (Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping)) = answered
-            {
-                answer = refused(&e);
+            match answered {
+                Ok(approved) => answer = taken(approved.message, false),
+                Err(e @ (Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping)) => {
+                    answer = refused(&e);
+                }
+                Err(_) => {}
             }
         }
         if !matches!(answer, Answer::Later { .. }) {

@@ -115,8 +115,9 @@ pub struct Conversation {
     work: Option<Box<Work>>,
     /// The number of the next attempt of a reply that is not.
     attempt: Option<(Id, u32)>,
-    /// How often this part may have been shown without that being known.
-    uncertain: Option<(Id, u32, u32)>,
+    /// How often this part did not get through with an adapter of this process: it may have been shown
+    /// without that being known, or was refused.
+    setbacks: (Option<(Id, u32)>, [u32; 2]),
     previews: Vec<Preview>,
     /// It is left alone before then.
     until: Option<Instant>,
@@ -134,7 +135,7 @@ impl Conversation {
             queue: VecDeque::new(),
             work: None,
             attempt: None,
-            uncertain: None,
+            setbacks: (None, [0; 2]),
             previews: Vec::new(),
             until: None,
             turn: 0,
@@ -254,6 +255,9 @@ impl Conversation {
         self.queue = queue;
         self.previews.extend(old.previews);
         self.attempt = self.attempt.or(old.attempt);
+        if begun.is_none() {
+            self.setbacks = old.setbacks;
+        }
     }
 
     /// Goes on under the id of this one, in front of what that has not begun.

@@ -155,6 +155,26 @@ fn a_part_that_ends_adapter_after_adapter_is_shown_five_times_at_most() {
 }
 
 #[test]
+fn attempts_that_ended_with_their_gateway_lengthen_no_pause() {
+    let mut world = World::new(Uncertain::Resend);
+    world.enqueue("a", "1");
+    (0..8).for_each(|_| world.restart());
+    assert_eq!(world.in_flight[0].attempt, 9);
+    world.lose();
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.in_flight[0].attempt, 10, "its first loss in this process");
+    world.answer(0, Some(failure(FailureKind::Temporary, None)));
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.in_flight[0].attempt, 11, "its first refusal");
+    world.answer(0, Some(failure(FailureKind::Temporary, None)));
+    world.pass(Duration::from_millis(999));
+    assert!(world.in_flight.is_empty(), "its second one is waited out for longer");
+    world.pass(Duration::from_millis(1001));
+    world.answer(0, None);
+    assert_eq!(world.shown(), ["1"]);
+}
+
+#[test]
 fn a_receipt_that_never_comes_is_waited_for_in_its_conversation_alone() {
     let mut world = World::new(Uncertain::Resend);
     world.enqueue("a", "1");

@@ -5,9 +5,11 @@
 //! may be a stranger's doing: that item alone is refused for good, or a stranger could stop a channel. A time
 //! that is none counts as missing.
 
+use std::borrow::Cow;
+
 use super::{
     Can, Connection, Failure, FailureKind, File, FromAdapter, Inbound, Kind, Message, News, Offer,
-    Outbound, Press, Ready, Receipt, Sender, Unit,
+    Outbound, Press, Ready, Receipt, Rejected, Sender, Unit,
 };
 use crate::escape::{escaped, first_chars};
 use crate::json::{Raw, elements, lossy, member, number, text, value};
@@ -203,7 +205,7 @@ fn digits_alone(text: &str) -> bool {
 /// What is wrong with it.
 pub fn parse(line: &str) -> Result<FromAdapter, String> {
     if !line.trim_ascii_start().starts_with('{') {
-        return Ok(FromAdapter::Unknown { n: None, why: "a line is no JSON object".to_owned() });
+        return Ok(FromAdapter::Unknown("a line is no JSON object".to_owned()));
     }
     let json = value(line.as_bytes()).map_err(|e| format!("a line is no JSON: {e}"))?;
     read(json).map_err(|wrong| match wrong {
@@ -231,15 +233,24 @@ fn read(json: &str) -> Read<FromAdapter> {
             let n = line.count("n")?;
             match offer(&line, &op) {
                 Ok(offer) => FromAdapter::Offer { n, offer },
-                Err(Wrong::Value(why)) => FromAdapter::Unknown { n: Some(n), why },
+                Err(Wrong::Value(why)) => rejected(&line, n, why, true),
                 Err(wrong) => return Err(wrong),
             }
         }
-        _ => FromAdapter::Unknown {
-            n: line.maybe_count("n")?,
-            why: format!("the op \"{}\" is unknown", escaped(&first_chars(&op, 64), false)),
-        },
+        _ => {
+            let why = format!("the op \"{}\" is unknown", escaped(&first_chars(&op, 64), false));
+            match line.maybe_count("n")? {
+                Some(n) => rejected(&line, n, why, false),
+                None => FromAdapter::Unknown(why),
+            }
+        }
     })
+}
+
+fn rejected(line: &Object<'_>, n: u64, why: String, foreign: bool) -> FromAdapter {
+    let files = line.list("files").unwrap_or_default().into_iter();
+    let files = files.filter_map(|file| lossy(member(file, "path")?).map(Cow::into_owned)).gather();
+    FromAdapter::Rejected { n, item: Rejected { why, files, foreign } }
 }
 
 const STATES: [(&str, Connection); 5] = [

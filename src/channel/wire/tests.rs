@@ -109,14 +109,17 @@ fn what_is_missing_or_of_another_type_is_named() {
         assert!(fails(line).starts_with("a line is no JSON: "), "{line}");
     }
     for line in ["", " ", "[]", "17", "INFO connected", "\u{feff}{}"] {
-        let Ok(FromAdapter::Unknown { n: None, .. }) = parse(line) else { panic!("{line}") };
+        let Ok(FromAdapter::Unknown(_)) = parse(line) else { panic!("{line}") };
     }
 }
 
 #[test]
 fn an_id_that_may_be_a_strangers_costs_its_item_alone() {
     let refused = |line: &str| match parse(line) {
-        Ok(FromAdapter::Unknown { n: Some(17), why }) => why,
+        Ok(FromAdapter::Rejected { n: 17, item: Rejected { why, files, foreign: true } }) => {
+            assert!(files.ends_with(&["a/b".to_owned()]), "{line}: {files:?}");
+            why
+        }
         other => panic!("{line}: {other:?}"),
     };
     let long = "x".repeat(MAX_PLATFORM_ID);
@@ -196,8 +199,9 @@ fn every_other_line_is_read() {
             .unwrap_err()
             .ends_with("one of up, connecting, limited, conflict, unauthorized")
     );
-    let unknown =
-        FromAdapter::Unknown { n: Some(3), why: text("the op \"re\\u{a}act\" is unknown") };
+    let why = text("the op \"re\\u{a}act\" is unknown");
+    let item = Rejected { why, files: Vec::new(), foreign: false };
+    let unknown = FromAdapter::Rejected { n: 3, item };
     assert_eq!(parse(r#"{"op":"re\nact","n":3}"#), Ok(unknown));
 }
 

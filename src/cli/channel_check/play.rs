@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use crate::channel::adapter::{Adapter, Heard};
 use crate::channel::link::{Action, Answer, Event, Link};
-use crate::channel::wire::{self, FromAdapter, Hello, News, Offer, Ready, Receipt};
+use crate::channel::wire::{self, FromAdapter, Hello, News, Offer, Ready, Receipt, Rejected};
 use crate::config;
 use crate::escape::{escaped, first_chars};
 use crate::subprocess::Children;
-use crate::sys::fd::EventFd;
 use crate::sys::process::Status;
+use crate::sys::signal::Noted;
 
 /// Of a line that is wrong, what is shown.
 const SHOWN: usize = 120;
@@ -56,7 +56,7 @@ pub struct Play {
     /// It has, and what it has said last may be there still.
     is_over: bool,
     link: Link,
-    wake: EventFd,
+    ends: Arc<Noted>,
     pub said: Said,
 }
 
@@ -68,14 +68,15 @@ impl Play {
     pub fn start(
         config: &config::Channel,
         children: &Arc<Children>,
+        ends: &Arc<Noted>,
         hello: &Hello<'_>,
     ) -> Result<Play, String> {
         let cannot = |e| format!("it cannot be started: {e}");
         let adapter = Adapter::start(config, children).map_err(cannot)?;
-        let wake = EventFd::new().map_err(cannot)?;
         let link = Link::begin(Instant::now());
         let said = Said::default();
-        let mut play = Play { adapter: Some(adapter), is_over: false, link, wake, said };
+        let ends = Arc::clone(ends);
+        let mut play = Play { adapter: Some(adapter), is_over: false, link, ends, said };
         // Of several versions it has to choose one that it knows.
         play.send(&wire::hello(hello).replace("\"versions\":[1]", "\"versions\":[1,999]"));
         Ok(play)
@@ -99,11 +100,14 @@ impl Play {
     /// Reads what it says until this holds; `false`: it did not within this time.
     ///
     /// # Errors
-    /// Why the gateway would end it, or how it has ended.
+    /// Why the gateway would end it, or how it has ended; or a signal has come.
     pub fn until(&mut self, wait: Duration, done: &dyn Fn(&Said) -> bool) -> Result<bool, String> {
         let until = Instant::now() + wait;
         loop {
             let Some(adapter) = &mut self.adapter else { return Err("it has ended".to_owned()) };
+            if self.ends.signal().is_some() {
+                return Err(String::new());
+            }
             if let Some(line) = adapter.next_line() {
                 self.take(&line)?;
                 continue;
@@ -117,7 +121,7 @@ impl Play {
             if self.is_over {
                 return Err(self.ended("it has ended"));
             }
-            match adapter.wait(&self.wake, until) {
+            match adapter.wait(&self.ends.event, until) {
                 Ok(Heard::Ended) => self.is_over = true,
                 Ok(Heard::Read | Heard::Nothing) => {}
                 Err(e) => return Err(self.ended(&e.to_string())),
@@ -152,7 +156,7 @@ impl Play {
                 Action::Receipt(receipt) => self.said.receipts.push_back(receipt),
                 Action::News(News::Gap { .. }) => self.said.gap = true,
                 Action::News(News::Status { .. }) | Action::Offer { .. } => {}
-                Action::Complain(why) => {
+                Action::Rejected(Rejected { why, .. }) | Action::Complain(why) => {
                     self.said.ignored.push(format!("{why}: {}", escaped(line, false)));
                 }
                 Action::Fault(why) => {
@@ -184,16 +188,16 @@ impl Play {
         let ended = loop {
             // Its stdin is closed. While this clock stands still, nothing else is done about it.
             let _ = adapter.step(began);
-            match adapter.wait(&self.wake, began + wait) {
+            match adapter.wait(&self.ends.event, began + wait) {
                 Ok(Heard::Read | Heard::Nothing) => while adapter.next_line().is_some() {},
                 Ok(Heard::Ended) | Err(_) => break true,
             }
-            if began.elapsed() >= wait {
+            if began.elapsed() >= wait || self.ends.signal().is_some() {
                 break false;
             }
         };
         let took = began.elapsed();
-        let (status, how) = adapter.finish();
+        let (status, how, _) = adapter.finish();
         if !ended {
             return Err(format!("it does not end behind the end of its standard input ({how})"));
         }

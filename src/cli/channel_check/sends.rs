@@ -2,9 +2,10 @@
 
 use super::subject::{Checked, NOBODY, PING, Subject, good, untried};
 use crate::channel::wire::{self, Can, FailureKind, Receipt, Unit};
+use crate::limits::MAX_CHANNEL_TEXT;
 
 /// A text to try that is longer than this only takes time.
-const LONGEST: u64 = 64 << 10;
+const LONGEST: u64 = MAX_CHANNEL_TEXT as u64;
 
 const NO_PLACE: &str = "there is no --to CONVERSATION";
 
@@ -59,6 +60,19 @@ pub fn parts(it: &mut Subject) -> Checked {
     let delivery = it.delivery();
     for (n, text) in [(0, "Part one: ä, 漢, 😀."), (1, "Part two:\n\n```\nlet x = 1;\n```")] {
         let send = wire::Send { part: n, parts: 2, ..part(&delivery, &to, text) };
+        if let Err(why) = sent(it, &send)? {
+            return untried(why);
+        }
+    }
+    good("")
+}
+
+/// Agents write what is no Markdown, too: it is to be sent as it is.
+pub fn markdown(it: &mut Subject) -> Checked {
+    let Some(to) = it.to.clone() else { return untried(NO_PLACE) };
+    for text in ["**Bold**, `code` and [a link](https://example.org/).", "*a _b `c [d](e <f> \\"] {
+        let delivery = it.delivery();
+        let send = wire::Send { markdown: true, ..part(&delivery, &to, text) };
         if let Err(why) = sent(it, &send)? {
             return untried(why);
         }

@@ -8,7 +8,9 @@ use super::play::Play;
 use crate::channel::wire::{Hello, Ready};
 use crate::config;
 use crate::escape::counted;
+use crate::limits::MAX_CHANNEL_TEXT;
 use crate::subprocess::Children;
+use crate::sys::signal::Noted;
 
 /// What is no conversation, account or cursor on any platform.
 pub const NOBODY: &str = "hermes-gateway-check";
@@ -35,6 +37,8 @@ pub fn untried(words: impl Into<String>) -> Checked {
 pub struct Subject {
     pub config: config::Channel,
     pub children: Arc<Children>,
+    /// The signals that end this command.
+    pub ends: Arc<Noted>,
     /// Its directories are in this one.
     pub dir: PathBuf,
     /// A conversation that it may write to.
@@ -61,10 +65,10 @@ impl Subject {
             state_dir: &path("state"),
             files_dir: &path("files"),
             cursor,
-            max_text: 64 << 10,
+            max_text: MAX_CHANNEL_TEXT,
         };
         let (began, wait) = (Instant::now(), self.wait);
-        let play = self.play.insert(Play::start(&self.config, &self.children, &hello)?);
+        let play = self.play.insert(Play::start(&self.config, &self.children, &self.ends, &hello)?);
         if !play.until(wait, &|said| said.ready.is_some())? {
             return Err(format!("it is not ready {} s after its start", wait.as_secs()));
         }

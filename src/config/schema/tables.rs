@@ -61,8 +61,14 @@ section! {
     CHANNEL = "channel" of CHANNELS: |c, own| c.channel.get_mut(own)?;
     /// `[channel.NAME]`: one account on a chat platform, and who may talk there.
     pub struct Channel {
-        /// The adapter: program and arguments, without NUL.
+        /// The adapter: program and arguments, without NUL. There unless `telegram` is set, and only then.
         command: Vec<String>, List(validate::argument), "[\"my-adapter\", \"--flag\"]";
+        /// The adapter is the built-in one for Telegram.
+        telegram: bool, Flag, "true";
+        /// What has the bot's token. Absolute. There if `telegram` is set, and only then.
+        token_file: Option<PathBuf>, Path, "\"~/.config/office.token\"";
+        /// Another server of the Bot API.
+        api_url: Option<Url>, Url(Url::api), "\"http://127.0.0.1:8081\"";
         env: ByName<String>, Env, "{ ROOM = \"ops\" }";
         pass_env: Vec<String>, List(validate::variable), "[\"LANG\", \"TZ\"]";
         leftovers: Leftovers, Enum, "\"kill\"";

@@ -1,10 +1,14 @@
 //! Channels: mistakes by their exact text, and what is warned of.
 
 use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 
 use super::{error, errors_of, good, set_error};
 use crate::config::{SessionOf, Unknown};
 use crate::limits::{MAX_CHANNELS, MAX_PLATFORM_ID};
+use crate::sys::fs::create;
+use crate::testing::TempDir;
 
 const ADAPTER: &str = "command = ['sh']\n";
 
@@ -33,7 +37,8 @@ fn what_is_given_of_a_channel_is_read() {
 fn a_channel_needs_an_adapter() {
     error(
         "[channel.office]\nallow = ['1']",
-        "1:10: channel.office has no command; give it one, like [\"my-adapter\", \"--flag\"]",
+        "1:10: channel.office has no command; give it one, like [\"my-adapter\", \"--flag\"], or telegram \
+         = true",
     );
     error(
         "[channel.office]\ncommand = ['']",
@@ -49,6 +54,64 @@ fn a_channel_needs_an_adapter() {
         "channel.x=1",
         "--set channel.x=1: channel.x must be a section, written [channel.x]; got an integer",
     );
+}
+
+#[test]
+fn telegram_is_an_adapter_with_a_token() {
+    let text = "[channel.x]\ntelegram = true\ntoken_file = '~/x.token'\n";
+    let words = |text: &str| good(text, &[]).config.channel.get("x").unwrap().adapter();
+    let least = ["channel-adapter", "telegram", "--token-file", "/home/x/x.token"];
+    assert_eq!(words(text), least);
+    let all = words(&format!("{text}groups = ['-1']\napi_url = 'http://127.0.0.1:8081'"));
+    assert_eq!(all[..4], least);
+    assert_eq!(all[4..], ["--api-url", "http://127.0.0.1:8081/", "--groups"]);
+    assert_eq!(words("[channel.x]\ncommand = ['a', 'b']"), ["a", "b"]);
+    error(
+        &format!("{text}command = ['a']"),
+        "4:1: channel.x.command is set together with channel.x.telegram (/etc/coder.toml:2:1); remove one \
+         of the two",
+    );
+    error(
+        "[channel.x]\ntelegram = true",
+        "2:1: channel.x.telegram has no token_file; write the bot's token into a file, and name it: \
+         token_file = \"~/.config/bot.token\"",
+    );
+    for (key, value) in [("token_file", "/t"), ("api_url", "http://a")] {
+        error(
+            &format!("[channel.x]\ncommand = ['a']\n{key} = '{value}'"),
+            &format!(
+                "3:1: channel.x.{key} is set, but channel.x.telegram is not; add telegram = true"
+            ),
+        );
+    }
+    let wrong = format!("{text}api_url = 'http://a/?b'");
+    let expected = "4:11: channel.x.api_url is \"http://a/?b\"; it must be a base, without a query, like \
+                    \"http://127.0.0.1:8081\"";
+    error(&wrong, expected);
+    let open = good(&format!("{text}allow = ['1']\napi_url = 'http://a'"), &[]);
+    let warned = open.warnings(OsStr::new(""), OsStr::new(""));
+    assert!(
+        warned[0].contains(":5:1: channel.x.api_url is at http://a: what is sent"),
+        "{warned:?}"
+    );
+    assert_eq!(warned.len(), 1);
+}
+
+#[test]
+fn the_file_of_a_token_is_held_to_the_rules_of_secrets_and_not_read() {
+    let dir = TempDir::new("token");
+    let path = dir.path().join("bot.token");
+    let text = format!("[channel.x]\ntelegram = true\ntoken_file = '{}'\n", path.display());
+    let start = || good(&text, &[]).with_secrets();
+    let missing = start().unwrap_err().to_string();
+    let place = "/etc/coder.toml:3:1: channel.x.token_file: ";
+    assert!(missing.contains(place), "{missing}");
+    assert!(missing.ends_with("; write the token into it that BotFather shows"), "{missing}");
+    create(&path, b"\xff", 0o644).unwrap();
+    let open = start().unwrap_err().to_string();
+    assert!(open.contains("is open to other users"), "{open}");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    assert!(start().is_ok());
 }
 
 #[test]

@@ -226,7 +226,12 @@ fn the_example_of_a_target_loads() {
     assert!(config.deliver.get("example").unwrap().secret_file.is_some());
     let lines = keys.lines().filter_map(|line| line.strip_prefix("#   ")).collect::<Vec<_>>();
     let office = channel.lines().filter_map(|line| line.strip_prefix("#   ")).collect::<Vec<_>>();
-    let office = good(&format!("[channel.office]\n{}", office.join("\n")), &[]).config;
+    let (telegram, other): (Vec<&str>, Vec<&str>) = office.iter().partition(|line| {
+        ["telegram = ", "token_file = ", "api_url = "].iter().any(|key| line.starts_with(key))
+    });
+    let family = format!("[channel.family]\n{}", telegram.join("\n"));
+    good(&family, &["channel.family.allow=['4242']"]);
+    let office = good(&format!("[channel.office]\n{}", other.join("\n")), &[]).config;
     assert_eq!(office.channel.get("office").unwrap().r#as.get("4242").unwrap(), "owner");
     let target = "[deliver.example]\nurl = 'http://127.0.0.1/'";
     let config = good(&format!("{target}\n[keys.alice]\n{}", lines.join("\n")), &[]).config;
@@ -265,7 +270,16 @@ fn the_table_of_keys_is_sound() {
     }
     for key in Section::of("channel").unwrap().keys {
         let needed = ["channel.x.command=['x']", "channel.x.allow=['4242']"];
-        let needed = if key.name == "command" { &needed[1..] } else { &needed };
+        let needed: &[&str] = match key.name {
+            "command" => &needed[1..],
+            "telegram" => &["channel.x.token_file='/t'", "channel.x.allow=['4242']"],
+            "token_file" => &["channel.x.telegram=true", "channel.x.allow=['4242']"],
+            "api_url" => {
+                let telegram = ["channel.x.telegram=true", "channel.x.token_file='/t'"];
+                &[telegram[0], telegram[1], "channel.x.allow=['4242']"]
+            }
+            _ => &needed,
+        };
         good(&format!("[channel.x]\n{} = {}\n", key.name, key.example), needed);
     }
     for key in Section::of("deliver").unwrap().keys {

@@ -6,7 +6,6 @@ use super::entry::Entry;
 use crate::named::ByName;
 use crate::session::id::Id;
 use crate::session::states::{DeliveryState, TurnState};
-use crate::session::tree::Tree;
 
 /// How many messages there are of each kind.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -63,8 +62,6 @@ pub(super) struct Account {
     pub agent_session_bytes: u64,
     /// Settled messages without a key, in the order in which they settled.
     pub unkeyed: VecDeque<Id>,
-    /// The ids of dead letters.
-    pub dead_letters: Tree,
 }
 
 impl Account {

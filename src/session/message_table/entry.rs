@@ -15,7 +15,7 @@ use crate::session::stored_file::Files;
 /// A reply's way to a target of the configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Outgoing {
-    pub target: String,
+    pub target: Arc<str>,
     /// `None`: there is no reply yet, or never will be.
     pub state: Option<DeliveryState>,
     pub attempts: u32,
@@ -81,7 +81,7 @@ pub struct Entry {
     pub accepted: u64,
     /// The record by which it entered its session's queue: that one, or that of its new beginning.
     pub queued: u64,
-    /// Its newest record; kept where there is a session.
+    /// Its newest run of records, where there is a session: see [`super::record_index`].
     pub(super) latest: u64,
     /// The record of the end, or of the last failed attempt; 0 where there is none.
     pub outcome: u64,
@@ -91,7 +91,7 @@ pub struct Entry {
     pub ended: Timestamp,
     pub key: Option<Box<IdempotencyKey>>,
     pub delivery: Option<Box<Outgoing>>,
-    /// Where on the channel that is its target.
+    /// Where on the channel that is its target, while something may still go there.
     pub channel: Option<Box<OnChannel>>,
     /// What came with it, on the disk.
     pub files: Option<Box<Files>>,
@@ -99,6 +99,12 @@ pub struct Entry {
     pub(super) bytes: u64,
     /// Its session was reset: what it said is gone, or about to go. See [`super::MessageTable::is_erased`].
     pub erased: bool,
+    /// It came from a channel, which may offer it again: its id is known for longer than its text.
+    pub offered: bool,
+    /// It is known by its id alone.
+    pub(super) faded: bool,
+    /// What stays in the journal of its ids on a channel when the text goes.
+    pub(super) left: u32,
 }
 
 /// By what a settled message is found again, and so for how long it is known.
@@ -106,7 +112,7 @@ pub struct Entry {
 pub(super) enum Kind {
     Plain,
     Keyed,
-    /// See [`OnChannel::offered`].
+    /// See [`Entry::offered`].
     Offered,
 }
 
@@ -114,14 +120,27 @@ impl Entry {
     pub(super) fn kind(&self) -> Kind {
         match &self.key {
             None => Kind::Plain,
-            Some(_) if self.channel.as_ref().is_some_and(|on| on.offered) => Kind::Offered,
+            Some(_) if self.offered => Kind::Offered,
             Some(_) => Kind::Keyed,
         }
     }
 
     /// Its id alone is known.
     pub fn is_faded(&self) -> bool {
-        self.channel.as_ref().is_some_and(|on| on.faded)
+        self.faded
+    }
+
+    /// Whether nobody answers it before its sender asks for that.
+    pub fn is_held(&self) -> bool {
+        self.turn == TurnState::Cancelled && self.channel.as_ref().is_some_and(|on| on.held)
+    }
+
+    /// Drops what is of no use once nothing more can be sent of it.
+    pub(super) fn settle(&mut self) {
+        let dead = self.delivery_state() == Some(DeliveryState::Dead);
+        if self.is_settled() && self.turn != TurnState::Failed && !dead && !self.is_held() {
+            self.channel.take_if(|on| on.settle());
+        }
     }
 
     /// Nothing will happen to it any more, unless an operator wants it.
@@ -152,7 +171,7 @@ impl Entry {
 
     /// Where its reply goes.
     pub fn target(&self) -> Option<&str> {
-        self.delivery.as_ref().map(|outgoing| outgoing.target.as_str())
+        self.delivery.as_ref().map(|outgoing| &*outgoing.target)
     }
 
     pub fn delivery_state(&self) -> Option<DeliveryState> {

@@ -57,13 +57,17 @@ impl MessageTable {
         let (mut latest, mut session, mut files) = (0, None, None);
         self.change(id, &mut |entry| {
             (entry.delivery, entry.failing, entry.erased) = (None, None, true);
-            entry.channel.iter_mut().for_each(|on| on.erase());
-            let left = entry.channel.as_ref().map_or(0, |on| u64::from(on.left));
+            entry.channel.iter_mut().for_each(|on| on.edited = (0, 0));
+            entry.channel.take_if(|on| on.settle());
             files = entry.files.take();
             let owner = &entry.owner;
             let names = owner.principal.len() + owner.session.as_ref().map_or(0, String::len);
             // Of one without a key nothing stays: it is known until it is overdue, or the next start.
-            let most = if entry.key.is_none() { 0 } else { ERASED_BYTES + names as u64 + left };
+            let most = if entry.key.is_none() {
+                0
+            } else {
+                ERASED_BYTES + names as u64 + u64::from(entry.left)
+            };
             entry.bytes = entry.bytes.min(most);
             (latest, session) = (std::mem::take(&mut entry.latest), entry.session());
         });
@@ -85,8 +89,7 @@ impl MessageTable {
         let newest = newest.filter(|known| ***known == owner).cloned();
         let owner = newest.unwrap_or_else(|| Arc::new(owner));
         self.change(id, &mut |entry| {
-            entry.owner = Arc::clone(&owner);
-            entry.channel.iter_mut().for_each(|on| on.faded = true);
+            (entry.owner, entry.faded) = (Arc::clone(&owner), true);
         });
         if let Some(session) = session {
             self.records.remove(session, latest);

@@ -59,48 +59,45 @@ pub struct OnChannel {
     pub reply_to: Option<String>,
     /// The question of an agent that it asks.
     pub prompt: Option<String>,
-    /// The record that has its text; 0: the one that began it.
-    pub edited: u64,
+    /// The record that has its text, and the bytes of that; 0: the one that began it.
+    pub edited: (u64, u64),
     pub parts: Option<Box<Parts>>,
-    /// It came from the channel, which may offer it again: its id is known for longer than its text.
-    pub offered: bool,
     /// It is to be cancelled before it gets a turn.
     pub held: bool,
-    /// It is known by its id alone.
-    pub(super) faded: bool,
     /// The keys of all its ids but the first.
     pub joined: Vec<Digest>,
-    /// What stays of this in the journal when the text goes.
-    pub(super) left: u32,
 }
 
 impl OnChannel {
     pub(super) fn new(channel: &str, origin: &Origin) -> OnChannel {
-        let Origin { conversation, thread, account, ids, from, group, prompt, cursor, .. } = origin;
-        let offered = !account.is_empty();
-        let more = ids.iter().skip(1).filter(|_| offered);
-        let length = |id: &String| id.len() + 3;
-        let left = 80 + channel.len() + account.len() + cursor.as_ref().map_or(0, length);
-        let left = left + ids.iter().map(length).sum::<usize>();
+        let Origin { conversation, thread, account, ids, from, group, prompt, .. } = origin;
+        let more = ids.iter().skip(1).filter(|_| !account.is_empty());
         OnChannel {
             place: Place { conversation: conversation.clone(), thread: thread.clone() },
             asker: if *group { from.clone() } else { String::new() },
             reply_to: ids.last().cloned(),
             prompt: prompt.clone(),
-            offered,
             held: origin.held,
             joined: more.map(|id| channel_key(channel, account, id)).gather(),
-            left: if offered { u32::try_from(left).unwrap_or(u32::MAX) } else { 0 },
             ..OnChannel::default()
         }
     }
 
-    /// Forgets all but what tells that it was offered.
-    pub(super) fn erase(&mut self) {
-        let OnChannel { offered, faded, left, .. } = *self;
-        let joined = std::mem::take(&mut self.joined);
-        *self = OnChannel { offered, faded, left, joined, ..OnChannel::default() };
+    /// Forgets where anything could go. Whether nothing is left.
+    pub(super) fn settle(&mut self) -> bool {
+        let (edited, joined) = (self.edited, std::mem::take(&mut self.joined));
+        *self = OnChannel { edited, joined, ..OnChannel::default() };
+        edited.0 == 0 && self.joined.is_empty()
     }
+}
+
+/// What stays in the journal of a message that a channel has offered when its text goes; 0 of others.
+pub(super) fn bytes_left(channel: &str, origin: &Origin) -> u32 {
+    let Origin { account, ids, cursor, .. } = origin;
+    let length = |id: &String| id.len() + 3;
+    let left = 80 + channel.len() + account.len() + cursor.as_ref().map_or(0, length);
+    let left = left + ids.iter().map(length).sum::<usize>();
+    if account.is_empty() { 0 } else { u32::try_from(left).unwrap_or(u32::MAX) }
 }
 
 /// The idempotency key of what a platform calls so.

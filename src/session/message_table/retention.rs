@@ -9,6 +9,7 @@ use crate::journal::record::Timestamp;
 use crate::limits::{
     KEEP_DEAD_LETTERS, KEEP_OFFERED, KEEP_RESULTS_FOR, MAX_DEAD_LETTERS, MAX_OFFERED,
 };
+use crate::named::ByName;
 use crate::session::clock::millis;
 
 /// What was ended for less than this while the machine was on is not old, whatever the clocks say of
@@ -64,13 +65,22 @@ impl MessageTable {
         let faded = faded.take_while(|(at, id)| *at < too_many || old(*id, KEEP_OFFERED));
         add(&mut faded.map(|(_, id)| id));
         let kept = self.fair_cap(MAX_DEAD_LETTERS, |own| own.counts.dead_letters);
-        for own in self.accounts.values() {
-            let too_many = own.counts.dead_letters.saturating_sub(kept);
-            let dead = own.dead_letters.keys().copied().map(Id).enumerate();
-            // By id: one that was revived is younger than those behind it.
-            let overdue = dead.filter(|(at, id)| *at < too_many || old(*id, KEEP_DEAD_LETTERS));
-            add(&mut overdue.map(|(_, id)| id));
+        // How many of a principal's are too many, and go by their age or not.
+        let mut too_many: ByName<usize> = ByName::default();
+        for (name, own) in self.accounts.iter().filter(|(_, own)| own.counts.dead_letters > kept) {
+            too_many.insert(name.clone(), own.counts.dead_letters - kept);
         }
+        // By id: one that was revived is younger than those behind it.
+        let mut overdue = self.dead_letters.keys().copied().map(Id).filter(|id| {
+            let more = self.get(*id).and_then(|it| too_many.get_mut(&it.owner.principal));
+            let goes = more.is_some_and(|more| {
+                let goes = *more > 0;
+                *more = more.saturating_sub(1);
+                goes
+            });
+            goes || old(*id, KEEP_DEAD_LETTERS)
+        });
+        add(&mut overdue);
         ids
     }
 

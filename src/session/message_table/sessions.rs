@@ -13,8 +13,8 @@ impl MessageTable {
         session: Digest,
         after: u64,
     ) -> impl DoubleEndedIterator<Item = (Id, &Entry)> {
-        let begun = self.records.after(session, after).filter(|(_, first)| *first);
-        let known = begun.filter_map(|(number, _)| self.entries.begun_by(number));
+        let begun = self.records.firsts(session, after);
+        let known = begun.filter_map(|number| self.entries.begun_by(number));
         // Another session may have the same half of a digest.
         known.filter(move |(_, entry)| entry.session() == Some(session))
     }
@@ -27,7 +27,7 @@ impl MessageTable {
 
     /// The numbers of a session's records after this one, in order.
     pub fn records_of(&self, session: Digest, after: u64) -> impl Iterator<Item = u64> {
-        self.records.after(session, after).map(|(number, _)| number)
+        self.records.after(session, after)
     }
 
     /// The session that a record is about, unless what it says was erased.
@@ -129,7 +129,10 @@ impl MessageTable {
     /// Whether a record is still needed.
     pub fn is_needed(&self, number: u64, json: &str) -> bool {
         if let Some(id) = id_of(json).and_then(Id::parse) {
-            return self.get(id).is_some();
+            // Of its texts the newest counts.
+            let newest = |entry: &Entry| entry.channel.as_ref().map_or(0, |on| on.edited.0);
+            let is_text = json.starts_with(r#"{"t":"edited""#);
+            return self.get(id).is_some_and(|entry| !is_text || newest(entry) == number);
         }
         match Record::parse(json) {
             Ok(Record::Reset { principal, session, .. }) => {

@@ -37,7 +37,7 @@ struct Simple {
     /// Its session was reset.
     erased: bool,
     /// The record with its text, where that was edited; how far its reply has come.
-    edited: u64,
+    edited: (u64, u64),
     parts: Parts,
 }
 
@@ -60,7 +60,7 @@ impl Simple {
             }
             Step::Released if before == "running" => self.turn = "queued",
             Step::Approval(_) if before == "running" => {}
-            Step::Edited(_) if !self.is_over() => self.edited = number,
+            Step::Edited(_) if !self.is_over() => self.edited.0 = number,
             Step::Part(part) if !self.is_over() || ["pending", "sending"].contains(&self.way.0) => {
                 let parts = &mut self.parts;
                 if !part.cuts.is_empty() {
@@ -110,6 +110,10 @@ impl Simple {
                 self.way.0 = "pending";
             }
         }
+        let more = self.turn == "failed" || ["pending", "sending", "dead"].contains(&self.way.0);
+        if self.is_over() && !more {
+            self.parts = Parts::default();
+        }
         true
     }
 
@@ -141,11 +145,11 @@ impl Simple {
             outcome: entry.outcome,
             at: entry.at,
             ended: entry.ended.at,
-            target: entry.delivery.as_ref().map(|way| way.target.clone()),
+            target: entry.delivery.as_ref().map(|way| way.target.to_string()),
             way,
             bytes: entry.bytes,
             erased: entry.erased,
-            edited: entry.channel.as_ref().map_or(0, |on| on.edited),
+            edited: entry.channel.as_ref().map_or((0, 0), |on| on.edited),
             parts: *entry.channel.clone().unwrap_or_default().parts.unwrap_or_default(),
         }
     }
@@ -218,7 +222,7 @@ fn facts(table: &MessageTable) -> Vec<KeptFact> {
 }
 
 fn dead_letters(table: &MessageTable) -> Vec<u32> {
-    let ids = table.accounts.values().flat_map(|own| own.dead_letters.keys());
+    let ids = table.dead_letters.keys();
     ids.map(|id| number_of(Id(*id))).collect()
 }
 
@@ -312,7 +316,7 @@ impl Model {
                     way: ("none", 0, 0),
                     bytes,
                     erased: false,
-                    edited: 0,
+                    edited: (0, 0),
                     parts: Parts::default(),
                 });
             }
@@ -350,7 +354,7 @@ impl Model {
                     let most = if message.key.is_none() { 0 } else { ERASED_BYTES + names };
                     message.bytes = message.bytes.min(most);
                     (message.way, message.target, message.erased) = (("none", 0, 0), None, true);
-                    (message.edited, message.parts) = (0, Parts::default());
+                    (message.edited, message.parts) = ((0, 0), Parts::default());
                 }
             }
             Record::Step { id, n, at, step } => {
@@ -363,6 +367,9 @@ impl Model {
                     return false;
                 }
                 message.bytes += bytes;
+                if let Step::Edited(_) = step {
+                    message.bytes -= std::mem::replace(&mut message.edited.1, bytes);
+                }
                 if *step == Step::Requeued {
                     let id = message.id;
                     self.plain.retain(|known| *known != id);
@@ -623,7 +630,7 @@ fn what_is_forgotten_is_gone_and_what_is_kept_can_be_read_back_alone() {
         };
         let kept: Vec<(u64, String)> = written.iter().filter_map(left).collect();
         for who in sessions() {
-            check_session(&table, session_digest(who.0, who.1), &kept, numbers / 2);
+            check_session(&table, session_digest(who.0, who.1), [&written, &kept], numbers / 2);
         }
         let again = replayed(&kept);
         let (mut one, mut two) = (seen(&table, numbers), seen(&again, numbers));
@@ -665,18 +672,29 @@ fn left_of(json: &str, erased: bool) -> Decision {
 }
 
 /// What the table knows of a session is what its messages and records say.
-fn check_session(table: &MessageTable, session: Digest, kept: &[(u64, String)], half: u64) {
+fn check_session(
+    table: &MessageTable,
+    session: Digest,
+    [written, kept]: [&[(u64, String)]; 2],
+    half: u64,
+) {
+    // The numbers of texts before the newest stay until the next start.
+    let is_old_text = |(number, json): &&(u64, String)| {
+        json.contains(r#""t":"edited""#) && !kept.iter().any(|(known, _)| known == number)
+    };
+    let old: Vec<u64> = written.iter().filter(is_old_text).map(|(number, _)| *number).collect();
+    let records_of = |after| {
+        let numbers = table.records_of(session, after);
+        numbers.filter(|number| !old.contains(number)).collect::<Vec<_>>()
+    };
     let mine = table.entries().filter(|(_, e)| e.session() == Some(session) && !e.erased);
     let mine: Vec<Id> = mine.map(|e| e.0).collect();
     assert_eq!(table.messages_of(session, 0).map(|(id, _)| id).collect::<Vec<_>>(), mine);
     let of = |json: &str| table.session_of(&Record::parse(json).unwrap()) == Some(session);
     let numbers = kept.iter().filter(|(_, json)| of(json)).map(|(number, _)| *number);
-    assert_eq!(
-        table.records_of(session, 0).collect::<Vec<_>>(),
-        numbers.clone().collect::<Vec<_>>()
-    );
+    assert_eq!(records_of(0), numbers.clone().collect::<Vec<_>>());
     let later: Vec<u64> = numbers.filter(|number| *number > half).collect();
-    assert_eq!(table.records_of(session, half).collect::<Vec<_>>(), later);
+    assert_eq!(records_of(half), later);
     for (id, _) in table.messages_of(session, 0) {
         let newer = mine.iter().filter(|other| **other > id).filter_map(|other| table.get(*other));
         assert_eq!(

@@ -129,9 +129,11 @@ fn what_an_adapter_is_told_is_durable() {
     hub.keep_fact("office", Fact::Cursor, "bot", "c").unwrap();
     assert!(!durable(&house));
     assert!(hub.cursor_of("office").is_some() && durable(&house));
-    let Ok(Submitted::New { .. }) = hub.hold(offered(origin(&["2"], "eve", false), "x")) else {
-        panic!("it is not held")
-    };
+    let mut begun = Vec::new();
+    new(hub.hold(offered(origin(&["2"], "eve", false), "x"), &mut begun));
+    new(hub.append(offered(origin(&["3"], "eve", false), "x"), &mut begun));
+    assert!(!durable(&house), "several are to be synced at once");
+    hub.start(begun).unwrap();
     assert!(durable(&house));
     // A journal that broke tells nothing.
     *house.journal.lost_from.lock().unwrap() = Some("\"d\"");
@@ -344,6 +346,9 @@ fn what_waits_is_edited_and_what_runs_is_not() {
     assert_eq!(edit(waits, "four"), Ok(true));
     let durable = house.journal.durable();
     assert!(durable.last().unwrap().1.contains("four"), "{durable:?}");
+    house.hub.compact().unwrap();
+    let has = |text: &str| house.journal.all().iter().any(|(_, json)| json.contains(text));
+    assert!(has("four") && !has("three"), "the newest text alone stays");
     house.open_gate();
     assert_eq!(house.wait(waits).reply.as_deref(), Some("four"));
     house.until_idle();
@@ -376,12 +381,18 @@ fn an_edit_after_a_crash_can_be_read_back() {
     house.open_gate();
 }
 
+fn hold(house: &House, id: &str, text: &str) -> Result<Submitted, Refusal> {
+    let mut begun = Vec::new();
+    let held = house.hub.hold(offered(origin(&[id], "eve", false), text), &mut begun);
+    house.hub.start(begun).unwrap();
+    held
+}
+
 #[test]
 fn what_is_held_runs_when_its_sender_asks_for_it_each_once_and_in_order() {
     let house = House::with(None, office);
-    let hold = |id: &str, text: &str| house.hub.hold(offered(origin(&[id], "eve", false), text));
-    let held: Vec<Id> = ["1", "2"].map(|id| new(hold(id, id))).to_vec();
-    assert_eq!(hold("1", "1"), Ok(Submitted::Known(held[0])));
+    let held: Vec<Id> = ["1", "2"].map(|id| new(hold(&house, id, id))).to_vec();
+    assert_eq!(hold(&house, "1", "1"), Ok(Submitted::Known(held[0])));
     assert_eq!(house.turn(held[0]), TurnState::Cancelled);
     assert!(house.journal.durable().iter().any(|(_, json)| json.contains("held: ")));
     let cancelled = submit(&house, "3", "x");
@@ -403,7 +414,7 @@ fn what_is_held_runs_when_its_sender_asks_for_it_each_once_and_in_order() {
 #[test]
 fn what_is_held_is_so_after_a_crash_between_its_two_records() {
     let house = House::with(None, office);
-    let held = new(house.hub.hold(offered(origin(&["1"], "eve", false), "old")));
+    let held = new(hold(&house, "1", "old"));
     let mut records = house.journal.all();
     let (_, last) = records.pop().unwrap();
     assert!(last.contains("held: "), "{last}");
@@ -416,12 +427,95 @@ fn what_is_held_is_so_after_a_crash_between_its_two_records() {
     assert!(next.journal.all().iter().any(|(_, json)| json.contains("done")), "it is held again");
 }
 
+/// What the channel is to be told of what was held.
+fn told(house: &House) -> Vec<String> {
+    let state = house.hub.lock();
+    let notices = state.table.entries().filter(|(_, entry)| entry.is_to_be_sent());
+    let ids: Vec<Id> = notices.map(|(id, _)| id).collect();
+    drop(state);
+    let texts = ids.iter().map(|id| house.hub.text_to_send(*id).unwrap());
+    texts.filter(|text| text.contains("came here")).collect()
+}
+
+#[test]
+fn what_was_held_is_told_once_by_the_next_process_where_a_crash_came_before() {
+    let house = House::with(None, office);
+    let hold = |house: &House, id: &str| {
+        new(house.hub.hold(offered(origin(&[id], "eve", false), "old"), &mut Vec::new()));
+    };
+    ["1", "2"].iter().for_each(|id| hold(&house, id));
+    assert!(told(&house).is_empty());
+    let next = restarted(&house, |_| {});
+    attached(&next);
+    attached(&next);
+    assert_eq!(told(&next).len(), 1, "{:?}", told(&next));
+    assert!(told(&next)[0].starts_with("2 messages came here"), "{:?}", told(&next));
+    hold(&next, "3");
+    let last = restarted(&next, |_| {});
+    attached(&last);
+    assert!(told(&last)[1].starts_with("1 message came here"), "{:?}", told(&last));
+    hold(&last, "4");
+    say(&last, "5", "eve", "/missed");
+    attached(&last);
+    assert_eq!(told(&last).len(), 2, "who has asked for it need not be told");
+}
+
+#[test]
+fn what_is_held_is_sent_again_by_one_command_and_not_by_two() {
+    let house = House::with(None, office);
+    new(house.hub.hold(offered(origin(&["1"], "eve", false), "old"), &mut Vec::new()));
+    let again = say(&house, "2", "ann", "/retry");
+    assert!(again.starts_with("Sent again: "), "{again}");
+    assert_eq!(say(&house, "3", "eve", "/missed"), "Nothing was missed.");
+}
+
+#[test]
+fn an_empty_place_that_is_refused_is_an_attempt_that_may_be_repeated() {
+    let house = House::with(None, office);
+    for (id, end) in
+        [("1", Step::Deferred("not now".to_owned())), ("2", Step::Dead("no".to_owned()))]
+    {
+        let id = submit(&house, id, "x");
+        house.wait(id);
+        house.hub.write_part(id, 1, Part { sent: Some(String::new()), ..part(0, None) }).unwrap();
+        house.hub.settle(id, 1, end.clone()).unwrap();
+        let attempts = house.hub.to_send(id).map(|it| it.attempts);
+        assert_eq!(attempts, matches!(end, Step::Deferred(_)).then_some(1));
+    }
+}
+
+#[test]
+fn what_is_known_by_its_id_alone_cannot_be_deleted() {
+    let house = House::with(None, office);
+    let id = submit(&house, "1", "x");
+    house.wait(id);
+    house.hub.write_part(id, 1, part(0, None)).unwrap();
+    house.hub.settle(id, 1, Step::Delivered).unwrap();
+    assert_eq!(house.hub.delete(id, "why"), Ok(()));
+    assert_eq!(house.hub.delete(id, "why"), Err(Refusal::Unknown));
+    assert_eq!(house.hub.find_offered("office", "bot", "1"), Some(id));
+}
+
+#[test]
+fn the_word_of_a_stop_to_one_that_is_still_a_channel_is_sent_by_that() {
+    let (dir, mut config) = (TempDir::new("hub"), Config::default());
+    let file = dir.path().join("sent").to_str().unwrap().to_owned();
+    let command = ["/usr/bin/touch", &file].map(str::to_owned).to_vec();
+    config.deliver.insert("office".to_owned(), Target { command, ..Target::new("office") });
+    config.stop.notify = "office".to_owned();
+    let house = House::open(dir, Testing::new(), &config);
+    attached(&house);
+    house.hub.announce_down("for a test".to_owned());
+    house.until_idle();
+    assert_eq!(house.hub.take_to_send("office").len(), 1);
+    assert!(!std::path::Path::new(&file).exists(), "it is sent twice");
+}
+
 #[test]
 fn no_more_than_twenty_that_were_held_run_at_once() {
     let house = House::with(None, office);
     for at in 0..22 {
-        let id = at.to_string();
-        new(house.hub.hold(offered(origin(&[&id], "eve", false), "x")));
+        new(hold(&house, &at.to_string(), "x"));
     }
     let first = say(&house, "a", "eve", "/missed");
     assert_eq!(first, "Messages taken: 20. Left: 2, for another /missed.");

@@ -49,6 +49,17 @@ def send(**message):
     raw((json.dumps({"jsonrpc": "2.0"} | message) + "\n").encode())
 
 
+def at_once(*steps):
+    """What these say, in one write."""
+    global raw
+    said, write = [], raw
+    raw = said.append
+    for step in steps:
+        step()
+    raw = write
+    raw(b"".join(said))
+
+
 def update(session, what, **rest):
     send(method="session/update", params={"sessionId": session, "update": {"sessionUpdate": what} | rest})
 
@@ -255,8 +266,9 @@ class Turn:
         send(id=self.number, result={"stopReason": "refusal"})
 
     def word_late(self, _):
-        self.end("in time")
-        update(self.session, "agent_message_chunk", content=text("too late"))
+        # In one write: behind a second one may be the next prompt, and then it is part of that reply.
+        late = {"content": text("too late")}
+        at_once(lambda: self.end("in time"), lambda: update(self.session, "agent_message_chunk", **late))
 
     def word_stranger(self, _):
         """Chunks of a session that nobody has, an answer that nobody waits for, an error without an id."""
@@ -407,8 +419,8 @@ def load(number, params):
     begin(session, params["cwd"], said)
     if "replay-after" in MODES:
         send(id=number, result={})
-        # Not at once: whoever counts on that gets it wrong.
-        time.sleep(0.2)
+        # Not at once: whoever counts on that gets it wrong. On a busy machine it takes longer.
+        time.sleep(0.05)
     for heard, answer in said:
         update(session, "user_message_chunk", content=text(heard))
         update(session, "agent_message_chunk", content=text(answer))

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::properties::READY;
 use crate::channel::link::{Action, Answer, Event, Link};
-use crate::channel::wire::{FromAdapter, Offer, parse};
+use crate::channel::wire::{FromAdapter, Offer, Rejected, parse};
 
 struct Case {
     link: Link,
@@ -283,11 +283,12 @@ fn of_an_adapter_that_is_being_ended_receipts_and_news_count() {
 #[test]
 fn what_is_unknown_is_refused_for_good_and_a_broken_line_is_a_fault() {
     let mut case = Case::ready();
-    let actions = case.line(r#"{"op":"react","n":1,"id":"5"}"#);
+    let actions = case.line(r#"{"op":"react","n":1,"id":"5","files":[{"path":"a"},{"path":7},7]}"#);
     let why = r#"the op \"react\" is unknown"#;
     let refusal = format!(r#"{{"op":"refuse","n":1,"retry_after":null,"why":"{why}"}}"#);
-    let complaint = Action::Complain("the op \"react\" is unknown".to_owned());
-    assert_eq!(actions, [complaint, Action::Write(refusal)]);
+    let why = "the op \"react\" is unknown".to_owned();
+    let item = Rejected { why, files: vec!["a".to_owned()], foreign: false };
+    assert_eq!(actions, [Action::Rejected(item), Action::Write(refusal)]);
     assert!(matches!(case.line("DEBUG: connected")[..], [Action::Complain(_)]));
     assert!(matches!(case.line(r#"{"op":"react"}"#)[..], [Action::Complain(_)]));
     let good = FromAdapter::Offer { n: 2, offer: Offer::Cursor("c".to_owned()) };

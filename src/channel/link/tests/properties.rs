@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use crate::channel::link::{Action, Answer, Event, Link};
-use crate::channel::wire::{FromAdapter, News, Offer, Receipt, Sender, parse};
+use crate::channel::wire::{FromAdapter, News, Offer, Receipt, Rejected, Sender, parse};
 use crate::json::{member, value};
 use crate::limits::MAX_PLATFORM_ID;
 
@@ -71,9 +71,9 @@ impl Checked {
     /// What is written to the adapter.
     pub fn step(&mut self, event: Event) -> Vec<String> {
         let offered = match &event {
-            Event::Line(Ok(
-                FromAdapter::Offer { n, .. } | FromAdapter::Unknown { n: Some(n), .. },
-            )) => Some(*n),
+            Event::Line(Ok(FromAdapter::Offer { n, .. } | FromAdapter::Rejected { n, .. })) => {
+                Some(*n)
+            }
             _ => None,
         };
         let (closes, ends) = (matches!(event, Event::Close), matches!(event, Event::Ended));
@@ -132,7 +132,7 @@ impl Checked {
                 self.open.push((serial, offer));
             }
             Action::Receipt(_) => assert!(self.ready || self.closed),
-            Action::News(_) | Action::Complain(_) => {}
+            Action::News(_) | Action::Rejected(_) | Action::Complain(_) => {}
             Action::Fault(why) => {
                 assert!(!self.closed && !why.is_empty());
                 self.closed = true;
@@ -226,7 +226,9 @@ fn bounded(read: &FromAdapter, line: &str) {
             [since, why].into_iter().for_each(|it| words(it));
         }
         FromAdapter::News(News::Status { why, .. }) => words(why),
-        FromAdapter::Unknown { why, .. } => assert!(why.len() < 1000 && !why.contains('\n')),
+        FromAdapter::Rejected { item: Rejected { why, .. }, .. } | FromAdapter::Unknown(why) => {
+            assert!(why.len() < 1000 && !why.contains('\n'));
+        }
         FromAdapter::Pong => {}
     }
 }

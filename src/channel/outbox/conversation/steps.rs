@@ -240,6 +240,7 @@ impl Conversation {
             cx.actions.push_back(Action::Moved { from: self.name.clone(), to: to.clone() });
             self.moves_to = Some(to);
         }
+        let times = self.count(kind != FailureKind::Uncertain || moved.is_some());
         let Some(work) = self.work.as_mut().filter(|_| matches!(what, What::Text | What::Place))
         else {
             let kind = if moved.is_some() { FailureKind::Temporary } else { kind };
@@ -249,7 +250,7 @@ impl Conversation {
         let edit = what == What::Text && work.of.preview.is_some();
         match kind {
             // The first time it is tried there at once.
-            _ if moved.is_some() && work.n == 1 => {
+            _ if moved.is_some() && times == 1 => {
                 self.record(Step::Deferred(why), Then::PutOff(None), cx)
             }
             FailureKind::Permanent if moved.is_none() => {
@@ -265,12 +266,11 @@ impl Conversation {
                 let end = self.why_uncertain(cx);
                 self.die(format!("{end}: {why}"), cx)
             }
-            FailureKind::Uncertain if self.is_too_uncertain(what, cx) => {
+            FailureKind::Uncertain if self.is_too_uncertain(what, times, cx) => {
                 self.die(format!("{TOO_UNCERTAIN}: {why}"), cx)
             }
             FailureKind::Temporary | FailureKind::Permanent | FailureKind::Uncertain => {
-                let n = self.work.as_ref().map_or(1, |work| work.n);
-                let until = cx.now + backoff::delay(n, random, MAX_PAUSE);
+                let until = cx.now + backoff::delay(times, random, MAX_PAUSE);
                 self.record(Step::Deferred(why), Then::PutOff(Some(until)), cx)
             }
         }
@@ -285,29 +285,35 @@ impl Conversation {
         preview.repeat();
     }
 
-    /// Counts what may be shown once more than it should be.
-    fn is_too_uncertain(&mut self, what: What, cx: &Context<'_>) -> bool {
-        let Some(work) = &self.work else { return false };
-        let edit = what == What::Text && work.of.preview.is_some();
-        if edit || cx.abilities.is_some_and(|can| can.key) {
-            return false;
+    /// Counts that the part at work did not get through, being refused or without that being known. The pause
+    /// grows with this, and not with attempts, which end with gateways and other parts too.
+    fn count(&mut self, refused: bool) -> u32 {
+        let Some(work) = &self.work else { return 1 };
+        let part = Some((work.of.id, work.part()));
+        if self.setbacks.0 != part {
+            self.setbacks = (part, [0; 2]);
         }
-        let (id, part) = (work.of.id, work.part());
-        let before = self.uncertain.filter(|it| (it.0, it.1) == (id, part));
-        let count = before.map_or(1, |it| it.2 + 1);
-        self.uncertain = Some((id, part, count));
-        count >= MAX_UNCERTAIN
+        let count = &mut self.setbacks.1[usize::from(refused)];
+        *count += 1;
+        *count
+    }
+
+    /// Whether it may have been shown too often.
+    fn is_too_uncertain(&self, what: What, times: u32, cx: &Context<'_>) -> bool {
+        let edited = |work: &Work| what == What::Text && work.of.preview.is_some();
+        let once = self.work.as_deref().is_some_and(edited);
+        times >= MAX_UNCERTAIN && !once && !cx.abilities.is_some_and(|can| can.key)
     }
 
     pub(super) fn lost(&mut self, id: Id, what: What, cx: &mut Context<'_>) -> State {
         match what {
             What::Text | What::Place => {
-                if self.is_too_uncertain(what, cx) {
+                let times = self.count(false);
+                if self.is_too_uncertain(what, times, cx) {
                     return self.die(TOO_UNCERTAIN.to_owned(), cx);
                 }
-                let pause =
-                    self.work.as_ref().map(|work| backoff::delay(work.n, u64::MAX, MAX_PAUSE));
-                self.until = self.until.max(pause.map(|pause| cx.now + pause));
+                let until = cx.now + backoff::delay(times, u64::MAX, MAX_PAUSE);
+                self.until = self.until.max(Some(until));
                 self.give_up_attempt()
             }
             What::Preview { .. } | What::Unwanted { .. } => {

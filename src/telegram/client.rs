@@ -1,0 +1,264 @@
+//! Calls of the Bot API, and its files: a request each, over a connection that is kept or the system's `curl`.
+//! What may be secret is in no text: URLs have the token.
+
+use std::fs::{self, File};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::AsFd;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::call::{Call, Failure, Outcome, Refusal, answer};
+use super::form;
+use super::receive::Wanted;
+use super::token::Token;
+use crate::cancel::Cancel;
+use crate::config::Url;
+use crate::escape::{escaped, percent_encoded};
+use crate::json::object;
+use crate::outbound::client::{Error, Response};
+use crate::outbound::{Request, open};
+use crate::subprocess::{Children, is_service_manager_variable, own_variables};
+use crate::sys::fd::EventFd;
+use crate::sys::fs::{NO_FOLLOW, create_new};
+use crate::sys::poll::Interest;
+use crate::threads::lock;
+
+/// Of one answer: a hundred updates, each of some kB.
+const MAX_ANSWER: usize = 8 << 20;
+
+/// Of one file that is fetched: what the Bot API hands out.
+const MAX_FETCHED: usize = 20 << 20;
+
+/// For an answer, behind the time that the server was asked to wait for something new.
+const CALL_TIMEOUT: Duration = Duration::from_secs(30);
+const POLL_SLACK: Duration = Duration::from_secs(10);
+
+/// For one that carries a file; the gateway waits 120 s for a receipt.
+const FILE_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// How long a connection without a request is kept: usual servers close theirs after 5 to 75 s.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// Connections that are kept: a poll, and some calls.
+const MAX_KEPT: usize = 4;
+
+/// What may be asked again when the answer was lost: to do it twice comes to the same.
+const REPEATABLE: [&str; 4] = ["get", "edit", "setMyCommands", "sendChatAction"];
+
+pub struct Client {
+    pub url: Url,
+    pub token: Token,
+    pub children: Arc<Children>,
+    /// Readable once what waits for something new, and what is fetched, has to end.
+    pub end: EventFd,
+    /// Connections without a request, and since when.
+    pub kept: Mutex<Vec<(Instant, TcpStream)>>,
+}
+
+/// What is asked, and how.
+struct Asked<'a> {
+    request: Request<'a>,
+    time: Duration,
+    /// It may be sent once more where nothing of an answer came over a kept connection.
+    again: bool,
+    /// It ends with [`Client::end`].
+    ends: bool,
+}
+
+impl Client {
+    /// Makes a call, and waits for its answer.
+    pub fn call(&self, call: &Call) -> Outcome {
+        let wait = call.parameters["timeout"].as_u64().filter(|_| call.method == "getUpdates");
+        let time = match wait {
+            Some(seconds) => Duration::from_secs(seconds) + POLL_SLACK,
+            None if call.files.is_empty() => CALL_TIMEOUT,
+            None => FILE_TIMEOUT,
+        };
+        // A file that cannot be sent is none of Telegram's, and will not be one later.
+        let unfit = |why: String| {
+            let description = escaped(&why, false);
+            Failure::Refused(Refusal { code: 400, description, ..Refusal::default() })
+        };
+        let (body, kind) = form::body(call).map_err(unfit)?;
+        let (mut status, mut said) = (0, Vec::new());
+        self.exchange(
+            &Asked {
+                request: Request {
+                    method: "POST",
+                    target: &self.url.below(&self.token.path("", call.method)),
+                    headers: &[("Content-Type", &kind)],
+                    body: Some(&body),
+                },
+                time,
+                again: REPEATABLE.iter().any(|name| call.method.starts_with(name)),
+                ends: wait.is_some(),
+            },
+            &mut |answer, deadline| {
+                status = answer.status;
+                said = answer.body(MAX_ANSWER, deadline)?;
+                Ok(())
+            },
+        )?;
+        drop(body);
+        answer(status, &said)
+    }
+
+    /// Fetches a file into a directory: its path, and its size in bytes.
+    ///
+    /// # Errors
+    /// Why there is none, in words for whoever has sent it. Nothing of it is left.
+    pub fn fetch(&self, wanted: &Wanted, dir: &Path) -> Result<(String, u64), String> {
+        let parameters = object!("file_id": wanted.file_id.as_str());
+        let call = Call { method: "getFile", parameters, files: Vec::new() };
+        let found = self.call(&call).map_err(|failure| match failure {
+            Failure::Refused(refusal) => refusal.description,
+            Failure::NotSent(why) | Failure::Unknown(why) => why,
+        })?;
+        let there = found["file_path"].as_str().unwrap_or_default();
+        let path = dir.join(&wanted.name);
+        let made = create_new(&path, 0o600).map_err(|e| e.to_string())?;
+        let fetched = self.fetch_into(there, made);
+        let _ = fetched.as_ref().map_err(|_| fs::remove_file(&path));
+        fetched.map(|size| (path.to_string_lossy().into_owned(), size))
+    }
+
+    fn fetch_into(&self, there: &str, mut to: File) -> Result<u64, String> {
+        let large = || format!("it is larger than {} MB", MAX_FETCHED >> 20);
+        if there.starts_with('/') {
+            let from = self.local(there)?.take(MAX_FETCHED as u64 + 1);
+            let copied = io::copy(&mut { from }, &mut to).map_err(|e| e.to_string())?;
+            return if copied > MAX_FETCHED as u64 { Err(large()) } else { Ok(copied) };
+        }
+        if there.is_empty() || there.split('/').any(|part| part == "..") {
+            return Err("the server names no path of it".to_owned());
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
+        let below = percent_encoded(there.as_bytes(), &plain);
+        let (mut size, mut status) = (0, 0);
+        let asked = Asked {
+            request: Request {
+                method: "GET",
+                target: &self.url.below(&self.token.path("/file", &below)),
+                headers: &[],
+                body: None,
+            },
+            time: FILE_TIMEOUT,
+            again: true,
+            ends: true,
+        };
+        let fetched = self.exchange(&asked, &mut |answer, deadline| {
+            status = answer.status;
+            let cap = if status == 200 { MAX_FETCHED } else { MAX_ANSWER };
+            answer.pieces(cap, deadline, &mut |piece, _| {
+                size += piece.len() as u64;
+                if status == 200 { to.write_all(piece) } else { Ok(()) }
+            })
+        });
+        match fetched {
+            Err(Failure::NotSent(why) | Failure::Unknown(why)) => Err(why),
+            Err(Failure::Refused(refusal)) => Err(refusal.description),
+            Ok(()) if status != 200 => Err(format!("the server answered with {status}")),
+            Ok(()) => Ok(size),
+        }
+    }
+
+    /// A file that a Bot API server of this host (`--local`) has in the bot's own directory.
+    fn local(&self, path: &str) -> Result<File, String> {
+        let path = PathBuf::from(path);
+        let mut parts = path.components();
+        let plain = parts.clone().all(|part| !matches!(part, Component::ParentDir));
+        let own =
+            parts.any(|part| part.as_os_str().to_str().is_some_and(|it| self.token.names(it)));
+        if self.url.secure || !plain || !own {
+            return Err("the server names a path that is none of the bot's files".to_owned());
+        }
+        let mut options = fs::OpenOptions::new();
+        std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, NO_FOLLOW);
+        let file = options.read(true).open(&path).map_err(|e| e.to_string())?;
+        let regular = file.metadata().is_ok_and(|meta| meta.is_file());
+        regular.then_some(file).ok_or_else(|| "what the server names is no file".to_owned())
+    }
+
+    /// Sends a request and has its answer taken.
+    fn exchange(
+        &self,
+        asked: &Asked<'_>,
+        take: &mut dyn FnMut(Response<'_, '_>, Instant) -> Result<(), Error>,
+    ) -> Result<(), Failure> {
+        let Asked { request, time, again, ends } = asked;
+        let end = ends.then(|| self.end.as_fd());
+        let cancel = Cancel { abort: end, ..Cancel::at(Instant::now() + *time) };
+        let environment = || own_variables(is_service_manager_variable);
+        loop {
+            let mut stream = self.kept();
+            let reused = stream.is_some();
+            let opened =
+                open((&self.url, request), &self.children, &environment, &mut stream, &cancel);
+            let mut client = opened.map_err(|e| Failure::NotSent(self.words(&e)))?;
+            let (result, answered) = match client.send(request, cancel.deadline) {
+                Ok(answer) => (take(answer, cancel.deadline), true),
+                Err(error) => (Err(error), false),
+            };
+            let (answered, free) = (answered || client.has_answered(), client.is_reusable());
+            drop(client);
+            let Err(error) = result else {
+                let mut kept = lock(&self.kept);
+                let stream = stream.filter(|_| free && kept.len() < MAX_KEPT);
+                kept.extend(stream.map(|stream| (Instant::now(), stream)));
+                return Ok(());
+            };
+            // A pipe that is broken was so before the request was through.
+            let unsent = matches!(&error, Error::Io(e)
+                if [ErrorKind::NotConnected, ErrorKind::BrokenPipe].contains(&e.kind()));
+            if reused && !answered && (*again || unsent) && cancel.reason().is_none() {
+                continue;
+            }
+            let words = self.words(&error);
+            return Err(if unsent && !answered {
+                Failure::NotSent(words)
+            } else {
+                Failure::Unknown(words)
+            });
+        }
+    }
+
+    /// A connection that still stands.
+    fn kept(&self) -> Option<TcpStream> {
+        let mut kept = lock(&self.kept);
+        let stands = |stream: &TcpStream| {
+            // What can be read there is its end.
+            let now = Instant::now();
+            let waited = Cancel::at(now + IDLE).wait([Interest::read(stream.as_fd())], now);
+            waited.is_ok_and(|([ended], _)| !ended)
+        };
+        kept.retain(|(since, stream)| since.elapsed() < IDLE && stands(stream));
+        kept.pop().map(|(_, stream)| stream)
+    }
+
+    /// Closes the connections that nobody has used for long.
+    pub fn close_idle(&self) {
+        lock(&self.kept).retain(|(since, _)| since.elapsed() < IDLE);
+    }
+
+    /// What went wrong, with what to do where that is known.
+    fn words(&self, error: &dyn std::fmt::Display) -> String {
+        let said = self.token.redact(&escaped(&error.to_string(), false));
+        // Of what curl says the first line is enough.
+        let said = said.split(" / ").next().unwrap_or_default();
+        let advice = if said.contains("https takes curl") {
+            "; install the package curl"
+        } else if said.contains("exit status 60:") || said.contains("exit status 51:") {
+            "; is a proxy in between, the clock wrong, or the package ca-certificates missing?"
+        } else {
+            ""
+        };
+        format!("{}: {said}{advice}", self.url.origin())
+    }
+}
+
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+pub use tests::client as for_tests;

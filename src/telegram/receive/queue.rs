@@ -1,0 +1,196 @@
+//! The items that have no answer of the gateway's: which of them are offered, and which wait for a file. Pure.
+//!
+//! They are offered in the order of the updates. One that waits for its file holds up its chat alone: what the
+//! gateway has to keep in order is what is said in a conversation.
+
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::content::{MAX_FILE, Media, add_line};
+use super::senders::Senders;
+use super::update::Item;
+use super::values::{Action, Wanted};
+use crate::escape::{escaped, first_chars};
+use crate::json::object;
+
+/// Items without an answer, those that are not offered yet too: what `ready` has as `window`.
+pub(super) const WINDOW: usize = 64;
+
+/// Files that are downloaded at once.
+const MAX_FETCHES: usize = 4;
+
+/// A gateway that has no room says so for seconds.
+const MAX_AGAIN: u64 = 3600;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Stage {
+    /// Its file is not asked for yet.
+    Waiting,
+    Fetching(u64),
+    Ready,
+    /// By this number.
+    Offered(u64),
+}
+
+struct Held {
+    item: Item,
+    stage: Stage,
+}
+
+/// Items, the oldest first.
+#[derive(Default)]
+pub(super) struct Queue {
+    items: Vec<Held>,
+    /// Numbers and tickets given so far.
+    last: u64,
+    tickets: u64,
+    /// From this number on all are to be offered again, not before then, and once none is on its way.
+    again: Option<(u64, Instant)>,
+    pub senders: Senders,
+}
+
+impl Queue {
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    pub fn add(&mut self, item: Item) {
+        let stage = if item.media.is_some() { Stage::Waiting } else { Stage::Ready };
+        self.items.push(Held { item, stage });
+    }
+
+    /// Whether what comes meanwhile matters: pieces of what the gateway holds for them, and other chats where
+    /// a file is slow. What the gateway has no room for does not.
+    pub fn wants_more(&self) -> bool {
+        let waits = |held: &Held| match held.stage {
+            Stage::Waiting | Stage::Fetching(_) => true,
+            Stage::Ready | Stage::Offered(_) => held.item.grouped,
+        };
+        self.again.is_none() && self.items.iter().any(waits)
+    }
+
+    /// When something is to be offered again.
+    pub fn due(&self) -> Option<Instant> {
+        let (_, at) = self.again?;
+        self.items.iter().all(|held| !matches!(held.stage, Stage::Offered(_))).then_some(at)
+    }
+
+    /// Takes the item that is answered.
+    pub fn take(&mut self, n: u64) -> Option<Item> {
+        let at = self.items.iter().position(|held| held.stage == Stage::Offered(n))?;
+        Some(self.items.remove(at).item)
+    }
+
+    /// An item is to be offered again after so many seconds.
+    pub fn again(&mut self, n: u64, seconds: u64, now: Instant) {
+        let found = self.items.iter_mut().find(|held| held.stage == Stage::Offered(n));
+        let Some(held) = found else { return };
+        held.stage = Stage::Ready;
+        let at = now + Duration::from_secs(seconds.clamp(1, MAX_AGAIN));
+        let before = self.again.unwrap_or((n, at));
+        self.again = Some((before.0.min(n), before.1.max(at)));
+    }
+
+    /// A download has ended.
+    pub fn fetched(&mut self, ticket: u64, result: Result<(String, u64), String>, now: Instant) {
+        let found = self.items.iter_mut().find(|held| held.stage == Stage::Fetching(ticket));
+        let Some(Held { item, stage }) = found else { return };
+        *stage = Stage::Ready;
+        let Some(media) = item.media.take() else { return };
+        match result {
+            Ok((path, size)) => {
+                if let (None, Some(sender)) = (media.size, item.sender) {
+                    self.senders.may(sender, size, now);
+                }
+                let file = object!("path": path, "name": media.name, "type": media.media_type,
+                    "size": size);
+                item.line["files"] = Value::Array(vec![file]);
+            }
+            Err(why) => {
+                let why = escaped(&first_chars(&why, 200), false);
+                leave_out(&mut item.line, &media, &why);
+            }
+        }
+    }
+
+    /// Does what can be done.
+    pub fn run(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        self.fetch(now, actions);
+        if self.due().is_some_and(|at| at <= now)
+            && let Some((n, _)) = self.again.take()
+        {
+            self.last = n - 1;
+        }
+        if self.again.is_some() {
+            return;
+        }
+        let is_offered = |held: &&Held| matches!(held.stage, Stage::Offered(_));
+        let mut room = WINDOW.saturating_sub(self.items.iter().filter(is_offered).count());
+        let mut held_up: Vec<i64> = Vec::new();
+        for Held { item, stage } in &mut self.items {
+            let is_ready = match stage {
+                Stage::Offered(_) => continue,
+                Stage::Ready if room == 0 => return,
+                Stage::Ready => !item.chats.iter().any(|chat| held_up.contains(chat)),
+                Stage::Waiting | Stage::Fetching(_) => false,
+            };
+            if !is_ready {
+                held_up.extend(item.chats);
+                continue;
+            }
+            room -= 1;
+            self.last += 1;
+            *stage = Stage::Offered(self.last);
+            let mut line = item.line.clone();
+            line["n"] = self.last.into();
+            actions.push(Action::Line(line));
+        }
+    }
+
+    /// Asks for files, or says why not.
+    fn fetch(&mut self, now: Instant, actions: &mut Vec<Action>) {
+        let fetching = |held: &&Held| matches!(held.stage, Stage::Fetching(_));
+        let mut room = MAX_FETCHES - self.items.iter().filter(fetching).count().min(MAX_FETCHES);
+        for Held { item, stage } in &mut self.items {
+            let Some(media) = item.media.as_ref().filter(|_| *stage == Stage::Waiting) else {
+                continue;
+            };
+            let size = media.size.unwrap_or(0);
+            let refused = match item.sender {
+                _ if size > MAX_FILE => Some("larger than 20 MB"),
+                None => Some("nobody is served"),
+                Some(_) if room == 0 => continue,
+                Some(sender) if !self.senders.may(sender, size, now) => Some("too much at once"),
+                Some(_) => None,
+            };
+            if let Some(why) = refused {
+                leave_out(&mut item.line, media, why);
+                item.media = None;
+                *stage = Stage::Ready;
+                continue;
+            }
+            room -= 1;
+            self.tickets += 1;
+            *stage = Stage::Fetching(self.tickets);
+            let wanted = Wanted {
+                file_id: media.file_id.clone(),
+                name: format!("{}-{}", item.update, media.name),
+                size: media.size,
+            };
+            actions.push(Action::Fetch { ticket: self.tickets, wanted });
+        }
+    }
+}
+
+/// Says in the text that a file is not there.
+fn leave_out(line: &mut Value, media: &Media, why: &str) {
+    let size = match media.size {
+        Some(size) => format!(" ({}.{} MB)", size / 1_000_000, size / 100_000 % 10),
+        None => String::new(),
+    };
+    let mut text = line["text"].as_str().unwrap_or_default().to_owned();
+    let (what, name) = (media.what, &media.name);
+    add_line(&mut text, &format!("{what} \"{name}\"{size} was not downloaded: {why}"));
+    line["text"] = text.into();
+}
