@@ -28,6 +28,17 @@ const CURL_MARGIN: Duration = Duration::from_secs(1);
 /// no name, no TCP, no TLS, no proxy, or nothing of the program's own that it takes.
 const UNSENT: [i32; 20] = [1, 2, 3, 4, 5, 6, 7, 27, 35, 51, 53, 54, 58, 59, 60, 66, 77, 83, 91, 97];
 
+/// That of a time-out, and what curl says of one before there was a connection: no name, no TCP, no TLS, no proxy.
+const TIMED_OUT: i32 = 28;
+const UNCONNECTED: [&str; 5] =
+    ["Resolving", "Connection time", "Failed to connect", "SSL connection time", "Proxy CONNECT"];
+
+/// Whether the request has certainly not left. `said`: on its stderr.
+fn is_unsent(code: i32, said: &[u8]) -> bool {
+    let said = String::from_utf8_lossy(said);
+    UNSENT.contains(&code) || code == TIMED_OUT && UNCONNECTED.iter().any(|it| said.contains(it))
+}
+
 /// Starts curl with these variables and hands it the request for the URL's host; what the client is told to
 /// send after that is not read. Curl ends with the client.
 pub fn client<'s>(
@@ -132,8 +143,8 @@ impl Socket for CurlStream<'_> {
             ExitReason::Cancelled(_) => return Err(ErrorKind::ConnectionAborted.into()),
         };
         let words = quoting(&format!("curl ended with {end}"), one_line(&self.stderr).as_bytes());
-        let unsent =
-            matches!(reason, ExitReason::Exited(Status::Exited(code)) if UNSENT.contains(&code));
+        let unsent = matches!(reason, ExitReason::Exited(Status::Exited(code))
+            if is_unsent(code, &self.stderr));
         let kind = if unsent { ErrorKind::NotConnected } else { ErrorKind::Other };
         Err(io::Error::new(kind, words))
     }
@@ -161,6 +172,7 @@ mod tests {
     use std::io::{BufRead, BufReader};
     use std::io::{Read, Write};
     use std::net::TcpListener;
+    use std::process::{Command, Stdio};
     use std::thread;
 
     #[test]
@@ -247,5 +259,46 @@ mod tests {
         let mut client = client(&children, Environment::new(), (&url, &call), &cancel).unwrap();
         let error = client.send(&call, cancel.deadline).err().unwrap().to_string();
         assert!(error.contains("exit status 7: curl: (7)"), "{error}");
+    }
+
+    /// What curl ends with at a server that takes the connection and never says a word.
+    fn at_a_silent_server(scheme: &str) -> (i32, Vec<u8>) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("{scheme}://{}/", listener.local_addr().unwrap());
+        let request = Request { method: "GET", target: "/", headers: &[], body: None };
+        let deadline = Instant::now() + Duration::from_millis(300);
+        let input = configuration(&Url::parse(&url).unwrap(), &request, None, deadline);
+        let mut curl = Command::new("curl");
+        curl.args(["-q", "--config", "-"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+        let mut curl = curl.spawn().unwrap();
+        curl.stdin.take().unwrap().write_all(&input).unwrap();
+        let ended = curl.wait_with_output().unwrap();
+        (ended.status.code().unwrap(), ended.stderr)
+    }
+
+    #[test]
+    fn what_timed_out_before_there_was_a_connection_was_not_sent() {
+        for (said, unsent) in [
+            ("Resolving timed out after 10000 milliseconds", true),
+            ("Connection timed out after 10001 milliseconds", true),
+            ("Connection timeout after 10001 ms", true),
+            ("Failed to connect to a.example port 443 after 9 ms: Timeout was reached", true),
+            ("SSL connection timeout", true),
+            ("Proxy CONNECT aborted due to timeout", true),
+            ("Operation timed out after 30001 milliseconds with 0 bytes received", false),
+            ("Operation too slow. Less than 1 bytes/sec transferred the last 9 seconds", false),
+            ("Timeout was reached", false),
+        ] {
+            assert_eq!(is_unsent(28, format!("curl: (28) {said}\n").as_bytes()), unsent, "{said}");
+        }
+        assert!(is_unsent(7, b"") && !is_unsent(52, b"curl: (52) Failed to connect"));
+        if find_program("curl").is_ok() {
+            let (code, said) = at_a_silent_server("https");
+            let words = String::from_utf8_lossy(&said);
+            assert!(code == 28 && is_unsent(code, &said), "{code}: {words}");
+            let (code, said) = at_a_silent_server("http");
+            let words = String::from_utf8_lossy(&said);
+            assert!(code == 28 && !is_unsent(code, &said), "{code}: {words}");
+        }
     }
 }

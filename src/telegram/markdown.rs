@@ -71,8 +71,9 @@ struct Fence {
     lines: Vec<(usize, usize)>,
 }
 
-/// The text as it is shown, never empty and never longer than its source (but for an empty one), and its
-/// entities: in order, nested, at most 100, none with white space at its ends. Control characters are left out.
+/// The text as it is shown, never empty and never longer than its source (but for an empty one, and for tabs in code,
+/// which fit into a message), and its entities: in order, nested, at most 100, none with white space at its ends that
+/// Telegram would leave out. Control characters are left out.
 pub fn render(markdown: &str) -> (String, Vec<Entity>) {
     let mut text = Vec::new();
     for c in markdown.chars() {
@@ -341,22 +342,19 @@ impl Page {
             let first = self.skip_blank(*from, *end);
             if first < *end {
                 indent = indent.min(first - from);
-                shown = Some((shown.map_or(first, |(start, _)| start), *end));
+                shown = Some((shown.map_or(*from, |(start, _)| start), *end));
             }
         }
         for (from, end) in lines {
             match shown {
-                Some((start, last)) if start <= end && end <= last => {
-                    let first = self.skip_blank(from, end);
-                    let to =
-                        if from <= start { start } else { first.min(from.saturating_add(indent)) };
-                    self.set(from, to, DROPPED);
+                Some((start, last)) if start <= from && end <= last => {
+                    self.set(from, end.min(from + indent), DROPPED);
                 }
                 _ => self.drop_line(from, end),
             }
         }
         if let Some((start, end)) = shown {
-            self.block_of_code(start, end, language);
+            self.block_of_code(start + indent, end, language);
         }
     }
 

@@ -8,6 +8,14 @@ use crate::channel::link::Answer;
 use crate::channel::wire::Press;
 use crate::session::{Refusal, Sender};
 
+/// What is answered where a press does not count: it may be over, or is none of his, and he is to know.
+fn told(refusal: &Refusal) -> Answer {
+    match refusal {
+        Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping => refused(refusal),
+        _ => Answer::Never(refusal.to_string()),
+    }
+}
+
 impl Inbound {
     /// A button of a question was pressed.
     pub(super) fn press(&mut self, context: Context<'_>, serial: u64, press: &Press) {
@@ -31,18 +39,24 @@ impl Inbound {
             let sender = Sender { who, channel, from, operator };
             let allow = press.choice == "allow";
             let answered = context.hub.answer_as(&sender, Some(&press.prompt), allow);
-            // Else it may have been answered before, or is none of his.
-            match answered {
-                Ok(approved) => answer = taken(approved.message, false),
-                Err(e @ (Refusal::Journal(_) | Refusal::Share(_) | Refusal::Stopping)) => {
-                    answer = refused(&e);
-                }
-                Err(_) => {}
-            }
+            answer = answered.map_or_else(|e| told(&e), |approved| taken(approved.message, false));
         }
         if !matches!(answer, Answer::Later { .. }) {
             self.read_to(serial, press.cursor.clone());
         }
         self.answer(serial, answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_press_that_does_not_count_is_answered_with_why() {
+        for refusal in [Refusal::NotAsked, Refusal::NotYours, Refusal::Unknown] {
+            assert_eq!(told(&refusal), Answer::Never(refusal.to_string()));
+        }
+        assert!(matches!(told(&Refusal::Stopping), Answer::Later { .. }));
     }
 }

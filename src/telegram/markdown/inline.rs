@@ -168,9 +168,10 @@ impl Page {
         close + 1
     }
 
-    /// Where the `)` behind an address is that Telegram takes: it makes a site of `mailto:`.
+    /// Where the `)` behind an address is that Telegram takes: it makes a site of `mailto:`, and refuses a message
+    /// for one of its links.
     fn address_end(&self, from: usize, end: usize) -> Option<usize> {
-        if !self.is_address(from) && !self.has(from, "tg://") {
+        if !self.is_address(from) || !self.is_site(from, end) {
             return None;
         }
         let mut depth = 0;
@@ -189,6 +190,24 @@ impl Page {
 
     fn is_address(&self, at: usize) -> bool {
         self.has(at, "http://") || self.has(at, "https://")
+    }
+
+    /// Whether what is behind `//` is the name of a host with a dot in it, and a port if any.
+    fn is_site(&self, at: usize, end: usize) -> bool {
+        let line = &self.text[at..end];
+        let from = line.iter().position(|c| *c == '/').map_or(line.len(), |slash| slash + 2);
+        let (mut port, mut dots) = (None::<String>, 0);
+        for c in line.iter().skip(from) {
+            match (c, &mut port) {
+                ('/' | '?' | '#' | ')', _) => break,
+                (':', None) => port = Some(String::new()),
+                (c, Some(digits)) if c.is_ascii_digit() => digits.push(*c),
+                ('.', None) => dots += 1,
+                (c, None) if c.is_alphanumeric() || matches!(c, '-' | '_') => {}
+                _ => return false,
+            }
+        }
+        dots > 0 && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0))
     }
 
     /// `<https://…>`: Telegram finds the address by itself.

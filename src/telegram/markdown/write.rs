@@ -4,6 +4,12 @@ use super::{
     BOLD, CODE, DROPPED, Entity, ITALIC, Kind, LINK, MAX_ENTITIES, PRE, Page, QUOTE, STRIKETHROUGH,
 };
 
+/// UTF-16 units of a message.
+const MAX_TEXT: u32 = 4096;
+
+/// Columns from one tab stop of code to the next, where there is room: Telegram shows one space for a tab.
+const TAB: u32 = 4;
+
 /// What is there for nobody to see: Telegram refuses a text of nothing else.
 fn is_invisible(c: char) -> bool {
     c.is_whitespace()
@@ -31,18 +37,35 @@ impl Page {
         let mut open: Vec<(u8, usize)> = Vec::new();
         // In UTF-16 units, all that is written, and up to the end of what can be seen.
         let (mut units, mut end, mut label) = (0, 0, 0);
+        let (tab, mut line) = (self.tab(), 0);
         for (at, c) in self.text.iter().enumerate() {
             let style = compatible(self.style[at]);
             if let Some(first) = open.iter().position(|(bit, _)| style & bit == 0) {
                 close(&mut entities, &mut open, first, end);
             }
-            if style & DROPPED != 0 || shown.is_empty() && c.is_whitespace() {
+            let code = style & PRE != 0;
+            if style & DROPPED != 0 || shown.is_empty() && c.is_whitespace() && !code {
                 continue;
             }
             let offset = units;
-            shown.push(*c);
-            units += if c.len_utf16() == 1 { 1 } else { 2 };
-            if c.is_whitespace() {
+            // Telegram leaves out the white space that a block of code begins with, but not this one.
+            let indents = code
+                && c.is_whitespace()
+                && entities.len() < MAX_ENTITIES
+                && open.iter().all(|(bit, _)| *bit != PRE);
+            let (c, wide) = match c {
+                '\t' if code => (' ', tab - (units - line) % tab),
+                c => (*c, if c.len_utf16() == 1 { 1 } else { 2 }),
+            };
+            shown.push(if indents { '\u{a0}' } else { c });
+            units += wide;
+            if c == ' ' {
+                (1..wide).for_each(|_| shown.push(' '));
+            }
+            if c == '\n' {
+                line = units;
+            }
+            if c.is_whitespace() && !indents {
                 continue;
             }
             end = units;
@@ -76,6 +99,16 @@ impl Page {
             return ("…".to_owned(), Vec::new());
         }
         (shown, entities)
+    }
+
+    /// From one tab stop to the next such that the text stays within one message.
+    fn tab(&self) -> u32 {
+        let (mut room, mut tabs) = (MAX_TEXT, 1);
+        for c in &self.text {
+            room = room.saturating_sub(if c.len_utf16() == 1 { 1 } else { 2 });
+            tabs += u32::from(*c == '\t');
+        }
+        TAB.min(1 + room / tabs)
     }
 }
 

@@ -73,3 +73,12 @@ fn behind_a_hundred_entities_there_is_text_alone() {
 fn control_characters_are_left_out_and_direction_marks_stay() {
     assert_eq!(render("a\u{0}b\u{1b}[1m\r\n\u{202e}c\td\u{7f}").0, "ab[1m\n\u{202e}c\td");
 }
+
+#[test]
+fn tabs_in_code_never_make_a_text_longer_than_a_message() {
+    for (lines, wide) in [(1, 4), (819, 2), (1023, 1)] {
+        let (text, _) = render(&format!("```\na{}\n```", "\n\tb".repeat(lines)));
+        assert!(text.len() <= 4096);
+        assert_eq!(text, format!("a{}", format!("\n{}b", " ".repeat(wide)).repeat(lines)));
+    }
+}
