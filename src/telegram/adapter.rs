@@ -38,7 +38,7 @@ const END_WITHIN: Duration = Duration::from_millis(900);
 /// How long Telegram keeps updates.
 const KEPT_THERE: Duration = Duration::from_secs(24 * 3600);
 
-/// How often it is written down that it was polled.
+/// How often it is written down that it was polled, which is also looked at then.
 const POLLED_EVERY: Duration = Duration::from_secs(600);
 
 /// Without anything to do for so long it gives memory back that it has used.
@@ -271,10 +271,6 @@ impl Adapter {
                 me.username
             ));
         }
-        if let Some(since) = self.marker().and_then(|path| gap(&path, &self.account)) {
-            let why = "nobody asked Telegram since then, and it keeps updates for 24 hours";
-            self.print(&lines::gap(&since, why));
-        }
         let command = |(name, what): &(&str, &str)| object!("command": *name, "description": *what);
         let commands: Vec<Value> = self.options.commands.iter().map(command).gather();
         let parameters = object!("commands": commands);
@@ -364,11 +360,16 @@ impl Adapter {
         self.hello.as_ref().map(|hello| Path::new(&hello.state_dir).join("polled"))
     }
 
+    /// Telegram has answered a poll; what it has forgotten before is told.
     fn note_poll(&mut self) {
         if self.polled.is_none_or(|at| at.elapsed() >= POLLED_EVERY)
             && let Some(path) = self.marker()
         {
             self.polled = Some(Instant::now());
+            if let Some(since) = gap(&path, &self.account) {
+                let why = "nobody asked Telegram since then, and it keeps updates for 24 hours";
+                self.print(&lines::gap(&since, why));
+            }
             if let Err(e) = replace_unsynced(&path, self.account.as_bytes(), 0o600) {
                 say(&format!("{} cannot be written: {e}", path.display()));
             }

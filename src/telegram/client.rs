@@ -13,7 +13,7 @@ use super::call::{Call, Failure, Outcome, Refusal, answer};
 use super::form;
 use super::receive::Wanted;
 use super::token::Token;
-use crate::cancel::Cancel;
+use crate::cancel::{Cancel, readable_by};
 use crate::config::Url;
 use crate::escape::{escaped, percent_encoded};
 use crate::json::object;
@@ -37,6 +37,13 @@ const POLL_SLACK: Duration = Duration::from_secs(10);
 
 /// For one that carries a file; the gateway waits 120 s for a receipt.
 const FILE_TIMEOUT: Duration = Duration::from_secs(100);
+
+/// A file is asked for so often where that may help, with pauses of 1 s and 2 s or as Telegram asks for, if no longer
+/// than [`MAX_WAIT`]. After [`TRIED_WITHIN`] others have waited for its place long enough.
+const FETCHES: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(if cfg!(test) { 1 } else { 1000 });
+const MAX_WAIT: Duration = Duration::from_secs(10);
+const TRIED_WITHIN: Duration = Duration::from_secs(60);
 
 /// How long a connection without a request is kept: usual servers close theirs after 5 to 75 s.
 const IDLE: Duration = Duration::from_secs(20);
@@ -67,6 +74,10 @@ struct Asked<'a> {
     ends: bool,
 }
 
+fn refused(code: u16, description: String) -> Failure {
+    Failure::Refused(Refusal { code, description, ..Refusal::default() })
+}
+
 impl Client {
     /// Makes a call, and waits for its answer.
     pub fn call(&self, call: &Call) -> Outcome {
@@ -77,10 +88,7 @@ impl Client {
             None => FILE_TIMEOUT,
         };
         // A file that cannot be sent is none of Telegram's, and will not be one later.
-        let unfit = |why: String| {
-            let description = escaped(&why, false);
-            Failure::Refused(Refusal { code: 400, description, ..Refusal::default() })
-        };
+        let unfit = |why: String| refused(400, escaped(&why, false));
         let (body, kind) = form::body(call).map_err(unfit)?;
         let (mut status, mut said) = (0, Vec::new());
         self.exchange(
@@ -110,29 +118,52 @@ impl Client {
     /// # Errors
     /// Why there is none, in words for whoever has sent it. Nothing of it is left.
     pub fn fetch(&self, wanted: &Wanted, dir: &Path) -> Result<(String, u64), String> {
-        let parameters = object!("file_id": wanted.file_id.as_str());
-        let call = Call { method: "getFile", parameters, files: Vec::new() };
-        let found = self.call(&call).map_err(|failure| match failure {
-            Failure::Refused(refusal) => refusal.description,
-            Failure::NotSent(why) | Failure::Unknown(why) => why,
-        })?;
-        let there = found["file_path"].as_str().unwrap_or_default();
-        let path = dir.join(&wanted.name);
-        let made = create_new(&path, 0o600).map_err(|e| e.to_string())?;
-        let fetched = self.fetch_into(there, made);
-        let _ = fetched.as_ref().map_err(|_| fs::remove_file(&path));
-        fetched.map(|size| (path.to_string_lossy().into_owned(), size))
+        let (path, begun) = (dir.join(&wanted.name), Instant::now());
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let (wait, why) = match self.fetch_once(wanted, &path) {
+                Ok(size) => return Ok((path.to_string_lossy().into_owned(), size)),
+                Err(Failure::Refused(Refusal { code, retry_after, description, .. })) => {
+                    let wait = retry_after.map_or(pause, Duration::from_secs);
+                    (Some(wait).filter(|_| code == 429 || code >= 500), description)
+                }
+                Err(Failure::NotSent(why) | Failure::Unknown(why)) => {
+                    (Some(pause).filter(|_| !why.contains("too large")), why)
+                }
+            };
+            let wait = wait.filter(|wait| *wait <= MAX_WAIT && begun.elapsed() < TRIED_WITHIN);
+            let wait = wait.filter(|_| pause < FIRST_PAUSE * (1 << (FETCHES - 1)));
+            let until = Instant::now() + wait.ok_or_else(|| why.clone())?;
+            pause *= 2;
+            let ended = readable_by(self.end.as_fd(), until);
+            if ended.map_err(|e| e.to_string())? {
+                return Err(why);
+            }
+        }
     }
 
-    fn fetch_into(&self, there: &str, mut to: File) -> Result<u64, String> {
-        let large = || format!("it is larger than {} MB", MAX_FETCHED >> 20);
+    fn fetch_once(&self, wanted: &Wanted, path: &Path) -> Result<u64, Failure> {
+        let parameters = object!("file_id": wanted.file_id.as_str());
+        let call = Call { method: "getFile", parameters, files: Vec::new() };
+        let found = self.call(&call)?;
+        let there = found["file_path"].as_str().unwrap_or_default();
+        let made = create_new(path, 0o600).map_err(|e| refused(0, e.to_string()))?;
+        let fetched = self.fetch_into(there, made);
+        let _ = fetched.as_ref().map_err(|_| fs::remove_file(path));
+        fetched
+    }
+
+    fn fetch_into(&self, there: &str, mut to: File) -> Result<u64, Failure> {
         if there.starts_with('/') {
-            let from = self.local(there)?.take(MAX_FETCHED as u64 + 1);
-            let copied = io::copy(&mut { from }, &mut to).map_err(|e| e.to_string())?;
-            return if copied > MAX_FETCHED as u64 { Err(large()) } else { Ok(copied) };
+            let local = self.local(there).map_err(|why| refused(0, why))?;
+            let mut from = local.take(MAX_FETCHED as u64 + 1);
+            let copied = io::copy(&mut from, &mut to).map_err(|e| refused(0, e.to_string()))?;
+            let large = copied > MAX_FETCHED as u64;
+            let why = || refused(0, format!("it is larger than {} MB", MAX_FETCHED >> 20));
+            return if large { Err(why()) } else { Ok(copied) };
         }
         if there.is_empty() || there.split('/').any(|part| part == "..") {
-            return Err("the server names no path of it".to_owned());
+            return Err(refused(0, "the server names no path of it".to_owned()));
         }
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~/".contains(&byte);
         let below = percent_encoded(there.as_bytes(), &plain);
@@ -148,19 +179,17 @@ impl Client {
             again: true,
             ends: true,
         };
-        let fetched = self.exchange(&asked, &mut |answer, deadline| {
+        self.exchange(&asked, &mut |answer, deadline| {
             status = answer.status;
             let cap = if status == 200 { MAX_FETCHED } else { MAX_ANSWER };
             answer.pieces(cap, deadline, &mut |piece, _| {
                 size += piece.len() as u64;
                 if status == 200 { to.write_all(piece) } else { Ok(()) }
             })
-        });
-        match fetched {
-            Err(Failure::NotSent(why) | Failure::Unknown(why)) => Err(why),
-            Err(Failure::Refused(refusal)) => Err(refusal.description),
-            Ok(()) if status != 200 => Err(format!("the server answered with {status}")),
-            Ok(()) => Ok(size),
+        })?;
+        match status {
+            200 => Ok(size),
+            _ => Err(refused(status, format!("the server answered with {status}"))),
         }
     }
 

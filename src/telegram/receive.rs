@@ -16,6 +16,7 @@ mod tests;
 mod update;
 mod values;
 
+use std::mem;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -96,7 +97,7 @@ pub struct Receiver {
     /// Updates that are asked for at most.
     most: usize,
     status: (&'static str, String),
-    webhook_deleted: bool,
+    webhook_said: bool,
     /// When the minute of the lines for the operator began, and how many they are.
     said: Option<(Instant, u32)>,
     over: bool,
@@ -115,7 +116,7 @@ impl Receiver {
             failures: 0,
             most: MAX_UPDATES,
             status: ("", String::new()),
-            webhook_deleted: false,
+            webhook_said: false,
             said: None,
             over: false,
         }
@@ -140,9 +141,9 @@ impl Receiver {
         }
         match event {
             Event::Updates(outcome) => self.polled(outcome, now, &mut actions),
-            Event::Ack { n, served } => self.answered(n, Ok(served), now, &mut actions),
+            Event::Ack { n, served } => self.answered(n, Ok(served), &mut actions),
             Event::Refuse { n, retry_after: None, why } => {
-                self.answered(n, Err(why), now, &mut actions);
+                self.answered(n, Err(why), &mut actions);
             }
             Event::Refuse { n, retry_after: Some(seconds), .. } => {
                 self.queue.again(n, seconds, now);
@@ -177,8 +178,9 @@ impl Receiver {
         let again = self.known.iter().filter(shown).count();
         let limit = (WINDOW.saturating_sub(self.queue.len()) + again).min(self.most);
         let due = if idle { self.not_before } else { self.not_before.max(self.quick_at) };
-        // After a failure it is to be seen soon that all is well again.
-        (limit > again).then_some(Plan { due, offset, limit, hold: idle && self.failures == 0 })
+        // At first and after a failure it is to be seen soon that all is well.
+        let hold = idle && self.status.0 == "up";
+        (limit > again).then_some(Plan { due, offset, limit, hold })
     }
 
     fn poll(&mut self, plan: &Plan, now: Instant) -> Action {
@@ -207,7 +209,7 @@ impl Receiver {
             Err(failure) => return self.failed(failure, now, actions),
         };
         self.failures = 0;
-        self.webhook_deleted = false;
+        self.webhook_said = false;
         self.most = (self.most * 10).min(MAX_UPDATES);
         self.say_status(("up", String::new()), actions);
         // It is confirmed, unless it is shown nevertheless.
@@ -252,19 +254,13 @@ impl Receiver {
     }
 
     /// The gateway has taken an item, and serves somebody; or does not want it.
-    fn answered(
-        &mut self,
-        n: u64,
-        answer: Result<bool, String>,
-        now: Instant,
-        actions: &mut Vec<Action>,
-    ) {
+    fn answered(&mut self, n: u64, answer: Result<bool, String>, actions: &mut Vec<Action>) {
         let Some(item) = self.queue.take(n) else { return };
         for known in self.known.iter_mut().filter(|it| it.id == item.update) {
             known.answered = true;
         }
         if let (Some(sender), Ok(served)) = (item.sender, &answer) {
-            self.queue.senders.note(sender, *served, now);
+            self.queue.senders.note(sender, *served);
         }
         let Some((query, button)) = item.press else { return };
         let why = answer.as_ref().err().map_or("", |why| why);
@@ -288,12 +284,14 @@ impl Receiver {
             Failure::Refused(Refusal { code: 409, description, .. }) => {
                 most = MAX_CONFLICT_PAUSE;
                 let webhook = description.contains("webhook");
-                if webhook && !self.webhook_deleted {
-                    self.webhook_deleted = true;
+                if webhook {
+                    // Until it is gone: each of these calls can fail.
                     actions.push(Action::Call(call("deleteWebhook", object!())));
-                    let line = "a webhook was set for this bot: it is deleted, and what it has not got \
-                                comes here";
-                    self.say(line, now, actions);
+                    if !mem::replace(&mut self.webhook_said, true) {
+                        let line = "a webhook is set for this bot: it is being deleted, and what it has not \
+                                    got comes here";
+                        self.say(line, now, actions);
+                    }
                 }
                 (
                     "conflict",

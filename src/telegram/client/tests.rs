@@ -174,6 +174,42 @@ fn a_file_is_fetched_to_its_place_and_what_is_too_large_or_elsewhere_leaves_noth
 }
 
 #[test]
+fn a_file_is_asked_for_again_where_that_may_help() {
+    let dir = TempDir::new("fetch-again");
+    let there = json(200, "{\"ok\":true,\"result\":{\"file_path\":\"a\"}}");
+    let refusal = |after: u64| {
+        let parameters = format!("{{\"retry_after\":{after}}}");
+        let body = "{\"ok\":false,\"error_code\":429,\"description\":\"wait\",\"parameters\":";
+        json(429, &format!("{body}{parameters}}}"))
+    };
+    let (bad, content) = (json(502, "no"), json(200, "image"));
+    let cut = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nim";
+    for all in [
+        &[&[&*there, &*bad, &*there, &*content][..]][..],
+        &[&[&*there, cut], &[&*bad, &*there, &*content]],
+        &[&[&*refusal(0), &*there, &*content]],
+    ] {
+        let (client, served) = server(all);
+        assert_eq!(client.fetch(&wanted(), dir.path()).unwrap().1, 5, "{all:?}");
+        assert_eq!(fs::read(dir.path().join("f.jpg")).unwrap(), b"image");
+        fs::remove_file(dir.path().join("f.jpg")).unwrap();
+        served.join().unwrap();
+    }
+    // Not for ever, not for what asks for long, and not at the end.
+    let thrice = [&*bad; 3];
+    for (all, ends) in [(&thrice[..], false), (&[&*refusal(11)], false), (&[&*bad], true)] {
+        let (client, served) = server(&[all]);
+        if ends {
+            client.end.notify();
+        }
+        // Once more, nobody would be there.
+        let error = client.fetch(&wanted(), dir.path()).unwrap_err();
+        assert!(error == "wait" || error.contains("502"), "{error}");
+        assert_eq!(served.join().unwrap().len(), all.len());
+    }
+}
+
+#[test]
 fn a_poll_ends_at_once_when_it_has_to() {
     let (client, served) = server(&[&[]]);
     client.end.notify();

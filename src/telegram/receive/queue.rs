@@ -17,8 +17,9 @@ use crate::json::object;
 /// Items without an answer, those that are not offered yet too: what `ready` has as `window`.
 pub(super) const WINDOW: usize = 64;
 
-/// Files that are downloaded at once.
+/// Files that are downloaded at once, and those of them whose senders are not known to be served.
 const MAX_FETCHES: usize = 4;
+const MAX_UNSERVED: usize = 2;
 
 /// A gateway that has no room says so for seconds.
 const MAX_AGAIN: u64 = 3600;
@@ -101,7 +102,7 @@ impl Queue {
         match result {
             Ok((path, size)) => {
                 if let (None, Some(sender)) = (media.size, item.sender) {
-                    self.senders.may(sender, size, now);
+                    self.senders.count(sender, size, now);
                 }
                 let file = object!("path": path, "name": media.name, "type": media.media_type,
                     "size": size);
@@ -165,17 +166,25 @@ impl Queue {
 
     /// Asks for files, or says why not.
     fn fetch(&mut self, now: Instant, actions: &mut Vec<Action>) {
-        let fetching = |held: &&Held| matches!(held.stage, Stage::Fetching(_));
-        let mut room = MAX_FETCHES - self.items.iter().filter(fetching).count().min(MAX_FETCHES);
+        let served = |senders: &Senders, item: &Item| {
+            item.sender.is_some_and(|sender| senders.served(sender) == Some(true))
+        };
+        let (mut all, mut unserved) = (0, 0);
+        for held in self.items.iter().filter(|held| matches!(held.stage, Stage::Fetching(_))) {
+            all += 1;
+            unserved += usize::from(!served(&self.senders, &held.item));
+        }
         for Held { item, stage } in &mut self.items {
             let Some(media) = item.media.as_ref().filter(|_| *stage == Stage::Waiting) else {
                 continue;
             };
             let size = media.size.unwrap_or(0);
+            let is_served = served(&self.senders, item);
+            let full = all >= MAX_FETCHES || !is_served && unserved >= MAX_UNSERVED;
             let refused = match item.sender {
                 _ if size > MAX_FILE => Some("larger than 20 MB"),
                 None => Some("nobody is served"),
-                Some(_) if room == 0 => continue,
+                Some(_) if full => continue,
                 Some(sender) if !self.senders.may(sender, size, now) => Some("too much at once"),
                 Some(_) => None,
             };
@@ -185,7 +194,8 @@ impl Queue {
                 *stage = Stage::Ready;
                 continue;
             }
-            room -= 1;
+            all += 1;
+            unserved += usize::from(!is_served);
             self.tickets += 1;
             *stage = Stage::Fetching(self.tickets);
             let wanted = Wanted {

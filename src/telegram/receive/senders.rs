@@ -4,56 +4,74 @@ use std::time::{Duration, Instant};
 
 use super::content::MAX_FILE;
 
-/// So long a sender's files count against [`MAX_FILE`], which is one large file.
+/// So long files count against a [`Budget`].
 const WITHIN: Duration = Duration::from_mins(10);
 
-/// Senders that are remembered: who is forgotten may have one more file than he might.
+/// What a file counts at least: a small one takes two requests as well.
+const MIN_COST: u64 = 1_000_000;
+
+/// For all together of whom is not known yet whether they are served: a night's files of who is, after a restart.
+const MAX_UNKNOWN: u64 = 10 * MAX_FILE;
+
+/// Senders that are remembered: of who is forgotten it is not known whether he is served.
 const MAX_SENDERS: usize = 256;
 
-/// What is known of senders, the one heard of longest ago first.
+/// What is known of senders.
 #[derive(Default)]
-pub(super) struct Senders(Vec<Sender>);
-
-struct Sender {
-    id: i64,
-    /// His last message was.
-    served: bool,
-    since: Instant,
-    bytes: u64,
+pub(super) struct Senders {
+    /// Whether the last message of each was served, the one heard of longest ago first.
+    served: Vec<(i64, bool)>,
+    /// For all who are not: one large file.
+    strangers: Budget,
+    unknown: Budget,
 }
 
+/// Bytes that were downloaded since then.
+#[derive(Default)]
+struct Budget(Option<Instant>, u64);
+
 impl Senders {
-    fn get(&mut self, id: i64, now: Instant) -> &mut Sender {
-        let at = self.0.iter().position(|sender| sender.id == id);
-        let mut sender = at.map(|at| self.0.remove(at)).unwrap_or(Sender {
-            id,
-            served: false,
-            since: now,
-            bytes: 0,
-        });
-        if self.0.len() >= MAX_SENDERS {
-            self.0.remove(0);
-        }
-        if now.saturating_duration_since(sender.since) >= WITHIN {
-            (sender.since, sender.bytes) = (now, 0);
-        }
-        let last = self.0.len();
-        self.0.push(sender);
-        &mut self.0[last]
+    /// Whether the last message of this sender was served, where that is known.
+    pub fn served(&self, id: i64) -> Option<bool> {
+        self.served.iter().find(|sender| sender.0 == id).map(|sender| sender.1)
     }
 
     /// The gateway has answered a message of his.
-    pub fn note(&mut self, id: i64, served: bool, now: Instant) {
-        self.get(id, now).served = served;
+    pub fn note(&mut self, id: i64, served: bool) {
+        self.served.retain(|sender| sender.0 != id);
+        if self.served.len() >= MAX_SENDERS {
+            self.served.remove(0);
+        }
+        self.served.push((id, served));
     }
 
     /// Counts a file of so many bytes. False: it may not be downloaded.
     pub fn may(&mut self, id: i64, bytes: u64, now: Instant) -> bool {
-        let sender = self.get(id, now);
-        let fits = sender.served || sender.bytes.saturating_add(bytes) <= MAX_FILE;
-        if fits {
-            sender.bytes = sender.bytes.saturating_add(bytes);
+        let cost = bytes.max(MIN_COST);
+        self.budget(id, now).is_none_or(|(budget, most)| {
+            let fits = budget.1.saturating_add(cost) <= most;
+            budget.1 += if fits { cost } else { 0 };
+            fits
+        })
+    }
+
+    /// Counts a file that turned out to be so large.
+    pub fn count(&mut self, id: i64, bytes: u64, now: Instant) {
+        if let Some((budget, _)) = self.budget(id, now) {
+            budget.1 = budget.1.saturating_add(bytes.saturating_sub(MIN_COST));
         }
-        fits
+    }
+
+    /// What a file of his counts against, and the bytes that may be.
+    fn budget(&mut self, id: i64, now: Instant) -> Option<(&mut Budget, u64)> {
+        let (budget, most) = match self.served(id) {
+            Some(true) => return None,
+            Some(false) => (&mut self.strangers, MAX_FILE),
+            None => (&mut self.unknown, MAX_UNKNOWN),
+        };
+        if budget.0.is_none_or(|since| now.saturating_duration_since(since) >= WITHIN) {
+            *budget = Budget(Some(now), 0);
+        }
+        Some((budget, most))
     }
 }

@@ -12,7 +12,9 @@ const BOT: i64 = 7;
 fn receiver(now: Instant) -> Receiver {
     let me = Me { id: BOT, username: "HelperBot".to_owned(), reads_all: false };
     let mut receiver = Receiver::new(me, 4096);
-    assert!(matches!(&receiver.begin(now)[..], [Action::Poll(_)]));
+    let begun = receiver.begin(now);
+    let [Action::Poll(poll)] = &begun[..] else { panic!("{begun:?}") };
+    assert_eq!(poll.parameters["timeout"], 0, "it is to be seen soon that all is well");
     receiver
 }
 
@@ -430,6 +432,7 @@ fn a_file_that_does_not_come_is_a_line_in_the_text() {
 fn a_slow_file_holds_up_its_own_chat_alone() {
     let now = Instant::now();
     let mut receiver = receiver(now);
+    (10..16).for_each(|id| receiver.queue.senders.note(id, true));
     let text = |id: i64, chat: i64| with_file(id, chat, &json!({"text": "a"}));
     let file = json!({"voice": {"file_id": "v"}});
     let updates = json!([
@@ -470,7 +473,7 @@ fn an_album_is_offered_once_all_its_files_are_there() {
         with_file(id, 42, &json!({"voice": {"file_id": "v"}, "media_group_id": album}))
     };
     let fetched = |ticket| Event::Fetched { ticket, result: Ok(("/f".to_owned(), 1)) };
-    receiver.queue.senders.note(42, true, now);
+    receiver.queue.senders.note(42, true);
     takes(&mut receiver, json!([piece(1, "a"), piece(2, "a"), piece(3, "b")]), now);
     assert_eq!(receiver.step(fetched(1), now), []);
     assert_eq!(receiver.step(fetched(3), now), []);
@@ -480,18 +483,39 @@ fn an_album_is_offered_once_all_its_files_are_there() {
 }
 
 #[test]
-fn a_sender_whom_nobody_serves_has_one_large_file_downloaded_in_ten_minutes() {
+fn all_whom_nobody_serves_share_one_large_file_in_ten_minutes() {
     let mut now = Instant::now();
     let mut senders = senders::Senders::default();
-    assert!(senders.may(1, 15_000_000, now));
-    assert!(!senders.may(1, 6_000_000, now) && senders.may(1, 5_000_000, now));
-    assert!(senders.may(2, 20_000_000, now));
-    senders.note(1, true, now);
-    assert!(senders.may(1, 20_000_000, now), "he is served now");
-    senders.note(1, false, now);
-    assert!(!senders.may(1, 1, now));
+    for _ in 0..3 {
+        assert!(senders.may(1, 15_000_000, now), "nobody has answered him yet");
+    }
+    senders.count(1, 145_000_000, now);
+    assert!(senders.may(2, 1, now));
+    assert!(!senders.may(2, 11_000_000, now), "there is a limit for these, too");
+    (1..4).for_each(|id| senders.note(id, id == 1));
+    assert!(senders.may(1, 20_000_000, now) && senders.may(1, 20_000_000, now));
+    assert!(senders.may(2, 15_000_000, now) && !senders.may(3, 6_000_000, now));
+    assert!((0..5).all(|_| senders.may(3, 1, now)) && !senders.may(2, 1, now));
     now += Duration::from_mins(10);
-    assert!(senders.may(1, 20_000_000, now));
+    assert!(senders.may(3, 0, now));
+    senders.count(3, 20_000_000, now);
+    assert!(!senders.may(2, 0, now));
+    (4..300).for_each(|id| senders.note(id, false));
+    assert_eq!((senders.served(2), senders.served(299)), (None, Some(false)));
+}
+
+#[test]
+fn files_of_who_may_not_be_served_leave_room_for_the_others() {
+    let now = Instant::now();
+    let mut receiver = receiver(now);
+    receiver.queue.senders.note(13, true);
+    let file = json!({"voice": {"file_id": "v"}});
+    let updates: Vec<_> = (10..14).map(|id| with_file(id, id, &file)).collect();
+    let actions = takes(&mut receiver, updates.into(), now);
+    let names: Vec<_> = fetches(&actions).iter().map(|it| it.1).collect();
+    assert_eq!(names, ["10-voice.ogg", "11-voice.ogg", "13-voice.ogg"]);
+    let fetched = Event::Fetched { ticket: 1, result: Err("cut".to_owned()) };
+    assert_eq!(fetches(&receiver.step(fetched, now)), [(4, "12-voice.ogg")]);
 }
 
 #[test]
@@ -595,10 +619,11 @@ fn polls_that_fail_are_made_again_after_pauses_and_said_once() {
         fails(&vec![refused(409, "Conflict: terminated by other getUpdates request", None); 7]);
     assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
     assert!(matches!(&said[0], Action::Line(line) if line["state"] == "conflict"));
-    let (_, said) =
-        fails(&[refused(409, "can't use getUpdates method while webhook is active", None)]);
-    assert_eq!(said[0], Action::Call(call("deleteWebhook", json!({}))));
-    assert!(matches!(&said[1], Action::Say(_)) && said.len() == 4, "{said:?}");
+    let webhook = refused(409, "can't use getUpdates method while webhook is active", None);
+    let (_, said) = fails(&[webhook.clone(), webhook]);
+    let delete = Action::Call(call("deleteWebhook", json!({})));
+    assert_eq!(said.iter().filter(|it| **it == delete).count(), 2, "each can fail");
+    assert!(matches!(&said[1], Action::Say(_)) && said.len() == 5, "{said:?}");
     let (pauses, said) =
         fails(&[refused(429, "Too Many Requests", Some(17)), refused(502, "Bad Gateway", None)]);
     assert_eq!((&pauses[..], said.len()), (&[17, 2][..], 3));
