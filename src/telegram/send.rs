@@ -84,11 +84,13 @@ struct Job {
     edits: Option<i64>,
     /// The message that shows it.
     shown: Option<i64>,
+    /// The call under way without its entities, had it any.
+    plain: Option<Call>,
 }
 
 impl Job {
     fn beside(what: What, chat: i64, call: Call) -> Job {
-        Job { chat, what, calls: VecDeque::from([call]), edits: None, shown: None }
+        Job { chat, what, calls: VecDeque::from([call]), edits: None, shown: None, plain: None }
     }
 
     fn is_part(&self) -> bool {
@@ -206,7 +208,7 @@ impl Sender {
         }
         let (delivery, part) = (send.delivery.clone(), send.part);
         let what = What::Part { delivery, part, preview: !send.last, digest };
-        let job = Job { chat, what, calls: request.calls, edits, shown };
+        let job = Job { chat, what, calls: request.calls, edits, shown, plain: None };
         let waits = self.is_in_flight(chat) || self.waiting.iter().any(|job| job.chat == chat);
         let late = |at: Option<Instant>| at.is_some_and(|at| at > now + PREVIEW_WAITS);
         if let Some(until) = self.pace.held(chat) {
@@ -279,6 +281,7 @@ impl Sender {
 
     fn launch(&mut self, mut job: Job, now: Instant, actions: &mut Vec<Action>) {
         let Some(call) = job.calls.pop_front() else { return };
+        job.plain = request::plain(&call);
         match job.what {
             What::Typing => self.pace.take_unseen(now),
             What::Part { .. } | What::Delete => self.pace.take(job.chat, now),
@@ -301,6 +304,11 @@ impl Sender {
         let Some(at) = self.flying.iter().position(|(known, _)| *known == ticket) else { return };
         let (_, mut job) = self.flying.swap_remove(at);
         let chat = job.chat;
+        let plain = job.plain.take();
+        if let Some(call) = plain.filter(|_| verdict::blames_entities(outcome)) {
+            job.calls.push_front(call);
+            return self.waiting.push_front(job);
+        }
         if let What::Part { delivery, part, digest, .. } = &job.what {
             match verdict::of(outcome, job.edits.take()) {
                 Ok(message) => {

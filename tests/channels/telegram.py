@@ -223,7 +223,7 @@ def check_text(text, limit, entities, what):
         else:
             inside = raw[2 * at:2 * (at + length)].decode("utf-16-le")
             bad = "space" if inside != inside.strip(" \t\n\r\v\f") else bad
-            site = re.fullmatch(r"https?://([^/?#:]*)(?::([0-9]+))?(?:[/?#].*)?", entity.get("url", "http://a.b"))
+            site = re.fullmatch(r"(?i)https?://([^/?#:]*)(?::([0-9]+))?(?:[/?#].*)?", entity.get("url", "http://a.b"))
             if not site or "." not in site[1] or re.search(r"[^a-z0-9._~!$&'*+,;=()\u0080-\U0010ffff-]", site[1], re.I) \
                     or not 1 <= int(site[2] or 1) <= 65535:
                 bad = "address"

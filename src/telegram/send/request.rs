@@ -102,6 +102,15 @@ pub fn typing(conversation: &str, thread: Option<&str>) -> Result<(i64, Call), S
     Ok((chat, call("sendChatAction", parameters)))
 }
 
+/// The same call without entities; `None`: it has none.
+pub fn plain(of: &Call) -> Option<Call> {
+    let name =
+        ["entities", "caption_entities"].into_iter().find(|it| of.parameters.get(it).is_some())?;
+    let mut call = of.clone();
+    call.parameters.as_object_mut()?.remove(name);
+    Some(call)
+}
+
 fn call(method: &'static str, parameters: Value) -> Call {
     Call { method, parameters, files: Vec::new() }
 }

@@ -191,6 +191,40 @@ fn an_answer_becomes_the_receipt_of_its_kind() {
 }
 
 #[test]
+fn what_is_refused_for_its_entities_is_sent_once_more_without_them() {
+    let refused = |why: &str| {
+        refusal(
+            &json!({ "ok": false, "error_code": 400, "description": format!("Bad Request: {why}") }),
+        )
+    };
+    let file = json!({ "path": "/f", "name": "f", "type": "" });
+    for (members, why, again) in [
+        (json!({}), "entity URL 'https://x/' is invalid: URL host is empty", true),
+        (json!({ "replaces": "9" }), "wrong HTTP URL specified", true),
+        (json!({ "files": [file] }), "ENTITY_BOUNDS_INVALID", true),
+        (json!({ "format": "text" }), "ENTITY_BOUNDS_INVALID", false),
+        (json!({}), "chat not found", false),
+    ] {
+        let (mut sender, now) = (Sender::default(), Instant::now());
+        let mut send = part(&json!({ "text": "**a**", "format": "markdown" }));
+        send.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        let (first, _) = split(sender.step(line(&send), now));
+        let answer = |ticket| Event::Answer { ticket, outcome: refused(why) };
+        let (second, told) = split(sender.step(answer(first[0].0), now));
+        assert_eq!((second.len(), told.len()), if again { (1, 0) } else { (0, 1) }, "{why}");
+        if again {
+            let mut wanted = first[0].1.clone();
+            let parameters = wanted.parameters.as_object_mut().unwrap();
+            parameters.retain(|name, _| !name.ends_with("entities"));
+            assert_eq!(second[0].1, wanted);
+            assert_ne!(second[0].1, first[0].1);
+            let (third, told) = split(sender.step(answer(second[0].0), now));
+            assert_eq!((third.len(), &told[0]["kind"]), (0, &json!("permanent")), "no third time");
+        }
+    }
+}
+
+#[test]
 fn what_is_no_id_of_telegram_fails_for_good_and_is_not_sent() {
     for members in [
         json!({ "conversation": "hermes-gateway-check" }),

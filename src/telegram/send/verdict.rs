@@ -26,6 +26,13 @@ pub fn of(outcome: &Outcome, edits: Option<i64>) -> Result<i64, Failed> {
     }
 }
 
+/// Whether the message may be taken without its entities: of links Telegram says what is wrong with the URL.
+pub fn blames_entities(outcome: &Outcome) -> bool {
+    let Err(Failure::Refused(refusal)) = outcome else { return false };
+    let said = refusal.description.to_ascii_lowercase();
+    refusal.code == 400 && (said.contains("entit") || said.contains("url"))
+}
+
 fn is_unchanged(refusal: &Refusal) -> bool {
     refusal.code == 400 && refusal.description.contains("message is not modified")
 }
