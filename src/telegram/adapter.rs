@@ -25,12 +25,10 @@ use crate::exit::Exit;
 use crate::json::object;
 use crate::limits::{AGENT_READ, MAX_CHANNEL_LINE};
 use crate::subprocess::{Children, LineBuffer};
-use crate::sys::clock::rfc3339;
 use crate::sys::fd::{EventFd, STDERR, STDIN, STDOUT, write_all};
 use crate::sys::fs::{read_own, replace_unsynced};
-use crate::sys::gather::Gather;
-use crate::sys::memory::release_pages;
 use crate::sys::poll::{Interest, wait_any};
+use crate::sys::{clock::rfc3339, gather::Gather, memory::release_pages};
 
 /// What is under way may take so long once the gateway has closed its end, which waits for a second.
 const END_WITHIN: Duration = Duration::from_millis(900);
@@ -92,8 +90,8 @@ pub fn run(options: Options, children: Arc<Children>) -> io::Result<Exit> {
             return Ok(Exit::Config);
         }
     };
-    let (url, end) = (options.api_url.clone(), EventFd::new()?);
-    let client = Arc::new(Client { url, token, children, end, kept: Default::default() });
+    let (url, end, kept) = (options.api_url.clone(), EventFd::new()?, Default::default());
+    let client = Arc::new(Client { url, token, children, end, kept });
     let jobs = Jobs::new(Arc::clone(&client))?;
     let adapter = Adapter {
         options,
