@@ -44,7 +44,7 @@ pub enum Event {
         ticket: u64,
         result: Result<(String, u64), String>,
     },
-    /// [`Receiver::timer`] is due.
+    /// [`Receiver::timer`](super::Receiver::timer) is due.
     Timer,
 }
 
