@@ -238,7 +238,7 @@ fn storm(kills: usize, forgetful: bool, living: bool) -> Aftermath {
     let agents: PathBuf = home.path().join("agents");
     let target = Target::start();
     home.configure(&format!(
-        "{}{}[limits]\nmax_attempts = 200\nmax_turns = 4\n",
+        "{}{}[limits]\nmax_attempts = 20\nmax_turns = 4\n",
         if living { living_agent(&agents) } else { agent(&agents) },
         target.config("out", "")
     ));

@@ -28,11 +28,12 @@ fn notes() -> String {
 /// Checks an adapter whose platform is a directory with so many messages.
 fn check(adapter: &str, wait: &str) -> Outcome {
     let dir = TempDir::new("");
-    begin(&dir, adapter, wait, 30).finish(LIMIT)
+    let (_home, check) = begin(&dir, adapter, wait, 30);
+    check.finish(LIMIT)
 }
 
 /// Begins such a check. It has its temporary directory in that directory.
-fn begin(dir: &TempDir, adapter: &str, wait: &str, messages: usize) -> Process {
+fn begin(dir: &TempDir, adapter: &str, wait: &str, messages: usize) -> (Home, Process) {
     let home = Home::new();
     let place = |name: &str| dir.path().join(name);
     fs::create_dir(place("to")).unwrap();
@@ -45,7 +46,8 @@ fn begin(dir: &TempDir, adapter: &str, wait: &str, messages: usize) -> Process {
         (place("adapter").display().to_string(), dir.path().display().to_string());
     let words = ["channel", "check", "--to", "ann", "--wait", wait, "--", &adapter, &chat];
     fs::create_dir(place("tmp")).unwrap();
-    Process::spawn(home.command(&words).env("TMPDIR", place("tmp")))
+    let check = Process::spawn(home.command(&words).env("TMPDIR", place("tmp")));
+    (home, check)
 }
 
 #[test]
@@ -61,7 +63,7 @@ fn a_signal_ends_the_check_and_its_adapter_and_nothing_of_them_is_left() {
         } else {
             adapter.replace("say(\"ready", "dict(op=\"ready")
         };
-        let check = begin(&dir, &adapter, "100", 0);
+        let (_home, check) = begin(&dir, &adapter, "100", 0);
         let pid: i32 = eventually("the adapter", || {
             fs::read_to_string(dir.path().join("pid")).ok()?.parse().ok()
         });
