@@ -20,8 +20,8 @@
 //!                  │                 │
 //!               session           systemd      order, turns, retries │ systemctl, sd_notify, units
 //!        ┌─────────┼─────────┐
-//!     journal    agent    delivery             what is durable │ who answers │ where replies go
-//!                  └────┬────┘
+//!     journal    agent    delivery   telegram  what is durable │ who answers │ where replies go │ of cli
+//!                  └────┬────┴──────────┘
 //!                    outbound                  HTTP client, curl
 //!                       │
 //!                     http                     HTTP/1.1: server and formats
