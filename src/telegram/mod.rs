@@ -12,7 +12,7 @@ mod client;
 mod form;
 mod jobs;
 mod lines;
-mod markdown;
+pub mod markdown;
 mod receive;
 mod send;
 mod start;
