@@ -29,6 +29,10 @@ const SESSIONS: usize = 50;
 const READY: Duration = Duration::from_secs(1);
 const READY_AT_WORST: Duration = Duration::from_secs(3);
 
+/// One life of so many lasts until all turns have run: a message that each of its 20 attempts was cut short of
+/// is given up, and on a busy machine most are.
+const LONG: usize = 8;
+
 /// The gateway's one home, and how long its starts took.
 struct Killer<'a> {
     home: Home,
@@ -79,6 +83,9 @@ impl Killer<'_> {
             process
         } else {
             let process = self.start();
+            if self.chance.below(LONG) == 0 {
+                self.wait_for_turns();
+            }
             pause(self.moment(120_000));
             self.kill_agent();
             if self.chance.below(5) == 0 {
@@ -99,6 +106,15 @@ impl Killer<'_> {
         if self.forgetful {
             forget(&self.home, 3);
         }
+    }
+
+    /// Waits until all that was accepted has run.
+    fn wait_for_turns(&self) {
+        let mut control = Connection::unix(&self.home.control_socket());
+        eventually("the end of all turns", || {
+            let turns = control.get("/v1/status", &[]).assert_status(200).json()["turns"].clone();
+            (turns["running"] == 0 && turns["waiting"] == 0).then_some(())
+        });
     }
 
     /// Kills the agent that stays, half of the times, and lets another one begin its work.
