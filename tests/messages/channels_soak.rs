@@ -22,6 +22,9 @@ const PLACE: &str = "…";
 
 const LINES: usize = 9;
 
+/// How many adapters of one gateway may be lost in a row: it pauses for twice as long after each, 8 s here.
+const LOST: usize = 5;
+
 /// An agent that writes down what it begins and ends. A long reply comes in several pieces.
 fn agent(book: &Path) -> String {
     let line = |step: &str| {
@@ -171,7 +174,8 @@ impl Soak {
             fs::remove_file(&full).unwrap();
         }
         pause(Duration::from_micros(self.chance.below(30_000) as u64));
-        let what = self.chance.below(3);
+        let lost = self.adapters().saturating_sub(self.before);
+        let what = if lost < LOST { self.chance.below(3) } else { 0 };
         if what != 0 {
             let pid = eventually("an adapter", || self.adapter());
             self.kills[1] += usize::from(kill(pid, libc::SIGKILL).is_ok());
