@@ -1,26 +1,29 @@
 //! What the sessions keep on disk, and whose it is. Pure: sizes and times come in.
 
 use super::message_table::Digest;
-use super::tree::TreeOf;
+use super::tree::{Tree, halves};
 use crate::limits::SESSION_PAGE;
 use crate::shares::{LimitReached, Shares};
 use crate::sys::gather::Gather;
 
-/// What one session keeps on disk.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct SessionUsage {
-    /// When it was last used, in milliseconds of the journal's time.
-    used: u64,
-    /// Whole pages.
-    bytes: u64,
-    /// The index of its principal in the list.
-    principal: usize,
+/// What one session keeps on disk: when it was last used, in milliseconds of the journal's time; its bytes, in
+/// whole pages; the index of its principal in the list.
+type SessionUsage = (u64, u64, usize);
+
+fn pack((used, bytes, principal): SessionUsage) -> u128 {
+    u128::from(used) << 64 | u128::from(bytes / SESSION_PAGE) << 32 | principal as u128
 }
 
-/// The sessions that have files, some 100 bytes of memory each.
+fn unpack(number: u128) -> SessionUsage {
+    let (used, rest) = halves(number);
+    (used, (rest >> 32) * SESSION_PAGE, usize::try_from(rest & u64::from(u32::MAX)).unwrap_or(0))
+}
+
+/// The sessions that have files, some 60 bytes of memory each.
 #[derive(Debug, Default)]
 pub struct TranscriptUsage {
-    pub sessions: TreeOf<SessionUsage>,
+    /// A [`SessionUsage`] each, packed.
+    sessions: Tree,
     /// Bytes by principal.
     pub principals: Vec<(String, u64)>,
     /// What the journal's time was when it was last told, in milliseconds.
@@ -32,34 +35,38 @@ impl TranscriptUsage {
     pub fn set(&mut self, session: Digest, principal: &str, bytes: u64, used: u64) {
         self.remove(session);
         let known = self.principals.iter().position(|(name, _)| name == principal);
-        let principal = known.unwrap_or_else(|| {
+        let at = known.unwrap_or_else(|| {
             self.principals.push((principal.to_owned(), 0));
             self.principals.len() - 1
         });
         // One more page for the file that says whose it is.
         let bytes = (bytes.div_ceil(SESSION_PAGE) + 1) * SESSION_PAGE;
-        self.principals[principal].1 += bytes;
-        *self.sessions.of(session) = SessionUsage { used, bytes, principal };
+        self.principals[at].1 += bytes;
+        self.sessions.insert(session, pack((used, bytes, at)));
+    }
+
+    pub fn get(&self, session: Digest) -> Option<SessionUsage> {
+        self.sessions.get(&session).map(|number| unpack(*number))
     }
 
     /// A session is used now, or has room set aside for its first turn.
     pub fn touch(&mut self, session: Digest, principal: &str, now: u64) {
-        let kept = self.sessions.get(session);
-        let bytes = kept.map_or(SESSION_PAGE, |kept| kept.bytes - SESSION_PAGE);
+        let bytes = self.get(session).map_or(SESSION_PAGE, |(_, bytes, _)| bytes - SESSION_PAGE);
         self.set(session, principal, bytes, now);
     }
 
     /// Returns how many bytes it had.
     pub fn remove(&mut self, session: Digest) -> u64 {
-        let Some(kept) = self.sessions.remove(session) else { return 0 };
-        self.principals[kept.principal].1 -= kept.bytes;
-        kept.bytes
+        let Some(kept) = self.sessions.remove(&session) else { return 0 };
+        let (_, bytes, principal) = unpack(kept);
+        self.principals[principal].1 -= bytes;
+        bytes
     }
 
     /// Whether a session is of one of these principals, or not counted yet.
     pub fn may_be_of(&self, session: Digest, whose: &dyn Fn(&str) -> bool) -> bool {
-        let kept = self.sessions.get(session);
-        kept.is_none_or(|kept| whose(&self.principals[kept.principal].0))
+        let kept = self.get(session);
+        kept.is_none_or(|(_, _, principal)| whose(&self.principals[principal].0))
     }
 
     /// Whether a principal may go on with this session, or begin it.
@@ -75,7 +82,7 @@ impl TranscriptUsage {
         let own = self.principals.iter().find(|(name, _)| name == principal);
         let all = self.principals.iter().map(|(_, bytes)| bytes).sum();
         // The page of a first turn, and that of its file's owner.
-        let more = if self.sessions.get(session).is_some() { 0 } else { 2 * SESSION_PAGE };
+        let more = if self.get(session).is_some() { 0 } else { 2 * SESSION_PAGE };
         let held = (own.map_or(0, |(_, bytes)| *bytes), all);
         shares.admit(principal, held, more, ("limits.max_transcripts", limit))
     }
@@ -83,9 +90,9 @@ impl TranscriptUsage {
     /// Sessions of a principal, or of all, that were not used after `before`; the longest idle first.
     pub fn oldest(&self, principal: Option<&str>, before: u64) -> Vec<Digest> {
         let is_mine = |at: usize| principal.is_none_or(|name| self.principals[at].0 == name);
-        let is_old = |kept: &SessionUsage| kept.used <= before && is_mine(kept.principal);
-        let old = self.sessions.iter().filter(|(_, kept)| is_old(kept));
-        let mut old: Vec<(u64, Digest)> = old.map(|(session, kept)| (kept.used, *session)).gather();
+        let all = self.sessions.iter().map(|(session, kept)| (*session, unpack(*kept)));
+        let old = all.filter(|(_, (used, _, whose))| *used <= before && is_mine(*whose));
+        let mut old: Vec<(u64, Digest)> = old.map(|(session, (used, ..))| (used, session)).gather();
         old.sort_unstable();
         old.into_iter().map(|(_, session)| session).gather()
     }
@@ -113,7 +120,7 @@ mod tests {
         assert_eq!(usage.oldest(None, 20), [2, 1]);
         assert_eq!(usage.oldest(None, u64::MAX), [2, 1, 3]);
         assert_eq!((usage.remove(2), usage.remove(2)), (2 * SESSION_PAGE, 0));
-        assert_eq!((bytes(&usage), usage.sessions.get(2).is_some()), (vec![3, 3], false));
+        assert_eq!((bytes(&usage), usage.get(2).is_some()), (vec![3, 3], false));
     }
 
     #[test]

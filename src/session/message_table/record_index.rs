@@ -2,7 +2,7 @@
 
 use super::owner::Digest;
 use crate::session::id::Id;
-use crate::session::tree::Tree;
+use crate::session::tree::{Tree, halves};
 
 /// What is known of a session that was reset.
 #[derive(Debug, Default)]
@@ -49,14 +49,14 @@ impl RecordIndex {
     /// Takes out a run and those before it of its message.
     pub fn remove(&mut self, session: Digest, mut run: u64) {
         while let Some(value) = self.0.remove(&key(session, run)) {
-            run = number_of(value);
+            run = halves(value).1;
         }
     }
 
     /// The numbers after this one that are the first of a message, or of something else, in order.
     pub fn firsts(&self, session: Digest, after: u64) -> impl DoubleEndedIterator<Item = u64> {
         let all = self.0.range(key(session, after.saturating_add(1))..=key(session, u64::MAX));
-        all.filter(|(_, value)| number_of(**value) == 0).map(|(key, _)| number_of(*key))
+        all.filter(|(_, value)| halves(**value).1 == 0).map(|(key, _)| halves(*key).1)
     }
 
     /// The numbers after this one, in order.
@@ -70,16 +70,12 @@ impl RecordIndex {
 
 /// The numbers of a run, and 0 for those that it does not have.
 fn numbers(key: u128, value: u128) -> [u64; MORE + 1] {
-    let mut all = [number_of(key); MORE + 1];
+    let mut all = [halves(key).1; MORE + 1];
     for at in 0..MORE {
-        let distance = number_of(value >> (64 + BITS * at)) & ((1 << BITS) - 1);
+        let distance = halves(value >> (64 + BITS * at)).1 & ((1 << BITS) - 1);
         all[at + 1] = if distance == 0 { 0 } else { all[at] + distance };
     }
     all
-}
-
-fn number_of(key: u128) -> u64 {
-    u64::try_from(key & u128::from(u64::MAX)).unwrap_or(0)
 }
 
 fn key(session: Digest, number: u64) -> u128 {

@@ -4,6 +4,7 @@
 use super::{Digest, Entry, Id, MessageTable, session_digest};
 use crate::journal::record::{Record, id_of};
 use crate::session::states::TurnState;
+use crate::session::tree::halves;
 use crate::sys::gather::Gather;
 
 impl MessageTable {
@@ -46,7 +47,7 @@ impl MessageTable {
 
     /// The record of the living agent's own session for this one; 0 without one.
     pub fn agent_session_of(&self, session: Digest) -> u64 {
-        self.agent_sessions.get(&session).map_or(0, |kept| number_and_bytes(*kept).0)
+        self.agent_sessions.get(&session).map_or(0, |kept| halves(*kept).0)
     }
 
     /// The record of this number has the living agent's own session for this one of a principal; 0: there
@@ -61,7 +62,7 @@ impl MessageTable {
             0 => self.agent_sessions.remove(&session),
             _ => self.agent_sessions.insert(session, u128::from(number) << 64 | u128::from(bytes)),
         };
-        let (before, freed) = before.map_or((0, 0), number_and_bytes);
+        let (before, freed) = before.map_or((0, 0), halves);
         let own = self.accounts.of(principal);
         own.agent_session_bytes = own.agent_session_bytes + bytes - freed;
         self.records.remove(session, before);
@@ -151,10 +152,4 @@ impl MessageTable {
             Ok(Record::Accepted(_) | Record::Step { .. }) | Err(_) => false,
         }
     }
-}
-
-/// What is known of the record of an agent's session.
-fn number_and_bytes(kept: u128) -> (u64, u64) {
-    let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or(0);
-    (half(kept >> 64), half(kept))
 }

@@ -54,7 +54,7 @@ impl Transcripts {
         // A power cut may have left one of the two files alone.
         for session in self.sessions(".jsonl")?.chain(self.sessions(".json")?) {
             let _alone = lock(&self.reconciled);
-            if lock(&self.usage).sessions.get(session).is_some() {
+            if lock(&self.usage).get(session).is_some() {
                 continue;
             }
             let about = self.find(session);
