@@ -1,5 +1,7 @@
 //! One adapter from its start to its end.
 
+mod news;
+
 use std::io;
 use std::os::fd::AsFd;
 use std::path::PathBuf;
@@ -11,10 +13,10 @@ use super::files::FilesDir;
 use super::inbound;
 use super::link::{Action, Event, Link};
 use super::outbound;
-use super::shared::{UNAUTHORIZED, UP};
-use super::wire::{self, Connection as At, News, Offer, Ready};
+use super::shared::UP;
+use super::wire::{self, Offer, Ready};
 use super::worker::Worker;
-use crate::escape::{escaped, first_chars};
+use crate::escape::escaped;
 use crate::exit::Exit;
 use crate::limits::{MAX_CHANNEL_TEXT, MAX_SHOWN_VALUE};
 use crate::sys::fs::private_dir;
@@ -34,9 +36,6 @@ const READS_BEFORE_TIMER: usize = 4;
 
 /// Faults of one adapter that are said, and as much of its news.
 const MAX_COMPLAINTS: usize = 20;
-
-/// Characters that are kept of why something is so: a sentence of what to do about it.
-const MAX_WORDS: usize = 400;
 
 /// How an adapter has ended.
 pub(super) enum End {
@@ -169,6 +168,10 @@ impl Connection<'_> {
             match action {
                 Action::Write(line) => self.adapter.send(&line),
                 Action::Ready(ready) => self.ready(&ready),
+                // By other lists than those that hold now: the next adapter offers it again.
+                Action::Offer { serial, .. } if self.ends_at.is_some() => {
+                    self.worker.inbound.put_off(serial);
+                }
                 Action::Offer { serial, offer } => {
                     if let Offer::Moved { from, to } = &offer {
                         self.worker.outbound.follow(from, to, Instant::now());
@@ -176,7 +179,8 @@ impl Connection<'_> {
                     self.inbound(|inbound, context| inbound.offer(context, serial, offer));
                 }
                 Action::Receipt(receipt) => {
-                    if !self.worker.outbound.receipt(&receipt, Instant::now()) {
+                    let Worker { hub, outbound, .. } = &mut *self.worker;
+                    if !outbound.receipt(hub, &receipt, Instant::now()) {
                         let (delivery, part) = (shown(&receipt.delivery), receipt.part);
                         self.complain(&format!("nothing is known of part {part} of {delivery}"));
                     }
@@ -205,40 +209,11 @@ impl Connection<'_> {
                 shown(&before)
             );
         }
-        self.ready_at = Some(Instant::now());
+        let now = *self.ready_at.insert(Instant::now());
         self.worker.inbound.begin(account);
-        self.worker.outbound.ready(ready, Instant::now());
+        self.worker.outbound.ready(ready, now);
         self.worker.shared.set(UP, "");
         self.worker.shared.lock().status.account.clone_from(account);
-    }
-
-    fn news(&mut self, news: News) {
-        let shared = &self.worker.shared;
-        match news {
-            News::Gap { since, why } => {
-                let gap = format!("since {}: {}", shown(&since), words(&why));
-                shared.lock().status.gap.clone_from(&gap);
-                self.tell(&format!("what came meanwhile is not known, {gap}"));
-            }
-            News::Status { state, why } => {
-                let word = match state {
-                    At::Up => UP,
-                    At::Connecting => "connecting",
-                    At::Limited => "limited",
-                    At::Conflict => "conflict",
-                    At::Unauthorized => UNAUTHORIZED,
-                };
-                if state == At::Limited {
-                    self.worker.outbound.limited(Instant::now());
-                }
-                let same = shared.lock().status.state == word;
-                let why = words(&why);
-                shared.set(word, &why);
-                if !same {
-                    self.tell(&format!("it is {word}: {why}"));
-                }
-            }
-        }
     }
 
     /// Says what an adapter does wrong, the first times.
@@ -390,9 +365,4 @@ impl Connection<'_> {
             Ok(_) | Err(_) => End::Failed(how),
         }
     }
-}
-
-/// What an adapter says to operators, for a log or a terminal.
-fn words(text: &str) -> String {
-    escaped(&first_chars(text, MAX_WORDS), false)
 }

@@ -108,6 +108,11 @@ impl Inbound {
         }
     }
 
+    /// An offer comes too late for this adapter.
+    pub fn put_off(&mut self, serial: u64) {
+        self.answer(serial, later("the adapter is ending"));
+    }
+
     /// Whether an offer is behind one that is to be offered again: it is refused with that, and what is taken
     /// of it would be in front of that.
     fn comes_again(&self, serial: u64) -> bool {

@@ -2,23 +2,22 @@
 //! process.
 
 mod handed;
+mod show;
 
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::adapter::Adapter;
-use super::outbox::{Abilities, Action, Delivery, Draft, Outbox, Rules, Send};
+use super::outbox::{Abilities, Action, Delivery, Outbox, Rules, Send};
 use super::wire::{self, Can, Ready, Receipt};
 use crate::config::Channel;
 use crate::journal::record::{Fact, Step};
-use crate::session::{Hub, Id, Place, Refusal, Running, ToSend};
+use crate::limits::DISK_RETRY_DELAY;
+use crate::session::{Hub, Id, Refusal, Running, ToSend};
 use crate::sys::gather::Gather;
 use crate::sys::random;
 use handed::Handed;
-
-/// Platforms show that somebody types for five seconds.
-const TYPING_EVERY: Duration = Duration::from_secs(4);
 
 /// How often replies that wait are looked at for their age.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
@@ -31,9 +30,6 @@ const READ_AGAIN: Duration = Duration::from_secs(300);
 
 /// Bytes of texts that are handed over at once: what an adapter does not read waits in memory.
 const MAX_IN_FLIGHT: u64 = 1 << 20;
-
-/// When an adapter is asked again whether it reads.
-const ROOM_AGAIN: Duration = Duration::from_secs(1);
 
 /// What answers a question.
 const BUTTONS: [(&str, &str); 2] = [("allow", "Allow once"), ("deny", "Deny")];
@@ -135,8 +131,10 @@ impl Outbound {
     }
 
     /// What an adapter says of a part. False: it was not waited for.
-    pub fn receipt(&mut self, receipt: &Receipt, now: Instant) -> bool {
-        let Some(id) = Id::parse(&receipt.delivery) else { return false };
+    pub fn receipt(&mut self, hub: &Hub, receipt: &Receipt, now: Instant) -> bool {
+        let id = receipt.delivery.split('.').next().and_then(Id::parse);
+        let known = id.filter(|id| hub.delivery_name(*id) == receipt.delivery);
+        let Some(id) = known else { return false };
         self.handed.answered(id);
         self.outbox.receipt(id, receipt, random::number(), now)
     }
@@ -186,14 +184,14 @@ impl Outbound {
         self.preview_at = shows.then(|| self.preview_at.unwrap_or(now));
     }
 
-    /// What is to be sent of a message. What is not, or not any more, is left out.
+    /// What is to be sent of a message. What is not, or not any more, is left out; what is to be given up stays
+    /// where the journal does not take that.
     fn find(&mut self, Context { hub, .. }: Context<'_>, id: Id, now: Instant) -> Option<ToSend> {
         let found = hub.to_send(id);
         let why = found.as_ref().and_then(|it| Some((it.attempts, it.give_up.clone()?)));
         if let Some((attempts, why)) = why {
-            // Where the journal does not take it, it is found again.
             if hub.settle(id, attempts, Step::Dead(why)).is_err() {
-                return None;
+                return found;
             }
         } else if found.is_some() {
             return found;
@@ -229,14 +227,15 @@ impl Outbound {
                         }
                     }
                     Action::Send(send) => {
-                        let line = self.line(&send);
+                        let line = self.line(&send, &context.hub.delivery_name(send.id));
                         if let Some(adapter) = adapter.as_deref_mut() {
                             adapter.send(&line);
                             self.handed.add(send.id, send.part, adapter.given());
                         }
                     }
                     Action::Delete { id, conversation, message } => {
-                        let line = wire::delete(&id.to_string(), &conversation, &message);
+                        let name = context.hub.delivery_name(id);
+                        let line = wire::delete(&name, &conversation, &message);
                         adapter.iter_mut().for_each(|adapter| adapter.send(&line));
                     }
                     Action::Moved { from, to } => {
@@ -261,6 +260,9 @@ impl Outbound {
 
     fn load(&mut self, context: Context<'_>, id: Id, now: Instant) {
         let Some(it) = self.find(context, id, now) else { return };
+        if it.give_up.is_some() {
+            return self.outbox.put_off(id, now + DISK_RETRY_DELAY, now);
+        }
         let text = match context.hub.text_to_send(id) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::InvalidData => {
@@ -323,11 +325,11 @@ impl Outbound {
         }
     }
 
-    /// The line that hands a part over.
-    fn line(&self, send: &Send) -> String {
+    /// The line that hands a part over, of the delivery of this name.
+    fn line(&self, send: &Send, delivery: &str) -> String {
         let asks = send.prompt.is_some() && self.can.has(Can::BUTTONS);
         wire::send(&wire::Send {
-            delivery: &send.id.to_string(),
+            delivery,
             attempt: send.attempt,
             part: send.part,
             parts: send.parts,
@@ -341,53 +343,6 @@ impl Outbound {
             replaces: send.replaces.as_deref(),
             last: send.last,
         })
-    }
-
-    /// Shows that turns run, and what they have said so far.
-    fn show(&mut self, context: Context<'_>, adapter: Option<&mut Adapter>, now: Instant) {
-        let Some(adapter) = adapter.filter(|adapter| adapter.has_room()) else {
-            // It is looked at again once it reads.
-            let later = |at: &mut Option<Instant>| *at = at.map(|at| at.max(now + ROOM_AGAIN));
-            return [&mut self.typing_at, &mut self.preview_at].into_iter().for_each(later);
-        };
-        if self.typing_at.take_if(|at| *at <= now).is_some() {
-            self.typing_at = Some(now + TYPING_EVERY);
-            let mut shown: Vec<&Place> = Vec::new();
-            for Running { place, .. } in self.running.iter().filter(|it| !it.asks) {
-                if !shown.contains(&place) {
-                    adapter.send(&wire::typing(&place.conversation, place.thread.as_deref()));
-                    shown.push(place);
-                }
-            }
-        }
-        if self.preview_at.take_if(|at| *at <= now).is_none() {
-            return;
-        }
-        self.preview_at = Some(now + context.channel.pace);
-        for it in &self.running {
-            let (mut text, mut more) = (String::new(), true);
-            // The first message of several is shown, and no more than that.
-            while more && (text.len() as u64) < 4 * self.max_len {
-                let piece = it.reply.snapshot(it.attempt, text.len());
-                text += &piece.text;
-                more = piece.more && piece.attempt == it.attempt;
-            }
-            if text.is_empty() {
-                continue;
-            }
-            if !self.shown.contains(&it.id) {
-                self.shown.push(it.id);
-            }
-            let draft = Draft {
-                id: it.id,
-                conversation: &it.place.conversation,
-                thread: it.place.thread.as_deref(),
-                reply_to: it.reply_to.as_deref(),
-                preview: it.preview.as_deref(),
-                text: &text,
-            };
-            self.outbox.preview(&draft, now);
-        }
     }
 
     /// When [`Outbound::work`] has something to do.

@@ -13,7 +13,7 @@ use super::notices::{Notice, UNWRITTEN};
 use super::reply::ReplyBuffer;
 use super::states::{DeliveryState, TurnState};
 use super::submit::Refusal;
-use crate::journal::record::{Accepted, Fact, Part, Record, Step};
+use crate::journal::record::{Fact, Part, Record, Step};
 use crate::sys::fd::EventFd;
 use crate::sys::gather::Gather;
 
@@ -200,6 +200,14 @@ impl Hub {
         })
     }
 
+    /// By what an adapter knows the reply of a message: what a message becomes that has begun anew is another one.
+    pub fn delivery_name(&self, id: Id) -> String {
+        match self.lock().table.get(id).map(|entry| (entry.accepted, entry.queued)) {
+            Some((accepted, queued)) if queued != accepted => format!("{id}.{queued}"),
+            _ => id.to_string(),
+        }
+    }
+
     /// Whether nothing more becomes of the turn of a message; also where it is not known.
     pub fn is_over(&self, id: Id) -> bool {
         self.lock().table.get(id).is_none_or(|entry| entry.turn.is_over())
@@ -292,28 +300,6 @@ impl Hub {
         state.replies.iter().filter_map(known).gather()
     }
 
-    /// Whether who has said something on a channel may still talk there; of one that is configured no more
-    /// nothing is known.
-    pub(super) fn is_served(&self, message: &Accepted) -> bool {
-        let settings = self.settings();
-        let origin = message.origin.as_deref().filter(|it| !it.from.is_empty());
-        let channel = message.deliver.as_ref().and_then(|it| settings.config.channel.get(it));
-        let Some((origin, channel)) = origin.zip(channel) else { return true };
-        let (state, name) = (self.lock(), &*channel.name);
-        if !origin.group {
-            let paired = |id: &str| state.table.fact(name, Fact::Paired, id).is_some();
-            return channel.serves(&origin.from, &paired);
-        }
-        // A group may be listed by either name.
-        let now = |group: &str| {
-            let mut place = Place { conversation: group.to_owned(), thread: None };
-            state.follow(name, &mut place);
-            place.conversation
-        };
-        let here = now(&origin.conversation);
-        channel.groups.iter().any(|group| *group == origin.conversation || now(group) == here)
-    }
-
     /// Whether a target is a channel, or still one, to which no delivery worker sends.
     pub(super) fn sends_itself(&self, state: &State, target: &str) -> bool {
         self.is_channel(target) || state.to_send.get(target).is_some()
@@ -380,7 +366,7 @@ impl State {
     }
 
     /// Where a conversation goes on.
-    fn follow(&self, channel: &str, place: &mut Place) {
+    pub(super) fn follow(&self, channel: &str, place: &mut Place) {
         for _ in 0..MAX_MOVES {
             let moved = self.table.fact(channel, Fact::Moved, &place.conversation);
             let Some(moved) = moved else { return };

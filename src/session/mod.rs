@@ -38,6 +38,7 @@ pub mod restart_record;
 mod restarts;
 mod retry;
 mod return_notices;
+mod served;
 mod session_eviction;
 mod states;
 mod stored_file;

@@ -3,13 +3,15 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::util;
+use util::fault::{self, Fault, When};
 use util::platform::{Platform, private};
 use util::sys::kill;
-use util::{DEADLINE, Gate, Gateway, Home, Process, eventually};
+use util::{DEADLINE, Gate, Gateway, Home, Process, eventually, pause};
 
 /// A gateway with a channel of this platform; `more` belongs to the channel.
 fn config(platform: &Platform, more: &str) -> String {
@@ -430,4 +432,97 @@ fn an_adapter_that_takes_less_gets_the_rest_of_a_reply_in_shorter_parts() {
     let numbers: Vec<_> = sent.iter().map(|it| it["part"].as_u64().unwrap()).collect();
     assert!(numbers.iter().copied().eq(0..sent.len() as u64), "{numbers:?}");
     assert_eq!(sent.last().unwrap()["parts"], sent.len());
+}
+
+#[test]
+fn who_is_nobody_else_any_more_has_no_turn_as_that() {
+    let home = Home::new();
+    let (platform, gate) = (Platform::new(&home, "platform"), Gate::closed(home.path()));
+    let with = |more: &str| format!("{}{}", gate.agent(), config(&platform, more));
+    home.configure(&with("as = { bob = \"owner\" }\n"));
+    let gateway = home.start();
+    // The second one waits for the first, in one session.
+    for (id, text) in [("m1", "one"), ("m2", "two")] {
+        platform.say(id, "bob", text);
+        platform.answer(id);
+    }
+    platform.say("m3", "ann", "three");
+    let ids = ["m1", "m2", "m3"].map(|id| platform.answer(id)["as"].as_str().unwrap().to_owned());
+    eventually("the first runs", || {
+        (gateway.api().message(&ids[0])["status"] == "running").then_some(())
+    });
+    let pid = platform.pid();
+    home.configure(&with(""));
+    home.run(&["reload"]).assert_code(0);
+    gate.open();
+    let ends = ids.map(|id| {
+        eventually("its end", || {
+            let status = gateway.api().message(&id)["status"].as_str().unwrap().to_owned();
+            (!["running", "queued"].contains(&&*status)).then_some(status)
+        })
+    });
+    assert_eq!(ends, ["done", "cancelled", "done"]);
+    // What he says now is his own.
+    platform.say("m4", "bob", "four");
+    let id = platform.answer("m4")["as"].as_str().unwrap().to_owned();
+    assert_eq!(gateway.api().message(&id)["principal"], "office:bob");
+    assert_eq!(platform.pid(), pid);
+}
+
+#[test]
+fn a_message_that_runs_anew_has_another_reply_to_its_adapter() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    let file = home.path().join("good");
+    let script = format!("test -e {} && cat", file.display());
+    let agent = format!("{}[limits]\nmax_attempts = 1\n", util::script(&script));
+    platform.plan(&json!({ "ready": { "outbound": "key" } }));
+    home.configure(&format!("{agent}{}", config(&platform, "")));
+    let gateway = home.start();
+    platform.say("m1", "ann", "one");
+    let failed = platform.shown("ann", 1).remove(0);
+    assert!(failed.starts_with("This could not be answered."), "{failed}");
+    until_sent(&gateway);
+    fs::write(&file, "").unwrap();
+    let id = platform.answer("m1")["as"].as_str().unwrap().to_owned();
+    home.run(&["journal", "retry", &id]).assert_code(0);
+    assert_eq!(platform.shown("ann", 2)[1], "one");
+    until_sent(&gateway);
+    let sent = platform.sent();
+    assert_ne!(sent[0]["delivery"], sent[1]["delivery"]);
+    assert!(sent.iter().all(|it| it["again"] == false), "{sent:?}");
+}
+
+#[test]
+fn a_reply_that_has_expired_on_a_full_disk_is_given_up_once_there_is_room() {
+    let home = Home::new();
+    let (platform, full) = (Platform::new(&home, "platform"), home.path().join("full"));
+    platform.plan(&json!({ "ready": { "send_window": 1 }, "rules": [{ "do": "hang" }] }));
+    home.configure(&config(&platform, "expire = \"1s\"\nuncertain = \"resend\"\n"));
+    let (when, on) = (When::While(&full), "journal");
+    let fault = Fault { call: "write+fallocate", error: libc::ENOSPC, when, on };
+    let gateway = fault.into(home.launch(), &home).start();
+    platform.say("m1", "ann", "one");
+    eventually("it is handed over", || {
+        platform.told().iter().any(|line| line["op"] == "send").then_some(())
+    });
+    // It grows old while nobody takes it.
+    pause(Duration::from_millis(1100));
+    fs::write(&full, "").unwrap();
+    platform.plan(&json!({ "ready": { "send_window": 1 } }));
+    kill(platform.pid(), libc::SIGKILL).unwrap();
+    eventually("it cannot be written down", || {
+        let lines = fault::hits(&home);
+        (!lines.is_empty()).then_some(())
+    });
+    eventually("another adapter is up", || {
+        (gateway.status()["channels"][0]["state"] == "up").then_some(())
+    });
+    fs::remove_file(&full).unwrap();
+    let id = platform.answer("m1")["as"].as_str().unwrap().to_owned();
+    eventually("it is a dead letter", || {
+        (gateway.api().message(&id)["deliveries"][0]["status"] == "dead").then_some(())
+    });
+    platform.say("m2", "ann", "two");
+    assert_eq!(platform.shown("ann", 1), ["two"]);
 }
