@@ -148,9 +148,9 @@ impl Page {
     fn link(&mut self, at: usize, (from, end): (usize, usize), open: &mut Vec<Open>) -> usize {
         let Some(index) = open.iter().rposition(|it| it.mark == '[') else { return at + 1 };
         let begin = open[index].at;
-        let text = &self.text[begin + 1..at];
+        let shows = |at: usize| !self.text[at].is_whitespace() && self.style[at] & DROPPED == 0;
         let close = if self.has(at + 1, "(") { self.address_end(at + 2, end) } else { None };
-        let Some(close) = close.filter(|_| text.iter().any(|c| !c.is_whitespace())) else {
+        let Some(close) = close.filter(|_| (begin + 1..at).any(shows)) else {
             open.remove(index);
             return at + 1;
         };

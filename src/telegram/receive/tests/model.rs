@@ -60,6 +60,7 @@ struct World {
     // What this adapter was shown, and what came since its last poll.
     shown: BTreeSet<i64>,
     asked_at: Instant,
+    confirmed: Option<i64>,
     news: bool,
     answered_at: Option<Instant>,
     /// It is not known that all is well: a poll that is not held comes before one that is.
@@ -93,6 +94,7 @@ impl World {
             gate: None,
             shown: BTreeSet::new(),
             asked_at: now,
+            confirmed: None,
             news: true,
             answered_at: None,
             failed: true,
@@ -167,6 +169,9 @@ impl World {
     fn poll(&mut self, call: &Call) {
         assert!(!self.polling, "two polls at once");
         let quick = self.now.saturating_duration_since(self.asked_at) < Duration::from_millis(400);
+        // One that confirms more goes on as well: what was forgotten as confirmed long ago comes once more.
+        let offset = call.parameters.get("offset").and_then(Value::as_i64);
+        self.news |= offset > std::mem::replace(&mut self.confirmed, offset);
         assert!(!quick || self.news, "a poll at once, and nothing has happened since the last");
         (self.polling, self.asked_at, self.news) = (true, self.now, false);
         self.polls += 1;
