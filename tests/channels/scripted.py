@@ -6,7 +6,9 @@ reads the others at any time; lines are whole JSON objects.
 
 in.jsonl       the test appends what people do: items of the protocol without "n"; "op" is "message"
                where it is absent. "gap" and "status" go out as they are. {"raw": TEXT} is printed
-               with a line feed, {"hex": "ff0a"} as these bytes, {"bytes": N} as so many "x".
+               with a line feed, {"hex": "ff0a"} as these bytes, {"bytes": N} as so many "x". Of an item
+               with "cut" the first process prints that share of its line, without the line feed, and then
+               sends itself SIGKILL; the file cut-INDEX says that it has.
 plan.json      how it behaves; the test replaces it by a rename at any time, and it need not be there
 pid            of the newest process
 lines.jsonl    all lines from the gateway, with "pid"
@@ -152,6 +154,7 @@ class Adapter:
                 sys.stdout.buffer.flush()
                 continue
             item = {"op": "message", **item}
+            cut = item.pop("cut", None)
             members = {k: v for k, v in item.items() if k not in ("op", "n", "index")}
             if item["op"] in ("gap", "status"):
                 say(item["op"], **members)
@@ -159,6 +162,12 @@ class Adapter:
             if self.ready["inbound"] == "cursor":
                 members.setdefault("cursor", str(item["index"] + 1))
             self.n = item["n"] = self.n + 1
+            if cut and not os.path.exists(f"cut-{item['index']}"):
+                line = json.dumps({"op": item["op"], "n": item["n"], **members}).encode()
+                sys.stdout.buffer.write(line[: int(len(line) * cut)])
+                sys.stdout.buffer.flush()
+                open(f"cut-{item['index']}", "w").close()
+                die()
             self.flying.append(item)
             say(item["op"], n=item["n"], **members)
             self.event("offers")

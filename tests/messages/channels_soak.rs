@@ -224,7 +224,8 @@ impl Soak {
             self.kills[1] += usize::from(kill(pid, libc::SIGKILL).is_ok());
         }
         // A start on a full disk has its own tests.
-        let empty = || stays_full.then(|| fs::remove_file(self.full()).unwrap());
+        let full = self.full();
+        let empty = || stays_full.then(|| fs::remove_file(&full).unwrap());
         if what == 1 {
             empty();
             return gateway;
@@ -271,7 +272,7 @@ impl Soak {
     #[track_caller]
     fn message(&self, gateway: &Gateway, id: &str) -> Value {
         let answer = gateway.api().get(&format!("/v1/messages/{id}"));
-        if self.conditions.small_journal && answer.status == 404 {
+        if self.conditions.small_journal && answer.status() == 404 {
             return json!({ "id": id, "status": "done", "deliveries": [{ "status": "delivered" }] });
         }
         answer.assert_status(200).json()
