@@ -25,7 +25,8 @@ const LINES: usize = 9;
 /// Parts that may be on their way at once.
 const WINDOW: usize = 8;
 
-/// Bytes behind a message where the journal is small: some 20 of these fill it.
+/// Long messages that come at once where the journal is small, and their bytes: more than it has room for.
+const BURST: usize = 40;
 const PADDING: usize = 40_000;
 
 /// How many adapters of one gateway may be lost in a row: it pauses for twice as long after each, 8 s here.
@@ -89,6 +90,8 @@ struct Soak {
     said: Vec<Said>,
     /// Writes of earlier gateways that have failed.
     failed_writes: usize,
+    /// Bytes behind each message, which the agent does not read.
+    padding: usize,
     kills: [usize; 2],
     /// Adapters that earlier gateways had.
     before: usize,
@@ -107,7 +110,7 @@ impl Soak {
         fs::write(&book, "").unwrap();
         let allow: Vec<String> = (0..conversations).map(|it| format!("c{it:02}")).collect();
         let limits = if conditions.small_journal {
-            "max_journal = \"1MiB\"\nkeep_results = 1\n"
+            "max_journal = \"1MiB\"\nkeep_results = 1\nmax_share = 100\n"
         } else {
             ""
         };
@@ -128,6 +131,7 @@ impl Soak {
             conversations,
             said: Vec::new(),
             failed_writes: 0,
+            padding: 0,
             kills: [0, 0],
             before: 0,
         };
@@ -181,8 +185,7 @@ impl Soak {
             let long = if self.chance.one_in(4) { " long" } else { "" };
             let text = format!("{conversation} {number}{long}");
             let id = format!("m{}", self.said.len());
-            let more = if self.conditions.small_journal { PADDING } else { 0 };
-            let whole = format!("{text}\n{}", "p".repeat(more));
+            let whole = format!("{text}\n{}", "p".repeat(self.padding));
             self.platform.put(&private(&id, &conversation, whole.trim_end()));
             self.said.push(Said { id, conversation, text });
         }
@@ -529,7 +532,12 @@ fn soak(conditions: Conditions) {
     let (messages, kills) = (rounds(150, 2000), rounds(12, 500));
     let mut soak = Soak::new(conditions, rounds(10, 50));
     let mut gateway = soak.start();
-    for _ in 0..kills {
+    for round in 0..kills {
+        if conditions.small_journal && round % 12 == 0 {
+            soak.padding = PADDING;
+            soak.say(BURST);
+            soak.padding = 0;
+        }
         soak.say(messages / kills);
         gateway = soak.round(gateway);
     }
