@@ -25,10 +25,6 @@ const LINES: usize = 9;
 /// Parts that may be on their way at once.
 const WINDOW: usize = 8;
 
-/// Long messages that come at once where the journal is small, and their bytes: more than it has room for.
-const BURST: usize = 40;
-const PADDING: usize = 40_000;
-
 /// How many adapters of one gateway may be lost in a row: it pauses for twice as long after each, 8 s here.
 const LOST: usize = 5;
 
@@ -76,8 +72,6 @@ struct Conditions {
     inbound: &'static str,
     /// The disk is full now and then.
     full_disk: bool,
-    /// The journal has room for a few messages.
-    small_journal: bool,
 }
 
 struct Soak {
@@ -90,8 +84,6 @@ struct Soak {
     said: Vec<Said>,
     /// Writes of earlier gateways that have failed.
     failed_writes: usize,
-    /// Bytes behind each message, which the agent does not read.
-    padding: usize,
     kills: [usize; 2],
     /// Adapters that earlier gateways had.
     before: usize,
@@ -109,13 +101,8 @@ impl Soak {
         let book = home.path().join("agents");
         fs::write(&book, "").unwrap();
         let allow: Vec<String> = (0..conversations).map(|it| format!("c{it:02}")).collect();
-        let limits = if conditions.small_journal {
-            "max_journal = \"1MiB\"\nkeep_results = 1\nmax_share = 100\n"
-        } else {
-            ""
-        };
         home.configure(&format!(
-            "{}[limits]\nmax_attempts = 20\nmax_turns = 4\nmax_queue_per_session = 100\n{limits}\
+            "{}[limits]\nmax_attempts = 20\nmax_turns = 4\nmax_queue_per_session = 100\n\
              [channel.office]\n{}allow = {}\nuncertain = {:?}\npreview = true\npace = \"100ms\"\n",
             agent(&book),
             platform.command(),
@@ -131,7 +118,6 @@ impl Soak {
             conversations,
             said: Vec::new(),
             failed_writes: 0,
-            padding: 0,
             kills: [0, 0],
             before: 0,
         };
@@ -185,8 +171,7 @@ impl Soak {
             let long = if self.chance.one_in(4) { " long" } else { "" };
             let text = format!("{conversation} {number}{long}");
             let id = format!("m{}", self.said.len());
-            let whole = format!("{text}\n{}", "p".repeat(self.padding));
-            self.platform.put(&private(&id, &conversation, whole.trim_end()));
+            self.platform.put(&private(&id, &conversation, &text));
             self.said.push(Said { id, conversation, text });
         }
     }
@@ -270,17 +255,6 @@ impl Soak {
         (whole / 2).min(Duration::from_secs(30)) + whole.min(Duration::from_secs(300))
     }
 
-    /// What the gateway knows of a message. What a small journal does not keep any more, or keeps by its id alone,
-    /// ought to have been delivered: the platform's books say whether it was.
-    #[track_caller]
-    fn message(&self, gateway: &Gateway, id: &str) -> Value {
-        let answer = gateway.api().get(&format!("/v1/messages/{id}"));
-        if self.conditions.small_journal && [404, 410].contains(&answer.status()) {
-            return json!({ "id": id, "status": "done", "deliveries": [{ "status": "delivered" }] });
-        }
-        answer.assert_status(200).json()
-    }
-
     /// Waits until all is answered and sent, as long as there is progress.
     #[track_caller]
     fn settle(&self, gateway: &Gateway) -> BTreeMap<String, Value> {
@@ -295,7 +269,7 @@ impl Soak {
             for said in &self.said {
                 let id = taken.get(&*said.text).filter(|_| !messages.contains_key(&said.id));
                 let Some(id) = id else { continue };
-                let message = self.message(gateway, id);
+                let message = gateway.api().message(id);
                 let status = message["deliveries"][0]["status"].as_str().unwrap_or_default();
                 if ["delivered", "dead"].contains(&status) {
                     messages.insert(said.id.clone(), message);
@@ -311,7 +285,7 @@ impl Soak {
                 let open = self.said.iter().filter(|it| !messages.contains_key(&it.id));
                 let open: Vec<_> = open
                     .map(|it| {
-                        let message = taken.get(&*it.text).map(|id| self.message(gateway, id));
+                        let message = taken.get(&*it.text).map(|id| gateway.api().message(id));
                         format!("{}: {message:?}", it.id)
                     })
                     .collect();
@@ -532,12 +506,7 @@ fn soak(conditions: Conditions) {
     let (messages, kills) = (rounds(150, 2000), rounds(12, 500));
     let mut soak = Soak::new(conditions, rounds(10, 50));
     let mut gateway = soak.start();
-    for round in 0..kills {
-        if conditions.small_journal && round % 12 == 0 {
-            soak.padding = PADDING;
-            soak.say(BURST);
-            soak.padding = 0;
-        }
+    for _ in 0..kills {
         soak.say(messages / kills);
         gateway = soak.round(gateway);
     }
@@ -552,14 +521,12 @@ fn soak(conditions: Conditions) {
     let wrong = audit(&soak, &settled);
     let first: Vec<_> = wrong.iter().take(20).map(String::as_str).collect();
     assert!(wrong.is_empty(), "{} complaints:\n{}", wrong.len(), first.join("\n"));
-    let refuses = conditions.full_disk || conditions.small_journal;
-    assert!(!refuses || soak.refusals() > 0, "there was always room");
+    assert!(!conditions.full_disk || soak.refusals() > 0, "no message was refused");
     assert!(!conditions.full_disk || soak.failed_writes() > 0, "no write has failed");
     soak.home.run(&["journal", "check"]).assert_code(0);
 }
 
-const AMPLE: Conditions =
-    Conditions { uncertain: "edit", inbound: "cursor", full_disk: false, small_journal: false };
+const AMPLE: Conditions = Conditions { uncertain: "edit", inbound: "cursor", full_disk: false };
 
 #[test]
 fn under_kills_each_message_is_one_turn_and_each_reply_arrives() {
@@ -579,9 +546,4 @@ fn under_kills_nothing_is_sent_twice_that_is_to_be_held() {
 #[test]
 fn the_same_holds_where_the_disk_is_full_for_a_while() {
     soak(Conditions { full_disk: true, ..AMPLE });
-}
-
-#[test]
-fn the_same_holds_where_the_journal_is_full_for_a_while() {
-    soak(Conditions { small_journal: true, ..AMPLE });
 }
