@@ -6,13 +6,18 @@ reads the others at any time; lines are whole JSON objects.
 
 in.jsonl       the test appends what people do: items of the protocol without "n"; "op" is "message"
                where it is absent. "gap" and "status" go out as they are. {"raw": TEXT} is printed
-               with a line feed, {"hex": "ff0a"} as these bytes, {"bytes": N} as so many "x".
+               with a line feed, {"hex": "ff0a"} as these bytes, {"bytes": N} as so many "x". Of an item
+               with "cut" the first process prints that share of its line, without the line feed, and then
+               sends itself SIGKILL; the file cut-INDEX says that it has.
 plan.json      how it behaves; the test replaces it by a rename at any time, and it need not be there
 pid            of the newest process
 lines.jsonl    all lines from the gateway, with "pid"
 answers.jsonl  what the platform was told of an item: {"index", "id", "answer": the ack or refuse}
-sent.jsonl     what the platform shows: each "send", with "id", "pid" and "again" (it has had it before)
+sent.jsonl     what the platform shows: each "send", with "id", "pid", "parent" and "again" (it has had it before)
+receipts.jsonl each "sent" that this process has written: "delivery", "part", "final", "pid", "parent"
 
+"parent" is the gateway's process, as "PID START": by its start it differs from later ones. It is "" once that
+has ended.
 An item is offered by each process until it has an ack or a final refuse in answers.jsonl. With
 "inbound": "cursor" the cursor of the item at index I is I + 1, and offers begin at that of hello, or
 at 0 where this is of another account. With "none" they begin at the end of in.jsonl.
@@ -59,6 +64,19 @@ def read(name):
 def say(op, **members):
     sys.stdout.buffer.write(json.dumps({"op": op, **members}).encode() + b"\n")
     sys.stdout.buffer.flush()
+
+
+def start_of(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rpartition(")")[2].split()[19]
+
+
+def parent():
+    """The one that reads this process, as long as it lives."""
+    return PARENT if os.getppid() == int(PARENT.split()[0]) else ""
+
+
+PARENT = f"{os.getppid()} {start_of(os.getppid())}"
 
 
 def die():
@@ -136,6 +154,7 @@ class Adapter:
                 sys.stdout.buffer.flush()
                 continue
             item = {"op": "message", **item}
+            cut = item.pop("cut", None)
             members = {k: v for k, v in item.items() if k not in ("op", "n", "index")}
             if item["op"] in ("gap", "status"):
                 say(item["op"], **members)
@@ -143,6 +162,12 @@ class Adapter:
             if self.ready["inbound"] == "cursor":
                 members.setdefault("cursor", str(item["index"] + 1))
             self.n = item["n"] = self.n + 1
+            if cut and not os.path.exists(f"cut-{item['index']}"):
+                line = json.dumps({"op": item["op"], "n": item["n"], **members}).encode()
+                sys.stdout.buffer.write(line[: int(len(line) * cut)])
+                sys.stdout.buffer.flush()
+                open(f"cut-{item['index']}", "w").close()
+                die()
             self.flying.append(item)
             say(item["op"], n=item["n"], **members)
             self.event("offers")
@@ -173,6 +198,10 @@ class Adapter:
             return rule["do"]
         return "lose" if self.chance("lose") else "sent"
 
+    def sent(self, which, id, final):
+        say("sent", **which, id=id)
+        write("receipts.jsonl", {**which, "final": final, "pid": os.getpid(), "parent": parent()})
+
     def send(self, line):
         do = self.rule(line)
         if do == "die_before":
@@ -188,14 +217,14 @@ class Adapter:
         again = self.ready["outbound"] == "key" and key in self.shown and "replaces" not in line
         id = self.shown[key] if again else id
         self.shown[key] = id
-        write("sent.jsonl", {**line, "id": id, "again": again, "pid": os.getpid()})
+        write("sent.jsonl", {**line, "id": id, "again": again, "pid": os.getpid(), "parent": parent()})
         self.event("sends")
         if do == "die":
             die()
         if "after" in do:
-            self.later.append((time.monotonic() + do["after"], which, id))
+            self.later.append((time.monotonic() + do["after"], which, id, line["final"]))
         elif do == "sent":
-            say("sent", **which, id=id)
+            self.sent(which, id, line["final"])
 
     def run(self):
         with open("pid.new", "w") as file:
@@ -208,8 +237,8 @@ class Adapter:
                 self.offer()
             due = [it for it in self.later if it[0] <= time.monotonic()]
             self.later = [it for it in self.later if it not in due]
-            for _, which, id in due:
-                say("sent", **which, id=id)
+            for _, *receipt in due:
+                self.sent(*receipt)
             reads = open_ and self.plan.get("reads", True)
             if not select.select([0] if reads else [], [], [], 0.01)[0]:
                 continue

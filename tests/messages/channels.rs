@@ -525,4 +525,84 @@ fn a_reply_that_has_expired_on_a_full_disk_is_given_up_once_there_is_room() {
     });
     platform.say("m2", "ann", "two");
     assert_eq!(platform.shown("ann", 1), ["two"]);
+
+/// An agent that says as whom and where it is asked, and what was said there before.
+fn telling_agent() -> String {
+    util::script(
+        "read -r text; echo \"$text as $HERMES_PRINCIPAL in $HERMES_SESSION\"; cat $HERMES_TRANSCRIPT",
+    )
+}
+
+#[test]
+fn members_of_a_group_have_a_session_each_where_it_is_of_the_sender() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    let more = "groups = [\"room\"]\nsession = \"sender\"\n";
+    home.configure(&format!("{}{}", telling_agent(), config(&platform, more)));
+    let gateway = home.start();
+    // One after the other: they are different conversations with the agent. Eve is on no list of her own.
+    let said = [("ann", "alpha"), ("bob", "beta"), ("ann", "gamma"), ("eve", "delta")];
+    for (n, (who, text)) in said.into_iter().enumerate() {
+        let mut item = private(&format!("m{n}"), who, text);
+        (item["conversation"], item["kind"]) = (json!("room"), json!("group"));
+        item["mentioned"] = json!(true);
+        platform.put(&item);
+        let shown = platform.shown("room", n + 1).remove(n);
+        assert!(shown.starts_with(&format!("{text} as office:{who} in office:room")), "{shown}");
+        for (_, other) in said.iter().filter(|it| it.1 != text) {
+            assert_eq!(shown.contains(other), (text, *other) == ("gamma", "alpha"), "{shown}");
+        }
+    }
+    // In private she is the same principal, in another session.
+    platform.say("m4", "ann", "private");
+    let shown = platform.shown("ann", 1).remove(0);
+    assert!(shown.starts_with("private as office:ann in office:ann"), "{shown}");
+    assert!(!shown.contains("alpha"), "{shown}");
+    for (who, count) in [("ann", 2), ("bob", 1), ("eve", 1), ("room", 0)] {
+        let sessions = gateway.api().get(&format!("/v1/sessions?principal=office%3A{who}"));
+        let sessions = sessions.assert_status(200).json();
+        assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(count), "{who}: {sessions}");
+    }
+}
+
+#[test]
+fn who_is_the_owner_on_a_channel_goes_on_with_the_terminals_conversation() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    let more = "as = { ann = \"owner\" }\n";
+    home.configure(&format!("{}{}", telling_agent(), config(&platform, more)));
+    let gateway = home.start();
+    let send = |text: &str| home.run(&["send", "-s", "office:ann", text]).assert_code(0).stdout;
+    platform.say("m1", "ann", "alpha");
+    let first = platform.shown("ann", 1).remove(0);
+    assert_eq!(first, "alpha as owner in office:ann");
+    let second = send("beta");
+    assert!(second.starts_with("beta as owner in office:ann\n"), "{second}");
+    assert!(second.contains("alpha"), "{second}");
+    platform.say("m2", "ann", "gamma");
+    let third = platform.shown("ann", 2).remove(1);
+    assert!(third.contains("alpha") && third.contains("beta"), "{third}");
+    let session = gateway.api().get("/v1/sessions/office:ann").assert_status(200).json();
+    assert_eq!(session["messages"].as_array().map(Vec::len), Some(3), "{session}");
+    // Somebody else's is not there, under any name.
+    platform.say("m3", "bob", "delta");
+    assert!(platform.shown("bob", 1)[0].starts_with("delta as office:bob in office:bob"));
+    assert!(!send("epsilon").contains("delta"));
+    let sessions = gateway.api().get("/v1/sessions").assert_status(200).json();
+    assert_eq!(sessions["sessions"].as_array().map(Vec::len), Some(1), "{sessions}");
+}
+
+#[test]
+fn a_stranger_who_repeats_himself_is_named_in_the_log_once() {
+    let (gateway, platform) = start("");
+    for n in 0..5 {
+        platform.say(&format!("m{n}"), "eve", "let me in");
+        assert!(platform.answer(&format!("m{n}"))["as"].is_null());
+    }
+    platform.say("last", "mallory", "me, too");
+    gateway.wait_for_log("\"mallory\"", DEADLINE);
+    let log = gateway.stderr();
+    let named: Vec<_> = log.lines().filter(|line| line.contains("\"eve\"")).collect();
+    assert!(named.len() == 1 && named[0].contains("on no list"), "{named:#?}");
+    assert!(platform.sent().is_empty());
 }

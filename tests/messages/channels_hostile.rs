@@ -254,18 +254,28 @@ fn an_adapter_that_does_not_end_is_ended() {
 }
 
 #[test]
-fn half_a_line_of_a_dead_adapter_is_nothing() {
-    let zoo = Zoo::start("", &[("office", json!({ "inbound": "none" }), "")]);
+fn what_an_adapter_that_dies_within_a_line_has_printed_of_it_is_nothing() {
+    let zoo = Zoo::start("", &[("office", json!({}), "")]);
     let platform = &zoo.others[0];
-    let pid = platform.pid();
-    let hex: String = offer(1).bytes().map(|byte| format!("{byte:02x}")).collect();
-    platform.put(&json!({ "hex": hex }));
-    platform.put(&json!({ "op": "status", "state": "up" }));
-    kill_adapter(platform, pid);
-    eventually("another one", || (platform.pid() != pid).then_some(()));
-    eventually("it is up again", || (zoo.channel("office")["state"] == "up").then_some(()));
-    platform.say("m1", "ann", "whole");
-    assert_eq!(platform.shown("ann", 1), ["whole"]);
+    // Of the second one the line feed alone is missing.
+    for (n, cut) in [0.5, 1.0].into_iter().enumerate() {
+        let pid = platform.pid();
+        let (id, text) = (format!("m{n}"), format!("text {n}"));
+        let mut item = private(&id, "ann", &text);
+        item["cut"] = json!(cut);
+        platform.put(&item);
+        let answer = platform.answer(&id);
+        assert!(platform.path().join(format!("cut-{n}")).exists(), "all of it was printed");
+        assert_ne!(platform.pid(), pid);
+        assert_eq!(answer["duplicate"], false, "{answer}");
+        zoo.gateway.api().until_delivery(answer["as"].as_str().unwrap(), "delivered");
+    }
+    assert_eq!(platform.shown("ann", 2), ["text 0", "text 1"]);
+    let kept = zoo.gateway.api().get("/v1/messages?principal=office%3Aann").assert_status(200);
+    assert_eq!(kept.json()["messages"].as_array().map(Vec::len), Some(2));
+    let log = zoo.log("office");
+    assert_eq!(log.iter().filter(|line| line.contains("signal 9")).count(), 2, "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("JSON")), "{log:#?}");
     zoo.assert_well();
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use serde_json::{Value, json};
 
 use crate::util;
-use util::fault::{Fault, When};
+use util::fault::{self, Fault, When};
 use util::platform::{Platform, private};
 use util::random::Random;
 use util::sys::kill;
@@ -21,6 +21,9 @@ use util::{DEADLINE, Gateway, Home, eventually, pause, report, rounds};
 const PLACE: &str = "…";
 
 const LINES: usize = 9;
+
+/// Parts that may be on their way at once.
+const WINDOW: usize = 8;
 
 /// How many adapters of one gateway may be lost in a row: it pauses for twice as long after each, 8 s here.
 const LOST: usize = 5;
@@ -61,15 +64,26 @@ impl Said {
     }
 }
 
+/// What it is done under.
+#[derive(Clone, Copy)]
+struct Conditions {
+    /// What becomes of a part that may have arrived.
+    uncertain: &'static str,
+    inbound: &'static str,
+    /// The disk is full now and then.
+    full_disk: bool,
+}
+
 struct Soak {
+    conditions: Conditions,
     home: Home,
     platform: Platform,
     book: PathBuf,
     chance: Random,
     conversations: usize,
     said: Vec<Said>,
-    /// Where the disk is full while it is there.
-    full: Option<PathBuf>,
+    /// Writes of earlier gateways that have failed.
+    failed_writes: usize,
     kills: [usize; 2],
     /// Adapters that earlier gateways had.
     before: usize,
@@ -77,7 +91,7 @@ struct Soak {
 
 impl Soak {
     #[track_caller]
-    fn new(policy: &str, inbound: &str, conversations: usize, full: bool) -> Soak {
+    fn new(conditions: Conditions, conversations: usize) -> Soak {
         let seed = std::env::var("HERMES_SEED").ok().and_then(|seed| seed.parse().ok());
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
         let seed: u64 = seed.unwrap_or(u64::from(now.subsec_nanos()));
@@ -89,30 +103,48 @@ impl Soak {
         let allow: Vec<String> = (0..conversations).map(|it| format!("c{it:02}")).collect();
         home.configure(&format!(
             "{}[limits]\nmax_attempts = 20\nmax_turns = 4\nmax_queue_per_session = 100\n\
-             [channel.office]\n{}allow = {}\nuncertain = {policy:?}\npreview = true\npace = \"100ms\"\n",
+             [channel.office]\n{}allow = {}\nuncertain = {:?}\npreview = true\npace = \"100ms\"\n",
             agent(&book),
             platform.command(),
-            json!(allow)
+            json!(allow),
+            conditions.uncertain
         ));
-        let full = full.then(|| home.path().join("full"));
         let soak = Soak {
+            conditions,
             home,
             platform,
             book,
             chance: Random::new(seed),
             conversations,
             said: Vec::new(),
-            full,
+            failed_writes: 0,
             kills: [0, 0],
             before: 0,
         };
-        soak.plan(&json!({ "seed": seed, "die": 0.003, "lose": 0.03 }), inbound);
+        soak.plan(&json!({ "seed": seed, "die": 0.003, "lose": 0.03 }));
         soak
     }
 
-    fn plan(&self, random: &Value, inbound: &str) {
-        let ready = json!({ "max_len": 128, "send_window": 8, "window": 32 });
+    fn plan(&self, random: &Value) {
+        let ready = json!({ "max_len": 128, "send_window": WINDOW, "window": 32 });
+        let inbound = self.conditions.inbound;
         self.platform.plan(&json!({ "inbound": inbound, "ready": ready, "random": random }));
+    }
+
+    /// The disk is full while this file is there.
+    fn full(&self) -> PathBuf {
+        self.home.path().join("full")
+    }
+
+    /// Writes that have failed so far.
+    fn failed_writes(&self) -> usize {
+        self.failed_writes + fault::hits(&self.home).len()
+    }
+
+    /// How often the platform was told to offer something again.
+    fn refusals(&self) -> usize {
+        let answers = self.platform.answers();
+        answers.iter().filter(|it| it["answer"]["retry_after"].is_u64()).count()
     }
 
     fn adapters(&self) -> usize {
@@ -122,8 +154,12 @@ impl Soak {
     fn start(&mut self) -> Gateway {
         self.before = self.adapters();
         let launch = self.home.launch();
-        let Some(full) = &self.full else { return launch.start() };
-        let (when, on) = (When::While(full), "journal");
+        if !self.conditions.full_disk {
+            return launch.start();
+        }
+        self.failed_writes = self.failed_writes();
+        let full = self.full();
+        let (when, on) = (When::While(&full), "journal");
         let fault = Fault { call: "write+fallocate", error: libc::ENOSPC, when, on };
         fault.into(launch, &self.home).start()
     }
@@ -167,12 +203,7 @@ impl Soak {
         while !enough(self.seen()) {
             pause(Duration::from_millis(3));
         }
-        if let Some(full) = self.full.clone().filter(|_| self.chance.one_in(2)) {
-            fs::write(&full, "").unwrap();
-            pause(Duration::from_micros(self.chance.below(200_000) as u64));
-            // A start on a full disk has its own tests.
-            fs::remove_file(&full).unwrap();
-        }
+        let stays_full = self.conditions.full_disk && self.fill_disk();
         pause(Duration::from_micros(self.chance.below(30_000) as u64));
         let lost = self.adapters().saturating_sub(self.before);
         let what = if lost < LOST { self.chance.below(3) } else { 0 };
@@ -180,15 +211,40 @@ impl Soak {
             let pid = eventually("an adapter", || self.adapter());
             self.kills[1] += usize::from(kill(pid, libc::SIGKILL).is_ok());
         }
+        // A start on a full disk has its own tests.
+        let full = self.full();
+        let empty = || stays_full.then(|| fs::remove_file(&full).unwrap());
         if what == 1 {
+            empty();
             return gateway;
         }
         self.kills[0] += 1;
-        let signal = if self.chance.one_in(6) { libc::SIGTERM } else { libc::SIGKILL };
-        gateway.end(signal);
+        let gently = !stays_full && self.chance.one_in(6);
+        gateway.end(if gently { libc::SIGTERM } else { libc::SIGKILL });
+        empty();
         // One that is orphaned may still show what it was told.
         eventually("its adapter ends", || self.adapter().is_none().then_some(()));
         self.start()
+    }
+
+    /// Fills the disk, at the first time until that is noticed, and now and then later. Whether it is full at the
+    /// kill, too.
+    fn fill_disk(&mut self) -> bool {
+        let first = self.refusals() == 0;
+        if !first && self.chance.one_in(2) {
+            return false;
+        }
+        fs::write(self.full(), "").unwrap();
+        self.say(1);
+        if first {
+            eventually("a refusal", || (self.refusals() > 0).then_some(()));
+        }
+        pause(Duration::from_micros(self.chance.below(200_000) as u64));
+        let stays = self.chance.one_in(2);
+        if !stays {
+            fs::remove_file(self.full()).unwrap();
+        }
+        stays
     }
 
     /// For how long the gateway may pause: after each of its adapters the next one waits for twice as long, and
@@ -249,7 +305,7 @@ struct Shown {
 }
 
 /// Holds what happened against what is promised.
-fn audit(soak: &Soak, messages: &BTreeMap<String, Value>, policy: &str) -> Vec<String> {
+fn audit(soak: &Soak, messages: &BTreeMap<String, Value>) -> Vec<String> {
     let mut wrong = Vec::new();
     // The agent's book.
     let book = fs::read_to_string(&soak.book).unwrap();
@@ -283,7 +339,8 @@ fn audit(soak: &Soak, messages: &BTreeMap<String, Value>, policy: &str) -> Vec<S
         }
         ids.insert(its, said);
     }
-    wrong.extend(audit_shown(soak, messages, policy, &ids));
+    wrong.extend(audit_shown(soak, messages, &ids));
+    wrong.extend(audit_dead(soak, messages));
     wrong
 }
 
@@ -291,16 +348,29 @@ fn audit(soak: &Soak, messages: &BTreeMap<String, Value>, policy: &str) -> Vec<S
 #[derive(Default)]
 struct Display {
     shown: BTreeMap<String, Shown>,
-    /// Of each part of a reply, its text, and the processes that have shown it.
-    parts: BTreeMap<(String, u64), (String, Vec<u64>)>,
+    /// Of each part of a reply, its text, and the adapters that have shown it, with their gateways.
+    parts: BTreeMap<(String, u64), (String, Vec<(u64, String)>)>,
     doubled: usize,
     edits: usize,
+}
+
+/// Receipts that gateways were given, of parts: (delivery, part, adapter).
+fn receipts(soak: &Soak) -> BTreeMap<(String, u64, u64), String> {
+    let all = soak.platform.receipts().into_iter().filter(|it| it["final"] == true);
+    all.map(|it| (sending(&it), it["parent"].as_str().unwrap().to_owned())).collect()
+}
+
+/// Which part it is about: (delivery, part, adapter).
+fn sending(line: &Value) -> (String, u64, u64) {
+    let delivery = line["delivery"].as_str().unwrap().to_owned();
+    (delivery, line["part"].as_u64().unwrap(), line["pid"].as_u64().unwrap())
 }
 
 /// Follows what the platform is sent, and says what is out of order.
 fn follow(soak: &Soak, ids: &BTreeMap<String, &Said>, wrong: &mut Vec<String>) -> Display {
     let mut display = Display::default();
     let mut at: BTreeMap<&str, (usize, u64)> = BTreeMap::new();
+    let receipts = receipts(soak);
     for send in soak.platform.sent() {
         let word = |name: &str| send[name].as_str().unwrap_or_default().to_owned();
         let (delivery, text, part) =
@@ -328,11 +398,18 @@ fn follow(soak: &Soak, ids: &BTreeMap<String, &Said>, wrong: &mut Vec<String>) -
         if *known != text {
             wrong.push(format!("part {part} of {} was {known:?} and is {text:?}", said.id));
         }
-        let pid = send["pid"].as_u64().unwrap();
-        if by.contains(&pid) {
+        let (pid, parent) = (send["pid"].as_u64().unwrap(), word("parent"));
+        if by.iter().any(|it| it.0 == pid) {
             wrong.push(format!("twice to one adapter: {send}"));
         }
-        by.push(pid);
+        // A gateway reads what an adapter has printed, whatever becomes of that adapter.
+        let has_receipt = |(pid, of): &(u64, String)| {
+            *of == parent && receipts.get(&(delivery.clone(), part, *pid)) == Some(of)
+        };
+        if !parent.is_empty() && by.iter().any(has_receipt) {
+            wrong.push(format!("again, though its gateway has had the receipt: {send}"));
+        }
+        by.push((pid, parent));
         display.doubled += usize::from(by.len() > 1);
     }
     display
@@ -342,10 +419,9 @@ fn follow(soak: &Soak, ids: &BTreeMap<String, &Said>, wrong: &mut Vec<String>) -
 fn audit_shown(
     soak: &Soak,
     messages: &BTreeMap<String, Value>,
-    policy: &str,
     ids: &BTreeMap<String, &Said>,
 ) -> Vec<String> {
-    let mut wrong = Vec::new();
+    let (mut wrong, policy) = (Vec::new(), soak.conditions.uncertain);
     let Display { shown, parts, doubled, edits } = follow(soak, ids, &mut wrong);
     for said in &soak.said {
         let message = &messages[&said.id];
@@ -376,71 +452,98 @@ fn audit_shown(
             }
         }
     }
-    let dead = messages.values().filter(|it| it["deliveries"][0]["status"] == "dead");
-    let dead: Vec<&Value> = dead.collect();
-    // Recorded and never read by an adapter: known to be so unless its gateway was killed, too.
-    let told = soak.platform.told();
-    let unread = dead.iter().filter(|it| {
-        let why = it["deliveries"][0].to_string();
-        let part = why.split("part ").nth(1).and_then(|rest| rest.split(' ').next()?.parse().ok());
-        let is = |line: &&Value| line["delivery"] == it["id"] && line["final"] == true;
-        let mut read = told.iter().filter(is).filter_map(|line| line["part"].as_u64());
-        !read.any(|read| Some(read + 1) == part)
-    });
-    let (unread, dead) = (unread.count(), dead.len());
     let [gateways, adapters] = soak.kills;
     report(&format!(
         "{policy}: {} messages, {gateways} kills of gateways, {adapters} of adapters, {} parts, {edits} edits, \
-         {doubled} sent again, {dead} dead, {unread} of them never read",
+         {doubled} sent again; {} refused for now, {} writes failed",
         soak.said.len(),
-        parts.len()
+        parts.len(),
+        soak.refusals(),
+        soak.failed_writes()
     ));
+    wrong
+}
+
+/// Each dead letter has its reason: an adapter has read a part of it and given no receipt, or its gateway was
+/// ended while it was at it. Each process is at a window of parts at most.
+fn audit_dead(soak: &Soak, messages: &BTreeMap<String, Value>) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let receipts = receipts(soak);
+    let mut open: BTreeMap<u64, BTreeSet<String>> = BTreeMap::new();
+    for line in soak.platform.told() {
+        if line["op"] == "send" && line["final"] == true && !receipts.contains_key(&sending(&line))
+        {
+            let (delivery, _, adapter) = sending(&line);
+            open.entry(adapter).or_default().insert(delivery);
+        }
+    }
+    let dead = messages.values().filter(|it| it["deliveries"][0]["status"] == "dead");
+    let dead: Vec<&str> = dead.map(|it| it["id"].as_str().unwrap()).collect();
+    let no_receipt = |id: &&&str| open.values().any(|of| of.contains(**id));
+    let by_adapters = dead.iter().filter(no_receipt).count();
+    let by_gateways = dead.len() - by_adapters;
+    report(&format!(
+        "{} dead letters: {by_adapters} without a receipt of {} adapters, {by_gateways} at {} ends of gateways",
+        dead.len(),
+        soak.adapters(),
+        soak.kills[0]
+    ));
+    for (adapter, open) in open.iter().filter(|it| it.1.len() > WINDOW) {
+        wrong.push(format!("adapter {adapter} was given {} at once", open.len()));
+    }
+    if by_gateways > WINDOW * soak.kills[0] {
+        wrong.push(format!("{by_gateways} dead letters without a reason"));
+    }
     // With "hold" each kill may cost what was in flight.
-    if dead * 5 > soak.said.len() * 4 {
+    if dead.len() * 5 > soak.said.len() * 4 {
         wrong.push("too little arrived".to_owned());
     }
     wrong
 }
 
 #[track_caller]
-fn soak(policy: &str, inbound: &str, full: bool) {
+fn soak(conditions: Conditions) {
     let (messages, kills) = (rounds(150, 2000), rounds(12, 500));
-    let mut soak = Soak::new(policy, inbound, rounds(10, 50), full);
+    let mut soak = Soak::new(conditions, rounds(10, 50));
     let mut gateway = soak.start();
     for _ in 0..kills {
         soak.say(messages / kills);
         gateway = soak.round(gateway);
     }
-    soak.say(messages - soak.said.len());
-    soak.plan(&json!({}), inbound);
+    soak.say(messages.saturating_sub(soak.said.len()));
+    soak.plan(&json!({}));
     // What its receipts are missing for is uncertain when it is gone.
     soak.platform.pid();
     if let Some(pid) = soak.adapter() {
         let _ = kill(pid, libc::SIGKILL);
     }
     let settled = soak.settle(&gateway);
-    let wrong = audit(&soak, &settled, policy);
+    let wrong = audit(&soak, &settled);
     let first: Vec<_> = wrong.iter().take(20).map(String::as_str).collect();
     assert!(wrong.is_empty(), "{} complaints:\n{}", wrong.len(), first.join("\n"));
+    assert!(!conditions.full_disk || soak.refusals() > 0, "no message was refused");
+    assert!(!conditions.full_disk || soak.failed_writes() > 0, "no write has failed");
     soak.home.run(&["journal", "check"]).assert_code(0);
 }
 
+const AMPLE: Conditions = Conditions { uncertain: "edit", inbound: "cursor", full_disk: false };
+
 #[test]
 fn under_kills_each_message_is_one_turn_and_each_reply_arrives() {
-    soak("resend", "cursor", false);
+    soak(Conditions { uncertain: "resend", ..AMPLE });
 }
 
 #[test]
 fn under_kills_no_content_is_shown_twice_where_it_enters_by_edits() {
-    soak("edit", "ack", false);
+    soak(Conditions { inbound: "ack", ..AMPLE });
 }
 
 #[test]
 fn under_kills_nothing_is_sent_twice_that_is_to_be_held() {
-    soak("hold", "cursor", false);
+    soak(Conditions { uncertain: "hold", ..AMPLE });
 }
 
 #[test]
 fn the_same_holds_where_the_disk_is_full_for_a_while() {
-    soak("edit", "cursor", true);
+    soak(Conditions { full_disk: true, ..AMPLE });
 }

@@ -65,6 +65,11 @@ impl Platform {
         self.lines("sent.jsonl")
     }
 
+    /// The receipts of what it shows that an adapter has given.
+    pub fn receipts(&self) -> Vec<Value> {
+        self.lines("receipts.jsonl")
+    }
+
     /// All that the gateway has said to the adapters.
     pub fn told(&self) -> Vec<Value> {
         self.lines("lines.jsonl")
