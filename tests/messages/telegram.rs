@@ -83,8 +83,27 @@ fn the_bot_is_typing_and_a_growing_preview_becomes_the_reply() {
     assert_eq!(whole["message_id"], preview["message_id"], "it is edited");
     assert!(text_of(&whole).starts_with("first words"), "{whole}");
     assert_eq!(telegram.seen(42).len(), 1);
-    assert_eq!(preview["reply_parameters"]["message_id"].as_i64().unwrap_or(asked), asked);
+    let to = json!({ "message_id": asked, "allow_sending_without_reply": true });
+    assert_eq!(preview["reply_parameters"], to);
     drop(gateway);
+}
+
+#[test]
+fn the_reply_to_a_message_that_was_deleted_meanwhile_arrives() {
+    let home = Home::new();
+    let telegram = Telegram::start(&home);
+    let gate = Gate::closed(home.path());
+    let agent = util::script(&format!("{}; cat", gate.wait()));
+    home.configure(&format!("{agent}{}", telegram.config("")));
+    let gateway = home.start();
+    let asked = telegram.say(42, "question");
+    gateway.wait_for_turns(1);
+    telegram.plan(&json!({ "gone": [asked] }));
+    gate.open();
+    let reply = telegram.until(42, "question");
+    let to = json!({ "message_id": asked, "allow_sending_without_reply": true });
+    assert_eq!(reply["reply_parameters"], to);
+    assert_eq!(telegram.calls_of("sendMessage").len(), 1);
 }
 
 #[test]
