@@ -163,20 +163,27 @@ impl Telegram {
         message
     }
 
-    /// Somebody presses a button of a message that is shown.
+    /// Somebody presses a button of a message that is shown. What he is told, by the answer to that within 5 s.
     #[track_caller]
-    pub fn press(&self, who: i64, shown: &Value, label: &str) {
+    pub fn press(&self, who: i64, shown: &Value, label: &str) -> Value {
         let rows = shown["reply_markup"]["inline_keyboard"].as_array().unwrap();
         let mut buttons = rows.iter().flat_map(|row| row.as_array().unwrap());
         let button = buttons.find(|it| it["text"] == label);
         let button = button.unwrap_or_else(|| panic!("no {label:?} in {shown}"));
-        let chat = &shown["chat_id"];
+        let (chat, id, pressed) =
+            (&shown["chat_id"], format!("q{}", self.id()), super::sys::monotonic());
         self.put(&[json!({ "callback_query": {
-            "id": format!("q{}", self.id()), "chat_instance": "1", "data": button["callback_data"],
+            "id": id, "chat_instance": "1", "data": button["callback_data"],
             "from": { "id": who, "is_bot": false, "first_name": format!("User {who}") },
             "message": { "message_id": shown["message_id"], "date": now(),
                 "chat": { "id": chat, "type": if chat.as_i64() < Some(0) { "supergroup" } else { "private" } } },
         } })]);
+        let answer = self.until_call("the answer to a press", |it| {
+            it["method"] == "answerCallbackQuery" && it["parameters"]["callback_query_id"] == *id
+        });
+        let took = answer["at"].as_f64().unwrap() - pressed;
+        assert!(answer["status"] == 200 && took < 5.0, "after {took} s: {answer}");
+        answer["parameters"].clone()
     }
 
     /// A photograph in three sizes with this content, of which the largest is the last.
