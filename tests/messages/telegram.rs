@@ -107,6 +107,30 @@ fn the_reply_to_a_message_that_was_deleted_meanwhile_arrives() {
 }
 
 #[test]
+fn the_bot_is_typing_for_as_long_as_the_turn_runs_and_no_longer() {
+    let home = Home::new();
+    let telegram = Telegram::start(&home);
+    let gate = Gate::closed(home.path());
+    let agent = util::script(&format!("{}; cat", gate.wait()));
+    home.configure(&format!("{agent}{}", telegram.config("")));
+    let _gateway = home.start();
+    telegram.say(42, "question");
+    let typing = || {
+        let calls = telegram.calls_of("sendChatAction");
+        calls.iter().map(|it| it["at"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    // Telegram shows it for 5 s.
+    let times = eventually("three times", || Some(typing()).filter(|it| it.len() >= 3));
+    assert!(times.windows(2).all(|it| (2.0..5.5).contains(&(it[1] - it[0]))), "{times:?}");
+    gate.open();
+    let replied = telegram.until(42, "question")["at"].as_f64().unwrap();
+    // One may be on its way.
+    util::pause(Duration::from_secs(6));
+    let times = typing();
+    assert!(times.iter().all(|at| *at < replied + 1.0), "{replied}: {times:?}");
+}
+
+#[test]
 fn a_stranger_is_let_in_by_the_code_that_he_was_told() {
     let (gateway, telegram) = start("", "unknown = \"pair\"\n");
     telegram.say(99, "let me in");
