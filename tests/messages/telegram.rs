@@ -1,6 +1,10 @@
 //! Telegram, from outside: what people do in its chats and what they see there. The server is the tests' own.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -10,6 +14,9 @@ use util::telegram::{GROUP, Telegram, adapter, now, text_of};
 use util::{Gate, Gateway, Home, eventually, report};
 
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/turns/living/agent.py");
+
+/// A user without rights.
+const NOBODY: u32 = 65_534;
 
 /// A gateway with a channel of it, which is up; `more` belongs to the channel.
 #[track_caller]
@@ -504,10 +511,6 @@ fn the_token_is_in_the_file_and_in_the_adapter_alone() {
             said.push(String::from_utf8_lossy(&bytes).into_owned());
         }
     }
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
-    let core =
-        limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
-    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{limits}");
     for words in [&["status"][..], &["channel"], &["config"], &["logs"], &["history"]] {
         let outcome = home.run(words);
         said.extend([outcome.stdout, outcome.stderr]);
@@ -534,6 +537,43 @@ fn the_token_is_in_the_file_and_in_the_adapter_alone() {
             }
         }
     }
+}
+
+#[test]
+fn the_adapter_protects_its_memory_by_itself() {
+    let (dir, root) = (util::TempDir::new(""), util::sys::uid() == 0);
+    let file = dir.path().join("token");
+    fs::write(&file, util::telegram::new_token()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    // What starts it allows what it is to forbid.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(util::binary());
+    command.args(["channel-adapter", "telegram", "--api-url", "http://127.0.0.1:9"]);
+    command.arg("--token-file").arg(&file).current_dir("/").stdin(Stdio::piped());
+    // Of root's processes all is root's in any case.
+    let who = if root { NOBODY } else { util::sys::uid() };
+    if root {
+        chown(&file, Some(who), Some(who)).unwrap();
+        command.gid(who).uid(who);
+    }
+    let mut adapter = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let proc = PathBuf::from(format!("/proc/{}", adapter.id()));
+    eventually("it runs", || {
+        let name = fs::read_to_string(proc.join("comm")).ok()?;
+        name.starts_with("hermes-telegram").then_some(())
+    });
+    let owner = |file: &str| fs::metadata(proc.join(file)).unwrap().uid();
+    eventually("its memory is nobody's but root's", || {
+        let limits = fs::read_to_string(proc.join("limits")).unwrap();
+        let core = limits.lines().find(|it| it.starts_with("Max core file size")).unwrap();
+        let core: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+        (core == ["0", "0"] && owner("mem") == 0 && owner("environ") == 0).then_some(())
+    });
+    let status = fs::read_to_string(proc.join("status")).unwrap();
+    assert!(status.contains(&format!("\nUid:\t{who}\t{who}\t")), "{status}");
+    // The end of its input ends it.
+    drop(adapter.stdin.take());
+    assert!(adapter.wait().unwrap().success());
 }
 
 #[test]
