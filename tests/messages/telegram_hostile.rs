@@ -56,9 +56,8 @@ fn a_wrong_token_is_said_and_another_one_of_the_same_bot_goes_on_where_it_was() 
     let other = &util::telegram::new_token();
     telegram.plan(&json!({ "tokens": [other], "poll": 0.1 }));
     let status = until_state(&gateway, "stopped");
-    let pid = adapter(&gateway);
+    assert!(status["why"].to_string().contains("BotFather"), "{status}");
     telegram.say(42, "meanwhile");
-    report(&format!("{status} {pid:?}"));
     telegram.token(other);
     gateway.home().run(&["channel", "restart", "family"]).assert_code(0);
     until_state(&gateway, "up");
@@ -101,7 +100,8 @@ fn a_token_of_no_form_and_one_that_nobody_knows_are_said_at_the_start() {
             let it = gateway.status()["channels"][0].clone();
             ["unauthorized", "stopped"].contains(&it["state"].as_str()?).then_some(it)
         });
-        report(&format!("{token:?}: {state}"));
+        assert!(state["why"].to_string().contains("BotFather"), "{token:?}: {state}");
+        assert!(url.is_empty() || state["why"].to_string().contains("api_url"), "{state}");
         telegram.token(&telegram.secret);
         home.configure(&telegram.config(""));
         home.run(&["reload"]).assert_code(0);
@@ -570,7 +570,21 @@ fn without_curl_it_says_what_to_do() {
     let gateway = home.start();
     let status = eventually("it is said", || {
         let it = gateway.status()["channels"][0].clone();
-        it.to_string().contains("curl").then_some(it)
+        it["why"].to_string().contains("curl").then_some(it)
     });
-    report(&status.to_string());
+    assert!(status["why"].to_string().contains("install the package curl"), "{status}");
+}
+
+#[test]
+fn privacy_mode_is_said_where_there_are_groups_and_nowhere_else() {
+    for more in [format!("groups = [\"{GROUP}\"]\n"), String::new()] {
+        let home = Home::new();
+        let telegram = Telegram::start(&home);
+        telegram.plan(&json!({ "me": { "can_read_all_group_messages": false } }));
+        home.configure(&telegram.config(&more));
+        let gateway = home.start();
+        assert_well(&telegram, "it is up");
+        let said = gateway.stderr().contains("/setprivacy");
+        assert_eq!(said, !more.is_empty(), "{}", gateway.stderr());
+    }
 }
