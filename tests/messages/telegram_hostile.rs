@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::telegram::{start, until_state};
 use crate::util;
-use util::telegram::{GROUP, Telegram, adapter, now, text_of};
+use util::telegram::{GROUP, Telegram, adapter, children, now, text_of};
 use util::{DEADLINE, Gateway, Home, eventually, report, rounds};
 
 /// Bytes that an adapter may hold: an unoptimized one has 10 MB of itself in memory.
@@ -537,6 +537,18 @@ fn a_wrong_certificate_is_said_and_with_a_good_one_curl_speaks_https() {
     telegram.until(42, "with a file");
     telegram.until_confirmed();
     let secret = telegram.secret.split(':').nth(1).unwrap();
+    // The one that polls is there for as long as nothing comes.
+    let curl = eventually("a curl of the adapter's", || {
+        let pids = children(adapter(&gateway)?);
+        let mut texts = pids.iter().map(|pid| {
+            ["cmdline", "environ"]
+                .map(|file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default())
+        });
+        texts.find(|[words, variables]| words.contains("curl\0") && !variables.is_empty())
+    });
+    for text in curl {
+        assert!(![secret, "bot4242", "127.0.0.1"].iter().any(|it| text.contains(it)), "{text}");
+    }
     let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     for process in
         all.filter(|it| it.file_name().to_string_lossy().starts_with(|c: char| c.is_ascii_digit()))
@@ -548,16 +560,12 @@ fn a_wrong_certificate_is_said_and_with_a_good_one_curl_speaks_https() {
         }
     }
     if let Some(pid) = adapter(&gateway) {
-        let children = fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(Result::ok);
-        let children =
-            children.map(|it| fs::read_to_string(it.path().join("children")).unwrap_or_default());
-        let pss = |pid: &str| {
+        let pss = |pid: &i32| {
             let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
             text.lines().find(|it| it.starts_with("Pss:")).unwrap_or("?").to_owned()
         };
-        let each: Vec<String> =
-            children.flat_map(|it| it.split_whitespace().map(pss).collect::<Vec<_>>()).collect();
-        report(&format!("adapter {}, its curl {each:?}", pss(&pid.to_string())));
+        let each: Vec<String> = children(pid).iter().map(pss).collect();
+        report(&format!("adapter {}, its curl {each:?}", pss(&pid)));
     }
 }
 

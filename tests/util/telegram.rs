@@ -315,16 +315,21 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// The adapter of a gateway, if it runs.
-pub fn adapter(gateway: &Gateway) -> Option<i32> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).ok()?;
-    let children = tasks
+/// The processes that a process has started, by whichever of its threads.
+pub fn children(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let lists = tasks
         .filter_map(Result::ok)
         .filter_map(|it| fs::read_to_string(it.path().join("children")).ok());
-    let children: Vec<i32> = children
-        .flat_map(|it| it.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    children.into_iter().find(|pid| {
+    let pids = |list: String| {
+        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+    };
+    lists.flat_map(pids).collect()
+}
+
+/// The adapter of a gateway, if it runs.
+pub fn adapter(gateway: &Gateway) -> Option<i32> {
+    children(gateway.pid()).into_iter().find(|pid| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&words).contains("channel-adapter")
     })
