@@ -5,7 +5,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
@@ -416,6 +416,38 @@ fn what_was_sent_while_nobody_listened_is_answered_and_nothing_is_dropped() {
     let all = [42, 43].map(kept);
     assert_eq!(all.iter().map(Vec::len).sum::<usize>(), count);
     assert_eq!(gateway.api().reply(all[0].last().unwrap()), (count - 2).to_string());
+}
+
+#[test]
+fn after_more_than_a_day_without_a_poll_it_says_that_something_may_be_missing() {
+    let (gateway, telegram) = start("", "");
+    telegram.say(42, "one");
+    telegram.until(42, "one");
+    telegram.until_confirmed();
+    assert!(gateway.status()["channels"][0]["gap"].is_null(), "{}", gateway.status());
+    let home = gateway.end(libc::SIGTERM);
+    // Telegram forgets what it has had for so long.
+    telegram.plan(&json!({ "keep": 0 }));
+    telegram.say(42, "two");
+    eventually("it has forgotten that", || (telegram.pending() == 0).then_some(()));
+    telegram.plan(&json!({}));
+    telegram.say(42, "three");
+    let polled = |hours: u64| {
+        let marker = home.state_dir().join("channels/family/state/polled");
+        let file = fs::File::options().write(true).open(marker).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+    };
+    polled(25);
+    let gateway = home.start();
+    assert_eq!(telegram.shown(42, 2), ["one", "three"]);
+    let gap = gateway.status()["channels"][0]["gap"].to_string();
+    assert!(gap.contains("since 20") && gap.contains("24 hours"), "{gap}");
+    gateway.end(libc::SIGTERM);
+    polled(23);
+    telegram.say(42, "four");
+    let gateway = home.start();
+    assert_eq!(telegram.shown(42, 3), ["one", "three", "four"]);
+    assert!(gateway.status()["channels"][0]["gap"].is_null(), "{}", gateway.status());
 }
 
 #[test]

@@ -273,6 +273,15 @@ impl Telegram {
         self.lines("confirmed.jsonl").len()
     }
 
+    /// How many updates it has that were not confirmed, also while nobody polls.
+    #[track_caller]
+    pub fn pending(&self) -> u64 {
+        let mut connection = super::http::Connection::tcp(("127.0.0.1", self.port()));
+        let path = format!("/bot{}/getWebhookInfo", self.secret);
+        let info = connection.get(&path, &[]).assert_status(200).json();
+        info["result"]["pending_update_count"].as_u64().unwrap()
+    }
+
     /// Waits until all that has happened is confirmed.
     #[track_caller]
     pub fn until_confirmed(&self) {
