@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::util;
 use util::telegram::{GROUP, Telegram, adapter, now, text_of};
-use util::{Gate, Gateway, Home, eventually, report};
+use util::{Gate, Gateway, Home, Process, eventually, report};
 
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/turns/living/agent.py");
 
@@ -601,6 +601,20 @@ fn the_adapter_protects_its_memory_by_itself() {
     // The end of its input ends it.
     drop(adapter.stdin.take());
     assert!(adapter.wait().unwrap().success());
+}
+
+#[test]
+fn the_check_of_adapters_has_nothing_to_say_about_it() {
+    let home = Home::new();
+    let telegram = Telegram::start(&home);
+    // More than its window.
+    (0..80).for_each(|n| drop(telegram.say(42, &n.to_string())));
+    let (program, file) = (util::binary(), telegram.path().join("token"));
+    let mut command = home.command(&["channel", "check", "--to", "42", "--wait", "60", "--"]);
+    command.arg(program).args(["channel-adapter", "telegram", "--api-url", &telegram.url()]);
+    let check = Process::spawn(command.arg("--token-file").arg(file));
+    let outcome = check.finish(Duration::from_secs(300)).assert_code(0);
+    assert!(outcome.stdout.ends_with("18 ok, 0 wrong, 0 not tried\n"), "{}", outcome.stdout);
 }
 
 #[test]
