@@ -187,12 +187,15 @@ impl Soak {
         self.start()
     }
 
-    /// Telegram is away for a while.
+    /// Telegram is away for several pauses of the adapter's, of 1, 2, 4 s and so on; people write meanwhile.
     fn away(&mut self, gateway: &Gateway) {
         let from = util::sys::monotonic();
         self.telegram.away();
         self.killed.push([from, util::sys::monotonic()]);
         until_state(gateway, "connecting");
+        self.say(rounds(10, 100));
+        pause(Duration::from_secs(rounds(8, 60) as u64));
+        assert_eq!(gateway.status()["channels"][0]["state"], "connecting");
         self.telegram.back();
     }
 
@@ -418,7 +421,7 @@ fn soak(policy: &str, full: bool) {
             soak.plan(&json!({ "seed": seed, "lose": 0.03, "drop": 0.01, "cut": 0.02, "fail": 0.02, "flood": 0.003 }));
         }
     }
-    soak.say(messages - soak.said.len());
+    soak.say(messages.saturating_sub(soak.said.len()));
     soak.plan(&json!({}));
     let settled = soak.settle(&gateway);
     soak.telegram.until_confirmed();
