@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::telegram::{start, until_state};
 use crate::util;
-use util::telegram::{GROUP, Telegram, adapter, children, now, text_of};
+use util::telegram::{GROUP, Telegram, adapter, children, now, pss, text_of};
 use util::{DEADLINE, Gateway, Home, eventually, report, rounds};
 
 /// Bytes that an adapter may hold: an unoptimized one has 10 MB of itself in memory.
@@ -559,13 +559,19 @@ fn a_wrong_certificate_is_said_and_with_a_good_one_curl_speaks_https() {
             assert!(!text.contains(secret), "{text}");
         }
     }
-    if let Some(pid) = adapter(&gateway) {
-        let pss = |pid: &i32| {
-            let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-            text.lines().find(|it| it.starts_with("Pss:")).unwrap_or("?").to_owned()
-        };
-        let each: Vec<String> = children(pid).iter().map(pss).collect();
-        report(&format!("adapter {}, its curl {each:?}", pss(&pid)));
+    // Root alone may read the adapter's.
+    let sum = || {
+        let pid = adapter(&gateway)?;
+        let each = children(pid).into_iter().chain([pid]).map(pss);
+        each.collect::<Option<Vec<u64>>>().filter(|it| it.len() == 2)
+    };
+    if util::sys::uid() == 0 {
+        let each = eventually("an adapter and its curl", sum);
+        report(&format!("PSS of curl and of the adapter: {each:?} kB"));
+        let most = if cfg!(debug_assertions) { 64 << 10 } else { 8000 };
+        eventually("both have little memory", || {
+            (sum()?.iter().sum::<u64>() <= most).then_some(())
+        });
     }
 }
 

@@ -336,6 +336,13 @@ pub fn children(pid: i32) -> Vec<i32> {
     lists.flat_map(pids).collect()
 }
 
+/// The proportional set size of a process in kB, if we may read it.
+pub fn pss(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
 /// The adapter of a gateway, if it runs.
 pub fn adapter(gateway: &Gateway) -> Option<i32> {
     children(gateway.pid()).into_iter().find(|pid| {
