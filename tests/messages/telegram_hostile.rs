@@ -339,6 +339,32 @@ fn answers_that_are_huge_endless_or_none_are_survived() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
+#[test]
+fn a_poll_that_has_no_answer_in_time_is_given_up_and_made_again() {
+    let home = Home::new();
+    let telegram = Telegram::start(&home);
+    // The first poll asks for what is there, and has 10 s; so has the next after a failure.
+    let rule = |name: &str| json!({ "method": "getUpdates", "name": name, "times": 1, "do": name });
+    telegram.plan(&json!({ "rules": [rule("hang"), rule("trickle")] }));
+    telegram.say(42, "hello");
+    home.configure(&telegram.config(""));
+    let gateway = home.start();
+    let poll = |count: usize| {
+        eventually(&format!("poll {count}"), || telegram.calls_of("getUpdates").get(count).cloned())
+    };
+    let first = poll(0);
+    let status = until_state(&gateway, "connecting");
+    assert!(status["why"].is_string(), "{status}");
+    let polls = [first, poll(1), poll(2)];
+    let lasted = |n: usize| polls[n]["at"].as_f64().unwrap() - polls[n - 1]["at"].as_f64().unwrap();
+    report(&format!("{status}; {} s, {} s", lasted(1), lasted(2)));
+    assert!(lasted(1) >= 10.0 && lasted(2) >= 10.0, "{polls:?}");
+    telegram.until(42, "hello");
+    until_state(&gateway, "up");
+    telegram.until_confirmed();
+    assert_eq!(sends(&telegram, 42), ["hello"]);
+}
+
 /// Updates with something missing, or of another kind than it should be.
 fn without_sense(telegram: &Telegram, long: &str, name: &str) -> Vec<Value> {
     let message = |what: &str, value: Value| {
