@@ -40,6 +40,22 @@ pub fn until_state(gateway: &Gateway, state: &str) -> Value {
     last
 }
 
+/// The delivery of the newest message of this person's.
+pub fn delivery(gateway: &Gateway, who: i64) -> Value {
+    let path = format!("/v1/messages?principal=family%3A{who}");
+    let list = gateway.api().get(&path).assert_status(200).json();
+    let Some(id) = list["messages"][0]["id"].as_str() else { return Value::Null };
+    gateway.api().message(id)["deliveries"][0].clone()
+}
+
+/// Waits until the reply to it has arrived, for the gateway too.
+#[track_caller]
+fn until_delivered(gateway: &Gateway, who: i64) {
+    eventually("it is delivered", || {
+        (delivery(gateway, who)["status"] == "delivered").then_some(())
+    });
+}
+
 /// An agent that says which files it got, with their content, and what it was asked.
 const READS_FILES: &str = "cat; printf '|'; for f in $(echo \"$HERMES_ATTACHMENTS\" | tr -d '[]\"' | tr , ' '); \
                            do cat \"$f\"; printf ';'; done";
@@ -423,6 +439,7 @@ fn after_more_than_a_day_without_a_poll_it_says_that_something_may_be_missing() 
     let (gateway, telegram) = start("", "");
     telegram.say(42, "one");
     telegram.until(42, "one");
+    until_delivered(&gateway, 42);
     telegram.until_confirmed();
     assert!(gateway.status()["channels"][0]["gap"].is_null(), "{}", gateway.status());
     let home = gateway.end(libc::SIGTERM);
@@ -440,6 +457,7 @@ fn after_more_than_a_day_without_a_poll_it_says_that_something_may_be_missing() 
     polled(25);
     let gateway = home.start();
     assert_eq!(telegram.shown(42, 2), ["one", "three"]);
+    until_delivered(&gateway, 42);
     let gap = gateway.status()["channels"][0]["gap"].to_string();
     assert!(gap.contains("since 20") && gap.contains("24 hours"), "{gap}");
     gateway.end(libc::SIGTERM);
@@ -483,6 +501,7 @@ fn nothing_is_confirmed_before_it_is_in_the_journal() {
     until_state(&gateway, "up");
     telegram.say(42, "one");
     telegram.until(42, "one");
+    until_delivered(&gateway, 42);
     telegram.until_confirmed();
     // A gateway that stands still answers no offer.
     gateway.signal(libc::SIGSTOP);
@@ -495,7 +514,8 @@ fn nothing_is_confirmed_before_it_is_in_the_journal() {
         tasks.all(|it| stands(it) == Some(true)).then_some(())
     });
     let id = telegram.say(42, "two");
-    telegram.until_call("it is read", |it| it["answer"]["result"][0]["message"]["message_id"] == id);
+    telegram
+        .until_call("it is read", |it| it["answer"]["result"][0]["message"]["message_id"] == id);
     util::pause(Duration::from_millis(300));
     assert_eq!(telegram.confirmed(), 1);
     let home = gateway.end(libc::SIGKILL);
@@ -607,14 +627,16 @@ fn the_adapter_protects_its_memory_by_itself() {
 fn the_check_of_adapters_has_nothing_to_say_about_it() {
     let home = Home::new();
     let telegram = Telegram::start(&home);
-    // More than its window.
-    (0..80).for_each(|n| drop(telegram.say(42, &n.to_string())));
+    // More than its window, which it does not fill again while one of them has no answer.
+    for n in 0..80 {
+        telegram.say(42, &n.to_string());
+    }
     let (program, file) = (util::binary(), telegram.path().join("token"));
-    let mut command = home.command(&["channel", "check", "--to", "42", "--wait", "60", "--"]);
+    let mut command = home.command(&["channel", "check", "--to", "42", "--wait", "20", "--"]);
     command.arg(program).args(["channel-adapter", "telegram", "--api-url", &telegram.url()]);
     let check = Process::spawn(command.arg("--token-file").arg(file));
     let outcome = check.finish(Duration::from_secs(300)).assert_code(0);
-    assert!(outcome.stdout.ends_with("18 ok, 0 wrong, 0 not tried\n"), "{}", outcome.stdout);
+    assert!(outcome.stdout.ends_with("17 ok, 0 wrong, 1 not tried\n"), "{}", outcome.stdout);
 }
 
 #[test]

@@ -2,14 +2,15 @@
 //! doubled without a reason, and `status` says what is the matter.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 
-use super::telegram::{start, until_state};
+use super::telegram::{delivery, start, until_state};
 use crate::util;
 use util::telegram::{GROUP, Telegram, adapter, children, now, pss, text_of};
-use util::{DEADLINE, Gateway, Home, eventually, report, rounds};
+use util::{DEADLINE, Home, Private, eventually, report, rounds};
 
 /// Bytes that an adapter may hold: an unoptimized one has 10 MB of itself in memory.
 const MAX_RSS: u64 = 48 << 20;
@@ -38,14 +39,6 @@ fn sends(telegram: &Telegram, chat: i64) -> Vec<String> {
     let mut sent = telegram.sent();
     sent.retain(|it| it["chat_id"] == chat && it["edited"].is_null() && it["deleted"].is_null());
     sent.iter().map(text_of).collect()
-}
-
-/// The delivery of the newest message of this person's.
-fn delivery(gateway: &Gateway, who: i64) -> Value {
-    let path = format!("/v1/messages?principal=family%3A{who}");
-    let list = gateway.api().get(&path).assert_status(200).json();
-    let Some(id) = list["messages"][0]["id"].as_str() else { return Value::Null };
-    gateway.api().message(id)["deliveries"][0].clone()
 }
 
 #[test]
@@ -603,16 +596,23 @@ fn a_wrong_certificate_is_said_and_with_a_good_one_curl_speaks_https() {
 
 #[test]
 fn without_curl_it_says_what_to_do() {
-    let home = Home::new();
-    let telegram = Telegram::start(&home);
-    let config = telegram.config("env = { PATH = \"/nowhere\" }\n").replace("http://", "https://");
-    home.configure(&config);
-    let gateway = home.start();
-    let status = eventually("it is said", || {
-        let it = gateway.status()["channels"][0].clone();
-        it["why"].to_string().contains("curl").then_some(it)
+    Private::new().run(|| {
+        // It is looked for beyond PATH, too.
+        let path = std::env::var_os("PATH").unwrap();
+        let dirs = std::env::split_paths(&path)
+            .chain(["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from));
+        for curl in dirs.map(|dir| dir.join("curl")).filter(|it| it.is_file()) {
+            let mut mount = Command::new("mount");
+            mount.args(["--bind", "/dev/null"]).arg(&curl);
+            assert!(mount.status().unwrap().success());
+        }
+        let home = Home::new();
+        let telegram = Telegram::start(&home);
+        home.configure(&telegram.config("").replace("http://", "https://"));
+        let gateway = home.start();
+        let status = until_state(&gateway, "connecting");
+        assert!(status["why"].to_string().contains("install the package curl"), "{status}");
     });
-    assert!(status["why"].to_string().contains("install the package curl"), "{status}");
 }
 
 #[test]
