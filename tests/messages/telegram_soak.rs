@@ -24,8 +24,6 @@ const LINES: usize = 9;
 
 const FILLER: usize = 560;
 
-const MAX_TURNS: usize = 4;
-
 /// Seconds in which the answer to a call is recorded, and in which a call reaches the server.
 const RECORDED: f64 = 0.5;
 const COMES: f64 = 0.2;
@@ -92,7 +90,7 @@ impl Soak {
         let allow: Vec<String> = (0..chats).map(|it| (1000 + it).to_string()).collect();
         let config = telegram.config("").replace("[\"42\", \"43\"]", &json!(allow).to_string());
         home.configure(&format!(
-            "{}[limits]\nmax_attempts = 20\nmax_turns = {MAX_TURNS}\nmax_queue_per_session = 100\n\
+            "{}[limits]\nmax_attempts = 20\nmax_turns = 4\nmax_queue_per_session = 100\n\
              {config}uncertain = {policy:?}\npreview = true\npace = \"1s\"\n",
             agent(&book),
         ));
@@ -396,8 +394,8 @@ fn audit_shown(soak: &Soak, messages: &[Value], policy: &str) -> Vec<String> {
         tally.unexplained,
         tally.strays,
     ));
-    // A preview whose answer nobody has: one for each turn that runs.
-    let most = MAX_TURNS * soak.killed.len() + of("lose") + of("cut");
+    // A preview whose answer nobody has.
+    let most = soak.killed.len() + of("lose") + of("cut");
     if tally.strays > most {
         tally.wrong.push(format!("{} previews are left, {most} at most", tally.strays));
     }
