@@ -31,6 +31,7 @@ strict_limits    true: real limits of sending: 1/s a chat with a burst of 3, 20 
 window           a minute of the groups' limit lasts this many seconds
 chats            ids of chats that exist, beside those of in.jsonl
 blocked          ids of users that have blocked the bot
+gone             ids of messages that their senders have deleted
 migrated         {"-5": "-1005"}: groups that have become supergroups
 random           {"seed": 1, "lose": 0.1, "drop": 0.1, "cut": 0.1, "fail": 0.1, "flood": 0.01}: for any call
 rules            for calls, the first that fits: [{"method": M, "chat": C, "text": part of it, "nth": the Nth
@@ -391,7 +392,8 @@ class Bot:
         if reply is not None:
             if not isinstance(reply.get("message_id"), int):
                 raise Refusal(400, "can't parse reply parameters: Field \"message_id\" must be of type Number")
-            if (chat, reply["message_id"]) not in STATE.messages and not reply.get("allow_sending_without_reply"):
+            there = (chat, reply["message_id"]) in STATE.messages and reply["message_id"] not in STATE.plan.get("gone", [])
+            if not there and not reply.get("allow_sending_without_reply"):
                 wrong("replies to nothing", parameters=p)
                 raise Refusal(400, "message to be replied not found")
         check_markup(p.get("reply_markup"))

@@ -1,15 +1,22 @@
 //! Telegram, from outside: what people do in its chats and what they see there. The server is the tests' own.
 
 use std::fs;
-use std::time::Duration;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
 use crate::util;
 use util::telegram::{GROUP, Telegram, adapter, now, text_of};
-use util::{Gate, Gateway, Home, eventually, report};
+use util::{Gate, Gateway, Home, Process, eventually, report};
 
 const AGENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/turns/living/agent.py");
+
+/// A user without rights.
+const NOBODY: u32 = 65_534;
 
 /// A gateway with a channel of it, which is up; `more` belongs to the channel.
 #[track_caller]
@@ -31,6 +38,22 @@ pub fn until_state(gateway: &Gateway, state: &str) -> Value {
         (last["state"] == state).then_some(())
     });
     last
+}
+
+/// The delivery of the newest message of this person's.
+pub fn delivery(gateway: &Gateway, who: i64) -> Value {
+    let path = format!("/v1/messages?principal=family%3A{who}");
+    let list = gateway.api().get(&path).assert_status(200).json();
+    let Some(id) = list["messages"][0]["id"].as_str() else { return Value::Null };
+    gateway.api().message(id)["deliveries"][0].clone()
+}
+
+/// Waits until the reply to it has arrived, for the gateway too.
+#[track_caller]
+fn until_delivered(gateway: &Gateway, who: i64) {
+    eventually("it is delivered", || {
+        (delivery(gateway, who)["status"] == "delivered").then_some(())
+    });
 }
 
 /// An agent that says which files it got, with their content, and what it was asked.
@@ -83,8 +106,51 @@ fn the_bot_is_typing_and_a_growing_preview_becomes_the_reply() {
     assert_eq!(whole["message_id"], preview["message_id"], "it is edited");
     assert!(text_of(&whole).starts_with("first words"), "{whole}");
     assert_eq!(telegram.seen(42).len(), 1);
-    assert_eq!(preview["reply_parameters"]["message_id"].as_i64().unwrap_or(asked), asked);
+    let to = json!({ "message_id": asked, "allow_sending_without_reply": true });
+    assert_eq!(preview["reply_parameters"], to);
     drop(gateway);
+}
+
+#[test]
+fn the_reply_to_a_message_that_was_deleted_meanwhile_arrives() {
+    let home = Home::new();
+    let telegram = Telegram::start(&home);
+    let gate = Gate::closed(home.path());
+    let agent = util::script(&format!("{}; cat", gate.wait()));
+    home.configure(&format!("{agent}{}", telegram.config("")));
+    let gateway = home.start();
+    let asked = telegram.say(42, "question");
+    gateway.wait_for_turns(1);
+    telegram.plan(&json!({ "gone": [asked] }));
+    gate.open();
+    let reply = telegram.until(42, "question");
+    let to = json!({ "message_id": asked, "allow_sending_without_reply": true });
+    assert_eq!(reply["reply_parameters"], to);
+    assert_eq!(telegram.calls_of("sendMessage").len(), 1);
+}
+
+#[test]
+fn the_bot_is_typing_for_as_long_as_the_turn_runs_and_no_longer() {
+    let home = Home::new();
+    let telegram = Telegram::start(&home);
+    let gate = Gate::closed(home.path());
+    let agent = util::script(&format!("{}; cat", gate.wait()));
+    home.configure(&format!("{agent}{}", telegram.config("")));
+    let _gateway = home.start();
+    telegram.say(42, "question");
+    let typing = || {
+        let calls = telegram.calls_of("sendChatAction");
+        calls.iter().map(|it| it["at"].as_f64().unwrap()).collect::<Vec<_>>()
+    };
+    // Telegram shows it for 5 s.
+    let times = eventually("three times", || Some(typing()).filter(|it| it.len() >= 3));
+    assert!(times.windows(2).all(|it| (2.0..5.5).contains(&(it[1] - it[0]))), "{times:?}");
+    gate.open();
+    let replied = telegram.until(42, "question")["at"].as_f64().unwrap();
+    // One may be on its way.
+    util::pause(Duration::from_secs(6));
+    let times = typing();
+    assert!(times.iter().all(|at| *at < replied + 1.0), "{replied}: {times:?}");
 }
 
 #[test]
@@ -120,7 +186,7 @@ fn a_button_allows_once_and_is_gone_then() {
     for (label, said) in [("Allow once", "allowed"), ("Deny", "denied")] {
         telegram.say(42, "ask 1 delete all");
         let asked = question(42);
-        telegram.press(42, &asked, label);
+        assert!(telegram.press(42, &asked, label)["text"].is_null());
         telegram.until(42, said);
         eventually("no buttons", || {
             let seen = telegram.seen(42);
@@ -131,15 +197,13 @@ fn a_button_allows_once_and_is_gone_then() {
     // In the group another member presses, and is told; the buttons stay for whom they are for.
     telegram.send(&telegram.mention(42, "ask 1 delete all"));
     let asked = question(GROUP);
-    telegram.press(77, &asked, "Allow once");
-    eventually("both are answered", || {
-        (telegram.calls_of("answerCallbackQuery").len() == 3).then_some(())
-    });
+    let told = telegram.press(77, &asked, "Allow once");
+    let why = "Whoever sent the message is asked; an operator may answer, too.";
+    assert_eq!((&told["text"], &told["show_alert"]), (&json!(why), &json!(true)));
     assert!(telegram.seen(GROUP)[0]["reply_markup"]["inline_keyboard"][0].is_array());
     telegram.press(42, &asked, "Allow once");
     telegram.until(GROUP, "allowed");
-    let answers = telegram.calls_of("answerCallbackQuery");
-    assert!(answers.iter().all(|it| it["status"] == 200), "{answers:?}");
+    assert_eq!(telegram.calls_of("answerCallbackQuery").len(), 4);
     drop(gateway);
 }
 
@@ -371,6 +435,40 @@ fn what_was_sent_while_nobody_listened_is_answered_and_nothing_is_dropped() {
 }
 
 #[test]
+fn after_more_than_a_day_without_a_poll_it_says_that_something_may_be_missing() {
+    let (gateway, telegram) = start("", "");
+    telegram.say(42, "one");
+    telegram.until(42, "one");
+    until_delivered(&gateway, 42);
+    telegram.until_confirmed();
+    assert!(gateway.status()["channels"][0]["gap"].is_null(), "{}", gateway.status());
+    let home = gateway.end(libc::SIGTERM);
+    // Telegram forgets what it has had for so long.
+    telegram.plan(&json!({ "keep": 0 }));
+    telegram.say(42, "two");
+    eventually("it has forgotten that", || (telegram.pending() == 0).then_some(()));
+    telegram.plan(&json!({}));
+    telegram.say(42, "three");
+    let polled = |hours: u64| {
+        let marker = home.state_dir().join("channels/family/state/polled");
+        let file = fs::File::options().write(true).open(marker).unwrap();
+        file.set_modified(SystemTime::now() - Duration::from_secs(hours * 3600)).unwrap();
+    };
+    polled(25);
+    let gateway = home.start();
+    assert_eq!(telegram.shown(42, 2), ["one", "three"]);
+    until_delivered(&gateway, 42);
+    let gap = gateway.status()["channels"][0]["gap"].to_string();
+    assert!(gap.contains("since 20") && gap.contains("24 hours"), "{gap}");
+    gateway.end(libc::SIGTERM);
+    polled(23);
+    telegram.say(42, "four");
+    let gateway = home.start();
+    assert_eq!(telegram.shown(42, 3), ["one", "three", "four"]);
+    assert!(gateway.status()["channels"][0]["gap"].is_null(), "{}", gateway.status());
+}
+
+#[test]
 fn an_update_with_a_random_lower_number_is_answered_as_any_other() {
     let (gateway, telegram) = start("", "");
     telegram.say(42, "one");
@@ -403,6 +501,7 @@ fn nothing_is_confirmed_before_it_is_in_the_journal() {
     until_state(&gateway, "up");
     telegram.say(42, "one");
     telegram.until(42, "one");
+    until_delivered(&gateway, 42);
     telegram.until_confirmed();
     // A gateway that stands still answers no offer.
     gateway.signal(libc::SIGSTOP);
@@ -414,13 +513,9 @@ fn nothing_is_confirmed_before_it_is_in_the_journal() {
         };
         tasks.all(|it| stands(it) == Some(true)).then_some(())
     });
-    telegram.say(42, "two");
-    let took = |it: &Value| it["answer"]["result"].as_array().is_some_and(|all| all.len() == 1);
-    let before = telegram.calls_of("getUpdates").iter().filter(|it| took(it)).count();
-    eventually("it is read", || {
-        let calls = telegram.calls_of("getUpdates");
-        (calls.iter().filter(|it| took(it)).count() > before.saturating_sub(1)).then_some(())
-    });
+    let id = telegram.say(42, "two");
+    telegram
+        .until_call("it is read", |it| it["answer"]["result"][0]["message"]["message_id"] == id);
     util::pause(Duration::from_millis(300));
     assert_eq!(telegram.confirmed(), 1);
     let home = gateway.end(libc::SIGKILL);
@@ -463,10 +558,6 @@ fn the_token_is_in_the_file_and_in_the_adapter_alone() {
             said.push(String::from_utf8_lossy(&bytes).into_owned());
         }
     }
-    let limits = fs::read_to_string(format!("/proc/{pid}/limits")).unwrap_or_default();
-    let core =
-        limits.lines().find(|line| line.starts_with("Max core file size")).unwrap_or_default();
-    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{limits}");
     for words in [&["status"][..], &["channel"], &["config"], &["logs"], &["history"]] {
         let outcome = home.run(words);
         said.extend([outcome.stdout, outcome.stderr]);
@@ -496,6 +587,59 @@ fn the_token_is_in_the_file_and_in_the_adapter_alone() {
 }
 
 #[test]
+fn the_adapter_protects_its_memory_by_itself() {
+    let (dir, root) = (util::TempDir::new(""), util::sys::uid() == 0);
+    let file = dir.path().join("token");
+    fs::write(&file, util::telegram::new_token()).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
+    // What starts it allows what it is to forbid.
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -c unlimited; exec \"$@\"", "sh"]).arg(util::binary());
+    command.args(["channel-adapter", "telegram", "--api-url", "http://127.0.0.1:9"]);
+    command.arg("--token-file").arg(&file).current_dir("/").stdin(Stdio::piped());
+    // Of root's processes all is root's in any case.
+    let who = if root { NOBODY } else { util::sys::uid() };
+    if root {
+        chown(&file, Some(who), Some(who)).unwrap();
+        command.gid(who).uid(who);
+    }
+    let mut adapter = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let proc = PathBuf::from(format!("/proc/{}", adapter.id()));
+    eventually("it runs", || {
+        let name = fs::read_to_string(proc.join("comm")).ok()?;
+        name.starts_with("hermes-telegram").then_some(())
+    });
+    let owner = |file: &str| fs::metadata(proc.join(file)).unwrap().uid();
+    eventually("its memory is nobody's but root's", || {
+        let limits = fs::read_to_string(proc.join("limits")).unwrap();
+        let core = limits.lines().find(|it| it.starts_with("Max core file size")).unwrap();
+        let core: Vec<&str> = core.split_whitespace().skip(4).take(2).collect();
+        (core == ["0", "0"] && owner("mem") == 0 && owner("environ") == 0).then_some(())
+    });
+    let status = fs::read_to_string(proc.join("status")).unwrap();
+    assert!(status.contains(&format!("\nUid:\t{who}\t{who}\t")), "{status}");
+    // The end of its input ends it.
+    drop(adapter.stdin.take());
+    assert!(adapter.wait().unwrap().success());
+}
+
+#[test]
+fn the_check_of_adapters_has_nothing_to_say_about_it() {
+    let home = Home::new();
+    let telegram = Telegram::start(&home);
+    // More than its window, which it does not fill again while one of them has no answer.
+    for n in 0..80 {
+        telegram.say(42, &n.to_string());
+    }
+    let (program, file) = (util::binary(), telegram.path().join("token"));
+    let mut command = home.command(&["channel", "check", "--to", "42", "--wait", "20", "--"]);
+    command.arg(program).args(["channel-adapter", "telegram", "--api-url", &telegram.url()]);
+    let check = Process::spawn(command.arg("--token-file").arg(file));
+    let outcome = check.finish(Duration::from_secs(300)).assert_code(0);
+    assert!(outcome.stdout.ends_with("17 ok, 0 wrong, 1 not tried\n"), "{}", outcome.stdout);
+}
+
+#[test]
 fn from_an_update_to_the_reply_it_takes_few_milliseconds() {
     let (_gateway, telegram) = start("", "");
     let mut times = Vec::new();
@@ -516,6 +660,8 @@ fn from_an_update_to_the_reply_it_takes_few_milliseconds() {
     times.sort_by(f64::total_cmp);
     report(&format!("ms from the answer to a poll to the reply's call: {times:.1?}"));
     assert!(times[0] < 200.0, "{times:?}");
+    let strict = util::full() && !cfg!(debug_assertions);
+    assert!(!strict || times[times.len() / 2] <= 30.0, "{times:?}");
 }
 
 #[test]
@@ -538,9 +684,13 @@ fn an_idle_adapter_uses_no_processor_and_little_memory() {
         "it polls in vain: {:?}",
         &telegram.calls()[calls..]
     );
-    // Where it may be read: the process protects its memory.
-    let smaps = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    report(&smaps.lines().filter(|it| it.starts_with("Pss")).collect::<Vec<_>>().join(", "));
+    let pss = util::telegram::pss(pid);
+    report(&format!("PSS: {pss:?} kB"));
+    // Root alone may read it: the process protects its memory.
+    assert!(pss.is_some() || util::sys::uid() != 0);
+    if !cfg!(debug_assertions) {
+        assert!(pss.is_none_or(|pss| pss <= 1500), "{pss:?} kB");
+    }
     drop(gateway);
     eventually("it ends with its gateway", || {
         (!fs::exists(format!("/proc/{pid}/exe")).unwrap()).then_some(())

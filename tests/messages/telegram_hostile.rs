@@ -2,14 +2,16 @@
 //! doubled without a reason, and `status` says what is the matter.
 
 use std::fs;
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::telegram::{start, until_state};
+use super::telegram::{delivery, start, until_state};
 use crate::util;
-use util::telegram::{GROUP, Telegram, adapter, now, text_of};
-use util::{DEADLINE, Gateway, Home, eventually, report, rounds};
+use util::telegram::{GROUP, Telegram, adapter, children, now, pss, text_of};
+use util::{DEADLINE, Home, Private, eventually, report, rounds};
 
 /// Bytes that an adapter may hold: an unoptimized one has 10 MB of itself in memory.
 const MAX_RSS: u64 = 48 << 20;
@@ -40,14 +42,6 @@ fn sends(telegram: &Telegram, chat: i64) -> Vec<String> {
     sent.iter().map(text_of).collect()
 }
 
-/// The delivery of the newest message of this person's.
-fn delivery(gateway: &Gateway, who: i64) -> Value {
-    let path = format!("/v1/messages?principal=family%3A{who}");
-    let list = gateway.api().get(&path).assert_status(200).json();
-    let Some(id) = list["messages"][0]["id"].as_str() else { return Value::Null };
-    gateway.api().message(id)["deliveries"][0].clone()
-}
-
 #[test]
 fn a_wrong_token_is_said_and_another_one_of_the_same_bot_goes_on_where_it_was() {
     let (gateway, telegram) = start("", "");
@@ -56,9 +50,8 @@ fn a_wrong_token_is_said_and_another_one_of_the_same_bot_goes_on_where_it_was() 
     let other = &util::telegram::new_token();
     telegram.plan(&json!({ "tokens": [other], "poll": 0.1 }));
     let status = until_state(&gateway, "stopped");
-    let pid = adapter(&gateway);
+    assert!(status["why"].to_string().contains("BotFather"), "{status}");
     telegram.say(42, "meanwhile");
-    report(&format!("{status} {pid:?}"));
     telegram.token(other);
     gateway.home().run(&["channel", "restart", "family"]).assert_code(0);
     until_state(&gateway, "up");
@@ -101,7 +94,8 @@ fn a_token_of_no_form_and_one_that_nobody_knows_are_said_at_the_start() {
             let it = gateway.status()["channels"][0].clone();
             ["unauthorized", "stopped"].contains(&it["state"].as_str()?).then_some(it)
         });
-        report(&format!("{token:?}: {state}"));
+        assert!(state["why"].to_string().contains("BotFather"), "{token:?}: {state}");
+        assert!(url.is_empty() || state["why"].to_string().contains("api_url"), "{state}");
         telegram.token(&telegram.secret);
         home.configure(&telegram.config(""));
         home.run(&["reload"]).assert_code(0);
@@ -339,6 +333,32 @@ fn answers_that_are_huge_endless_or_none_are_survived() {
     assert!(!log.contains("panicked"), "{log}");
 }
 
+#[test]
+fn a_poll_that_has_no_answer_in_time_is_given_up_and_made_again() {
+    let home = Home::new();
+    let telegram = Telegram::start(&home);
+    // The first poll asks for what is there, and has 10 s; so has the next after a failure.
+    let rule = |name: &str| json!({ "method": "getUpdates", "name": name, "times": 1, "do": name });
+    telegram.plan(&json!({ "rules": [rule("hang"), rule("trickle")] }));
+    telegram.say(42, "hello");
+    home.configure(&telegram.config(""));
+    let gateway = home.start();
+    let poll = |count: usize| {
+        eventually(&format!("poll {count}"), || telegram.calls_of("getUpdates").get(count).cloned())
+    };
+    let first = poll(0);
+    let status = until_state(&gateway, "connecting");
+    assert!(status["why"].is_string(), "{status}");
+    let polls = [first, poll(1), poll(2)];
+    let lasted = |n: usize| polls[n]["at"].as_f64().unwrap() - polls[n - 1]["at"].as_f64().unwrap();
+    report(&format!("{status}; {} s, {} s", lasted(1), lasted(2)));
+    assert!(lasted(1) >= 10.0 && lasted(2) >= 10.0, "{polls:?}");
+    telegram.until(42, "hello");
+    until_state(&gateway, "up");
+    telegram.until_confirmed();
+    assert_eq!(sends(&telegram, 42), ["hello"]);
+}
+
 /// Updates with something missing, or of another kind than it should be.
 fn without_sense(telegram: &Telegram, long: &str, name: &str) -> Vec<Value> {
     let message = |what: &str, value: Value| {
@@ -537,6 +557,18 @@ fn a_wrong_certificate_is_said_and_with_a_good_one_curl_speaks_https() {
     telegram.until(42, "with a file");
     telegram.until_confirmed();
     let secret = telegram.secret.split(':').nth(1).unwrap();
+    // The one that polls is there for as long as nothing comes.
+    let curl = eventually("a curl of the adapter's", || {
+        let pids = children(adapter(&gateway)?);
+        let mut texts = pids.iter().map(|pid| {
+            ["cmdline", "environ"]
+                .map(|file| fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default())
+        });
+        texts.find(|[words, variables]| words.contains("curl\0") && !variables.is_empty())
+    });
+    for text in curl {
+        assert!(![secret, "bot4242", "127.0.0.1"].iter().any(|it| text.contains(it)), "{text}");
+    }
     let all = fs::read_dir("/proc").unwrap().filter_map(Result::ok);
     for process in
         all.filter(|it| it.file_name().to_string_lossy().starts_with(|c: char| c.is_ascii_digit()))
@@ -547,30 +579,54 @@ fn a_wrong_certificate_is_said_and_with_a_good_one_curl_speaks_https() {
             assert!(!text.contains(secret), "{text}");
         }
     }
-    if let Some(pid) = adapter(&gateway) {
-        let children = fs::read_dir(format!("/proc/{pid}/task")).unwrap().filter_map(Result::ok);
-        let children =
-            children.map(|it| fs::read_to_string(it.path().join("children")).unwrap_or_default());
-        let pss = |pid: &str| {
-            let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-            text.lines().find(|it| it.starts_with("Pss:")).unwrap_or("?").to_owned()
-        };
-        let each: Vec<String> =
-            children.flat_map(|it| it.split_whitespace().map(pss).collect::<Vec<_>>()).collect();
-        report(&format!("adapter {}, its curl {each:?}", pss(&pid.to_string())));
+    // Root alone may read the adapter's.
+    let sum = || {
+        let pid = adapter(&gateway)?;
+        let each = children(pid).into_iter().chain([pid]).map(pss);
+        each.collect::<Option<Vec<u64>>>().filter(|it| it.len() == 2)
+    };
+    if util::sys::uid() == 0 {
+        // It gives memory back after a second without work.
+        util::pause(Duration::from_secs(2));
+        let each = eventually("an adapter and its curl", sum);
+        report(&format!("PSS of curl and of the adapter: {each:?} kB"));
+        // Most of it are curl's libraries, which count in full where nobody else has them loaded.
+        let most = if cfg!(debug_assertions) { 64 << 10 } else { 11_500 };
+        assert!(each.iter().sum::<u64>() <= most, "{each:?} kB");
     }
 }
 
 #[test]
 fn without_curl_it_says_what_to_do() {
-    let home = Home::new();
-    let telegram = Telegram::start(&home);
-    let config = telegram.config("env = { PATH = \"/nowhere\" }\n").replace("http://", "https://");
-    home.configure(&config);
-    let gateway = home.start();
-    let status = eventually("it is said", || {
-        let it = gateway.status()["channels"][0].clone();
-        it.to_string().contains("curl").then_some(it)
+    Private::new().run(|| {
+        // It is looked for beyond PATH, too.
+        let path = std::env::var_os("PATH").unwrap();
+        let dirs = std::env::split_paths(&path)
+            .chain(["/usr/bin", "/bin", "/usr/local/bin"].map(PathBuf::from));
+        for curl in dirs.map(|dir| dir.join("curl")).filter(|it| it.is_file()) {
+            let mut mount = Command::new("mount");
+            mount.args(["--bind", "/dev/null"]).arg(&curl);
+            assert!(mount.status().unwrap().success());
+        }
+        let home = Home::new();
+        let telegram = Telegram::start(&home);
+        home.configure(&telegram.config("").replace("http://", "https://"));
+        let gateway = home.start();
+        let status = until_state(&gateway, "connecting");
+        assert!(status["why"].to_string().contains("install the package curl"), "{status}");
     });
-    report(&status.to_string());
+}
+
+#[test]
+fn privacy_mode_is_said_where_there_are_groups_and_nowhere_else() {
+    for more in [format!("groups = [\"{GROUP}\"]\n"), String::new()] {
+        let home = Home::new();
+        let telegram = Telegram::start(&home);
+        telegram.plan(&json!({ "me": { "can_read_all_group_messages": false } }));
+        home.configure(&telegram.config(&more));
+        let gateway = home.start();
+        assert_well(&telegram, "it is up");
+        let said = gateway.stderr().contains("/setprivacy");
+        assert_eq!(said, !more.is_empty(), "{}", gateway.stderr());
+    }
 }

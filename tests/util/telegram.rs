@@ -163,20 +163,27 @@ impl Telegram {
         message
     }
 
-    /// Somebody presses a button of a message that is shown.
+    /// Somebody presses a button of a message that is shown. What he is told, by the answer to that within 5 s.
     #[track_caller]
-    pub fn press(&self, who: i64, shown: &Value, label: &str) {
+    pub fn press(&self, who: i64, shown: &Value, label: &str) -> Value {
         let rows = shown["reply_markup"]["inline_keyboard"].as_array().unwrap();
         let mut buttons = rows.iter().flat_map(|row| row.as_array().unwrap());
         let button = buttons.find(|it| it["text"] == label);
         let button = button.unwrap_or_else(|| panic!("no {label:?} in {shown}"));
-        let chat = &shown["chat_id"];
+        let (chat, id, pressed) =
+            (&shown["chat_id"], format!("q{}", self.id()), super::sys::monotonic());
         self.put(&[json!({ "callback_query": {
-            "id": format!("q{}", self.id()), "chat_instance": "1", "data": button["callback_data"],
+            "id": id, "chat_instance": "1", "data": button["callback_data"],
             "from": { "id": who, "is_bot": false, "first_name": format!("User {who}") },
             "message": { "message_id": shown["message_id"], "date": now(),
                 "chat": { "id": chat, "type": if chat.as_i64() < Some(0) { "supergroup" } else { "private" } } },
         } })]);
+        let answer = self.until_call("the answer to a press", |it| {
+            it["method"] == "answerCallbackQuery" && it["parameters"]["callback_query_id"] == *id
+        });
+        let took = answer["at"].as_f64().unwrap() - pressed;
+        assert!(answer["status"] == 200 && took < 5.0, "after {took} s: {answer}");
+        answer["parameters"].clone()
     }
 
     /// A photograph in three sizes with this content, of which the largest is the last.
@@ -266,6 +273,15 @@ impl Telegram {
         self.lines("confirmed.jsonl").len()
     }
 
+    /// How many updates it has that were not confirmed, also while nobody polls.
+    #[track_caller]
+    pub fn pending(&self) -> u64 {
+        let mut connection = super::http::Connection::tcp(("127.0.0.1", self.port()));
+        let path = format!("/bot{}/getWebhookInfo", self.secret);
+        let info = connection.get(&path, &[]).assert_status(200).json();
+        info["result"]["pending_update_count"].as_u64().unwrap()
+    }
+
     /// Waits until all that has happened is confirmed.
     #[track_caller]
     pub fn until_confirmed(&self) {
@@ -308,16 +324,28 @@ pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()
 }
 
-/// The adapter of a gateway, if it runs.
-pub fn adapter(gateway: &Gateway) -> Option<i32> {
-    let tasks = fs::read_dir(format!("/proc/{}/task", gateway.pid())).ok()?;
-    let children = tasks
+/// The processes that a process has started, by whichever of its threads.
+pub fn children(pid: i32) -> Vec<i32> {
+    let tasks = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten();
+    let lists = tasks
         .filter_map(Result::ok)
         .filter_map(|it| fs::read_to_string(it.path().join("children")).ok());
-    let children: Vec<i32> = children
-        .flat_map(|it| it.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect();
-    children.into_iter().find(|pid| {
+    let pids = |list: String| {
+        list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<i32>>()
+    };
+    lists.flat_map(pids).collect()
+}
+
+/// The proportional set size of a process in kB, if we may read it.
+pub fn pss(pid: i32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    line.trim().trim_end_matches(" kB").parse().ok()
+}
+
+/// The adapter of a gateway, if it runs.
+pub fn adapter(gateway: &Gateway) -> Option<i32> {
+    children(gateway.pid()).into_iter().find(|pid| {
         let words = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         String::from_utf8_lossy(&words).contains("channel-adapter")
     })
