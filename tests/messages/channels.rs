@@ -525,6 +525,7 @@ fn a_reply_that_has_expired_on_a_full_disk_is_given_up_once_there_is_room() {
     });
     platform.say("m2", "ann", "two");
     assert_eq!(platform.shown("ann", 1), ["two"]);
+}
 
 /// An agent that says as whom and where it is asked, and what was said there before.
 fn telling_agent() -> String {
