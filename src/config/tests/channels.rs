@@ -66,7 +66,8 @@ fn telegram_is_an_adapter_with_a_token() {
     assert_eq!(all[..4], least);
     assert_eq!(all[4..], ["--api-url", "http://127.0.0.1:8081/", "--groups"]);
     assert_eq!(words("[channel.x]\ncommand = ['a', 'b']"), ["a", "b"]);
-    let previews = |text: &str, set: &[&str]| good(text, set).config.channel.get("x").unwrap().preview;
+    let previews =
+        |text: &str, set: &[&str]| good(text, set).config.channel.get("x").unwrap().preview;
     assert!(previews(text, &[]) && !previews("[channel.x]\ncommand = ['a']", &[]));
     assert!(!previews(&format!("{text}preview = false"), &[]));
     assert!(!previews(text, &["channel.x.preview=false"]));
