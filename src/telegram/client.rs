@@ -178,7 +178,7 @@ impl Client {
         };
         self.exchange(&asked, &mut |answer, deadline| {
             status = answer.status;
-            let cap = if status == 200 { MAX_FILE as usize } else { MAX_ANSWER };
+            let cap = if status == 200 { MAX_FILE.try_into().unwrap_or(0) } else { MAX_ANSWER };
             answer.pieces(cap, deadline, &mut |piece, _| {
                 size += piece.len() as u64;
                 if status == 200 { to.write_all(piece) } else { Ok(()) }
