@@ -63,7 +63,8 @@ impl Worker {
             match Connection::run(self) {
                 Ok(end) => self.judge(&end),
                 Err(e) => {
-                    let program = self.channel.command.first().map_or("", String::as_str);
+                    let words = self.channel.adapter();
+                    let program = words.first().map_or("", String::as_str);
                     let why = format!("its adapter {program:?} cannot be started: {e}");
                     log::error!("channel {}: {why}", self.shared.name);
                     self.fail(why);

@@ -2,7 +2,7 @@
 
 use super::did_you_mean;
 use super::enum_setting::{Api, Approve, Protocol, Role};
-use super::error::quoted;
+use super::error::{Location, quoted};
 use super::schema::{Agent, Channel, ClientKey, Config, Target, default_turns};
 use super::validate::{OPERATOR_SCOPES, OWNER};
 use super::value::Diagnostics;
@@ -14,6 +14,10 @@ pub fn check(config: &mut Config, diagnostics: &mut Diagnostics<'_>) {
         config.limits.max_turns = default_turns();
     }
     config.agent.inherit();
+    for own in config.channel.values_mut() {
+        let preview = diagnostics.location(&format!("channel.{}.preview", own.name));
+        own.preview |= own.telegram && *preview == Location::Default;
+    }
     agent(&config.agent, diagnostics);
     for (key, words) in
         [("update.command", &config.update.command), ("update.rollback", &config.update.rollback)]

@@ -225,7 +225,6 @@ impl Adapter {
             Done::Called(For::Send(ticket), outcome) => {
                 self.send(send::Event::Answer { ticket, outcome });
             }
-            Done::Called(For::Nobody, _) => {}
             Done::Fetched(ticket, result) => {
                 self.receive(receive::Event::Fetched { ticket, result });
             }
@@ -263,21 +262,21 @@ impl Adapter {
         self.print(&lines::ready(me.id));
         if self.options.groups && !me.reads_all {
             say(&format!(
-                "@{} is in privacy mode: in groups only commands, mentions and replies to it arrive. For all \
-                 others make it an administrator there, or turn it off (BotFather, /setprivacy) and add it \
-                 to the group again",
+                "@{} is in privacy mode: in groups only commands and replies that are meant for it arrive. For \
+                 mentions, too, make it an administrator there, or turn the mode off (BotFather, /setprivacy) \
+                 and add it to the group again",
                 me.username
             ));
         }
         let command = |(name, what): &(&str, &str)| object!("command": *name, "description": *what);
         let commands: Vec<Value> = self.options.commands.iter().map(command).gather();
         let parameters = object!("commands": commands);
-        let call = Call { method: "setMyCommands", parameters, files: Vec::new() };
-        self.jobs.add(Job::Call(For::Nobody, call));
+        let call = Call { method: send::MENU, parameters, files: Vec::new() };
         let mut receiver = Receiver::new(me, max_text);
         let actions = receiver.begin(now);
         self.serving = Some((receiver, Sender::default()));
         self.carry_out(actions);
+        self.send(send::Event::Call(call));
     }
 
     fn receive(&mut self, event: receive::Event) {
@@ -296,7 +295,7 @@ impl Adapter {
                 receive::Action::Fetch { ticket, wanted } => {
                     self.jobs.add(Job::Fetch(ticket, wanted));
                 }
-                receive::Action::Call(call) => self.jobs.add(Job::Call(For::Nobody, call)),
+                receive::Action::Call(call) => self.send(send::Event::Call(call)),
                 receive::Action::Line(line) => {
                     if line["op"] == "status" {
                         self.stands.clone_from(&line);

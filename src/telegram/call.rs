@@ -56,22 +56,23 @@ pub struct Refusal {
     pub migrate_to: Option<i64>,
 }
 
-/// What an answer says, of this HTTP status and with this body. Nothing is quoted of a body that is none of the Bot
-/// API's: a proxy's may have the URL in it, and that the token.
+/// What an answer says, of this HTTP status and with this body; `redact` takes the token out of a text. Nothing is
+/// quoted of a body that is none of the Bot API's: a proxy's may have the URL in it, and that the token.
 ///
 /// # Errors
 /// Those of the Bot API; [`Failure::Unknown`] where it is none of its answers.
-pub fn answer(status: u16, body: &[u8]) -> Outcome {
+pub fn answer(status: u16, body: &[u8], redact: &dyn Fn(&str) -> String) -> Outcome {
     let mut json: Value = serde_json::from_slice(body).unwrap_or_default();
     match json["ok"].as_bool() {
         Some(true) if json.get("result").is_some() => Ok(json["result"].take()),
         Some(false) => {
             let parameters = &json["parameters"];
             let code = json["error_code"].as_u64().and_then(|code| u16::try_from(code).ok());
-            let description = json["description"].as_str().unwrap_or_default();
+            // Before it is cut, since a part of the token is too much as well.
+            let description = redact(json["description"].as_str().unwrap_or_default());
             Err(Failure::Refused(Refusal {
                 code: code.unwrap_or(status),
-                description: escaped(&first_chars(description, MAX_DESCRIPTION), false),
+                description: escaped(&first_chars(&description, MAX_DESCRIPTION), false),
                 retry_after: parameters["retry_after"].as_u64().map(|s| s.min(MAX_RETRY_AFTER)),
                 migrate_to: parameters["migrate_to_chat_id"].as_i64(),
             }))
@@ -91,6 +92,10 @@ pub fn answer(status: u16, body: &[u8]) -> Outcome {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    fn answer(status: u16, body: &[u8]) -> Outcome {
+        super::answer(status, body, &|text| text.replace("1:SECRET", "TOKEN"))
+    }
 
     #[test]
     fn an_answer_is_a_result_or_what_telegram_says_or_unknown() {
@@ -147,6 +152,13 @@ mod tests {
                 panic!("{body}")
             };
             assert!(why.contains(&status.to_string()) && !why.contains("SECRET"), "{why}");
+        }
+        for before in ["x".to_owned(), "x".repeat(MAX_DESCRIPTION - 5)] {
+            let said = json!({ "ok": false, "description": format!("{before}/bot1:SECRET/") });
+            let refused = answer(404, said.to_string().as_bytes());
+            let Err(Failure::Refused(refusal)) = refused else { panic!() };
+            let whole = format!("{before}/botTOKEN/");
+            assert_eq!(refusal.description, first_chars(&whole, MAX_DESCRIPTION));
         }
         let long = json!({ "ok": false, "error_code": 400, "description": "x".repeat(100_000) });
         let Err(Failure::Refused(cut)) = answer(400, long.to_string().as_bytes()) else { panic!() };

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, Failure, Outcome, Refusal, answer};
 use super::form;
-use super::receive::Wanted;
+use super::receive::{MAX_FILE, Wanted};
 use super::token::Token;
 use crate::cancel::{Cancel, readable_by};
 use crate::config::Url;
@@ -27,9 +27,6 @@ use crate::threads::lock;
 
 /// Of one answer: a hundred updates, each of some kB.
 const MAX_ANSWER: usize = 8 << 20;
-
-/// Of one file that is fetched: what the Bot API hands out.
-const MAX_FETCHED: usize = 20 << 20;
 
 /// For an answer, behind the time that the server was asked to wait for something new.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
@@ -110,7 +107,7 @@ impl Client {
             },
         )?;
         drop(body);
-        answer(status, &said)
+        answer(status, &said, &|text| self.token.redact(text))
     }
 
     /// Fetches a file into a directory: its path, and its size in bytes.
@@ -156,10 +153,10 @@ impl Client {
     fn fetch_into(&self, there: &str, mut to: File) -> Result<u64, Failure> {
         if there.starts_with('/') {
             let local = self.local(there).map_err(|why| refused(0, why))?;
-            let mut from = local.take(MAX_FETCHED as u64 + 1);
+            let mut from = local.take(MAX_FILE + 1);
             let copied = io::copy(&mut from, &mut to).map_err(|e| refused(0, e.to_string()))?;
-            let large = copied > MAX_FETCHED as u64;
-            let why = || refused(0, format!("it is larger than {} MB", MAX_FETCHED >> 20));
+            let large = copied > MAX_FILE;
+            let why = || refused(0, format!("it is larger than {} MB", MAX_FILE >> 20));
             return if large { Err(why()) } else { Ok(copied) };
         }
         if there.is_empty() || there.split('/').any(|part| part == "..") {
@@ -181,7 +178,7 @@ impl Client {
         };
         self.exchange(&asked, &mut |answer, deadline| {
             status = answer.status;
-            let cap = if status == 200 { MAX_FETCHED } else { MAX_ANSWER };
+            let cap = if status == 200 { MAX_FILE.try_into().unwrap_or(0) } else { MAX_ANSWER };
             answer.pieces(cap, deadline, &mut |piece, _| {
                 size += piece.len() as u64;
                 if status == 200 { to.write_all(piece) } else { Ok(()) }

@@ -27,7 +27,7 @@ use crate::sys::gather::Gather;
 use group::Pieces;
 use queue::{Queue, WINDOW};
 use update::{Read, Reader, answer_press, call};
-pub use values::{Action, Event, Me, Wanted};
+pub use values::{Action, Event, MAX_FILE, Me, Wanted};
 
 /// Kinds of updates that are sent: the set is kept by Telegram, and named with every poll.
 const KINDS: [&str; 4] = ["message", "edited_message", "callback_query", "my_chat_member"];
@@ -47,6 +47,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// Seconds of the longest pause after failures, and while another process polls.
 const MAX_PAUSE: u64 = 60;
 const MAX_CONFLICT_PAUSE: u64 = 30;
+
+/// So many conflicts in a row are said: the poll of a process that has died is held for up to 30 s.
+const CONFLICTS: u32 = 3;
 
 /// A flood is waited out, if not for longer than a day.
 const MAX_FLOOD_PAUSE: u64 = 86_400;
@@ -94,6 +97,8 @@ pub struct Receiver {
     not_before: Option<Instant>,
     quick_at: Option<Instant>,
     failures: u32,
+    /// Those in a row that were another poll's doing.
+    conflicts: u32,
     /// Updates that are asked for at most.
     most: usize,
     status: (&'static str, String),
@@ -114,6 +119,7 @@ impl Receiver {
             not_before: None,
             quick_at: None,
             failures: 0,
+            conflicts: 0,
             most: MAX_UPDATES,
             status: ("", String::new()),
             webhook_said: false,
@@ -208,7 +214,7 @@ impl Receiver {
             }
             Err(failure) => return self.failed(failure, now, actions),
         };
-        self.failures = 0;
+        (self.failures, self.conflicts) = (0, 0);
         self.webhook_said = false;
         self.most = (self.most * 10).min(MAX_UPDATES);
         self.say_status(("up", String::new()), actions);
@@ -277,6 +283,7 @@ impl Receiver {
         self.failures = self.failures.saturating_add(1);
         let mut most = MAX_PAUSE;
         let mut pause = None;
+        let conflicts = mem::take(&mut self.conflicts);
         let (state, why) = match failure {
             Failure::Refused(Refusal { code: 401 | 404, description, .. }) => {
                 return self.unauthorized(&description, actions);
@@ -284,6 +291,7 @@ impl Receiver {
             Failure::Refused(Refusal { code: 409, description, .. }) => {
                 most = MAX_CONFLICT_PAUSE;
                 let webhook = description.contains("webhook");
+                self.conflicts = if webhook { 0 } else { conflicts + 1 };
                 if webhook {
                     // Until it is gone: each of these calls can fail.
                     actions.push(Action::Call(call("deleteWebhook", object!())));
@@ -324,7 +332,9 @@ impl Receiver {
         let doubled = 1 << (self.failures - 1).min(6);
         let pause = pause.unwrap_or_else(|| most.min(doubled));
         self.not_before = Some(now + Duration::from_secs(pause));
-        self.say_status((state, why), actions);
+        if !(1..CONFLICTS).contains(&self.conflicts) {
+            self.say_status((state, why), actions);
+        }
     }
 
     fn unauthorized(&mut self, description: &str, actions: &mut Vec<Action>) {

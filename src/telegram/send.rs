@@ -3,7 +3,7 @@
 //! In a chat one call is made after the other, in the order of the gateway's lines; `typing` is beside them, and is
 //! dropped wherever something waits. What Telegram has asked to leave alone gets its receipt at once, since the
 //! gateway repeats it; what only the pace holds back waits here, a few seconds at most. A preview does not: by then
-//! there is a newer text.
+//! there is a newer text. What has no receipt, as the answer to a button, waits for both.
 
 mod pace;
 mod request;
@@ -20,17 +20,18 @@ use serde_json::Value;
 use super::call::{Call, Failure, Outcome, Refusal};
 use super::lines::{self, Failed, FromGateway, Kind, Send};
 use crate::exit::Exit;
-use pace::Pace;
+use pace::{NO_CHAT, Pace};
 
 /// A preview that had to wait for longer would hold up the reply.
 const PREVIEW_WAITS: Duration = Duration::from_secs(1);
 
-/// Of a burst, what previews and typing leave for the reply.
-const SPARE: u8 = 1;
-
-/// Of `delete` and `typing`, which have no receipt and so no window of the protocol, so many wait, and are under way.
-const MAX_DELETES: usize = 64;
+/// Of what has no receipt and so no window of the protocol, so many wait; of `typing` so many are under way.
+const MAX_SILENT: usize = 64;
 const MAX_TYPING: usize = 4;
+
+/// The method that is made again until it succeeds, and the pause after a failure.
+pub const MENU: &str = "setMyCommands";
+const MENU_PAUSE: Duration = Duration::from_secs(60);
 
 /// Messages whose text is known, so that the same one is not sent again: as many as replies are made at once.
 const MAX_SHOWN: usize = 64;
@@ -43,6 +44,8 @@ const UNAUTHORIZED: &str = "Telegram does not know the bot's token any more: put
 pub enum Event {
     /// `send`, `delete` or `typing`; others are ignored.
     Line(FromGateway),
+    /// To be made when the pace allows it; nobody needs its result.
+    Call(Call),
     Answer {
         ticket: u64,
         outcome: Outcome,
@@ -69,7 +72,7 @@ pub enum Action {
 #[derive(Debug, PartialEq, Eq)]
 enum What {
     Part { delivery: String, part: u64, preview: bool, digest: [u8; 32] },
-    Delete,
+    Silent,
     Typing,
 }
 
@@ -84,13 +87,15 @@ struct Job {
     edits: Option<i64>,
     /// The message that shows it.
     shown: Option<i64>,
-    /// The call under way without its entities, had it any.
-    plain: Option<Call>,
+    /// The call under way without its entities, had it any; of what has no receipt, the call.
+    again: Option<Call>,
+    not_before: Option<Instant>,
 }
 
 impl Job {
     fn beside(what: What, chat: i64, call: Call) -> Job {
-        Job { chat, what, calls: VecDeque::from([call]), edits: None, shown: None, plain: None }
+        let (edits, shown, again, not_before) = (None, None, None, None);
+        Job { chat, what, calls: VecDeque::from([call]), edits, shown, again, not_before }
     }
 
     fn is_part(&self) -> bool {
@@ -168,8 +173,10 @@ impl Sender {
         match event {
             Event::Line(FromGateway::Send(send)) => self.accept(&send, now, &mut actions),
             Event::Line(FromGateway::Delete { conversation, id }) => {
-                self.delete(request::delete(&conversation, &id));
+                let call = request::delete(&conversation, &id);
+                call.into_iter().for_each(|call| self.silent(call, None));
             }
+            Event::Call(call) => self.silent(call, None),
             Event::Line(FromGateway::Typing { conversation, thread }) => {
                 self.typing(request::typing(&conversation, thread.as_deref()), now, &mut actions);
             }
@@ -208,12 +215,13 @@ impl Sender {
         }
         let (delivery, part) = (send.delivery.clone(), send.part);
         let what = What::Part { delivery, part, preview: !send.last, digest };
-        let job = Job { chat, what, calls: request.calls, edits, shown, plain: None };
+        let calls = request.calls;
+        let job = Job { chat, what, calls, edits, shown, again: None, not_before: None };
         let waits = self.is_in_flight(chat) || self.waiting.iter().any(|job| job.chat == chat);
         let late = |at: Option<Instant>| at.is_some_and(|at| at > now + PREVIEW_WAITS);
         if let Some(until) = self.pace.held(chat) {
             job.put_off(WAIT, Some(until - now), actions);
-        } else if !send.last && (waits || late(self.pace.free_at(chat, SPARE))) {
+        } else if !send.last && (waits || late(self.pace.preview_at(chat))) {
             job.put_off("the chat takes no more previews now", None, actions);
         } else {
             self.waiting.push_back(job);
@@ -221,10 +229,11 @@ impl Sender {
     }
 
     /// Without a receipt. It is behind what waits in its chat.
-    fn delete(&mut self, call: Result<(i64, Call), String>) {
-        let deletes = self.waiting.iter().filter(|job| job.what == What::Delete).count();
-        if let Some((chat, call)) = call.ok().filter(|_| deletes < MAX_DELETES) {
-            self.waiting.push_back(Job::beside(What::Delete, chat, call));
+    fn silent(&mut self, call: Call, not_before: Option<Instant>) {
+        let silent = self.waiting.iter().filter(|job| job.what == What::Silent).count();
+        if silent < MAX_SILENT {
+            let chat = call.parameters["chat_id"].as_i64().unwrap_or(NO_CHAT);
+            self.waiting.push_back(Job { not_before, ..Job::beside(What::Silent, chat, call) });
         }
     }
 
@@ -237,7 +246,7 @@ impl Sender {
     ) {
         let Ok((chat, call)) = call else { return };
         let typing = self.flying.iter().filter(|(_, job)| job.what == What::Typing).count();
-        let free = self.pace.free_at(chat, SPARE).is_none_or(|at| at <= now);
+        let free = self.pace.typing_at(chat).is_none_or(|at| at <= now);
         if free && typing < MAX_TYPING && !self.all().any(|job| job.chat == chat) {
             self.launch(Job::beside(What::Typing, chat, call), now, actions);
         }
@@ -246,7 +255,7 @@ impl Sender {
     /// A call is under way that others of the chat have to wait for.
     fn is_in_flight(&self, chat: i64) -> bool {
         let mut flying = self.flying.iter().map(|(_, job)| job);
-        flying.any(|job| job.chat == chat && job.what != What::Typing)
+        chat != NO_CHAT && flying.any(|job| job.chat == chat && job.what != What::Typing)
     }
 
     /// All that waits or is under way.
@@ -257,9 +266,10 @@ impl Sender {
     /// When one of those that wait may go on; `None`: once its chat has an answer. Of a chat, the first one is asked
     /// first.
     fn due(&self, job: &Job) -> Option<Option<Instant>> {
-        // The last one of a burst is left for the reply.
-        let spare = if job.is_preview() { SPARE } else { 0 };
-        (!self.is_in_flight(job.chat)).then(|| self.pace.free_at(job.chat, spare))
+        (!self.is_in_flight(job.chat)).then(|| match job.is_preview() {
+            true => self.pace.preview_at(job.chat),
+            false => self.pace.free_at(job.chat).max(job.not_before),
+        })
     }
 
     /// Makes the calls whose time has come.
@@ -281,10 +291,15 @@ impl Sender {
 
     fn launch(&mut self, mut job: Job, now: Instant, actions: &mut Vec<Action>) {
         let Some(call) = job.calls.pop_front() else { return };
-        job.plain = request::plain(&call);
+        job.again = match job.what {
+            What::Silent => Some(call.clone()),
+            What::Part { .. } | What::Typing => request::plain(&call),
+        };
         match job.what {
-            What::Typing => self.pace.take_unseen(now),
-            What::Part { .. } | What::Delete => self.pace.take(job.chat, now),
+            What::Part { .. } | What::Silent if job.chat != NO_CHAT => {
+                self.pace.take(job.chat, job.is_preview(), now);
+            }
+            What::Part { .. } | What::Silent | What::Typing => self.pace.take_unseen(now),
         }
         if let Some(id) = job.edits {
             self.shown.retain(|it| (it.chat, it.message) != (job.chat, id));
@@ -304,12 +319,16 @@ impl Sender {
         let Some(at) = self.flying.iter().position(|(known, _)| *known == ticket) else { return };
         let (_, mut job) = self.flying.swap_remove(at);
         let chat = job.chat;
-        let plain = job.plain.take();
-        if let Some(call) = plain.filter(|_| verdict::blames_entities(outcome)) {
+        let again = job.again.take();
+        if job.what == What::Silent {
+            let menu = again.as_ref().filter(|call| call.method == MENU).map(|_| MENU_PAUSE);
+            if let (Some(call), Some(pause)) = (again, verdict::again(outcome, menu)) {
+                self.silent(call, Some(now + pause));
+            }
+        } else if let Some(call) = again.filter(|_| verdict::blames_entities(outcome)) {
             job.calls.push_front(call);
             return self.waiting.push_front(job);
-        }
-        if let What::Part { delivery, part, digest, .. } = &job.what {
+        } else if let What::Part { delivery, part, digest, .. } = &job.what {
             match verdict::of(outcome, job.edits.take()) {
                 Ok(message) => {
                     if job.shown.is_none() {

@@ -15,6 +15,9 @@ const LOCK_GRACE: Duration = Duration::from_secs(2);
 const LOCK_PAUSE: [Duration; 2] = [Duration::from_millis(100), Duration::from_secs(5)];
 const CALL_PAUSE: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(60)];
 
+/// In a long wait its reason is told so often: the gateway ends an adapter that is silent for 120 s before it is ready.
+const TELL_EVERY: Duration = Duration::from_secs(60);
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
     /// The lock is to be had then.
@@ -43,17 +46,22 @@ pub struct Start {
     stage: Stage,
     pause: Duration,
     begun: Instant,
+    /// Why the bot is not known yet, and when that is told again.
+    why: String,
+    tell_at: Instant,
 }
 
 impl Start {
     pub fn new(now: Instant) -> Start {
-        Start { stage: Stage::Lock(now), pause: LOCK_PAUSE[0], begun: now }
+        let (stage, pause) = (Stage::Lock(now), LOCK_PAUSE[0]);
+        Start { stage, pause, begun: now, why: String::new(), tell_at: now + TELL_EVERY }
     }
 
     /// When [`Start::due`] is to be asked.
     pub fn timer(&self) -> Option<Instant> {
         match self.stage {
-            Stage::Lock(at) | Stage::Ask(at) => Some(at),
+            Stage::Lock(at) => Some(at),
+            Stage::Ask(at) => Some(at.min(self.tell_at)),
             Stage::Asked | Stage::Done => None,
         }
     }
@@ -67,6 +75,7 @@ impl Start {
                 let parameters = object!();
                 Some(Action::Call(Call { method: "getMe", parameters, files: Vec::new() }))
             }
+            Stage::Ask(_) if self.tell_at <= now => Some(self.tell(now)),
             Stage::Lock(_) | Stage::Ask(_) | Stage::Asked | Stage::Done => None,
         }
     }
@@ -109,10 +118,17 @@ impl Start {
             Err(Failure::Refused(refusal)) => (refusal.description, refusal.retry_after),
             Err(Failure::NotSent(why) | Failure::Unknown(why)) => (why, None),
         };
-        let pause = after.map_or(self.pause, Duration::from_secs);
-        self.stage = Stage::Ask(now + pause.min(CALL_PAUSE[1]));
+        // What Telegram asks for is waited for, however long it is.
+        let pause = after.map_or(self.pause, |seconds| Duration::from_secs(seconds.max(1)));
+        self.stage = Stage::Ask(now + pause);
         self.pause = (self.pause * 2).min(CALL_PAUSE[1]);
-        Action::Status("connecting", why)
+        self.why = why;
+        self.tell(now)
+    }
+
+    fn tell(&mut self, now: Instant) -> Action {
+        self.tell_at = now + TELL_EVERY;
+        Action::Status("connecting", self.why.clone())
     }
 }
 
@@ -178,11 +194,28 @@ mod tests {
             (Ok(object!("id": 1)), 16),
             (Ok(Value::Null), 32),
             (Ok(Value::Null), 60),
+            (
+                Err(Failure::Refused(Refusal {
+                    code: 429,
+                    retry_after: Some(250),
+                    description: "wait".to_owned(),
+                    ..Refusal::default()
+                })),
+                250,
+            ),
         ] {
             assert!(asked(&mut start, now) && start.due(now).is_none());
             assert!(matches!(start.answered(outcome, now), Action::Status("connecting", _)));
-            assert_eq!(start.timer(), Some(now + secs(pause)));
-            now += secs(pause);
+            let end = now + secs(pause);
+            // The gateway hears of it meanwhile.
+            while end - now > secs(60) {
+                now += secs(60);
+                assert_eq!(start.timer(), Some(now));
+                let told = Action::Status("connecting", "wait".to_owned());
+                assert_eq!((start.due(now), start.due(now)), (Some(told), None));
+            }
+            assert_eq!(start.timer(), Some(end));
+            now = end;
         }
         assert!(asked(&mut start, now));
         let me = object!("id": 7, "username": "ann_bot", "can_read_all_group_messages": true);

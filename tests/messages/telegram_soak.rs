@@ -88,10 +88,12 @@ impl Soak {
         fs::write(&book, "").unwrap();
         let chats = rounds(10, 50);
         let allow: Vec<String> = (0..chats).map(|it| (1000 + it).to_string()).collect();
-        let config = telegram.config("").replace("[\"42\", \"43\"]", &json!(allow).to_string());
+        let config = telegram
+            .config("preview = true\n")
+            .replace("[\"42\", \"43\"]", &json!(allow).to_string());
         home.configure(&format!(
             "{}[limits]\nmax_attempts = 20\nmax_turns = 4\nmax_queue_per_session = 100\n\
-             {config}uncertain = {policy:?}\npreview = true\npace = \"1s\"\n",
+             {config}uncertain = {policy:?}\npace = \"1s\"\n",
             agent(&book),
         ));
         let full = full.then(|| home.path().join("full"));

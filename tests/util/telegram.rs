@@ -89,12 +89,13 @@ impl Telegram {
         fs::rename(new, self.dir.join("token")).unwrap();
     }
 
-    /// A channel `family`; `more` belongs to it.
+    /// A channel `family`; `more` belongs to it. Without a word on previews there are none: calls can be counted.
     pub fn config(&self, more: &str) -> String {
         let (token, url) = (self.dir.join("token"), self.url());
+        let preview = if more.contains("preview = ") { "" } else { "preview = false\n" };
         format!(
             "[channel.family]\ntelegram = true\ntoken_file = {token:?}\napi_url = {url:?}\n\
-             allow = [\"42\", \"43\"]\n{more}"
+             allow = [\"42\", \"43\"]\n{preview}{more}"
         )
     }
 

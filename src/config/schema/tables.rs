@@ -88,7 +88,7 @@ section! {
         session: SessionOf, Enum, "\"conversation\"";
         /// What becomes of a part that may have arrived.
         uncertain: Uncertain, Enum, "\"resend\"";
-        /// Replies are shown while they are made.
+        /// Replies are shown while they are made. Without a value it is so with `telegram`.
         preview: bool, Flag, "true";
         /// Between two states of such a reply.
         pace: Duration => limits::CHANNEL_PACE, Time, "\"1s\"";

@@ -66,6 +66,11 @@ fn telegram_is_an_adapter_with_a_token() {
     assert_eq!(all[..4], least);
     assert_eq!(all[4..], ["--api-url", "http://127.0.0.1:8081/", "--groups"]);
     assert_eq!(words("[channel.x]\ncommand = ['a', 'b']"), ["a", "b"]);
+    let previews =
+        |text: &str, set: &[&str]| good(text, set).config.channel.get("x").unwrap().preview;
+    assert!(previews(text, &[]) && !previews("[channel.x]\ncommand = ['a']", &[]));
+    assert!(!previews(&format!("{text}preview = false"), &[]));
+    assert!(!previews(text, &["channel.x.preview=false"]));
     error(
         &format!("{text}command = ['a']"),
         "4:1: channel.x.command is set together with channel.x.telegram (/etc/coder.toml:2:1); remove one \

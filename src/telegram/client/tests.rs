@@ -65,12 +65,12 @@ fn call(method: &'static str) -> Call {
 #[test]
 fn a_call_is_a_post_and_a_connection_takes_several() {
     let answer = json(200, "{\"ok\":true,\"result\":{\"message_id\":7}}");
-    let refusal = "{\"ok\":false,\"error_code\":429,\"description\":\"No\",\"parameters\":{\"retry_after\":3}}";
+    let refusal = "{\"ok\":false,\"error_code\":429,\"description\":\"No /bot42:hidden/x\",\"parameters\":{\"retry_after\":3}}";
     let (client, served) = server(&[&[&answer, &json(429, refusal)]]);
     assert_eq!(client.call(&call("sendMessage")).unwrap()["message_id"], 7);
     let expected = Refusal {
         code: 429,
-        description: "No".to_owned(),
+        description: "No /botTOKEN/x".to_owned(),
         retry_after: Some(3),
         ..Refusal::default()
     };
@@ -140,7 +140,7 @@ fn a_file_is_fetched_to_its_place_and_what_is_too_large_or_elsewhere_leaves_noth
     let asked = served.join().unwrap();
     assert_eq!(asked[1], "GET /api/file/bot42:hidden/photos/a%20b%23.jpg HTTP/1.1 ");
     fs::remove_file(&path).unwrap();
-    let large = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", MAX_FETCHED + 1);
+    let large = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", MAX_FILE + 1);
     let endless = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nim";
     let missing = json(404, "no");
     let not_there =

@@ -2,12 +2,9 @@
 
 use serde_json::Value;
 
-use super::values::Me;
+use super::values::{MAX_FILE, Me};
 use crate::escape::{escaped, first_chars};
 use crate::sys::gather::Gather;
-
-/// What `getFile` gives.
-pub(super) const MAX_FILE: u64 = 20_000_000;
 
 /// Entities of a text that are looked at: Telegram has a hundred of them at most.
 const MAX_ENTITIES: usize = 200;

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::content::{MAX_FILE, Media, add_line};
+use super::content::{Media, add_line};
 use super::senders::Senders;
 use super::update::Item;
-use super::values::{Action, Wanted};
+use super::values::{Action, MAX_FILE, Wanted};
 use crate::escape::{escaped, first_chars};
 use crate::json::object;
 
@@ -32,6 +32,8 @@ enum Stage {
     Ready,
     /// By this number.
     Offered(u64),
+    /// It was refused for now, and is offered again by this number.
+    Refused(u64),
 }
 
 struct Held {
@@ -39,9 +41,9 @@ struct Held {
     stage: Stage,
 }
 
-/// Items, the oldest first.
 #[derive(Default)]
 pub(super) struct Queue {
+    /// The oldest first, but for those that were refused: these have their numbers.
     items: Vec<Held>,
     /// Numbers and tickets given so far.
     last: u64,
@@ -66,7 +68,7 @@ impl Queue {
     pub fn wants_more(&self) -> bool {
         let waits = |held: &Held| match held.stage {
             Stage::Waiting | Stage::Fetching(_) => true,
-            Stage::Ready | Stage::Offered(_) => held.item.grouped,
+            Stage::Ready | Stage::Offered(_) | Stage::Refused(_) => held.item.grouped,
         };
         self.again.is_none() && self.items.iter().any(waits)
     }
@@ -87,7 +89,7 @@ impl Queue {
     pub fn again(&mut self, n: u64, seconds: u64, now: Instant) {
         let found = self.items.iter_mut().find(|held| held.stage == Stage::Offered(n));
         let Some(held) = found else { return };
-        held.stage = Stage::Ready;
+        held.stage = Stage::Refused(n);
         let at = now + Duration::from_secs(seconds.clamp(1, MAX_AGAIN));
         let before = self.again.unwrap_or((n, at));
         self.again = Some((before.0.min(n), before.1.max(at)));
@@ -122,6 +124,11 @@ impl Queue {
             && let Some((n, _)) = self.again.take()
         {
             self.last = n - 1;
+            // Before those that could not be offered then, which are of other chats.
+            self.items.sort_by_key(|held| match held.stage {
+                Stage::Refused(n) => n,
+                Stage::Waiting | Stage::Fetching(_) | Stage::Ready | Stage::Offered(_) => u64::MAX,
+            });
         }
         if self.again.is_some() {
             return;
@@ -134,7 +141,9 @@ impl Queue {
             let Held { item, stage } = &mut self.items[at];
             let is_ready = match stage {
                 Stage::Offered(_) => continue,
-                Stage::Ready if room == 0 => return,
+                Stage::Ready | Stage::Refused(_) if room == 0 => return,
+                // It had all of its pieces then.
+                Stage::Refused(_) => true,
                 Stage::Ready => {
                     !lacks_piece && !item.chats.iter().any(|chat| held_up.contains(chat))
                 }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::content::MAX_FILE;
+use super::values::MAX_FILE;
 
 /// So long files count against a [`Budget`].
 const WITHIN: Duration = Duration::from_mins(10);

@@ -489,7 +489,7 @@ fn all_whom_nobody_serves_share_one_large_file_in_ten_minutes() {
     for _ in 0..3 {
         assert!(senders.may(1, 15_000_000, now), "nobody has answered him yet");
     }
-    senders.count(1, 145_000_000, now);
+    senders.count(1, 155_000_000, now);
     assert!(senders.may(2, 1, now));
     assert!(!senders.may(2, 11_000_000, now), "there is a limit for these, too");
     (1..4).for_each(|id| senders.note(id, id == 1));
@@ -619,6 +619,12 @@ fn polls_that_fail_are_made_again_after_pauses_and_said_once() {
         fails(&vec![refused(409, "Conflict: terminated by other getUpdates request", None); 7]);
     assert_eq!(pauses, [1, 2, 4, 8, 16, 30, 30]);
     assert!(matches!(&said[0], Action::Line(line) if line["state"] == "conflict"));
+    let conflict = refused(409, "Conflict: terminated by other getUpdates request", None);
+    let away = Failure::NotSent("no route".to_owned());
+    let (_, said) = fails(&[away.clone(), away, conflict.clone(), conflict.clone()]);
+    assert_eq!(said.len(), 2, "a poll of its own that has died: {said:?}");
+    let (_, said) = fails(&[conflict.clone(), conflict.clone(), conflict]);
+    assert_eq!(said.len(), 2);
     let webhook = refused(409, "can't use getUpdates method while webhook is active", None);
     let (_, said) = fails(&[webhook.clone(), webhook]);
     let delete = Action::Call(call("deleteWebhook", json!({})));
@@ -681,4 +687,28 @@ fn what_is_refused_for_now_is_offered_again_with_its_number() {
     let again: Vec<_> =
         lines(&actions).iter().map(|it| (it["n"].clone(), it["id"].clone())).collect();
     assert_eq!(again, [(json!(2), json!("42:2")), (json!(3), json!("42:3"))]);
+}
+
+#[test]
+fn what_could_not_be_offered_before_a_refusal_comes_behind_it() {
+    let now = Instant::now();
+    let mut receiver = receiver(now);
+    let file = json!({"voice": {"file_id": "v"}});
+    let text = |id: i64, chat: i64| with_file(id, chat, &json!({"text": "a"}));
+    let numbers = |actions: &[Action]| {
+        lines(actions).iter().map(|it| (it["n"].clone(), it["id"].clone())).collect::<Vec<_>>()
+    };
+    let updates = json!([with_file(1, 10, &file), text(2, 11), text(3, 12)]);
+    let actions = takes(&mut receiver, updates, now);
+    let refused = [(json!(1), json!("11:2")), (json!(2), json!("12:3"))];
+    assert_eq!(numbers(&actions), refused);
+    for n in [1, 2] {
+        receiver.step(Event::Refuse { n, retry_after: Some(5), why: "full".to_owned() }, now);
+    }
+    let fetched = Event::Fetched { ticket: 1, result: Ok(("/f".to_owned(), 1)) };
+    assert_eq!(receiver.step(fetched, now), []);
+    let at = receiver.timer().unwrap();
+    let again = numbers(&receiver.step(Event::Timer, at));
+    assert_eq!(again[..2], refused);
+    assert_eq!(again[2..], [(json!(3), json!("10:1"))]);
 }

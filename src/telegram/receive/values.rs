@@ -14,6 +14,9 @@ pub struct Me {
     pub reads_all: bool,
 }
 
+/// Bytes of a file that `getFile` hands out.
+pub const MAX_FILE: u64 = 20 << 20;
+
 /// A file of Telegram's that an item needs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {

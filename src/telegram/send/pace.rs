@@ -13,6 +13,15 @@ const PRIVATE: (u32, Duration) = (3, Duration::from_secs(1));
 /// In a group: never more than 20 in a minute.
 const GROUP: (u32, Duration) = (5, Duration::from_secs(4));
 
+/// Between two previews: in a private chat, and in a group.
+const PREVIEWS: [Duration; 2] = [Duration::from_secs(1), Duration::from_secs(3)];
+
+/// Of a burst, what previews and typing leave for the reply.
+const SPARE: u8 = 1;
+
+/// What no chat counts has this one.
+pub const NO_CHAT: i64 = 0;
+
 /// Two chats that are refused within this time are no chance: it is the bot.
 const TOGETHER: Duration = Duration::from_secs(1);
 
@@ -26,6 +35,8 @@ struct Chat {
     /// All of its burst is free again.
     whole: Option<Instant>,
     held: Option<Instant>,
+    /// When the last preview was shown.
+    preview: Option<Instant>,
 }
 
 #[derive(Debug, Default)]
@@ -49,20 +60,41 @@ impl Pace {
             if self.chats.len() >= MAX_CHATS {
                 self.chats.remove(0);
             }
-            self.chats.push(Chat { id, whole: None, held: None });
+            self.chats.push(Chat { id, whole: None, held: None, preview: None });
             self.chats.len() - 1
         });
         &mut self.chats[at]
     }
 
-    /// When the next call in this chat may be made, with `spare` more at once; `None`: at any time.
-    pub fn free_at(&self, id: i64, spare: u8) -> Option<Instant> {
+    /// When the next call in this chat may be made; `None`: at any time.
+    pub fn free_at(&self, id: i64) -> Option<Instant> {
+        self.own_at(id, 0).max(self.all_at(id, 0))
+    }
+
+    /// The same of a preview.
+    pub fn preview_at(&self, id: i64) -> Option<Instant> {
+        let last = self.chat(id).and_then(|chat| chat.preview);
+        let next = last.map(|at| at + PREVIEWS[usize::from(id < 0)]);
+        next.max(self.own_at(id, SPARE)).max(self.all_at(id, SPARE))
+    }
+
+    /// The same of typing, which the chat does not count.
+    pub fn typing_at(&self, id: i64) -> Option<Instant> {
+        self.all_at(id, SPARE)
+    }
+
+    /// When this chat allows one more, and `spare` more at once.
+    fn own_at(&self, id: i64, spare: u8) -> Option<Instant> {
         let (burst, each) = rule(id);
+        let whole = self.chat(id).and_then(|chat| chat.whole);
+        whole.and_then(|at| at.checked_sub(each * (burst - 1 - u32::from(spare))))
+    }
+
+    /// When the limit of all chats does, and whatever else Telegram has asked for.
+    fn all_at(&self, id: i64, spare: u8) -> Option<Instant> {
         let most = MOST - usize::from(spare);
         let all = self.recent.len().checked_sub(most).map(|at| self.recent[at] + MOST_WITHIN);
-        let whole = self.chat(id).and_then(|chat| chat.whole);
-        let own = whole.and_then(|at| at.checked_sub(each * (burst - 1 - u32::from(spare))));
-        own.max(all).max(self.held(id))
+        all.max(self.held(id))
     }
 
     /// Telegram has asked not to write to it before then.
@@ -83,9 +115,10 @@ impl Pace {
         self.recent.push_back(now);
     }
 
-    pub fn take(&mut self, id: i64, now: Instant) {
+    pub fn take(&mut self, id: i64, preview: bool, now: Instant) {
         self.take_unseen(now);
         let chat = self.chat_mut(id);
+        chat.preview = Some(now).filter(|_| preview).or(chat.preview);
         chat.whole = Some(chat.whole.max(Some(now)).unwrap_or(now) + rule(id).1);
     }
 
@@ -102,7 +135,7 @@ impl Pace {
         all
     }
 
-    /// Forgets what changes nothing any more.
+    /// Forgets what changes nothing any more. A call counts for as long as the next preview waits, or longer.
     pub fn forget(&mut self, now: Instant) {
         for chat in &mut self.chats {
             chat.whole.take_if(|at| *at <= now);

@@ -88,10 +88,10 @@ pub fn build(send: &Send) -> Result<Request, String> {
 
 /// # Errors
 /// Which id is none of Telegram's.
-pub fn delete(conversation: &str, id: &str) -> Result<(i64, Call), String> {
-    let (chat, mut parameters) = address(conversation, None)?;
+pub fn delete(conversation: &str, id: &str) -> Result<Call, String> {
+    let (_, mut parameters) = address(conversation, None)?;
     parameters["message_id"] = number("message", id)?.into();
-    Ok((chat, call("deleteMessage", parameters)))
+    Ok(call("deleteMessage", parameters))
 }
 
 /// # Errors

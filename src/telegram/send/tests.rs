@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 
 use super::*;
-use crate::telegram::call::{Upload, answer};
+use crate::telegram::call::{self, Upload};
 use crate::telegram::lines::parse;
 use crate::testing::{Random, rounds};
 
@@ -40,6 +40,10 @@ fn split(actions: Vec<Action>) -> (Vec<(u64, Call)>, Vec<Value>) {
         }
     }
     (calls, told)
+}
+
+fn answer(status: u16, body: &[u8]) -> Outcome {
+    call::answer(status, body, &str::to_owned)
 }
 
 fn refusal(body: &Value) -> Outcome {
@@ -322,17 +326,18 @@ fn a_preview_leaves_the_pace_to_the_reply_and_at_the_end_what_waits_is_given_bac
     let group = |text: &str, last: bool| {
         line(&part(&json!({ "conversation": "-1", "replaces": "9", "text": text, "final": last })))
     };
-    let mut shown = 0;
-    for n in 0..6 {
-        let (calls, told) = split(sender.step(group(&n.to_string(), false), now));
-        shown += calls.len();
-        for (ticket, _) in calls {
-            sender.step(Event::Answer { ticket, outcome: Ok(json!(true)) }, now);
-        }
-        assert!(n < 4 || told[0]["kind"] == "temporary" && told[0]["retry_after"].is_null());
+    for n in 0..4 {
+        let (calls, _) = split(sender.step(group(&n.to_string(), true), now));
+        sender.step(Event::Answer { ticket: calls[0].0, outcome: Ok(json!(true)) }, now);
     }
+    let (calls, told) = split(sender.step(group("preview", false), now));
+    assert_eq!((calls.len(), &told[0]["kind"]), (0, &json!("temporary")));
+    assert!(told[0]["retry_after"].is_null());
+    // The chat does not count it.
     let typing = json!({ "op": "typing", "conversation": "-1" });
-    assert_eq!((shown, sender.step(line(&typing), now)), (4, vec![]));
+    let (calls, _) = split(sender.step(line(&typing), now));
+    assert_eq!(calls[0].1.method, "sendChatAction");
+    sender.step(Event::Answer { ticket: calls[0].0, outcome: Ok(json!(true)) }, now);
     let (calls, _) = split(sender.step(group("all", true), now));
     sender.step(Event::Answer { ticket: calls[0].0, outcome: Ok(json!(true)) }, now);
     // The burst is used up.
@@ -350,10 +355,8 @@ fn a_preview_that_waits_gives_way_to_a_newer_text_and_no_more_than_so_many_delet
     let text = |n: usize, last: bool| {
         line(&part(&json!({ "part": n, "replaces": "9", "text": n.to_string(), "final": last })))
     };
-    for n in 0..2 {
-        let (calls, _) = split(sender.step(text(n, false), now));
-        sender.step(Event::Answer { ticket: calls[0].0, outcome: Ok(json!(true)) }, now);
-    }
+    let (calls, _) = split(sender.step(text(0, false), now));
+    sender.step(Event::Answer { ticket: calls[0].0, outcome: Ok(json!(true)) }, now);
     assert_eq!(split(sender.step(text(2, false), now)), (vec![], vec![]));
     assert_eq!(sender.timer(), Some(now + SECOND));
     let (calls, told) = split(sender.step(text(3, true), now));
@@ -365,7 +368,69 @@ fn a_preview_that_waits_gives_way_to_a_newer_text_and_no_more_than_so_many_delet
         let id = id.to_string();
         sender.step(line(&json!({ "op": "delete", "conversation": "7", "id": id })), now);
     }
-    assert_eq!(sender.waiting.len(), MAX_DELETES);
+    assert_eq!(sender.waiting.len(), MAX_SILENT);
+}
+
+#[test]
+fn previews_of_a_group_are_three_seconds_apart_and_its_reply_is_not_put_off() {
+    for (chat, gap) in [("-1", 3), ("1", 1)] {
+        let (mut sender, start) = (Sender::default(), Instant::now());
+        let mut number = 0;
+        let mut shown = |after: Duration, last: bool| {
+            number += 1;
+            let text = number.to_string();
+            let send =
+                json!({ "conversation": chat, "replaces": "9", "text": text, "final": last });
+            let (calls, told) = split(sender.step(line(&part(&send)), start + after));
+            for (ticket, _) in &calls {
+                let event = Event::Answer { ticket: *ticket, outcome: Ok(json!(true)) };
+                sender.step(event, start + after);
+            }
+            (calls.len(), told.len())
+        };
+        let gap = gap * SECOND;
+        assert_eq!(shown(Duration::ZERO, false), (1, 0));
+        let early = gap.saturating_sub(SECOND * 3 / 2);
+        assert_eq!(shown(early, false), if early.is_zero() { (0, 0) } else { (0, 1) }, "{chat}");
+        assert_eq!(shown(gap, false), (1, usize::from(early.is_zero())));
+        assert_eq!(shown(gap, true), (1, 0));
+    }
+}
+
+#[test]
+fn calls_without_a_receipt_wait_as_parts_do_and_are_made_again_after_429() {
+    let (mut sender, now) = (Sender::default(), Instant::now());
+    let call = |method, parameters| Event::Call(Call { method, parameters, files: Vec::new() });
+    let methods = |actions| {
+        split(actions).0.iter().map(|(ticket, call)| (*ticket, call.method)).collect::<Vec<_>>()
+    };
+    let menu = methods(sender.step(call(MENU, json!({ "commands": [] })), now));
+    assert_eq!(menu[0].1, MENU);
+    // Others go on beside it.
+    let query = json!({ "callback_query_id": "q" });
+    let press = methods(sender.step(call("answerCallbackQuery", query.clone()), now));
+    let markup = json!({ "chat_id": 7, "message_id": 9 });
+    let edit = methods(sender.step(call("editMessageReplyMarkup", markup), now));
+    assert_eq!((press.len(), edit.len()), (1, 1));
+    sender.step(Event::Answer { ticket: press[0].0, outcome: too_many(9) }, now);
+    sender.step(Event::Answer { ticket: edit[0].0, outcome: too_many(5) }, now);
+    assert!(sender.limited, "two at once are the bot");
+    let later = call("answerCallbackQuery", query.clone());
+    assert_eq!(methods(sender.step(later, now)), []);
+    let answer = Event::Answer { ticket: menu[0].0, outcome: Err(Failure::NotSent(String::new())) };
+    assert_eq!(methods(sender.step(answer, now)), []);
+    let names = |actions| methods(actions).iter().map(|it| it.1).collect::<Vec<_>>();
+    assert_eq!(sender.timer(), Some(now + 5 * SECOND));
+    let over = names(sender.step(Event::Timer, now + 5 * SECOND));
+    assert_eq!(over, ["editMessageReplyMarkup"]);
+    assert_eq!(names(sender.step(Event::Timer, now + 9 * SECOND)), ["answerCallbackQuery"; 2]);
+    assert_eq!(sender.timer(), Some(now + MENU_PAUSE));
+    let menu = methods(sender.step(Event::Timer, now + MENU_PAUSE));
+    assert_eq!(menu[0].1, MENU);
+    // What is wrong with it will be so again.
+    let outcome = refusal(&json!({ "ok": false, "error_code": 400 }));
+    sender.step(Event::Answer { ticket: menu[0].0, outcome }, now + MENU_PAUSE);
+    assert_eq!(sender.timer(), None);
 }
 
 /// A random gateway and a random Telegram around a sender, and what has happened.
@@ -424,15 +489,15 @@ impl World {
         }
         let due = self.sender.timer();
         assert!(due.is_none_or(|due| due > self.now), "it wakes without end");
-        assert!(self.sender.waiting.len() <= 16 + MAX_DELETES);
-        assert!(self.sender.pace.chats() <= 60 && self.sender.shown.len() <= MAX_SHOWN);
+        assert!(self.sender.waiting.len() <= 16 + MAX_SILENT);
+        assert!(self.sender.pace.chats() <= 61 && self.sender.shown.len() <= MAX_SHOWN);
         assert_eq!(self.sender.is_idle(), self.open.is_empty());
     }
 
     fn called(&mut self, ticket: u64, call: Call) {
-        let chat = call.parameters["chat_id"].as_i64().unwrap();
+        let chat = call.parameters["chat_id"].as_i64().unwrap_or(NO_CHAT);
         assert!(self.held.get(&chat).is_none_or(|until| *until <= self.now), "{chat} is to wait");
-        let seen = call.method != "sendChatAction";
+        let seen = call.method != "sendChatAction" && chat != NO_CHAT;
         if seen {
             let mut others = self.calls.values();
             let same = |other: &(Instant, Call)| {
@@ -482,6 +547,9 @@ impl World {
                 self.step(line(
                     &json!({ "op": "delete", "conversation": conversation, "id": "5" }),
                 ));
+                let parameters = json!({ "callback_query_id": "q" });
+                let (method, files) = ("answerCallbackQuery", Vec::new());
+                self.step(Event::Call(Call { method, parameters, files }));
             }
             _ if self.open.len() < 16 && (!busy || self.random.one_in(4)) => {
                 self.next += 1;
@@ -504,7 +572,7 @@ impl World {
     /// What Telegram does about a call.
     fn answer(&mut self, ticket: u64) {
         let (_, call) = self.calls.remove(&ticket).unwrap();
-        let chat = call.parameters["chat_id"].as_i64().unwrap();
+        let chat = call.parameters["chat_id"].as_i64().unwrap_or(NO_CHAT);
         let code = match self.random.below(if self.harsh { 12 } else { 1000 }) {
             0 => 429,
             1 => 400,

@@ -1,5 +1,7 @@
 //! What became of a part whose call was answered. Pure.
 
+use std::time::Duration;
+
 use crate::telegram::call::{Failure, Outcome, Refusal};
 use crate::telegram::lines::{Failed, Kind};
 
@@ -31,6 +33,17 @@ pub fn blames_entities(outcome: &Outcome) -> bool {
     let Err(Failure::Refused(refusal)) = outcome else { return false };
     let said = refusal.description.to_ascii_lowercase();
     refusal.code == 400 && (said.contains("entit") || said.contains("url"))
+}
+
+/// After which pause, at least, a call that has no receipt is made again; `None`: it is not. `failed`: the pause where
+/// it may have come to nothing.
+pub fn again(outcome: &Outcome, failed: Option<Duration>) -> Option<Duration> {
+    match outcome {
+        Err(Failure::Refused(refusal)) if refusal.code == 429 => Some(Duration::ZERO),
+        Err(Failure::Refused(refusal)) if refusal.code < 500 => None,
+        Err(_) => failed,
+        Ok(_) => None,
+    }
 }
 
 fn is_unchanged(refusal: &Refusal) -> bool {

@@ -57,6 +57,8 @@ struct World {
     pending: VecDeque<Pending>,
     next_n: Option<u64>,
     gate: Option<(u64, Instant)>,
+    /// What was refused for now, by its number.
+    refused: BTreeMap<u64, String>,
     // What this adapter was shown, and what came since its last poll.
     shown: BTreeSet<i64>,
     asked_at: Instant,
@@ -92,6 +94,7 @@ impl World {
             pending: VecDeque::new(),
             next_n: None,
             gate: None,
+            refused: BTreeMap::new(),
             shown: BTreeSet::new(),
             asked_at: now,
             confirmed: None,
@@ -247,6 +250,8 @@ impl World {
         if again.is_some() {
             self.gate = None;
         }
+        let id = line["id"].as_str().unwrap().to_owned();
+        assert!(self.refused.remove(&n).is_none_or(|it| it == id), "number {n} was another's");
         if let Some((_, at)) = self.gate {
             let unheard = |due: &Due| matches!(due, Due::Event(Event::Refuse { .. }));
             assert!(
@@ -254,6 +259,7 @@ impl World {
                 "offered behind what was refused"
             );
             self.next_n = Some(n + 1);
+            self.refused.insert(n, id);
             let seconds = at.saturating_duration_since(self.now).as_secs();
             let refuse = Event::Refuse { n, retry_after: Some(seconds), why: "full".to_owned() };
             return self.due.push((self.now, Due::Event(refuse)));
@@ -266,7 +272,7 @@ impl World {
         if let Some(last) = self.pending.back() {
             due = due.max(last.due);
         }
-        self.pending.push_back(Pending { n, id: line["id"].as_str().unwrap().to_owned(), due });
+        self.pending.push_back(Pending { n, id, due });
         self.due.push((due, Due::Decide(n)));
     }
 
@@ -283,6 +289,8 @@ impl World {
                 let seconds = at.saturating_duration_since(self.now).as_secs();
                 // Those behind are refused in the same moment.
                 let rest = std::mem::take(&mut self.pending);
+                let ids = rest.iter().map(|it| (it.n, it.id.clone()));
+                self.refused.extend(ids.chain([(n, pending.id)]));
                 self.due.retain(|(_, due)| !matches!(due, Due::Decide(_)));
                 let refuse =
                     |n| Event::Refuse { n, retry_after: Some(seconds), why: "full".to_owned() };
@@ -339,6 +347,7 @@ impl World {
         let stays = |due: &Due| matches!(due, Due::Arrives | Due::Week | Due::Kill);
         self.due.retain(|(_, due)| stays(due));
         self.pending.clear();
+        self.refused.clear();
         (self.next_n, self.gate, self.polling, self.held) = (None, None, false, None);
         self.shown.clear();
         (self.news, self.failed) = (true, true);
