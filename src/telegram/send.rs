@@ -36,6 +36,7 @@ const MENU_PAUSE: Duration = Duration::from_secs(60);
 /// Messages whose text is known, so that the same one is not sent again: as many as replies are made at once.
 const MAX_SHOWN: usize = 64;
 
+const NEWER: &str = "there is a newer text";
 const WAIT: &str = "Telegram has asked to wait";
 const UNAUTHORIZED: &str = "Telegram does not know the bot's token any more: put the one that @BotFather tells into token_file";
 
@@ -202,7 +203,7 @@ impl Sender {
         };
         let chat = request.chat;
         let older = |job: &Job| job.chat == chat && job.is_preview();
-        self.give_back(&older, "there is a newer text", None, actions);
+        self.give_back(&older, NEWER, None, actions);
         let (digest, mut edits) = (request.digest, request.replaces);
         let known = self.shown.iter().find(|it| (it.chat, Some(it.message)) == (chat, edits));
         let shown = edits.take_if(|_| known.is_some_and(|it| it.digest == digest));
@@ -263,8 +264,7 @@ impl Sender {
         self.waiting.iter().chain(self.flying.iter().map(|(_, job)| job))
     }
 
-    /// When one of those that wait may go on; `None`: once its chat has an answer. Of a chat, the first one is asked
-    /// first.
+    /// When one of those that wait may go on; `None`: once its chat has an answer.
     fn due(&self, job: &Job) -> Option<Option<Instant>> {
         (!self.is_in_flight(job.chat)).then(|| match job.is_preview() {
             true => self.pace.preview_at(job.chat),
@@ -309,6 +309,14 @@ impl Sender {
         actions.push(Action::Call { ticket: self.ticket, call });
     }
 
+    /// It goes on with its next call, before what came behind it; a preview not, where that is a newer text.
+    fn go_on(&mut self, job: Job, actions: &mut Vec<Action>) {
+        if job.is_preview() && self.waiting.iter().any(|it| it.is_part() && it.chat == job.chat) {
+            return job.put_off(NEWER, None, actions);
+        }
+        self.waiting.push_front(job);
+    }
+
     fn answered(
         &mut self,
         ticket: u64,
@@ -327,7 +335,7 @@ impl Sender {
             }
         } else if let Some(call) = again.filter(|_| verdict::blames_entities(outcome)) {
             job.calls.push_front(call);
-            return self.waiting.push_front(job);
+            return self.go_on(job, actions);
         } else if let What::Part { delivery, part, digest, .. } = &job.what {
             match verdict::of(outcome, job.edits.take()) {
                 Ok(message) => {
@@ -336,11 +344,10 @@ impl Sender {
                         self.shown.truncate(MAX_SHOWN - 1);
                         self.shown.push_front(Shown { chat, message, digest: *digest });
                     }
-                    match (job.calls.is_empty(), job.shown) {
-                        (true, Some(id)) => {
-                            actions.push(Action::Line(lines::sent(delivery, *part, id)));
-                        }
-                        _ => self.waiting.push_front(job),
+                    if let Some(id) = job.shown.filter(|_| job.calls.is_empty()) {
+                        actions.push(Action::Line(lines::sent(delivery, *part, id)));
+                    } else {
+                        self.go_on(job, actions);
                     }
                 }
                 Err(failed) => job.failed(failed, actions),

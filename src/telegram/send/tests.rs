@@ -229,6 +229,23 @@ fn what_is_refused_for_its_entities_is_sent_once_more_without_them() {
 }
 
 #[test]
+fn a_preview_without_its_entities_is_not_shown_over_the_text_behind_it() {
+    let (mut sender, now) = (Sender::default(), Instant::now());
+    let preview = json!({ "text": "**a**", "format": "markdown", "replaces": "9", "final": false });
+    let (first, _) = split(sender.step(line(&part(&preview)), now));
+    let last = json!({ "delivery": "E", "text": "b", "replaces": "9" });
+    assert!(sender.step(line(&part(&last)), now).is_empty());
+    let why = json!({ "ok": false, "error_code": 400, "description": "ENTITY_BOUNDS_INVALID" });
+    let answer = Event::Answer { ticket: first[0].0, outcome: refusal(&why) };
+    let (mut calls, told) = split(sender.step(answer, now));
+    for more in 1..10 {
+        calls.extend(split(sender.step(Event::Timer, now + more * SECOND)).0);
+    }
+    let texts: Vec<_> = calls.iter().map(|(_, call)| &call.parameters["text"]).collect();
+    assert_eq!((texts, &told[0]["kind"]), (vec![&json!("b")], &json!("temporary")));
+}
+
+#[test]
 fn what_is_no_id_of_telegram_fails_for_good_and_is_not_sent() {
     for members in [
         json!({ "conversation": "hermes-gateway-check" }),
