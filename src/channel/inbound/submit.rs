@@ -27,29 +27,21 @@ impl Inbound {
                 self.notices.tell_refused(context, (draft.who, place.clone(), &from), words);
                 Ok(None)
             }
-            Some(command) => self.command(context, command, place, draft),
+            Some(command) => {
+                // Unless the replies of too many wait there.
+                let (at, waits) = (&place.conversation, |id| context.hub.to_send(id).is_some());
+                if !self.replies.has_room(command, at, &waits) {
+                    let message = "The replies of too many commands wait there.".to_owned();
+                    return Err(Refusal::Full(LimitReached { over: Limit::Session, message }));
+                }
+                let submitted = context.hub.command(command, draft)?;
+                if let Submitted::New { id, .. } = submitted {
+                    self.replies.add(id, at, &waits);
+                }
+                Ok(Some(submitted))
+            }
             None if old => context.hub.hold(draft, begun).map(Some),
             None => context.hub.append(draft, begun).map(Some),
         }
-    }
-
-    /// Has a command done, unless the replies of too many wait there.
-    fn command(
-        &mut self,
-        context: Context<'_>,
-        command: Command,
-        place: &Place,
-        draft: Draft,
-    ) -> Result<Option<Submitted>, Refusal> {
-        let (at, waits) = (&place.conversation, |id| context.hub.to_send(id).is_some());
-        if !self.replies.has_room(command, at, &waits) {
-            let message = "The replies of too many commands wait there.".to_owned();
-            return Err(Refusal::Full(LimitReached { over: Limit::Session, message }));
-        }
-        let submitted = context.hub.command(command, draft)?;
-        if let Submitted::New { id, .. } = submitted {
-            self.replies.add(id, at, &waits);
-        }
-        Ok(Some(submitted))
     }
 }
