@@ -8,6 +8,7 @@ mod groups;
 mod notices;
 mod press;
 mod replies;
+mod submit;
 
 use std::time::{Duration, Instant};
 
@@ -19,14 +20,11 @@ use crate::config::millis;
 use crate::journal::WriteError;
 use crate::journal::record::Fact;
 use crate::session::{Command, Draft, Owner, Place, Refusal, Submitted, channel_key, now};
-use crate::shares::{Limit, LimitReached};
 use crate::sys::gather::Gather;
 use crate::sys::random;
 use batch::Batch;
 pub(super) use context::Context;
-use draft::{
-    add_files, asked, final_refusal, is_long, later, origin, place_of, refused, taken, text_of,
-};
+use draft::{asked, final_refusal, is_long, later, origin, place_of, refused, taken, text_of};
 use groups::{Group, Groups};
 use notices::Notices;
 use replies::Replies;
@@ -283,6 +281,7 @@ impl Inbound {
             return;
         }
         let place = place_of(&last.conversation, last.thread.as_deref());
+        let from = last.from.as_ref().map_or("", |from| &from.id);
         let most = millis(context.channel.max_age);
         let old = last.at.is_some_and(|at| at.saturating_add(most) < now());
         let cursor = all.iter().rev().find_map(|piece| piece.cursor.clone());
@@ -291,7 +290,7 @@ impl Inbound {
         let cursor = self.cursor.as_ref().filter(|_| self.groups.is_empty());
         let cursor = cursor.map(|cursor| cursor.value.clone());
         let key = channel_key(&context.channel.name, &self.account, &first.id);
-        let mut draft = Draft {
+        let draft = Draft {
             who: who.clone(),
             text: pieces.iter().map(text_of).filter(|text| !text.is_empty()).gather().join("\n"),
             context: None,
@@ -314,21 +313,18 @@ impl Inbound {
                 return;
             }
         }
-        if ours && !long {
-            add_files(context, &pieces, &mut draft);
-        }
-        let submitted = match command {
-            _ if !ours => Ok(None),
-            _ if long => Err(Refusal::Journal(WriteError::TooLong)),
-            _ if draft.text.is_empty() => Ok(None),
-            // Nobody wants what he wanted done a day ago done now.
-            Some(_) if old => Ok(None),
-            Some(command) => self.command(context, command, &place, draft),
-            None if old => context.hub.hold(draft, &mut self.batch.begun).map(Some),
-            None => context.hub.append(draft, &mut self.batch.begun).map(Some),
+        let how = (&place, command, old);
+        let mut submitted = match () {
+            () if !ours => Ok(None),
+            () if long => Err(Refusal::Journal(WriteError::TooLong)),
+            () => self.submit(context, &pieces, how, (draft.clone(), None)),
         };
+        // Nothing that was said is lost with its files.
+        if let Err(Refusal::Attachments(full)) = &submitted {
+            submitted = self.submit(context, &pieces, how, (draft, Some(&full.message)));
+        }
         self.batch.written |= matches!(submitted, Ok(Some(_)));
-        let answer = self.outcome(context, submitted, (who, place), old);
+        let answer = self.outcome(context, submitted, (who, place, from), old);
         if let Answer::Later { .. } = answer {
             // All of it comes again, with its files.
             return self.answer(serials[0], answer);
@@ -337,32 +333,12 @@ impl Inbound {
         serials.iter().for_each(|serial| self.answer(*serial, answer.clone()));
     }
 
-    /// Has a command done, unless the replies of too many wait there.
-    fn command(
-        &mut self,
-        context: Context<'_>,
-        command: Command,
-        place: &Place,
-        draft: Draft,
-    ) -> Result<Option<Submitted>, Refusal> {
-        let (at, waits) = (&place.conversation, |id| context.hub.to_send(id).is_some());
-        if !self.replies.has_room(command, at, &waits) {
-            let message = "The replies of too many commands wait there.".to_owned();
-            return Err(Refusal::Full(LimitReached { over: Limit::Session, message }));
-        }
-        let submitted = context.hub.command(command, draft)?;
-        if let Submitted::New { id, .. } = submitted {
-            self.replies.add(id, at, &waits);
-        }
-        Ok(Some(submitted))
-    }
-
     /// What is answered where a message was taken, or was not.
     fn outcome(
         &mut self,
         context: Context<'_>,
         submitted: Result<Option<Submitted>, Refusal>,
-        (who, place): (Owner, Place),
+        (who, place, from): (Owner, Place, &str),
         old: bool,
     ) -> Answer {
         let refusal = submitted.as_ref().err().cloned();
@@ -382,7 +358,7 @@ impl Inbound {
             }
             Err(refusal) => match final_refusal(&refusal) {
                 Some(words) => {
-                    self.notices.tell_refused(context, who, place, words);
+                    self.notices.tell_refused(context, (who, place, from), words);
                     Answer::Never(refusal.to_string())
                 }
                 None => later(&refusal.to_string()),

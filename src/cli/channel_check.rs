@@ -29,7 +29,7 @@ const MANY: usize = 6000;
 type Check = fn(&mut Subject) -> Checked;
 
 /// Each by its name. An adapter that a check has made end is started again for the next one.
-const CHECKS: [(&str, Check); 17] = [
+const CHECKS: [(&str, Check); 18] = [
     ("ping", |it| it.pings(1, &[PING])),
     ("pieces", |it| it.pings(2, &[b"{\"op\":", b"\"ping\"}\n{\"op\"", b":\"ping\"}", b"\n"])),
     ("many lines", |it| it.pings(MANY, &[&PING.repeat(MANY)])),
@@ -41,6 +41,7 @@ const CHECKS: [(&str, Check); 17] = [
     ("markdown", sends::markdown),
     ("longest part", sends::longest),
     ("edit", sends::edit),
+    ("repeated", sends::repeated),
     ("no answer", sends::no_answer),
     ("message", offers::message),
     ("refused for now", offers::later),

@@ -92,13 +92,13 @@ fn the_check_has_nothing_to_say_about_the_small_adapter() {
     let untried: Vec<&str> =
         outcome.stdout.lines().filter(|line| line.starts_with("not tried")).collect();
     assert_eq!(untried.len(), 2, "{untried:?}");
-    assert!(outcome.stdout.ends_with("16 ok, 0 wrong, 2 not tried\n"), "{}", outcome.stdout);
+    assert!(outcome.stdout.ends_with("17 ok, 0 wrong, 2 not tried\n"), "{}", outcome.stdout);
 }
 
 #[test]
 fn the_check_finds_each_fault_of_an_adapter() {
     // The check that finds it, or what it says; what is replaced, and by what.
-    let faults: [(&str, &[(&str, &str)]); 21] = [
+    let faults: [(&str, &[(&str, &str)]); 23] = [
         ("start", &[("v=1", "v=2")]),
         ("start", &[("window=8,", "window=0,")]),
         ("start", &[("flush=True", "flush=False")]),
@@ -117,6 +117,8 @@ fn the_check_finds_each_fault_of_an_adapter() {
             )],
         ),
         ("parts", &[("box.write", "say(\"sent\", **which, id=\"1\"); box.write")]),
+        ("repeated", &[("== \"send\":", "== \"send\" and m[\"attempt\"] < 2:")]),
+        ("repeated", &[("outbound=\"id\"", "outbound=\"key\"")]),
         ("number 4 where 3 is due", &[("n + 1", "n + 2")]),
         ("refused for now", &[("        again.append(item)", "        pass")]),
         ("refused for now", &[(">= again_at", ">= 0")]),

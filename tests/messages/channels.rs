@@ -257,6 +257,11 @@ fn old_messages_are_counted_and_answered_when_that_is_asked_for() {
     }
     let told = platform.shown("ann", 1).remove(0);
     assert!(told.starts_with("2 messages") && told.contains("/missed"), "{told}");
+    let mut command = private("m0", "bob", "/whoami");
+    command["at"] = json!("2020-01-01T00:00:00Z");
+    platform.put(&command);
+    let told = platform.shown("bob", 1).remove(0);
+    assert!(told.contains("came too late") && told.contains("not done"), "{told}");
     platform.say("m3", "ann", "/missed");
     let shown = platform.shown("ann", 4);
     let answered: Vec<_> = shown.iter().filter(|text| text.starts_with("old ")).collect();
@@ -286,6 +291,51 @@ fn files_reach_the_agent_and_leave_the_directory_of_the_adapter() {
     assert!(shown.starts_with("look\n(the file \"secret.txt\" was not taken"), "{shown}");
     assert!(shown.ends_with("\na note"), "{shown}");
     assert!(!inside.exists() && outside.exists());
+}
+
+#[test]
+fn what_comes_with_files_for_which_there_is_no_room_is_taken_without_them() {
+    let home = Home::new();
+    let platform = Platform::new(&home, "platform");
+    let limits = "[agent]\ncommand = [\"cat\"]\n[limits]\nmax_attachments = \"128KiB\"\n";
+    home.configure(&format!("{limits}{}", config(&platform, "")));
+    let gateway = home.start();
+    until_state(&gateway, "up");
+    let say = |id: &str, text: &str| {
+        let file = home.state_dir().join(format!("channels/office/files/{id}"));
+        fs::write(&file, "x".repeat(40 << 10)).unwrap();
+        let mut message = private(id, "ann", text);
+        message["files"] = json!([{ "path": file, "name": id, "type": "text/plain" }]);
+        platform.put(&message);
+        assert!(platform.answer(id)["as"].is_string(), "{:?}", platform.answer(id));
+        assert!(!file.exists());
+    };
+    say("m1", "one");
+    assert_eq!(platform.shown("ann", 1), ["one"]);
+    say("m2", "two");
+    say("m3", "");
+    let shown = platform.shown("ann", 3);
+    assert!(shown[1].starts_with("two\n(the file \"m2\" was not taken: office:ann"), "{shown:?}");
+    assert!(shown[2].starts_with("(the file \"m3\" was not taken: office:ann"), "{shown:?}");
+}
+
+#[test]
+fn each_member_of_a_group_is_told_that_what_he_said_was_refused() {
+    let (_gateway, platform) = start("groups = [\"room\"]\n");
+    let put = |id: &str, who: &str, text: &str| {
+        let mut message = private(id, who, text);
+        message["conversation"] = json!("room");
+        message["kind"] = json!("group");
+        message["mentioned"] = json!(true);
+        platform.put(&message);
+    };
+    for (id, who) in [("m1", "ann"), ("m2", "ann"), ("m3", "bob")] {
+        put(id, who, &"x".repeat((64 << 10) + 1));
+    }
+    platform.shown("room", 2);
+    put("m4", "bob", "short");
+    let shown = platform.shown("room", 3);
+    assert_eq!(shown.iter().filter(|text| text.contains("too long")).count(), 2, "{shown:?}");
 }
 
 #[test]

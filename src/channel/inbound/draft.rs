@@ -77,7 +77,13 @@ pub(super) fn origin(account: &str, pieces: &[Message], cursor: Option<String>) 
 }
 
 /// Reads the files of a message. What is not taken is named in its text, for the agent.
-pub(super) fn add_files(context: Context<'_>, pieces: &[Message], draft: &mut Draft) {
+/// `full`: why none is.
+pub(super) fn add_files(
+    context: Context<'_>,
+    pieces: &[Message],
+    draft: &mut Draft,
+    full: Option<&str>,
+) {
     let config = &context.settings.config;
     let limit = config.limits.max_attachments as u64;
     let mut room = Shares::of(config).most(limit).min(MAX_FILE_BYTES);
@@ -85,7 +91,7 @@ pub(super) fn add_files(context: Context<'_>, pieces: &[Message], draft: &mut Dr
     let refuses = match () {
         () if limit == 0 => Some("limits.max_attachments is 0"),
         () if config.agent.is_echo() => Some("the agent is echo"),
-        () => None,
+        () => full,
     };
     for file in pieces.iter().flat_map(|piece| &piece.files) {
         let read = match refuses {
@@ -149,9 +155,6 @@ pub(super) fn final_refusal(refusal: &Refusal) -> Option<&'static str> {
              later."
         }
         Refusal::Journal(WriteError::TooLong) => "This message is too long, and was not taken.",
-        Refusal::Attachments(_) => {
-            "There is no room for these files. The message was not taken: send it again later."
-        }
         _ => return None,
     })
 }

@@ -15,7 +15,7 @@ const TELL_HELD_WITHIN: Duration = Duration::from_secs(10);
 /// How often somebody is told that his messages are refused, and the log that they are for now.
 const TOLD_AGAIN: Duration = Duration::from_secs(60);
 
-/// Conversations of which this is remembered.
+/// Senders of which this is remembered.
 const MAX_TOLD: usize = 256;
 
 /// Messages that were too old when they came, at one place.
@@ -39,8 +39,8 @@ struct Refused {
 pub(super) struct Notices {
     held: Vec<Held>,
     refused: Option<Refused>,
-    /// Where it was told that messages are refused, and when.
-    told: Vec<(Place, Instant)>,
+    /// Where whom it was told with which words that messages are refused, and when.
+    told: Vec<(Place, String, Instant)>,
 }
 
 impl Notices {
@@ -68,12 +68,18 @@ impl Notices {
     }
 
     /// Tells a sender that nothing becomes of his message; not of each one of a flood.
-    pub fn tell_refused(&mut self, context: Context<'_>, who: Owner, place: Place, words: &str) {
-        self.told.retain(|(_, at)| at.elapsed() < TOLD_AGAIN);
-        let known = self.told.iter().any(|(told, _)| *told == place);
+    pub fn tell_refused(
+        &mut self,
+        context: Context<'_>,
+        (who, place, from): (Owner, Place, &str),
+        words: &str,
+    ) {
+        self.told.retain(|(.., at)| at.elapsed() < TOLD_AGAIN);
+        let what = [words, from].concat();
+        let known = self.told.iter().any(|(there, told, _)| *there == place && *told == what);
         if !known && self.told.len() < MAX_TOLD {
-            self.told.push((place.clone(), Instant::now()));
-            context.say(who, place, "refused", words.to_owned());
+            context.say(who, place.clone(), &what, words.to_owned());
+            self.told.push((place, what, Instant::now()));
         }
     }
 

@@ -119,6 +119,8 @@ pub struct Conversation {
     /// without that being known, or was refused.
     setbacks: (Option<(Id, u32)>, [u32; 2]),
     previews: Vec<Preview>,
+    /// No preview is shown before then.
+    next_preview: Option<Instant>,
     /// It is left alone before then.
     until: Option<Instant>,
     /// When it had its last turn, in turns.
@@ -137,6 +139,7 @@ impl Conversation {
             attempt: None,
             setbacks: (None, [0; 2]),
             previews: Vec::new(),
+            next_preview: None,
             until: None,
             turn: 0,
             moves_to: None,
@@ -198,7 +201,13 @@ impl Conversation {
     /// It has something to do now.
     pub fn is_due(&self, now: Instant) -> bool {
         let may = self.is_idle() && self.until.is_none_or(|until| until <= now);
-        may && (!self.queue.is_empty() || self.previews.iter().any(|it| it.is_due(now)))
+        may && (!self.queue.is_empty() || self.shows(now))
+    }
+
+    /// A preview is due.
+    fn shows(&self, now: Instant) -> bool {
+        self.next_preview.is_none_or(|next| next <= now)
+            && self.previews.iter().any(Preview::has_news)
     }
 
     /// Nothing is to be remembered of it.
@@ -226,8 +235,8 @@ impl Conversation {
             State::Idle if !ready => None,
             State::Idle if !self.queue.is_empty() => self.until,
             State::Idle => {
-                let news = self.previews.iter().filter(|it| it.has_news());
-                news.filter_map(|it| it.next.max(self.until)).min()
+                let next = self.next_preview.max(self.until);
+                next.filter(|_| self.previews.iter().any(Preview::has_news))
             }
         }
     }
@@ -254,6 +263,7 @@ impl Conversation {
         queue.extend(self.queue.drain(usize::from(begun.is_some())..));
         self.queue = queue;
         self.previews.extend(old.previews);
+        self.next_preview = self.next_preview.max(old.next_preview);
         self.attempt = self.attempt.or(old.attempt);
         if begun.is_none() {
             self.setbacks = old.setbacks;
@@ -265,6 +275,7 @@ impl Conversation {
         self.name = newer.name;
         self.queue.extend(newer.queue);
         self.previews.extend(newer.previews);
+        self.next_preview = self.next_preview.max(newer.next_preview);
         (self.until, self.moves_to) = (self.until.max(newer.until), newer.moves_to);
     }
 

@@ -1,7 +1,5 @@
 //! A reply that is shown while it is made. Pure.
 
-use std::time::{Duration, Instant};
-
 use super::values::{Abilities, Draft, Send};
 use super::work::PLACE;
 use crate::channel::split;
@@ -17,8 +15,6 @@ pub struct Preview {
     shown: String,
     /// The platform's id of it.
     pub message: Option<String>,
-    /// Nothing more is shown before then.
-    pub next: Option<Instant>,
     /// Nothing more is shown before the reply.
     pub off: bool,
 }
@@ -33,7 +29,6 @@ impl Preview {
             newest: String::new(),
             shown: String::new(),
             message: own(draft.preview),
-            next: None,
             off: false,
         }
     }
@@ -47,20 +42,14 @@ impl Preview {
         !self.off && !self.newest.is_empty() && self.newest != self.shown
     }
 
-    pub fn is_due(&self, now: Instant) -> bool {
-        self.has_news() && self.next.is_none_or(|next| next <= now)
-    }
-
     /// It was not shown.
     pub fn repeat(&mut self) {
         self.shown.clear();
     }
 
     /// What shows its newest state, or a place for it.
-    pub fn send(&mut self, conversation: &str, place: bool, now: Instant, pace: Duration) -> Send {
-        let place = place && self.message.is_none();
+    pub fn send(&mut self, conversation: &str, place: bool) -> Send {
         self.shown = if place { PLACE.to_owned() } else { self.newest.clone() };
-        self.next = (!place).then(|| now + pace);
         let replaces = self.message.clone();
         Send {
             id: self.id,

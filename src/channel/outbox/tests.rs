@@ -236,6 +236,23 @@ fn a_preview_is_edited_and_becomes_the_reply() {
 }
 
 #[test]
+fn previews_of_one_conversation_share_its_pace_and_no_last_text_waits_for_it() {
+    let mut world = World::new(Uncertain::Resend);
+    let ids = [world.begin("a"), world.begin("a")];
+    for at in 0..4 {
+        ids.iter().for_each(|id| world.preview(*id, &at.to_string()));
+        let [send] = &world.in_flight[..] else { panic!("{:?}", world.in_flight) };
+        assert_eq!(send.id, ids[at % 2], "they take turns");
+        world.answer(0, None);
+        assert!(world.in_flight.is_empty(), "not before its time");
+        world.pass(Duration::from_secs(1));
+    }
+    world.answer(0, None);
+    world.finish(ids[1], "done");
+    assert_eq!((&*world.in_flight[0].text, world.in_flight[0].last), ("done", true));
+}
+
+#[test]
 fn a_preview_without_a_reply_is_taken_back() {
     let mut world = World::new(Uncertain::Resend);
     for (answered, times) in [(true, 1), (false, 1), (false, 2)] {

@@ -1,7 +1,7 @@
 //! What is sent, and what the adapter says of it.
 
 use super::subject::{Checked, NOBODY, PING, Subject, good, untried};
-use crate::channel::wire::{self, Can, FailureKind, Receipt, Unit};
+use crate::channel::wire::{self, Can, FailureKind, Outbound, Receipt, Unit};
 use crate::limits::MAX_CHANNEL_TEXT;
 
 /// A text to try that is longer than this only takes time.
@@ -116,6 +116,22 @@ pub fn edit(it: &mut Subject) -> Checked {
         id = sent(it, &send)?;
     }
     id.map_or_else(untried, |_| good(""))
+}
+
+/// A part is handed over again, as where its receipt was lost.
+pub fn repeated(it: &mut Subject) -> Checked {
+    let Some(to) = it.to.clone() else { return untried(NO_PLACE) };
+    let delivery = it.delivery();
+    let part = part(&delivery, &to, "This may be shown twice.");
+    let [first, again] = match (sent(it, &part)?, sent(it, &wire::Send { attempt: 2, ..part })?) {
+        (Ok(first), Ok(again)) => [first, again],
+        (Err(why), _) | (_, Err(why)) => return untried(why),
+    };
+    let once = it.ready.as_ref().is_some_and(|ready| ready.outbound == Outbound::Key);
+    if once && first != again {
+        return Err(format!("a part that is shown once has the ids {first:?} and {again:?}"));
+    }
+    good("")
 }
 
 pub fn no_answer(it: &mut Subject) -> Checked {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{Context, Conversation, Recording, State, Then, What};
+use super::{Context, Conversation, Preview, Recording, State, Then, What};
 use crate::channel::outbox::values::{Action, Delivery, Send};
 use crate::channel::outbox::work::{PLACE, Work};
 use crate::channel::wire::{Failure, FailureKind};
@@ -62,12 +62,16 @@ impl Conversation {
             cx.actions.push_back(Action::Load(id));
             return State::Loading(id);
         }
-        let place = cx.rules.uncertain != Uncertain::Resend;
-        let Some(preview) = self.previews.iter_mut().find(|it| it.is_due(cx.now)) else {
-            return State::Idle;
-        };
-        let first = preview.message.is_none();
-        let send = preview.send(&self.name, place, cx.now, cx.rules.pace);
+        let at = self.previews.iter().position(Preview::has_news);
+        let Some(at) = at.filter(|_| self.shows(cx.now)) else { return State::Idle };
+        let first = self.previews[at].message.is_none();
+        let place = first && cx.rules.uncertain != Uncertain::Resend;
+        let send = self.previews[at].send(&self.name, place);
+        // The text follows its place at once; then the others of the conversation have their turns.
+        self.next_preview = (!place).then(|| cx.now + cx.rules.pace);
+        if !place {
+            self.previews[at..].rotate_left(1);
+        }
         let id = send.id;
         cx.actions.push_back(Action::Send(Box::new(send)));
         State::InFlight { id, part: 0, what: What::Preview { first }, by: cx.now + RECEIPT_WITHIN }
@@ -281,8 +285,8 @@ impl Conversation {
         let Some(preview) = self.previews.iter_mut().find(|it| it.id == id) else { return };
         // A second one beside the first would be worse than none.
         preview.off = kind == FailureKind::Permanent || first && kind == FailureKind::Uncertain;
-        preview.next = Some(cx.now + cx.rules.pace);
         preview.repeat();
+        self.next_preview = Some(cx.now + cx.rules.pace);
     }
 
     /// Counts that the part at work did not get through, being refused or without that being known. The pause
