@@ -234,13 +234,13 @@ impl Adapter {
         let next = now + END_GRACE;
         match self.stage {
             Stage::Running => return Ok(None),
-            Stage::Flushing(at) if at <= now || self.outbox.is_empty() => {
+            // One without stdout is dead, as a rule: what it has not read can be told once it is reaped.
+            Stage::Flushing(at) if at <= now || self.outbox.is_empty() && self.stdout.is_some() => {
                 self.child.note_descendants();
-                self.stdin = None;
+                self.close();
                 self.stage = Stage::Closed(next);
             }
             Stage::Closed(at) if at <= now => {
-                self.stdin = None;
                 self.child.terminate();
                 self.stage = Stage::Terminated(next);
             }
@@ -248,6 +248,12 @@ impl Adapter {
             Stage::Flushing(at) | Stage::Closed(at) | Stage::Terminated(at) => return Ok(Some(at)),
         }
         Ok(Some(next))
+    }
+
+    /// Closes its stdin. What is in that of one that is dead was not taken.
+    fn close(&mut self) {
+        let unread = self.stdin.take().map_or(0, |stdin| fd::unread(stdin.as_fd()));
+        self.taken = self.taken.saturating_sub(unread as u64);
     }
 
     fn log(&mut self, bytes: &[u8]) {
@@ -259,8 +265,7 @@ impl Adapter {
     /// it was given may have been read.
     pub fn finish(mut self) -> (io::Result<Status>, String, u64) {
         let status = self.child.kill();
-        let unread = self.stdin.as_ref().map_or(0, |stdin| fd::unread(stdin.as_fd()));
-        let read = self.taken.saturating_sub(unread as u64);
+        self.close();
         let name = &self.channel;
         self.stderr.finish(&mut |line| log_line(name, line));
         let how = match &status {
@@ -270,7 +275,7 @@ impl Adapter {
         };
         let tail = self.stderr.tail();
         let colon = if tail.is_empty() { "" } else { ": " };
-        (status, escaped(&format!("{how}{colon}{tail}"), false), read)
+        (status, escaped(&format!("{how}{colon}{tail}"), false), self.taken)
     }
 }
 

@@ -344,12 +344,15 @@ fn audit(soak: &Soak, messages: &BTreeMap<String, Value>) -> Vec<String> {
     wrong
 }
 
+/// An adapter that has shown something, and its gateway.
+type By = (u64, String);
+
 /// All that it shows.
 #[derive(Default)]
 struct Display {
     shown: BTreeMap<String, Shown>,
-    /// Of each part of a reply, its text, and the adapters that have shown it, with their gateways.
-    parts: BTreeMap<(String, u64), (String, Vec<(u64, String)>)>,
+    /// Of each part of a reply, its text, and by whom it was shown.
+    parts: BTreeMap<(String, u64), (String, Vec<By>)>,
     doubled: usize,
     edits: usize,
 }
@@ -403,7 +406,7 @@ fn follow(soak: &Soak, ids: &BTreeMap<String, &Said>, wrong: &mut Vec<String>) -
             wrong.push(format!("twice to one adapter: {send}"));
         }
         // A gateway reads what an adapter has printed, whatever becomes of that adapter.
-        let has_receipt = |(pid, of): &(u64, String)| {
+        let has_receipt = |(pid, of): &By| {
             *of == parent && receipts.get(&(delivery.clone(), part, *pid)) == Some(of)
         };
         if !parent.is_empty() && by.iter().any(has_receipt) {
