@@ -23,7 +23,7 @@ const MAX_NAME: usize = 256;
 /// Files of one item; platforms allow ten.
 const MAX_FILES: usize = 32;
 
-/// Bytes of a file's path: PATH_MAX of limits.h(0p).
+/// Characters that are kept of a file's path: no file has one as long, by PATH_MAX of limits.h(0p).
 const MAX_PATH: usize = 4096;
 
 /// A wait that is asked for, in seconds: a day is as long as anybody waits.
@@ -187,13 +187,8 @@ impl<'a> Object<'a> {
         for raw in all {
             let file = Object::read("a file", raw)?;
             let path = file.text("path")?;
-            let path = file.needed("path", path)?;
-            if path.len() > MAX_PATH {
-                let why = format!("the path of a file has more than {MAX_PATH} bytes");
-                return Err(Wrong::Value(why));
-            }
             files.push(File {
-                path,
+                path: first_chars(&file.needed("path", path)?, MAX_PATH),
                 name: file.words("name")?,
                 media_type: file.words("type")?,
                 size: file.maybe_count("size")?,

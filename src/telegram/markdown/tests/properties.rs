@@ -190,6 +190,13 @@ mod tests {
     ];
 
     #[test]
+    fn a_link_that_shows_nothing_stays_as_it_is_written() {
+        let source = "a [\\\n](https://a.b/c_d) b";
+        markdown(source.as_bytes());
+        assert!(render(source).0.contains("(https://a.b/c_d)"));
+    }
+
+    #[test]
     fn whatever_an_agent_writes_telegram_takes_it_and_nothing_is_lost() {
         let mut kinds: HashMap<String, usize> = HashMap::new();
         for seed in 1..=rounds(20_000, 1_000_000) {
