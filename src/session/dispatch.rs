@@ -100,7 +100,7 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let before = queue.map_or(0, |queue| queue.turns.len());
         let begun = |queue: &Queue<T, K>| matches!(queue.head, Head::Runs | Head::Parked);
         let waiting = before - usize::from(queue.is_some_and(begun));
-        if before > 0 || self.held || !self.may_run(principal) {
+        if before > 0 || self.held || !self.may_run(principal, self.counts().0) {
             let held = (self.principals.of(principal).waiting as u64, self.counts().1 as u64);
             let limit = ("limits.max_queue", self.limits.queue as u64);
             self.limits.shares.admit(principal, held, 1, limit)?;
@@ -234,7 +234,8 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
         let is_wanted = |queue: &Queue<T, K>| {
             wanted.is_none_or(|wanted| queue.turns.iter().any(|turn| wanted.contains(turn)))
         };
-        let waits = |queue: &Queue<T, K>| self.is_next(queue) && is_wanted(queue);
+        let running = self.counts().0;
+        let waits = |queue: &Queue<T, K>| self.is_next(queue, running) && is_wanted(queue);
         let order = |at: &usize| {
             let load = self.principals.get(&self.queues[*at].principal);
             load.map(|load| (load.running, load.served))
@@ -250,17 +251,18 @@ impl<T: Copy + Default + PartialEq, K: Copy + Default + PartialEq> Dispatch<T, K
 
     /// Whether there is a turn that could be started, and was not.
     pub fn may_start(&self) -> bool {
-        self.queues.iter().any(|queue| self.is_next(queue))
+        let running = self.counts().0;
+        self.queues.iter().any(|queue| self.is_next(queue, running))
     }
 
-    fn is_next(&self, queue: &Queue<T, K>) -> bool {
-        queue.head == Head::Waits && self.may_run(&queue.principal)
+    fn is_next(&self, queue: &Queue<T, K>, running: usize) -> bool {
+        queue.head == Head::Waits && self.may_run(&queue.principal, running)
     }
 
-    /// Whether there is a slot for one more turn of this principal.
-    fn may_run(&self, principal: &str) -> bool {
+    /// Whether there is a slot for one more turn of this principal, where so many run.
+    fn may_run(&self, principal: &str, running: usize) -> bool {
         let own = self.principals.get(principal).map_or(0, |load| load.running);
-        let (held, limits) = ((own as u64, self.counts().0 as u64), self.limits);
+        let (held, limits) = ((own as u64, running as u64), self.limits);
         limits.shares.check(principal, held, 1, limits.turns as u64).is_ok()
     }
 

@@ -678,7 +678,7 @@ fn news_without_end_are_bounded_in_the_log_and_in_memory() {
              {{\"op\":\"gap\",\"since\":\"{n}\",\"why\":\"{why}\"}}"
         )
     };
-    let count = rounds(4, 500);
+    let count = rounds(4, 100);
     for round in 0..count {
         let all = (0..1000).map(|n| news(1000 * round + n)).collect::<Vec<_>>().join("\n");
         platform.put(&json!({ "raw": all }));
