@@ -392,3 +392,23 @@ fn a_principal_fills_its_share_of_the_queue_and_no_more() {
     assert_eq!(taken("a", 0), 0, "the first one runs");
     assert_eq!([taken("a", 10_000), taken("b", 20_000)], [750, 375]);
 }
+
+/// On a channel each person is a principal. With the cube of their number this takes minutes.
+#[test]
+fn many_who_wait_are_served_within_seconds() {
+    const MANY: u64 = 1500;
+    let mut dispatch = Dispatch::<TurnId, u64>::new(QueueLimits { queue: 10_000, ..BOUNDS });
+    let begun = Instant::now();
+    for turn in 0..MANY {
+        dispatch.restore(turn, &turn.to_string(), Some(turn));
+    }
+    let mut running = VecDeque::from(fill(&mut dispatch));
+    let mut served = 0;
+    while let Some(turn) = running.pop_front() {
+        served += 1;
+        running.extend(leave(&mut dispatch, turn));
+    }
+    assert_eq!(served, MANY);
+    let taken = begun.elapsed();
+    assert!(taken < Duration::from_secs(20), "{taken:?}");
+}
