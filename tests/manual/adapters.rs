@@ -96,6 +96,14 @@ fn the_check_has_nothing_to_say_about_the_small_adapter() {
 }
 
 #[test]
+fn the_check_waits_for_messages_that_come_one_by_one() {
+    let say = "say(\"message\", **flying[-1])";
+    let adapter = notes().replace(say, &format!("{say}; time.sleep(0.3)"));
+    let outcome = check(&adapter, "60").assert_code(0);
+    assert!(outcome.stdout.ends_with("17 ok, 0 wrong, 2 not tried\n"), "{}", outcome.stdout);
+}
+
+#[test]
 fn the_check_finds_each_fault_of_an_adapter() {
     // The check that finds it, or what it says; what is replaced, and by what.
     let faults: [(&str, &[(&str, &str)]); 23] = [

@@ -71,10 +71,10 @@ pub fn never(it: &mut Subject) -> Checked {
 pub fn window(it: &mut Subject) -> Checked {
     let window =
         it.ready.as_ref().map_or(0, |ready| usize::try_from(ready.window).unwrap_or(usize::MAX));
-    let (play, wait) = it.play()?;
-    if play.said.offers.is_empty() {
+    if it.taken.is_empty() && it.play()?.0.said.offers.is_empty() {
         return untried(NONE_CAME);
     }
+    let (play, wait) = it.play()?;
     play.until(wait, &|said| said.offers.len() >= window)?;
     play.until(Duration::from_secs(1), &|_| false)?;
     let came = play.said.offers.len();
