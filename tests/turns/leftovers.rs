@@ -236,9 +236,11 @@ fn what_a_delivery_forks_ends_with_it_or_is_kept() {
 fn what_is_handed_over_during_the_search_is_found() {
     let home = Home::new();
     let file = format!("{}/tools-$HERMES_MESSAGE_ID", home.path().display());
-    let tool = format!("setsid sh -c 'echo $$ >> {file}; exec sleep 600'");
+    // It sees the gateway reap the turn, and ends then.
+    let between = "setsid sh -c \"$away\" & while kill -0 $PPID 2>/dev/null; do sleep 0.01; done";
     let text = format!(
-        "({tool} & exec sleep 600) & while [ ! -s {file} ]; do sleep 0.01; done; echo done"
+        "export away='echo $$ >> {file}; exec sleep 600'; setsid sh -c '{between}' & \
+         while [ ! -s {file} ]; do sleep 0.01; done; echo done"
     );
     home.configure(&script(&text));
     let fault = Fault { call: "waitid", error: 50, when: When::From(1), on: "journal" };
@@ -253,8 +255,13 @@ fn what_is_handed_over_during_the_search_is_found() {
 #[test]
 fn a_process_whose_environment_is_read_in_part_is_looked_at_again() {
     let home = Home::new();
-    // Handed to the gateway before the turn ends: its mark alone says whose it is.
-    home.configure(&script("(setsid sleep 600 &); echo done"));
+    // Handed to the gateway before the turn ends, and in a session of its own: its mark alone says whose it is.
+    let file = format!("{}/tools-$HERMES_MESSAGE_ID", home.path().display());
+    let text = format!(
+        "(setsid sh -c 'echo $$ >> {file}; exec sleep 600' &); \
+         while [ ! -s {file} ]; do sleep 0.01; done; echo done"
+    );
+    home.configure(&script(&text));
     let fault = Fault { call: "environ", error: 0, when: When::From(1), on: "journal" };
     let gateway = fault.into(home.launch(), &home).start();
     for _ in 0..10 {
@@ -268,9 +275,12 @@ fn a_process_whose_environment_is_read_in_part_is_looked_at_again() {
 fn what_executes_all_the_time_is_found() {
     let home = Home::new();
     let program = home.path().join("again");
-    fs::write(&program, "#!/bin/sh\nexec \"$0\"\n").unwrap();
+    let file = format!("{}/tools-$HERMES_MESSAGE_ID", home.path().display());
+    let text = format!("#!/bin/sh\n[ -e {file} ] || echo > {file}\nexec \"$0\"\n");
+    fs::write(&program, text).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    home.configure(&script(&format!("setsid {} & echo done", program.display())));
+    let wait = format!("while [ ! -e {file} ]; do sleep 0.01; done");
+    home.configure(&script(&format!("setsid {} & {wait}; echo done", program.display())));
     let gateway = home.start();
     for _ in 0..rounds(100, 3000) {
         assert_eq!(gateway.ask("x").reply(), "done");
