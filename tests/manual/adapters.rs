@@ -104,6 +104,23 @@ fn the_check_waits_for_messages_that_come_one_by_one() {
 }
 
 #[test]
+fn the_check_sends_again_what_has_failed_for_now_and_what_is_uncertain() {
+    for kind in ["temporary", "uncertain"] {
+        let person = "m[\"conversation\"] in os.listdir(\"to\")";
+        let first = format!("m[\"attempt\"] > 1 and {person}");
+        let failed = format!("kind=\"{kind}\" if {person} else \"permanent\", retry_after=1");
+        let adapter = notes().replace(person, &first).replace("kind=\"permanent\"", &failed);
+        let outcome = check(&adapter, "60").assert_code(0);
+        assert!(outcome.stdout.ends_with("17 ok, 0 wrong, 2 not tried\n"), "{}", outcome.stdout);
+        // What lasts is said.
+        let never = adapter.replace("m[\"attempt\"] > 1", "m[\"attempt\"] > 90");
+        let outcome = check(&never, "3").assert_code(0);
+        let why = "not tried  parts: part 0 has failed: there is no such person";
+        assert!(outcome.stdout.contains(why), "{}", outcome.stdout);
+    }
+}
+
+#[test]
 fn the_check_finds_each_fault_of_an_adapter() {
     // The check that finds it, or what it says; what is replaced, and by what.
     let faults: [(&str, &[(&str, &str)]); 23] = [

@@ -26,20 +26,14 @@ pub fn message(it: &mut Subject) -> Checked {
         eprintln!("hermes-gateway: write messages to the account now; this waits {seconds} s");
     }
     play.until(wait, &|said| !said.offers.is_empty())?;
-    match play.said.offers.front() {
-        Some(item) => {
-            good(format!("number {}, id {:?}", item.n, item.marks().0.unwrap_or_default()))
-        }
-        None => untried("none has come"),
-    }
+    let Some(item) = play.said.offers.front() else { return untried(NONE_CAME) };
+    good(format!("number {}, id {:?}", item.n, item.marks().0.unwrap_or_default()))
 }
 
 /// The first item is to be offered again, and with it all others.
 pub fn later(it: &mut Subject) -> Checked {
     let (play, wait) = it.play()?;
-    let Some(first) = play.said.offers.pop_front() else {
-        return untried(NONE_CAME);
-    };
+    let Some(first) = play.said.offers.pop_front() else { return untried(NONE_CAME) };
     play.said.offers.clear();
     let (why, began) = ("a check".to_owned(), Instant::now());
     play.answer(first.serial, Answer::Later { retry_after: 1, why })?;
@@ -59,9 +53,7 @@ pub fn later(it: &mut Subject) -> Checked {
 
 pub fn never(it: &mut Subject) -> Checked {
     let play = it.play()?.0;
-    let Some(first) = play.said.offers.pop_front() else {
-        return untried(NONE_CAME);
-    };
+    let Some(first) = play.said.offers.pop_front() else { return untried(NONE_CAME) };
     play.answer(first.serial, Answer::Never("a check".to_owned()))?;
     took(it, &first);
     good("")

@@ -1,5 +1,7 @@
 //! What is sent, and what the adapter says of it.
 
+use std::time::{Duration, Instant};
+
 use super::subject::{Checked, NOBODY, PING, Subject, good, untried};
 use crate::channel::wire::{self, Can, FailureKind, Outbound, Receipt, Unit};
 use crate::limits::MAX_CHANNEL_TEXT;
@@ -29,14 +31,24 @@ fn receipt(it: &mut Subject, send: &wire::Send<'_>) -> Result<Receipt, String> {
     }
 }
 
-/// The same, which the platform has to take: its id, or why this cannot be gone on with.
+/// The same, which the platform has to take: its id, or why this cannot be gone on with. As the gateway does it,
+/// what has failed for now and what may have arrived is sent again.
 fn sent(it: &mut Subject, send: &wire::Send<'_>) -> Result<Result<String, String>, String> {
-    let failure = match receipt(it, send)?.result {
-        Ok(id) => return Ok(Ok(id)),
-        Err(failure) => failure,
-    };
-    let words = format!("part {} has failed: {}", send.part, failure.why);
-    if failure.kind == FailureKind::Permanent { Err(words) } else { Ok(Err(words)) }
+    let (mut send, until) = (*send, Instant::now() + it.wait);
+    loop {
+        let failure = match receipt(it, &send)?.result {
+            Ok(id) => return Ok(Ok(id)),
+            Err(failure) => failure,
+        };
+        let words = format!("part {} has failed: {}", send.part, failure.why);
+        let pause = Duration::from_secs(failure.retry_after.unwrap_or_default().max(1));
+        match failure.kind {
+            FailureKind::Permanent => return Err(words),
+            _ if until.saturating_duration_since(Instant::now()) <= pause => return Ok(Err(words)),
+            _ => it.play()?.0.until(pause, &|_| false)?,
+        };
+        send.attempt += 1;
+    }
 }
 
 fn can(it: &Subject, what: u8) -> bool {
